@@ -1,0 +1,1 @@
+//! a session handle for Rust callers.

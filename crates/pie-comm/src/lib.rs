@@ -1,0 +1,1 @@
+//! collectives between the ranks of a group.

@@ -1,0 +1,1 @@
+//! K and V rows of a rank, RoPE, turning in place.

@@ -1,0 +1,1 @@
+//! the Llama family: sharded weights and the ragged forward pass.

@@ -1,0 +1,1 @@
+//! ranks, owners and session homes.

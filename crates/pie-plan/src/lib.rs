@@ -1,0 +1,1 @@
+//! the group as a pure state machine.

@@ -1,0 +1,1 @@
+//! generated wire types and the only checked conversions from them.

@@ -1,0 +1,1 @@
+//! sessions, group owners and the public API.

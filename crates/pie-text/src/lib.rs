@@ -1,0 +1,1 @@
+//! documents, positions, tokenizing around edits.

@@ -1,0 +1,1 @@
+//! one rank: an engine thread that applies plans, and its gRPC shell.
