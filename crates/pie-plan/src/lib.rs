@@ -1,1 +1,5 @@
-//! the group as a pure state machine.
+//! pie-plan
+pub mod ids;
+pub mod splice;
+pub use ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
+pub use splice::{Splice, SpliceError, Splices};
