@@ -1,5 +1,25 @@
-//! pie-plan
+//! The group as a pure state machine: what a plan does to the slot tables of a group, on the router and on every rank.
+//!
+//! **Owns** token splices, the slot table of each session, the free slots, the plan, its application, the digest of
+//! the whole, and the policy that makes the next plan ([`schedule`]).
+//!
+//! **Invariant.** Replicas that start equal and apply the same plans in order stay equal, slot for slot (P2): nothing
+//! here reads a clock, a hash map's order, or a random number. A plan is applied whole or not at all, so the owner
+//! applies each plan to its own replica before it sends it.
+//!
+//! **Must not know** tensors, the wire, the clock, floating point.
+
+pub mod group;
 pub mod ids;
+pub mod invariant;
+pub mod plan;
+pub mod schedule;
 pub mod splice;
+pub mod table;
+
+pub use group::Group;
 pub use ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
+pub use invariant::{Invariant, Violation};
+pub use plan::{Change, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Strategy, Then, Turns, Work};
 pub use splice::{Splice, SpliceError, Splices};
+pub use table::Table;

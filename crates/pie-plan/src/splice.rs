@@ -133,9 +133,18 @@ impl Splices {
         self.0.iter().map(|splice| splice.delete as usize).sum()
     }
 
-    /// The largest index that any splice reaches: the shortest sequence that the list fits.
-    pub fn reach(&self) -> usize {
-        self.0.last().map_or(0, |splice| splice.end().usize())
+    /// Checks the list against a sequence of another length than it was made for.
+    ///
+    /// # Errors
+    /// [`SpliceError::OutOfBounds`] for the first splice that leaves the sequence.
+    pub fn fits(&self, length: usize) -> Result<(), SpliceError> {
+        let out = |(index, splice): (usize, &Splice)| SpliceError::OutOfBounds {
+            index,
+            at: splice.at.0,
+            end: u64::from(splice.end().0),
+            length: u32::try_from(length).unwrap_or(u32::MAX),
+        };
+        self.0.iter().enumerate().find(|(_, splice)| splice.end().usize() > length).map(out).map_or(Ok(()), Err)
     }
 }
 
@@ -148,13 +157,7 @@ impl<'a> IntoIterator for &'a Splices {
 }
 
 /// Replaces each spliced range of `items` in one pass; `make` turns an inserted token into an item.
-/// The removed items are handed to `removed` in order.
-pub(crate) fn splice_vec<T>(
-    items: &mut Vec<T>,
-    splices: &Splices,
-    mut make: impl FnMut(TokenId) -> T,
-    mut removed: impl FnMut(T),
-) {
+pub(crate) fn splice_vec<T>(items: &mut Vec<T>, splices: &Splices, mut make: impl FnMut(TokenId) -> T) {
     let Some(first) = splices.0.first() else { return };
     let tail = items.split_off(first.at.usize());
     items.reserve(tail.len() + splices.inserted());
@@ -162,7 +165,7 @@ pub(crate) fn splice_vec<T>(
     let mut at = first.at.usize();
     for splice in splices {
         items.extend(old.by_ref().take(splice.at.usize() - at));
-        old.by_ref().take(splice.delete as usize).for_each(&mut removed);
+        old.by_ref().take(splice.delete as usize).for_each(drop);
         items.extend(splice.insert.iter().map(|token| make(*token)));
         at = splice.end().usize();
     }

@@ -1,0 +1,242 @@
+//! A plan: what a group does in one lockstep step, and what that means for a rank's tensors.
+
+use crate::ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
+use crate::splice::{SpliceError, Splices};
+use std::ops::Range;
+
+/// How the cache follows an edit (paper, section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Positional Integrity Encoding: encode what was inserted, turn the keys of what moved.
+    #[default]
+    Pie,
+    /// Conflict Fast Encoding: encode what was inserted, leave the rest, positions in conflict and all. A baseline.
+    Conflict,
+    /// Full recomputation: encode everything from the first changed token on.
+    Full,
+}
+
+/// A change of the tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new, empty session.
+    Open {
+        /// Its name, never used before in this epoch.
+        session: SessionId,
+    },
+    /// An edit of the document. Ends the branch.
+    Splice {
+        /// Whose document.
+        session: SessionId,
+        /// What changes, in token indices before this change.
+        splices: Splices,
+        /// How the cache follows.
+        strategy: Strategy,
+    },
+    /// The completion is over: its generated tokens go.
+    EndBranch {
+        /// Whose.
+        session: SessionId,
+    },
+    /// The session goes, and all its slots.
+    Close {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+impl Change {
+    /// The session that changes.
+    pub fn session(&self) -> SessionId {
+        match self {
+            Self::Open { session }
+            | Self::Splice { session, .. }
+            | Self::EndBranch { session }
+            | Self::Close { session } => *session,
+        }
+    }
+}
+
+/// What follows when a run's rows are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: the session only catches up.
+    Stop,
+    /// The next token is sampled from the last row's logits and joins the branch.
+    Sample,
+}
+
+/// One session's part in the forward pass of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Encode pending tokens, in index order, and no more than `limit`: a chunk of a prefill.
+    Encode {
+        /// Whose tokens.
+        session: SessionId,
+        /// The most to encode.
+        limit: u32,
+    },
+    /// Encode all that is pending and, in any case, the last token again (W1); sample the next token from its logits.
+    Sample {
+        /// Whose tokens.
+        session: SessionId,
+    },
+}
+
+impl Run {
+    /// The session that runs.
+    pub fn session(&self) -> SessionId {
+        match self {
+            Self::Encode { session, .. } | Self::Sample { session } => *session,
+        }
+    }
+}
+
+/// Whether the replicas report the digest of their tables after this plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DigestWanted {
+    /// No: a digest reads every table.
+    #[default]
+    Skip,
+    /// Yes, and every invariant is checked on the way (P4).
+    Report,
+}
+
+/// One step of a group: first the changes in order, then one forward pass over the runs, then `passes - 1` further
+/// passes that decode the sampled sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The owner's fencing token.
+    pub epoch: Epoch,
+    /// Counts plans from 1.
+    pub seq: Seq,
+    /// Changes of the tables, in order.
+    pub changes: Vec<Change>,
+    /// Who takes part in the forward pass; each session at most once.
+    pub runs: Vec<Run>,
+    /// Forward passes in all; those after the first decode. 1 unless something samples.
+    pub passes: u32,
+    /// Whether to report a digest.
+    pub digest: DigestWanted,
+}
+
+/// A token to encode: its keys and values are written to `slot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The token.
+    pub token: TokenId,
+    /// Its index, which its query and key are rotated for.
+    pub position: TokenIndex,
+    /// Where its KV row goes.
+    pub slot: Slot,
+}
+
+/// Keys to turn, as two flat arrays of equal length: one kernel launch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Turns {
+    /// Which KV rows.
+    pub slots: Vec<Slot>,
+    /// By how many positions, never 0.
+    pub deltas: Vec<i32>,
+}
+
+/// The rows of one session in a forward pass. M1: the row at position p sees the slots of the session's table up to
+/// and including index p.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRows {
+    /// Whose.
+    pub session: SessionId,
+    /// Its part of [`Work::rows`], ascending in position.
+    pub rows: Range<usize>,
+    /// Whether the last of these rows is sampled.
+    pub then: Then,
+    /// Keys turned for this session.
+    pub turned: usize,
+}
+
+/// What a plan asks of a rank's tensors: turn, then one ragged forward pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Keys to turn before the pass.
+    pub turns: Turns,
+    /// Tokens to encode.
+    pub rows: Vec<Row>,
+    /// Which rows belong together.
+    pub sequences: Vec<SequenceRows>,
+}
+
+/// Why a plan is refused. A refused plan has changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The plan is of another owner's epoch (P1).
+    #[error("the plan is of epoch {got}, this group is in epoch {expected}: its sender no longer owns the group")]
+    WrongEpoch {
+        /// Ours.
+        expected: Epoch,
+        /// The plan's.
+        got: Epoch,
+    },
+    /// A plan is missing or came twice (P1).
+    #[error("plan {got} came where plan {expected} was due: the ordered stream has a gap; form the group again")]
+    OutOfOrder {
+        /// What was due.
+        expected: Seq,
+        /// What came.
+        got: Seq,
+    },
+    /// A session is not open.
+    #[error("session {0} is not open in this group")]
+    UnknownSession(SessionId),
+    /// A session is opened twice.
+    #[error("session {0} is open already")]
+    SessionExists(SessionId),
+    /// The splices do not fit the session.
+    #[error("session {session}: {source}")]
+    Splice {
+        /// Whose.
+        session: SessionId,
+        /// Why.
+        source: SpliceError,
+    },
+    /// The cache is full.
+    #[error("the plan needs {needed} KV slots and {free} are free: close sessions, or start the pool with more KV memory")]
+    OutOfSlots {
+        /// Slots that the plan needs at its worst moment.
+        needed: usize,
+        /// Slots that are free then.
+        free: usize,
+    },
+    /// A session without tokens cannot be sampled.
+    #[error("session {0} has no tokens: there is nothing to complete")]
+    EmptyContext(SessionId),
+    /// A session stands twice among the runs.
+    #[error("session {0} runs twice in one plan")]
+    RunsTwice(SessionId),
+    /// A plan must have a forward pass for each sampled token.
+    #[error("the plan asks for {passes} passes: 1 is the least, and more than 1 needs a session that samples")]
+    BadPasses {
+        /// What it asks.
+        passes: u32,
+    },
+    /// A token was reported for a session that does not sample.
+    #[error("session {0} did not sample in this pass")]
+    DidNotSample(SessionId),
+}
+
+impl PlanError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::WrongEpoch { .. } => "PLAN_WRONG_EPOCH",
+            Self::OutOfOrder { .. } => "PLAN_OUT_OF_ORDER",
+            Self::UnknownSession(_) => "SESSION_UNKNOWN",
+            Self::SessionExists(_) => "SESSION_EXISTS",
+            Self::Splice { source, .. } => source.code(),
+            Self::OutOfSlots { .. } => "KV_EXHAUSTED",
+            Self::EmptyContext(_) => "CONTEXT_EMPTY",
+            Self::RunsTwice(_) => "PLAN_RUNS_TWICE",
+            Self::BadPasses { .. } => "PLAN_BAD_PASSES",
+            Self::DidNotSample(_) => "PLAN_DID_NOT_SAMPLE",
+        }
+    }
+}
