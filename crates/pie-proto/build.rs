@@ -1,0 +1,14 @@
+//! Generates the wire types with protox, so that no protoc needs to be installed.
+
+use prost::Message;
+use std::{env, fs, path::PathBuf};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from("../../proto");
+    let files = ["pie/v1/pie.proto", "pie/worker/v1/worker.proto"];
+    println!("cargo:rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(files, [&root])?;
+    fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

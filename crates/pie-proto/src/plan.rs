@@ -1,0 +1,164 @@
+//! Plans and reports between a group's owner and its ranks.
+
+use crate::reason::{Fault, Reason};
+use crate::worker_v1 as wire;
+use pie_plan::{Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use std::collections::BTreeMap;
+
+/// How a rank draws the next token of one session. All ranks draw the same (P3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// In (0, 1].
+    pub top_p: f32,
+    /// 0: all.
+    pub top_k: u32,
+    /// With `step` it determines the draw.
+    pub seed: u64,
+    /// Index of the token within its completion.
+    pub step: u64,
+    /// Alternatives to report.
+    pub top_logprobs: u32,
+    /// The session stops decoding after one of these.
+    pub stop_tokens: Vec<TokenId>,
+    /// The most tokens that the session takes in this plan.
+    pub max_tokens: u32,
+}
+
+/// A plan with what the pure state machine does not care about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What happens to the tables.
+    pub plan: Plan,
+    /// One for each session that samples.
+    pub sampling: BTreeMap<SessionId, Sampling>,
+}
+
+impl From<&Step> for wire::Plan {
+    fn from(step: &Step) -> Self {
+        let plan = &step.plan;
+        Self {
+            epoch: plan.epoch.0,
+            seq: plan.seq.0,
+            changes: plan.changes.iter().map(change_to_wire).collect(),
+            runs: plan.runs.iter().map(|run| run_to_wire(run, step)).collect(),
+            passes: plan.passes,
+            report_digest: plan.digest == DigestWanted::Report,
+        }
+    }
+}
+
+impl TryFrom<wire::Plan> for Step {
+    type Error = Fault;
+    fn try_from(plan: wire::Plan) -> Result<Self, Fault> {
+        let mut sampling = BTreeMap::new();
+        let changes = plan.changes.into_iter().map(change).collect::<Result<_, _>>()?;
+        let runs = plan.runs.into_iter().map(|value| run(value, &mut sampling)).collect::<Result<_, _>>()?;
+        let digest = if plan.report_digest { DigestWanted::Report } else { DigestWanted::Skip };
+        let (epoch, seq, passes) = (Epoch(plan.epoch), Seq(plan.seq), plan.passes);
+        Ok(Self { plan: Plan { epoch, seq, changes, runs, passes, digest }, sampling })
+    }
+}
+
+fn change_to_wire(change: &Change) -> wire::Change {
+    use wire::change::{Close, EditTokens, EndBranch, Kind, Open};
+    let kind = match change {
+        Change::Open { .. } => Kind::Open(Open {}),
+        Change::EndBranch { .. } => Kind::EndBranch(EndBranch {}),
+        Change::Close { .. } => Kind::Close(Close {}),
+        Change::Splice { splices, strategy, .. } => Kind::Edit(EditTokens {
+            splices: splices.iter().map(splice_to_wire).collect(),
+            strategy: match strategy {
+                Strategy::Pie => wire::Strategy::Pie,
+                Strategy::Conflict => wire::Strategy::Conflict,
+                Strategy::Full => wire::Strategy::Full,
+            }
+            .into(),
+        }),
+    };
+    wire::Change { session: change.session().0, kind: Some(kind) }
+}
+
+fn change(change: wire::Change) -> Result<Change, Fault> {
+    use wire::change::Kind;
+    let session = SessionId(change.session);
+    Ok(match change.kind {
+        Some(Kind::Open(_)) => Change::Open { session },
+        Some(Kind::EndBranch(_)) => Change::EndBranch { session },
+        Some(Kind::Close(_)) => Change::Close { session },
+        Some(Kind::Edit(edit)) => {
+            let strategy = match edit.strategy() {
+                wire::Strategy::Pie => Strategy::Pie,
+                wire::Strategy::Conflict => Strategy::Conflict,
+                wire::Strategy::Full => Strategy::Full,
+                wire::Strategy::Unspecified => return Err(broken("a splice without a strategy")),
+            };
+            // Checked against the session's real length when the plan is applied.
+            let splices = Splices::new(edit.splices.into_iter().map(splice).collect(), u32::MAX as usize)
+                .map_err(|error| broken(&error.to_string()))?;
+            Change::Splice { session, splices, strategy }
+        }
+        None => return Err(broken("a change of no known kind")),
+    })
+}
+
+fn splice_to_wire(splice: &Splice) -> wire::Splice {
+    wire::Splice {
+        at: splice.at.0,
+        delete: splice.delete,
+        insert: splice.insert.iter().map(|token| token.0).collect(),
+    }
+}
+
+fn splice(splice: wire::Splice) -> Splice {
+    let insert = splice.insert.into_iter().map(TokenId).collect();
+    Splice { at: TokenIndex(splice.at), delete: splice.delete, insert }
+}
+
+fn run_to_wire(run: &Run, step: &Step) -> wire::Run {
+    use wire::run::Kind;
+    let kind = match run {
+        Run::Encode { limit, .. } => Some(Kind::Encode(*limit)),
+        Run::Sample { session } => step.sampling.get(session).map(|sampling| {
+            Kind::Sample(wire::Sampling {
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k,
+                seed: sampling.seed,
+                step: sampling.step,
+                top_logprobs: sampling.top_logprobs,
+                stop_tokens: sampling.stop_tokens.iter().map(|token| token.0).collect(),
+                max_tokens: sampling.max_tokens,
+            })
+        }),
+    };
+    wire::Run { session: run.session().0, kind }
+}
+
+fn run(run: wire::Run, all: &mut BTreeMap<SessionId, Sampling>) -> Result<Run, Fault> {
+    use wire::run::Kind;
+    let session = SessionId(run.session);
+    match run.kind {
+        Some(Kind::Encode(limit)) => Ok(Run::Encode { session, limit }),
+        Some(Kind::Sample(sampling)) => {
+            let sampling = Sampling {
+                temperature: sampling.temperature,
+                top_p: sampling.top_p,
+                top_k: sampling.top_k,
+                seed: sampling.seed,
+                step: sampling.step,
+                top_logprobs: sampling.top_logprobs,
+                stop_tokens: sampling.stop_tokens.into_iter().map(TokenId).collect(),
+                max_tokens: sampling.max_tokens,
+            };
+            all.insert(session, sampling);
+            Ok(Run::Sample { session })
+        }
+        None => Err(broken("a run of no known kind, or one that samples without parameters")),
+    }
+}
+
+fn broken(what: &str) -> Fault {
+    Fault::new(Reason::Internal, format!("the plan holds {what}: owner and rank must be of one release"))
+}

@@ -1,0 +1,189 @@
+//! Why calls fail: stable reasons, each with its gRPC code and a page of advice.
+
+use std::collections::HashMap;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// The `domain` of every `google.rpc.ErrorInfo` of this program.
+pub const DOMAIN: &str = "pie-pool";
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident, $advice:literal;)*) => {
+        /// A stable reason, as `google.rpc.ErrorInfo.reason` carries it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $($(#[$doc])* $name),* }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Reason] = &[$(Reason::$name),*];
+
+            /// The stable text.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+
+            /// The gRPC code that goes with it.
+            pub fn code(self) -> Code {
+                match self { $(Self::$name => Code::$code),* }
+            }
+
+            /// What it means and what to do, for `pie explain`.
+            pub fn advice(self) -> &'static str {
+                match self { $(Self::$name => $advice),* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The base revision is not the current one.
+    RevisionMismatch = "REVISION_MISMATCH", FailedPrecondition,
+        "The edit or completion was made against another revision than the session has now (metadata \
+         `current_revision`). Another client edited the document, or an answer was lost on the way. Rebase the edit on the current text \
+         (GetSession with content), or reopen the session with the whole text: only the difference is encoded.";
+    /// A range leaves the document.
+    RangeOutOfBounds = "RANGE_OUT_OF_BOUNDS", OutOfRange,
+        "A byte range of an edit, or a token splice, ends behind the document's end at the base revision. All edits of a request are in \
+         coordinates of the base revision, none in those of an edit before it in the list.";
+    /// A range starts behind its end.
+    RangeReversed = "RANGE_REVERSED", InvalidArgument,
+        "The start of a range lies behind its end. Ranges are start inclusive, end exclusive.";
+    /// A byte offset inside a UTF-8 character.
+    InsideCharacter = "INSIDE_CHARACTER", InvalidArgument,
+        "A byte offset points into the middle of a UTF-8 character. Offsets count bytes of UTF-8, not characters and not UTF-16 units; \
+         editors that speak the Language Server Protocol send `lsp` ranges instead.";
+    /// Two edits touch the same text.
+    EditsOverlap = "EDITS_OVERLAP", InvalidArgument,
+        "Two edits of one request cover the same text (metadata `edit` names the second). Merge them into one.";
+    /// An LSP column that the line does not have.
+    BadUtf16Column = "BAD_UTF16_COLUMN", InvalidArgument,
+        "An LSP column is behind the end of its line, or in the middle of a surrogate pair. Columns count UTF-16 code units from the \
+         start of the line; the line's end characters do not count.";
+    /// An LSP line that the document does not have.
+    BadLine = "BAD_LINE", OutOfRange,
+        "An LSP line number is behind the last line. Lines count from 0.";
+    /// No session of this name.
+    SessionUnknown = "SESSION_UNKNOWN", NotFound,
+        "No session of this name is open: it was closed, or the pool lost it. Open it again with the whole text.";
+    /// A name that cannot be used.
+    BadSessionName = "BAD_SESSION_NAME", InvalidArgument,
+        "Session names have 1 to 256 bytes and no control characters. Leave the name empty to be given one.";
+    /// More tokens than the model can see, or more bytes than the pool takes.
+    DocumentTooLong = "DOCUMENT_TOO_LONG", InvalidArgument,
+        "The document would have more tokens than the model's context, or more bytes than the pool accepts. The limit is in the message \
+         and in DescribePool. The session is unchanged: send a part of the document.";
+    /// No free KV rows.
+    KvExhausted = "KV_EXHAUSTED", ResourceExhausted,
+        "The group's KV cache has too few free slots. Close sessions, retry later, or start the pool with more `--kv-memory`.";
+    /// Nothing to complete.
+    ContextEmpty = "CONTEXT_EMPTY", FailedPrecondition,
+        "The session has no tokens and the model has no leading token, so there is nothing to continue. Edit some text in first.";
+    /// Sampling parameters out of range.
+    BadSampling = "BAD_SAMPLING", InvalidArgument,
+        "A sampling parameter is out of its range; the message names it and the range.";
+    /// Text for a session of tokens.
+    TokensOnly = "TOKENS_ONLY", FailedPrecondition,
+        "The session was opened with token ids and has no text; edit it with token splices, or open one with text.";
+    /// Tokens for a session of text.
+    TextOnly = "TEXT_ONLY", FailedPrecondition,
+        "The session was opened with text, and token splices would break the tie between the two; edit it with text edits.";
+    /// A token id behind the vocabulary.
+    TokenUnknown = "TOKEN_UNKNOWN", InvalidArgument,
+        "A token id is not in the model's vocabulary; its size is in DescribePool.";
+    /// Token splices out of order.
+    SplicesUnsorted = "SPLICES_UNSORTED", InvalidArgument,
+        "Token splices must be sorted by `at` and must not overlap; all in token indices of the base revision.";
+    /// A field that must be there is not.
+    FieldMissing = "FIELD_MISSING", InvalidArgument,
+        "The request lacks a field that it cannot do without; the message names it.";
+    /// A value outside its enumeration.
+    FieldInvalid = "FIELD_INVALID", InvalidArgument,
+        "A field holds a value that this version does not know; the message names it. Is the client newer than the pool?";
+    /// A page token that the pool did not give out.
+    BadPageToken = "BAD_PAGE_TOKEN", InvalidArgument,
+        "The page token is not one from an earlier answer; start again without one.";
+    /// The group's caches are gone.
+    GroupLost = "GROUP_LOST", Unavailable,
+        "A rank of the group died or did not answer in time, so the group's KV caches are gone; the message names the rank and the reason. \
+         Retry: when the group forms again, sessions are encoded again from their documents.";
+    /// Too many calls wait.
+    Overloaded = "OVERLOADED", ResourceExhausted,
+        "The group's queue is full. Retry after a short, growing pause.";
+    /// The pool is stopping.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable,
+        "The router is stopping and takes no new work. Retry: another router may answer.";
+    /// No group can take the session.
+    NoGroup = "NO_GROUP", Unavailable,
+        "No group of ranks serves at the moment. Retry; if it stays so, look at DescribePool and the workers' logs.";
+    /// The tokenizer failed on text that it should take.
+    TokenizerFailed = "TOKENIZER_FAILED", Internal,
+        "The tokenizer refused a text. The session is unchanged. Please report the message with the tokenizer's name.";
+    /// A broken invariant.
+    Internal = "INTERNAL", Internal,
+        "A bug in pie-pool: the message says which invariant is broken. Please report it with the router's log.";
+}
+
+impl Reason {
+    /// The reason of a stable text.
+    pub fn of(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A refusal on its way to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Why.
+    pub reason: Reason,
+    /// What was wrong, where, with the numbers, and what to do.
+    pub message: String,
+    /// Machine-readable details, for example `edit` or `current_revision`.
+    pub metadata: Vec<(&'static str, String)>,
+}
+
+impl Fault {
+    /// A refusal with a message.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), metadata: Vec::new() }
+    }
+
+    /// Adds a machine-readable detail.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.reason, self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Fault> for Status {
+    fn from(fault: Fault) -> Self {
+        let metadata: HashMap<String, String> =
+            fault.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let details = ErrorDetails::with_error_info(fault.reason.as_str(), DOMAIN, metadata);
+        Status::with_error_details(fault.reason.code(), fault.message, details)
+    }
+}
+
+/// The reason in a status that this program made.
+pub fn reason_of(status: &Status) -> Option<Reason> {
+    status.get_details_error_info().filter(|info| info.domain == DOMAIN).and_then(|info| Reason::of(&info.reason))
+}
+
+/// A machine-readable detail of a status that this program made.
+pub fn detail_of(status: &Status, key: &str) -> Option<String> {
+    status.get_details_error_info().and_then(|info| info.metadata.get(key).cloned())
+}

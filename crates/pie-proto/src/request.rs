@@ -1,0 +1,261 @@
+//! Public requests, checked: each becomes a type that can only hold what makes sense.
+
+use crate::reason::{Fault, Reason};
+use crate::v1;
+use pie_plan::{Splice, Strategy, TokenId, TokenIndex};
+
+/// Alternatives that a completion may ask for at each token.
+pub const TOP_LOGPROBS_LIMIT: u32 = 20;
+const STOP_STRINGS_LIMIT: usize = 16;
+const DEFAULT_MAX_TOKENS: u32 = 64;
+const NAME_LIMIT: usize = 256;
+
+/// The name of a session: 1 to 256 bytes, no control characters.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`Reason::BadSessionName`].
+    pub fn new(name: String) -> Result<Self, Fault> {
+        let wrong = if name.is_empty() {
+            "it is empty".to_owned()
+        } else if name.len() > NAME_LIMIT {
+            format!("it has {} bytes, the limit is {NAME_LIMIT}", name.len())
+        } else if name.chars().any(char::is_control) {
+            "it has a control character".to_owned()
+        } else {
+            return Ok(Self(name));
+        };
+        Err(Fault::new(Reason::BadSessionName, format!("the session's name cannot be used: {wrong}")))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for SessionName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A document as the client gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Text.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<TokenId>),
+}
+
+/// A checked [`v1::OpenSessionRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpenSession {
+    /// `None`: the pool chooses.
+    pub name: Option<SessionName>,
+    /// The document.
+    pub content: Content,
+    /// Of its edits, unless they say otherwise.
+    pub strategy: Strategy,
+}
+
+impl TryFrom<v1::OpenSessionRequest> for OpenSession {
+    type Error = Fault;
+    fn try_from(request: v1::OpenSessionRequest) -> Result<Self, Fault> {
+        use v1::open_session_request::Content as Wire;
+        let content = match request.content {
+            Some(Wire::Text(text)) => Content::Text(text),
+            Some(Wire::Tokens(tokens)) => Content::Tokens(token_ids(tokens.ids)),
+            None => return Err(missing("content", "the document as `text` (may be empty) or `tokens`")),
+        };
+        let name = if request.session.is_empty() { None } else { Some(SessionName::new(request.session)?) };
+        Ok(Self { name, content, strategy: strategy(request.strategy)?.unwrap_or_default() })
+    }
+}
+
+/// One end of a text range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextRange {
+    /// UTF-8 bytes.
+    Bytes {
+        /// First.
+        start: u64,
+        /// Behind the last.
+        end: u64,
+    },
+    /// Language Server Protocol: (line, UTF-16 column).
+    Lsp {
+        /// First.
+        start: (u32, u32),
+        /// Behind the last.
+        end: (u32, u32),
+    },
+}
+
+/// A text edit in coordinates of the base revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextEdit {
+    /// What goes.
+    pub range: TextRange,
+    /// What comes.
+    pub text: String,
+}
+
+/// The edits of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edits {
+    /// Of the text.
+    Text(Vec<TextEdit>),
+    /// Of the tokens; not yet checked against the session's length.
+    Tokens(Vec<Splice>),
+}
+
+/// A checked [`v1::ApplyEditsRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApplyEdits {
+    /// Whose document.
+    pub session: SessionName,
+    /// What the client edited.
+    pub base_revision: u64,
+    /// What changes.
+    pub edits: Edits,
+    /// `None`: the session's.
+    pub strategy: Option<Strategy>,
+}
+
+impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
+    type Error = Fault;
+    fn try_from(request: v1::ApplyEditsRequest) -> Result<Self, Fault> {
+        use v1::apply_edits_request::Edits as Wire;
+        let edits = match request.edits {
+            Some(Wire::Text(list)) => Edits::Text(numbered(list.edits, text_edit)?),
+            Some(Wire::Tokens(list)) => Edits::Tokens(list.splices.into_iter().map(splice).collect()),
+            None => return Err(missing("edits", "`text` edits or `tokens` splices")),
+        };
+        let session = SessionName::new(request.session)?;
+        Ok(Self { session, base_revision: request.base_revision, edits, strategy: strategy(request.strategy)? })
+    }
+}
+
+/// How a completion draws its tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SamplingRequest {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// In (0, 1].
+    pub top_p: f32,
+    /// 0: all.
+    pub top_k: u32,
+    /// Equal seeds give equal tokens.
+    pub seed: u64,
+    /// Alternatives to report.
+    pub top_logprobs: u32,
+}
+
+/// A checked [`v1::CompleteRequest`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Complete {
+    /// Which document.
+    pub session: SessionName,
+    /// Only at this revision.
+    pub revision: Option<u64>,
+    /// At least 1.
+    pub max_tokens: u32,
+    /// How to draw.
+    pub sampling: SamplingRequest,
+    /// None is empty.
+    pub stop: Vec<String>,
+    /// Besides the model's own.
+    pub stop_tokens: Vec<TokenId>,
+}
+
+impl TryFrom<v1::CompleteRequest> for Complete {
+    type Error = Fault;
+    fn try_from(request: v1::CompleteRequest) -> Result<Self, Fault> {
+        let bad = |message: String| Err(Fault::new(Reason::BadSampling, message));
+        let top_p = request.top_p.unwrap_or(1.0);
+        if !(request.temperature.is_finite() && request.temperature >= 0.0) {
+            return bad(format!("temperature is {}; it must be 0 (greedy) or more", request.temperature));
+        }
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return bad(format!("top_p is {top_p}; it must be above 0 and at most 1"));
+        }
+        if request.top_logprobs > TOP_LOGPROBS_LIMIT {
+            return bad(format!("top_logprobs is {}; the limit is {TOP_LOGPROBS_LIMIT}", request.top_logprobs));
+        }
+        if request.stop.len() > STOP_STRINGS_LIMIT || request.stop.iter().any(String::is_empty) {
+            return bad(format!("there may be at most {STOP_STRINGS_LIMIT} stop strings, and none may be empty"));
+        }
+        Ok(Self {
+            session: SessionName::new(request.session)?,
+            revision: request.revision,
+            max_tokens: if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens },
+            sampling: SamplingRequest {
+                temperature: request.temperature,
+                top_p,
+                top_k: request.top_k,
+                seed: request.seed,
+                top_logprobs: request.top_logprobs,
+            },
+            stop: request.stop,
+            stop_tokens: token_ids(request.stop_tokens),
+        })
+    }
+}
+
+/// A strategy field; `None` when unspecified.
+fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
+    match v1::Strategy::try_from(value) {
+        Ok(v1::Strategy::Unspecified) => Ok(None),
+        Ok(v1::Strategy::Pie) => Ok(Some(Strategy::Pie)),
+        Ok(v1::Strategy::Conflict) => Ok(Some(Strategy::Conflict)),
+        Ok(v1::Strategy::Full) => Ok(Some(Strategy::Full)),
+        Err(_) => Err(Fault::new(Reason::FieldInvalid, format!("strategy {value} is none of 1 (pie), 2 (conflict), 3 (full)"))),
+    }
+}
+
+/// A strategy as the public API names it.
+pub fn strategy_to_wire(strategy: Strategy) -> v1::Strategy {
+    match strategy {
+        Strategy::Pie => v1::Strategy::Pie,
+        Strategy::Conflict => v1::Strategy::Conflict,
+        Strategy::Full => v1::Strategy::Full,
+    }
+}
+
+fn token_ids(ids: Vec<u32>) -> Vec<TokenId> {
+    ids.into_iter().map(TokenId).collect()
+}
+
+fn splice(splice: v1::TokenSplice) -> Splice {
+    Splice { at: TokenIndex(splice.at), delete: splice.delete, insert: token_ids(splice.insert) }
+}
+
+fn text_edit(edit: v1::TextEdit) -> Result<TextEdit, Fault> {
+    use v1::text_edit::Range;
+    let position = |position: Option<v1::LspPosition>| {
+        let position = position.ok_or_else(|| missing("lsp.start or lsp.end", "both positions"))?;
+        Ok((position.line, position.utf16_column))
+    };
+    let range = match edit.range {
+        Some(Range::Bytes(bytes)) => TextRange::Bytes { start: bytes.start, end: bytes.end },
+        Some(Range::Lsp(lsp)) => TextRange::Lsp { start: position(lsp.start)?, end: position(lsp.end)? },
+        None => return Err(missing("range", "`bytes` or `lsp`")),
+    };
+    Ok(TextEdit { range, text: edit.text })
+}
+
+/// Converts a list; a fault names the element.
+fn numbered<A, B>(list: Vec<A>, convert: impl Fn(A) -> Result<B, Fault>) -> Result<Vec<B>, Fault> {
+    let one = |(index, item)| convert(item).map_err(|fault: Fault| fault.with("edit", index));
+    list.into_iter().enumerate().map(one).collect()
+}
+
+fn missing(field: &str, wanted: &str) -> Fault {
+    Fault::new(Reason::FieldMissing, format!("the field `{field}` is missing: send {wanted}"))
+}
