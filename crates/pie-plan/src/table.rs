@@ -76,6 +76,14 @@ impl Table {
         self.keys.get(index.usize()).map(|key| key.key())
     }
 
+    /// For each token the position that its key is rotated for; `None` while it waits to be encoded.
+    pub fn rotations(&self) -> impl Iterator<Item = Option<u32>> + '_ {
+        self.keys.iter().map(|key| match key.key() {
+            Key::Pending => None,
+            Key::RotatedFor(position) => Some(position.0),
+        })
+    }
+
     /// How many tokens wait to be encoded.
     pub fn pending(&self) -> usize {
         self.keys.iter().filter(|key| **key == PackedKey::PENDING).count()

@@ -7,6 +7,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// The `domain` of every `google.rpc.ErrorInfo` of this program.
 pub const DOMAIN: &str = "pie-pool";
 
+/// The `domain` of errors that a rank reports to its group's owner; their reasons are the worker's codes.
+pub const RANK_DOMAIN: &str = "pie-worker";
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $code:ident, $advice:literal;)*) => {
         /// A stable reason, as `google.rpc.ErrorInfo.reason` carries it.
@@ -186,4 +189,9 @@ pub fn reason_of(status: &Status) -> Option<Reason> {
 /// A machine-readable detail of a status that this program made.
 pub fn detail_of(status: &Status, key: &str) -> Option<String> {
     status.get_details_error_info().and_then(|info| info.metadata.get(key).cloned())
+}
+
+/// The code that a rank gives for ending its epoch; `None` when it is the connection that broke.
+pub fn rank_code_of(status: &Status) -> Option<String> {
+    status.get_details_error_info().filter(|info| info.domain == RANK_DOMAIN).map(|info| info.reason)
 }

@@ -1,1 +1,21 @@
-//! sessions, group owners and the public API.
+//! The router: sessions with their documents, the owner of the group, and the public API.
+//!
+//! **Owns** the documents of all sessions, the owner's replica of the group's tables ([`core::Core`], which does no
+//! input or output), the one task that drives the group ([`owner`]), and the gRPC service ([`service`]).
+//!
+//! **Invariant.** One task is the only writer of a group: it takes every call as an [`owner::Event`], changes a
+//! document whole or not at all (R1, R2), and puts what follows into the next plan. A failed call has changed nothing.
+//!
+//! **Must not know** tensors, candle, CUDA: ranks are behind `pie.worker.v1`.
+
+pub mod call;
+pub mod completion;
+pub mod core;
+mod faults;
+pub mod owner;
+pub mod ranks;
+pub mod service;
+mod session;
+
+pub use owner::{OwnerOptions, spawn_owner};
+pub use service::PoolService;

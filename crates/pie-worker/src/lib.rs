@@ -1,1 +1,19 @@
-//! one rank: an engine thread that applies plans, and its gRPC shell.
+//! One rank of a tensor-parallel group: it applies plans, in order, to its slice of the KV cache and of the model.
+//!
+//! **Owns** the rank ([`Rank`]: tables, cache, model, collectives), its engine thread ([`Engine`]) and its gRPC shell
+//! ([`service`]).
+//!
+//! **Invariant.** The rank changes state through plans only (P1, P2): a plan that fails ends the epoch on this rank,
+//! and what is left of it is thrown away, never half applied.
+//!
+//! **Must not know** tokenizers, documents, clients.
+
+pub mod engine;
+pub mod error;
+pub mod rank;
+pub mod service;
+mod timed;
+
+pub use engine::{Engine, Peers, RankFacts};
+pub use error::WorkerError;
+pub use rank::{Rank, SampledToken, StepReport};

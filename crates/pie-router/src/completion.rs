@@ -1,0 +1,206 @@
+//! A running completion: turns sampled tokens into messages, and knows when it is over.
+
+use crate::call::Stream;
+use pie_plan::TokenId;
+use pie_proto::plan::Sampling;
+use pie_proto::request::Complete;
+use pie_proto::{Fault, v1, worker_v1};
+use pie_text::{StopStrings, TokenDecoder};
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// What the first token of a completion cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstTokenCost {
+    /// Context tokens encoded since the completion was asked for.
+    pub encoded: u32,
+    /// Context tokens turned since then.
+    pub rotated: u32,
+    /// Rank 0's time in the steps since then.
+    pub compute_us: u64,
+}
+
+/// Whether a completion goes on after a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It wants more.
+    GoesOn,
+    /// It is over; its last message is sent.
+    Over,
+}
+
+/// A completion that runs or waits for its turn.
+pub struct Completion {
+    /// Names it within its owner.
+    pub id: u64,
+    /// D1: the revision that it continues.
+    pub revision: u64,
+    /// What the first token costs; the owner counts.
+    pub cost: FirstTokenCost,
+    request: Complete,
+    stop_tokens: Vec<TokenId>,
+    context: u32,
+    produced: u32,
+    decoder: TokenDecoder,
+    stop: StopStrings,
+    messages: mpsc::Sender<Result<v1::CompleteResponse, tonic::Status>>,
+    arrived: Instant,
+    edited: Option<Instant>,
+    started: Option<Instant>,
+}
+
+/// When things happened before a completion.
+pub struct Before {
+    /// The call came in.
+    pub arrived: Instant,
+    /// The latest edit since the completion before came in.
+    pub edited: Option<Instant>,
+}
+
+impl Completion {
+    /// A completion of `context` tokens, and the stream of its messages. The stream holds a message for each token
+    /// that may come, so that a slow reader never holds up the group.
+    pub fn new(
+        id: u64,
+        request: Complete,
+        state: (u64, u32),
+        end_of_text: &[TokenId],
+        decoder: TokenDecoder,
+        before: Before,
+    ) -> (Self, Stream) {
+        let (messages, stream) = mpsc::channel(request.max_tokens as usize + 2);
+        let stop = StopStrings::new(request.stop.clone());
+        let stop_tokens = end_of_text.iter().chain(&request.stop_tokens).copied().collect();
+        let (revision, context) = state;
+        let completion = Self {
+            id,
+            revision,
+            cost: FirstTokenCost::default(),
+            request,
+            stop_tokens,
+            context,
+            produced: 0,
+            decoder,
+            stop,
+            messages,
+            arrived: before.arrived,
+            edited: before.edited,
+            started: None,
+        };
+        (completion, stream)
+    }
+
+    /// The client went away.
+    pub fn is_abandoned(&self) -> bool {
+        self.messages.is_closed()
+    }
+
+    /// True until the first token is there.
+    pub fn waits_for_first_token(&self) -> bool {
+        self.produced == 0
+    }
+
+    /// Its first step is on its way.
+    pub fn start(&mut self, now: Instant) {
+        self.started.get_or_insert(now);
+    }
+
+    /// How the ranks draw its next tokens.
+    pub fn sampling(&self) -> Sampling {
+        let sampling = &self.request.sampling;
+        Sampling {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            top_k: sampling.top_k,
+            seed: sampling.seed,
+            step: u64::from(self.produced),
+            top_logprobs: sampling.top_logprobs,
+            stop_tokens: self.stop_tokens.clone(),
+            max_tokens: self.request.max_tokens - self.produced,
+        }
+    }
+
+    /// Takes a sampled token and sends what it adds to the text.
+    pub fn take(&mut self, sampled: worker_v1::Sampled, now: Instant) -> After {
+        let token = TokenId(sampled.token);
+        let first = self.produced == 0;
+        self.produced += 1;
+        let stops_here = self.stop_tokens.contains(&token);
+        let delta = if stops_here { String::new() } else { self.decoder.push(token) };
+        let (mut text, stopped) = self.stop.push(&delta);
+        let finish = if stops_here || stopped {
+            v1::FinishReason::Stop
+        } else if self.produced >= self.request.max_tokens {
+            v1::FinishReason::Length
+        } else {
+            v1::FinishReason::Unspecified
+        };
+        if finish != v1::FinishReason::Unspecified && !stopped {
+            text.push_str(&self.flush());
+        }
+        self.send(v1::CompleteResponse {
+            revision: self.revision,
+            text_delta: text,
+            tokens: vec![completed(sampled)],
+            finish_reason: finish.into(),
+            timings: first.then(|| self.timings(now)),
+        });
+        if finish == v1::FinishReason::Unspecified { After::GoesOn } else { After::Over }
+    }
+
+    /// A newer edit ends it.
+    pub fn end_by_edit(mut self) {
+        let text_delta = self.flush();
+        self.send(v1::CompleteResponse {
+            revision: self.revision,
+            text_delta,
+            finish_reason: v1::FinishReason::Edited.into(),
+            ..Default::default()
+        });
+    }
+
+    /// It fails.
+    pub fn fail(self, fault: Fault) {
+        let _ = self.messages.try_send(Err(fault.into()));
+    }
+
+    /// What decoder and stop strings still hold back.
+    fn flush(&mut self) -> String {
+        let rest = self.decoder.finish();
+        let (mut text, stopped) = self.stop.push(&rest);
+        if !stopped {
+            text.push_str(&self.stop.finish());
+        }
+        text
+    }
+
+    /// The channel holds a message for each token; only a reader that went away makes this fail, and then nobody
+    /// misses it.
+    fn send(&self, message: v1::CompleteResponse) {
+        let _ = self.messages.try_send(Ok(message));
+    }
+
+    fn timings(&self, now: Instant) -> v1::Timings {
+        let micros = |from: Instant, to: Instant| {
+            u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+        };
+        v1::Timings {
+            queue_us: micros(self.arrived, self.started.unwrap_or(now)),
+            first_token_us: micros(self.arrived, now),
+            compute_us: self.cost.compute_us,
+            tokens_encoded: self.cost.encoded,
+            tokens_rotated: self.cost.rotated,
+            tokens_reused: self.context.saturating_sub(self.cost.encoded),
+            edit_to_first_token_us: self.edited.map_or(0, |edited| micros(edited, now)),
+        }
+    }
+}
+
+fn completed(sampled: worker_v1::Sampled) -> v1::CompletedToken {
+    let candidate = |candidate: worker_v1::Candidate| v1::TokenLogprob { id: candidate.token, logprob: candidate.logprob };
+    v1::CompletedToken {
+        id: sampled.token,
+        logprob: sampled.logprob,
+        top: sampled.top.into_iter().map(candidate).collect(),
+    }
+}

@@ -1,0 +1,572 @@
+//! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
+//! argument, so that every case can be tested without sleeping.
+
+use crate::call::{Call, ModelFacts, More, Stream};
+use crate::completion::{After, Before, Completion};
+use crate::faults;
+use crate::session::{Session, count};
+use pie_plan::schedule::{Demand, Limits, Ticket, Want, schedule};
+use pie_plan::{Change, DigestWanted, Epoch, Group, Plan, PlanError, Run, SessionId, Splices, Strategy, TokenId};
+use pie_proto::plan::Step;
+use pie_proto::request::{ApplyEdits, Complete, SessionName};
+use pie_proto::{Fault, Reason, v1, worker_v1};
+use pie_text::{Document, Tokenizer};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Pending tokens from which on a session is encoded without being asked for a completion. A smaller edit waits for
+/// the completion that follows it: both then cost one pass over the weights instead of two.
+const EAGER_TOKENS: usize = 256;
+/// Queued changes that are sent even if nobody wants a forward pass.
+const CHANGES_LIMIT: usize = 64;
+/// Completions that may wait in one session.
+const WAITING_LIMIT: usize = 8;
+/// Plans between two comparisons of the ranks' digests (P4).
+const DIGEST_EVERY: u64 = 64;
+
+/// The owner's state.
+pub struct Core {
+    tokenizer: Arc<Tokenizer>,
+    model: ModelFacts,
+    limits: Limits,
+    group_name: String,
+    sessions: BTreeMap<SessionId, Session>,
+    names: BTreeMap<SessionName, SessionId>,
+    replica: Replica,
+    queued: Vec<Change>,
+    /// Slots that will be free when the queued changes are applied.
+    projected_free: usize,
+    /// Completions of the plan that the ranks are working on.
+    in_flight: Option<BTreeMap<SessionId, u64>>,
+    next_session: u64,
+    next_ticket: u64,
+    next_completion: u64,
+    next_name: u64,
+}
+
+/// The group's tables, or why there are none.
+enum Replica {
+    Serving(Box<Group>),
+    Lost(String),
+}
+
+impl Core {
+    /// An owner without a group.
+    pub fn new(tokenizer: Arc<Tokenizer>, limits: Limits, group_name: String) -> Self {
+        Self {
+            tokenizer,
+            model: ModelFacts::default(),
+            limits,
+            group_name,
+            sessions: BTreeMap::new(),
+            names: BTreeMap::new(),
+            replica: Replica::Lost("the group is forming for the first time".to_owned()),
+            queued: Vec::new(),
+            projected_free: 0,
+            in_flight: None,
+            next_session: 1,
+            next_ticket: 1,
+            next_completion: 1,
+            next_name: 1,
+        }
+    }
+
+    /// A group is there, empty: every session is encoded again from its document.
+    pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
+        self.model = model;
+        self.replica = Replica::Serving(Box::new(Group::new(epoch, slots)));
+        self.projected_free = slots as usize;
+        let documents: Vec<_> = self
+            .sessions
+            .values()
+            .map(|session| (session.id, session.strategy, session.document.tokens().collect::<Vec<_>>()))
+            .collect();
+        for (session, strategy, tokens) in documents {
+            let held = tokens.len();
+            self.queue_open(session, tokens, strategy);
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.pending = held;
+            }
+        }
+    }
+
+    /// The group is gone: completions fail, documents stay.
+    pub fn lost(&mut self, why: &str) {
+        self.replica = Replica::Lost(why.to_owned());
+        self.queued.clear();
+        self.in_flight = None;
+        for session in self.sessions.values_mut() {
+            for completion in session.completions.drain(..) {
+                completion.fail(faults::group_lost(why));
+            }
+        }
+    }
+
+    /// The epoch that is served.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match &self.replica {
+            Replica::Serving(group) => Some(group.epoch()),
+            Replica::Lost(_) => None,
+        }
+    }
+
+    /// Takes a call. Whoever asked may be gone; that is no matter here.
+    pub fn call(&mut self, call: Call) {
+        match call {
+            Call::Open { name, document, strategy, reply } => {
+                let _ = reply.send(self.open(name, *document, strategy));
+            }
+            Call::Edit { request, arrived, reply } => {
+                let _ = reply.send(self.edit(request, arrived));
+            }
+            Call::Complete { request, arrived, reply } => {
+                let _ = reply.send(self.complete(request, arrived));
+            }
+            Call::Get { session, content, reply } => {
+                let _ = reply.send(self.get(&session, content));
+            }
+            Call::Close { session, reply } => {
+                let _ = reply.send(self.close(&session));
+            }
+            Call::List { after, limit, reply } => {
+                let _ = reply.send(self.list(after, limit));
+            }
+            Call::Describe { reply } => {
+                let _ = reply.send(self.describe());
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        name: Option<SessionName>,
+        document: Document,
+        strategy: Strategy,
+    ) -> Result<v1::OpenSessionResponse, Fault> {
+        self.check_length(document.token_count())?;
+        let name = match name {
+            Some(name) => name,
+            None => self.new_name()?,
+        };
+        if let Some(id) = self.names.get(&name).copied() {
+            return self.reopen(id, document, strategy);
+        }
+        let tokens: Vec<TokenId> = document.tokens().collect();
+        self.check_slots(0, tokens.len())?;
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        let revision = document.revision().0;
+        let held = tokens.len();
+        self.queue_open(id, tokens, strategy);
+        let session = Session {
+            name: name.clone(),
+            id,
+            document,
+            strategy,
+            completions: VecDeque::new(),
+            ticket: self.ticket(),
+            pending: held,
+            edited: None,
+        };
+        self.sessions.insert(id, session);
+        self.names.insert(name.clone(), id);
+        let session = name.as_str().to_owned();
+        Ok(v1::OpenSessionResponse { session, revision, tokens: count(held), reused: 0 })
+    }
+
+    /// The client's text is the truth; what the pool holds already is kept.
+    fn reopen(
+        &mut self,
+        id: SessionId,
+        document: Document,
+        strategy: Strategy,
+    ) -> Result<v1::OpenSessionResponse, Fault> {
+        let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
+        let change = session.document.become_like(document).map_err(|error| faults::text(&error))?;
+        let inserted = change.splices().inserted();
+        let name = session.name.as_str().to_owned();
+        if !change.splices().is_empty() {
+            self.check_slots(change.splices().deleted(), inserted)?;
+        }
+        self.commit(id, change, strategy, None)?;
+        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
+        session.strategy = strategy;
+        let (revision, tokens) = (session.document.revision().0, session.tokens());
+        Ok(v1::OpenSessionResponse {
+            session: name,
+            revision,
+            tokens: count(tokens),
+            reused: count(tokens.saturating_sub(inserted)),
+        })
+    }
+
+    fn edit(&mut self, request: ApplyEdits, arrived: Instant) -> Result<v1::ApplyEditsResponse, Fault> {
+        let id = self.id(&request.session)?;
+        let session = self.session(id, &request.session)?;
+        let strategy = request.strategy.unwrap_or(session.strategy);
+        let change = faults::prepare(&session.document, &request, self.vocabulary())?;
+        let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
+        self.check_length(session.tokens() - deleted + inserted)?;
+        self.check_slots(deleted, inserted)?;
+        let tokens_retokenized = count(change.stats().tokens_retokenized);
+        self.commit(id, change, strategy, Some(arrived))?;
+        let session = self.session(id, &request.session)?;
+        Ok(v1::ApplyEditsResponse {
+            revision: session.document.revision().0,
+            tokens: count(session.tokens()),
+            tokens_inserted: count(inserted),
+            tokens_deleted: count(deleted),
+            tokens_retokenized,
+        })
+    }
+
+    /// Changes a document, ends its older completions (D1), and queues the splices. Everything was checked before.
+    fn commit(
+        &mut self,
+        id: SessionId,
+        change: pie_text::Change,
+        strategy: Strategy,
+        arrived: Option<Instant>,
+    ) -> Result<(), Fault> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let splices = change.splices().clone();
+        let revision = session.document.revision();
+        session.document.commit(change).map_err(|error| faults::text(&error))?;
+        if session.document.revision() == revision {
+            return Ok(());
+        }
+        session.edited = arrived.or(session.edited);
+        for completion in session.completions.drain(..) {
+            completion.end_by_edit();
+        }
+        let tokens = session.tokens();
+        session.pending = match (strategy, splices.iter().next()) {
+            (Strategy::Full, Some(first)) => (session.pending + tokens - first.at.usize()).min(tokens),
+            _ => (session.pending + splices.inserted()).min(tokens),
+        };
+        self.projected_free = (self.projected_free + splices.deleted()).saturating_sub(splices.inserted());
+        self.queue(Change::Splice { session: id, splices, strategy });
+        Ok(())
+    }
+
+    fn complete(&mut self, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
+        if let Replica::Lost(why) = &self.replica {
+            return Err(faults::group_lost(why));
+        }
+        let id = self.id(&request.session)?;
+        let session = self.session(id, &request.session)?;
+        faults::check_completion(&request, session, &self.model, WAITING_LIMIT)?;
+        let context = count(session.tokens());
+        let mut request = request;
+        request.max_tokens = request.max_tokens.min(self.model.context_limit - context);
+        let state = (session.document.revision().0, context);
+        let completion_id = self.next_completion;
+        self.next_completion += 1;
+        let decoder = self.tokenizer.decoder();
+        let ticket = self.ticket();
+        let end_of_text = self.model.end_of_text.clone();
+        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(request.session.as_str()))?;
+        let before = Before { arrived, edited: session.edited.take() };
+        let (completion, stream) = Completion::new(completion_id, request, state, &end_of_text, decoder, before);
+        if session.completions.is_empty() {
+            session.ticket = ticket;
+        }
+        session.completions.push_back(completion);
+        Ok(stream)
+    }
+
+    fn get(&self, name: &SessionName, content: bool) -> Result<v1::GetSessionResponse, Fault> {
+        let session = self.session(self.id(name)?, name)?;
+        let ids = || v1::Tokens { ids: session.document.tokens().map(|token| token.0).collect() };
+        Ok(v1::GetSessionResponse {
+            session: Some(session.describe(&self.group_name)),
+            text: if content { session.document.text() } else { None },
+            tokens: content.then(ids),
+        })
+    }
+
+    fn close(&mut self, name: &SessionName) -> Result<(), Fault> {
+        let id = self.id(name)?;
+        self.names.remove(name);
+        if let Some(session) = self.sessions.remove(&id) {
+            for completion in session.completions {
+                completion.fail(faults::no_session(name.as_str()));
+            }
+            self.projected_free += session.document.token_count();
+            self.queue(Change::Close { session: id });
+        }
+        Ok(())
+    }
+
+    fn list(&self, after: Option<String>, limit: usize) -> (Vec<v1::Session>, More) {
+        let behind = |name: &&SessionName| after.as_deref().is_none_or(|after| name.as_str() > after);
+        let mut ids = self.names.iter().filter(|(name, _)| behind(name)).map(|(_, id)| id);
+        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(id));
+        let page = page.map(|session| session.describe(&self.group_name)).collect();
+        (page, if ids.next().is_some() { More::Yes } else { More::No })
+    }
+
+    fn describe(&self) -> v1::DescribePoolResponse {
+        let (epoch, slots_total, slots_free, state) = match &self.replica {
+            Replica::Serving(group) => (group.epoch().0, group.capacity(), self.projected_free, "serving".to_owned()),
+            Replica::Lost(why) => (0, 0, 0, why.clone()),
+        };
+        let group = v1::Group {
+            group: self.group_name.clone(),
+            epoch,
+            ranks: Vec::new(),
+            slots_total: count(slots_total),
+            slots_free: count(slots_free),
+            sessions: count(self.sessions.len()),
+            state,
+        };
+        v1::DescribePoolResponse {
+            model: self.model.name.clone(),
+            parameters: self.model.parameters,
+            context_limit: self.model.context_limit,
+            vocabulary: self.model.vocabulary,
+            groups: vec![group],
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The next step, if the group is free and somebody wants one. The owner's tables have then applied it already.
+    ///
+    /// # Errors
+    /// A plan that the owner's own tables refuse is a bug; the group must be formed again.
+    pub fn next_step(&mut self, now: Instant) -> Result<Option<Step>, PlanError> {
+        if self.in_flight.is_some() || self.epoch().is_none() {
+            return Ok(None);
+        }
+        self.drop_abandoned();
+        let chosen = schedule(&self.demands(), self.limits);
+        if chosen.is_none() && self.queued.len() < CHANGES_LIMIT {
+            return Ok(None);
+        }
+        let (mut runs, mut passes) = chosen.map_or((Vec::new(), 1), |chosen| (chosen.runs, chosen.passes));
+        let Replica::Serving(group) = &mut self.replica else { return Ok(None) };
+        let seq = group.next_seq();
+        let changes = std::mem::take(&mut self.queued);
+        let digest = if seq.0.is_multiple_of(DIGEST_EVERY) { DigestWanted::Report } else { DigestWanted::Skip };
+        let mut plan = Plan { epoch: group.epoch(), seq, changes, runs: runs.clone(), passes, digest };
+        // Generated tokens need slots too: first fewer passes, then fewer completions.
+        let mut refused = Vec::new();
+        while let Err(PlanError::OutOfSlots { .. }) = group.validate(&plan) {
+            if passes > 1 {
+                passes = 1;
+            } else if let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) {
+                refused.push(runs.remove(index).session());
+            } else {
+                break;
+            }
+            plan.runs.clone_from(&runs);
+            plan.passes = passes;
+        }
+        let work = group.apply(&plan)?;
+        let reserved = passes as usize * runs.iter().filter(|run| matches!(run, Run::Sample { .. })).count();
+        self.projected_free = group.free_slots().saturating_sub(reserved);
+        for session in refused {
+            self.fail_front(session, &faults::no_slot_for_token());
+        }
+        Ok(Some(self.dispatch(plan, &work, now)))
+    }
+
+    /// Books what the plan does for each session, and adds the sampling parameters.
+    fn dispatch(&mut self, plan: Plan, work: &pie_plan::Work, now: Instant) -> Step {
+        let mut sampling = BTreeMap::new();
+        let mut in_flight = BTreeMap::new();
+        for sequence in &work.sequences {
+            let ticket = self.ticket();
+            let Some(session) = self.sessions.get_mut(&sequence.session) else { continue };
+            session.ticket = ticket;
+            session.pending = session.pending.saturating_sub(sequence.rows.len());
+            let Some(completion) = session.completions.front_mut() else { continue };
+            if completion.waits_for_first_token() {
+                completion.cost.encoded += count(sequence.rows.len());
+                completion.cost.rotated += count(sequence.turned);
+            }
+            completion.start(now);
+            in_flight.insert(sequence.session, completion.id);
+            if sequence.then == pie_plan::Then::Sample {
+                sampling.insert(sequence.session, completion.sampling());
+            }
+        }
+        if let Replica::Serving(group) = &self.replica {
+            for change in &plan.changes {
+                let session = change.session();
+                if let (Some(session), Some(table)) = (self.sessions.get_mut(&session), group.table(session)) {
+                    session.pending = table.pending();
+                }
+            }
+        }
+        self.in_flight = Some(in_flight);
+        Step { plan, sampling }
+    }
+
+    /// Rank 0 has done the step in flight.
+    ///
+    /// # Errors
+    /// A report that the owner's tables refuse: the replicas differ, and the group must be formed again.
+    pub fn report(&mut self, report: worker_v1::Report, now: Instant) -> Result<(), PlanError> {
+        let Some(in_flight) = self.in_flight.take() else { return Ok(()) };
+        for (session, id) in &in_flight {
+            if let Some(completion) = self.running(*session, *id) {
+                completion.cost.compute_us += report.compute_us;
+            }
+        }
+        for (index, pass) in report.passes.into_iter().enumerate() {
+            let tokens: Vec<_> =
+                pass.sampled.iter().map(|sampled| (SessionId(sampled.session), TokenId(sampled.token))).collect();
+            if let Replica::Serving(group) = &mut self.replica {
+                if index > 0 {
+                    let sessions: Vec<_> = tokens.iter().map(|(session, _)| *session).collect();
+                    group.decode(&sessions)?;
+                }
+                group.append(&tokens)?;
+            }
+            for sampled in pass.sampled {
+                let session = SessionId(sampled.session);
+                if let Some(id) = in_flight.get(&session) {
+                    self.deliver(session, *id, sampled, now);
+                }
+            }
+        }
+        if let Replica::Serving(group) = &self.replica
+            && self.queued.is_empty()
+        {
+            self.projected_free = group.free_slots();
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, session: SessionId, id: u64, sampled: worker_v1::Sampled, now: Instant) {
+        let Some(completion) = self.running(session, id) else { return };
+        if completion.take(sampled, now) == After::Over {
+            self.end_front(session);
+        }
+    }
+
+    fn running(&mut self, session: SessionId, id: u64) -> Option<&mut Completion> {
+        let completion = self.sessions.get_mut(&session)?.completions.front_mut()?;
+        (completion.id == id).then_some(completion)
+    }
+
+    /// The digest of the owner's tables, to compare with the ranks' (P4). Valid between a report and the next step.
+    pub fn digest(&self) -> Option<u64> {
+        match &self.replica {
+            Replica::Serving(group) => Some(group.digest()),
+            Replica::Lost(_) => None,
+        }
+    }
+
+    fn demands(&self) -> Vec<Demand> {
+        let demand = |session: &Session| {
+            let want = match session.completions.front() {
+                Some(_) => Want::Token,
+                None if session.pending >= EAGER_TOKENS => Want::Encoding,
+                None => return None,
+            };
+            Some(Demand { session: session.id, pending: count(session.pending), want, ticket: session.ticket })
+        };
+        self.sessions.values().filter_map(demand).collect()
+    }
+
+    /// Frees the work of clients that went away.
+    fn drop_abandoned(&mut self) {
+        let mut ended = Vec::new();
+        for session in self.sessions.values_mut() {
+            let front = session.completions.front().map(|completion| completion.id);
+            session.completions.retain(|completion| !completion.is_abandoned());
+            if front != session.completions.front().map(|completion| completion.id) {
+                ended.push(session.id);
+            }
+        }
+        for session in ended {
+            self.queue(Change::EndBranch { session });
+        }
+    }
+
+    fn end_front(&mut self, session: SessionId) -> Option<Completion> {
+        let completion = self.sessions.get_mut(&session)?.completions.pop_front()?;
+        self.queue(Change::EndBranch { session });
+        Some(completion)
+    }
+
+    fn fail_front(&mut self, session: SessionId, fault: &Fault) {
+        if let Some(completion) = self.end_front(session) {
+            completion.fail(fault.clone());
+        }
+    }
+
+    fn queue_open(&mut self, session: SessionId, tokens: Vec<TokenId>, strategy: Strategy) {
+        self.projected_free = self.projected_free.saturating_sub(tokens.len());
+        self.queue(Change::Open { session });
+        if let Ok(splices) = Splices::append(0, tokens)
+            && !splices.is_empty()
+        {
+            self.queue(Change::Splice { session, splices, strategy });
+        }
+    }
+
+    /// Changes wait for the next plan; without a group there is nothing to change, and the documents say it all.
+    fn queue(&mut self, change: Change) {
+        if matches!(self.replica, Replica::Serving(_)) {
+            self.queued.push(change);
+        }
+    }
+
+    fn check_length(&self, tokens: usize) -> Result<(), Fault> {
+        let limit = self.model.context_limit as usize;
+        if limit > 0 && tokens >= limit {
+            return Err(faults::too_long(tokens, limit));
+        }
+        Ok(())
+    }
+
+    fn check_slots(&self, deleted: usize, inserted: usize) -> Result<(), Fault> {
+        let free = self.projected_free + deleted;
+        if matches!(self.replica, Replica::Serving(_)) && inserted > free {
+            return Err(faults::no_slots(inserted, free));
+        }
+        Ok(())
+    }
+
+    fn vocabulary(&self) -> Option<u32> {
+        (self.model.vocabulary > 0).then_some(self.model.vocabulary)
+    }
+
+    fn id(&self, name: &SessionName) -> Result<SessionId, Fault> {
+        self.names.get(name).copied().ok_or_else(|| faults::no_session(name.as_str()))
+    }
+
+    fn session(&self, id: SessionId, name: &SessionName) -> Result<&Session, Fault> {
+        self.sessions.get(&id).ok_or_else(|| faults::no_session(name.as_str()))
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    fn new_name(&mut self) -> Result<SessionName, Fault> {
+        loop {
+            let name = SessionName::new(format!("session-{}", self.next_name))?;
+            self.next_name += 1;
+            if !self.names.contains_key(&name) {
+                return Ok(name);
+            }
+        }
+    }
+}
+
+/// What a reopening client gets when the model is not known yet.
+impl Core {
+    /// The reason that nothing is served, if so.
+    pub fn why_lost(&self) -> Option<Fault> {
+        match &self.replica {
+            Replica::Serving(_) => None,
+            Replica::Lost(why) => Some(Fault::new(Reason::GroupLost, why.clone())),
+        }
+    }
+}

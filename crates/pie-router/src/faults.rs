@@ -1,0 +1,130 @@
+//! What callers are told: the errors of the layers below as public reasons, with numbers and advice.
+
+use crate::call::ModelFacts;
+use crate::session::Session;
+use pie_plan::{SpliceError, Splices};
+use pie_proto::request::{ApplyEdits, Complete, Edits, TextRange};
+use pie_proto::{Fault, Reason};
+use pie_text::{Change, Document, LspPosition, Range, Revision, TextEdit, TextError};
+
+pub(crate) fn group_lost(why: &str) -> Fault {
+    Fault::new(Reason::GroupLost, format!("{why}; retry: sessions are encoded again when the group is back"))
+}
+
+pub(crate) fn no_session(name: &str) -> Fault {
+    Fault::new(Reason::SessionUnknown, format!("no session `{name}` is open: open it with the whole text"))
+        .with("session", name)
+}
+
+pub(crate) fn too_long(tokens: usize, limit: usize) -> Fault {
+    let message = format!("the document would have {tokens} tokens; the model sees fewer than {limit}: send a part of it");
+    Fault::new(Reason::DocumentTooLong, message).with("tokens", tokens).with("limit", limit)
+}
+
+pub(crate) fn no_slots(needed: usize, free: usize) -> Fault {
+    let message = format!(
+        "{needed} KV slots are needed and {free} are free: close sessions, retry later, or give the pool more KV memory"
+    );
+    Fault::new(Reason::KvExhausted, message).with("needed", needed).with("free", free)
+}
+
+pub(crate) fn no_slot_for_token() -> Fault {
+    Fault::new(Reason::KvExhausted, "no KV slot is free for the next generated token: close sessions, or retry later")
+}
+
+pub(crate) fn text(error: &TextError) -> Fault {
+    let reason = Reason::of(error.code()).unwrap_or(Reason::Internal);
+    let mut fault = Fault::new(reason, error.to_string());
+    if let Some(edit) = error.edit() {
+        fault = fault.with("edit", edit);
+    }
+    if let Some(current) = error.current_revision() {
+        fault = fault.with("current_revision", current.0);
+    }
+    fault
+}
+
+fn splice(error: &SpliceError) -> Fault {
+    let reason = match error {
+        SpliceError::Overlap { .. } => Reason::SplicesUnsorted,
+        SpliceError::OutOfBounds { .. } => Reason::RangeOutOfBounds,
+    };
+    Fault::new(reason, error.to_string()).with("edit", error.index())
+}
+
+/// Prepares an edit of a document: nothing is changed yet.
+pub(crate) fn prepare(document: &Document, request: &ApplyEdits, vocabulary: Option<u32>) -> Result<Change, Fault> {
+    let base = Revision(request.base_revision);
+    match &request.edits {
+        Edits::Text(edits) => {
+            let edits: Vec<TextEdit> = edits.iter().map(text_edit).collect();
+            document.prepare(base, &edits).map_err(|error| text(&error))
+        }
+        Edits::Tokens(list) => {
+            let unknown = |token: &pie_plan::TokenId| vocabulary.is_some_and(|size| token.0 >= size);
+            for (index, splice) in list.iter().enumerate() {
+                if let Some(token) = splice.insert.iter().find(|token| unknown(token)) {
+                    return Err(token_unknown(token.0, vocabulary).with("edit", index));
+                }
+            }
+            let splices = Splices::new(list.clone(), document.token_count()).map_err(|error| splice(&error));
+            // A stale splice list must hear of its revision, not of bounds that only look wrong.
+            match splices {
+                Err(_) if document.revision() != base => document
+                    .prepare_tokens(base, Splices::default())
+                    .map_err(|error| text(&error)),
+                Err(fault) => Err(fault),
+                Ok(splices) => document.prepare_tokens(base, splices).map_err(|error| text(&error)),
+            }
+        }
+    }
+}
+
+pub(crate) fn token_unknown(token: u32, vocabulary: Option<u32>) -> Fault {
+    let size = vocabulary.unwrap_or(0);
+    Fault::new(Reason::TokenUnknown, format!("token {token} is not in the vocabulary of {size} tokens"))
+}
+
+fn text_edit(edit: &pie_proto::request::TextEdit) -> TextEdit {
+    let position = |(line, utf16_column): (u32, u32)| LspPosition { line, utf16_column };
+    let range = match edit.range {
+        // An offset beyond the address space is beyond the document too.
+        TextRange::Bytes { start, end } => Range::Bytes {
+            start: usize::try_from(start).unwrap_or(usize::MAX),
+            end: usize::try_from(end).unwrap_or(usize::MAX),
+        },
+        TextRange::Lsp { start, end } => Range::Lsp { start: position(start), end: position(end) },
+    };
+    TextEdit { range, insert: edit.text.clone() }
+}
+
+/// Whether a completion can be taken.
+pub(crate) fn check_completion(
+    request: &Complete,
+    session: &Session,
+    model: &ModelFacts,
+    waiting_limit: usize,
+) -> Result<(), Fault> {
+    let current = session.document.revision().0;
+    if let Some(wanted) = request.revision.filter(|wanted| *wanted != current) {
+        let message = format!("the completion is for revision {wanted}, the session is at {current}");
+        return Err(Fault::new(Reason::RevisionMismatch, message).with("current_revision", current));
+    }
+    if session.tokens() == 0 {
+        let message = format!("session `{}` has no tokens: there is nothing to continue", session.name);
+        return Err(Fault::new(Reason::ContextEmpty, message));
+    }
+    if request.max_tokens > model.context_limit {
+        let message =
+            format!("max_tokens is {}; the model's context is {}", request.max_tokens, model.context_limit);
+        return Err(Fault::new(Reason::BadSampling, message));
+    }
+    if let Some(token) = request.stop_tokens.iter().find(|token| token.0 >= model.vocabulary) {
+        return Err(token_unknown(token.0, Some(model.vocabulary)));
+    }
+    if session.completions.len() >= waiting_limit {
+        let message = format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
+        return Err(Fault::new(Reason::Overloaded, message));
+    }
+    Ok(())
+}

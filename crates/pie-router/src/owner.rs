@@ -1,0 +1,321 @@
+//! The group's owner: one task, a closed set of events, and the only writer of the group.
+
+use crate::call::Call;
+use crate::core::Core;
+use crate::ranks::{self, Failure, FailureKind, Formed};
+use pie_placement::{Campaign, GroupId, Placement, RouterRecord};
+use pie_plan::Epoch;
+use pie_plan::schedule::Limits;
+use pie_proto::{Fault, Reason, v1, worker_v1};
+use pie_text::Tokenizer;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+
+/// Events that may wait; calls are refused before the owner drowns in them.
+const QUEUE: usize = 1024;
+/// When ranks fail, the others fail within this time too; then the culprit is known.
+const BLAME_WINDOW: Duration = Duration::from_millis(300);
+/// Between two attempts to form the group.
+const FORM_PAUSE: Duration = Duration::from_millis(500);
+
+/// Everything that an owner reacts to.
+pub enum Event {
+    /// A client wants something.
+    Call(Call),
+    /// The group is there.
+    Formed(Box<Formed>),
+    /// The group could not be formed; another attempt follows.
+    NotFormed(String),
+    /// A rank did a step.
+    Report {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Who.
+        rank: u32,
+        /// What.
+        report: worker_v1::Report,
+    },
+    /// A rank's stream ended.
+    RankFailed {
+        /// Of which epoch.
+        epoch: Epoch,
+        /// Why.
+        failure: Failure,
+    },
+    /// The time to find the culprit is over.
+    Blame {
+        /// Of which epoch.
+        epoch: Epoch,
+    },
+}
+
+/// How an owner works.
+#[derive(Clone, Debug)]
+pub struct OwnerOptions {
+    /// Which group.
+    pub group: GroupId,
+    /// Who owns it.
+    pub router: RouterRecord,
+    /// Ranks of the group.
+    pub world_size: u32,
+    /// C2: of every collective.
+    pub deadline: Duration,
+    /// Of a step.
+    pub limits: Limits,
+    /// Of the ownership's lease.
+    pub lease: Duration,
+}
+
+/// Whether the group serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does not, and this is why.
+    Waiting(String),
+    /// It does.
+    Serving,
+    /// It did, and lost a rank; it will be formed again.
+    Lost(String),
+}
+
+/// A handle of the owner.
+#[derive(Clone)]
+pub struct Owner {
+    events: mpsc::Sender<Event>,
+    state: watch::Receiver<State>,
+}
+
+impl Owner {
+    /// Hands a call to the owner.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`] when its queue is full, [`Reason::ShuttingDown`] when it is gone.
+    pub fn call(&self, call: Call) -> Result<(), Fault> {
+        self.events.try_send(Event::Call(call)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
+            }
+            mpsc::error::TrySendError::Closed(_) => Fault::new(Reason::ShuttingDown, "the router is stopping"),
+        })
+    }
+
+    /// The state of the group, to watch.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+}
+
+/// Starts the owner's task. It ends when the last handle is gone.
+pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
+    let (events, receiver) = mpsc::channel(QUEUE);
+    let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
+    let core = Core::new(tokenizer, options.limits, options.group.to_string());
+    let task = Task {
+        core,
+        options,
+        placement,
+        events: events.downgrade(),
+        state: state_sender,
+        formed: None,
+        failures: Vec::new(),
+        digests: BTreeMap::new(),
+        ranks: Vec::new(),
+    };
+    tokio::spawn(task.run(receiver));
+    Owner { events, state }
+}
+
+struct Task {
+    core: Core,
+    options: OwnerOptions,
+    placement: Arc<dyn Placement>,
+    /// Weak, so that the task ends with the last handle.
+    events: mpsc::WeakSender<Event>,
+    state: watch::Sender<State>,
+    formed: Option<Formed>,
+    failures: Vec<Failure>,
+    /// P3, P4: what the ranks said of each plan, until all have.
+    digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
+    ranks: Vec<v1::Rank>,
+}
+
+impl Task {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        self.start_forming();
+        while let Some(event) = events.recv().await {
+            self.handle(event);
+            // Whatever else has come in meanwhile joins the same plan.
+            while let Ok(event) = events.try_recv() {
+                self.handle(event);
+            }
+            self.next_step();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Call(Call::Describe { reply }) => {
+                let mut described = self.core.describe();
+                if let Some(group) = described.groups.first_mut() {
+                    group.ranks.clone_from(&self.ranks);
+                }
+                let _ = reply.send(described);
+            }
+            Event::Call(call) => self.core.call(call),
+            Event::Formed(formed) => self.formed(*formed),
+            Event::NotFormed(why) => {
+                tracing::warn!(%why, "the group is not formed yet");
+                self.state.send_replace(State::Waiting(why));
+            }
+            Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
+            Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
+            Event::Blame { epoch } if self.serves(epoch) => self.blame(),
+            // Of an epoch that is over.
+            Event::Report { .. } | Event::RankFailed { .. } | Event::Blame { .. } => {}
+        }
+    }
+
+    fn serves(&self, epoch: Epoch) -> bool {
+        self.formed.as_ref().is_some_and(|formed| formed.epoch == epoch)
+    }
+
+    fn formed(&mut self, formed: Formed) {
+        tracing::info!(epoch = formed.epoch.0, world_size = formed.world_size(), slots = formed.slots, "the group serves");
+        self.core.formed(formed.epoch, formed.slots, formed.model.clone());
+        self.ranks.clone_from(&formed.ranks);
+        self.failures.clear();
+        self.digests.clear();
+        self.formed = Some(formed);
+        self.state.send_replace(State::Serving);
+    }
+
+    fn next_step(&mut self) {
+        // A failed rank will never answer; the blame comes in a moment.
+        if !self.failures.is_empty() {
+            return;
+        }
+        match (self.core.next_step(Instant::now()), &self.formed) {
+            (Ok(Some(step)), Some(formed)) => formed.broadcast(&step),
+            (Ok(_), _) => {}
+            (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
+        }
+    }
+
+    fn report(&mut self, rank: u32, report: worker_v1::Report) {
+        let seq = report.seq;
+        self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
+        if rank == 0 {
+            let wants_digest = report.digest.is_some();
+            if let Err(error) = self.core.report(report, Instant::now()) {
+                return self.lose(&format!("rank 0's report does not fit the owner's tables: {error}"));
+            }
+            if wants_digest {
+                let own = (u32::MAX, 0, self.core.digest());
+                self.digests.entry(seq).or_default().push(own);
+            }
+        }
+        self.compare(seq);
+    }
+
+    /// P3 and P4: all ranks sampled the same tokens, and have the same tables as the owner.
+    fn compare(&mut self, seq: u64) {
+        let world_size = self.formed.as_ref().map_or(0, Formed::world_size);
+        let Some(said) = self.digests.get(&seq) else { return };
+        let of_ranks: Vec<_> = said.iter().filter(|(rank, ..)| *rank != u32::MAX).collect();
+        if of_ranks.len() < world_size {
+            return;
+        }
+        let tokens_differ = of_ranks.windows(2).any(|pair| pair[0].1 != pair[1].1);
+        let tables_differ = said.windows(2).any(|pair| pair[0].2 != pair[1].2);
+        let violation = match (tokens_differ, tables_differ) {
+            (true, _) => Some("P3: the ranks sampled different tokens"),
+            (_, true) => Some("P4: the ranks' tables differ"),
+            _ => None,
+        };
+        let violation = violation.map(|what| format!("invariant {what} in plan {seq}: {said:?}"));
+        self.digests.remove(&seq);
+        if let Some(violation) = violation {
+            self.lose(&violation);
+        }
+    }
+
+    /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
+    fn rank_failed(&mut self, epoch: Epoch, failure: Failure) {
+        tracing::debug!(%failure, "a rank's stream ended");
+        let first = self.failures.is_empty();
+        let certain = failure.kind == FailureKind::Connection;
+        self.failures.push(failure);
+        if certain {
+            return self.blame();
+        }
+        if first && let Some(events) = self.events.upgrade() {
+            tokio::spawn(async move {
+                tokio::time::sleep(BLAME_WINDOW).await;
+                let _ = events.send(Event::Blame { epoch }).await;
+            });
+        }
+    }
+
+    fn blame(&mut self) {
+        let why = Failure::culprit(&self.failures).map(ToString::to_string);
+        self.lose(&why.unwrap_or_else(|| "a rank failed".to_owned()));
+    }
+
+    /// Ends the epoch: the streams to all ranks close with `formed`, so the ranks leave too.
+    fn lose(&mut self, why: &str) {
+        tracing::error!(why, "the group is lost");
+        self.formed = None;
+        self.core.lost(why);
+        self.state.send_replace(State::Lost(why.to_owned()));
+        self.start_forming();
+    }
+
+    fn start_forming(&self) {
+        let Some(events) = self.events.upgrade() else { return };
+        let (options, placement) = (self.options.clone(), self.placement.clone());
+        tokio::spawn(async move { form_until_done(options, placement, events).await });
+    }
+}
+
+/// Tries until the group is formed or the owner is gone.
+async fn form_until_done(options: OwnerOptions, placement: Arc<dyn Placement>, events: mpsc::Sender<Event>) {
+    loop {
+        let event = match form_once(&options, placement.as_ref(), &events).await {
+            Ok(formed) => Event::Formed(Box::new(formed)),
+            Err(why) => Event::NotFormed(why),
+        };
+        let done = matches!(event, Event::Formed(_));
+        if events.send(event).await.is_err() || done {
+            return;
+        }
+        tokio::time::sleep(FORM_PAUSE).await;
+    }
+}
+
+/// One attempt: all ranks registered, the ownership won, the group formed.
+async fn form_once(
+    options: &OwnerOptions,
+    placement: &dyn Placement,
+    events: &mpsc::Sender<Event>,
+) -> Result<Formed, String> {
+    let records = placement.ranks(&options.group).await.map_err(|error| error.to_string())?;
+    let mut addresses = Vec::new();
+    for rank in 0..options.world_size {
+        match records.iter().find(|record| record.rank == rank && record.world_size == options.world_size) {
+            Some(record) => addresses.push(record.control.clone()),
+            None => {
+                let world_size = options.world_size;
+                return Err(format!("waiting for rank {rank} of {world_size}: {} ranks are registered", records.len()));
+            }
+        }
+    }
+    // A1: the epoch is the revision of the ownership key, so it grows with every formation.
+    let campaign = placement.campaign(&options.group, &options.router, options.lease).await;
+    let ownership = match campaign.map_err(|error| error.to_string())? {
+        Campaign::Won(ownership) => ownership,
+        Campaign::OwnedBy { router, .. } => return Err(format!("router {router} owns the group")),
+    };
+    let formed = ranks::form(ownership, &addresses, options.deadline, events.clone()).await;
+    formed.map_err(|error| error.to_string())
+}

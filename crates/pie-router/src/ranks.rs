@@ -1,0 +1,282 @@
+//! The owner's side of the ranks: forming a group, one ordered stream of plans to each, and telling which rank is to
+//! blame when it breaks.
+
+use crate::call::ModelFacts;
+use crate::owner::Event;
+use pie_placement::Ownership;
+use pie_plan::{Epoch, TokenId};
+use pie_proto::plan::Step;
+use pie_proto::reason::rank_code_of;
+use pie_proto::v1;
+use pie_proto::worker_v1 as wire;
+use pie_proto::worker_v1::worker_client::WorkerClient;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// A rank that does not even answer pings is lost after about [`PING`] + [`PING_TIMEOUT`], however idle it is.
+const PING: Duration = Duration::from_millis(1000);
+const PING_TIMEOUT: Duration = Duration::from_millis(3000);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Forming waits for the slowest peer's connections.
+const FORM_TIMEOUT: Duration = Duration::from_secs(20);
+/// Plans of one token list of 64k and reports of keys must pass.
+const MESSAGE_LIMIT: usize = 256 << 20;
+
+/// Why a group could not be formed.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// A rank cannot be reached, or refuses.
+    #[error("rank {rank} at {address}: {why}")]
+    Rank {
+        /// Which.
+        rank: u32,
+        /// Where.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// The ranks do not belong together.
+    #[error("the ranks do not make a group: {0}")]
+    Mismatch(String),
+}
+
+/// A formed group.
+pub struct Formed {
+    /// Of the group.
+    pub epoch: Epoch,
+    /// Slots: the fewest of any rank.
+    pub slots: u32,
+    /// What the ranks run.
+    pub model: ModelFacts,
+    /// For DescribePool.
+    pub ranks: Vec<v1::Rank>,
+    /// Held as long as the group is served.
+    pub ownership: Ownership,
+    plans: Vec<mpsc::Sender<wire::Plan>>,
+}
+
+impl Formed {
+    /// Sends a step to all ranks. A rank whose stream is gone is reported by its reader.
+    pub fn broadcast(&self, step: &Step) {
+        let plan = wire::Plan::from(step);
+        for rank in &self.plans {
+            // One plan is in flight and the channel holds more: it is full or closed only when the stream is dead.
+            let _ = rank.try_send(plan.clone());
+        }
+    }
+
+    /// The world size.
+    pub fn world_size(&self) -> usize {
+        self.plans.len()
+    }
+}
+
+/// How a rank failed, the likelier culprit first: a broken connection is a death, a missed deadline names who hangs,
+/// and other errors may only echo those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// The connection broke: the process is gone, or does not answer pings.
+    Connection,
+    /// The rank itself reports a missed deadline.
+    Deadline,
+    /// The rank itself reports something else.
+    Reported,
+    /// The rank reports that it lost a peer: an echo of the peer's failure.
+    Echo,
+}
+
+/// A rank's failure, as one of its streams shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// How.
+    pub kind: FailureKind,
+    /// Which.
+    pub rank: u32,
+    /// In words.
+    pub why: String,
+}
+
+impl Failure {
+    fn of(rank: u32, status: Option<&Status>) -> Self {
+        let Some(status) = status else {
+            return Self { kind: FailureKind::Connection, rank, why: "it closed its stream".to_owned() };
+        };
+        let kind = match rank_code_of(status).as_deref() {
+            None => FailureKind::Connection,
+            Some("COMM_DEADLINE") => FailureKind::Deadline,
+            Some("COMM_PEER_LOST") => FailureKind::Echo,
+            Some(_) => FailureKind::Reported,
+        };
+        let why = match kind {
+            FailureKind::Connection => format!("the connection broke ({})", status.message()),
+            _ => status.message().to_owned(),
+        };
+        Self { kind, rank, why }
+    }
+
+    /// The most telling of several failures of one epoch.
+    pub fn culprit(failures: &[Self]) -> Option<&Self> {
+        failures.iter().min_by_key(|failure| (failure.kind, failure.rank))
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            FailureKind::Connection => write!(f, "rank {} is lost: {}", self.rank, self.why),
+            _ => write!(f, "rank {} reports: {}", self.rank, self.why),
+        }
+    }
+}
+
+/// Forms a group of the ranks at `addresses` (in rank order) for the epoch of `ownership`. Reports and failures go to `events`.
+///
+/// # Errors
+/// [`FormError`] names the rank.
+pub async fn form(
+    ownership: Ownership,
+    addresses: &[String],
+    deadline: Duration,
+    events: mpsc::Sender<Event>,
+) -> Result<Formed, FormError> {
+    let epoch = ownership.epoch();
+    let mut clients = Vec::new();
+    let mut described = Vec::new();
+    for (rank, address) in (0u32..).zip(addresses) {
+        let failed = |why: String| FormError::Rank { rank, address: address.clone(), why };
+        let mut client = connect(address).await.map_err(&failed)?;
+        let answer = client.describe(wire::DescribeRequest {}).await;
+        described.push(answer.map_err(|status| failed(status.message().to_owned()))?.into_inner());
+        clients.push(client);
+    }
+    check(&described)?;
+    let slots = described.iter().map(|rank| rank.slots).min().unwrap_or(0);
+    let request = wire::FormRequest {
+        epoch: epoch.0,
+        peers: described.iter().map(|rank| rank.collective_address.clone()).collect(),
+        deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+        slots,
+    };
+    join(&mut clients, addresses, &request).await?;
+    let mut plans = Vec::new();
+    for (rank, client) in (0u32..).zip(clients) {
+        plans.push(drive(epoch, rank, client, events.clone()));
+    }
+    let ranks = described.iter().zip(addresses).map(|(rank, address)| describe(rank, address)).collect();
+    Ok(Formed { epoch, slots, model: facts(&described[0]), ranks, ownership, plans })
+}
+
+async fn connect(address: &str) -> Result<WorkerClient<Channel>, String> {
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| error.to_string())?;
+    let endpoint = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(PING)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let channel = endpoint.connect().await.map_err(|error| format!("cannot connect: {error}"))?;
+    Ok(WorkerClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+}
+
+/// Each rank waits for its peers, so all are asked at once.
+async fn join(
+    clients: &mut [WorkerClient<Channel>],
+    addresses: &[String],
+    request: &wire::FormRequest,
+) -> Result<(), FormError> {
+    let mut asked = tokio::task::JoinSet::new();
+    for (rank, client) in (0u32..).zip(clients.iter()) {
+        let (mut client, mut request) = (client.clone(), tonic::Request::new(request.clone()));
+        request.set_timeout(FORM_TIMEOUT);
+        asked.spawn(async move { (rank, client.form(request).await) });
+    }
+    let mut first_error = None;
+    while let Some(answer) = asked.join_next().await {
+        let (rank, why) = match answer {
+            Ok((_, Ok(_))) => continue,
+            Ok((rank, Err(status))) => (rank, status.message().to_owned()),
+            Err(error) => return Err(FormError::Mismatch(error.to_string())),
+        };
+        let address = addresses.get(rank as usize).cloned().unwrap_or_default();
+        first_error.get_or_insert(FormError::Rank { rank, address, why });
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+/// Starts the ordered stream of plans to one rank.
+fn drive(
+    epoch: Epoch,
+    rank: u32,
+    mut client: WorkerClient<Channel>,
+    events: mpsc::Sender<Event>,
+) -> mpsc::Sender<wire::Plan> {
+    let (plans, stream) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let failure = match client.drive(ReceiverStream::new(stream)).await {
+            Err(status) => Failure::of(rank, Some(&status)),
+            Ok(reports) => read(epoch, rank, reports.into_inner(), &events).await,
+        };
+        // An owner that has gone needs no report.
+        let _ = events.send(Event::RankFailed { epoch, failure }).await;
+    });
+    plans
+}
+
+async fn read(
+    epoch: Epoch,
+    rank: u32,
+    mut reports: tonic::Streaming<wire::Report>,
+    events: &mpsc::Sender<Event>,
+) -> Failure {
+    loop {
+        match reports.message().await {
+            Ok(Some(report)) => {
+                if events.send(Event::Report { epoch, rank, report }).await.is_err() {
+                    return Failure::of(rank, None);
+                }
+            }
+            Ok(None) => return Failure::of(rank, None),
+            Err(status) => return Failure::of(rank, Some(&status)),
+        }
+    }
+}
+
+fn check(described: &[wire::DescribeResponse]) -> Result<(), FormError> {
+    let world_size = described.len();
+    let Some(first) = described.first() else { return Err(FormError::Mismatch("there are none".to_owned())) };
+    for (rank, description) in described.iter().enumerate() {
+        if description.rank as usize != rank || description.world_size as usize != world_size {
+            let (says, of) = (description.rank, description.world_size);
+            let what = format!("what answers as rank {rank} of {world_size} says that it is rank {says} of {of}");
+            return Err(FormError::Mismatch(what));
+        }
+        if description.model_fingerprint != first.model_fingerprint {
+            let what = format!("rank {rank} has another model ({}) than rank 0 ({})", description.model, first.model);
+            return Err(FormError::Mismatch(what));
+        }
+    }
+    Ok(())
+}
+
+fn facts(rank: &wire::DescribeResponse) -> ModelFacts {
+    ModelFacts {
+        name: rank.model.clone(),
+        parameters: rank.parameters,
+        context_limit: rank.context_limit,
+        vocabulary: rank.vocabulary,
+        end_of_text: rank.end_of_text.iter().map(|token| TokenId(*token)).collect(),
+    }
+}
+
+fn describe(rank: &wire::DescribeResponse, address: &str) -> v1::Rank {
+    v1::Rank {
+        rank: rank.rank,
+        address: address.to_owned(),
+        device: rank.device.clone(),
+        weight_bytes: rank.weight_bytes,
+        kv_bytes: rank.kv_bytes,
+    }
+}

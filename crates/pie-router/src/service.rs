@@ -1,0 +1,131 @@
+//! The public gRPC service: checks requests, tokenizes new documents off the owner's task, and hands calls on.
+
+use crate::call::{Call, More, Reply};
+use crate::faults;
+use crate::owner::Owner;
+use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
+use pie_proto::v1::pool_server::Pool;
+use pie_proto::{Fault, Reason, v1};
+use pie_text::{Document, Tokenizer};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+const PAGE: usize = 100;
+const PAGE_LIMIT: usize = 1000;
+
+/// The public API of a pool.
+pub struct PoolService {
+    owner: Owner,
+    tokenizer: Arc<Tokenizer>,
+    bytes_limit: usize,
+}
+
+impl PoolService {
+    /// A service in front of an owner. Documents may have at most `bytes_limit` bytes.
+    pub fn new(owner: Owner, tokenizer: Arc<Tokenizer>, bytes_limit: usize) -> Self {
+        Self { owner, tokenizer, bytes_limit }
+    }
+
+    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.owner.call(call(reply))?;
+        Ok(answer.await.map_err(|_| stopping())??)
+    }
+
+    async fn document(&self, content: Content) -> Result<Document, Fault> {
+        let (tokenizer, limit) = (self.tokenizer.clone(), self.bytes_limit);
+        let open = move || match content {
+            Content::Text(text) => Document::open(tokenizer, &text, limit),
+            Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
+        };
+        // Tokenizing a whole document takes milliseconds to seconds: not on a thread that serves others.
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?.map_err(|error| faults::text(&error))
+    }
+}
+
+fn stopping() -> Fault {
+    Fault::new(Reason::ShuttingDown, "the router is stopping")
+}
+
+#[tonic::async_trait]
+impl Pool for PoolService {
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let request = OpenSession::try_from(request.into_inner())?;
+        let document = Box::new(self.document(request.content).await?);
+        let (name, strategy) = (request.name, request.strategy);
+        self.ask(|reply| Call::Open { name, document, strategy, reply }).await.map(Response::new)
+    }
+
+    async fn apply_edits(
+        &self,
+        request: Request<v1::ApplyEditsRequest>,
+    ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
+        let arrived = Instant::now();
+        let request = ApplyEdits::try_from(request.into_inner())?;
+        self.ask(|reply| Call::Edit { request, arrived, reply }).await.map(Response::new)
+    }
+
+    type CompleteStream = ReceiverStream<Result<v1::CompleteResponse, Status>>;
+
+    async fn complete(
+        &self,
+        request: Request<v1::CompleteRequest>,
+    ) -> Result<Response<Self::CompleteStream>, Status> {
+        let arrived = Instant::now();
+        let request = Complete::try_from(request.into_inner())?;
+        let stream = self.ask(|reply| Call::Complete { request, arrived, reply }).await?;
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        let request = request.into_inner();
+        let (session, content) = (SessionName::new(request.session)?, request.content);
+        self.ask(|reply| Call::Get { session, content, reply }).await.map(Response::new)
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        let session = SessionName::new(request.into_inner().session)?;
+        self.ask(|reply| Call::Close { session, reply }).await?;
+        Ok(Response::new(v1::CloseSessionResponse {}))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = match request.page_size as usize {
+            0 => PAGE,
+            size => size.min(PAGE_LIMIT),
+        };
+        let after = Some(request.page_token).filter(|token| !token.is_empty());
+        let (reply, answer) = oneshot::channel();
+        self.owner.call(Call::List { after, limit, reply })?;
+        let (sessions, more) = answer.await.map_err(|_| stopping())?;
+        let last = sessions.last().map(|session| session.session.clone());
+        let next_page_token = if more == More::Yes { last.unwrap_or_default() } else { String::new() };
+        Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    async fn describe_pool(
+        &self,
+        _request: Request<v1::DescribePoolRequest>,
+    ) -> Result<Response<v1::DescribePoolResponse>, Status> {
+        let (reply, answer) = oneshot::channel();
+        self.owner.call(Call::Describe { reply })?;
+        Ok(Response::new(answer.await.map_err(|_| stopping())?))
+    }
+}

@@ -1,0 +1,175 @@
+//! A rank in a formed group: one step at a time, in lockstep with its peers.
+
+use crate::error::WorkerError;
+use crate::timed::Timed;
+use candle_core::Tensor;
+use pie_comm::Collective;
+use pie_kv::KvCache;
+use pie_model::{Batch, Model, SamplingParameters, Sequence};
+use pie_plan::{DigestWanted, Epoch, Group, SessionId, Then, TokenId, TokenIndex, Work};
+use pie_proto::plan::{Sampling, Step};
+use std::time::{Duration, Instant};
+
+/// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// Whose.
+    pub session: SessionId,
+    /// Which.
+    pub token: TokenId,
+    /// Natural logarithm of its probability before temperature and cuts.
+    pub logprob: f32,
+    /// The most likely tokens, if asked for.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// The tokens of each forward pass that sampled, in the order in which they joined their branches.
+    pub passes: Vec<Vec<SampledToken>>,
+    /// Of the tables afterwards, if asked for.
+    pub digest: Option<u64>,
+    /// Of all sampled tokens.
+    pub sampled_digest: u64,
+    /// The whole step.
+    pub compute: Duration,
+    /// Of that, in collectives.
+    pub collective: Duration,
+}
+
+/// A rank in a formed group.
+pub struct Rank<'a> {
+    model: &'a Model,
+    cache: &'a mut KvCache,
+    comm: Timed,
+    group: Group,
+}
+
+impl<'a> Rank<'a> {
+    /// Joins a group of `slots` slots that is still empty; `cache` has at least as many.
+    pub fn new(model: &'a Model, cache: &'a mut KvCache, comm: Box<dyn Collective>, epoch: Epoch, slots: u32) -> Self {
+        Self { model, cache, comm: Timed::new(comm), group: Group::new(epoch, slots) }
+    }
+
+    /// The tables.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// The rows of one session in one layer, in token order: keys as they are rotated now, and values, each
+    /// [tokens, kv heads of this rank, head dimension].
+    ///
+    /// # Errors
+    /// The session is not open, or the layer does not exist.
+    pub fn read(&self, session: SessionId, layer: usize) -> Result<(Tensor, Tensor), WorkerError> {
+        let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
+        Ok((self.cache.keys(layer, table.slots())?, self.cache.values(layer, table.slots())?))
+    }
+
+    /// Applies a plan: changes the tables, turns keys, runs the forward passes.
+    ///
+    /// # Errors
+    /// Any error leaves this rank out of step with its peers: it must leave the group.
+    pub fn step(&mut self, step: &Step) -> Result<StepReport, WorkerError> {
+        let start = Instant::now();
+        let mut work = self.group.apply(&step.plan)?;
+        let mut passes: Vec<Vec<SampledToken>> = Vec::new();
+        loop {
+            let sampled = self.pass(&work, step, passes.len())?;
+            if sampled.is_empty() {
+                break;
+            }
+            let tokens: Vec<_> = sampled.iter().map(|sampled| (sampled.session, sampled.token)).collect();
+            self.group.append(&tokens)?;
+            passes.push(sampled);
+            let going = going_on(step, &tokens, passes.len());
+            if going.is_empty() || passes.len() >= step.plan.passes as usize {
+                break;
+            }
+            work = self.group.decode(&going)?;
+        }
+        let digest = match step.plan.digest {
+            DigestWanted::Skip => None,
+            DigestWanted::Report => {
+                self.group.check()?;
+                Some(self.group.digest())
+            }
+        };
+        let sampled_digest = digest_of(&passes);
+        Ok(StepReport { passes, digest, sampled_digest, compute: start.elapsed(), collective: self.comm.take_spent() })
+    }
+
+    /// One turn of the cache and one ragged forward pass.
+    fn pass(&mut self, work: &Work, step: &Step, index: usize) -> Result<Vec<SampledToken>, WorkerError> {
+        self.cache.turn(self.model.rope(), &work.turns.slots, &work.turns.deltas)?;
+        if work.rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = self.batch(work)?;
+        let logits = self.model.forward(&batch, self.cache, &mut self.comm)?;
+        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let rows = logits.to_vec2::<f32>().map_err(ModelRows)?;
+        sampled.zip(rows).map(|(sequence, row)| draw(sequence.session, &row, step, index)).collect()
+    }
+
+    fn batch(&self, work: &Work) -> Result<Batch, WorkerError> {
+        let mut sequences = Vec::with_capacity(work.sequences.len());
+        for sequence in work.sequences.iter().filter(|sequence| !sequence.rows.is_empty()) {
+            let table = self.group.table(sequence.session);
+            let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
+            // M1: a row sees the indices up to its own.
+            let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
+            sequences.push(Sequence { rows: sequence.rows.clone(), table: table.slots().to_vec(), visible });
+        }
+        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        Ok(Batch {
+            tokens: work.rows.iter().map(|row| row.token).collect(),
+            positions: work.rows.iter().map(|row| row.position).collect::<Vec<TokenIndex>>(),
+            slots: work.rows.iter().map(|row| row.slot).collect(),
+            sequences,
+            logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
+        })
+    }
+}
+
+/// Reading logits back is the model's business; its error says so.
+#[allow(non_snake_case, reason = "reads as the conversion that it is, at its one call")]
+fn ModelRows(error: candle_core::Error) -> WorkerError {
+    WorkerError::Model(error.into())
+}
+
+fn draw(session: SessionId, logits: &[f32], step: &Step, index: usize) -> Result<SampledToken, WorkerError> {
+    let sampling = step.sampling.get(&session).ok_or(WorkerError::NoSampling(session))?;
+    let sampled = pie_model::sample(logits, &parameters(sampling), sampling.step + index as u64)?;
+    Ok(SampledToken { session, token: sampled.token, logprob: sampled.logprob, top: sampled.top })
+}
+
+fn parameters(sampling: &Sampling) -> SamplingParameters {
+    SamplingParameters {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        seed: sampling.seed,
+        top_logprobs: sampling.top_logprobs,
+    }
+}
+
+/// The sessions that decode on after `passes` passes: the same on all ranks, since their tokens are.
+fn going_on(step: &Step, sampled: &[(SessionId, TokenId)], passes: usize) -> Vec<SessionId> {
+    let goes_on = |(session, token): &&(SessionId, TokenId)| {
+        step.sampling.get(session).is_some_and(|sampling| {
+            passes < sampling.max_tokens as usize && !sampling.stop_tokens.contains(token)
+        })
+    };
+    sampled.iter().filter(goes_on).map(|(session, _)| *session).collect()
+}
+
+fn digest_of(passes: &[Vec<SampledToken>]) -> u64 {
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for sampled in passes.iter().flatten() {
+        hasher.update(&sampled.session.0.to_le_bytes());
+        hasher.update(&sampled.token.0.to_le_bytes());
+    }
+    hasher.digest()
+}
