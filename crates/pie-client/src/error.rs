@@ -1,0 +1,67 @@
+//! Why a call of the client fails.
+
+use pie_proto::Reason;
+use pie_proto::reason::reason_of;
+use tonic::Status;
+
+/// Why a call fails.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody answers.
+    #[error("no pool answers at {url}: is `pie pool` running there? ({source})")]
+    Connect {
+        /// Where.
+        url: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The pool refuses.
+    #[error("{}", refusal(.0))]
+    Refused(Box<Status>),
+    /// An edit that does not fit the client's own text.
+    #[error("the edit covers bytes {start}..{end}, which is no range of the text ({length} bytes, cut at characters)")]
+    BadEdit {
+        /// First byte.
+        start: usize,
+        /// Behind the last.
+        end: usize,
+        /// Bytes of the text.
+        length: usize,
+    },
+    /// The stream ended without its last message.
+    #[error("the completion ended without a reason: the router went away; try again")]
+    CutOff,
+}
+
+impl ClientError {
+    /// The pool's reason, if it is the pool that refused.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Refused(status) => reason_of(status),
+            _ => None,
+        }
+    }
+
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "CONNECT_FAILED",
+            Self::Refused(status) => reason_of(status).map_or("UNKNOWN", Reason::as_str),
+            Self::BadEdit { .. } => "BAD_EDIT",
+            Self::CutOff => "COMPLETION_CUT_OFF",
+        }
+    }
+}
+
+impl From<Status> for ClientError {
+    fn from(status: Status) -> Self {
+        Self::Refused(Box::new(status))
+    }
+}
+
+fn refusal(status: &Status) -> String {
+    match reason_of(status) {
+        Some(reason) => format!("{reason}: {} (`pie explain {reason}` says more)", status.message()),
+        None => format!("{}: {}", status.code(), status.message()),
+    }
+}

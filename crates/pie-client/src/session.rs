@@ -1,0 +1,242 @@
+//! One document of the client's.
+
+use crate::error::ClientError;
+use crate::{ATTEMPTS, FIRST_PAUSE, Pool};
+use pie_proto::{Reason, v1};
+use std::ops::Range;
+
+/// An edit in bytes of the text before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    /// What goes.
+    pub range: Range<usize>,
+    /// What comes.
+    pub text: String,
+}
+
+/// What an edit did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Edited {
+    /// The pool applied it.
+    Applied(v1::ApplyEditsResponse),
+    /// Pool and client had parted; the pool took the client's whole text and encodes the difference.
+    Resynced(v1::OpenSessionResponse),
+}
+
+/// How to complete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompletionOptions {
+    /// 64 when 0.
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Equal seeds give equal tokens.
+    pub seed: u64,
+    /// End before one of these.
+    pub stop: Vec<String>,
+    /// Alternatives to report for each token.
+    pub top_logprobs: u32,
+}
+
+/// A finished completion.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completed {
+    /// Its text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<v1::CompletedToken>,
+    /// Why it ended.
+    pub finish: v1::FinishReason,
+    /// Where the time to the first token went.
+    pub timings: v1::Timings,
+}
+
+/// A session handle.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pool: Pool,
+    name: String,
+    text: String,
+    revision: u64,
+    strategy: v1::Strategy,
+}
+
+impl Session {
+    pub(crate) async fn open(
+        pool: Pool,
+        name: String,
+        text: String,
+        strategy: v1::Strategy,
+    ) -> Result<Self, ClientError> {
+        let mut session = Self { pool, name, text, revision: 0, strategy };
+        let opened = session.push().await?;
+        session.name = opened.session;
+        Ok(session)
+    }
+
+    /// The session's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The client's text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The revision that the pool has of it.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Applies edits to the text, here and in the pool. All are in bytes of the present text and must not overlap.
+    ///
+    /// # Errors
+    /// [`ClientError::BadEdit`], or the pool's refusal; the text is then as before.
+    pub async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, ClientError> {
+        let text = self.edited(edits)?;
+        let wire = |edit: &Edit| v1::TextEdit {
+            range: Some(v1::text_edit::Range::Bytes(v1::ByteRange {
+                start: edit.range.start as u64,
+                end: edit.range.end as u64,
+            })),
+            text: edit.text.clone(),
+        };
+        let request = v1::ApplyEditsRequest {
+            session: self.name.clone(),
+            base_revision: self.revision,
+            edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits { edits: edits.iter().map(wire).collect() })),
+            strategy: v1::Strategy::Unspecified.into(),
+        };
+        match self.pool.wire().apply_edits(request).await.map_err(ClientError::from) {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                (self.text, self.revision) = (text, answer.revision);
+                Ok(Edited::Applied(answer))
+            }
+            Err(error) if parted(&error) => {
+                let before = std::mem::replace(&mut self.text, text);
+                match self.push().await {
+                    Ok(opened) => Ok(Edited::Resynced(opened)),
+                    Err(error) => {
+                        self.text = before;
+                        Err(error)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Completes the text, to the end of the stream.
+    ///
+    /// # Errors
+    /// The pool's refusal, after retries of what may be retried.
+    pub async fn complete(&mut self, options: &CompletionOptions) -> Result<Completed, ClientError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.complete_once(options).await {
+                Err(error) if error.reason() == Some(Reason::SessionUnknown) => {
+                    self.push().await?;
+                }
+                Err(error) if may_retry(&error) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.complete_once(options).await
+    }
+
+    async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
+        let request = v1::CompleteRequest {
+            session: self.name.clone(),
+            revision: Some(self.revision),
+            max_tokens: options.max_tokens,
+            temperature: options.temperature,
+            seed: options.seed,
+            stop: options.stop.clone(),
+            top_logprobs: options.top_logprobs,
+            ..Default::default()
+        };
+        let mut messages = self.pool.wire().complete(request).await?.into_inner();
+        let mut completed = Completed::default();
+        while let Some(message) = messages.message().await? {
+            completed.text.push_str(&message.text_delta);
+            completed.finish = message.finish_reason();
+            completed.tokens.extend(message.tokens);
+            if let Some(timings) = message.timings {
+                completed.timings = timings;
+            }
+        }
+        if completed.finish == v1::FinishReason::Unspecified { Err(ClientError::CutOff) } else { Ok(completed) }
+    }
+
+    /// Closes the session.
+    ///
+    /// # Errors
+    /// The pool's refusal.
+    pub async fn close(self) -> Result<(), ClientError> {
+        self.pool.wire().close_session(v1::CloseSessionRequest { session: self.name }).await?;
+        Ok(())
+    }
+
+    /// Gives the pool the whole text; it keeps what it holds of it.
+    async fn push(&mut self) -> Result<v1::OpenSessionResponse, ClientError> {
+        let request = v1::OpenSessionRequest {
+            session: self.name.clone(),
+            content: Some(v1::open_session_request::Content::Text(self.text.clone())),
+            strategy: self.strategy.into(),
+        };
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 1;
+        loop {
+            match self.pool.wire().open_session(request.clone()).await.map_err(ClientError::from) {
+                Ok(opened) => {
+                    let opened = opened.into_inner();
+                    self.revision = opened.revision;
+                    return Ok(opened);
+                }
+                Err(error) if attempt < ATTEMPTS && may_retry(&error) => {
+                    attempt += 1;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn edited(&self, edits: &[Edit]) -> Result<String, ClientError> {
+        let mut sorted: Vec<&Edit> = edits.iter().collect();
+        sorted.sort_by_key(|edit| (edit.range.start, edit.range.end));
+        let mut text = String::with_capacity(self.text.len());
+        let mut at = 0;
+        for edit in sorted {
+            let Range { start, end } = edit.range;
+            let bad = || ClientError::BadEdit { start, end, length: self.text.len() };
+            self.text.get(start..end).ok_or_else(bad)?;
+            text.push_str(self.text.get(at..start).ok_or_else(bad)?);
+            text.push_str(&edit.text);
+            at = end;
+        }
+        text.push_str(&self.text[at..]);
+        Ok(text)
+    }
+}
+
+/// The pool has another text than the client thinks.
+fn parted(error: &ClientError) -> bool {
+    matches!(error.reason(), Some(Reason::RevisionMismatch | Reason::SessionUnknown))
+}
+
+fn may_retry(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused(status) => {
+            let reason = error.reason();
+            status.code() == tonic::Code::Unavailable || reason == Some(Reason::Overloaded)
+        }
+        _ => false,
+    }
+}

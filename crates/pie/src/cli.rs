@@ -1,0 +1,307 @@
+//! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// An inference pool that edits its KV cache when you edit the code.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pie",
+    version,
+    about,
+    long_about = "An inference pool that edits its KV cache when you edit the code.\n\n\
+        Open a document, stream its edits, ask for completions: the pool encodes only what was inserted and rotates the \
+        cached keys behind it, so that an answer costs what the edit costs, not what the document costs.",
+    after_help = "Start with `pie demo`. Then `pie pool` serves, and `pie ctl open FILE` talks to it."
+)]
+pub struct Cli {
+    /// TOML file of settings: keys are the long flags, in a table for each command ([pool], [worker], …).
+    #[arg(long, global = true, env = "PIE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to log, as `level` or `target=level,…`.
+    #[arg(long, global = true, env = "PIE_LOG", default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// How to log.
+    #[arg(long, global = true, env = "PIE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what it is about: eight workers, a real file, a stream of edits, `pie` beside `full`.
+    Demo(DemoArgs),
+    /// Serve on this machine: a router and N workers. Ctrl-C stops all.
+    Pool(PoolArgs),
+    /// Serve the public API for ranks that run elsewhere.
+    Router(RouterArgs),
+    /// Run one rank of a group.
+    Worker(WorkerArgs),
+    /// Measure edit-to-first-token, prefill and decode of one rank, and write BENCHMARKS rows.
+    Bench(BenchArgs),
+    /// Talk to a pool from the shell.
+    Ctl(CtlArgs),
+    /// Say what an error's reason means and what to do.
+    Explain(ExplainArgs),
+}
+
+/// Which model.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
+    /// A Hugging Face model folder (config.json, tokenizer.json, safetensors). Without it a small seeded model in
+    /// DeepSeek-Coder's shape is made once; its text is noise.
+    #[arg(long, env = "PIE_MODEL", value_name = "FOLDER")]
+    pub model: Option<PathBuf>,
+}
+
+/// The group of ranks.
+#[derive(Clone, Debug, Args)]
+pub struct GroupArgs {
+    /// Ranks of the tensor-parallel group.
+    #[arg(long, env = "PIE_WORLD_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub world_size: u32,
+    /// Name of the group.
+    #[arg(long, env = "PIE_GROUP", default_value = "g0", value_name = "NAME")]
+    pub group: String,
+    /// etcd endpoints, separated by commas, instead of the placement inside the process (needs a build with
+    /// `--features etcd`).
+    #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
+    pub etcd: Vec<String>,
+}
+
+/// What a rank may use.
+#[derive(Clone, Debug, Args)]
+pub struct RankArgs {
+    /// Memory for the KV cache of each rank, for example 512MiB or 2GiB.
+    #[arg(long, env = "PIE_KV_MEMORY", default_value = "256MiB", value_name = "SIZE", value_parser = crate::units::bytes)]
+    pub kv_memory: u64,
+    /// Threads of a rank; 0 shares the machine's cores among the ranks.
+    #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+}
+
+/// How a router serves.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Address of the public gRPC API; port 0 takes a free one.
+    #[arg(long, env = "PIE_LISTEN", default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+    /// Longest time that any collective may take before the group is given up.
+    #[arg(long, env = "PIE_COLLECTIVE_DEADLINE", default_value = "4s", value_name = "TIME", value_parser = crate::units::duration)]
+    pub collective_deadline: Duration,
+    /// Rows of a step: tokens encoded in one forward pass.
+    #[arg(long, env = "PIE_STEP_TOKENS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
+    pub step_tokens: u32,
+    /// Tokens that are decoded in one step when nobody waits.
+    #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub decode_tokens: u32,
+    /// Largest document.
+    #[arg(long, env = "PIE_DOCUMENT_LIMIT", default_value = "16MiB", value_name = "SIZE", value_parser = crate::units::bytes)]
+    pub document_limit: u64,
+    /// Write one line of JSON to this file when the pool serves: its address and its processes.
+    #[arg(long, env = "PIE_READY_FILE", value_name = "FILE")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// `pie pool`
+#[derive(Clone, Debug, Args)]
+pub struct PoolArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub group: GroupArgs,
+    #[command(flatten)]
+    pub rank: RankArgs,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+/// `pie router`
+#[derive(Clone, Debug, Args)]
+pub struct RouterArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub group: GroupArgs,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Control addresses of all ranks in rank order, separated by commas, when there is no etcd to ask.
+    #[arg(long, env = "PIE_RANKS", value_name = "URLS", value_delimiter = ',')]
+    pub ranks: Vec<String>,
+}
+
+/// `pie worker`
+#[derive(Clone, Debug, Args)]
+pub struct WorkerArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub group: GroupArgs,
+    #[command(flatten)]
+    pub rank: RankArgs,
+    /// This worker's index in its group.
+    #[arg(long = "rank", id = "rank_index", env = "PIE_RANK", value_name = "N")]
+    pub index: u32,
+    /// Address of the control API.
+    #[arg(long, env = "PIE_WORKER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    pub listen: SocketAddr,
+    /// Address of the collectives' listener, which the other ranks must reach.
+    #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    pub collective_listen: SocketAddr,
+    /// Print one line of JSON when the control API answers, and stop when standard input closes. For `pie pool`.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
+/// `pie demo`
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Ranks of the tensor-parallel group.
+    #[arg(long, env = "PIE_WORLD_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub world_size: u32,
+    /// The document; a source file of pie-pool itself if not given.
+    #[arg(long, value_name = "FILE")]
+    pub document: Option<PathBuf>,
+    /// The stream of edits (JSON lines); the one that ships if not given.
+    #[arg(long, value_name = "FILE")]
+    pub script: Option<PathBuf>,
+    /// Only the first edits of the script, for a quick check.
+    #[arg(long)]
+    pub short: bool,
+    /// Tokens of each completion.
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub tokens: u32,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Write a plot of both latencies.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+}
+
+/// `pie bench`
+#[derive(Clone, Debug, Args)]
+pub struct BenchArgs {
+    /// Seeded models to measure.
+    #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
+    pub models: Vec<String>,
+    /// Context lengths.
+    #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',')]
+    pub contexts: Vec<u32>,
+    /// Inserted tokens.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub insert: u32,
+    /// Repetitions; medians are reported.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Threads; 0 takes all cores.
+    #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+    /// Write all figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+/// `pie ctl`
+#[derive(Clone, Debug, Args)]
+pub struct CtlArgs {
+    /// Address of the pool.
+    #[arg(long, env = "PIE_POOL", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    pub pool: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+/// The commands of `pie ctl`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Describe the pool: model, groups, ranks, capacity.
+    Pool,
+    /// List the ranks.
+    Ranks,
+    /// List the sessions.
+    Sessions,
+    /// Show a session, with its text.
+    Show {
+        /// Its name.
+        session: String,
+    },
+    /// Open a file as a session, or bring a session that is open to the file's content.
+    Open {
+        /// The file; `-` reads standard input.
+        file: PathBuf,
+        /// The session's name; the file's name if not given.
+        #[arg(long)]
+        session: Option<String>,
+        /// How its cache follows edits.
+        #[arg(long, default_value = "pie")]
+        strategy: StrategyArg,
+    },
+    /// Replace a range of a session's text.
+    Edit {
+        /// Its name.
+        session: String,
+        /// The range: bytes as START..END, or LSP as LINE:COLUMN..LINE:COLUMN, both counted from 0.
+        range: crate::units::EditRange,
+        /// What stands there afterwards; nothing deletes.
+        #[arg(default_value = "")]
+        text: String,
+    },
+    /// Complete a session's text.
+    Complete {
+        /// Its name.
+        session: String,
+        /// The most tokens.
+        #[arg(long, default_value_t = 64)]
+        tokens: u32,
+        /// 0 is greedy.
+        #[arg(long, default_value_t = 0.0)]
+        temperature: f32,
+        /// Equal seeds give equal text.
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        /// End before this text; may be given several times.
+        #[arg(long)]
+        stop: Vec<String>,
+    },
+    /// Close a session.
+    Close {
+        /// Its name.
+        session: String,
+    },
+}
+
+/// A strategy on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StrategyArg {
+    /// Encode what was inserted, turn what moved.
+    Pie,
+    /// Encode what was inserted, leave the rest.
+    Conflict,
+    /// Encode everything behind the first change.
+    Full,
+}
+
+/// `pie explain`
+#[derive(Clone, Debug, Args)]
+pub struct ExplainArgs {
+    /// The reason, for example REVISION_MISMATCH; all if not given.
+    pub reason: Option<String>,
+}
