@@ -1,1 +1,26 @@
-//! ranks, owners and session homes.
+//! Who is where: the ranks of each group, the router that owns it, and the group that is the home of each session.
+//!
+//! Owns the trait [`Placement`] and its two implementations, [`Embedded`] (one process, the default) and `Etcd`
+//! (feature `etcd`), which one suite of tests holds to the same contract.
+//!
+//! Invariants: **A1**, the epoch of an owner is the revision of the ownership key, so it grows with every new owner and
+//! serves as a fencing token; **A2**, a session's home changes by compare-and-set only.
+//!
+//! Must not know: the gRPC APIs, plans, documents. Addresses are strings that it checks for shape and passes on.
+
+mod api;
+mod embedded;
+mod error;
+mod hold;
+mod names;
+mod record;
+mod view;
+
+pub use api::Placement;
+pub use embedded::Embedded;
+pub use error::PlacementError;
+pub use hold::{Campaign, LeaseState, LeaseWatch, LossReason, Ownership, Registration};
+pub use names::{GroupId, RouterId, SessionKey, Ttl};
+pub use pie_plan::Epoch;
+pub use record::{Admission, Forgotten, GroupRecord, Moved, Owner, Placed, RankRecord, RouterRecord};
+pub use view::{OwnerWatch, RankEvent, RankWatch};

@@ -1,0 +1,263 @@
+//! The placement of a single process: no server, the same contract.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use pie_plan::Epoch;
+use tokio::sync::watch;
+
+use crate::hold::{End, Hold};
+use crate::view::{Entry, View};
+use crate::{
+    Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseState, LossReason, Moved, Owner, OwnerWatch,
+    Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration, RouterRecord,
+    SessionKey, Ttl,
+};
+
+/// Placement inside one process, the default. Clones share their state.
+///
+/// Revisions start at the wall clock's microseconds, so that epochs grow also from one run of the process to the next
+/// and ranks that outlive a router accept its successor (A1).
+#[derive(Clone)]
+pub struct Embedded {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// Grows with every write; the revision of a key is its value after the write.
+    revision: u64,
+    groups: BTreeMap<GroupId, Group>,
+    sessions: BTreeMap<SessionKey, GroupId>,
+}
+
+#[derive(Default)]
+struct Group {
+    ranks: watch::Sender<View<RankRecord>>,
+    owner: watch::Sender<View<RouterRecord>>,
+    /// The holders' ends of the leases, by the revision of the key that each protects.
+    leases: BTreeMap<u64, watch::Sender<LeaseState>>,
+    admission: Admission,
+}
+
+impl Group {
+    /// Ends the lease of a key, and removes the key with it.
+    fn end(&mut self, revision: u64, reason: LossReason) {
+        if let Some(lease) = self.leases.remove(&revision) {
+            remove_revision(&self.ranks, revision);
+            remove_revision(&self.owner, revision);
+            lease.send_replace(LeaseState::Lost(reason));
+        }
+    }
+}
+
+fn remove_revision<T>(view: &watch::Sender<View<T>>, revision: u64) {
+    view.send_if_modified(|view| {
+        let before = view.entries.len();
+        view.entries.retain(|_, entry| entry.revision != revision);
+        view.entries.len() != before
+    });
+}
+
+impl State {
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    fn admission(&self, group: &GroupId) -> Result<(), PlacementError> {
+        match self.groups.get(group).map(|group| group.admission).unwrap_or_default() {
+            Admission::Open => Ok(()),
+            Admission::Cordoned => Err(PlacementError::GroupCordoned { group: group.clone() }),
+        }
+    }
+}
+
+impl Default for Embedded {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Embedded {
+    /// An empty placement.
+    pub fn new() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let revision = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX / 2);
+        let state = State { revision, groups: BTreeMap::new(), sessions: BTreeMap::new() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Every change under this lock is complete before anything in it can panic, so a poisoned lock is still sound.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle of the key that was written at `revision`.
+    fn hold(&self, group: &GroupId, revision: u64, lease: watch::Receiver<LeaseState>, ttl: Ttl) -> Hold {
+        // Weak: followers must see the end of the placement even if somebody still holds a handle.
+        let state = Arc::downgrade(&self.state);
+        let group = group.clone();
+        let finish = move |reason| {
+            if let Some(state) = state.upgrade() {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(group) = state.groups.get_mut(&group) {
+                    group.end(revision, reason);
+                }
+            }
+        };
+        Hold::new(lease, move |end| {
+            match end {
+                End::Revoke => finish(LossReason::Released),
+                End::Abandon => {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(ttl.duration()).await;
+                        finish(LossReason::Expired);
+                    });
+                }
+            }
+            Box::pin(std::future::ready(Ok(())))
+        })
+    }
+}
+
+#[async_trait]
+impl Placement for Embedded {
+    async fn register_rank(&self, record: RankRecord, ttl: Ttl) -> Result<Registration, PlacementError> {
+        record.check()?;
+        let (lease, lease_state) = watch::channel(LeaseState::Held);
+        let mut state = self.lock();
+        let revision = state.next_revision();
+        let group = state.groups.entry(record.group.clone()).or_default();
+        let present = group.ranks.borrow().entries.get(&record.rank).cloned();
+        if let Some(present) = present {
+            if present.value.control != record.control {
+                return Err(PlacementError::RankTaken {
+                    group: record.group,
+                    rank: record.rank,
+                    holder: present.value.control,
+                });
+            }
+            group.end(present.revision, LossReason::Expired);
+        }
+        group.leases.insert(revision, lease);
+        group.ranks.send_modify(|view| {
+            view.entries.insert(record.rank, Entry { revision, value: record.clone() });
+        });
+        drop(state);
+        let hold = self.hold(&record.group, revision, lease_state, ttl);
+        Ok(Registration::new(record, hold))
+    }
+
+    async fn ranks(&self, group: &GroupId) -> Result<Vec<RankRecord>, PlacementError> {
+        let state = self.lock();
+        Ok(state.groups.get(group).map(ranks_of).unwrap_or_default())
+    }
+
+    async fn watch_ranks(&self, group: &GroupId) -> Result<RankWatch, PlacementError> {
+        let mut state = self.lock();
+        let view = state.groups.entry(group.clone()).or_default().ranks.subscribe();
+        Ok(RankWatch::new(view, None))
+    }
+
+    async fn campaign(
+        &self,
+        group: &GroupId,
+        router: &RouterRecord,
+        ttl: Ttl,
+    ) -> Result<Campaign, PlacementError> {
+        router.check()?;
+        let (lease, lease_state) = watch::channel(LeaseState::Held);
+        let mut state = self.lock();
+        let revision = state.next_revision();
+        let record = state.groups.entry(group.clone()).or_default();
+        let owner = record.owner.borrow().owner();
+        if let Some(owner) = owner {
+            return Ok(Campaign::Held(owner));
+        }
+        record.leases.insert(revision, lease);
+        record.owner.send_modify(|view| {
+            view.entries.insert(0, Entry { revision, value: router.clone() });
+        });
+        drop(state);
+        let hold = self.hold(group, revision, lease_state, ttl);
+        Ok(Campaign::Won(Ownership::new(group.clone(), Epoch(revision), hold)))
+    }
+
+    async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError> {
+        let state = self.lock();
+        Ok(state.groups.get(group).and_then(|group| group.owner.borrow().owner()))
+    }
+
+    async fn watch_owner(&self, group: &GroupId) -> Result<OwnerWatch, PlacementError> {
+        let mut state = self.lock();
+        let view = state.groups.entry(group.clone()).or_default().owner.subscribe();
+        Ok(OwnerWatch::new(view, None))
+    }
+
+    async fn place_session(&self, session: &SessionKey, group: &GroupId) -> Result<Placed, PlacementError> {
+        let mut state = self.lock();
+        if let Some(home) = state.sessions.get(session) {
+            return Ok(Placed::Existing(home.clone()));
+        }
+        state.admission(group)?;
+        state.sessions.insert(session.clone(), group.clone());
+        Ok(Placed::Claimed(group.clone()))
+    }
+
+    async fn move_session(
+        &self,
+        session: &SessionKey,
+        from: &GroupId,
+        to: &GroupId,
+    ) -> Result<Moved, PlacementError> {
+        let mut state = self.lock();
+        let home = state.sessions.get(session);
+        if home != Some(from) {
+            return Ok(Moved::Conflict { home: home.cloned() });
+        }
+        state.admission(to)?;
+        state.sessions.insert(session.clone(), to.clone());
+        Ok(Moved::Done)
+    }
+
+    async fn session_home(&self, session: &SessionKey) -> Result<Option<GroupId>, PlacementError> {
+        Ok(self.lock().sessions.get(session).cloned())
+    }
+
+    async fn forget_session(
+        &self,
+        session: &SessionKey,
+        group: &GroupId,
+    ) -> Result<Forgotten, PlacementError> {
+        let mut state = self.lock();
+        match state.sessions.get(session) {
+            Some(home) if home != group => Ok(Forgotten::Conflict { home: home.clone() }),
+            _ => {
+                state.sessions.remove(session);
+                Ok(Forgotten::Done)
+            }
+        }
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupRecord>, PlacementError> {
+        let state = self.lock();
+        let records = state.groups.iter().map(|(id, group)| GroupRecord {
+            group: id.clone(),
+            ranks: ranks_of(group),
+            owner: group.owner.borrow().owner(),
+            admission: group.admission,
+        });
+        Ok(records.filter(GroupRecord::is_known).collect())
+    }
+
+    async fn set_admission(&self, group: &GroupId, admission: Admission) -> Result<(), PlacementError> {
+        self.lock().groups.entry(group.clone()).or_default().admission = admission;
+        Ok(())
+    }
+}
+
+fn ranks_of(group: &Group) -> Vec<RankRecord> {
+    group.ranks.borrow().entries.values().map(|entry| entry.value.clone()).collect()
+}
