@@ -19,7 +19,9 @@ pub enum ClientError {
     #[error("{}", refusal(.0))]
     Refused(Box<Status>),
     /// An edit that does not fit the client's own text.
-    #[error("the edit covers bytes {start}..{end}, which is no range of the text ({length} bytes, cut at characters)")]
+    #[error(
+        "the edit covers bytes {start}..{end}, which is no range of the text ({length} bytes, cut at characters)"
+    )]
     BadEdit {
         /// First byte.
         start: usize,

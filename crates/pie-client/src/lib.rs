@@ -39,7 +39,11 @@ impl Pool {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refused)?;
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(refused)?;
-        Ok(Self { wire: Wire::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT) })
+        Ok(Self {
+            wire: Wire::new(channel)
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        })
     }
 
     /// The generated client, for calls that need no handle.
@@ -51,7 +55,12 @@ impl Pool {
     ///
     /// # Errors
     /// The pool's refusal.
-    pub async fn open(&self, name: &str, text: String, strategy: v1::Strategy) -> Result<Session, ClientError> {
+    pub async fn open(
+        &self,
+        name: &str,
+        text: String,
+        strategy: v1::Strategy,
+    ) -> Result<Session, ClientError> {
         Session::open(self.clone(), name.to_owned(), text, strategy).await
     }
 

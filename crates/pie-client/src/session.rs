@@ -105,7 +105,9 @@ impl Session {
         let request = v1::ApplyEditsRequest {
             session: self.name.clone(),
             base_revision: self.revision,
-            edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits { edits: edits.iter().map(wire).collect() })),
+            edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits {
+                edits: edits.iter().map(wire).collect(),
+            })),
             strategy: v1::Strategy::Unspecified.into(),
         };
         match self.pool.wire().apply_edits(request).await.map_err(ClientError::from) {
@@ -170,7 +172,11 @@ impl Session {
                 completed.timings = timings;
             }
         }
-        if completed.finish == v1::FinishReason::Unspecified { Err(ClientError::CutOff) } else { Ok(completed) }
+        if completed.finish == v1::FinishReason::Unspecified {
+            Err(ClientError::CutOff)
+        } else {
+            Ok(completed)
+        }
     }
 
     /// Closes the session.

@@ -243,7 +243,8 @@ impl<'a> Rehearsal<'a> {
 
     fn size(&self, session: SessionId) -> Result<Size, PlanError> {
         let known = self.sizes.get(&session).copied().unwrap_or_else(|| {
-            let size = |table: &Table| Size { document: table.document_length(), branch: table.branch_length() };
+            let size =
+                |table: &Table| Size { document: table.document_length(), branch: table.branch_length() };
             self.group.table(session).map(size)
         });
         known.ok_or(PlanError::UnknownSession(session))
@@ -252,7 +253,9 @@ impl<'a> Rehearsal<'a> {
     fn change(&mut self, change: &Change) -> Result<(), PlanError> {
         let session = change.session();
         let after = match change {
-            Change::Open { .. } if self.size(session).is_ok() => return Err(PlanError::SessionExists(session)),
+            Change::Open { .. } if self.size(session).is_ok() => {
+                return Err(PlanError::SessionExists(session));
+            }
             Change::Open { .. } => Some(Size::default()),
             Change::Splice { splices, .. } => Some(self.splice(session, splices)?),
             Change::EndBranch { .. } => {
@@ -282,7 +285,9 @@ impl<'a> Rehearsal<'a> {
     fn run(&self, run: &Run) -> Result<(), PlanError> {
         let size = self.size(run.session())?;
         match run {
-            Run::Sample { session } if size.document + size.branch == 0 => Err(PlanError::EmptyContext(*session)),
+            Run::Sample { session } if size.document + size.branch == 0 => {
+                Err(PlanError::EmptyContext(*session))
+            }
             _ => Ok(()),
         }
     }

@@ -22,7 +22,9 @@ impl Invariant {
             Self::P1 => "plans are applied in order of epoch and sequence number, without gaps",
             Self::P4 => "the digests of all replicas are equal",
             Self::K1 => "a slot is free or stands in exactly one table",
-            Self::K2 => "the position of a token is its index: every column of a table has one entry per token",
+            Self::K2 => {
+                "the position of a token is its index: every column of a table has one entry per token"
+            }
         }
     }
 }

@@ -169,7 +169,9 @@ pub struct Work {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The plan is of another owner's epoch (P1).
-    #[error("the plan is of epoch {got}, this group is in epoch {expected}: its sender no longer owns the group")]
+    #[error(
+        "the plan is of epoch {got}, this group is in epoch {expected}: its sender no longer owns the group"
+    )]
     WrongEpoch {
         /// Ours.
         expected: Epoch,
@@ -177,7 +179,9 @@ pub enum PlanError {
         got: Epoch,
     },
     /// A plan is missing or came twice (P1).
-    #[error("plan {got} came where plan {expected} was due: the ordered stream has a gap; form the group again")]
+    #[error(
+        "plan {got} came where plan {expected} was due: the ordered stream has a gap; form the group again"
+    )]
     OutOfOrder {
         /// What was due.
         expected: Seq,
@@ -199,7 +203,9 @@ pub enum PlanError {
         source: SpliceError,
     },
     /// The cache is full.
-    #[error("the plan needs {needed} KV slots and {free} are free: close sessions, or start the pool with more KV memory")]
+    #[error(
+        "the plan needs {needed} KV slots and {free} are free: close sessions, or start the pool with more KV memory"
+    )]
     OutOfSlots {
         /// Slots that the plan needs at its worst moment.
         needed: usize,
@@ -213,7 +219,9 @@ pub enum PlanError {
     #[error("session {0} runs twice in one plan")]
     RunsTwice(SessionId),
     /// A plan must have a forward pass for each sampled token.
-    #[error("the plan asks for {passes} passes: 1 is the least, and more than 1 needs a session that samples")]
+    #[error(
+        "the plan asks for {passes} passes: 1 is the least, and more than 1 needs a session that samples"
+    )]
     BadPasses {
         /// What it asks.
         passes: u32,

@@ -41,7 +41,9 @@ pub enum SpliceError {
         previous_end: u32,
     },
     /// A splice reaches behind the last token.
-    #[error("splice {index} covers tokens {at}..{end}, but the sequence has {length}: rebase it on the current tokens")]
+    #[error(
+        "splice {index} covers tokens {at}..{end}, but the sequence has {length}: rebase it on the current tokens"
+    )]
     OutOfBounds {
         /// Which splice, counted from 0.
         index: usize,
@@ -144,7 +146,12 @@ impl Splices {
             end: u64::from(splice.end().0),
             length: u32::try_from(length).unwrap_or(u32::MAX),
         };
-        self.0.iter().enumerate().find(|(_, splice)| splice.end().usize() > length).map(out).map_or(Ok(()), Err)
+        self.0
+            .iter()
+            .enumerate()
+            .find(|(_, splice)| splice.end().usize() > length)
+            .map(out)
+            .map_or(Ok(()), Err)
     }
 }
 

@@ -46,7 +46,13 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { tokens: Vec::new(), slots: Vec::new(), keys: Vec::new(), document: 0, settling: Settling::Turn }
+        Self {
+            tokens: Vec::new(),
+            slots: Vec::new(),
+            keys: Vec::new(),
+            document: 0,
+            settling: Settling::Turn,
+        }
     }
 }
 
@@ -105,6 +111,10 @@ impl Table {
     /// Applies the splices to the document, which must be without a branch. Slots of deleted tokens are freed first,
     /// so that they may serve the inserted ones; the caller has checked that `free` suffices.
     pub(crate) fn splice(&mut self, splices: &Splices, strategy: Strategy, free: &mut Vec<Slot>) {
+        self.settling = match strategy {
+            Strategy::Pie | Strategy::Full => Settling::Turn,
+            Strategy::Conflict => Settling::Leave,
+        };
         let Some(first) = splices.iter().next() else { return };
         let mut freed = Vec::with_capacity(splices.deleted());
         for splice in splices {
@@ -112,14 +122,12 @@ impl Table {
         }
         free.extend(freed);
         let first = first.at.usize();
-        splice_vec(&mut self.slots, splices, |_| free.pop().expect("capacity was checked for the whole plan"));
+        splice_vec(&mut self.slots, splices, |_| {
+            free.pop().expect("capacity was checked for the whole plan")
+        });
         splice_vec(&mut self.keys, splices, |_| PackedKey::PENDING);
         splice_vec(&mut self.tokens, splices, |token| token);
         self.document = self.tokens.len();
-        self.settling = match strategy {
-            Strategy::Pie | Strategy::Full => Settling::Turn,
-            Strategy::Conflict => Settling::Leave,
-        };
         if strategy == Strategy::Full {
             self.keys[first..].fill(PackedKey::PENDING);
         }
@@ -160,7 +168,8 @@ impl Table {
     /// Takes the first `limit` pending tokens, in index order, as rows to encode, and counts them as encoded.
     pub(crate) fn encode(&mut self, limit: usize, rows: &mut Vec<Row>) {
         let columns = self.keys.iter_mut().zip(&self.tokens).zip(&self.slots).enumerate();
-        for (index, ((key, token), slot)) in columns.filter(|(_, ((key, _), _))| **key == PackedKey::PENDING).take(limit)
+        for (index, ((key, token), slot)) in
+            columns.filter(|(_, ((key, _), _))| **key == PackedKey::PENDING).take(limit)
         {
             *key = packed(index);
             rows.push(Row { token: *token, position: TokenIndex(key.0), slot: *slot });

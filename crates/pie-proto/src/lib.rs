@@ -13,13 +13,23 @@ pub mod request;
 pub use reason::{Fault, Reason};
 
 /// The public API, generated from `proto/pie/v1/pie.proto`, which documents it.
-#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated; the proto file is the documentation")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the proto file is the documentation"
+)]
 pub mod v1 {
     tonic::include_proto!("pie.v1");
 }
 
 /// The internal control, generated from `proto/pie/worker/v1/worker.proto`, which documents it.
-#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated; the proto file is the documentation")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated; the proto file is the documentation"
+)]
 pub mod worker_v1 {
     tonic::include_proto!("pie.worker.v1");
 }

@@ -2,7 +2,9 @@
 
 use crate::reason::{Fault, Reason};
 use crate::worker_v1 as wire;
-use pie_plan::{Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
+};
 use std::collections::BTreeMap;
 
 /// How a rank draws the next token of one session. All ranks draw the same (P3).

@@ -183,7 +183,10 @@ impl From<Fault> for Status {
 
 /// The reason in a status that this program made.
 pub fn reason_of(status: &Status) -> Option<Reason> {
-    status.get_details_error_info().filter(|info| info.domain == DOMAIN).and_then(|info| Reason::of(&info.reason))
+    status
+        .get_details_error_info()
+        .filter(|info| info.domain == DOMAIN)
+        .and_then(|info| Reason::of(&info.reason))
 }
 
 /// A machine-readable detail of a status that this program made.

@@ -138,7 +138,12 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
             None => return Err(missing("edits", "`text` edits or `tokens` splices")),
         };
         let session = SessionName::new(request.session)?;
-        Ok(Self { session, base_revision: request.base_revision, edits, strategy: strategy(request.strategy)? })
+        Ok(Self {
+            session,
+            base_revision: request.base_revision,
+            edits,
+            strategy: strategy(request.strategy)?,
+        })
     }
 }
 
@@ -186,10 +191,15 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             return bad(format!("top_p is {top_p}; it must be above 0 and at most 1"));
         }
         if request.top_logprobs > TOP_LOGPROBS_LIMIT {
-            return bad(format!("top_logprobs is {}; the limit is {TOP_LOGPROBS_LIMIT}", request.top_logprobs));
+            return bad(format!(
+                "top_logprobs is {}; the limit is {TOP_LOGPROBS_LIMIT}",
+                request.top_logprobs
+            ));
         }
         if request.stop.len() > STOP_STRINGS_LIMIT || request.stop.iter().any(String::is_empty) {
-            return bad(format!("there may be at most {STOP_STRINGS_LIMIT} stop strings, and none may be empty"));
+            return bad(format!(
+                "there may be at most {STOP_STRINGS_LIMIT} stop strings, and none may be empty"
+            ));
         }
         Ok(Self {
             session: SessionName::new(request.session)?,
@@ -215,7 +225,10 @@ fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
         Ok(v1::Strategy::Pie) => Ok(Some(Strategy::Pie)),
         Ok(v1::Strategy::Conflict) => Ok(Some(Strategy::Conflict)),
         Ok(v1::Strategy::Full) => Ok(Some(Strategy::Full)),
-        Err(_) => Err(Fault::new(Reason::FieldInvalid, format!("strategy {value} is none of 1 (pie), 2 (conflict), 3 (full)"))),
+        Err(_) => Err(Fault::new(
+            Reason::FieldInvalid,
+            format!("strategy {value} is none of 1 (pie), 2 (conflict), 3 (full)"),
+        )),
     }
 }
 

@@ -197,7 +197,10 @@ impl Completion {
 }
 
 fn completed(sampled: worker_v1::Sampled) -> v1::CompletedToken {
-    let candidate = |candidate: worker_v1::Candidate| v1::TokenLogprob { id: candidate.token, logprob: candidate.logprob };
+    let candidate = |candidate: worker_v1::Candidate| v1::TokenLogprob {
+        id: candidate.token,
+        logprob: candidate.logprob,
+    };
     v1::CompletedToken {
         id: sampled.token,
         logprob: sampled.logprob,

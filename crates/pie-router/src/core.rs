@@ -6,7 +6,9 @@ use crate::completion::{After, Before, Completion};
 use crate::faults;
 use crate::session::{Session, count};
 use pie_plan::schedule::{Demand, Limits, Ticket, Want, schedule};
-use pie_plan::{Change, DigestWanted, Epoch, Group, Plan, PlanError, Run, SessionId, Splices, Strategy, TokenId};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Group, Plan, PlanError, Run, SessionId, Splices, Strategy, TokenId,
+};
 use pie_proto::plan::Step;
 use pie_proto::request::{ApplyEdits, Complete, SessionName};
 use pie_proto::{Fault, Reason, v1, worker_v1};
@@ -266,9 +268,11 @@ impl Core {
         let decoder = self.tokenizer.decoder();
         let ticket = self.ticket();
         let end_of_text = self.model.end_of_text.clone();
-        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(request.session.as_str()))?;
+        let session =
+            self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(request.session.as_str()))?;
         let before = Before { arrived, edited: session.edited.take() };
-        let (completion, stream) = Completion::new(completion_id, request, state, &end_of_text, decoder, before);
+        let (completion, stream) =
+            Completion::new(completion_id, request, state, &end_of_text, decoder, before);
         if session.completions.is_empty() {
             session.ticket = ticket;
         }
@@ -309,7 +313,9 @@ impl Core {
 
     fn describe(&self) -> v1::DescribePoolResponse {
         let (epoch, slots_total, slots_free, state) = match &self.replica {
-            Replica::Serving(group) => (group.epoch().0, group.capacity(), self.projected_free, "serving".to_owned()),
+            Replica::Serving(group) => {
+                (group.epoch().0, group.capacity(), self.projected_free, "serving".to_owned())
+            }
             Replica::Lost(why) => (0, 0, 0, why.clone()),
         };
         let group = v1::Group {
@@ -348,7 +354,8 @@ impl Core {
         let Replica::Serving(group) = &mut self.replica else { return Ok(None) };
         let seq = group.next_seq();
         let changes = std::mem::take(&mut self.queued);
-        let digest = if seq.0.is_multiple_of(DIGEST_EVERY) { DigestWanted::Report } else { DigestWanted::Skip };
+        let digest =
+            if seq.0.is_multiple_of(DIGEST_EVERY) { DigestWanted::Report } else { DigestWanted::Skip };
         let mut plan = Plan { epoch: group.epoch(), seq, changes, runs: runs.clone(), passes, digest };
         // Generated tokens need slots too: first fewer passes, then fewer completions.
         let mut refused = Vec::new();
@@ -395,7 +402,8 @@ impl Core {
         if let Replica::Serving(group) = &self.replica {
             for change in &plan.changes {
                 let session = change.session();
-                if let (Some(session), Some(table)) = (self.sessions.get_mut(&session), group.table(session)) {
+                if let (Some(session), Some(table)) = (self.sessions.get_mut(&session), group.table(session))
+                {
                     session.pending = table.pending();
                 }
             }
@@ -416,8 +424,11 @@ impl Core {
             }
         }
         for (index, pass) in report.passes.into_iter().enumerate() {
-            let tokens: Vec<_> =
-                pass.sampled.iter().map(|sampled| (SessionId(sampled.session), TokenId(sampled.token))).collect();
+            let tokens: Vec<_> = pass
+                .sampled
+                .iter()
+                .map(|sampled| (SessionId(sampled.session), TokenId(sampled.token)))
+                .collect();
             if let Replica::Serving(group) = &mut self.replica {
                 if index > 0 {
                     let sessions: Vec<_> = tokens.iter().map(|(session, _)| *session).collect();
@@ -467,7 +478,12 @@ impl Core {
                 None if session.pending >= EAGER_TOKENS => Want::Encoding,
                 None => return None,
             };
-            Some(Demand { session: session.id, pending: count(session.pending), want, ticket: session.ticket })
+            Some(Demand {
+                session: session.id,
+                pending: count(session.pending),
+                want,
+                ticket: session.ticket,
+            })
         };
         self.sessions.values().filter_map(demand).collect()
     }

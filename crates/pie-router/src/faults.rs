@@ -17,7 +17,9 @@ pub(crate) fn no_session(name: &str) -> Fault {
 }
 
 pub(crate) fn too_long(tokens: usize, limit: usize) -> Fault {
-    let message = format!("the document would have {tokens} tokens; the model sees fewer than {limit}: send a part of it");
+    let message = format!(
+        "the document would have {tokens} tokens; the model sees fewer than {limit}: send a part of it"
+    );
     Fault::new(Reason::DocumentTooLong, message).with("tokens", tokens).with("limit", limit)
 }
 
@@ -29,7 +31,10 @@ pub(crate) fn no_slots(needed: usize, free: usize) -> Fault {
 }
 
 pub(crate) fn no_slot_for_token() -> Fault {
-    Fault::new(Reason::KvExhausted, "no KV slot is free for the next generated token: close sessions, or retry later")
+    Fault::new(
+        Reason::KvExhausted,
+        "no KV slot is free for the next generated token: close sessions, or retry later",
+    )
 }
 
 pub(crate) fn text(error: &TextError) -> Fault {
@@ -53,7 +58,11 @@ fn splice(error: &SpliceError) -> Fault {
 }
 
 /// Prepares an edit of a document: nothing is changed yet.
-pub(crate) fn prepare(document: &Document, request: &ApplyEdits, vocabulary: Option<u32>) -> Result<Change, Fault> {
+pub(crate) fn prepare(
+    document: &Document,
+    request: &ApplyEdits,
+    vocabulary: Option<u32>,
+) -> Result<Change, Fault> {
     let base = Revision(request.base_revision);
     match &request.edits {
         Edits::Text(edits) => {
@@ -70,9 +79,9 @@ pub(crate) fn prepare(document: &Document, request: &ApplyEdits, vocabulary: Opt
             let splices = Splices::new(list.clone(), document.token_count()).map_err(|error| splice(&error));
             // A stale splice list must hear of its revision, not of bounds that only look wrong.
             match splices {
-                Err(_) if document.revision() != base => document
-                    .prepare_tokens(base, Splices::default())
-                    .map_err(|error| text(&error)),
+                Err(_) if document.revision() != base => {
+                    document.prepare_tokens(base, Splices::default()).map_err(|error| text(&error))
+                }
                 Err(fault) => Err(fault),
                 Ok(splices) => document.prepare_tokens(base, splices).map_err(|error| text(&error)),
             }
@@ -123,7 +132,8 @@ pub(crate) fn check_completion(
         return Err(token_unknown(token.0, Some(model.vocabulary)));
     }
     if session.completions.len() >= waiting_limit {
-        let message = format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
+        let message =
+            format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
         return Err(Fault::new(Reason::Overloaded, message));
     }
     Ok(())

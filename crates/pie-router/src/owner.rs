@@ -96,7 +96,9 @@ impl Owner {
             mpsc::error::TrySendError::Full(_) => {
                 Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
             }
-            mpsc::error::TrySendError::Closed(_) => Fault::new(Reason::ShuttingDown, "the router is stopping"),
+            mpsc::error::TrySendError::Closed(_) => {
+                Fault::new(Reason::ShuttingDown, "the router is stopping")
+            }
         })
     }
 
@@ -181,7 +183,12 @@ impl Task {
     }
 
     fn formed(&mut self, formed: Formed) {
-        tracing::info!(epoch = formed.epoch.0, world_size = formed.world_size(), slots = formed.slots, "the group serves");
+        tracing::info!(
+            epoch = formed.epoch.0,
+            world_size = formed.world_size(),
+            slots = formed.slots,
+            "the group serves"
+        );
         self.core.formed(formed.epoch, formed.slots, formed.model.clone());
         self.ranks.clone_from(&formed.ranks);
         self.failures.clear();
@@ -306,7 +313,10 @@ async fn form_once(
             Some(record) => addresses.push(record.control.clone()),
             None => {
                 let world_size = options.world_size;
-                return Err(format!("waiting for rank {rank} of {world_size}: {} ranks are registered", records.len()));
+                return Err(format!(
+                    "waiting for rank {rank} of {world_size}: {} ranks are registered",
+                    records.len()
+                ));
             }
         }
     }

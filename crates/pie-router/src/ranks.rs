@@ -178,7 +178,9 @@ async fn connect(address: &str) -> Result<WorkerClient<Channel>, String> {
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let channel = endpoint.connect().await.map_err(|error| format!("cannot connect: {error}"))?;
-    Ok(WorkerClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+    Ok(WorkerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT))
 }
 
 /// Each rank waits for its peers, so all are asked at once.
@@ -250,11 +252,15 @@ fn check(described: &[wire::DescribeResponse]) -> Result<(), FormError> {
     for (rank, description) in described.iter().enumerate() {
         if description.rank as usize != rank || description.world_size as usize != world_size {
             let (says, of) = (description.rank, description.world_size);
-            let what = format!("what answers as rank {rank} of {world_size} says that it is rank {says} of {of}");
+            let what =
+                format!("what answers as rank {rank} of {world_size} says that it is rank {says} of {of}");
             return Err(FormError::Mismatch(what));
         }
         if description.model_fingerprint != first.model_fingerprint {
-            let what = format!("rank {rank} has another model ({}) than rank 0 ({})", description.model, first.model);
+            let what = format!(
+                "rank {rank} has another model ({}) than rank 0 ({})",
+                description.model, first.model
+            );
             return Err(FormError::Mismatch(what));
         }
     }

@@ -43,7 +43,9 @@ impl PoolService {
         };
         // Tokenizing a whole document takes milliseconds to seconds: not on a thread that serves others.
         let opened = tokio::task::spawn_blocking(open).await;
-        opened.map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?.map_err(|error| faults::text(&error))
+        opened
+            .map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?
+            .map_err(|error| faults::text(&error))
     }
 }
 

@@ -46,7 +46,12 @@ pub trait Peers: Send {
     ///
     /// # Errors
     /// A peer that does not answer within the deadline, or is of another epoch.
-    fn form(&mut self, epoch: Epoch, peers: &[String], deadline: Duration) -> Result<Box<dyn Collective>, CommError>;
+    fn form(
+        &mut self,
+        epoch: Epoch,
+        peers: &[String],
+        deadline: Duration,
+    ) -> Result<Box<dyn Collective>, CommError>;
 }
 
 /// How to form a group.
@@ -95,7 +100,9 @@ impl Engine {
     /// The operating system refuses a thread.
     pub fn start(model: Model, cache: KvCache, peers: Box<dyn Peers>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        std::thread::Builder::new().name("engine".into()).spawn(move || Loop { model, cache, peers }.run(receiver))?;
+        std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || Loop { model, cache, peers }.run(receiver))?;
         Ok(Self { commands })
     }
 
@@ -216,9 +223,13 @@ fn refuse(command: Command, served: Epoch) {
 fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
     let (keys, values) = rank.read(session, layer)?;
     let flat = |tensor: candle_core::Tensor| {
-        tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).map_err(|error| WorkerError::Model(error.into()))
+        tensor
+            .flatten_all()
+            .and_then(|flat| flat.to_vec1::<f32>())
+            .map_err(|error| WorkerError::Model(error.into()))
     };
-    let rotated_for = rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
+    let rotated_for =
+        rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
     Ok(Rows { keys: flat(keys)?, values: flat(values)?, rotated_for })
 }
 

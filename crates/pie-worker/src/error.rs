@@ -33,7 +33,9 @@ pub enum WorkerError {
     #[error("this rank is in no group: form one first")]
     NotFormed,
     /// An older or equal epoch wants the rank.
-    #[error("epoch {asked} is over: this rank has served epoch {served}; the caller no longer owns the group")]
+    #[error(
+        "epoch {asked} is over: this rank has served epoch {served}; the caller no longer owns the group"
+    )]
     Fenced {
         /// What the caller has.
         asked: Epoch,
@@ -74,7 +76,8 @@ impl From<WorkerError> for Status {
             _ => Code::Internal,
         };
         // The domain tells the owner that the rank itself says so, and that it is not the connection that broke.
-        let details = ErrorDetails::with_error_info(error.code(), pie_proto::reason::RANK_DOMAIN, HashMap::new());
+        let details =
+            ErrorDetails::with_error_info(error.code(), pie_proto::reason::RANK_DOMAIN, HashMap::new());
         Status::with_error_details(code, error.to_string(), details)
     }
 }

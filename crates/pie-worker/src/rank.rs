@@ -48,7 +48,13 @@ pub struct Rank<'a> {
 
 impl<'a> Rank<'a> {
     /// Joins a group of `slots` slots that is still empty; `cache` has at least as many.
-    pub fn new(model: &'a Model, cache: &'a mut KvCache, comm: Box<dyn Collective>, epoch: Epoch, slots: u32) -> Self {
+    pub fn new(
+        model: &'a Model,
+        cache: &'a mut KvCache,
+        comm: Box<dyn Collective>,
+        epoch: Epoch,
+        slots: u32,
+    ) -> Self {
         Self { model, cache, comm: Timed::new(comm), group: Group::new(epoch, slots) }
     }
 
@@ -97,7 +103,13 @@ impl<'a> Rank<'a> {
             }
         };
         let sampled_digest = digest_of(&passes);
-        Ok(StepReport { passes, digest, sampled_digest, compute: start.elapsed(), collective: self.comm.take_spent() })
+        Ok(StepReport {
+            passes,
+            digest,
+            sampled_digest,
+            compute: start.elapsed(),
+            collective: self.comm.take_spent(),
+        })
     }
 
     /// One turn of the cache and one ragged forward pass.

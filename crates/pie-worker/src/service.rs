@@ -55,7 +55,10 @@ impl Worker for RankService {
         }))
     }
 
-    async fn form(&self, request: Request<wire::FormRequest>) -> Result<Response<wire::FormResponse>, Status> {
+    async fn form(
+        &self,
+        request: Request<wire::FormRequest>,
+    ) -> Result<Response<wire::FormResponse>, Status> {
         let request = request.into_inner();
         let formation = Formation {
             epoch: Epoch(request.epoch),
@@ -70,7 +73,10 @@ impl Worker for RankService {
 
     type DriveStream = ReceiverStream<Result<wire::Report, Status>>;
 
-    async fn drive(&self, request: Request<Streaming<wire::Plan>>) -> Result<Response<Self::DriveStream>, Status> {
+    async fn drive(
+        &self,
+        request: Request<Streaming<wire::Plan>>,
+    ) -> Result<Response<Self::DriveStream>, Status> {
         let (reports, stream) = mpsc::channel(REPORTS);
         let drive = Drive { engine: self.engine.clone(), member: self.member };
         tokio::spawn(drive.run(request.into_inner(), reports));
@@ -98,7 +104,11 @@ struct Drive {
 }
 
 impl Drive {
-    async fn run(self, mut plans: Streaming<wire::Plan>, reports: mpsc::Sender<Result<wire::Report, Status>>) {
+    async fn run(
+        self,
+        mut plans: Streaming<wire::Plan>,
+        reports: mpsc::Sender<Result<wire::Report, Status>>,
+    ) {
         let mut epoch = None;
         while let Ok(Some(plan)) = plans.message().await {
             epoch = Some(Epoch(plan.epoch));

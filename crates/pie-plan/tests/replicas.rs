@@ -1,0 +1,326 @@
+//! Random plans on several replicas, against memory that is moved by hand: what a rank's tensors would hold.
+
+use pie_plan::{
+    Change, DigestWanted, Epoch, Group, Plan, PlanError, Run, SessionId, Slot, Splice, Splices, Strategy,
+    Then, TokenId, TokenIndex, Work,
+};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const CAPACITY: u32 = 96;
+
+/// What one KV row holds: which token was encoded there, and the position that its key stands at.
+type Memory = Vec<Option<(TokenId, i64)>>;
+
+/// A replica with the memory of a rank.
+struct Replica {
+    group: Group,
+    memory: Memory,
+}
+
+impl Replica {
+    fn new() -> Self {
+        Self { group: Group::new(Epoch(7), CAPACITY), memory: vec![None; CAPACITY as usize] }
+    }
+
+    fn carry_out(&mut self, work: &Work) {
+        assert_eq!(work.turns.slots.len(), work.turns.deltas.len());
+        for (slot, delta) in work.turns.slots.iter().zip(&work.turns.deltas) {
+            assert_ne!(*delta, 0, "a delta of 0 costs nothing");
+            let row = self.memory[slot.usize()].as_mut().expect("only encoded rows turn");
+            row.1 += i64::from(*delta);
+        }
+        for row in &work.rows {
+            self.memory[row.slot.usize()] = Some((row.token, i64::from(row.position.0)));
+        }
+        for sequence in &work.sequences {
+            let table = self.group.table(sequence.session).expect("a session that runs is open");
+            let rows = &work.rows[sequence.rows.clone()];
+            assert!(rows.is_sorted_by_key(|row| row.position), "rows see what was encoded before them");
+            for row in rows {
+                assert_eq!(table.slots()[row.position.usize()], row.slot, "K2: position = index");
+                assert_eq!(table.tokens()[row.position.usize()], row.token);
+            }
+            if sequence.then == Then::Sample {
+                let last = rows.last().expect("W1: the last token is always encoded again");
+                assert_eq!(last.position.usize() + 1, table.tokens().len(), "W1");
+            }
+        }
+    }
+}
+
+/// One thing that happens to a session; numbers are reduced to what fits when it is carried out.
+#[derive(Clone, Debug)]
+enum Action {
+    Open(u64),
+    Edit { session: u64, places: Vec<(u32, u32, u8)>, strategy: Strategy },
+    EndBranch(u64),
+    Close(u64),
+    Encode { session: u64, limit: u32 },
+    Sample { session: u64, passes: u32 },
+}
+
+fn action() -> impl Strategy2<Value = Action> {
+    let session = 0..4_u64;
+    let strategy =
+        prop_oneof![4 => Just(Strategy::Pie), 1 => Just(Strategy::Full), 1 => Just(Strategy::Conflict)];
+    let places = prop::collection::vec((0..64_u32, 0..6_u32, 0..7_u8), 1..4);
+    prop_oneof![
+        2 => session.clone().prop_map(Action::Open),
+        8 => (session.clone(), places, strategy)
+            .prop_map(|(session, places, strategy)| Action::Edit { session, places, strategy }),
+        1 => session.clone().prop_map(Action::EndBranch),
+        1 => session.clone().prop_map(Action::Close),
+        4 => (session.clone(), 1..9_u32).prop_map(|(session, limit)| Action::Encode { session, limit }),
+        4 => (session, 1..4_u32).prop_map(|(session, passes)| Action::Sample { session, passes }),
+    ]
+}
+
+use proptest::strategy::Strategy as Strategy2;
+
+/// The naive twin: each session's document as a list, nothing else.
+#[derive(Default)]
+struct Twin {
+    documents: BTreeMap<u64, Vec<TokenId>>,
+    fresh: u32,
+}
+
+impl Twin {
+    /// Sorted, disjoint splices out of arbitrary numbers.
+    fn splices(&mut self, session: u64, places: &[(u32, u32, u8)]) -> Splices {
+        let length = self.documents.get(&session).map_or(0, Vec::len) as u32;
+        let mut places: Vec<_> =
+            places.iter().map(|(at, delete, insert)| (at % (length + 1), *delete, *insert)).collect();
+        places.sort_unstable();
+        let mut list: Vec<Splice> = Vec::new();
+        for (at, delete, insert) in places {
+            let at = at.max(list.last().map_or(0, |last| last.end().0));
+            let insert = (0..insert).map(|_| self.token()).collect();
+            list.push(Splice { at: TokenIndex(at), delete: delete.min(length - at), insert });
+        }
+        Splices::new(list, length as usize).expect("made sorted and disjoint")
+    }
+
+    fn token(&mut self) -> TokenId {
+        self.fresh += 1;
+        TokenId(self.fresh)
+    }
+
+    fn edit(&mut self, session: u64, splices: &Splices) {
+        let document = self.documents.get_mut(&session).expect("the group took the edit");
+        for splice in splices.iter().collect::<Vec<_>>().into_iter().rev() {
+            document.splice(splice.at.usize()..splice.end().usize(), splice.insert.iter().copied());
+        }
+    }
+}
+
+fn plan_of(group: &Group, action: &Action, twin: &mut Twin) -> Plan {
+    let (mut changes, mut runs, mut passes) = (Vec::new(), Vec::new(), 1);
+    match action {
+        Action::Open(session) => changes.push(Change::Open { session: SessionId(*session) }),
+        Action::EndBranch(session) => changes.push(Change::EndBranch { session: SessionId(*session) }),
+        Action::Close(session) => changes.push(Change::Close { session: SessionId(*session) }),
+        Action::Edit { session, places, strategy } => {
+            let splices = twin.splices(*session, places);
+            changes.push(Change::Splice { session: SessionId(*session), splices, strategy: *strategy });
+        }
+        Action::Encode { session, limit } => {
+            runs.push(Run::Encode { session: SessionId(*session), limit: *limit })
+        }
+        Action::Sample { session, passes: wanted } => {
+            passes = *wanted;
+            runs.push(Run::Sample { session: SessionId(*session) });
+        }
+    }
+    Plan { epoch: group.epoch(), seq: group.next_seq(), changes, runs, passes, digest: DigestWanted::Skip }
+}
+
+fn follow(twin: &mut Twin, action: &Action, plan: &Plan) {
+    match action {
+        Action::Open(session) => drop(twin.documents.insert(*session, Vec::new())),
+        Action::Close(session) => drop(twin.documents.remove(session)),
+        Action::Edit { session, .. } => match &plan.changes[0] {
+            Change::Splice { splices, .. } => twin.edit(*session, splices),
+            _ => unreachable!("an edit is a splice"),
+        },
+        _ => {}
+    }
+}
+
+/// Carries a plan out on a replica, with a sampler that all replicas share; returns the sampled tokens.
+fn carry_out(replica: &mut Replica, plan: &Plan, twin_token: u32) -> Result<(), PlanError> {
+    let mut work = replica.group.apply(plan)?;
+    replica.carry_out(&work);
+    for pass in 0..plan.passes {
+        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let sampled: Vec<_> =
+            sampled.map(|sequence| (sequence.session, TokenId(1_000_000 + twin_token + pass))).collect();
+        if sampled.is_empty() {
+            break;
+        }
+        replica.group.append(&sampled)?;
+        if pass + 1 < plan.passes {
+            let sessions: Vec<_> = sampled.iter().map(|(session, _)| *session).collect();
+            work = replica.group.decode(&sessions)?;
+            replica.carry_out(&work);
+        }
+    }
+    Ok(())
+}
+
+/// Every encoded key of a session that just ran with `pie` or `full` stands at its index, and is its own token's.
+fn assert_settled(replica: &Replica, session: SessionId) {
+    let table = replica.group.table(session).expect("it just ran");
+    for (index, (slot, rotated_for)) in table.slots().iter().zip(table.rotations()).enumerate() {
+        if let Some(position) = rotated_for {
+            let held = replica.memory[slot.usize()].expect("an encoded row holds something");
+            assert_eq!(
+                held,
+                (table.tokens()[index], i64::from(position)),
+                "the table knows what the rank holds"
+            );
+            assert_eq!(position as usize, index, "K3: rotated_for = index after settling");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// P2, P4, K1, K2, K3, W1 and "whole or not at all" over random plans, refused ones included.
+    #[test]
+    fn replicas_stay_equal_and_hold_what_their_tables_say(actions in prop::collection::vec(action(), 1..120)) {
+        let mut replicas = [Replica::new(), Replica::new()];
+        let mut twin = Twin::default();
+        let mut conflict = BTreeMap::new();
+        for (number, action) in actions.iter().enumerate() {
+            let plan = plan_of(&replicas[0].group, action, &mut twin);
+            let before = replicas[0].group.digest();
+            match replicas[0].group.validate(&plan) {
+                Err(error) => {
+                    prop_assert_eq!(replicas[0].group.apply(&plan).expect_err("validate refused it"), error);
+                    prop_assert_eq!(replicas[0].group.digest(), before, "a refused plan has changed nothing");
+                    continue;
+                }
+                Ok(()) => follow(&mut twin, action, &plan),
+            }
+            for replica in &mut replicas {
+                carry_out(replica, &plan, number as u32 * 10).expect("validate took it");
+                replica.group.check().expect("K1 and K2 hold after every plan");
+            }
+            prop_assert_eq!(replicas[0].group.digest(), replicas[1].group.digest(), "P4");
+            match action {
+                Action::Edit { session, strategy, .. } => drop(conflict.insert(*session, *strategy == Strategy::Conflict)),
+                Action::Encode { session, .. } | Action::Sample { session, .. } if !conflict.get(session).unwrap_or(&false) =>
+                    assert_settled(&replicas[0], SessionId(*session)),
+                Action::Close(session) => drop(conflict.remove(session)),
+                _ => {}
+            }
+            for (session, document) in &twin.documents {
+                let table = replicas[0].group.table(SessionId(*session)).expect("open in the twin");
+                prop_assert_eq!(&table.tokens()[..table.document_length()], &document[..]);
+            }
+        }
+    }
+
+    /// S1 after `Splices::new`, and applying them equals applying one by one from the back.
+    #[test]
+    fn splices_are_sorted_disjoint_and_complete(
+        list in prop::collection::vec((0..40_u32, 0..5_u32, 0..4_usize), 0..6), length in 0..40_usize,
+    ) {
+        let list: Vec<_> = list.into_iter().map(|(at, delete, insert)| Splice {
+            at: TokenIndex(at), delete, insert: vec![TokenId(at); insert],
+        }).collect();
+        if let Ok(splices) = Splices::new(list.clone(), length) {
+            let spans: Vec<_> = splices.iter().map(|splice| (splice.at, splice.end())).collect();
+            prop_assert!(spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "sorted, disjoint, not touching");
+            prop_assert!(splices.fits(length).is_ok());
+            prop_assert_eq!(splices.inserted(), list.iter().map(|splice| splice.insert.len()).sum::<usize>());
+            prop_assert_eq!(splices.deleted(), list.iter().map(|splice| splice.delete as usize).sum::<usize>());
+        } else {
+            let out = list.iter().any(|splice| splice.end().usize() > length);
+            let unsorted = list.windows(2).any(|pair| pair[1].at < pair[0].end());
+            prop_assert!(out || unsorted, "refused without cause");
+        }
+    }
+}
+
+fn group_with(tokens: u32) -> (Group, SessionId) {
+    let (mut group, session) = (Group::new(Epoch(1), 16), SessionId(1));
+    let splices = Splices::append(0, (0..tokens).map(TokenId).collect()).expect("fits");
+    let changes =
+        vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }];
+    group.apply(&plan(&group, changes, vec![Run::Encode { session, limit: 99 }], 1)).expect("fits");
+    (group, session)
+}
+
+fn plan(group: &Group, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Plan {
+    Plan { epoch: group.epoch(), seq: group.next_seq(), changes, runs, passes, digest: DigestWanted::Skip }
+}
+
+fn splice(session: SessionId, at: u32, delete: u32, insert: &[u32]) -> Change {
+    let splices =
+        vec![Splice { at: TokenIndex(at), delete, insert: insert.iter().copied().map(TokenId).collect() }];
+    Change::Splice { session, splices: Splices::new(splices, 16).expect("fits"), strategy: Strategy::Pie }
+}
+
+#[test]
+fn edits_between_two_completions_coalesce_to_their_net_turn() {
+    let (mut group, session) = group_with(8);
+    let changes =
+        vec![splice(session, 2, 0, &[90, 91, 92]), splice(session, 2, 2, &[]), splice(session, 2, 1, &[])];
+    let work = group.apply(&plan(&group, changes, vec![Run::Sample { session }], 1)).expect("fits");
+    assert!(work.turns.slots.is_empty(), "inserted and deleted again: nothing moved, nothing turns");
+    assert_eq!(work.rows.len(), 1, "only the last token is encoded again");
+
+    let changes = vec![splice(session, 1, 0, &[80]), splice(session, 4, 1, &[])];
+    let work = group.apply(&plan(&group, changes, vec![Run::Sample { session }], 1)).expect("fits");
+    assert_eq!(
+        work.turns.deltas,
+        [1, 1],
+        "tokens between the places turn by one, those behind both not at all"
+    );
+}
+
+#[test]
+fn refusals_name_what_is_wrong_and_change_nothing() {
+    let (group, session) = group_with(8);
+    let sample = vec![Run::Sample { session }];
+    let nobody = SessionId(9);
+    let mut late = plan(&group, vec![], vec![], 1);
+    late.seq = late.seq.next();
+    let mut foreign = plan(&group, vec![], vec![], 1);
+    foreign.epoch = Epoch(2);
+    let long: Vec<u32> = (0..9).collect();
+    let cases = [
+        (late, "PLAN_OUT_OF_ORDER"),
+        (foreign, "PLAN_WRONG_EPOCH"),
+        (plan(&group, vec![Change::Open { session }], vec![], 1), "SESSION_EXISTS"),
+        (plan(&group, vec![Change::Close { session: nobody }], vec![], 1), "SESSION_UNKNOWN"),
+        (plan(&group, vec![Change::Close { session }], sample.clone(), 1), "SESSION_UNKNOWN"),
+        (plan(&group, vec![splice(session, 7, 2, &[])], vec![], 1), "SPLICE_OUT_OF_BOUNDS"),
+        (plan(&group, vec![splice(session, 0, 0, &long)], vec![], 1), "KV_EXHAUSTED"),
+        (plan(&group, vec![], sample.clone(), 9), "KV_EXHAUSTED"),
+        (plan(&group, vec![splice(session, 0, 8, &[])], sample.clone(), 1), "CONTEXT_EMPTY"),
+        (plan(&group, vec![], [sample.clone(), sample].concat(), 1), "PLAN_RUNS_TWICE"),
+        (plan(&group, vec![], vec![], 2), "PLAN_BAD_PASSES"),
+        (plan(&group, vec![], vec![], 0), "PLAN_BAD_PASSES"),
+    ];
+    for (plan, code) in cases {
+        let mut after = group.clone();
+        let error = after.apply(&plan).expect_err(code);
+        assert_eq!((error.code(), after.digest()), (code, group.digest()), "{error}");
+    }
+}
+
+#[test]
+fn a_closed_session_leaves_every_slot_free() {
+    let (mut group, session) = group_with(8);
+    group.apply(&plan(&group, vec![], vec![Run::Sample { session }], 3)).expect("fits");
+    group.append(&[(session, TokenId(5))]).expect("reserved");
+    assert_eq!(group.free_slots(), 7);
+    group.apply(&plan(&group, vec![Change::Close { session }], vec![], 1)).expect("it is open");
+    assert_eq!(group.free_slots(), group.capacity());
+    let slots: Vec<Slot> = group.sessions().flat_map(|(_, table)| table.slots().to_vec()).collect();
+    assert!(slots.is_empty());
+}
