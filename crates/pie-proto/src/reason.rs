@@ -118,6 +118,9 @@ reasons! {
     /// No group can take the session.
     NoGroup = "NO_GROUP", Unavailable,
         "No group of ranks serves at the moment. Retry; if it stays so, look at DescribePool and the workers' logs.";
+    /// The session lives in a group of another router.
+    SessionElsewhere = "SESSION_ELSEWHERE", FailedPrecondition,
+        "The session lives in another group (metadata `group`), and this router does not own that group. Ask a router of that group.";
     /// The tokenizer failed on text that it should take.
     TokenizerFailed = "TOKENIZER_FAILED", Internal,
         "The tokenizer refused a text. The session is unchanged. Please report the message with the tokenizer's name.";

@@ -14,8 +14,9 @@ pub mod core;
 mod faults;
 pub mod owner;
 pub mod ranks;
+pub mod server;
 pub mod service;
 mod session;
 
-pub use owner::{OwnerOptions, spawn_owner};
-pub use service::PoolService;
+pub use owner::{Owner, OwnerOptions, State, spawn_owner};
+pub use server::{ServeError, ServeOptions, Serving, serve};

@@ -3,7 +3,7 @@
 use crate::call::Call;
 use crate::core::Core;
 use crate::ranks::{self, Failure, FailureKind, Formed};
-use pie_placement::{Campaign, GroupId, Placement, RouterRecord};
+use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_plan::schedule::Limits;
 use pie_proto::{Fault, Reason, v1, worker_v1};
@@ -44,6 +44,11 @@ pub enum Event {
         /// Why.
         failure: Failure,
     },
+    /// The lease of the ownership ran out: another router may own the group.
+    OwnershipLost {
+        /// Of which epoch.
+        epoch: Epoch,
+    },
     /// The time to find the culprit is over.
     Blame {
         /// Of which epoch.
@@ -65,7 +70,7 @@ pub struct OwnerOptions {
     /// Of a step.
     pub limits: Limits,
     /// Of the ownership's lease.
-    pub lease: Duration,
+    pub lease: Ttl,
 }
 
 /// Whether the group serves.
@@ -173,8 +178,12 @@ impl Task {
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
             Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
             Event::Blame { epoch } if self.serves(epoch) => self.blame(),
+            Event::OwnershipLost { epoch } if self.serves(epoch) => self.lose("the lease of the group's ownership ran out"),
             // Of an epoch that is over.
-            Event::Report { .. } | Event::RankFailed { .. } | Event::Blame { .. } => {}
+            Event::Report { .. }
+            | Event::RankFailed { .. }
+            | Event::Blame { .. }
+            | Event::OwnershipLost { .. } => {}
         }
     }
 
@@ -324,8 +333,16 @@ async fn form_once(
     let campaign = placement.campaign(&options.group, &options.router, options.lease).await;
     let ownership = match campaign.map_err(|error| error.to_string())? {
         Campaign::Won(ownership) => ownership,
-        Campaign::OwnedBy { router, .. } => return Err(format!("router {router} owns the group")),
+        Campaign::Held(owner) => return Err(format!("router {} owns the group", owner.router.id)),
     };
+    let (epoch, lease, weak) = (ownership.epoch(), ownership.lease(), events.downgrade());
+    tokio::spawn(async move {
+        let mut lease = lease;
+        lease.lost().await;
+        if let Some(events) = weak.upgrade() {
+            let _ = events.send(Event::OwnershipLost { epoch }).await;
+        }
+    });
     let formed = ranks::form(ownership, &addresses, options.deadline, events.clone()).await;
     formed.map_err(|error| error.to_string())
 }

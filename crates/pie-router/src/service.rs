@@ -4,6 +4,7 @@ use crate::call::{Call, More, Reply};
 use crate::faults;
 use crate::owner::Owner;
 use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
+use pie_placement::{GroupId, Placement, PlacementError, SessionKey};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, Tokenizer};
@@ -21,12 +22,46 @@ pub struct PoolService {
     owner: Owner,
     tokenizer: Arc<Tokenizer>,
     bytes_limit: usize,
+    homes: Homes,
+}
+
+/// Where sessions live (A2).
+pub struct Homes {
+    /// Who knows.
+    pub placement: Arc<dyn Placement>,
+    /// The group of this router's owner.
+    pub group: GroupId,
+}
+
+impl Homes {
+    /// Makes this router's group the home of a session.
+    async fn place(&self, name: &str) -> Result<(), Fault> {
+        let placed = self.placement.place_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
+        if placed.group() == &self.group {
+            return Ok(());
+        }
+        let message = format!("session `{name}` lives in group {}: ask a router of that group", placed.group());
+        Err(Fault::new(Reason::SessionElsewhere, message).with("group", placed.group()))
+    }
+
+    async fn forget(&self, name: &str) -> Result<(), Fault> {
+        self.placement.forget_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
+        Ok(())
+    }
+}
+
+fn key(name: &str) -> Result<SessionKey, Fault> {
+    SessionKey::new(name).map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
+}
+
+fn unplaced(error: &PlacementError) -> Fault {
+    Fault::new(Reason::NoGroup, error.to_string())
 }
 
 impl PoolService {
     /// A service in front of an owner. Documents may have at most `bytes_limit` bytes.
-    pub fn new(owner: Owner, tokenizer: Arc<Tokenizer>, bytes_limit: usize) -> Self {
-        Self { owner, tokenizer, bytes_limit }
+    pub fn new(owner: Owner, tokenizer: Arc<Tokenizer>, bytes_limit: usize, homes: Homes) -> Self {
+        Self { owner, tokenizer, bytes_limit, homes }
     }
 
     async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
@@ -60,9 +95,17 @@ impl Pool for PoolService {
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let request = OpenSession::try_from(request.into_inner())?;
+        if let Some(name) = &request.name {
+            self.homes.place(name.as_str()).await?;
+        }
+        let unnamed = request.name.is_none();
         let document = Box::new(self.document(request.content).await?);
         let (name, strategy) = (request.name, request.strategy);
-        self.ask(|reply| Call::Open { name, document, strategy, reply }).await.map(Response::new)
+        let opened = self.ask(|reply| Call::Open { name, document, strategy, reply }).await?;
+        if unnamed {
+            self.homes.place(&opened.session).await?;
+        }
+        Ok(Response::new(opened))
     }
 
     async fn apply_edits(
@@ -100,7 +143,9 @@ impl Pool for PoolService {
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         let session = SessionName::new(request.into_inner().session)?;
+        let name = session.as_str().to_owned();
         self.ask(|reply| Call::Close { session, reply }).await?;
+        self.homes.forget(&name).await?;
         Ok(Response::new(v1::CloseSessionResponse {}))
     }
 

@@ -1,0 +1,159 @@
+//! The router as a server: the public API with health and reflection, on one listener.
+
+use crate::owner::{Owner, OwnerOptions, State, spawn_owner};
+use crate::service::{Homes, PoolService};
+use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
+use pie_plan::schedule::Limits;
+use pie_proto::v1::pool_server::PoolServer;
+use pie_text::Tokenizer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+/// Above the document, a message holds little.
+const MESSAGE_SLACK: usize = 1 << 20;
+
+/// How a router serves.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Address of the public API; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The group that this router owns.
+    pub group: GroupId,
+    /// Its ranks.
+    pub world_size: u32,
+    /// C2: of every collective.
+    pub deadline: Duration,
+    /// Of a step.
+    pub limits: Limits,
+    /// Bytes of the largest document.
+    pub document_limit: usize,
+}
+
+/// Why a router cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A name that the placement refuses.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The reflection service.
+    #[error("the API's descriptors are broken: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// The server stopped.
+    #[error("the server stopped: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The server's task panicked.
+    #[error("the server's task ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A serving router. Dropping it stops the server at once; [`Serving::stop`] lets running calls end.
+pub struct Serving {
+    /// Where.
+    pub address: SocketAddr,
+    owner: Owner,
+    stop: oneshot::Sender<()>,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Serving {
+    /// The state of the group, to watch.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.owner.state()
+    }
+
+    /// Stops: no new calls; running ones may end within `grace`.
+    ///
+    /// # Errors
+    /// The server had failed already.
+    pub async fn stop(self, grace: Duration) -> Result<(), ServeError> {
+        let _ = self.stop.send(());
+        let mut server = self.server;
+        match tokio::time::timeout(grace, &mut server).await {
+            Ok(ended) => Ok(ended??),
+            Err(_) => {
+                server.abort();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Starts a router: the owner of one group, and the public API in front of it.
+///
+/// # Errors
+/// [`ServeError::Listen`] if the address cannot be had.
+pub async fn serve(
+    options: ServeOptions,
+    placement: Arc<dyn Placement>,
+    tokenizer: Arc<Tokenizer>,
+) -> Result<Serving, ServeError> {
+    let refused = |source| ServeError::Listen { address: options.listen, source };
+    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    let router = RouterRecord {
+        id: RouterId::new(format!("router-{}-{}", std::process::id(), address.port()))?,
+        address: format!("http://{address}"),
+    };
+    let owner_options = OwnerOptions {
+        group: options.group.clone(),
+        router,
+        world_size: options.world_size,
+        deadline: options.deadline,
+        limits: options.limits,
+        lease: Ttl::DEFAULT,
+    };
+    let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());
+    let homes = Homes { placement, group: options.group };
+    let service = PoolService::new(owner.clone(), tokenizer, options.document_limit, homes);
+    let service = PoolServer::new(service)
+        .max_decoding_message_size(options.document_limit + MESSAGE_SLACK)
+        .max_encoding_message_size(usize::MAX);
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(owner.state(), reporter));
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let (stop, stopped) = oneshot::channel();
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+            // A dropped handle stops the server too.
+            let _ = stopped.await;
+        });
+    Ok(Serving { address, owner, stop, server: tokio::spawn(server) })
+}
+
+/// gRPC health follows the group.
+async fn report_health(mut state: watch::Receiver<State>, reporter: tonic_health::server::HealthReporter) {
+    loop {
+        let status = match &*state.borrow_and_update() {
+            State::Serving => tonic_health::ServingStatus::Serving,
+            State::Waiting(_) | State::Lost(_) => tonic_health::ServingStatus::NotServing,
+        };
+        for service in ["", "pie.v1.Pool"] {
+            reporter.set_service_status(service, status).await;
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
