@@ -51,6 +51,16 @@ pub enum PlacementError {
         /// The group.
         group: GroupId,
     },
+    /// An endpoint or the key prefix of the placement service cannot be used.
+    #[error(
+        "etcd endpoints {endpoints} are refused: {why}; use http://host:port,http://host:port,... and a prefix like /pie/"
+    )]
+    InvalidEndpoint {
+        /// The endpoints, by comma.
+        endpoints: String,
+        /// What is wrong.
+        why: String,
+    },
     /// The placement service did not answer. A call that writes may have taken effect: every such call can be repeated.
     #[error(
         "{operation}: no answer from etcd at {endpoints}: {detail}; check that the server runs, that this machine \
@@ -116,6 +126,7 @@ impl PlacementError {
             Self::InvalidRecord { .. } => "PLACEMENT_INVALID_RECORD",
             Self::RankTaken { .. } => "PLACEMENT_RANK_TAKEN",
             Self::GroupCordoned { .. } => "PLACEMENT_GROUP_CORDONED",
+            Self::InvalidEndpoint { .. } => "PLACEMENT_INVALID_ENDPOINT",
             Self::Unavailable { .. } => "PLACEMENT_UNAVAILABLE",
             Self::Refused { .. } => "PLACEMENT_REFUSED",
             Self::UnknownVersion { .. } => "PLACEMENT_UNKNOWN_VERSION",

@@ -11,6 +11,8 @@
 mod api;
 mod embedded;
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod hold;
 mod names;
 mod record;
@@ -19,6 +21,8 @@ mod view;
 pub use api::Placement;
 pub use embedded::Embedded;
 pub use error::PlacementError;
+#[cfg(feature = "etcd")]
+pub use etcd::{Credentials, Etcd, EtcdConfig};
 pub use hold::{Campaign, LeaseState, LeaseWatch, LossReason, Ownership, Registration};
 pub use names::{GroupId, RouterId, SessionKey, Ttl};
 pub use pie_plan::Epoch;

@@ -103,6 +103,11 @@ pub struct GroupRecord {
 }
 
 impl GroupRecord {
+    #[cfg(feature = "etcd")]
+    pub(crate) fn empty(group: GroupId) -> Self {
+        Self { group, ranks: Vec::new(), owner: None, admission: Admission::Open }
+    }
+
     /// True if there is anything to say about the group; one that merely was asked about is not listed.
     pub(crate) fn is_known(&self) -> bool {
         !self.ranks.is_empty() || self.owner.is_some() || self.admission == Admission::Cordoned

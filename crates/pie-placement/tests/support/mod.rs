@@ -1,0 +1,123 @@
+//! A real etcd server for tests: free ports, a directory of its own, killed with the test.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use etcd_client::Client;
+use pie_placement::{Etcd, EtcdConfig};
+use tempfile::TempDir;
+
+pub struct Server {
+    process: Mutex<Child>,
+    client_port: u16,
+    peer_port: u16,
+    data: TempDir,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Server {
+    /// Starts a server and waits until it answers.
+    pub async fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let (client_port, peer_port) = (free_port(), free_port());
+        let process = Mutex::new(launch(&data, client_port, peer_port));
+        let server = Self { process, client_port, peer_port, data };
+        server.ready().await;
+        server
+    }
+
+    /// The server that all tests of this process share; it ends with the last of them.
+    pub async fn shared() -> Arc<Self> {
+        static SHARED: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
+        let mut shared = SHARED.lock().await;
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start().await);
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    /// A client of etcd itself, past the placement.
+    pub async fn client(&self) -> Client {
+        Client::connect([self.endpoint()], None).await.unwrap()
+    }
+
+    async fn ready(&self) {
+        let started = Instant::now();
+        loop {
+            let mut client = self.client().await;
+            if let Ok(Ok(_)) =
+                tokio::time::timeout(Duration::from_millis(500), client.get("ready", None)).await
+            {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(20), "etcd did not start within 20 s");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub fn kill(&self) {
+        let mut process = self.process.lock().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Starts the server again on the same ports and data.
+    pub async fn restart(&self) {
+        *self.process.lock().unwrap() = launch(&self.data, self.client_port, self.peer_port);
+        self.ready().await;
+    }
+
+    /// `STOP` freezes the server with its connections open, `CONT` lets it go on.
+    pub fn signal(&self, signal: &str) {
+        let id = self.process.lock().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let process = self.process.get_mut().unwrap();
+        // It may have been killed by the test already.
+        let _ = process.kill();
+        let _ = process.wait();
+    }
+}
+
+fn launch(data: &TempDir, client_port: u16, peer_port: u16) -> Child {
+    let client = format!("http://127.0.0.1:{client_port}");
+    let peer = format!("http://127.0.0.1:{peer_port}");
+    let started = Command::new("etcd")
+        .arg("--data-dir")
+        .arg(data.path().join("etcd"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("default={peer}"), "--logger", "zap", "--log-level", "fatal"])
+        .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    started.unwrap_or_else(|error| {
+        panic!("these tests need the program etcd on the PATH (Debian: etcd-server; see scripts/test.sh): {error}")
+    })
+}
+
+/// A placement on this server under a prefix that nobody else uses.
+pub async fn placement(server: &Server) -> (Etcd, String) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let prefix = format!("/test/{}/", NEXT.fetch_add(1, Ordering::Relaxed));
+    let config = EtcdConfig { prefix: prefix.clone(), ..EtcdConfig::new(vec![server.endpoint()]) };
+    (Etcd::connect(config).await.unwrap(), prefix)
+}
