@@ -1,0 +1,157 @@
+//! `pie bench`: what one rank costs, without router and network. `pie` and `full` are measured in turns in one run, so
+//! that their ratio holds on a noisy machine.
+
+mod bed;
+
+use crate::Failure;
+use crate::cli::BenchArgs;
+use crate::models;
+use bed::Bed;
+use pie_plan::Strategy;
+use serde::Serialize;
+use std::time::Duration;
+
+/// Share of the context before the insertion, in percent.
+const PLACES: [usize; 3] = [10, 50, 90];
+const DECODED: u32 = 64;
+
+/// One figure of an edit.
+#[derive(Debug, Serialize)]
+struct EditRow {
+    model: String,
+    context: u32,
+    inserted: u32,
+    at_percent: usize,
+    pie_ms: f64,
+    full_ms: f64,
+    /// Median of the ratios of neighbouring measurements.
+    ratio: f64,
+    pie_encoded: u32,
+    full_encoded: u32,
+    pie_rotated: u32,
+}
+
+/// Speeds of a model.
+#[derive(Debug, Serialize)]
+struct SpeedRow {
+    model: String,
+    parameters: u64,
+    context: u32,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Figures {
+    threads: usize,
+    edits: Vec<EditRow>,
+    speeds: Vec<SpeedRow>,
+}
+
+pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if arguments.threads == 0 { cores } else { arguments.threads };
+    crate::worker::set_threads(threads)?;
+    let mut figures = Figures { threads, ..Figures::default() };
+    println!("one rank, {threads} threads, f32, medians of {} runs\n", arguments.repeat);
+    for model in &arguments.models {
+        measure(model, &arguments, &mut figures)?;
+    }
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, serde_json::to_string_pretty(&figures)? + "\n")
+            .map_err(|error| format!("--report {}: {error}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result<(), Failure> {
+    let folder = models::seeded(preset)?;
+    let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
+    let mut machine = bed::Machine::load(&folder, longest)?;
+    let parameters = machine.parameters();
+    println!("{preset} ({:.1} M parameters)", parameters as f64 / 1e6);
+
+    println!("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
+    for context in std::iter::once(1).chain(arguments.contexts.iter().copied()) {
+        let mut bed = Bed::new(&mut machine)?;
+        let prefill = bed.open(context)?;
+        let decode = bed.decode(DECODED)?;
+        let row = SpeedRow {
+            model: preset.to_owned(),
+            parameters,
+            context,
+            prefill_tokens_per_s: f64::from(context) / prefill.as_secs_f64(),
+            decode_tokens_per_s: f64::from(DECODED) / decode.as_secs_f64(),
+        };
+        let prefill = if context > 1 { format!("{:.0}", row.prefill_tokens_per_s) } else { "-".to_owned() };
+        println!("| {context} | {prefill} | {:.0} |", row.decode_tokens_per_s);
+        figures.speeds.push(row);
+    }
+
+    println!("\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |", arguments.insert);
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for context in &arguments.contexts {
+        for place in PLACES {
+            let row = edit(preset, &mut machine, *context, place, arguments)?;
+            println!(
+                "| {context} | {place} % | {:.1} ms | {:.0} ms | {:.1} | {} / {} | {} |",
+                row.pie_ms, row.full_ms, row.ratio, row.pie_encoded, row.full_encoded, row.pie_rotated
+            );
+            figures.edits.push(row);
+        }
+    }
+    println!();
+    Ok(())
+}
+
+fn edit(
+    preset: &str,
+    machine: &mut bed::Machine,
+    context: u32,
+    place: usize,
+    arguments: &BenchArgs,
+) -> Result<EditRow, Failure> {
+    let mut bed = Bed::new(machine)?;
+    bed.open(context)?;
+    let at = context as usize * place / 100;
+    let (mut pies, mut fulls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut pie_work, mut full_work) = Default::default();
+    for _ in 0..arguments.repeat {
+        let (pie, work) = bed.insert(at, arguments.insert, Strategy::Pie)?;
+        pie_work = work;
+        bed.remove(at, arguments.insert)?;
+        let (full, work) = bed.insert(at, arguments.insert, Strategy::Full)?;
+        full_work = work;
+        bed.remove(at, arguments.insert)?;
+        ratios.push(full.as_secs_f64() / pie.as_secs_f64());
+        pies.push(milliseconds(pie));
+        fulls.push(milliseconds(full));
+    }
+    Ok(EditRow {
+        model: preset.to_owned(),
+        context,
+        inserted: arguments.insert,
+        at_percent: place,
+        pie_ms: median(pies),
+        full_ms: median(fulls),
+        ratio: median(ratios),
+        pie_encoded: pie_work.encoded,
+        full_encoded: full_work.encoded,
+        pie_rotated: pie_work.rotated,
+    })
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+/// The middle value; the mean of the two middle ones of an even number.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}

@@ -1,0 +1,129 @@
+//! `pie demo`: the same stream of edits on two sessions of one pool, one that follows with `pie` and one that encodes
+//! anew from the change on, and a completion of both after each edit.
+
+mod plot;
+mod report;
+mod script;
+
+use crate::Failure;
+use crate::cli::{DemoArgs, GroupArgs, ModelArgs, PoolArgs, RankArgs};
+use crate::models::ModelKind;
+use crate::pool::{LocalPool, local_serve};
+use crate::models;
+use pie_client::{Completed, CompletionOptions, Pool, Session};
+use pie_proto::v1;
+use report::{Report, Row};
+use script::{Script, StepOfScript};
+use std::path::Path;
+
+/// A file of this repository, so that the document is code as people write it.
+const DOCUMENT: &str = include_str!("../../../pie-router/src/core.rs");
+const DOCUMENT_NAME: &str = "crates/pie-router/src/core.rs";
+const SCRIPT: &str = include_str!("../../demo/script.jsonl");
+/// Steps of the script in a short run.
+const SHORT: usize = 4;
+/// Alternatives of each token, for the divergence from `full`.
+const ALTERNATIVES: u32 = 20;
+
+pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
+    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let (document_name, document) = document(arguments.document.as_deref())?;
+    let script = script(arguments.script.as_deref())?;
+    let steps = if arguments.short { SHORT.min(script.steps.len()) } else { script.steps.len() };
+
+    let local = LocalPool::start(&pool_arguments(&arguments), "warn").await?;
+    let pool = Pool::connect(&format!("http://{}", local.address())).await?;
+    let about = pool.describe().await?;
+    println!(
+        "pie-pool: {} ({:.1} M parameters) on {} worker processes, document {document_name}",
+        about.model,
+        about.parameters as f64 / 1e6,
+        arguments.world_size
+    );
+    if folder.kind == ModelKind::Seeded {
+        println!("The model is seeded at random, so its completions are noise; what is real is the work and the time.");
+    }
+    println!("After each edit both sessions complete {} tokens; times are from the edit to the first token.\n", arguments.tokens);
+
+    let mut pair = Pair::open(&pool, document, arguments.tokens).await?;
+    let mut report = Report::new(&about, document_name, arguments.world_size);
+    report.opened(pair.warm_up().await?);
+    report::header();
+    for step in script.steps.iter().take(steps) {
+        let row = pair.step(step).await?;
+        report::line(&row);
+        report.rows.push(row);
+    }
+    report::summary(&report);
+    if let Some(path) = &arguments.report {
+        let json = serde_json::to_string_pretty(&report)?;
+        std::fs::write(path, json + "\n").map_err(|error| format!("--report {}: {error}", path.display()))?;
+        println!("figures: {}", path.display());
+    }
+    if let Some(path) = &arguments.plot {
+        plot::draw(&report, path)?;
+        println!("plot:    {}", path.display());
+    }
+    local.stop().await
+}
+
+fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
+    PoolArgs {
+        model: ModelArgs { model: arguments.model.model.clone() },
+        group: GroupArgs { world_size: arguments.world_size, group: "demo".to_owned(), etcd: Vec::new() },
+        rank: RankArgs { kv_memory: 256 << 20, threads: 0 },
+        serve: local_serve(),
+    }
+}
+
+fn document(path: Option<&Path>) -> Result<(String, String), Failure> {
+    let Some(path) = path else { return Ok((DOCUMENT_NAME.to_owned(), DOCUMENT.to_owned())) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("--document {}: {error}", path.display()))?;
+    Ok((path.display().to_string(), text))
+}
+
+fn script(path: Option<&Path>) -> Result<Script, Failure> {
+    let Some(path) = path else { return Ok(Script::parse(SCRIPT)?) };
+    let text = std::fs::read_to_string(path).map_err(|error| format!("--script {}: {error}", path.display()))?;
+    Ok(Script::parse(&text)?)
+}
+
+/// The two sessions.
+struct Pair {
+    pie: Session,
+    full: Session,
+    options: CompletionOptions,
+    /// Texts before each step, for undo.
+    history: Vec<String>,
+}
+
+impl Pair {
+    async fn open(pool: &Pool, document: String, tokens: u32) -> Result<Self, Failure> {
+        let pie = pool.open("demo-pie", document.clone(), v1::Strategy::Pie).await?;
+        let full = pool.open("demo-full", document, v1::Strategy::Full).await?;
+        let options = CompletionOptions { max_tokens: tokens, top_logprobs: ALTERNATIVES, ..Default::default() };
+        Ok(Self { pie, full, options, history: Vec::new() })
+    }
+
+    /// Both sessions encode the document; the first completion waits for it.
+    async fn warm_up(&mut self) -> Result<Completed, Failure> {
+        let first = self.pie.complete(&self.options).await?;
+        self.full.complete(&self.options).await?;
+        Ok(first)
+    }
+
+    async fn step(&mut self, step: &StepOfScript) -> Result<Row, Failure> {
+        let before = self.pie.text().to_owned();
+        let requests = step.requests(&before, &self.history)?;
+        for edits in &requests {
+            self.pie.edit(edits).await?;
+        }
+        let pie = self.pie.complete(&self.options).await?;
+        for edits in &requests {
+            self.full.edit(edits).await?;
+        }
+        let full = self.full.complete(&self.options).await?;
+        self.history.push(before);
+        Ok(Row::new(&step.name, requests.len(), &pie, &full))
+    }
+}

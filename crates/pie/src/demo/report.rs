@@ -1,0 +1,188 @@
+//! What the demo found: a line for each step as it happens, a summary, and all of it as JSON.
+
+use crate::bench::median;
+use pie_client::Completed;
+use pie_proto::v1;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One step of the script on both sessions.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The step.
+    pub edit: String,
+    /// Requests that it took.
+    pub requests: usize,
+    /// What `pie` did for its first token.
+    pub pie: Cost,
+    /// What `full` did.
+    pub full: Cost,
+    /// Leading tokens of the two completions that are equal.
+    pub equal_tokens: usize,
+    /// Tokens of a completion.
+    pub completed_tokens: usize,
+    /// Kullback-Leibler divergence of `pie`'s first token from `full`'s, over `full`'s most likely tokens and the rest
+    /// taken as one.
+    pub divergence: f64,
+}
+
+/// The cost of a first token.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cost {
+    /// Tokens encoded.
+    pub encoded: u32,
+    /// Keys turned.
+    pub rotated: u32,
+    /// Tokens taken from the cache.
+    pub reused: u32,
+    /// From the latest edit's arrival to the first token, milliseconds.
+    pub edit_to_first_token_ms: f64,
+    /// Of that, forward passes.
+    pub compute_ms: f64,
+}
+
+/// All figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Of the pool.
+    pub version: String,
+    /// Its model.
+    pub model: String,
+    /// Of the model.
+    pub parameters: u64,
+    /// Worker processes.
+    pub world_size: u32,
+    /// The file.
+    pub document: String,
+    /// Its tokens.
+    pub document_tokens: u32,
+    /// From opening the document to its first completion's first token, milliseconds.
+    pub open_to_first_token_ms: f64,
+    /// The steps.
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    pub fn new(about: &v1::DescribePoolResponse, document: String, world_size: u32) -> Self {
+        Self {
+            version: about.version.clone(),
+            model: about.model.clone(),
+            parameters: about.parameters,
+            world_size,
+            document,
+            document_tokens: 0,
+            open_to_first_token_ms: 0.0,
+            rows: Vec::new(),
+        }
+    }
+
+    /// The document is encoded for the first time.
+    pub fn opened(&mut self, first: Completed) {
+        self.document_tokens = first.timings.tokens_encoded + first.timings.tokens_reused;
+        self.open_to_first_token_ms = milliseconds(first.timings.first_token_us);
+        println!(
+            "opened: {} tokens, first completion after {:.0} ms\n",
+            self.document_tokens, self.open_to_first_token_ms
+        );
+    }
+}
+
+impl Row {
+    pub fn new(edit: &str, requests: usize, pie: &Completed, full: &Completed) -> Self {
+        let pairs = pie.tokens.iter().zip(&full.tokens);
+        Self {
+            edit: edit.to_owned(),
+            requests,
+            pie: Cost::of(&pie.timings),
+            full: Cost::of(&full.timings),
+            equal_tokens: pairs.take_while(|(a, b)| a.id == b.id).count(),
+            completed_tokens: full.tokens.len(),
+            divergence: divergence(full.tokens.first(), pie.tokens.first()),
+        }
+    }
+
+    /// How many times faster.
+    pub fn speedup(&self) -> f64 {
+        self.full.edit_to_first_token_ms / self.pie.edit_to_first_token_ms.max(1e-3)
+    }
+}
+
+impl Cost {
+    fn of(timings: &v1::Timings) -> Self {
+        Self {
+            encoded: timings.tokens_encoded,
+            rotated: timings.tokens_rotated,
+            reused: timings.tokens_reused,
+            edit_to_first_token_ms: milliseconds(timings.edit_to_first_token_us),
+            compute_ms: milliseconds(timings.compute_us),
+        }
+    }
+}
+
+fn milliseconds(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// KL(full || pie) of two tokens' alternatives. What `pie` does not list has at most its least listed probability.
+fn divergence(full: Option<&v1::CompletedToken>, pie: Option<&v1::CompletedToken>) -> f64 {
+    let (Some(full), Some(pie)) = (full, pie) else { return 0.0 };
+    let listed: BTreeMap<u32, f64> = pie.top.iter().map(|top| (top.id, f64::from(top.logprob))).collect();
+    let least = listed.values().copied().fold(0.0, f64::min);
+    let (mut sum, mut mass_full, mut mass_pie) = (0.0, 0.0, 0.0);
+    for top in &full.top {
+        let (p, q) = (f64::from(top.logprob), listed.get(&top.id).copied().unwrap_or(least));
+        sum += p.exp() * (p - q);
+        mass_full += p.exp();
+        mass_pie += q.exp();
+    }
+    let (rest_full, rest_pie) = ((1.0 - mass_full).max(1e-9), (1.0 - mass_pie).max(1e-9));
+    (sum + rest_full * (rest_full / rest_pie).ln()).max(0.0)
+}
+
+/// The table's head.
+pub fn header() {
+    println!(
+        "{:<32} {:>8} {:>8} {:>8}   {:>9} {:>9} {:>7}   {:>7} {:>9}",
+        "edit", "encoded", "rotated", "reused", "pie", "full", "faster", "equal", "KL"
+    );
+}
+
+/// A step's line.
+pub fn line(row: &Row) {
+    println!(
+        "{:<32} {:>8} {:>8} {:>8}   {:>6.1} ms {:>6.1} ms {:>6.1}x   {:>3}/{:<3} {:>9.1e}",
+        row.edit,
+        row.pie.encoded,
+        row.pie.rotated,
+        row.pie.reused,
+        row.pie.edit_to_first_token_ms,
+        row.full.edit_to_first_token_ms,
+        row.speedup(),
+        row.equal_tokens,
+        row.completed_tokens,
+        row.divergence,
+    );
+}
+
+/// What it comes to.
+pub fn summary(report: &Report) {
+    if report.rows.is_empty() {
+        return;
+    }
+    let of = |value: fn(&Row) -> f64| median(report.rows.iter().map(value).collect());
+    let encoded = |value: fn(&Row) -> u32| report.rows.iter().map(value).sum::<u32>();
+    let agree = report.rows.iter().filter(|row| row.equal_tokens > 0).count();
+    println!(
+        "\nmedian edit to first token: pie {:.1} ms, full {:.1} ms: {:.1} times faster",
+        of(|row| row.pie.edit_to_first_token_ms),
+        of(|row| row.full.edit_to_first_token_ms),
+        of(Row::speedup)
+    );
+    println!(
+        "tokens encoded in all: pie {}, full {}; next token equal to full's in {agree} of {} edits",
+        encoded(|row| row.pie.encoded),
+        encoded(|row| row.full.encoded),
+        report.rows.len()
+    );
+}
+

@@ -1,0 +1,22 @@
+//! `pie explain`: what an error's reason means.
+
+use crate::Failure;
+use crate::cli::ExplainArgs;
+use pie_proto::Reason;
+
+pub fn run(arguments: ExplainArgs) -> Result<(), Failure> {
+    let Some(wanted) = arguments.reason else {
+        for reason in Reason::ALL {
+            println!("{reason:<20} {:?}", reason.code());
+        }
+        return Ok(());
+    };
+    let Some(reason) = Reason::of(&wanted.to_uppercase()) else {
+        let similar = |reason: &&Reason| strsim::jaro_winkler(reason.as_str(), &wanted.to_uppercase());
+        let nearest = Reason::ALL.iter().max_by(|a, b| similar(a).total_cmp(&similar(b)));
+        let nearest = nearest.map(|reason| format!(": did you mean {reason}?")).unwrap_or_default();
+        return Err(format!("there is no reason `{wanted}`{nearest} (`pie explain` lists all)").into());
+    };
+    println!("{reason} (gRPC {:?})\n\n{}", reason.code(), reason.advice());
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! Which placement a command uses.
+
+use crate::Failure;
+use pie_placement::{Embedded, Placement};
+use std::sync::Arc;
+
+/// The placement at the given etcd endpoints, or one inside this process.
+pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
+    if etcd.is_empty() {
+        return Ok(Arc::new(Embedded::new()));
+    }
+    open_etcd(etcd).await
+}
+
+#[cfg(feature = "etcd")]
+async fn open_etcd(endpoints: &[String]) -> Result<Arc<dyn Placement>, Failure> {
+    let options = pie_placement::EtcdOptions { endpoints: endpoints.to_vec(), ..Default::default() };
+    Ok(Arc::new(pie_placement::Etcd::connect(options).await?))
+}
+
+#[cfg(not(feature = "etcd"))]
+async fn open_etcd(_endpoints: &[String]) -> Result<Arc<dyn Placement>, Failure> {
+    Err("this build has no etcd: build it with `cargo build --release --features etcd` (needs protoc)".into())
+}

@@ -1,0 +1,278 @@
+//! `pie pool`: a router and N worker processes on this machine, started and stopped together.
+
+use crate::Failure;
+use crate::cli::{PoolArgs, RankArgs, ServeArgs};
+use crate::{models, placement, router};
+use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
+use pie_router::{Serving, State};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+/// A worker loads its slice of the weights in this time.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// The router has this long to tell its clients which rank died before the pool ends.
+const FAREWELL: Duration = Duration::from_millis(1500);
+/// Running streams may end in this time when the pool is stopped.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The line that a supervised worker prints when it answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerReady {
+    /// Its index.
+    pub rank: u32,
+    /// Its process.
+    pub pid: u32,
+    /// Its control address.
+    pub control: String,
+    /// Of its model.
+    pub fingerprint: String,
+}
+
+#[derive(Serialize)]
+struct PoolReady<'a> {
+    address: String,
+    pid: u32,
+    workers: &'a [WorkerReady],
+}
+
+/// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
+pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
+    let world_size = arguments.group.world_size;
+    let mut pool = LocalPool::start(&arguments, log).await?;
+    if let Some(path) = &arguments.serve.ready_file {
+        pool.write_ready(path)?;
+    }
+    eprintln!("pie: {world_size} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
+    tokio::select! {
+        death = pool.death() => {
+            eprintln!("pie: {death}; the pool ends");
+            tokio::time::sleep(FAREWELL).await;
+            pool.stop().await?;
+            Err(death.into())
+        }
+        lost = pool.lost() => {
+            eprintln!("pie: {lost}; the pool ends");
+            tokio::time::sleep(FAREWELL).await;
+            pool.stop().await?;
+            Err(lost.into())
+        }
+        signal = router::stop_signal() => {
+            eprintln!("pie: {signal}: stopping");
+            pool.stop().await
+        }
+    }
+}
+
+/// Worker processes and a router in this process.
+pub struct LocalPool {
+    serving: Serving,
+    workers: Vec<WorkerReady>,
+    deaths: mpsc::Receiver<String>,
+    // Workers stop when their standard input closes: kept until then.
+    lifelines: Vec<mpsc::Sender<()>>,
+    _registrations: Vec<Registration>,
+}
+
+impl LocalPool {
+    /// Starts the workers and the router, and waits until the group serves.
+    pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
+        let folder = models::resolve(arguments.model.model.as_deref())?;
+        let spawn = Spawn { arguments, model: folder.path.clone(), log };
+        let (deaths_sender, mut deaths) = mpsc::channel(arguments.group.world_size as usize);
+        let (mut starting, mut lifelines) = (Vec::new(), Vec::new());
+        for rank in 0..arguments.group.world_size {
+            let (lifeline, ready) = spawn.worker(rank, deaths_sender.clone())?;
+            lifelines.push(lifeline);
+            starting.push(ready);
+        }
+        let workers = tokio::select! {
+            workers = all_ready(starting) => workers?,
+            death = deaths.recv() => return Err(death.unwrap_or_else(|| "the workers ended".to_owned()).into()),
+        };
+        let placement = placement::open(&arguments.group.etcd).await?;
+        // With etcd, workers announce themselves.
+        let registrations = if arguments.group.etcd.is_empty() {
+            register(placement.as_ref(), &arguments.group.group, &workers).await?
+        } else {
+            Vec::new()
+        };
+        let serving = router::start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+        wait_until_served(&serving, &mut deaths).await?;
+        Ok(Self { serving, workers, deaths, lifelines, _registrations: registrations })
+    }
+
+    /// Where the public API listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.serving.address
+    }
+
+    /// Waits for the death of a worker, and says who died and how.
+    async fn death(&mut self) -> String {
+        match self.deaths.recv().await {
+            Some(death) => death,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the router gives the group up: a rank that hangs does not die.
+    async fn lost(&self) -> String {
+        let mut state = self.serving.state();
+        loop {
+            if let State::Lost(why) = &*state.borrow_and_update() {
+                return why.clone();
+            }
+            if state.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Stops the router, then the workers.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.serving.stop(GRACE).await?;
+        drop(self.lifelines);
+        let mut deaths = self.deaths;
+        // The channel closes when the last worker has ended.
+        while deaths.recv().await.is_some() {}
+        Ok(())
+    }
+
+    fn write_ready(&self, path: &Path) -> Result<(), Failure> {
+        let ready =
+            PoolReady { address: self.address().to_string(), pid: std::process::id(), workers: &self.workers };
+        // Renamed into place, so that a reader never sees half a line.
+        let partial = path.with_extension("partial");
+        std::fs::write(&partial, serde_json::to_string(&ready)? + "\n")
+            .and_then(|()| std::fs::rename(&partial, path))
+            .map_err(|error| format!("--ready-file {}: {error}", path.display()).into())
+    }
+}
+
+struct Spawn<'a> {
+    arguments: &'a PoolArgs,
+    model: PathBuf,
+    log: &'a str,
+}
+
+type Ready = tokio::task::JoinHandle<Result<WorkerReady, String>>;
+
+impl Spawn<'_> {
+    /// Starts one worker and the task that minds it.
+    fn worker(&self, rank: u32, deaths: mpsc::Sender<String>) -> Result<(mpsc::Sender<()>, Ready), Failure> {
+        let mut child = self.command(rank)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
+        let stdout = child.stdout.take().ok_or("the worker's standard output is not piped")?;
+        let (lifeline, alive) = mpsc::channel(1);
+        let ready = tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout).lines();
+            let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
+            let line = line.map_err(|_| format!("rank {rank} did not start within {START_LIMIT:?}"))?;
+            let line = line.ok().flatten().ok_or_else(|| format!("rank {rank} ended before it was ready"))?;
+            serde_json::from_str(&line).map_err(|error| format!("rank {rank} said `{line}`: {error}"))
+        });
+        tokio::spawn(mind(rank, child, alive, deaths));
+        Ok((lifeline, ready))
+    }
+
+    fn command(&self, rank: u32) -> Result<Command, Failure> {
+        let PoolArgs { group, rank: RankArgs { kv_memory, threads }, .. } = self.arguments;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if *threads == 0 { (cores / group.world_size as usize).max(1) } else { *threads };
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["--log", self.log, "worker", "--supervised"])
+            .args(["--rank", &rank.to_string(), "--world-size", &group.world_size.to_string()])
+            .args(["--group", &group.group, "--kv-memory", &kv_memory.to_string()])
+            .args(["--threads", &threads.to_string()])
+            .arg("--model")
+            .arg(&self.model)
+            // The matrix products size their thread pool by this.
+            .env("RAYON_NUM_THREADS", threads.to_string())
+            .env_remove("PIE_CONFIG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            // Ctrl-C is for the pool, which then stops its workers in order.
+            .process_group(0);
+        if !group.etcd.is_empty() {
+            command.args(["--etcd", &group.etcd.join(",")]);
+        }
+        Ok(command)
+    }
+}
+
+/// Waits for a worker's end, or ends it when its lifeline is dropped.
+async fn mind(rank: u32, mut child: Child, mut alive: mpsc::Receiver<()>, deaths: mpsc::Sender<String>) {
+    let pid = child.id().unwrap_or(0);
+    tokio::select! {
+        status = child.wait() => {
+            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let _ = deaths.send(format!("rank {rank} (process {pid}) died: {how}")).await;
+        }
+        _ = alive.recv() => {
+            drop(child.stdin.take());
+            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                // Stopped or stuck: it had its chance.
+                let _ = child.kill().await;
+            }
+        }
+    }
+}
+
+async fn all_ready(starting: Vec<Ready>) -> Result<Vec<WorkerReady>, Failure> {
+    let bar = models::bar("loading the ranks");
+    let (mut workers, total) = (Vec::new(), starting.len() as u64);
+    for ready in starting {
+        workers.push(ready.await??);
+        models::show(&bar, workers.len() as u64, total);
+    }
+    bar.finish_and_clear();
+    Ok(workers)
+}
+
+/// Workers without etcd are announced by the process that started them.
+async fn register(
+    placement: &dyn Placement,
+    group: &str,
+    workers: &[WorkerReady],
+) -> Result<Vec<Registration>, Failure> {
+    let mut registrations = Vec::new();
+    for worker in workers {
+        let record = RankRecord {
+            group: GroupId::new(group)?,
+            rank: worker.rank,
+            world_size: u32::try_from(workers.len())?,
+            control: worker.control.clone(),
+            model_fingerprint: worker.fingerprint.clone(),
+        };
+        registrations.push(placement.register_rank(record, Ttl::DEFAULT).await?);
+    }
+    Ok(registrations)
+}
+
+async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String>) -> Result<(), Failure> {
+    let mut state = serving.state();
+    let served = state.wait_for(|state| *state == State::Serving);
+    tokio::select! {
+        served = served => served.map(drop).map_err(|_| "the router ended before it served".into()),
+        death = deaths.recv() => Err(death.unwrap_or_else(|| "the workers ended".to_owned()).into()),
+        () = tokio::time::sleep(START_LIMIT) => Err(format!("the group was not formed within {START_LIMIT:?}").into()),
+    }
+}
+
+/// How a pool on this machine serves when nobody says otherwise: on a free port.
+pub fn local_serve() -> ServeArgs {
+    ServeArgs {
+        listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        collective_deadline: Duration::from_secs(20),
+        step_tokens: 512,
+        decode_tokens: 8,
+        document_limit: 16 << 20,
+        ready_file: None,
+    }
+}
+

@@ -1,0 +1,79 @@
+//! `pie router`: the public API for ranks that run elsewhere.
+
+use crate::cli::{GroupArgs, RouterArgs, ServeArgs};
+use crate::{Failure, models, placement};
+use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
+use pie_plan::schedule::Limits;
+use pie_router::{ServeOptions, Serving};
+use pie_text::Tokenizer;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Running streams may end in this time.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// Runs a router until Ctrl-C or SIGTERM.
+pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
+    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let placement = placement::open(&arguments.group.etcd).await?;
+    let _registrations = announce(placement.as_ref(), &arguments).await?;
+    let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+    eprintln!("pie: the router listens at http://{}", serving.address);
+    if let Some(path) = &arguments.serve.ready_file {
+        let ready = serde_json::json!({ "address": serving.address.to_string(), "pid": std::process::id() });
+        std::fs::write(path, format!("{ready}\n")).map_err(|error| format!("--ready-file {}: {error}", path.display()))?;
+    }
+    let signal = stop_signal().await;
+    eprintln!("pie: {signal}: stopping");
+    Ok(serving.stop(GRACE).await?)
+}
+
+/// Starts a router in this process.
+pub async fn start(
+    serve: &ServeArgs,
+    group: &GroupArgs,
+    model: &Path,
+    placement: Arc<dyn Placement>,
+) -> Result<Serving, Failure> {
+    let tokenizer = Arc::new(Tokenizer::from_file(model.join("tokenizer.json"))?);
+    let options = ServeOptions {
+        listen: serve.listen,
+        group: GroupId::new(group.group.as_str())?,
+        world_size: group.world_size,
+        deadline: serve.collective_deadline,
+        limits: Limits { rows: serve.step_tokens, decode_passes: serve.decode_tokens },
+        document_limit: usize::try_from(serve.document_limit)?,
+    };
+    Ok(pie_router::serve(options, placement, tokenizer).await?)
+}
+
+/// Ranks that cannot announce themselves are named on the command line.
+async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<Vec<Registration>, Failure> {
+    let world_size = arguments.group.world_size;
+    if arguments.group.etcd.is_empty() && arguments.ranks.len() != world_size as usize {
+        let given = arguments.ranks.len();
+        return Err(format!("--ranks names {given} workers, --world-size is {world_size}: name each, or use --etcd").into());
+    }
+    let mut registrations = Vec::new();
+    for (rank, control) in (0..).zip(&arguments.ranks) {
+        let group = GroupId::new(arguments.group.group.as_str())?;
+        let record =
+            RankRecord { group, rank, world_size, control: control.clone(), model_fingerprint: String::new() };
+        registrations.push(placement.register_rank(record, Ttl::DEFAULT).await?);
+    }
+    Ok(registrations)
+}
+
+/// Waits for the signal to stop, and names it.
+pub async fn stop_signal() -> &'static str {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => match interrupted {
+            Ok(()) => "interrupted",
+            Err(_) => std::future::pending().await,
+        },
+        _ = terminate.recv() => "SIGTERM",
+    }
+}

@@ -1,0 +1,144 @@
+//! `pie worker`: one rank of a group.
+
+use crate::cli::WorkerArgs;
+use crate::pool::WorkerReady;
+use crate::{Failure, models, placement, router};
+use pie_comm::{Collective, Member, TcpMesh};
+use pie_kv::{KvCache, KvShape};
+use pie_model::{Device, Model};
+use pie_placement::{GroupId, RankRecord, Registration, Ttl};
+use pie_proto::worker_v1::worker_server::WorkerServer;
+use pie_worker::engine::RankFacts;
+use pie_worker::{Engine, TcpPeers, service::RankService};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+const MESSAGE_LIMIT: usize = 256 << 20;
+
+/// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
+pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
+    if arguments.rank.threads > 0 {
+        set_threads(arguments.rank.threads)?;
+    }
+    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let member = Member::new(arguments.index, arguments.group.world_size)?;
+    let mesh = TcpMesh::bind(arguments.collective_listen)?;
+    let collective_address = mesh.local_address().to_string();
+    let capacity = Capacity::Bytes(arguments.rank.kv_memory);
+    let (model, cache) = load_member(&folder.path, member, capacity)?;
+    let facts = facts(&model, &cache, &folder.path);
+    let fingerprint = facts.fingerprint.clone();
+    let engine = Engine::start(model, cache, Box::new(TcpPeers::new(member, mesh)))?;
+
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen))?;
+    let control = format!("http://{}", listener.local_addr()?);
+    let service = RankService::new(engine, facts, member, collective_address);
+    let service = WorkerServer::new(service)
+        .max_decoding_message_size(MESSAGE_LIMIT)
+        .max_encoding_message_size(MESSAGE_LIMIT);
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .add_service(service)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let server = tokio::spawn(server);
+
+    let _registration = announce(&arguments, &control, &fingerprint).await?;
+    let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint };
+    if arguments.supervised {
+        println!("{}", serde_json::to_string(&ready)?);
+    } else {
+        eprintln!("pie: rank {} listens at {}", ready.rank, ready.control);
+    }
+    tokio::select! {
+        ended = server => Ok(ended??),
+        () = end_of_input(), if arguments.supervised => Ok(()),
+        _ = router::stop_signal() => Ok(()),
+    }
+}
+
+/// With etcd a worker announces itself; without, the one who started it does.
+async fn announce(
+    arguments: &WorkerArgs,
+    control: &str,
+    fingerprint: &str,
+) -> Result<Option<Registration>, Failure> {
+    if arguments.group.etcd.is_empty() {
+        return Ok(None);
+    }
+    let placement = placement::open(&arguments.group.etcd).await?;
+    let record = RankRecord {
+        group: GroupId::new(arguments.group.group.as_str())?,
+        rank: arguments.index,
+        world_size: arguments.group.world_size,
+        control: control.to_owned(),
+        model_fingerprint: fingerprint.to_owned(),
+    };
+    Ok(Some(placement.register_rank(record, Ttl::DEFAULT).await?))
+}
+
+/// Standard input ends when the process that started this one stops, however it stops.
+async fn end_of_input() {
+    let mut input = tokio::io::stdin();
+    let mut buffer = [0; 64];
+    while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
+}
+
+/// What the cache may take.
+#[derive(Clone, Copy, Debug)]
+pub enum Capacity {
+    /// Memory.
+    Bytes(u64),
+    /// Tokens.
+    Slots(u32),
+}
+
+/// Loads a rank's slice of a model, and makes its cache.
+pub fn load(folder: &Path, comm: &dyn Collective, capacity: Capacity) -> Result<(Model, KvCache), Failure> {
+    load_member(folder, comm.member(), capacity)
+}
+
+fn load_member(folder: &Path, member: Member, capacity: Capacity) -> Result<(Model, KvCache), Failure> {
+    let bar = models::bar(&format!("rank {}", member.rank().0));
+    let device = Device::Cpu;
+    let model = Model::load(folder, member, &device, &mut |done, total| models::show(&bar, done, total))?;
+    bar.finish_and_clear();
+    let shape = model.kv_shape(1);
+    let slots = match capacity {
+        Capacity::Slots(slots) => slots as usize,
+        Capacity::Bytes(bytes) => usize::try_from(bytes / shape.bytes().max(1))?.min(u32::MAX as usize),
+    };
+    if slots < 2 {
+        return Err(format!("--kv-memory is too small: one token takes {} bytes on this rank", shape.bytes()).into());
+    }
+    let cache = KvCache::new(KvShape { slots, ..shape }, &device)?;
+    Ok((model, cache))
+}
+
+fn facts(model: &Model, cache: &KvCache, folder: &Path) -> RankFacts {
+    let config = model.config();
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    RankFacts {
+        slots: u32::try_from(cache.shape().slots).unwrap_or(u32::MAX),
+        weight_bytes: model.weight_bytes(),
+        kv_bytes: cache.shape().bytes(),
+        device: "cpu".to_owned(),
+        model: name,
+        parameters: config.parameters(),
+        fingerprint: config.fingerprint(),
+        context_limit: u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX),
+        vocabulary: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
+        end_of_text: config.end_of_text.iter().map(|token| token.0).collect(),
+    }
+}
+
+/// Sizes the thread pool of the numeric crates.
+pub fn set_threads(threads: usize) -> Result<(), Failure> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?)
+}
