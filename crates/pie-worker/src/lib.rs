@@ -12,8 +12,10 @@ pub mod engine;
 pub mod error;
 pub mod rank;
 pub mod service;
+mod tcp;
 mod timed;
 
 pub use engine::{Engine, Peers, RankFacts};
 pub use error::WorkerError;
+pub use tcp::TcpPeers;
 pub use rank::{Rank, SampledToken, StepReport};

@@ -1,0 +1,118 @@
+//! The structure, checked: arrows between crates, what crates must not know, file lengths, invariants with a test.
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The crates from top to bottom; dependencies point downwards only.
+const ORDER: [&str; 11] = [
+    "pie", "pie-client", "pie-router", "pie-worker", "pie-placement", "pie-proto", "pie-model", "pie-kv", "pie-comm",
+    "pie-text", "pie-plan",
+];
+/// What a crate must not know, directly or through others.
+const FOREIGN: [(&str, &[&str]); 5] = [
+    ("pie-router", &["candle-core", "cudarc"]),
+    ("pie-client", &["candle-core", "tokenizers"]),
+    ("pie-worker", &["tokenizers", "ropey"]),
+    ("pie-plan", &["candle-core", "tonic", "tokio", "prost"]),
+    ("pie-placement", &["candle-core", "tokenizers"]),
+];
+const LINES: usize = 500;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Of each package of the resolved graph: the names of its normal dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline", "--all-features"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let name = |id: &Value| {
+        let found = list(&metadata["packages"]).into_iter().find(|package| &package["id"] == id);
+        found.and_then(|package| package["name"].as_str().map(str::to_owned)).expect("a package")
+    };
+    let mut names = BTreeMap::new();
+    for package in list(&metadata["packages"]) {
+        names.insert(package["id"].to_string(), name(&package["id"]));
+    }
+    let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for node in list(&metadata["resolve"]["nodes"]) {
+        let normal = list(&node["deps"]).into_iter().filter(|dependency| {
+            list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null())
+        });
+        let normal = normal.filter_map(|dependency| names.get(&dependency["pkg"].to_string()).cloned());
+        all.entry(names[&node["id"].to_string()].clone()).or_default().extend(normal);
+    }
+    all
+}
+
+#[test]
+fn dependencies_point_downwards_and_crates_do_not_know_what_they_must_not() {
+    let all = dependencies();
+    let place = |name: &str| ORDER.iter().position(|other| *other == name);
+    for (index, name) in ORDER.iter().enumerate() {
+        for dependency in &all[*name] {
+            if let Some(below) = place(dependency) {
+                assert!(below > index, "{name} must not depend on {dependency}: arrows point downwards");
+            }
+        }
+    }
+    for (name, foreign) in FOREIGN {
+        let (mut known, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+        while let Some(next) = open.pop() {
+            open.extend(all[&next].iter().filter(|dependency| known.insert((*dependency).clone())).cloned());
+        }
+        let known: Vec<_> = foreign.iter().filter(|foreign| known.contains(**foreign)).collect();
+        assert!(known.is_empty(), "{name} must not know {known:?}");
+    }
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut open = vec![root().join("crates")];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                open.push(entry);
+            } else if entry.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&entry).expect("UTF-8");
+                found.push((entry, text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn files_are_short() {
+    let long: Vec<_> = sources()
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > LINES)
+        .collect();
+    assert!(long.is_empty(), "over {LINES} lines, a sign that two ideas share a room: {long:?}");
+}
+
+/// Every invariant of the design stands in product code, where it is kept, and in a test.
+#[test]
+fn every_invariant_is_kept_somewhere_and_tested() {
+    let ids = [
+        "R1", "R2", "T1", "T2", "S1", "P1", "P2", "P3", "P4", "K1", "K2", "K3", "K4", "K5", "M1", "W1", "C1", "C2",
+        "C3", "L1", "L2", "D1", "N1", "A1", "A2",
+    ];
+    let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
+    let (tests, product): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| is_test(path));
+    let mentions = |list: &[(PathBuf, String)], id: &str| {
+        let words = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == id);
+        list.iter().any(|(path, text)| !path.ends_with("tidy.rs") && words(text))
+    };
+    let kept: Vec<_> = ids.iter().filter(|id| !mentions(&product, id)).collect();
+    let tested: Vec<_> = ids.iter().filter(|id| !mentions(&tests, id)).collect();
+    assert!(kept.is_empty() && tested.is_empty(), "no word of where they are kept: {kept:?}; of a test: {tested:?}");
+}
