@@ -110,12 +110,14 @@ impl Embedded {
         Hold::new(lease, move |end| {
             match end {
                 End::Revoke => finish(LossReason::Released),
-                End::Abandon => {
-                    tokio::spawn(async move {
+                End::Abandon => match tokio::runtime::Handle::try_current() {
+                    Ok(runtime) => drop(runtime.spawn(async move {
                         tokio::time::sleep(ttl.duration()).await;
                         finish(LossReason::Expired);
-                    });
-                }
+                    })),
+                    // Nobody can wait without a runtime: the lease ends early rather than never.
+                    Err(_) => finish(LossReason::Expired),
+                },
             }
             Box::pin(std::future::ready(Ok(())))
         })

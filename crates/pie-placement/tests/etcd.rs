@@ -152,7 +152,7 @@ async fn a_server_that_dies_and_returns_is_survived() {
     let placement: contract::Subject = Arc::new(placement);
     let g = group("restart");
     let registration = placement.register_rank(rank(&g, 0), ttl(2)).await.unwrap();
-    let leaves = placement.register_rank(rank(&g, 1), Ttl::DEFAULT).await.unwrap();
+    let leaves = placement.register_rank(rank(&g, 1), ttl(600)).await.unwrap();
     let ownership = won(placement.campaign(&g, &router(0), ttl(2)).await.unwrap());
     placement.place_session(&session("s"), &g).await.unwrap();
     let mut watch = placement.watch_ranks(&g).await.unwrap();

@@ -14,13 +14,15 @@ use crate::view::{Entry, Feeder, View};
 
 const OPERATION: &str = "follow keys";
 
+/// Reads a value, given the number in its key (0 for a single key), the key and the value.
+pub(super) type Decode<T> = Box<dyn Fn(u32, &str, &[u8]) -> Result<T, PlacementError> + Send + Sync>;
+
 /// Which keys, and how to read them.
 pub(super) struct Range<T> {
     /// The key, or the prefix of all of them.
     pub(super) start: String,
     pub(super) extent: Extent,
-    /// From the number in the key (0 for a single key), the key and the value.
-    pub(super) decode: Box<dyn Fn(u32, &str, &[u8]) -> Result<T, PlacementError> + Send + Sync>,
+    pub(super) decode: Decode<T>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -103,13 +105,9 @@ pub(super) async fn follow<T: Clone + Send + Sync + 'static>(
 async fn feed<T: Clone>(calls: Calls, range: Range<T>, view: watch::Sender<View<T>>, mut revision: i64) {
     let mut backoff = Backoff::up_to(Duration::from_secs(2));
     loop {
-        let error = follow_once(&calls, &range, &view, revision).await;
-        let mut reason = error;
+        let mut reason = follow_once(&calls, &range, &view, revision).await;
+        tracing::warn!(key = range.start, code = reason.code(), error = %reason, "a watch broke");
         loop {
-            let first = view.borrow().stale.is_none();
-            if first {
-                tracing::warn!(key = range.start, code = reason.code(), error = %reason, "a watch broke");
-            }
             view.send_modify(|view| view.stale = Some(reason.to_string().into()));
             tokio::time::sleep(backoff.pause()).await;
             match range.snapshot(&calls).await {
