@@ -1,1 +1,47 @@
-//! documents, positions, tokenizing around edits.
+//! Documents, positions, and tokenizing around edits.
+//!
+//! **Owns** the text of a session with its revision and tokens ([`Document`]), edits in bytes or LSP positions
+//! ([`TextEdit`]), the tokenizer of the model ([`Tokenizer`]), and the way back from tokens to text as they stream
+//! ([`TokenDecoder`], [`StopStrings`]).
+//!
+//! **Invariants.** T1: the tokens of a document equal its whole text tokenized, after every edit. T2: an edit costs
+//! what the edit costs, not what the document costs. R1, R2 in part: an edit made against another revision is refused,
+//! and [`Document::prepare`] changes nothing, so a request is applied whole or not at all.
+//!
+//! # Why tokenizing around an edit is exact
+//! A tokenizer cuts text into *pieces* (added tokens, and what the pre-tokenizer's patterns match) and merges bytes
+//! inside of each piece alone. So the tokens of a piece depend on the piece, and all depends on where pieces start.
+//! For the forms of [`form::Form`] two facts hold:
+//! 1. *Memoryless*: pieces of the text behind a piece start do not depend on the text before it. A scan may restart
+//!    at any piece start, and two scans that stand on a piece start with the same text ahead go on equally.
+//! 2. *Short reach*: whether a piece ends at `e` is decided by a short stretch behind `e` ([`form::Reach`]).
+//!
+//! By 2, pieces that end early enough before an edit stay. By 1, a scan of the new text may start behind them, and may
+//! stop at the first piece start behind the edit that was a piece start before. Other tokenizers are tokenized whole,
+//! and say so ([`Tokenizer::restart_kind`]).
+//!
+//! **Must not know** sessions, models, the wire.
+
+mod alphabet;
+mod change;
+mod decoder;
+mod diff;
+mod document;
+mod edit;
+mod error;
+pub mod form;
+mod load;
+mod retokenize;
+mod scan;
+mod stop;
+mod store;
+mod tokenizer;
+
+pub use change::{Change, EditStats};
+pub use decoder::{SpecialTokens, TokenDecoder};
+pub use document::{Content, Document};
+pub use edit::{LspPosition, Range, Revision, TextEdit};
+pub use error::{TextError, TokenizerError};
+pub use form::RestartKind;
+pub use stop::{StopStrings, StopText};
+pub use tokenizer::{Fingerprint, Tokenizer};

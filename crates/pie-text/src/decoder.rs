@@ -1,0 +1,104 @@
+//! From tokens back to text, one token at a time.
+
+use crate::alphabet::token_bytes;
+use pie_plan::TokenId;
+use std::sync::Arc;
+
+/// What happens to special tokens (begin of sentence, markers) in decoded text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SpecialTokens {
+    /// They add nothing.
+    #[default]
+    Skip,
+    /// They appear as they are written.
+    Keep,
+}
+
+/// The bytes of every token, end to end.
+#[derive(Debug)]
+pub(crate) struct TokenBytes {
+    bytes: Vec<u8>,
+    /// Where token `i` ends; it starts where the one before ends.
+    ends: Vec<u32>,
+    /// Special tokens, sorted.
+    special: Vec<u32>,
+}
+
+impl TokenBytes {
+    /// The table of `tokenizer`, whose ids are below `vocabulary`. Ids that name no token have no bytes, as in Hugging
+    /// Face's `decode`.
+    pub(crate) fn of(tokenizer: &tokenizers::Tokenizer, vocabulary: u32) -> Self {
+        let mut table = Self { bytes: Vec::new(), ends: Vec::new(), special: Vec::new() };
+        for (id, token) in tokenizer.get_added_tokens_decoder() {
+            if token.special {
+                table.special.push(id);
+            }
+        }
+        table.special.sort_unstable();
+        for id in 0..vocabulary {
+            let token = tokenizer.id_to_token(id).unwrap_or_default();
+            table.bytes.extend(token_bytes(&token));
+            table.ends.push(u32::try_from(table.bytes.len()).unwrap_or(u32::MAX));
+        }
+        table
+    }
+
+    fn get(&self, token: TokenId) -> &[u8] {
+        let index = token.0 as usize;
+        let Some(end) = self.ends.get(index) else { return &[] };
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..*end as usize]
+    }
+}
+
+/// Turns tokens into text deltas, never cutting a character: bytes of an unfinished one are held back. The deltas and
+/// [`TokenDecoder::finish`], joined, equal decoding all tokens at once; bytes that are no UTF-8 become U+FFFD.
+/// Each token costs its own bytes alone.
+#[derive(Clone, Debug)]
+pub struct TokenDecoder {
+    table: Arc<TokenBytes>,
+    special: SpecialTokens,
+    /// The start of a character, at most 3 bytes between calls.
+    pending: Vec<u8>,
+}
+
+impl TokenDecoder {
+    pub(crate) fn new(table: Arc<TokenBytes>, special: SpecialTokens) -> Self {
+        Self { table, special, pending: Vec::new() }
+    }
+
+    /// The text that a token completes. Ids outside of the vocabulary add nothing.
+    pub fn push(&mut self, token: TokenId) -> String {
+        let skipped =
+            self.special == SpecialTokens::Skip && self.table.special.binary_search(&token.0).is_ok();
+        if skipped {
+            return String::new();
+        }
+        self.pending.extend_from_slice(self.table.get(token));
+        let mut text = String::new();
+        let mut rest = self.pending.as_slice();
+        // An error without a length is a character that may go on in the next token.
+        let kept = loop {
+            let error = match std::str::from_utf8(rest) {
+                Ok(valid) => {
+                    text.push_str(valid);
+                    break 0;
+                }
+                Err(error) => error,
+            };
+            let (valid, bad) = rest.split_at(error.valid_up_to());
+            text.push_str(&String::from_utf8_lossy(valid));
+            let Some(length) = error.error_len() else { break bad.len() };
+            text.push(char::REPLACEMENT_CHARACTER);
+            rest = &bad[length..];
+        };
+        self.pending.drain(..self.pending.len() - kept);
+        text
+    }
+
+    /// No token follows: an unfinished character becomes U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let rest = std::mem::take(&mut self.pending);
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+}

@@ -1,0 +1,283 @@
+//! One open document: its text, its revision, its tokens.
+
+use crate::change::{Change, EditStats, Next, count, trimmed};
+use crate::diff::{Hunk, diff};
+use crate::edit::{Placed, Revision, TextEdit, apply, place};
+use crate::error::TextError;
+use crate::retokenize::{Replacement, Retokenizer};
+use crate::store::{Entry, TokenStore};
+use crate::tokenizer::Tokenizer;
+use pie_plan::{Splice, SpliceError, Splices, TokenId, TokenIndex};
+use ropey::Rope;
+use std::sync::Arc;
+
+/// What a document was opened with, and so what edits it takes.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// Text; the tokens follow from it (T1).
+    Text(Rope),
+    /// Tokens of a client that tokenizes itself. They are no tokenization of any text in general, so none is kept.
+    TokensOnly,
+}
+
+/// Text and tokens of one session.
+#[derive(Debug)]
+pub struct Document {
+    tokenizer: Arc<Tokenizer>,
+    content: Content,
+    /// T1: what `tokenizer` makes of the text, without its prefix; in a document of tokens, all of them.
+    tokens: TokenStore,
+    revision: Revision,
+    bytes_limit: usize,
+    identity: Arc<()>,
+}
+
+/// Token indices and piece lengths are 32 bits wide.
+const LARGEST_LIMIT: usize = (u32::MAX / 2) as usize;
+
+impl Document {
+    /// Opens a document with a text of at most `bytes_limit` bytes, at revision 0.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`], and [`TextError::Tokenizer`] where the tokenizer refuses the text.
+    pub fn open(tokenizer: Arc<Tokenizer>, text: &str, bytes_limit: usize) -> Result<Self, TextError> {
+        let bytes_limit = bytes_limit.min(LARGEST_LIMIT);
+        check_length(text.len(), bytes_limit)?;
+        let text = Rope::from_str(text);
+        let tokens = TokenStore::new(tokenizer.entries(&text)?);
+        Ok(Self::new(tokenizer, Content::Text(text), tokens, bytes_limit))
+    }
+
+    /// Opens a document with tokens alone, at revision 0. No prefix is added: the client tokenizes.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`] where indices would not fit in 32 bits.
+    pub fn open_tokens(tokenizer: Arc<Tokenizer>, tokens: Vec<TokenId>) -> Result<Self, TextError> {
+        check_length(tokens.len(), LARGEST_LIMIT)?;
+        let entries = tokens.into_iter().map(|id| Entry { id, piece_bytes: 0 }).collect();
+        Ok(Self::new(tokenizer, Content::TokensOnly, TokenStore::new(entries), LARGEST_LIMIT))
+    }
+
+    fn new(tokenizer: Arc<Tokenizer>, content: Content, tokens: TokenStore, bytes_limit: usize) -> Self {
+        let (revision, identity) = (Revision::default(), Arc::new(()));
+        Self { tokenizer, content, tokens, revision, bytes_limit, identity }
+    }
+
+    /// How many edits were applied.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The text or the lack of one.
+    pub fn content(&self) -> &Content {
+        &self.content
+    }
+
+    /// The whole text; `None` for a document of tokens.
+    pub fn text(&self) -> Option<String> {
+        self.rope().map(Rope::to_string)
+    }
+
+    /// The bytes `start..end` of the text.
+    ///
+    /// # Errors
+    /// As for an edit with this range; a document of tokens has no text.
+    pub fn slice(&self, start: usize, end: usize) -> Result<String, TextError> {
+        let text = self.rope().ok_or(TextError::TokensOnly)?;
+        let (start, end) = crate::edit::bytes(text, 0, crate::edit::Range::Bytes { start, end })?;
+        Ok(text.byte_slice(start..end).to_string())
+    }
+
+    /// Bytes of the text; 0 for a document of tokens.
+    pub fn len_bytes(&self) -> usize {
+        self.rope().map_or(0, Rope::len_bytes)
+    }
+
+    /// Lines of the text by LSP's rule, the one behind the last line break included; 0 for a document of tokens.
+    pub fn lines(&self) -> usize {
+        self.rope().map_or(0, Rope::len_lines)
+    }
+
+    /// Tokens, the prefix included.
+    pub fn token_count(&self) -> usize {
+        self.prefix().len() + self.tokens.len()
+    }
+
+    /// All tokens, the prefix included.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.prefix().iter().copied().chain(self.tokens.iter().map(|entry| entry.id))
+    }
+
+    /// Checks edits and works out what they do to the tokens; changes nothing. All edits are in offsets of the current
+    /// text; two insertions at one place go in the order of the request.
+    ///
+    /// # Errors
+    /// [`TextError`] names the edit that is wrong, why, and what to do.
+    pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
+        let text = self.rope().ok_or(TextError::TokensOnly)?;
+        self.check_revision(base)?;
+        let edits = place(text, edits)?;
+        self.change(text, &edits, base.next())
+    }
+
+    /// The same with token splices, for a document of tokens.
+    ///
+    /// # Errors
+    /// [`TextError`] names the splice that is wrong, why, and what to do.
+    pub fn prepare_tokens(&self, base: Revision, splices: Splices) -> Result<Change, TextError> {
+        if self.rope().is_some() {
+            return Err(TextError::TextOnly);
+        }
+        self.check_revision(base)?;
+        splices.fits(self.token_count()).map_err(|error| match error {
+            SpliceError::OutOfBounds { index, end, length, .. } => {
+                TextError::SpliceOutOfBounds { edit: index, end, length }
+            }
+            SpliceError::Overlap { index, at, previous_end } => TextError::EditsOverlap {
+                edit: index,
+                other: index.saturating_sub(1),
+                start: at as usize,
+                end: previous_end as usize,
+            },
+        })?;
+        check_length(self.token_count() - splices.deleted() + splices.inserted(), LARGEST_LIMIT)?;
+        Ok(self.changed(base.next(), splices, EditStats::default(), Next::Tokens))
+    }
+
+    /// Works out how to make this document equal another, as when a client opens it again with its own text: only what
+    /// differs is tokenized, and only that is in the splices. Equal documents give an empty change that keeps the
+    /// revision. Changes nothing.
+    ///
+    /// # Errors
+    /// [`TextError::TooLong`] and [`TextError::Tokenizer`].
+    pub fn become_like(&self, other: Document) -> Result<Change, TextError> {
+        let same_tokenizer = self.tokenizer.fingerprint() == other.tokenizer.fingerprint();
+        if let (Content::Text(old), Content::Text(new), true) =
+            (&self.content, &other.content, same_tokenizer)
+        {
+            let (old_text, new_text) = (old.to_string(), new.to_string());
+            let edits = line_edits(&old_text, &new_text);
+            let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
+            return self.change(old, &edits, revision);
+        }
+        let (old, new): (Vec<TokenId>, Vec<TokenId>) = (self.tokens().collect(), other.tokens().collect());
+        let splice = |hunk: Hunk| Splice {
+            at: TokenIndex(count(hunk.old.0)),
+            delete: count(hunk.old.1 - hunk.old.0),
+            insert: new[hunk.new.0..hunk.new.1].to_vec(),
+        };
+        let list = diff(&old, &new).into_iter().map(splice).collect();
+        let splices = Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens");
+        let same_kind = self.rope().is_none() && other.rope().is_none();
+        let revision = if same_kind && splices.is_empty() { self.revision } else { self.revision.next() };
+        let next = Next::Other { content: other.content, tokens: other.tokens };
+        Ok(self.changed(revision, splices, EditStats::default(), next))
+    }
+
+    /// Makes a prepared change.
+    ///
+    /// # Errors
+    /// [`TextError::RevisionMismatch`] if another change was made since, [`TextError::ForeignChange`] if another
+    /// document prepared it. The document is unchanged then.
+    pub fn commit(&mut self, change: Change) -> Result<(), TextError> {
+        if !Arc::ptr_eq(&self.identity, &change.document) {
+            return Err(TextError::ForeignChange);
+        }
+        self.check_revision(change.base)?;
+        match change.next {
+            Next::Text { text, replacements } => {
+                self.content = Content::Text(text);
+                for replacement in replacements.into_iter().rev() {
+                    self.tokens.replace(replacement.start, replacement.end, replacement.entries);
+                }
+            }
+            Next::Other { content, tokens } => (self.content, self.tokens) = (content, tokens),
+            Next::Tokens => {
+                for splice in change.splices.iter().rev() {
+                    let entries = splice.insert.iter().map(|id| Entry { id: *id, piece_bytes: 0 }).collect();
+                    self.tokens.replace(splice.at.usize(), splice.end().usize(), entries);
+                }
+            }
+        }
+        self.revision = change.revision;
+        Ok(())
+    }
+
+    fn change(&self, text: &Rope, edits: &[Placed], revision: Revision) -> Result<Change, TextError> {
+        let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
+        let deleted: usize = edits.iter().map(|edit| edit.end - edit.start).sum();
+        check_length(text.len_bytes() - deleted + inserted, self.bytes_limit)?;
+        let new = apply(text, edits);
+        let replacements = self.replacements(text, &new, edits)?;
+        let prefix = self.prefix().len();
+        let list =
+            replacements.iter().map(|replacement| trimmed(&self.tokens, replacement, prefix)).collect();
+        let splices = Splices::new(list, self.token_count())
+            .expect("replacements are sorted, disjoint and of these tokens");
+        let stats = EditStats::of(&replacements);
+        Ok(self.changed(revision, splices, stats, Next::Text { text: new, replacements }))
+    }
+
+    fn replacements(&self, old: &Rope, new: &Rope, edits: &[Placed]) -> Result<Vec<Replacement>, TextError> {
+        if let Some(reach) = self.tokenizer.reach {
+            let (tokenizer, tokens) = (&*self.tokenizer, &self.tokens);
+            return Retokenizer { tokenizer, reach, old, tokens, new, edits }.run();
+        }
+        let (entries, bytes_scanned) = (self.tokenizer.entries(new)?, new.len_bytes());
+        Ok(vec![Replacement { start: 0, end: self.tokens.len(), entries, bytes_scanned }])
+    }
+
+    fn changed(&self, revision: Revision, splices: Splices, stats: EditStats, next: Next) -> Change {
+        Change { base: self.revision, revision, splices, stats, next, document: self.identity.clone() }
+    }
+
+    fn check_revision(&self, base: Revision) -> Result<(), TextError> {
+        if base == self.revision {
+            return Ok(());
+        }
+        Err(TextError::RevisionMismatch { base, current: self.revision })
+    }
+
+    fn rope(&self) -> Option<&Rope> {
+        match &self.content {
+            Content::Text(text) => Some(text),
+            Content::TokensOnly => None,
+        }
+    }
+
+    fn prefix(&self) -> &[TokenId] {
+        match &self.content {
+            Content::Text(_) => self.tokenizer.prefix(),
+            Content::TokensOnly => &[],
+        }
+    }
+}
+
+/// The edits that turn one text into another, whole lines at a time.
+fn line_edits<'a>(old: &str, new: &'a str) -> Vec<Placed<'a>> {
+    let (old_lines, new_lines): (Vec<&str>, Vec<&str>) =
+        (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
+    let starts = |lines: &[&str]| -> Vec<usize> {
+        let mut at = 0;
+        let ends = lines.iter().map(|line| {
+            at += line.len();
+            at
+        });
+        std::iter::once(0).chain(ends).collect()
+    };
+    let (old_starts, new_starts) = (starts(&old_lines), starts(&new_lines));
+    let edit = |hunk: Hunk| Placed {
+        start: old_starts[hunk.old.0],
+        end: old_starts[hunk.old.1],
+        insert: &new[new_starts[hunk.new.0]..new_starts[hunk.new.1]],
+        index: 0,
+    };
+    diff(&old_lines, &new_lines).into_iter().map(edit).collect()
+}
+
+fn check_length(bytes: usize, limit: usize) -> Result<(), TextError> {
+    if bytes > limit {
+        return Err(TextError::TooLong { bytes, limit });
+    }
+    Ok(())
+}

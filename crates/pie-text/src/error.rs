@@ -1,0 +1,228 @@
+//! What can be wrong with an edit, and with a tokenizer.
+
+use crate::edit::Revision;
+use std::path::PathBuf;
+
+/// Why a document refuses an edit. A refused edit has changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// R1: the edit was made against another revision.
+    #[error(
+        "the edit was made against revision {base}, the document is at {current}: rebase it on the current text, or \
+         open the document again with the whole text"
+    )]
+    RevisionMismatch {
+        /// The revision that the edit names.
+        base: Revision,
+        /// The revision of the document.
+        current: Revision,
+    },
+    /// A range that starts behind its end.
+    #[error("edit {edit} covers bytes {start}..{end}, which starts behind its end: swap the two")]
+    RangeReversed {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// Its first byte.
+        start: usize,
+        /// Its end.
+        end: usize,
+    },
+    /// A range that leaves the text.
+    #[error(
+        "edit {edit} ends at byte {end}, the text has {length}: all edits of a request count in the base revision's text"
+    )]
+    RangeOutOfBounds {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// Its end.
+        end: usize,
+        /// Bytes of the text.
+        length: usize,
+    },
+    /// A token splice that leaves the document.
+    #[error("splice {edit} ends at token {end}, the document has {length}: rebase it on the current tokens")]
+    SpliceOutOfBounds {
+        /// Which splice of the request, from 0.
+        edit: usize,
+        /// Its end.
+        end: u64,
+        /// Tokens of the document.
+        length: u32,
+    },
+    /// A byte offset in the middle of a character.
+    #[error(
+        "edit {edit} has byte offset {offset}, which is inside of the character at bytes {before}..{after}: offsets \
+         count bytes of UTF-8; send LSP positions if you count UTF-16 units"
+    )]
+    InsideCharacter {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// The offset.
+        offset: usize,
+        /// Where the character starts.
+        before: usize,
+        /// Where it ends.
+        after: usize,
+    },
+    /// Two edits that cover the same text.
+    #[error(
+        "edits {other} and {edit} both cover bytes {start}..{end} (or one inserts inside of the other): merge them"
+    )]
+    EditsOverlap {
+        /// The later of the two in the request, from 0.
+        edit: usize,
+        /// The earlier.
+        other: usize,
+        /// Where the second in the text starts.
+        start: usize,
+        /// Where the first in the text ends.
+        end: usize,
+    },
+    /// A line that the text does not have.
+    #[error("edit {edit} is on line {line}, the text has {lines} lines: lines count from 0")]
+    BadLine {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// The line.
+        line: u32,
+        /// Lines of the text.
+        lines: usize,
+    },
+    /// A column behind its line's end.
+    #[error(
+        "edit {edit} is at column {column} of line {line}, which has {length} UTF-16 units without its end: is the text \
+         the client's?"
+    )]
+    ColumnPastEnd {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// The line.
+        line: u32,
+        /// The column.
+        column: u32,
+        /// UTF-16 units of the line.
+        length: usize,
+    },
+    /// A column in the middle of a surrogate pair.
+    #[error(
+        "edit {edit} is at column {column} of line {line}, inside of a surrogate pair: move it to either side"
+    )]
+    ColumnInsidePair {
+        /// Which edit of the request, from 0.
+        edit: usize,
+        /// The line.
+        line: u32,
+        /// The column.
+        column: u32,
+    },
+    /// More text than a document may have.
+    #[error("the text would have {bytes} bytes, at most {limit} are taken: send a part of it")]
+    TooLong {
+        /// Bytes that it would have.
+        bytes: usize,
+        /// Bytes that it may have.
+        limit: usize,
+    },
+    /// Text for a document of tokens.
+    #[error("the document was opened with tokens and has no text: edit it with token splices")]
+    TokensOnly,
+    /// Tokens for a document of text.
+    #[error("the document was opened with text: edit it with text edits, or open one with tokens")]
+    TextOnly,
+    /// A change that was prepared by another document.
+    #[error("the change was prepared by another document: commit it there")]
+    ForeignChange,
+    /// The tokenizer refused a text.
+    #[error("the tokenizer failed on a text of {bytes} bytes: {message}")]
+    Tokenizer {
+        /// Bytes of the text.
+        bytes: usize,
+        /// What it says.
+        message: String,
+    },
+}
+
+impl TextError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::RevisionMismatch { .. } => "REVISION_MISMATCH",
+            Self::RangeReversed { .. } => "RANGE_REVERSED",
+            Self::RangeOutOfBounds { .. } | Self::SpliceOutOfBounds { .. } => "RANGE_OUT_OF_BOUNDS",
+            Self::InsideCharacter { .. } => "INSIDE_CHARACTER",
+            Self::EditsOverlap { .. } => "EDITS_OVERLAP",
+            Self::BadLine { .. } => "BAD_LINE",
+            Self::ColumnPastEnd { .. } | Self::ColumnInsidePair { .. } => "BAD_UTF16_COLUMN",
+            Self::TooLong { .. } => "DOCUMENT_TOO_LONG",
+            Self::TokensOnly => "TOKENS_ONLY",
+            Self::TextOnly => "TEXT_ONLY",
+            Self::ForeignChange => "FOREIGN_CHANGE",
+            Self::Tokenizer { .. } => "TOKENIZER_FAILED",
+        }
+    }
+
+    /// Which edit of the request is wrong, from 0.
+    pub fn edit(&self) -> Option<usize> {
+        match self {
+            Self::RangeReversed { edit, .. }
+            | Self::RangeOutOfBounds { edit, .. }
+            | Self::SpliceOutOfBounds { edit, .. }
+            | Self::InsideCharacter { edit, .. }
+            | Self::EditsOverlap { edit, .. }
+            | Self::BadLine { edit, .. }
+            | Self::ColumnPastEnd { edit, .. }
+            | Self::ColumnInsidePair { edit, .. } => Some(*edit),
+            _ => None,
+        }
+    }
+
+    /// The document's revision, where the edit named another.
+    pub fn current_revision(&self) -> Option<Revision> {
+        match self {
+            Self::RevisionMismatch { current, .. } => Some(*current),
+            _ => None,
+        }
+    }
+}
+
+/// Why a tokenizer is refused at load.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}; a model folder needs a tokenizer.json")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file that is no tokenizer.
+    #[error("{name} is no tokenizer.json that can be used: {message}")]
+    Parse {
+        /// The file.
+        name: String,
+        /// Why.
+        message: String,
+    },
+    /// A kind of tokenizer that is not byte-level BPE as GPT-2 began it.
+    #[error(
+        "{name} cannot be used: {what}; needed is a byte-level BPE (GPT-2, DeepSeek-Coder, Llama 3, StarCoder)"
+    )]
+    Unsupported {
+        /// The file.
+        name: String,
+        /// What is in it that cannot be used.
+        what: String,
+    },
+}
+
+impl TokenizerError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "TOKENIZER_UNREADABLE",
+            Self::Parse { .. } => "TOKENIZER_INVALID",
+            Self::Unsupported { .. } => "TOKENIZER_UNSUPPORTED",
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Loading a tokenizer: what it is, whether it can be used, and what stands before every text.
+
+use crate::alphabet::{characters, occurs_in_utf8};
+use crate::decoder::TokenBytes;
+use crate::error::TokenizerError;
+use crate::form::{Form, Reach, RestartKind};
+use crate::tokenizer::{Fingerprint, Tokenizer};
+use pie_plan::TokenId;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3;
+
+impl Tokenizer {
+    /// Loads the `tokenizer.json` of a model folder. A `tokenizer_config.json` beside it decides about the begin of
+    /// sentence as in Transformers: DeepSeek-Coder's `tokenizer.json` adds none, its configuration does.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] names the file and what cannot be used.
+    pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
+        let path = folder.join("tokenizer.json");
+        let bytes = read(&path)?;
+        let config_path = folder.join("tokenizer_config.json");
+        let config = match std::fs::read(&config_path) {
+            Ok(config) => Some(config),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(source) => return Err(TokenizerError::Read { path: config_path, source }),
+        };
+        Loader { name: path.display().to_string() }.load(&bytes, config.as_deref())
+    }
+
+    /// Loads a `tokenizer.json` alone.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] names the file and what cannot be used.
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
+        Loader { name: path.display().to_string() }.load(&read(path)?, None)
+    }
+
+    /// Takes the content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError`] says what cannot be used.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
+        Loader { name: "the tokenizer".into() }.load(bytes, None)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
+}
+
+/// Carries the name of what is loaded to the errors.
+struct Loader {
+    name: String,
+}
+
+impl Loader {
+    fn load(&self, bytes: &[u8], config: Option<&[u8]>) -> Result<Tokenizer, TokenizerError> {
+        let file: Value = serde_json::from_slice(bytes).map_err(|error| self.invalid(&error))?;
+        self.check(&file)?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| self.invalid(&error))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| self.invalid(&error))?;
+        self.check_alphabet(&inner)?;
+        let mut prefix = self.prefix(&inner)?;
+        if let Some(config) = config {
+            let config = serde_json::from_slice(config).map_err(|error| self.invalid(&error))?;
+            self.configured_prefix(&inner, &config, &mut prefix)?;
+        }
+        let (restart, reach) = restart(&inner, &file);
+        let largest = inner.get_vocab(true).values().max().copied();
+        let vocabulary = largest.map_or(0, |largest| largest.saturating_add(1));
+        let table = Arc::new(TokenBytes::of(&inner, vocabulary));
+        let fingerprint = fingerprint(bytes, &prefix);
+        Ok(Tokenizer { inner, restart, reach, prefix, vocabulary, table, fingerprint })
+    }
+
+    /// Refuses models and decoders whose tokens are not bytes.
+    fn check(&self, file: &Value) -> Result<(), TokenizerError> {
+        let model = &file["model"];
+        let empty = |value: &Value| value.as_str().is_none_or(str::is_empty);
+        // Old files leave the type out where it is BPE.
+        if !(model["type"] == "BPE" || model["type"].is_null() && model["merges"].is_array()) {
+            return Err(self.unsupported(format!("its model is {}", model["type"])));
+        }
+        if model["dropout"].as_f64().is_some_and(|dropout| dropout > 0.0) {
+            return Err(self.unsupported("its merges drop out at random".into()));
+        }
+        if !(empty(&model["continuing_subword_prefix"]) && empty(&model["end_of_word_suffix"])) {
+            return Err(self.unsupported("its tokens carry subword marks".into()));
+        }
+        if file["decoder"]["type"] != "ByteLevel" {
+            return Err(
+                self.unsupported(format!("its decoder is {}, not ByteLevel", file["decoder"]["type"]))
+            );
+        }
+        Ok(())
+    }
+
+    /// Without a token for each byte some text would have no tokens.
+    fn check_alphabet(&self, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+        let missing = |(byte, character): &(u8, char)| {
+            occurs_in_utf8(*byte) && inner.token_to_id(character.encode_utf8(&mut [0; 4])).is_none()
+        };
+        match (0..=255).zip(characters()).find(missing) {
+            Some((byte, _)) => Err(self.unsupported(format!("no token stands for byte {byte:#04x}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// The tokens that the post-processor puts in front.
+    fn prefix(&self, inner: &tokenizers::Tokenizer) -> Result<Vec<TokenId>, TokenizerError> {
+        let probe = inner.encode("a", true).map_err(|error| self.invalid(&error))?;
+        let special = probe.get_special_tokens_mask();
+        if special.last() == Some(&1) {
+            return Err(self.unsupported("its post-processor puts tokens behind the text".into()));
+        }
+        let length = special.iter().take_while(|mark| **mark == 1).count();
+        Ok(probe.get_ids()[..length].iter().map(|id| TokenId(*id)).collect())
+    }
+
+    /// Applies `add_bos_token` and `add_eos_token` of a tokenizer_config.json. Transformers' Llama classes, which
+    /// DeepSeek-Coder names, follow them whatever the post-processor says.
+    fn configured_prefix(
+        &self,
+        inner: &tokenizers::Tokenizer,
+        config: &Value,
+        prefix: &mut Vec<TokenId>,
+    ) -> Result<(), TokenizerError> {
+        if !config["tokenizer_class"].as_str().is_some_and(|class| class.starts_with("LlamaTokenizer")) {
+            return Ok(());
+        }
+        if config["add_eos_token"] == true {
+            return Err(
+                self.unsupported("its configuration puts a token behind the text (add_eos_token)".into())
+            );
+        }
+        let named = &config["bos_token"];
+        let Some(content) = named.as_str().or(named["content"].as_str()) else { return Ok(()) };
+        let Some(token) = inner.token_to_id(content).map(TokenId) else {
+            return Err(self.unsupported(format!("its begin of sentence {content} is no token")));
+        };
+        match config["add_bos_token"].as_bool() {
+            Some(true) if prefix.first() != Some(&token) => prefix.insert(0, token),
+            Some(false) => prefix.retain(|kept| *kept != token),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn invalid(&self, error: &dyn std::fmt::Display) -> TokenizerError {
+        TokenizerError::Parse { name: self.name.clone(), message: error.to_string() }
+    }
+
+    fn unsupported(&self, what: String) -> TokenizerError {
+        TokenizerError::Unsupported { name: self.name.clone(), what }
+    }
+}
+
+/// How texts are tokenized around edits, if they can be.
+fn restart(inner: &tokenizers::Tokenizer, file: &Value) -> (RestartKind, Option<Reach>) {
+    let whole = |why: String| (RestartKind::WholeText { why }, None);
+    let normalizer = &file["normalizer"];
+    let does_nothing = normalizer.is_null()
+        || normalizer["type"] == "Sequence"
+            && normalizer["normalizers"].as_array().is_some_and(Vec::is_empty);
+    if !does_nothing {
+        return whole(format!("normalizer {}", normalizer["type"]));
+    }
+    let Some(form) = Form::of(&file["pre_tokenizer"]) else {
+        return whole(format!("unknown pre-tokenizer {}", file["pre_tokenizer"]));
+    };
+    let (mut before, mut after) = (0, 0);
+    for token in inner.get_added_tokens_decoder().values() {
+        // These read text before the token, or without end behind it.
+        if token.lstrip || token.rstrip || token.single_word {
+            return whole(format!("added token {} takes white space or whole words only", token.content));
+        }
+        let longest = if token.normalized { &mut after } else { &mut before };
+        *longest = token.content.len().max(*longest);
+    }
+    (RestartKind::Piece(form), Some(Reach::new(form, before + after)))
+}
+
+fn fingerprint(bytes: &[u8], prefix: &[TokenId]) -> Fingerprint {
+    let mut hash = Xxh3::new();
+    hash.update(bytes);
+    for token in prefix {
+        hash.update(&token.0.to_le_bytes());
+    }
+    Fingerprint(hash.digest())
+}

@@ -1,0 +1,132 @@
+//! The tokens of a document in chunks, with the bytes of their pieces, so that an edit moves no more than a chunk.
+
+use pie_plan::TokenId;
+
+/// A token, and where pieces start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The token.
+    pub id: TokenId,
+    /// Bytes of text of the piece that starts with this token; 0 inside of a piece.
+    pub piece_bytes: u32,
+}
+
+/// A piece start: its token and its byte, or the ends of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The index of the piece's first token.
+    pub token: usize,
+    /// The offset of its first byte.
+    pub byte: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    entries: Vec<Entry>,
+    /// The sum of `piece_bytes`.
+    bytes: usize,
+}
+
+/// Tokens in order. Chunks are found by walking over their sums: 64k tokens are 128 steps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TokenStore {
+    chunks: Vec<Chunk>,
+    len: usize,
+}
+
+const CHUNK: usize = 512;
+
+impl Chunk {
+    fn new(entries: Vec<Entry>) -> Self {
+        let bytes = entries.iter().map(|entry| entry.piece_bytes as usize).sum();
+        Self { entries, bytes }
+    }
+}
+
+impl TokenStore {
+    pub(crate) fn new(entries: Vec<Entry>) -> Self {
+        let len = entries.len();
+        let chunks = entries.chunks(CHUNK).map(|part| Chunk::new(part.to_vec())).collect();
+        Self { chunks, len }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
+        self.chunks.iter().flat_map(|chunk| &chunk.entries)
+    }
+
+    /// The tokens from index `start` on.
+    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = &Entry> + '_ {
+        let (chunk, inside) = self.find(start);
+        self.chunks[chunk..].iter().flat_map(|chunk| &chunk.entries).skip(inside)
+    }
+
+    /// The last piece start before `limit` bytes, or the start of the text.
+    pub(crate) fn piece_before(&self, limit: usize) -> Place {
+        let mut at = Place { token: 0, byte: 0 };
+        let mut found: Option<(&Chunk, Place)> = None;
+        for chunk in &self.chunks {
+            if at.byte >= limit {
+                break;
+            }
+            // A chunk without bytes is all inside of a long piece. In others the first piece starts at `at.byte`.
+            if chunk.bytes > 0 {
+                found = Some((chunk, at));
+            }
+            at = Place { token: at.token + chunk.entries.len(), byte: at.byte + chunk.bytes };
+        }
+        let Some((chunk, mut at)) = found else { return Place { token: 0, byte: 0 } };
+        let mut last = at;
+        for entry in &chunk.entries {
+            if entry.piece_bytes > 0 {
+                if at.byte >= limit {
+                    break;
+                }
+                last = at;
+            }
+            at = Place { token: at.token + 1, byte: at.byte + entry.piece_bytes as usize };
+        }
+        last
+    }
+
+    /// Replaces the tokens `start..end`.
+    pub(crate) fn replace(&mut self, start: usize, end: usize, entries: Vec<Entry>) {
+        self.len = self.len - (end - start) + entries.len();
+        let (first, head) = self.find(start);
+        let (mut last, tail) = self.find(end);
+        let mut merged = self.chunks.get(first).map_or_else(Vec::new, |chunk| chunk.entries[..head].to_vec());
+        merged.extend(entries);
+        if let Some(chunk) = self.chunks.get(last) {
+            merged.extend_from_slice(&chunk.entries[tail..]);
+        }
+        // A chunk that shrank takes in its neighbour, so that deletions do not leave crumbs.
+        if merged.len() < CHUNK / 4
+            && let Some(next) = self.chunks.get(last + 1)
+        {
+            merged.extend_from_slice(&next.entries);
+            last += 1;
+        }
+        let parts = merged.len().div_ceil(CHUNK).max(1);
+        let new = merged.chunks(merged.len().div_ceil(parts).max(1)).map(|part| Chunk::new(part.to_vec()));
+        let behind = (last + 1).min(self.chunks.len());
+        self.chunks.splice(first..behind, new);
+    }
+
+    /// The chunk that holds token `index` and its place there; the end of the last chunk for the end of all.
+    fn find(&self, index: usize) -> (usize, usize) {
+        let mut before = 0;
+        for (number, chunk) in self.chunks.iter().enumerate() {
+            if index < before + chunk.entries.len() {
+                return (number, index - before);
+            }
+            before += chunk.entries.len();
+        }
+        match self.chunks.last() {
+            Some(chunk) => (self.chunks.len() - 1, chunk.entries.len()),
+            None => (0, 0),
+        }
+    }
+}
