@@ -197,6 +197,9 @@ async fn a_server_that_freezes_is_noticed_and_survived() {
     let ownership = won(placement.campaign(&g, &router(0), ttl(2)).await.unwrap());
     let mut watch = placement.watch_ranks(&g).await.unwrap();
     assert_eq!(next_change(&mut watch).await, RankEvent::Present(vec![]));
+    // The watch itself must be alive before the freeze, not only its snapshot.
+    let _three = placement.register_rank(rank(&g, 3), ttl(600)).await.unwrap();
+    assert_eq!(next_change(&mut watch).await, RankEvent::Joined(rank(&g, 3)));
 
     server.signal("STOP");
     let asked = Instant::now();
