@@ -178,7 +178,9 @@ impl Task {
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
             Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
             Event::Blame { epoch } if self.serves(epoch) => self.blame(),
-            Event::OwnershipLost { epoch } if self.serves(epoch) => self.lose("the lease of the group's ownership ran out"),
+            Event::OwnershipLost { epoch } if self.serves(epoch) => {
+                self.lose("the lease of the group's ownership ran out")
+            }
             // Of an epoch that is over.
             Event::Report { .. }
             | Event::RankFailed { .. }

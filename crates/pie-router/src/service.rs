@@ -3,8 +3,8 @@
 use crate::call::{Call, More, Reply};
 use crate::faults;
 use crate::owner::Owner;
-use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_placement::{GroupId, Placement, PlacementError, SessionKey};
+use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, Tokenizer};
@@ -36,11 +36,13 @@ pub struct Homes {
 impl Homes {
     /// Makes this router's group the home of a session.
     async fn place(&self, name: &str) -> Result<(), Fault> {
-        let placed = self.placement.place_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
+        let placed =
+            self.placement.place_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
         if placed.group() == &self.group {
             return Ok(());
         }
-        let message = format!("session `{name}` lives in group {}: ask a router of that group", placed.group());
+        let message =
+            format!("session `{name}` lives in group {}: ask a router of that group", placed.group());
         Err(Fault::new(Reason::SessionElsewhere, message).with("group", placed.group()))
     }
 

@@ -1,0 +1,327 @@
+//! The owner's core on simulated ranks: a second replica that applies the same plans, and a "model" that counts.
+
+use pie_plan::schedule::Limits;
+use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
+use pie_proto::plan::Step;
+use pie_proto::request::{ApplyEdits, Complete, Edits, SamplingRequest, SessionName, TextEdit, TextRange};
+use pie_proto::{Reason, v1, worker_v1};
+use pie_router::call::{Call, ModelFacts, Reply, Stream};
+use pie_router::core::Core;
+use pie_text::{Document, Tokenizer};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+const LIMITS: Limits = Limits { rows: 64, decode_passes: 4 };
+
+/// Tokens of the fake model: of no special meaning, and whole characters.
+fn next_token(context: usize) -> TokenId {
+    TokenId(100 + (context as u32 * 7) % 90)
+}
+
+/// The ranks: one replica that does as it is told.
+struct Ranks {
+    group: Group,
+    encoded: usize,
+    passes: u32,
+}
+
+impl Ranks {
+    fn step(&mut self, step: &Step) -> worker_v1::Report {
+        let mut work = self.group.apply(&step.plan).expect("the owner sends right plans only");
+        let mut passes = Vec::new();
+        loop {
+            self.passes += 1;
+            self.encoded += work.rows.len();
+            let sampled = self.sample(&work);
+            if sampled.is_empty() {
+                break;
+            }
+            self.group.append(&sampled).expect("reserved");
+            let token = |(session, token): &(SessionId, TokenId)| worker_v1::Sampled {
+                session: session.0,
+                token: token.0,
+                logprob: -1.0,
+                top: vec![],
+            };
+            passes.push(worker_v1::Pass { sampled: sampled.iter().map(token).collect() });
+            let taken = passes.len() as u32;
+            let goes_on = |session: &SessionId| taken < step.sampling[session].max_tokens;
+            let going: Vec<_> = sampled.iter().map(|(session, _)| *session).filter(goes_on).collect();
+            if going.is_empty() || taken == step.plan.passes {
+                break;
+            }
+            work = self.group.decode(&going).expect("they sampled");
+        }
+        worker_v1::Report { epoch: step.plan.epoch.0, seq: step.plan.seq.0, passes, ..Default::default() }
+    }
+
+    fn sample(&self, work: &Work) -> Vec<(SessionId, TokenId)> {
+        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        sampled
+            .map(|sequence| (sequence.session, next_token(work.rows[sequence.rows.end - 1].position.usize())))
+            .collect()
+    }
+}
+
+struct Pool {
+    core: Core,
+    ranks: Ranks,
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Pool {
+    fn new(slots: u32) -> Self {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
+        let tokenizer = Arc::new(Tokenizer::from_file(std::path::Path::new(file)).expect("it ships"));
+        let mut core = Core::new(tokenizer.clone(), LIMITS, "g".to_owned());
+        core.formed(Epoch(1), slots, facts());
+        Self { core, ranks: Ranks { group: Group::new(Epoch(1), slots), encoded: 0, passes: 0 }, tokenizer }
+    }
+
+    /// One step of the group; false when nobody wants one.
+    fn step(&mut self) -> bool {
+        let Some(step) = self.core.next_step(Instant::now()).expect("the owner makes right plans") else {
+            return false;
+        };
+        let report = self.ranks.step(&step);
+        self.core.report(report, Instant::now()).expect("the report fits");
+        assert_eq!(self.core.digest(), Some(self.ranks.group.digest()), "P4");
+        self.ranks.group.check().expect("K1 and K2");
+        true
+    }
+
+    fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the group never comes to rest");
+    }
+
+    fn ask<T>(&mut self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Reason> {
+        let (reply, mut answer) = oneshot::channel();
+        self.core.call(call(reply));
+        answer.try_recv().expect("calls are answered at once").map_err(|fault| fault.reason)
+    }
+
+    fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
+        let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
+        let (name, document) = (Some(name(session)), Box::new(document));
+        self.ask(|reply| Call::Open { name, document, strategy: Strategy::Pie, reply })
+    }
+
+    fn edit(
+        &mut self,
+        session: &str,
+        base: u64,
+        at: u64,
+        text: &str,
+    ) -> Result<v1::ApplyEditsResponse, Reason> {
+        let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, text: text.to_owned() };
+        let request = ApplyEdits {
+            session: name(session),
+            base_revision: base,
+            edits: Edits::Text(vec![edit]),
+            strategy: None,
+        };
+        self.ask(|reply| Call::Edit { request, arrived: Instant::now(), reply })
+    }
+
+    fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {
+        let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
+        let request = Complete {
+            session: name(session),
+            revision: None,
+            max_tokens,
+            sampling,
+            stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+            stop_tokens: vec![],
+        };
+        self.ask(|reply| Call::Complete { request, arrived: Instant::now(), reply })
+    }
+}
+
+fn name(session: &str) -> SessionName {
+    SessionName::new(session.to_owned()).expect("a right name")
+}
+
+fn facts() -> ModelFacts {
+    ModelFacts {
+        name: "counting".into(),
+        parameters: 0,
+        context_limit: 2000,
+        vocabulary: 8192,
+        end_of_text: vec![],
+    }
+}
+
+/// All messages so far: the text, the tokens, the last finish reason, the timings.
+fn drain(stream: &mut Stream) -> (String, usize, v1::FinishReason, Option<v1::Timings>) {
+    let (mut text, mut tokens, mut finish, mut timings) =
+        (String::new(), 0, v1::FinishReason::Unspecified, None);
+    while let Ok(message) = stream.try_recv() {
+        let message = message.expect("no failure");
+        text.push_str(&message.text_delta);
+        tokens += message.tokens.len();
+        finish = message.finish_reason();
+        timings = message.timings.or(timings);
+    }
+    (text, tokens, finish, timings)
+}
+
+const TEXT: &str = "fn main() {\n    let answer = 42;\n    println!(\"{answer}\");\n}\n";
+
+#[test]
+fn ten_edits_and_a_completion_cost_one_pass_and_what_they_insert() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", TEXT).expect("there is room");
+    let mut stream = pool.complete("a", 3, &[]).expect("it is open");
+    pool.run();
+    let (_, tokens, finish, timings) = drain(&mut stream);
+    assert_eq!((tokens, finish), (3, v1::FinishReason::Length));
+    let timings = timings.expect("with the first token");
+    let length = pool.core_tokens("a");
+    assert_eq!(timings.tokens_encoded + timings.tokens_reused, length, "N1");
+
+    let (encoded, passes) = (pool.ranks.encoded, pool.ranks.passes);
+    for revision in 0..10 {
+        pool.edit("a", revision, 12, "x").expect("the revision is right");
+    }
+    assert!(!pool.step(), "small edits wait for the completion that follows");
+    let mut stream = pool.complete("a", 1, &[]).expect("it is open");
+    pool.run();
+    let timings = drain(&mut stream).3.expect("with the first token");
+    assert_eq!(pool.ranks.passes - passes, 1, "edits and next token cost one pass");
+    assert_eq!(pool.ranks.encoded - encoded, timings.tokens_encoded as usize);
+    assert!(timings.tokens_encoded < 15 && timings.tokens_rotated > 5, "{timings:?}");
+    assert_eq!(timings.tokens_encoded + timings.tokens_reused, pool.core_tokens("a"), "N1");
+}
+
+impl Pool {
+    fn get(&mut self, session: &str) -> v1::GetSessionResponse {
+        let session = name(session);
+        self.ask(|reply| Call::Get { session, content: true, reply }).expect("it is open")
+    }
+
+    fn core_tokens(&mut self, session: &str) -> u32 {
+        self.get(session).session.expect("described").tokens
+    }
+}
+
+/// R1, R2, D1: a stale edit changes nothing; a newer one ends the running completion, whose text names its revision.
+#[test]
+fn a_newer_edit_ends_a_completion_and_a_stale_one_changes_nothing() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", TEXT).expect("there is room");
+    let mut stream = pool.complete("a", 100, &[]).expect("it is open");
+    pool.step();
+    pool.step();
+    let before = pool.get("a");
+    assert_eq!(pool.edit("a", 7, 0, "x").map(drop), Err(Reason::RevisionMismatch));
+    assert_eq!(pool.edit("a", 0, 999, "x").map(drop), Err(Reason::RangeOutOfBounds));
+    assert_eq!(pool.get("a"), before, "R2: a refused edit has changed nothing");
+    assert_eq!(drain(&mut stream).2, v1::FinishReason::Unspecified, "the completion runs on");
+
+    // The next step is on its way when the edit comes in.
+    let step = pool.core.next_step(Instant::now()).expect("right").expect("it decodes");
+    pool.edit("a", 0, 0, "// new\n").expect("the revision is right");
+    let report = pool.ranks.step(&step);
+    pool.core.report(report, Instant::now()).expect("it fits though nobody wants its tokens");
+    let (_, tokens, finish, _) = drain(&mut stream);
+    assert_eq!((tokens, finish), (0, v1::FinishReason::Edited));
+    let mut next = pool.complete("a", 2, &[]).expect("it is open");
+    pool.run();
+    let revisions: Vec<_> =
+        std::iter::from_fn(|| next.try_recv().ok()).map(|message| message.expect("fine").revision).collect();
+    assert_eq!(revisions, [1, 1], "D1");
+}
+
+#[test]
+fn a_client_that_goes_away_frees_its_work_and_slots() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", TEXT).expect("there is room");
+    let tokens = pool.core_tokens("a") as usize;
+    let stream = pool.complete("a", 500, &[]).expect("it is open");
+    pool.step();
+    pool.step();
+    drop(stream);
+    pool.run();
+    let mut other = pool.complete("a", 1, &[]).expect("it is open");
+    pool.run();
+    assert_eq!(drain(&mut other).1, 1);
+    pool.open("b", "x").expect("there is room");
+    pool.complete("b", 1, &[]).expect("it is open");
+    pool.run();
+    let held: usize = pool.ranks.group.sessions().map(|(_, table)| table.branch_length()).sum();
+    assert!(held <= 1, "branches of ended completions go with the next plan: {held}");
+    assert!(pool.ranks.group.free_slots() + tokens + 8 >= 1000);
+}
+
+#[test]
+fn slots_run_out_for_one_session_only_and_the_length_is_limited() {
+    let mut pool = Pool::new(60);
+    pool.open("a", TEXT).expect("there is room");
+    assert_eq!(pool.open("b", &TEXT.repeat(3)).map(drop), Err(Reason::KvExhausted));
+    assert_eq!(pool.edit("a", 0, 0, &TEXT.repeat(3)).map(drop), Err(Reason::KvExhausted));
+    let mut stream = pool.complete("a", 500, &[]).expect("it is open");
+    pool.run();
+    let mut failed = None;
+    while let Ok(message) = stream.try_recv() {
+        failed = message.err();
+    }
+    let status = failed.expect("the branch outgrows the cache");
+    assert_eq!(pie_proto::reason::reason_of(&status), Some(Reason::KvExhausted));
+    let mut stream = pool.complete("a", 2, &[]).expect("the session lives");
+    pool.run();
+    assert_eq!(drain(&mut stream).1, 2);
+
+    let mut pool = Pool::new(9000);
+    assert_eq!(pool.open("a", &"word ".repeat(2100)).map(drop), Err(Reason::DocumentTooLong));
+    assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(Reason::SessionUnknown));
+}
+
+#[test]
+fn a_lost_group_fails_completions_keeps_documents_and_encodes_them_again() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", TEXT).expect("there is room");
+    let mut stream = pool.complete("a", 100, &[]).expect("it is open");
+    pool.step();
+    pool.core.lost("rank 3 is lost: killed");
+    let last = std::iter::from_fn(|| stream.try_recv().ok()).last().expect("a last message");
+    let status = last.expect_err("the completion fails");
+    assert_eq!(pie_proto::reason::reason_of(&status), Some(Reason::GroupLost));
+    assert!(status.message().contains("rank 3"), "{status}");
+    assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(Reason::GroupLost));
+    pool.edit("a", 0, 0, "// while it was away\n").expect("documents live on");
+
+    pool.core.formed(Epoch(2), 1000, facts());
+    pool.ranks.group = Group::new(Epoch(2), 1000);
+    let mut stream = pool.complete("a", 2, &[]).expect("it serves again");
+    pool.run();
+    assert_eq!(drain(&mut stream).1, 2);
+    let held: Vec<_> = pool.ranks.group.sessions().map(|(_, table)| table.document_length()).collect();
+    assert_eq!(held, [pool.core_tokens("a") as usize]);
+}
+
+#[test]
+fn reopening_costs_the_difference_and_stop_strings_cut() {
+    let mut pool = Pool::new(1000);
+    let opened = pool.open("a", TEXT).expect("there is room");
+    let mut stream = pool.complete("a", 12, &[]).expect("it is open");
+    pool.run();
+    let whole = drain(&mut stream).0;
+    let changed = TEXT.replace("42", "43");
+    let again = pool.open("a", &changed).expect("it is open");
+    assert!(again.reused + 3 >= opened.tokens && again.revision == 1, "{again:?}");
+    assert_eq!(pool.get("a").text.as_deref(), Some(changed.as_str()));
+
+    let middle = whole.char_indices().nth(4).expect("a text").0;
+    let stop = &whole[middle..middle + whole[middle..].chars().take(2).map(char::len_utf8).sum::<usize>()];
+    let mut stream = pool.complete("a", 12, &[stop]).expect("it is open");
+    pool.run();
+    let (text, _, finish, _) = drain(&mut stream);
+    assert_eq!(finish, v1::FinishReason::Stop);
+    assert_eq!(text, whole[..whole.find(stop).expect("it is in there")]);
+}
