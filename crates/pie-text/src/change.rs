@@ -1,6 +1,6 @@
 //! A change of a document that was prepared and not yet made.
 
-use crate::document::Content;
+use crate::document::Document;
 use crate::edit::Revision;
 use crate::retokenize::Replacement;
 use crate::store::{Entry, TokenStore};
@@ -20,7 +20,7 @@ pub struct EditStats {
 }
 
 /// A change that [`crate::Document::prepare`] checked and worked out. It changes nothing until it is committed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Change {
     pub(crate) base: Revision,
     pub(crate) revision: Revision,
@@ -32,14 +32,14 @@ pub struct Change {
 }
 
 /// What a commit does.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Next {
     /// A new text, and its tokens in place of some old ones.
     Text { text: Rope, replacements: Vec<Replacement> },
     /// The splices themselves.
     Tokens,
     /// All of another document.
-    Other { content: Content, tokens: TokenStore },
+    Other(Box<Document>),
 }
 
 impl Change {

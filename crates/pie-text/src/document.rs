@@ -170,7 +170,7 @@ impl Document {
         let splices = Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens");
         let same_kind = self.rope().is_none() && other.rope().is_none();
         let revision = if same_kind && splices.is_empty() { self.revision } else { self.revision.next() };
-        let next = Next::Other { content: other.content, tokens: other.tokens };
+        let next = Next::Other(Box::new(other));
         Ok(self.changed(revision, splices, EditStats::default(), next))
     }
 
@@ -191,7 +191,7 @@ impl Document {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
                 }
             }
-            Next::Other { content, tokens } => (self.content, self.tokens) = (content, tokens),
+            Next::Other(other) => *self = Self { identity: self.identity.clone(), ..*other },
             Next::Tokens => {
                 for splice in change.splices.iter().rev() {
                     let entries = splice.insert.iter().map(|id| Entry { id: *id, piece_bytes: 0 }).collect();

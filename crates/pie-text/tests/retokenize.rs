@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{HARD, PAIRS, PYTHON, Pair, RUST, spliced};
+use common::{FALLBACKS, HARD, PAIRS, PYTHON, Pair, RUST, spliced};
 use pie_plan::TokenId;
-use pie_text::{Document, Range, RestartKind, TextEdit};
+use pie_text::{Document, EditStats, Range, RestartKind, TextEdit};
 use proptest::prelude::*;
 
 const LIMIT: usize = 1 << 24;
@@ -109,6 +109,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
+    fn documents_that_are_tokenized_whole_have_the_tokens_of_their_text(
+        which in 0..FALLBACKS.len(), start in text(6), requests in requests()
+    ) {
+        check_edits(&FALLBACKS[which].0, &start, &requests)?;
+    }
+
+    #[test]
     fn edited_documents_have_the_tokens_of_their_text(
         which in 0..PAIRS.len(), start in text(30), requests in requests()
     ) {
@@ -117,8 +124,109 @@ proptest! {
 }
 
 #[test]
-fn every_known_form_restarts_at_pieces() {
+fn every_known_form_restarts_at_pieces_and_others_say_why_not() {
     for pair in PAIRS.iter() {
         assert!(matches!(pair.ours.restart_kind(), RestartKind::Piece(_)), "{}", pair.name);
+    }
+    for (pair, part) in FALLBACKS.iter() {
+        let RestartKind::WholeText { why } = pair.ours.restart_kind() else {
+            panic!("{} restarts", pair.name)
+        };
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+/// One request of one edit.
+fn typed(document: &mut Document, at: usize, insert: &str) -> EditStats {
+    let edit = TextEdit { range: Range::Bytes { start: at, end: at }, insert: insert.into() };
+    let change = document.prepare(document.revision(), &[edit]).expect("is fine");
+    let stats = change.stats();
+    document.commit(change).expect("is current");
+    stats
+}
+
+#[test]
+fn typing_and_deleting_added_tokens_letter_by_letter_gives_whole_tokens() {
+    for pair in PAIRS.iter() {
+        let mut text = String::from("x = <|eot|> y<|end\r\n    z");
+        let mut document = Document::open(pair.ours.clone(), &text, LIMIT).expect("opens");
+        let mut at = 4;
+        for character in "<|eot|><｜fim▁hole｜>    ab\nc õ<|endoftext|>".chars() {
+            typed(&mut document, at, &character.to_string());
+            text.insert(at, character);
+            at += character.len_utf8();
+            assert_eq!(document.tokens().collect::<Vec<_>>(), pair.whole(&text), "{}: {text:?}", pair.name);
+        }
+        while let Some((last, _)) = text[..at].char_indices().next_back().filter(|(last, _)| *last > 1) {
+            let edit = TextEdit { range: Range::Bytes { start: last, end: at }, insert: String::new() };
+            document
+                .commit(document.prepare(document.revision(), &[edit]).expect("is fine"))
+                .expect("is current");
+            text.replace_range(last..at, "");
+            at = last;
+            assert_eq!(document.tokens().collect::<Vec<_>>(), pair.whole(&text), "{}: {text:?}", pair.name);
+        }
+    }
+}
+
+#[test]
+fn an_edit_costs_what_it_inserts_not_what_the_document_or_its_line_holds() {
+    let one_line = |text: &str| text.replace('\n', " ");
+    let documents = [RUST.to_owned(), RUST.repeat(30), one_line(&RUST.repeat(30)), "\r\n".repeat(20_000)];
+    for pair in PAIRS.iter() {
+        for start in &documents {
+            let mut document = Document::open(pair.ours.clone(), start, LIMIT).expect("opens");
+            for share in [0.1, 0.5, 0.93] {
+                let mut at = (start.len() as f64 * share) as usize;
+                while !start.is_char_boundary(at)
+                    || start[at..].starts_with(char::is_whitespace) && at % 2 == 1
+                {
+                    at += 1;
+                }
+                // A run of line breaks is one piece for GPT-2 and reaches through for Llama 3.
+                let one_piece = start.starts_with("\r\n") && !pair.name.starts_with("deepseek");
+                let paste = "    let value = other.call(index, 64)?;\n".repeat(8);
+                for (insert, most) in [("x", 400), (paste.as_str(), 1400)] {
+                    let stats = typed(&mut document, at, insert);
+                    let most = if one_piece { 4 * start.len() } else { most };
+                    assert!(stats.bytes_retokenized < most, "{} {share}: {stats:?}", pair.name);
+                    assert_eq!(stats.windows, 1);
+                }
+            }
+            let text = document.text().expect("has text");
+            assert!(document.tokens().eq(pair.whole(&text)), "{}", pair.name);
+        }
+    }
+}
+
+#[test]
+fn places_far_apart_are_separate_windows_and_near_ones_are_one() {
+    let pair = &PAIRS[0];
+    let document = Document::open(pair.ours.clone(), &RUST.repeat(4), LIMIT).expect("opens");
+    let edits = |places: [usize; 3]| -> Vec<TextEdit> {
+        places
+            .iter()
+            .map(|at| TextEdit { range: Range::Bytes { start: *at, end: *at + 1 }, insert: "xy".into() })
+            .collect()
+    };
+    for (places, windows) in [([5, 3000, 9000], 3), ([5, 6, 9000], 2), ([3000, 3004, 3011], 1)] {
+        let change = document.prepare(document.revision(), &edits(places)).expect("is fine");
+        assert_eq!((change.stats().windows, change.splices().iter().count()), (windows, windows));
+    }
+}
+
+/// A word of 100,000 letters is one piece. Merging it must not take time in the square of it: that would be minutes.
+#[test]
+fn a_piece_of_100_kilobytes_is_merged_in_reasonable_time() {
+    for pair in &PAIRS[..2] {
+        let mut text: String = (0..100_000_u32)
+            .map(|index| char::from(b'a' + (index.wrapping_mul(2_654_435_761) >> 27) as u8 % 26))
+            .collect();
+        let began = std::time::Instant::now();
+        let mut document = Document::open(pair.ours.clone(), &text, LIMIT).expect("opens");
+        typed(&mut document, 50_000, "q");
+        assert!(began.elapsed().as_secs() < 5, "{}: {:?}", pair.name, began.elapsed());
+        text.insert(50_000, 'q');
+        assert!(document.tokens().eq(pair.whole(&text)), "{}", pair.name);
     }
 }

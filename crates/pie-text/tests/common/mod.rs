@@ -83,6 +83,40 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
     ]
 });
 
+/// Tokenizers that cannot be restarted, and what they say.
+pub static FALLBACKS: LazyLock<Vec<(Pair, &'static str)>> = LazyLock::new(|| {
+    let strip = |file: &mut Value| {
+        let mut token = added(2048, "<|eot|>", false);
+        token["lstrip"] = json!(true);
+        file["added_tokens"].as_array_mut().expect("added tokens").push(token);
+    };
+    let quotes =
+        json!({"type": "Split", "pattern": {"String": "'"}, "behavior": "MergedWithNext", "invert": false});
+    vec![
+        (Pair::new("nfc", &changed(GPT2, |file| file["normalizer"] = json!({"type": "NFC"}))), "NFC"),
+        (
+            Pair::new(
+                "space",
+                &changed(GPT2, |file| file["pre_tokenizer"]["add_prefix_space"] = json!(true)),
+            ),
+            "ByteLevel",
+        ),
+        (Pair::new("strip", &changed(GPT2, strip)), "<|eot|>"),
+        (
+            Pair::new(
+                "quotes",
+                &changed(TINY, |file| {
+                    file["pre_tokenizer"]["pretokenizers"]
+                        .as_array_mut()
+                        .expect("a sequence")
+                        .insert(0, quotes);
+                }),
+            ),
+            "MergedWithNext",
+        ),
+    ]
+});
+
 /// What patterns treat specially, one after another and by themselves.
 pub const HARD: &[&str] = &[
     "",
