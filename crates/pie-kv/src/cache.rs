@@ -1,0 +1,198 @@
+//! The rows of a rank: written by slot, turned in place.
+
+use crate::attention::{self, Attention};
+use crate::error::KvError;
+use crate::rope::{Rope, Turn, rotate_head};
+use crate::simd::wide;
+use candle_core::{CpuStorage, Device, Storage, Tensor};
+use pie_plan::Slot;
+use rayon::prelude::*;
+
+/// Sizes of a rank's cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Layers of the model.
+    pub layers: usize,
+    /// KV heads of this rank.
+    pub kv_heads: usize,
+    /// Dimension of a head.
+    pub head_dim: usize,
+    /// Tokens that the cache holds.
+    pub slots: usize,
+}
+
+impl KvShape {
+    /// Numbers of a token's K row in one layer.
+    pub(crate) fn row(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Bytes of K and V of all layers in f32.
+    pub fn bytes(&self) -> u64 {
+        2 * 4 * (self.layers * self.row()) as u64 * self.slots as u64
+    }
+}
+
+/// K and V of all layers, f32, in host memory. Each layer is `[slots][kv heads][head dimension]`.
+pub struct KvCache {
+    shape: KvShape,
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
+}
+
+impl KvCache {
+    /// Allocates the cache. The capacity is fixed from here on.
+    ///
+    /// # Errors
+    /// [`KvError::OutOfMemory`]; a device other than the CPU.
+    pub fn new(shape: KvShape, device: &Device) -> Result<Self, KvError> {
+        if !device.is_cpu() {
+            return Err(KvError::Mismatch("this build keeps the cache in host memory: use the CPU".to_owned()));
+        }
+        let bytes = shape.bytes();
+        let numbers = shape.row().checked_mul(shape.slots).ok_or(KvError::OutOfMemory { bytes })?;
+        let layer = |_| {
+            let mut layer = Vec::new();
+            layer.try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
+            layer.resize(numbers, 0.0);
+            Ok(layer)
+        };
+        let keys = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
+        let values = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
+        Ok(Self { shape, keys, values })
+    }
+
+    /// The sizes.
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// Writes rotated keys and values, each [rows, kv heads, head dimension], of one layer to slots.
+    ///
+    /// # Errors
+    /// A layer or slot out of range, or shapes that do not fit.
+    pub fn write(&mut self, layer: usize, slots: &[Slot], keys: &Tensor, values: &Tensor) -> Result<(), KvError> {
+        self.check(layer, slots)?;
+        let row = self.shape.row();
+        let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
+        for (tensor, layer, what) in
+            [(keys, &mut self.keys[layer], "keys"), (values, &mut self.values[layer], "values")]
+        {
+            if tensor.dims() != expected {
+                return Err(KvError::Shape { what, got: tensor.dims().to_vec(), expected: expected.to_vec() });
+            }
+            with_rows(tensor, |rows| {
+                for (slot, from) in slots.iter().zip(rows.chunks_exact(row)) {
+                    layer[slot.usize() * row..][..row].copy_from_slice(from);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Positional Integrity Encoding (paper, equation 3): rotates the keys of `slots[i]` by R(`deltas[i]`) in all
+    /// layers, in place. V stays (K4). Slots must be distinct; runs of equal deltas share one rotation.
+    ///
+    /// # Errors
+    /// Arrays of different lengths, a slot out of range, or a rotation of another head dimension.
+    pub fn turn(&mut self, rope: &Rope, slots: &[Slot], deltas: &[i32]) -> Result<(), KvError> {
+        if slots.len() != deltas.len() {
+            let (slots, deltas) = (slots.len(), deltas.len());
+            return Err(KvError::Mismatch(format!("{slots} slots to turn by {deltas} deltas")));
+        }
+        if slots.is_empty() {
+            return Ok(());
+        }
+        self.check(0, slots)?;
+        let (row, head_dim) = (self.shape.row(), self.shape.head_dim);
+        if 2 * rope.inverse_frequencies().len() != head_dim {
+            return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
+        }
+        let runs: Vec<(&[Slot], Turn)> = runs(slots, deltas, rope);
+        self.keys.par_iter_mut().for_each(|layer| {
+            wide(|| {
+                for (slots, turn) in &runs {
+                    for slot in *slots {
+                        let keys = &mut layer[slot.usize() * row..][..row];
+                        keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
+                    }
+                }
+            });
+        });
+        Ok(())
+    }
+
+    /// Attention of `queries` [rows, heads, head dimension], rotated, over the slots that each row sees. Returns the
+    /// same shape. `heads` is a multiple of the rank's KV heads (grouped queries).
+    ///
+    /// # Errors
+    /// Shapes, tables or visibilities that do not fit.
+    pub fn attend(&self, layer: usize, queries: &Tensor, sequences: &[Attention<'_>]) -> Result<Tensor, KvError> {
+        for sequence in sequences {
+            self.check(layer, sequence.table)?;
+        }
+        self.check(layer, &[])?;
+        let (keys, values) = (&self.keys[layer], &self.values[layer]);
+        attention::attend(&self.shape, keys, values, queries, sequences)
+    }
+
+    /// The keys of slots in one layer, as rotated now: [slots, kv heads, head dimension].
+    ///
+    /// # Errors
+    /// A layer or slot out of range.
+    pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
+        self.check(layer, slots)?;
+        self.read(&self.keys[layer], slots)
+    }
+
+    /// The values of slots in one layer: [slots, kv heads, head dimension].
+    ///
+    /// # Errors
+    /// A layer or slot out of range.
+    pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
+        self.check(layer, slots)?;
+        self.read(&self.values[layer], slots)
+    }
+
+    fn read(&self, layer: &[f32], slots: &[Slot]) -> Result<Tensor, KvError> {
+        let row = self.shape.row();
+        let rows: Vec<f32> = slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect();
+        let shape = (slots.len(), self.shape.kv_heads, self.shape.head_dim);
+        Ok(Tensor::from_vec(rows, shape, &Device::Cpu)?)
+    }
+
+    fn check(&self, layer: usize, slots: &[Slot]) -> Result<(), KvError> {
+        if layer >= self.shape.layers {
+            return Err(KvError::LayerOutOfRange { layer, layers: self.shape.layers });
+        }
+        let slots_of_cache = self.shape.slots;
+        match slots.iter().find(|slot| slot.usize() >= slots_of_cache) {
+            Some(slot) => Err(KvError::SlotOutOfRange { slot: slot.0, slots: slots_of_cache }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Neighbouring slots of equal delta, with their rotation; a delta of 0 is left out.
+fn runs<'a>(slots: &'a [Slot], deltas: &[i32], rope: &Rope) -> Vec<(&'a [Slot], Turn)> {
+    let mut runs = Vec::new();
+    let mut start = 0;
+    for run in deltas.chunk_by(|a, b| a == b) {
+        if run[0] != 0 {
+            runs.push((&slots[start..start + run.len()], rope.turn(i64::from(run[0]))));
+        }
+        start += run.len();
+    }
+    runs
+}
+
+/// Reads a contiguous f32 tensor in place, or a copy of one that is not.
+pub(crate) fn with_rows<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R, KvError> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let (start, end) = layout.contiguous_offsets().unwrap_or((0, 0));
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(data)) => Ok(read(&data[start..end])),
+        _ => Err(KvError::Mismatch("the tensor must be f32 in host memory".to_owned())),
+    }
+}

@@ -1,0 +1,142 @@
+//! Rotary positional encoding (Su et al. 2021), in the half-split form of Hugging Face's Llama.
+
+use crate::error::KvError;
+use crate::simd::wide;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
+use pie_plan::TokenIndex;
+use rayon::prelude::*;
+use std::f64::consts::PI;
+
+/// How inverse frequencies are scaled. Both kinds keep angles linear in the position, so keys can be turned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by a factor (DeepSeek-Coder: 4).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Low frequencies divided, high ones kept, smooth between (Llama 3.1).
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Below this many turns in the original context a frequency is low.
+        low_freq_factor: f64,
+        /// Above this many it is high.
+        high_freq_factor: f64,
+        /// The original context.
+        original_max_position: f64,
+    },
+}
+
+/// The rotation of a model: its inverse frequencies.
+#[derive(Clone, Debug)]
+pub struct Rope {
+    /// [head dimension / 2], rounded to f32 as Transformers does.
+    inverse_frequencies: Vec<f32>,
+}
+
+/// cos and sin of one angle for each frequency.
+#[derive(Clone, Debug)]
+pub(crate) struct Turn {
+    pub cos: Vec<f32>,
+    pub sin: Vec<f32>,
+}
+
+impl Rope {
+    /// The rotation of heads of `head_dim` (even) with base `theta`.
+    ///
+    /// # Errors
+    /// An odd dimension, or numbers that make no frequencies.
+    pub fn new(head_dim: usize, theta: f64, scaling: &RopeScaling) -> Result<Self, KvError> {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(KvError::Rope(format!("the head dimension is {head_dim}; it must be even")));
+        }
+        let plain = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
+        let inverse_frequencies: Vec<f32> = plain.map(|frequency| scaled(frequency, scaling)).collect();
+        match inverse_frequencies.iter().find(|frequency| !(frequency.is_finite() && **frequency > 0.0)) {
+            Some(wrong) => Err(KvError::Rope(format!("theta {theta} with {scaling:?} gives the frequency {wrong}"))),
+            None => Ok(Self { inverse_frequencies }),
+        }
+    }
+
+    /// Radians per position of each pair, `[head dimension / 2]`.
+    pub fn inverse_frequencies(&self) -> &[f32] {
+        &self.inverse_frequencies
+    }
+
+    /// K5: the angle in f64, cos and sin in f32.
+    pub(crate) fn turn(&self, positions: i64) -> Turn {
+        let angle = |frequency: &f32| positions as f64 * f64::from(*frequency);
+        let angles: Vec<f64> = self.inverse_frequencies.iter().map(angle).collect();
+        Turn {
+            cos: angles.iter().map(|angle| angle.cos() as f32).collect(),
+            sin: angles.iter().map(|angle| angle.sin() as f32).collect(),
+        }
+    }
+
+    /// Rotates `rows` [rows, heads, head dimension], f32, in place, each for its position.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn rotate(&self, rows: &Tensor, positions: &[TokenIndex]) -> Result<(), KvError> {
+        let (count, _, head_dim) = rows.dims3()?;
+        if count != positions.len() || head_dim != 2 * self.inverse_frequencies.len() {
+            let expected = vec![positions.len(), rows.dims()[1], 2 * self.inverse_frequencies.len()];
+            return Err(KvError::Shape { what: "rows to rotate", got: rows.dims().to_vec(), expected });
+        }
+        rows.inplace_op1(&RotateRows { rope: self, positions })?;
+        Ok(())
+    }
+}
+
+fn scaled(frequency: f32, scaling: &RopeScaling) -> f32 {
+    match *scaling {
+        RopeScaling::None => frequency,
+        RopeScaling::Linear { factor } => (f64::from(frequency) / factor) as f32,
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+            let frequency = f64::from(frequency);
+            let turns = original_max_position * frequency / (2.0 * PI);
+            let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
+            ((1.0 - kept) * frequency / factor + kept * frequency) as f32
+        }
+    }
+}
+
+/// Rotates one head in place: (x_i, x_{i+d/2}) by the angle of frequency i.
+#[inline(always)]
+pub(crate) fn rotate_head(head: &mut [f32], turn: &Turn) {
+    let half = turn.cos.len();
+    let (first, second) = head.split_at_mut(half);
+    let (first, second) = (&mut first[..half], &mut second[..half]);
+    let (cos, sin) = (&turn.cos[..half], &turn.sin[..half]);
+    for i in 0..half {
+        let (a, b) = (first[i], second[i]);
+        first[i] = a.mul_add(cos[i], -(b * sin[i]));
+        second[i] = b.mul_add(cos[i], a * sin[i]);
+    }
+}
+
+struct RotateRows<'a> {
+    rope: &'a Rope,
+    positions: &'a [TokenIndex],
+}
+
+impl InplaceOp1 for RotateRows<'_> {
+    fn name(&self) -> &'static str {
+        "rotate-rows"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("rows to rotate lie scattered") };
+        let CpuStorage::F32(data) = storage else { candle_core::bail!("rows to rotate must be f32") };
+        let head_dim = 2 * self.rope.inverse_frequencies.len();
+        let row = (end - start) / self.positions.len().max(1);
+        data[start..end].par_chunks_mut(row.max(1)).zip(self.positions).for_each(|(row, position)| {
+            let turn = self.rope.turn(i64::from(position.0));
+            wide(|| row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, &turn)));
+        });
+        Ok(())
+    }
+}
