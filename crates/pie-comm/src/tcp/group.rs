@@ -1,0 +1,262 @@
+//! Collectives over the links, and what happens when one fails.
+
+use super::links::{Broken, Exchange, Interruption, Links, Patience, Standing};
+use super::wire::{Notice, Phase};
+use super::Options;
+use crate::hosted::check_whole;
+use crate::member::RankSet;
+use crate::thread::{add, chunk};
+use crate::{Call, CommError, HostCollective, Loss, Member, Operation, Rank};
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// The longest time for others to say why a group ends, before this rank judges by what it sees itself.
+const HEARING: Duration = Duration::from_millis(100);
+
+/// A rank of a group over TCP. Made by [`super::TcpListening::form`].
+#[derive(Debug)]
+pub struct TcpGroup {
+    member: Member,
+    options: Options,
+    links: Links,
+    sequence: u64,
+    scratch: Vec<f32>,
+    failed: Option<CommError>,
+}
+
+/// How a collective travels. The result is the same bits; only the cost differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Route {
+    /// Everyone sends to everyone: one step. Best for two.
+    Direct,
+    /// All to rank 0, and back: the fewest messages. Best for many ranks and little data.
+    Root,
+    /// Everyone sums a chunk for all: the fewest bytes. Best for much data.
+    Chunks,
+}
+
+/// From these many bytes on, chunks beat the other routes. See `benches/all_reduce.rs`.
+const CHUNKS_FROM_PAIR: usize = 256 << 10;
+const CHUNKS_FROM_MANY: usize = 32 << 10;
+
+fn reduce_route(member: Member, elements: usize) -> Route {
+    let bytes = elements * size_of::<f32>();
+    match member.world_size().get() {
+        2 if bytes < CHUNKS_FROM_PAIR => Route::Direct,
+        3.. if bytes < CHUNKS_FROM_MANY => Route::Root,
+        _ => Route::Chunks,
+    }
+}
+
+/// From this many bytes in a part on, sending it everywhere beats sending the whole from rank 0.
+const GATHER_DIRECT_FROM: usize = 64 << 10;
+
+fn gather_route(member: Member, elements: usize) -> Route {
+    let bytes = elements * size_of::<f32>();
+    if member.world_size().get() > 2 && bytes < GATHER_DIRECT_FROM { Route::Root } else { Route::Direct }
+}
+
+fn nobody(_: Rank) -> Option<Range<usize>> {
+    None
+}
+
+impl TcpGroup {
+    pub(super) fn new(member: Member, options: Options, links: Links) -> Self {
+        Self { member, options, links, sequence: 0, scratch: Vec::new(), failed: None }
+    }
+
+    /// The first call of every group: returns when all ranks have all their connections.
+    pub(super) fn all_formed(mut self, until: Instant) -> Result<Self, CommError> {
+        let deadline = self.options.deadline;
+        self.options.deadline = until.saturating_duration_since(Instant::now());
+        self.run(Operation::Form, 0, |group, step| group.reduce(step, &mut []))?;
+        self.options.deadline = deadline;
+        Ok(self)
+    }
+
+    fn rank(&self) -> Rank {
+        self.member.rank()
+    }
+
+    fn is_solo(&self) -> bool {
+        self.member.world_size().get() == 1
+    }
+
+    /// Runs one call of the group, and ends the group if it fails.
+    fn run(
+        &mut self,
+        operation: Operation,
+        elements: usize,
+        body: impl FnOnce(&mut Self, Step) -> Result<(), CommError>,
+    ) -> Result<(), CommError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let call = Call { operation, sequence: self.sequence, elements: elements as u64 };
+        let deadline = self.options.deadline;
+        // Hearing the others is part of the deadline.
+        let until = Instant::now() + (deadline - HEARING.min(deadline / 4));
+        let result = if self.is_solo() { Ok(()) } else { body(self, Step { call, until, deadline }) };
+        self.sequence += 1;
+        if let Err(error) = &result {
+            tracing::debug!(rank = self.rank().0, %error, "the group is over");
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+
+    fn reduce(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+        match reduce_route(self.member, data.len()) {
+            Route::Direct => self.reduce_direct(step, data),
+            Route::Root if self.rank() == Rank(0) => self.reduce_as_root(step, data),
+            Route::Root => self.through_root(step, Outgoing(None), data),
+            Route::Chunks => self.reduce_chunks(step, data),
+        }
+    }
+
+    fn reduce_direct(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+        let (own, length) = (self.rank().index(), data.len());
+        let scratch = room(&mut self.scratch, length * self.member.world_size().get() as usize);
+        let collect = Exchange {
+            call: step.call,
+            phase: Phase::Collect,
+            send: data,
+            send_to: &|_| Some(0..length),
+            receive: scratch,
+            receive_from: &|peer| Some(region(peer, length)),
+        };
+        exchange(&mut self.links, step, collect)?;
+        let scratch = &mut self.scratch;
+        scratch[region(Rank(own as u32), length)].copy_from_slice(data);
+        sum_regions(scratch, length);
+        data.copy_from_slice(&scratch[..length]);
+        Ok(())
+    }
+
+    fn reduce_as_root(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+        let length = data.len();
+        let scratch = room(&mut self.scratch, length * self.member.world_size().get() as usize);
+        let collect = Exchange {
+            call: step.call,
+            phase: Phase::Collect,
+            send: &[],
+            send_to: &nobody,
+            receive: scratch,
+            receive_from: &|peer| Some(region(peer, length)),
+        };
+        exchange(&mut self.links, step, collect)?;
+        for peer in self.member.world_size().ranks().skip(1) {
+            add(data, &self.scratch[region(peer, length)]);
+        }
+        self.spread(step, data)
+    }
+
+    /// Rank 0 sends a result to all.
+    fn spread(&mut self, step: Step, result: &[f32]) -> Result<(), CommError> {
+        let spread = Exchange {
+            call: step.call,
+            phase: Phase::Spread,
+            send: result,
+            send_to: &|_| Some(0..result.len()),
+            receive: &mut [],
+            receive_from: &nobody,
+        };
+        exchange(&mut self.links, step, spread)
+    }
+
+    /// Another rank than 0 sends its part (by default what it will be overwritten with the result) and gets the result.
+    fn through_root(&mut self, step: Step, part: Outgoing<'_>, result: &mut [f32]) -> Result<(), CommError> {
+        let only_root = |length: usize| move |peer: Rank| (peer == Rank(0)).then_some(0..length);
+        let part = part.0.unwrap_or(result);
+        let collect = Exchange {
+            call: step.call,
+            phase: Phase::Collect,
+            send: part,
+            send_to: &only_root(part.len()),
+            receive: &mut [],
+            receive_from: &nobody,
+        };
+        exchange(&mut self.links, step, collect)?;
+        let length = result.len();
+        let spread = Exchange {
+            call: step.call,
+            phase: Phase::Spread,
+            send: &[],
+            send_to: &nobody,
+            receive: result,
+            receive_from: &only_root(length),
+        };
+        exchange(&mut self.links, step, spread)
+    }
+
+    fn reduce_chunks(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+        let (own_rank, world_size, elements) = (self.rank(), self.member.world_size(), data.len());
+        let own = chunk(own_rank, world_size, elements);
+        let length = own.len();
+        let scratch = room(&mut self.scratch, length * world_size.get() as usize);
+        let collect = Exchange {
+            call: step.call,
+            phase: Phase::Collect,
+            send: data,
+            send_to: &|peer| Some(chunk(peer, world_size, elements)),
+            receive: scratch,
+            receive_from: &|peer| Some(region(peer, length)),
+        };
+        exchange(&mut self.links, step, collect)?;
+        let scratch = &mut self.scratch;
+        scratch[region(own_rank, length)].copy_from_slice(&data[own.clone()]);
+        sum_regions(scratch, length);
+        data[own].copy_from_slice(&scratch[..length]);
+        let spread = Exchange {
+            call: step.call,
+            phase: Phase::Spread,
+            send: scratch,
+            send_to: &|_| Some(0..length),
+            receive: data,
+            receive_from: &|peer| Some(chunk(peer, world_size, elements)),
+        };
+        exchange(&mut self.links, step, spread)
+    }
+
+    fn gather(&mut self, step: Step, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
+        let (rank, length) = (self.rank(), part.len());
+        let route = gather_route(self.member, length);
+        if route == Route::Root && rank != Rank(0) {
+            return self.through_root(step, Outgoing(Some(part)), whole);
+        }
+        whole[region(rank, length)].copy_from_slice(part);
+        let collect = Exchange {
+            call: step.call,
+            phase: Phase::Collect,
+            send: part,
+            send_to: &|_| (route == Route::Direct).then_some(0..length),
+            receive: whole,
+            receive_from: &|peer| Some(region(peer, length)),
+        };
+        exchange(&mut self.links, step, collect)?;
+        if route == Route::Root { self.spread(step, whole) } else { Ok(()) }
+    }
+}
+
+/// What a rank sends, if it is not what the result will overwrite.
+struct Outgoing<'a>(Option<&'a [f32]>);
+
+/// One call under way.
+#[derive(Clone, Copy)]
+struct Step {
+    call: Call,
+    until: Instant,
+    deadline: Duration,
+}
+
+/// Grows once, then stays.
+fn room(scratch: &mut Vec<f32>, elements: usize) -> &mut [f32] {
+    if scratch.len() < elements {
+        scratch.resize(elements, 0.0);
+    }
+    &mut scratch[..elements]
+}
+
+fn region(rank: Rank, length: usize) -> Range<usize> {
+    rank.index() * length..(rank.index() + 1) * length
+}
