@@ -16,7 +16,7 @@ mod error;
 mod few;
 mod many;
 mod rope;
-mod simd;
+pub mod simd;
 
 pub use attention::Attention;
 pub use cache::{KvCache, KvShape};

@@ -2,7 +2,7 @@
 
 /// Runs a loop compiled for the widest vectors of this machine. All that it calls must be `#[inline(always)]`.
 #[inline(always)]
-pub(crate) fn wide<R>(body: impl FnOnce() -> R) -> R {
+pub fn wide<R>(body: impl FnOnce() -> R) -> R {
     struct Body<F>(F);
     impl<R, F: FnOnce() -> R> pulp::NullaryFnOnce for Body<F> {
         type Output = R;
@@ -16,7 +16,7 @@ pub(crate) fn wide<R>(body: impl FnOnce() -> R) -> R {
 
 /// e^x for x <= 0, to 2e-7 relative; 0 far below. 2^n by the exponent's bits, 2^f by a polynomial on [-0.5, 0.5].
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;

@@ -3,7 +3,7 @@
 use crate::cli::WorkerArgs;
 use crate::pool::WorkerReady;
 use crate::{Failure, models, placement, router};
-use pie_comm::{Collective, Member, TcpListening};
+use pie_comm::{Collective, Member, TcpMesh};
 use pie_kv::{KvCache, KvShape};
 use pie_model::{Device, Model};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
@@ -26,7 +26,7 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     }
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let member = Member::new(arguments.index, arguments.group.world_size)?;
-    let mesh = TcpListening::bind(arguments.collective_listen)?;
+    let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
     let capacity = Capacity::Bytes(arguments.rank.kv_memory);
     let (model, cache) = load_member(&folder.path, member, capacity)?;
