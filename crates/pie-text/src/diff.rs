@@ -104,6 +104,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: proptest::test_runner::RngSeed::Fixed(20), failure_persistence: None, ..ProptestConfig::default()
+        })]
+
         #[test]
         fn hunks_turn_one_into_the_other_and_are_fewest(
             old in prop::collection::vec(0..4_u8, 0..40), new in prop::collection::vec(0..4_u8, 0..40)

@@ -106,7 +106,7 @@ fn check_edits(pair: &Pair, start: &str, requests: &[Vec<(f64, f64, String)>]) -
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(common::cases(400))]
 
     #[test]
     fn documents_that_are_tokenized_whole_have_the_tokens_of_their_text(
@@ -165,6 +165,42 @@ fn typing_and_deleting_added_tokens_letter_by_letter_gives_whole_tokens() {
             text.replace_range(last..at, "");
             at = last;
             assert_eq!(document.tokens().collect::<Vec<_>>(), pair.whole(&text), "{}: {text:?}", pair.name);
+        }
+    }
+}
+
+#[test]
+fn pieces_that_read_far_ahead_are_found_again() {
+    let spaces = " ".repeat(200);
+    let table = [
+        ("x'r".to_owned(), "e"),
+        ("x'".to_owned(), "re"),
+        ("x'l".to_owned(), "l"),
+        ("a  ".to_owned(), "b"),
+        ("a \t".to_owned(), "b"),
+        (" \n".to_owned(), "\n"),
+        (format!("a\n{spaces}"), "\n"),
+        (format!("a \r\n \n{spaces}"), "b"),
+        ("1  ".to_owned(), "你"),
+        ("a ".to_owned(), "."),
+    ];
+    for pair in PAIRS.iter() {
+        for (start, insert) in &table {
+            for behind in ["", "\nz", " z", "'s"] {
+                let text = format!("{start}{behind}");
+                let mut document = Document::open(pair.ours.clone(), &text, LIMIT).expect("opens");
+                typed(&mut document, start.len(), insert);
+                let new = format!("{start}{insert}{behind}");
+                assert!(document.tokens().eq(pair.whole(&new)), "{}: {text:?} to {new:?}", pair.name);
+                let edit = TextEdit {
+                    range: Range::Bytes { start: start.len(), end: start.len() + insert.len() },
+                    insert: String::new(),
+                };
+                document
+                    .commit(document.prepare(document.revision(), &[edit]).expect("is fine"))
+                    .expect("is current");
+                assert!(document.tokens().eq(pair.whole(&text)), "{}: {new:?} to {text:?}", pair.name);
+            }
         }
     }
 }

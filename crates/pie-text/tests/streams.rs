@@ -18,6 +18,8 @@ fn first_stop(text: &str, stops: &[String]) -> Option<(usize, usize)> {
 }
 
 proptest! {
+    #![proptest_config(common::cases(256))]
+
     #[test]
     fn joined_deltas_are_the_whole_decoded(
         which in 0..PAIRS.len(), shares in prop::collection::vec(0.0..1.001_f64, 0..60), bytes_only in any::<bool>()
