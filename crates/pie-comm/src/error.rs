@@ -125,7 +125,9 @@ pub enum CommError {
         waiting_for: Vec<Rank>,
     },
     /// Two ranks make different calls (C1): a bug above this crate.
-    #[error("ranks are out of step: rank {rank} is in {call}, rank {peer} in {peer_call}; the group is over, form it again")]
+    #[error(
+        "ranks are out of step: rank {rank} is in {call}, rank {peer} in {peer_call}; the group is over, form it again"
+    )]
     OutOfStep {
         /// One side.
         rank: Rank,
@@ -159,7 +161,9 @@ pub enum CommError {
         world_size: WorldSize,
     },
     /// Not one address for each rank.
-    #[error("{peers} peer addresses for a world of {world_size}: give one for each rank, in rank order, this one included")]
+    #[error(
+        "{peers} peer addresses for a world of {world_size}: give one for each rank, in rank order, this one included"
+    )]
     Peers {
         /// How many there are.
         peers: usize,

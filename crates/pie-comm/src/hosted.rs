@@ -66,7 +66,9 @@ impl<H: HostCollective> Hosted<H> {
         }
         let length = data.len();
         // A contiguous tensor flattens without a copy, so writing to `flat` writes to `tensor`.
-        Tensor::from_vec(data, length, tensor.device()).and_then(|sum| flat.slice_set(&sum, 0, 0)).map_err(refuse)
+        Tensor::from_vec(data, length, tensor.device())
+            .and_then(|sum| flat.slice_set(&sum, 0, 0))
+            .map_err(refuse)
     }
 }
 
@@ -133,7 +135,11 @@ pub(crate) fn check_gather(tensor: &Tensor) -> Result<usize, CommError> {
         let problem = format!("it is {:?}; convert it to f32", tensor.dtype());
         return Err(CommError::tensor(Operation::AllGather, problem));
     }
-    tensor.dims().last().copied().ok_or_else(|| CommError::tensor(Operation::AllGather, "a scalar has no last dimension"))
+    tensor
+        .dims()
+        .last()
+        .copied()
+        .ok_or_else(|| CommError::tensor(Operation::AllGather, "a scalar has no last dimension"))
 }
 
 /// Checks the lengths of [`HostCollective::all_gather`].

@@ -27,7 +27,10 @@ impl ThreadGroup {
     ///
     /// # Errors
     /// [`CommError::WorldSize`].
-    pub fn with_deadline(world_size: u32, deadline: Duration) -> Result<Vec<Hosted<ThreadMember>>, CommError> {
+    pub fn with_deadline(
+        world_size: u32,
+        deadline: Duration,
+    ) -> Result<Vec<Hosted<ThreadMember>>, CommError> {
         let world_size = WorldSize::new(world_size)?;
         let ranks = world_size.get() as usize;
         let buffers = || (0..ranks).map(|_| Mutex::default()).collect();
@@ -116,7 +119,8 @@ impl Meeting {
 
     fn arrive(&mut self, rank: Rank, call: Call) {
         let others = (0..).map(Rank).zip(&self.arrived);
-        let mut differing = others.filter_map(|(peer, other)| other.filter(|other| *other != call).map(|other| (peer, other)));
+        let mut differing = others
+            .filter_map(|(peer, other)| other.filter(|other| *other != call).map(|other| (peer, other)));
         if let Some((peer, peer_call)) = differing.next() {
             self.failed = Some(CommError::OutOfStep { rank, call, peer, peer_call });
             return;
@@ -130,7 +134,8 @@ impl Meeting {
     }
 
     fn check_left(&mut self, call: Call) {
-        if let Some(rank) = self.missing().find(|rank| self.left.contains(*rank)) {
+        let gone = self.missing().find(|rank| self.left.contains(*rank));
+        if let Some(rank) = gone {
             self.failed.get_or_insert(CommError::PeerLost { rank, call, how: Loss::Left });
         }
     }

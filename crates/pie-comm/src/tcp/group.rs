@@ -1,17 +1,14 @@
-//! Collectives over the links, and what happens when one fails.
+//! Collectives over the links: which way each travels.
 
-use super::links::{Broken, Exchange, Interruption, Links, Patience, Standing};
-use super::wire::{Notice, Phase};
 use super::Options;
+use super::failure::{Step, exchange};
+use super::links::{Exchange, Links};
+use super::wire::{Notice, Phase};
 use crate::hosted::check_whole;
-use crate::member::RankSet;
 use crate::thread::{add, chunk};
-use crate::{Call, CommError, HostCollective, Loss, Member, Operation, Rank};
+use crate::{Call, CommError, HostCollective, Member, Operation, Rank};
 use std::ops::Range;
-use std::time::{Duration, Instant};
-
-/// The longest time for others to say why a group ends, before this rank judges by what it sees itself.
-const HEARING: Duration = Duration::from_millis(100);
+use std::time::Instant;
 
 /// A rank of a group over TCP. Made by [`super::TcpListening::form`].
 #[derive(Debug)]
@@ -93,10 +90,8 @@ impl TcpGroup {
             return Err(failed.clone());
         }
         let call = Call { operation, sequence: self.sequence, elements: elements as u64 };
-        let deadline = self.options.deadline;
-        // Hearing the others is part of the deadline.
-        let until = Instant::now() + (deadline - HEARING.min(deadline / 4));
-        let result = if self.is_solo() { Ok(()) } else { body(self, Step { call, until, deadline }) };
+        let result =
+            if self.is_solo() { Ok(()) } else { body(self, Step::begin(call, self.options.deadline)) };
         self.sequence += 1;
         if let Err(error) = &result {
             tracing::debug!(rank = self.rank().0, %error, "the group is over");
@@ -109,14 +104,15 @@ impl TcpGroup {
         match reduce_route(self.member, data.len()) {
             Route::Direct => self.reduce_direct(step, data),
             Route::Root if self.rank() == Rank(0) => self.reduce_as_root(step, data),
-            Route::Root => self.through_root(step, Outgoing(None), data),
+            Route::Root => self.through_root(step, None, data),
             Route::Chunks => self.reduce_chunks(step, data),
         }
     }
 
     fn reduce_direct(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
-        let (own, length) = (self.rank().index(), data.len());
-        let scratch = room(&mut self.scratch, length * self.member.world_size().get() as usize);
+        let (own, length) = (self.rank(), data.len());
+        let world = self.member.world_size().get() as usize;
+        let scratch = room(&mut self.scratch, length * world);
         let collect = Exchange {
             call: step.call,
             phase: Phase::Collect,
@@ -127,8 +123,8 @@ impl TcpGroup {
         };
         exchange(&mut self.links, step, collect)?;
         let scratch = &mut self.scratch;
-        scratch[region(Rank(own as u32), length)].copy_from_slice(data);
-        sum_regions(scratch, length);
+        scratch[region(own, length)].copy_from_slice(data);
+        sum_regions(&mut scratch[..length * world], length);
         data.copy_from_slice(&scratch[..length]);
         Ok(())
     }
@@ -165,9 +161,14 @@ impl TcpGroup {
     }
 
     /// Another rank than 0 sends its part (by default what it will be overwritten with the result) and gets the result.
-    fn through_root(&mut self, step: Step, part: Outgoing<'_>, result: &mut [f32]) -> Result<(), CommError> {
+    fn through_root(
+        &mut self,
+        step: Step,
+        part: Option<&[f32]>,
+        result: &mut [f32],
+    ) -> Result<(), CommError> {
         let only_root = |length: usize| move |peer: Rank| (peer == Rank(0)).then_some(0..length);
-        let part = part.0.unwrap_or(result);
+        let part = part.unwrap_or(result);
         let collect = Exchange {
             call: step.call,
             phase: Phase::Collect,
@@ -193,7 +194,8 @@ impl TcpGroup {
         let (own_rank, world_size, elements) = (self.rank(), self.member.world_size(), data.len());
         let own = chunk(own_rank, world_size, elements);
         let length = own.len();
-        let scratch = room(&mut self.scratch, length * world_size.get() as usize);
+        let world = world_size.get() as usize;
+        let scratch = room(&mut self.scratch, length * world);
         let collect = Exchange {
             call: step.call,
             phase: Phase::Collect,
@@ -205,7 +207,7 @@ impl TcpGroup {
         exchange(&mut self.links, step, collect)?;
         let scratch = &mut self.scratch;
         scratch[region(own_rank, length)].copy_from_slice(&data[own.clone()]);
-        sum_regions(scratch, length);
+        sum_regions(&mut scratch[..length * world], length);
         data[own].copy_from_slice(&scratch[..length]);
         let spread = Exchange {
             call: step.call,
@@ -222,7 +224,7 @@ impl TcpGroup {
         let (rank, length) = (self.rank(), part.len());
         let route = gather_route(self.member, length);
         if route == Route::Root && rank != Rank(0) {
-            return self.through_root(step, Outgoing(Some(part)), whole);
+            return self.through_root(step, Some(part), whole);
         }
         whole[region(rank, length)].copy_from_slice(part);
         let collect = Exchange {
@@ -238,15 +240,34 @@ impl TcpGroup {
     }
 }
 
-/// What a rank sends, if it is not what the result will overwrite.
-struct Outgoing<'a>(Option<&'a [f32]>);
+impl HostCollective for TcpGroup {
+    fn member(&self) -> Member {
+        self.member
+    }
 
-/// One call under way.
-#[derive(Clone, Copy)]
-struct Step {
-    call: Call,
-    until: Instant,
-    deadline: Duration,
+    fn all_reduce_sum(&mut self, data: &mut [f32]) -> Result<(), CommError> {
+        self.run(Operation::AllReduceSum, data.len(), |group, step| group.reduce(step, data))
+    }
+
+    fn all_gather(&mut self, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
+        check_whole(self.member, part, whole)?;
+        if self.is_solo() {
+            whole.copy_from_slice(part);
+        }
+        self.run(Operation::AllGather, part.len(), |group, step| group.gather(step, part, whole))
+    }
+
+    fn barrier(&mut self) -> Result<(), CommError> {
+        self.run(Operation::Barrier, 0, |group, step| group.reduce(step, &mut []))
+    }
+}
+
+impl Drop for TcpGroup {
+    fn drop(&mut self) {
+        if self.failed.is_none() {
+            self.links.tell_all(Notice::Left { calls: self.sequence });
+        }
+    }
 }
 
 /// Grows once, then stays.
@@ -259,4 +280,13 @@ fn room(scratch: &mut Vec<f32>, elements: usize) -> &mut [f32] {
 
 fn region(rank: Rank, length: usize) -> Range<usize> {
     rank.index() * length..(rank.index() + 1) * length
+}
+
+/// Adds the regions of all ranks into the first, in rank order (C3).
+fn sum_regions(scratch: &mut [f32], length: usize) {
+    if length == 0 {
+        return;
+    }
+    let (sum, parts) = scratch.split_at_mut(length);
+    parts.chunks_exact(length).for_each(|part| add(sum, part));
 }

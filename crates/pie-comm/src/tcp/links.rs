@@ -105,7 +105,8 @@ impl Link {
             let (head, body) = self.incoming.rest();
             let starting = !head.is_empty();
             let mut received = expected;
-            let mut slices = [IoSliceMut::new(&mut received[head.clone()]), IoSliceMut::new(&mut buffer[body])];
+            let mut slices =
+                [IoSliceMut::new(&mut received[head.clone()]), IoSliceMut::new(&mut buffer[body])];
             match (&self.data).read_vectored(&mut slices) {
                 Ok(read) if read > 0 => self.incoming.done += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -175,8 +176,10 @@ pub(super) struct Exchange<'a> {
 /// All connections of a rank, in rank order.
 #[derive(Debug)]
 pub(super) struct Links {
+    pub own: Rank,
     pub list: Vec<Link>,
-    pub epoch: u64,
+    epoch: u64,
+    told: bool,
 }
 
 /// Tries before sleeping; each lets others run. See the measurements in the crate's benchmark.
@@ -185,6 +188,23 @@ const YIELDS: usize = 0;
 const LARGE: usize = 32 << 10;
 
 impl Links {
+    /// Links to all others of a group, in rank order.
+    pub fn new(own: Rank, list: Vec<Link>, epoch: u64) -> Self {
+        Self { own, list, epoch, told: false }
+    }
+
+    /// Tells all why the group ends, once.
+    pub fn tell_all(&mut self, notice: Notice) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.list.iter().for_each(|link| link.tell(notice));
+        }
+    }
+
+    /// Reads what the control connections have.
+    pub fn read_controls(&mut self) {
+        self.list.iter_mut().for_each(Link::read_control);
+    }
+
     /// Sets an exchange up. No allocation.
     pub fn begin(&mut self, exchange: &Exchange<'_>) {
         let header = header(self.epoch, exchange.call, exchange.phase);
@@ -252,19 +272,21 @@ impl Links {
                 count += 1;
             }
         }
-        let data = wanted[..count].iter().filter_map(|(index, flags)| Some((&self.list[(*index)?].data, *flags)));
+        let data =
+            wanted[..count].iter().filter_map(|(index, flags)| Some((&self.list[(*index)?].data, *flags)));
         let control = self.list.iter().filter(|link| link.standing == Standing::Present);
         let mut fds = data.chain(control.map(|link| (&link.control, PollFlags::IN)));
         // A fixed array, so that waiting does not allocate; those beyond the end stand in for nobody.
         let mut total = 0;
         let spare = &self.list[0].control;
-        let mut polled: [PollFd<'_>; 2 * WorldSize::MAX as usize] = std::array::from_fn(|_| match fds.next() {
-            Some((stream, flags)) => {
-                total += 1;
-                PollFd::new(stream, flags)
-            }
-            None => PollFd::new(spare, PollFlags::empty()),
-        });
+        let mut polled: [PollFd<'_>; 2 * WorldSize::MAX as usize] =
+            std::array::from_fn(|_| match fds.next() {
+                Some((stream, flags)) => {
+                    total += 1;
+                    PollFd::new(stream, flags)
+                }
+                None => PollFd::new(spare, PollFlags::empty()),
+            });
         let polled = &mut polled[..total];
         wait_until(polled, until)?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
@@ -273,8 +295,8 @@ impl Links {
         Ok((ready, polled[count..].iter().any(is_ready)))
     }
 
-    /// Waits for news on control connections, and reads it. False: time is up, or there is nobody to hear from.
-    pub fn hear(&mut self, until: Instant) -> io::Result<bool> {
+    /// Waits for news on control connections. False: time is up, or there is nobody to hear from.
+    pub fn hear(&self, until: Instant) -> io::Result<bool> {
         let present = || self.list.iter().filter(|link| link.standing == Standing::Present);
         let mut fds: Vec<_> = present().map(|link| PollFd::new(&link.control, PollFlags::IN)).collect();
         if fds.is_empty() {
@@ -282,7 +304,6 @@ impl Links {
         }
         wait_until(&mut fds, until)?;
         let news = fds.iter().any(|fd| !fd.revents().is_empty());
-        self.list.iter_mut().for_each(Link::read_control);
         Ok(news)
     }
 }
@@ -290,7 +311,8 @@ impl Links {
 fn wait_until(fds: &mut [PollFd<'_>], until: Instant) -> io::Result<()> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs().min(1 << 30) as _, tv_nsec: left.subsec_nanos().into() };
+        let timeout =
+            Timespec { tv_sec: left.as_secs().min(1 << 30) as _, tv_nsec: left.subsec_nanos().into() };
         match poll(fds, Some(&timeout)) {
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -1,5 +1,6 @@
 //! Groups over TCP: a rank is a process, every pair of ranks has a connection.
 
+mod failure;
 mod form;
 mod group;
 mod links;

@@ -3,7 +3,6 @@
 
 use crate::member::RankSet;
 use crate::{Call, CommError, Loss, Operation, Rank};
-use std::time::Duration;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"pie-comm");
 const VERSION: u64 = 1;
@@ -11,7 +10,7 @@ const VERSION: u64 = 1;
 pub(super) const HEADER: usize = 32;
 pub(super) const HELLO: usize = 48;
 pub(super) const REPLY: usize = 16;
-pub(super) const NOTICE: usize = 72;
+pub(super) const NOTICE: usize = 96;
 
 /// The step of a call that a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +93,14 @@ pub(super) enum Stranger {
 impl Hello {
     pub fn encode(self) -> [u8; HELLO] {
         let Self { channel, epoch, from, to, world_size } = self;
-        bytemuck::cast([MAGIC, VERSION, channel as u64, epoch, u64::from(from) << 32 | u64::from(to), u64::from(world_size)])
+        bytemuck::cast([
+            MAGIC,
+            VERSION,
+            channel as u64,
+            epoch,
+            u64::from(from) << 32 | u64::from(to),
+            u64::from(world_size),
+        ])
     }
 
     pub fn decode(bytes: [u8; HELLO]) -> Result<Self, Stranger> {
@@ -168,7 +174,7 @@ pub(super) enum Notice {
 
 impl Notice {
     pub fn encode(self) -> [u8; NOTICE] {
-        let mut words = [0; 9];
+        let mut words = [0; 12];
         match self {
             Self::Left { calls } => words[..2].copy_from_slice(&[1, calls]),
             Self::Lost { rank, call, how } => {
@@ -182,14 +188,14 @@ impl Notice {
             Self::OutOfStep { rank, call, peer, peer_call } => {
                 words[..3].copy_from_slice(&[5, u64::from(rank.0), u64::from(peer.0)]);
                 words[3..6].copy_from_slice(&call_words(call));
-                words[6..].copy_from_slice(&call_words(peer_call));
+                words[6..9].copy_from_slice(&call_words(peer_call));
             }
         }
         bytemuck::cast(words)
     }
 
     pub fn decode(bytes: [u8; NOTICE]) -> Option<Self> {
-        let words = bytemuck::cast::<_, [u64; 9]>(bytes);
+        let words = bytemuck::cast::<_, [u64; 12]>(bytes);
         let rank = |word: u64| u32::try_from(word).ok().map(Rank);
         match words[0] {
             1 => Some(Self::Left { calls: words[1] }),
@@ -200,23 +206,9 @@ impl Notice {
                 rank: rank(words[1])?,
                 peer: rank(words[2])?,
                 call: call(&words[3..6]),
-                peer_call: call(&words[6..]),
+                peer_call: call(&words[6..9]),
             }),
             _ => None,
-        }
-    }
-
-    /// As the error of a rank that gets it, or `None` for a farewell.
-    pub fn error(self, deadline: Duration) -> Option<CommError> {
-        match self {
-            Self::Left { .. } => None,
-            Self::Lost { rank, call, how } => Some(CommError::PeerLost { rank, call, how }),
-            Self::Overdue { call, waiting_for } => {
-                Some(CommError::Deadline { call, deadline, waiting_for: waiting_for.ranks() })
-            }
-            Self::OutOfStep { rank, call, peer, peer_call } => {
-                Some(CommError::OutOfStep { rank, call, peer, peer_call })
-            }
         }
     }
 
@@ -253,7 +245,8 @@ mod tests {
         ] {
             assert_eq!(Notice::decode(notice.encode()), Some(notice));
         }
-        let replies = [Reply::Welcome, Reply::Later, Reply::Epoch(5), Reply::Misplaced, Reply::Taken, Reply::Version];
+        let replies =
+            [Reply::Welcome, Reply::Later, Reply::Epoch(5), Reply::Misplaced, Reply::Taken, Reply::Version];
         for reply in replies {
             assert_eq!(Reply::decode(reply.encode()), Some(reply));
         }

@@ -1,0 +1,162 @@
+//! One contract for every kind of group, against the obvious oracle: add in rank order in one place (C3), with the same
+//! calls on all ranks (C1).
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use common::{Kind, PATIENT, each, group};
+use pie_comm::Collective;
+use proptest::prelude::*;
+
+const LENGTHS: [usize; 7] = [0, 1, 7, 1000, 40_000, 1 << 17, 1 << 20];
+
+/// Values whose sum depends on the order of adding, the same in every run.
+fn values(rank: u32, length: usize) -> Vec<f32> {
+    let value = |index: u64| {
+        let mixed = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(rank * 7 + 11);
+        let scale = [1e-3, 1.0, 1e3, 1e6][(mixed >> 3) as usize % 4];
+        ((mixed >> 40) as f32 / 8_388_608.0 - 1.0) * scale
+    };
+    (0..length as u64).map(value).collect()
+}
+
+/// The sum in rank order, bit by bit.
+fn oracle_sum(world: u32, length: usize) -> Vec<u32> {
+    let mut sum = values(0, length);
+    for rank in 1..world {
+        sum.iter_mut().zip(values(rank, length)).for_each(|(sum, value)| *sum += value);
+    }
+    sum.into_iter().map(f32::to_bits).collect()
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    let flat = tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).expect("f32");
+    flat.into_iter().map(f32::to_bits).collect()
+}
+
+fn check_reduce(comm: &mut dyn Collective, length: usize) {
+    let (rank, world) = (comm.member().rank().0, comm.member().world_size().get());
+    let tensor = Tensor::from_vec(values(rank, length), length, &Device::Cpu).expect("a tensor");
+    let shared = tensor.clone();
+    comm.all_reduce_sum(&tensor).expect("all ranks call it");
+    assert!(bits(&shared) == oracle_sum(world, length), "rank {rank} of {world}, {length} elements");
+}
+
+fn check_gather(comm: &mut dyn Collective, rows: usize, part: usize) {
+    let (rank, world) = (comm.member().rank().0, comm.member().world_size().get());
+    let tensor = Tensor::from_vec(values(rank, rows * part), (rows, part), &Device::Cpu).expect("a tensor");
+    let whole = comm.all_gather_last(&tensor).expect("all ranks call it");
+    assert_eq!(whole.dims(), [rows, part * world as usize]);
+    let of_ranks: Vec<_> = (0..world).map(|rank| values(rank, rows * part)).collect();
+    let in_rows =
+        (0..rows).flat_map(|row| of_ranks.iter().flat_map(move |of| &of[row * part..(row + 1) * part]));
+    assert!(
+        bits(&whole).into_iter().eq(in_rows.map(|value| value.to_bits())),
+        "rank {rank}/{world} {rows}x{part}"
+    );
+}
+
+/// Two groups of each kind do the whole table, twice in each group: oracle, bit identity across ranks, runs, kinds.
+#[test]
+fn every_kind_in_every_world_adds_gathers_and_meets() {
+    let many = [1, 2, 3, 4, 8].into_iter().flat_map(|world| [(Kind::Threads, world), (Kind::Tcp, world)]);
+    for (kind, world) in [(Kind::Solo, 1)].into_iter().chain(many) {
+        for _ in 0..2 {
+            each(group(kind, world, PATIENT), |mut comm| {
+                for length in LENGTHS {
+                    check_reduce(comm.as_mut(), length);
+                    comm.barrier().expect("all ranks call it");
+                }
+                for (rows, part) in [(0, 5), (1, 4032), (3, 7), (5, 0), (2, 40_000)] {
+                    check_gather(comm.as_mut(), rows, part);
+                    check_reduce(comm.as_mut(), 16);
+                }
+            });
+        }
+    }
+}
+
+/// All ranks send far more than sockets hold before any of them reads.
+#[test]
+fn large_messages_at_once_do_not_lock_up() {
+    for world in [2, 3] {
+        each(group(Kind::Tcp, world, PATIENT), |mut comm| {
+            check_reduce(comm.as_mut(), 16 << 20);
+            check_gather(comm.as_mut(), 1, 16 << 20);
+        });
+    }
+}
+
+/// A barrier holds everyone until the last has come.
+#[test]
+fn a_barrier_waits_for_the_last() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    for kind in [Kind::Threads, Kind::Tcp] {
+        let arrived = AtomicU32::new(0);
+        each(group(kind, 3, PATIENT), |mut comm| {
+            let delay = u64::from(comm.member().rank().0) * 30;
+            std::thread::sleep(std::time::Duration::from_millis(delay));
+            arrived.fetch_add(1, Ordering::SeqCst);
+            comm.barrier().expect("all ranks call it");
+            assert_eq!(arrived.load(Ordering::SeqCst), 3, "{kind:?}");
+        });
+    }
+}
+
+/// A slice of a larger tensor is summed, and nothing beside it.
+#[test]
+fn in_place_means_the_slice_and_only_it() {
+    for kind in [Kind::Threads, Kind::Tcp] {
+        each(group(kind, 2, PATIENT), |mut comm| {
+            let whole = Tensor::ones((4, 3), candle_core::DType::F32, &Device::Cpu).expect("a tensor");
+            comm.all_reduce_sum(&whole.narrow(0, 1, 2).expect("rows")).expect("all ranks call it");
+            let rows = whole.to_vec2::<f32>().expect("f32");
+            assert_eq!(rows, [[1.0; 3], [2.0; 3], [2.0; 3], [1.0; 3]]);
+        });
+    }
+}
+
+/// What no group can take is refused by all kinds alike, and the group goes on.
+#[test]
+fn a_wrong_tensor_is_refused_and_harms_nothing() {
+    for (kind, world) in [(Kind::Solo, 1), (Kind::Threads, 2), (Kind::Tcp, 2)] {
+        each(group(kind, world, PATIENT), |mut comm| {
+            let integers = Tensor::zeros(4, candle_core::DType::U32, &Device::Cpu).expect("a tensor");
+            let turned = Tensor::zeros((2, 3), candle_core::DType::F32, &Device::Cpu)
+                .and_then(|t| t.t())
+                .expect("a tensor");
+            let scalar = Tensor::new(1f32, &Device::Cpu).expect("a tensor");
+            for refused in [
+                comm.all_reduce_sum(&integers).err(),
+                comm.all_reduce_sum(&turned).err(),
+                comm.all_gather_last(&integers).err(),
+                comm.all_gather_last(&scalar).err(),
+            ] {
+                assert_eq!(refused.map(|error| error.code()), Some("COMM_TENSOR"), "{kind:?}");
+            }
+            check_reduce(comm.as_mut(), 10);
+        });
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Any sequence of calls, over one group of each kind.
+    #[test]
+    fn any_sequence_of_calls(
+        world in 1u32..6,
+        calls in prop::collection::vec((0u8..3, 0usize..6, 0usize..30_000), 1..12),
+    ) {
+        for kind in [Kind::Threads, Kind::Tcp] {
+            each(group(kind, world, PATIENT), |mut comm| {
+                for (call, rows, size) in &calls {
+                    match call {
+                        0 => check_reduce(comm.as_mut(), *size),
+                        1 => check_gather(comm.as_mut(), *rows, size / 6),
+                        _ => comm.barrier().expect("all ranks call it"),
+                    }
+                }
+            });
+        }
+    }
+}
