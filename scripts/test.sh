@@ -56,6 +56,9 @@ trap finish EXIT
 missing_packages() {
     if ! command -v etcd >/dev/null; then echo etcd-server; fi
     if ! command -v protoc >/dev/null; then echo protobuf-compiler; fi
+    # The etcd client's build imports descriptor.proto, which comes beside protoc or in a package of its own.
+    printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >"$log/probe.proto"
+    if ! protoc -I "$log" --descriptor_set_out=/dev/null probe.proto 2>/dev/null; then echo libprotobuf-dev; fi
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
 }
 
