@@ -1,4 +1,4 @@
-//! What is wrong with a model folder, a batch, or logits.
+//! What can be wrong with a model folder, a batch, or a draw.
 
 use pie_comm::CommError;
 use pie_kv::KvError;
@@ -7,56 +7,159 @@ use std::path::PathBuf;
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// A file that cannot be read.
-    #[error("{path}: {why}")]
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
     File {
         /// Which.
         path: PathBuf,
         /// Why.
-        why: String,
+        source: std::io::Error,
     },
-    /// A configuration that this program does not run.
-    #[error("config.json: `{field}` {why}")]
+    /// A `config.json` that says nothing usable.
+    #[error("{}: {reason}", path.display())]
+    ConfigInvalid {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// Another architecture.
+    #[error(
+        "config.json: the architecture is {got}; only the Llama family (model_type \"llama\") is supported"
+    )]
+    NotLlama {
+        /// What it is.
+        got: String,
+    },
+    /// A RoPE whose frequencies depend on the length of the context.
+    #[error(
+        "config.json: RoPE scaling \"{kind}\" makes frequencies that depend on the length: cached keys cannot be \
+         rotated. Supported: none, \"linear\", \"llama3\""
+    )]
+    RopeNotLinear {
+        /// The scaling's name.
+        kind: String,
+    },
+    /// A variation of Llama that is not built.
+    #[error("config.json: {what} is not supported; {advice}")]
     Unsupported {
-        /// Which field.
-        field: &'static str,
-        /// What is wrong with it, and what would be right.
-        why: String,
+        /// The setting.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Quantized weights.
+    #[error("config.json: the weights are quantized ({method}); use the f32, f16 or bf16 checkpoint")]
+    Quantized {
+        /// How.
+        method: String,
     },
     /// A world size that does not divide the model.
-    #[error("{world_size} ranks cannot share {count} {what}: {fits}")]
+    #[error("{world_size} ranks cannot share {number} {what}; world sizes that fit this model: {fits:?}")]
     WorldSize {
-        /// How many ranks.
-        world_size: u32,
-        /// What does not divide.
+        /// What cannot be divided.
         what: &'static str,
-        /// How many of it there are.
-        count: usize,
-        /// Which sizes would do.
-        fits: String,
+        /// How many of them there are.
+        number: usize,
+        /// The group's size.
+        world_size: usize,
+        /// What would work, up to 64.
+        fits: Vec<usize>,
     },
-    /// A weight that is missing or of another shape.
-    #[error("weight `{name}`: {why}")]
-    Weight {
+    /// No such preset.
+    #[error("there is no preset {name:?}; known: {known:?}")]
+    UnknownPreset {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// A folder without weights.
+    #[error("{} has neither model.safetensors nor model.safetensors.index.json", folder.display())]
+    NoWeights {
+        /// Which.
+        folder: PathBuf,
+    },
+    /// A safetensors file that is cut off or is none.
+    #[error("{}: {reason}; download or copy it again", path.display())]
+    WeightsInvalid {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong in it.
+        reason: String,
+    },
+    /// The index names a file that is not there.
+    #[error("{} names {shard}, which cannot be read ({source}); the download is not complete", index.display())]
+    ShardMissing {
+        /// The index.
+        index: PathBuf,
+        /// The missing file.
+        shard: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A weight that is nowhere.
+    #[error("{}: no tensor {name}; the weights do not belong to this config.json", place.display())]
+    TensorMissing {
         /// Which.
         name: String,
-        /// Why.
-        why: String,
+        /// The folder that was searched.
+        place: PathBuf,
     },
-    /// A name that is no preset.
-    #[error("there is no model preset `{name}`: there are {known}")]
-    UnknownPreset {
-        /// The name.
+    /// A weight of another shape than config.json says.
+    #[error("{}: {name} has shape {got:?}, config.json says {expected:?}", place.display())]
+    TensorShape {
+        /// Which.
         name: String,
-        /// Those that there are.
-        known: String,
+        /// Its file.
+        place: PathBuf,
+        /// Its shape.
+        got: Vec<usize>,
+        /// What it should be.
+        expected: Vec<usize>,
     },
-    /// A batch that does not fit together or the model.
-    #[error("the batch is wrong: {0}")]
-    Batch(String),
-    /// Logits that are no numbers.
-    #[error("the logits of the model are not finite: the weights are damaged or overflow")]
-    NotFinite,
+    /// A weight of a type that is not read.
+    #[error("{}: {name} is {got}; supported: F32, F16, BF16", place.display())]
+    TensorType {
+        /// Which.
+        name: String,
+        /// Its file.
+        place: PathBuf,
+        /// Its type.
+        got: String,
+    },
+    /// A device that this build cannot use.
+    #[error("this build runs models on the CPU only, not on {device}")]
+    Device {
+        /// Which.
+        device: String,
+    },
+    /// A batch that does not fit the model or itself.
+    #[error("batch: {0}")]
+    BatchInvalid(String),
+    /// The model was loaded for another member than the collective's.
+    #[error(
+        "the weights are those of {weights}, the collective is that of {collective}: load for this member"
+    )]
+    MemberMismatch {
+        /// The member that was given when loading.
+        weights: String,
+        /// The member that runs now.
+        collective: String,
+    },
+    /// Logits that are not numbers.
+    #[error("logit {index} of {vocabulary} is {value}: the weights are damaged, or overflow")]
+    LogitsInvalid {
+        /// The first that is wrong.
+        index: usize,
+        /// How many there are.
+        vocabulary: usize,
+        /// Its value.
+        value: f32,
+    },
+    /// Sampling parameters out of range.
+    #[error("sampling: {0}")]
+    SamplingInvalid(String),
     /// The cache.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -73,12 +176,24 @@ impl ModelError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::File { .. } => "MODEL_FILE",
+            Self::ConfigInvalid { .. } => "MODEL_CONFIG_INVALID",
+            Self::NotLlama { .. } => "MODEL_NOT_LLAMA",
+            Self::RopeNotLinear { .. } => "MODEL_ROPE_NOT_LINEAR",
             Self::Unsupported { .. } => "MODEL_UNSUPPORTED",
+            Self::Quantized { .. } => "MODEL_QUANTIZED",
             Self::WorldSize { .. } => "MODEL_WORLD_SIZE",
-            Self::Weight { .. } => "MODEL_WEIGHT",
             Self::UnknownPreset { .. } => "MODEL_UNKNOWN_PRESET",
-            Self::Batch(_) => "MODEL_BATCH",
-            Self::NotFinite => "MODEL_NOT_FINITE",
+            Self::NoWeights { .. } => "MODEL_NO_WEIGHTS",
+            Self::WeightsInvalid { .. } => "MODEL_WEIGHTS_INVALID",
+            Self::ShardMissing { .. } => "MODEL_SHARD_MISSING",
+            Self::TensorMissing { .. } => "MODEL_TENSOR_MISSING",
+            Self::TensorShape { .. } => "MODEL_TENSOR_SHAPE",
+            Self::TensorType { .. } => "MODEL_TENSOR_TYPE",
+            Self::Device { .. } => "MODEL_DEVICE",
+            Self::BatchInvalid(_) => "MODEL_BATCH_INVALID",
+            Self::MemberMismatch { .. } => "MODEL_MEMBER_MISMATCH",
+            Self::LogitsInvalid { .. } => "MODEL_LOGITS_INVALID",
+            Self::SamplingInvalid(_) => "MODEL_SAMPLING_INVALID",
             Self::Kv(error) => error.code(),
             Self::Comm(error) => error.code(),
             Self::Tensor(_) => "MODEL_TENSOR",

@@ -1,25 +1,32 @@
-//! The Llama family on one rank of a tensor-parallel group.
+//! The Llama family from a Hugging Face folder: a rank's slice of the weights, one ragged forward pass, sampling.
 //!
-//! **Owns** the configuration with its refusals ([`Config`]), the rank's slice of the weights, the ragged forward pass
-//! ([`Model::forward`]: prefill, splices of several places, the re-encoded last token and decode are all just rows),
-//! and sampling ([`sample`]).
+//! **Owns** the configuration and its refusals ([`Config`]), who computes what ([`Shard`]), the weights ([`Model`]), the
+//! pass over a [`Batch`] of rows ([`Model::forward`]), and drawing tokens ([`sample`]).
 //!
-//! **Invariants.** M1: a row sees what its sequence says, no more. C3: a group of n ranks computes what one rank would,
-//! up to the last digits. P3, in part: sampling depends on logits, seed and step alone.
+//! **Invariants.** M1: a row sees slots up to its own index only; a batch that says otherwise is refused. C1: a pass makes
+//! the same sequence of collectives on every rank: it depends on the batch and the configuration alone. P3: equal
+//! logits, parameters and step give the same token on every rank.
 //!
-//! **Must not know** plans, text, where rows come from.
+//! **Must not know** plans, sessions, text.
 
+mod batch;
+mod checkpoint;
 mod config;
 mod error;
 mod forward;
-mod linear;
+mod layers;
+mod model;
+mod preset;
+mod product;
+mod raw;
 mod sampling;
 pub mod seeded;
 mod shard;
-mod weights;
 
+pub use batch::{Batch, Sequence};
 pub use candle_core::Device;
 pub use config::Config;
 pub use error::ModelError;
-pub use forward::{Batch, Model, Sequence};
+pub use model::Model;
 pub use sampling::{Sampled, SamplingParameters, sample};
+pub use shard::Shard;

@@ -1,23 +1,28 @@
-//! Drawing a token from logits. Own code and not candle-transformers' `LogitsProcessor`: that one carries a generator
-//! from call to call, and ranks must draw the same from (seed, step) alone (P3); it also gives no log-probabilities.
+//! Drawing a token from logits: deterministic, so that all ranks draw the same (P3).
+//!
+//! candle-transformers' `LogitsProcessor` draws from a generator with a history of its own, sorts the whole vocabulary for
+//! top-p, and knows no log probabilities; a rank that decodes several steps on one plan needs a draw that depends on
+//! (seed, step) alone.
 
 use crate::error::ModelError;
+use pie_kv::simd::{exp, wide};
 use pie_plan::TokenId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::cmp::Ordering;
 
-/// How to draw.
+/// How a session's tokens are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SamplingParameters {
-    /// 0 is greedy.
+    /// Divides the logits. 0 is greedy.
     pub temperature: f32,
-    /// Draw among this many likeliest tokens; 0: all.
+    /// Only so many of the most likely tokens; 0 is all.
     pub top_k: u32,
-    /// Draw among the likeliest tokens that together have this probability; in (0, 1].
+    /// Only the most likely tokens that together have this probability, in (0, 1]; applied after temperature and top-k.
     pub top_p: f32,
     /// With the step it determines the draw.
     pub seed: u64,
-    /// Likeliest tokens to report.
+    /// How many of the most likely tokens to report.
     pub top_logprobs: u32,
 }
 
@@ -26,71 +31,134 @@ pub struct SamplingParameters {
 pub struct Sampled {
     /// Which.
     pub token: TokenId,
-    /// Natural logarithm of its probability before temperature, top-k and top-p.
+    /// Natural logarithm of its probability in the model's own distribution: before temperature, top-k and top-p.
     pub logprob: f32,
-    /// The likeliest tokens before those cuts, likeliest first.
+    /// The most likely tokens in that distribution with their log probabilities, most likely first.
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// Draws the token of `step` from one row of logits. Equal logits, seed and step give equal tokens; of equal logits
-/// the smaller id counts as the likelier.
+/// Draws a token from [vocabulary] logits. Equal arguments give equal results on every machine; of tokens with equal
+/// logits the smaller id is the more likely one.
 ///
 /// # Errors
-/// [`ModelError::NotFinite`].
+/// Logits that are not finite, and parameters out of range.
 pub fn sample(logits: &[f32], parameters: &SamplingParameters, step: u64) -> Result<Sampled, ModelError> {
-    if logits.is_empty() || logits.iter().any(|logit| !logit.is_finite()) {
-        return Err(ModelError::NotFinite);
+    check(logits, parameters)?;
+    let total = log_sum_exp(logits);
+    let token =
+        if parameters.temperature == 0.0 { most_likely(logits) } else { draw(logits, parameters, step) };
+    let logprob = |id: u32| ((f64::from(logits[id as usize]) - total) as f32).min(0.0);
+    let wanted = (parameters.top_logprobs as usize).min(logits.len());
+    let top =
+        if wanted == 0 { Vec::new() } else { leading((0..logits.len() as u32).collect(), logits, wanted) };
+    let top = top.into_iter().map(|id| (TokenId(id), logprob(id))).collect();
+    Ok(Sampled { token: TokenId(token), logprob: logprob(token), top })
+}
+
+fn check(logits: &[f32], parameters: &SamplingParameters) -> Result<(), ModelError> {
+    let wrong = |what: String| Err(ModelError::SamplingInvalid(what));
+    let SamplingParameters { temperature, top_p, .. } = *parameters;
+    if logits.is_empty() {
+        return wrong("there are no logits".to_owned());
     }
-    let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| f64::from(logit - most).exp()).sum();
-    let logprob = |index: usize| (f64::from(logits[index] - most) - sum.ln()) as f32;
-    let top = likeliest(logits, parameters.top_logprobs as usize);
-    let index = if parameters.temperature == 0.0 {
-        likeliest(logits, 1)[0]
-    } else {
-        draw(logits, parameters, step)
+    if !(temperature.is_finite() && temperature >= 0.0) {
+        return wrong(format!("temperature {temperature}; it must be 0 (greedy) or greater"));
+    }
+    if !(top_p > 0.0 && top_p <= 1.0) {
+        return wrong(format!("top_p {top_p}; it must be above 0 and at most 1"));
+    }
+    match logits.iter().position(|logit| !logit.is_finite()) {
+        Some(index) => {
+            Err(ModelError::LogitsInvalid { index, vocabulary: logits.len(), value: logits[index] })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The first of the greatest.
+fn most_likely(logits: &[f32]) -> u32 {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    logits.iter().position(|logit| *logit == greatest).unwrap_or(0) as u32
+}
+
+/// More likely first; of equals the smaller id.
+fn by_likelihood(logits: &[f32]) -> impl Fn(&u32, &u32) -> Ordering {
+    |a, b| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
+}
+
+/// The `count` most likely of some ids, in order; the others are never sorted.
+fn leading(mut ids: Vec<u32>, logits: &[f32], count: usize) -> Vec<u32> {
+    if count < ids.len() {
+        ids.select_nth_unstable_by(count, by_likelihood(logits));
+        ids.truncate(count);
+    }
+    ids.sort_unstable_by(by_likelihood(logits));
+    ids
+}
+
+/// Tempered draw among what top-k and top-p leave (in this order, as Transformers does).
+fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> u32 {
+    let SamplingParameters { temperature, top_k, top_p, seed, .. } = *parameters;
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |id: &u32| (f64::from(logits[*id as usize] - greatest) / f64::from(temperature)).exp();
+    let all: Vec<u32> = (0..logits.len() as u32).collect();
+    let candidates = match top_k as usize {
+        count if count > 0 && count < all.len() => leading(all, logits, count),
+        _ => all,
     };
-    let token = |index: usize| TokenId(u32::try_from(index).unwrap_or(u32::MAX));
-    let top = top.into_iter().map(|index| (token(index), logprob(index))).collect();
-    Ok(Sampled { token: token(index), logprob: logprob(index), top })
+    let candidates =
+        if top_p < 1.0 { nucleus(candidates, logits, f64::from(top_p), &weight) } else { candidates };
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    random.set_stream(step);
+    let total: f64 = candidates.iter().map(weight).sum();
+    let mut left = random.random::<f64>() * total;
+    for id in &candidates {
+        left -= weight(id);
+        if left < 0.0 {
+            return *id;
+        }
+    }
+    // Rounding may leave a last bit: it belongs to the most likely token, which no cut has removed.
+    most_likely(logits)
 }
 
-/// The indices of the `count` largest logits, largest first.
-fn likeliest(logits: &[f32], count: usize) -> Vec<usize> {
-    let before = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
-    if count == 1 {
-        return (0..logits.len()).min_by(before).into_iter().collect();
+/// The smallest set of most likely candidates that has at least `share` of their weight.
+fn nucleus(candidates: Vec<u32>, logits: &[f32], share: f64, weight: &impl Fn(&u32) -> f64) -> Vec<u32> {
+    let enough = share * candidates.iter().map(weight).sum::<f64>();
+    let mut count = 64;
+    loop {
+        let mut sorted = leading(candidates.clone(), logits, count);
+        let mut sum = 0.0;
+        let cut = sorted.iter().position(|id| {
+            sum += weight(id);
+            sum >= enough
+        });
+        match cut {
+            Some(last) => sorted.truncate(last + 1),
+            None if count < candidates.len() => {
+                count *= 8;
+                continue;
+            }
+            None => {}
+        }
+        return sorted;
     }
-    let count = count.min(logits.len());
-    let mut indices: Vec<usize> = (0..logits.len()).collect();
-    if count > 0 && count < indices.len() {
-        indices.select_nth_unstable_by(count - 1, before);
-    }
-    indices.truncate(count);
-    indices.sort_unstable_by(before);
-    indices
 }
 
-fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> usize {
-    let count = if parameters.top_k == 0 { logits.len() } else { parameters.top_k as usize };
-    let candidates = likeliest(logits, count.max(1));
-    let most = logits[candidates[0]];
-    let weight = |index: &usize| (f64::from(logits[*index] - most) / f64::from(parameters.temperature)).exp();
-    let mut weights: Vec<f64> = candidates.iter().map(weight).collect();
-    let total: f64 = weights.iter().sum();
-    let enough = total * f64::from(parameters.top_p);
-    let mut sum = 0.0;
-    let kept = weights.iter().position(|weight| {
-        sum += weight;
-        sum >= enough
-    });
-    weights.truncate(kept.map_or(weights.len(), |last| last + 1));
-    let mut generator = ChaCha8Rng::seed_from_u64(parameters.seed);
-    generator.set_stream(step);
-    let mut left = generator.random::<f64>() * weights.iter().sum::<f64>();
-    let drawn = weights.iter().position(|weight| {
-        left -= weight;
-        left < 0.0
-    });
-    candidates[drawn.unwrap_or(weights.len() - 1)]
+/// ln of the sum of e^logit, in an order of addition that no machine's vectors change.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0_f64;
+    for block in logits.chunks(1024) {
+        let mut lanes = [0.0_f32; 16];
+        wide(|| {
+            for chunk in block.chunks(16) {
+                for (lane, logit) in lanes.iter_mut().zip(chunk) {
+                    *lane += exp(logit - greatest);
+                }
+            }
+        });
+        sum += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
+    }
+    f64::from(greatest) + sum.ln()
 }

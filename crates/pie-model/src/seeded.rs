@@ -1,99 +1,164 @@
-//! Models of seeded random weights, for measuring and for testing: the work is real, the text is noise.
+//! Models of seeded random weights: real folders, for demonstration and measurement without a download.
 
 use crate::config::Config;
 use crate::error::ModelError;
 use half::bf16;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use safetensors::{Dtype, tensor::TensorView};
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-/// Writes `config.json` and `model.safetensors` (bf16) to a new folder; the same seed gives the same bytes. The folder
-/// appears whole or not at all. `progress` hears of tensors done and in all.
+/// Numbers drawn from one stream of the generator.
+const CHUNK: usize = 1 << 16;
+/// Numbers in memory at once.
+const PIECE: usize = 1 << 22;
+
+/// Writes `config.json` and `model.safetensors` (bf16) with weights that depend on the configuration and the seed alone.
+/// The folder appears whole or not at all; if another process made the same one meanwhile, that one stays. `progress`
+/// hears (bytes written, bytes in all).
 ///
 /// # Errors
-/// [`ModelError::File`].
+/// Files that cannot be written; a folder of another model in this place.
 pub fn write_model(
     folder: &Path,
     config: &Config,
     seed: u64,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<(), ModelError> {
-    let failed = |why: String| ModelError::File { path: folder.to_owned(), why };
-    let partial = folder.with_extension(format!("partial-{}", std::process::id()));
-    std::fs::create_dir_all(&partial).map_err(|error| failed(error.to_string()))?;
-    let shapes = shapes(config);
-    let mut tensors = Vec::with_capacity(shapes.len());
-    for (index, (name, shape)) in shapes.iter().enumerate() {
-        let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64);
-        tensors.push((name.clone(), shape.clone(), noise(shape, number)));
-        progress(index as u64 + 1, shapes.len() as u64);
-    }
-    let views = tensors.iter().map(|(name, shape, data)| {
-        let view = TensorView::new(Dtype::BF16, shape.clone(), data).map_err(|error| failed(error.to_string()))?;
-        Ok((name.clone(), view))
-    });
-    let views: Vec<_> = views.collect::<Result<_, ModelError>>()?;
-    safetensors::serialize_to_file(views, None, &partial.join("model.safetensors"))
-        .map_err(|error| failed(error.to_string()))?;
-    std::fs::write(partial.join("config.json"), format!("{:#}\n", config.to_json()))
-        .map_err(|error| failed(error.to_string()))?;
-    match std::fs::rename(&partial, folder) {
-        // Somebody else made the same folder meanwhile.
-        Err(_) if folder.join("config.json").is_file() => {
-            std::fs::remove_dir_all(&partial).map_err(|error| failed(error.to_string()))
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ModelError::File { path, source }
+    };
+    let making = beside(folder);
+    let result = fs::create_dir_all(&making)
+        .and_then(|()| fs::write(making.join("config.json"), config.to_json()))
+        .and_then(|()| write_weights(&making.join("model.safetensors"), config, seed, progress))
+        .and_then(|()| fs::rename(&making, folder));
+    if let Err(error) = result {
+        // What is left over helps nobody, and the first error is the one to tell.
+        let _ = fs::remove_dir_all(&making);
+        let same = fs::read_to_string(folder.join("config.json")).is_ok_and(|text| text == config.to_json());
+        if !same || !folder.join("model.safetensors").is_file() {
+            return Err(failed(folder)(error));
         }
-        result => result.map_err(|error| failed(error.to_string())),
+    }
+    Ok(())
+}
+
+/// A name of this process's own, on the same file system.
+fn beside(folder: &Path) -> PathBuf {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    folder.with_file_name(format!(".{name}.{}.making", std::process::id()))
+}
+
+struct Spec {
+    name: String,
+    shape: Vec<usize>,
+    mean: f32,
+    deviation: f32,
+}
+
+impl Spec {
+    fn numbers(&self) -> usize {
+        self.shape.iter().product()
     }
 }
 
-/// Names and shapes as Hugging Face has them.
-fn shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let (hidden, mlp) = (config.hidden_size, config.intermediate_size);
-    let (query, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
-    let mut shapes = vec![("model.embed_tokens.weight".to_owned(), vec![config.vocab_size, hidden])];
-    for index in 0..config.layers {
-        let parts = [
-            ("input_layernorm", vec![hidden]),
-            ("self_attn.q_proj", vec![query, hidden]),
-            ("self_attn.k_proj", vec![kv, hidden]),
-            ("self_attn.v_proj", vec![kv, hidden]),
-            ("self_attn.o_proj", vec![hidden, query]),
-            ("post_attention_layernorm", vec![hidden]),
-            ("mlp.gate_proj", vec![mlp, hidden]),
-            ("mlp.up_proj", vec![mlp, hidden]),
-            ("mlp.down_proj", vec![hidden, mlp]),
-        ];
-        shapes.extend(parts.map(|(part, shape)| (format!("model.layers.{index}.{part}.weight"), shape)));
+/// Every matrix keeps the size of what it is given (deviation 1 / sqrt(inputs)), queries and keys a little more so that
+/// attention chooses, and logits spread by about 2: neither flat nor certain.
+fn specs(config: &Config) -> Vec<Spec> {
+    let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, vocab_size, .. } =
+        *config;
+    let matrix = |name: String, outputs: usize, inputs: usize, gain: f32| Spec {
+        name,
+        shape: vec![outputs, inputs],
+        mean: 0.0,
+        deviation: gain / (inputs as f32).sqrt(),
+    };
+    let norm = |name: String| Spec { name, shape: vec![hidden], mean: 1.0, deviation: 0.1 };
+    let mut specs = vec![matrix("model.embed_tokens.weight".to_owned(), vocab_size, hidden, 2.0)];
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
+        specs.extend([
+            norm(name("input_layernorm")),
+            matrix(name("self_attn.q_proj"), heads * head_dim, hidden, 1.5),
+            matrix(name("self_attn.k_proj"), kv_heads * head_dim, hidden, 1.5),
+            matrix(name("self_attn.v_proj"), kv_heads * head_dim, hidden, 1.0),
+            matrix(name("self_attn.o_proj"), hidden, heads * head_dim, 1.0),
+            norm(name("post_attention_layernorm")),
+            matrix(name("mlp.gate_proj"), mlp, hidden, 1.0),
+            matrix(name("mlp.up_proj"), mlp, hidden, 1.0),
+            matrix(name("mlp.down_proj"), hidden, mlp, 1.0),
+        ]);
     }
-    shapes.push(("model.norm.weight".to_owned(), vec![hidden]));
+    specs.push(norm("model.norm.weight".to_owned()));
     if !config.tied_head {
-        shapes.push(("lm_head.weight".to_owned(), vec![config.vocab_size, hidden]));
+        specs.push(matrix("lm_head.weight".to_owned(), vocab_size, hidden, 2.0));
     }
-    shapes
+    specs
 }
 
-/// Numbers of about normal distribution with deviation 1.5 / sqrt(in); norms are 1.
-fn noise(shape: &[usize], seed: u64) -> Vec<u8> {
-    let count: usize = shape.iter().product();
-    if shape.len() == 1 {
-        return bf16::ONE.to_le_bytes().repeat(count);
+fn write_weights(
+    path: &Path,
+    config: &Config,
+    seed: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> std::io::Result<()> {
+    let specs = specs(config);
+    let mut file = BufWriter::new(File::create(path)?);
+    let header = header(&specs);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(header.as_bytes())?;
+    let total = 2 * specs.iter().map(Spec::numbers).sum::<usize>() as u64;
+    let mut done = 0;
+    for (index, spec) in specs.iter().enumerate() {
+        let numbers = spec.numbers();
+        for start in (0..numbers).step_by(PIECE) {
+            let bytes = piece(spec, seed ^ ((index as u64) << 32), start, PIECE.min(numbers - start));
+            file.write_all(&bytes)?;
+            done += bytes.len() as u64;
+            progress(done, total);
+        }
     }
-    // Four uniform numbers of 16 bits: their sum has deviation sqrt(4 / 12) in units of their range.
-    let scale = 1.5 / (shape[shape.len() - 1] as f32).sqrt() / (4.0_f32 / 12.0).sqrt() / 65_536.0;
-    let mut bytes = vec![0; count * 2];
-    bytes.par_chunks_mut(2).enumerate().with_min_len(1 << 14).for_each(|(index, bytes)| {
-        let bits = mixed(seed.wrapping_mul(0x2545_f491_4f6c_dd1d).wrapping_add(index as u64));
-        let sum: i64 = (0..4).map(|part| i64::from((bits >> (16 * part)) as u16)).sum();
-        let number = (sum - 2 * 65_535) as f32 * scale;
-        bytes.copy_from_slice(&bf16::from_f32(number).to_le_bytes());
+    file.into_inner()?.sync_all()
+}
+
+/// The safetensors header, padded with spaces to a multiple of eight bytes as the format asks.
+fn header(specs: &[Spec]) -> String {
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".to_owned(), serde_json::json!({ "format": "pt" }));
+    let mut start = 0;
+    for spec in specs {
+        let end = start + 2 * spec.numbers();
+        let entry = serde_json::json!({ "dtype": "BF16", "shape": spec.shape, "data_offsets": [start, end] });
+        header.insert(spec.name.clone(), entry);
+        start = end;
+    }
+    let mut header = serde_json::Value::Object(header).to_string();
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    header
+}
+
+fn piece(spec: &Spec, seed: u64, start: usize, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; 2 * count];
+    bytes.par_chunks_mut(2 * CHUNK).enumerate().for_each(|(index, bytes)| {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream((start / CHUNK + index) as u64);
+        for to in bytes.as_chunks_mut::<2>().0 {
+            *to = bf16::from_f32(spec.mean + spec.deviation * bell(random.next_u64())).to_le_bytes();
+        }
     });
     bytes
 }
 
-/// splitmix64's finalizer: every bit depends on every bit.
-fn mixed(number: u64) -> u64 {
-    let mut z = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// Mean 0, variance 1, within 3.5: the sum of four uniform numbers of 16 bits, which is normal enough for weights and
+/// several times faster than an exact normal draw.
+fn bell(bits: u64) -> f32 {
+    const MEAN: f32 = 4.0 * 32_767.5;
+    // The variance of one is (2^32 - 1) / 12.
+    const DEVIATION: f32 = 37_837.23;
+    let sum: u64 = (0..4).map(|part| (bits >> (16 * part)) & 0xffff).sum();
+    (sum as f32 - MEAN) / DEVIATION
 }

@@ -1,0 +1,145 @@
+//! The rows of one forward pass, of any number of sequences, each row at any position.
+
+use crate::error::ModelError;
+use pie_kv::Attention;
+use pie_plan::{Slot, TokenId, TokenIndex};
+use std::ops::Range;
+
+/// What one forward pass encodes. Prefill, tokens spliced in at several places, the last token encoded again, and
+/// decoding are all the same thing: rows.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// [rows] ids.
+    pub tokens: Vec<TokenId>,
+    /// [rows] positions that keys and queries are rotated for.
+    pub positions: Vec<TokenIndex>,
+    /// [rows] where K and V go; each slot once.
+    pub slots: Vec<Slot>,
+    /// In the order of their rows, which they share out completely.
+    pub sequences: Vec<Sequence>,
+    /// Rows whose logits are wanted, in any order.
+    pub logits_of: Vec<usize>,
+}
+
+/// The rows of one sequence, and what they see.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    /// Its rows.
+    pub rows: Range<usize>,
+    /// Its slots in token order, those of its rows included.
+    pub table: Vec<Slot>,
+    /// [rows] how many leading slots of the table each row sees, itself included (M1); ascending.
+    pub visible: Vec<u32>,
+}
+
+impl Sequence {
+    pub(crate) fn attention(&self) -> Attention<'_> {
+        Attention { rows: self.rows.clone(), table: &self.table, visible: &self.visible }
+    }
+}
+
+/// What a batch must fit.
+pub(crate) struct Limits {
+    pub vocabulary: usize,
+    pub positions: usize,
+    pub slots: usize,
+}
+
+impl Batch {
+    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ModelError> {
+        let wrong = |what: String| Err(ModelError::BatchInvalid(what));
+        let rows = self.tokens.len();
+        if self.positions.len() != rows || self.slots.len() != rows {
+            let (positions, slots) = (self.positions.len(), self.slots.len());
+            return wrong(format!(
+                "{rows} tokens, {positions} positions and {slots} slots; they must be as many"
+            ));
+        }
+        if let Some(token) = self.tokens.iter().find(|token| token.0 as usize >= limits.vocabulary) {
+            return wrong(format!("token {token} is beyond the vocabulary of {}", limits.vocabulary));
+        }
+        if let Some(position) = self.positions.iter().find(|position| position.usize() >= limits.positions) {
+            return wrong(format!(
+                "position {position} is beyond the model's context of {}",
+                limits.positions
+            ));
+        }
+        let tables = self.sequences.iter().flat_map(|sequence| &sequence.table);
+        if let Some(slot) = self.slots.iter().chain(tables).find(|slot| slot.usize() >= limits.slots) {
+            return wrong(format!("slot {slot} is beyond the cache's {}", limits.slots));
+        }
+        let mut slots = self.slots.clone();
+        slots.sort_unstable();
+        if let Some(pair) = slots.windows(2).find(|pair| pair[0] == pair[1]) {
+            return wrong(format!("two rows write slot {}", pair[0]));
+        }
+        if let Some(row) = self.logits_of.iter().find(|row| **row >= rows) {
+            return wrong(format!("logits of row {row} of {rows}"));
+        }
+        let mut next = 0;
+        for sequence in &self.sequences {
+            self.check_sequence(sequence, next)?;
+            next = sequence.rows.end;
+        }
+        if next != rows { wrong(format!("sequences have {next} of the {rows} rows")) } else { Ok(()) }
+    }
+
+    fn check_sequence(&self, sequence: &Sequence, start: usize) -> Result<(), ModelError> {
+        let Sequence { rows, table, visible } = sequence;
+        let wrong = |what: String| Err(ModelError::BatchInvalid(what));
+        if rows.start != start || rows.end < start || rows.end > self.tokens.len() {
+            return wrong(format!(
+                "a sequence has rows {rows:?}; the next row without a sequence is {start}"
+            ));
+        }
+        if visible.len() != rows.len() || !visible.is_sorted() {
+            return wrong(format!(
+                "rows {rows:?} need as many visibilities, ascending; got {}",
+                visible.len()
+            ));
+        }
+        for (row, visible) in rows.clone().zip(visible) {
+            let own = self.positions[row].usize() + 1;
+            // M1: a row sees indices up to its own.
+            if *visible == 0 || *visible as usize > own.min(table.len()) {
+                let length = table.len();
+                return wrong(format!(
+                    "M1: row {row} at position {} sees {visible} of {length} slots",
+                    own - 1
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows whose logits are wanted, once each and ascending, as a smaller set of queries.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let mut rows = self.logits_of.clone();
+        rows.sort_unstable();
+        rows.dedup();
+        let mut sequences = Vec::new();
+        for sequence in &self.sequences {
+            let within = |row: usize| rows.partition_point(|wanted| *wanted < row);
+            let part = within(sequence.rows.start)..within(sequence.rows.end);
+            if !part.is_empty() {
+                let visible =
+                    rows[part.clone()].iter().map(|row| sequence.visible[row - sequence.rows.start]);
+                let visible = visible.collect();
+                sequences.push(Sequence { rows: part, table: sequence.table.clone(), visible });
+            }
+        }
+        let place = |row: &usize| rows.partition_point(|wanted| wanted < row) as u32;
+        let order = self.logits_of.iter().map(place).collect();
+        Wanted { rows: rows.iter().map(|row| *row as u32).collect(), sequences, order }
+    }
+}
+
+/// Rows that go on after the last layer's keys and values are written.
+pub(crate) struct Wanted {
+    /// Ascending, each once.
+    pub rows: Vec<u32>,
+    /// Their sequences, with ranges over `rows`.
+    pub sequences: Vec<Sequence>,
+    /// For each of `logits_of`, where its row is in `rows`.
+    pub order: Vec<u32>,
+}

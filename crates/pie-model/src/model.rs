@@ -1,0 +1,203 @@
+//! A rank's slice of a model: how it is read from the checkpoint.
+
+use crate::checkpoint::{Checkpoint, Matrix};
+use crate::config::Config;
+use crate::error::ModelError;
+use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
+use crate::product::Packed;
+use crate::shard::Shard;
+use candle_core::Device;
+use pie_comm::Member;
+use pie_kv::{KvShape, Rope};
+use std::ops::Range;
+use std::path::Path;
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// One member's slice of a model of the Llama family, in f32, ready for [`Model::forward`].
+pub struct Model {
+    pub(crate) config: Config,
+    fingerprint: String,
+    pub(crate) member: Member,
+    pub(crate) shard: Shard,
+    pub(crate) rope: Rope,
+    /// Stays in its file, whole: a lookup touches only the rows that it needs, the ranks of a machine share the pages, and
+    /// no collective is needed.
+    pub(crate) embedding: Matrix,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) norm: RmsNorm,
+    pub(crate) head: ColumnParallel,
+}
+
+/// One decoder layer.
+pub(crate) struct Layer {
+    pub attention_norm: RmsNorm,
+    /// Rows of all own query heads, then of the key heads, then of the value heads.
+    pub qkv: ColumnParallel,
+    pub output: RowParallel,
+    pub mlp_norm: RmsNorm,
+    /// Rows of the gate, then of up.
+    pub gate_up: ColumnParallel,
+    pub down: RowParallel,
+}
+
+impl Model {
+    /// Reads a member's slice of a Hugging Face folder. `progress` hears (bytes done, bytes in all) of f32 weights.
+    ///
+    /// # Errors
+    /// Configurations and world sizes that do not fit, files and tensors that are missing, cut off or of another shape.
+    pub fn load(
+        folder: &Path,
+        member: Member,
+        device: &Device,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ModelError> {
+        if !device.is_cpu() {
+            return Err(ModelError::Device { device: format!("{:?}", device.location()) });
+        }
+        let config = Config::read(folder)?;
+        let shard = Shard::new(&config, member)?;
+        let rope = Rope::new(config.head_dim, config.rope_theta, &config.rope_scaling)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let total = 4 * slice_size(&config, &shard);
+        progress(0, total);
+        let mut loader = Loader { checkpoint, config: &config, shard: &shard, progress, done: 0, total };
+        let layers = (0..config.layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
+        let norm = loader.norm("model.norm.weight")?;
+        let embedding = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
+        let head = loader.head()?;
+        let fingerprint = loader.checkpoint.fingerprint(&config);
+        Ok(Self { fingerprint, member, rope, embedding, layers, norm, head, shard, config })
+    }
+
+    /// The model's sizes.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Sixteen hexadecimal digits, equal on ranks that hold slices of one model: of the configuration, and of every weight's
+    /// name, shape, type and beginning.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Who this slice is for.
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    /// What this slice has.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The rotation of the model's keys and queries.
+    pub fn rope(&self) -> &Rope {
+        &self.rope
+    }
+
+    /// The cache that this slice needs for so many tokens.
+    pub fn kv_shape(&self, slots: usize) -> KvShape {
+        let Config { layers, head_dim, .. } = self.config;
+        KvShape { layers, kv_heads: self.shard.kv_heads.len(), head_dim, slots }
+    }
+
+    /// Bytes of this slice in memory; the embedding stays in its file.
+    pub fn weight_bytes(&self) -> u64 {
+        let of = |layer: &Layer| {
+            layer.qkv.0.bytes() + layer.output.0.bytes() + layer.gate_up.0.bytes() + layer.down.0.bytes()
+        };
+        let norms = 4 * (2 * self.layers.len() + 1) * self.config.hidden_size;
+        self.layers.iter().map(of).sum::<u64>() + self.head.0.bytes() + norms as u64
+    }
+}
+
+/// Numbers of a slice's matrices.
+fn slice_size(config: &Config, shard: &Shard) -> u64 {
+    let heads = 2 * shard.heads.len() + 2 * shard.kv_heads.len();
+    let layer = config.hidden_size * (heads * config.head_dim + 3 * shard.mlp.len());
+    (config.layers * layer + shard.vocabulary.len() * config.hidden_size) as u64
+}
+
+struct Loader<'a> {
+    checkpoint: Checkpoint,
+    config: &'a Config,
+    shard: &'a Shard,
+    progress: &'a mut dyn FnMut(u64, u64),
+    done: u64,
+    total: u64,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, index: usize) -> Result<Layer, ModelError> {
+        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } =
+            *self.config;
+        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let of_heads = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
+        let (own, own_kv) = (of_heads(&self.shard.heads), of_heads(&self.shard.kv_heads));
+        let own_mlp = self.shard.mlp.clone();
+        let matrix = |part: &str, rows, columns| self.checkpoint.matrix(&name(part), rows, columns);
+        let query = matrix("self_attn.q_proj", heads * head_dim, hidden)?;
+        let key = matrix("self_attn.k_proj", kv_heads * head_dim, hidden)?;
+        let value = matrix("self_attn.v_proj", kv_heads * head_dim, hidden)?;
+        let output = matrix("self_attn.o_proj", hidden, heads * head_dim)?;
+        let gate = matrix("mlp.gate_proj", mlp, hidden)?;
+        let up = matrix("mlp.up_proj", mlp, hidden)?;
+        let down = matrix("mlp.down_proj", hidden, mlp)?;
+        Ok(Layer {
+            attention_norm: self.norm(&name("input_layernorm"))?,
+            qkv: self.rows(&[(&query, own.clone()), (&key, own_kv.clone()), (&value, own_kv)]),
+            output: self.columns(&output, own),
+            mlp_norm: self.norm(&name("post_attention_layernorm"))?,
+            gate_up: self.rows(&[(&gate, own_mlp.clone()), (&up, own_mlp.clone())]),
+            down: self.columns(&down, own_mlp),
+        })
+    }
+
+    fn head(&mut self) -> Result<ColumnParallel, ModelError> {
+        let name = if self.config.tied_head { EMBEDDING } else { "lm_head.weight" };
+        let matrix = self.checkpoint.matrix(name, self.config.vocab_size, self.config.hidden_size)?;
+        let (own, columns) = (self.shard.vocabulary.clone(), self.config.hidden_size);
+        let packed = Packed::new(self.shard.vocabulary_part, columns, |output, row| {
+            if output < own.len() {
+                matrix.row(own.start + output, 0..columns, row);
+            } else {
+                row.fill(0.0);
+            }
+        });
+        self.count(own.len() * columns);
+        Ok(ColumnParallel(packed))
+    }
+
+    fn norm(&self, name: &str) -> Result<RmsNorm, ModelError> {
+        let weight = self.checkpoint.vector(name, self.config.hidden_size)?;
+        Ok(RmsNorm { weight, epsilon: self.config.rms_norm_eps as f32 })
+    }
+
+    /// Some rows of several matrices, one below the other.
+    fn rows(&mut self, parts: &[(&Matrix, Range<usize>)]) -> ColumnParallel {
+        let columns = parts[0].0.columns();
+        let sources: Vec<_> =
+            parts.iter().flat_map(|(matrix, rows)| rows.clone().map(move |row| (*matrix, row))).collect();
+        let fill = |output: usize, to: &mut [f32]| {
+            let (matrix, row) = sources[output];
+            matrix.row(row, 0..columns, to);
+        };
+        let packed = Packed::new(sources.len(), columns, fill);
+        self.count(sources.len() * columns);
+        ColumnParallel(packed)
+    }
+
+    /// Some columns of a matrix.
+    fn columns(&mut self, matrix: &Matrix, columns: Range<usize>) -> RowParallel {
+        let fill = |row: usize, to: &mut [f32]| matrix.row(row, columns.clone(), to);
+        let packed = Packed::new(matrix.rows(), columns.len(), fill);
+        self.count(matrix.rows() * columns.len());
+        RowParallel(packed)
+    }
+
+    fn count(&mut self, numbers: usize) {
+        self.done += 4 * numbers as u64;
+        (self.progress)(self.done, self.total);
+    }
+}

@@ -1,0 +1,230 @@
+//! `config.json` as it is found: older and newer spellings, and what must be refused.
+
+use crate::config::Config;
+use crate::error::ModelError;
+use pie_kv::RopeScaling;
+use pie_plan::TokenId;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
+
+/// The keys that matter; others are ignored, as Transformers does.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct RawConfig {
+    architectures: Option<Vec<String>>,
+    model_type: Option<String>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    max_position_embeddings: usize,
+    rms_norm_eps: f64,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RawRope>,
+    /// The newer spelling: scaling and theta together (Transformers 5).
+    #[serde(skip_serializing)]
+    rope_parameters: Option<RawRope>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    eos_token_id: Option<OneOrMany>,
+    hidden_act: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize, Serialize)]
+struct RawRope {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    low_freq_factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    high_freq_factor: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    original_max_position_embeddings: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rope_theta: Option<f64>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl OneOrMany {
+    fn tokens(&self) -> Vec<TokenId> {
+        match self {
+            Self::One(token) => vec![TokenId(*token)],
+            Self::Many(tokens) => tokens.iter().copied().map(TokenId).collect(),
+        }
+    }
+}
+
+/// Llama's default where config.json is silent.
+const THETA: f64 = 10_000.0;
+
+impl RawConfig {
+    pub(crate) fn checked(self, path: &Path) -> Result<Config, ModelError> {
+        let invalid =
+            |reason: &str| ModelError::ConfigInvalid { path: path.to_owned(), reason: reason.to_owned() };
+        let heads = self.num_attention_heads;
+        let head_dim = match self.head_dim {
+            Some(head_dim) => head_dim,
+            None if heads > 0 && self.hidden_size.is_multiple_of(heads) => self.hidden_size / heads,
+            None => {
+                return Err(invalid(
+                    "num_attention_heads does not divide hidden_size, and there is no head_dim",
+                ));
+            }
+        };
+        let rope = self.rope_parameters.or(self.rope_scaling).unwrap_or_default();
+        let scaling = rope.scaling(self.max_position_embeddings).map_err(|error| match error {
+            Scaling::Unknown(kind) => ModelError::RopeNotLinear { kind },
+            Scaling::Without(key) => invalid(&format!("the RoPE scaling lacks a positive `{key}`")),
+        })?;
+        let mut end_of_text = self.eos_token_id.map(|tokens| tokens.tokens()).unwrap_or_default();
+        end_of_text.sort_unstable();
+        end_of_text.dedup();
+        Ok(Config {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            layers: self.num_hidden_layers,
+            heads,
+            kv_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_dim,
+            max_position_embeddings: self.max_position_embeddings,
+            rms_norm_eps: self.rms_norm_eps,
+            rope_theta: rope.rope_theta.or(self.rope_theta).unwrap_or(THETA),
+            rope_scaling: scaling,
+            tied_head: self.tie_word_embeddings,
+            end_of_text,
+        })
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a struct of numbers and strings has a JSON text")
+    }
+}
+
+/// Refuses what would be computed wrongly, by name.
+pub(crate) fn refuse(config: &Value) -> Result<(), ModelError> {
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    let architectures = config.get("architectures").and_then(Value::as_array);
+    let mut architectures = architectures.into_iter().flatten().filter_map(Value::as_str);
+    let foreign = architectures.find(|name| *name != "LlamaForCausalLM" && *name != "LlamaModel");
+    let model_type = text("model_type").unwrap_or("not said");
+    if model_type != "llama" || foreign.is_some() {
+        return Err(ModelError::NotLlama { got: foreign.unwrap_or(model_type).to_owned() });
+    }
+    if let Some(quantization) = config.get("quantization_config").filter(|value| !value.is_null()) {
+        let method =
+            quantization.get("quant_method").and_then(Value::as_str).unwrap_or("by an unknown method");
+        return Err(ModelError::Quantized { method: method.to_owned() });
+    }
+    let unsupported = |what: String, advice| Err(ModelError::Unsupported { what, advice });
+    for key in ["attention_bias", "mlp_bias"] {
+        if config.get(key) == Some(&Value::Bool(true)) {
+            return unsupported(key.to_owned(), "use a model without biases");
+        }
+    }
+    if let Some(activation) = text("hidden_act").filter(|name| *name != "silu" && *name != "swish") {
+        return unsupported(format!("hidden_act \"{activation}\""), "Llama's is \"silu\"");
+    }
+    let places = [Some(config), config.get("rope_parameters"), config.get("rope_scaling")];
+    let partial = |place: &Value| place.get("partial_rotary_factor").and_then(Value::as_f64);
+    match places.into_iter().flatten().filter_map(partial).find(|factor| *factor != 1.0) {
+        Some(factor) => {
+            unsupported(format!("partial_rotary_factor {factor}"), "use a model that rotates whole heads")
+        }
+        None => Ok(()),
+    }
+}
+
+enum Scaling {
+    Unknown(String),
+    Without(&'static str),
+}
+
+impl RawRope {
+    fn scaling(&self, max_position: usize) -> Result<RopeScaling, Scaling> {
+        let need = |value: Option<f64>, key| value.filter(|value| *value > 0.0).ok_or(Scaling::Without(key));
+        match self.rope_type.as_deref().unwrap_or("default") {
+            "default" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
+            "llama3" => Ok(RopeScaling::Llama3 {
+                factor: need(self.factor, "factor")?,
+                low_freq_factor: need(self.low_freq_factor, "low_freq_factor")?,
+                high_freq_factor: need(self.high_freq_factor, "high_freq_factor")?,
+                original_max_position: self.original_max_position_embeddings.unwrap_or(max_position as f64),
+            }),
+            other => Err(Scaling::Unknown(other.to_owned())),
+        }
+    }
+}
+
+impl From<RopeScaling> for RawRope {
+    fn from(scaling: RopeScaling) -> Self {
+        let of = |kind: &str, factor| Self {
+            rope_type: Some(kind.to_owned()),
+            factor: Some(factor),
+            ..Self::default()
+        };
+        match scaling {
+            RopeScaling::None => Self { rope_type: Some("default".to_owned()), ..Self::default() },
+            RopeScaling::Linear { factor } => of("linear", factor),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                Self {
+                    low_freq_factor: Some(low_freq_factor),
+                    high_freq_factor: Some(high_freq_factor),
+                    original_max_position_embeddings: Some(original_max_position),
+                    ..of("llama3", factor)
+                }
+            }
+        }
+    }
+}
+
+impl From<&Config> for RawConfig {
+    fn from(config: &Config) -> Self {
+        Self {
+            architectures: Some(vec!["LlamaForCausalLM".to_owned()]),
+            model_type: Some("llama".to_owned()),
+            vocab_size: config.vocab_size,
+            hidden_size: config.hidden_size,
+            intermediate_size: config.intermediate_size,
+            num_hidden_layers: config.layers,
+            num_attention_heads: config.heads,
+            num_key_value_heads: Some(config.kv_heads),
+            head_dim: Some(config.head_dim),
+            max_position_embeddings: config.max_position_embeddings,
+            rms_norm_eps: config.rms_norm_eps,
+            rope_theta: Some(config.rope_theta),
+            rope_scaling: (config.rope_scaling != RopeScaling::None).then(|| config.rope_scaling.into()),
+            rope_parameters: None,
+            tie_word_embeddings: config.tied_head,
+            eos_token_id: match config.end_of_text.as_slice() {
+                [] => None,
+                [token] => Some(OneOrMany::One(token.0)),
+                tokens => Some(OneOrMany::Many(tokens.iter().map(|token| token.0).collect())),
+            },
+            hidden_act: Some("silu".to_owned()),
+        }
+    }
+}
+
+/// The end-of-text tokens of a `generation_config.json`.
+pub(crate) fn end_of_text(text: &str, path: &Path) -> Result<Vec<TokenId>, ModelError> {
+    #[derive(Deserialize)]
+    struct Generation {
+        eos_token_id: Option<OneOrMany>,
+    }
+    let parsed: Generation = serde_json::from_str(text)
+        .map_err(|error| ModelError::ConfigInvalid { path: path.to_owned(), reason: error.to_string() })?;
+    Ok(parsed.eos_token_id.map(|tokens| tokens.tokens()).unwrap_or_default())
+}

@@ -1,0 +1,122 @@
+//! A model on ranks in threads, driven by a script of batches.
+
+use pie_comm::{Collective, ThreadGroup};
+use pie_kv::KvCache;
+use pie_model::{Batch, Device, Model, ModelError, Sequence};
+use pie_plan::{Slot, TokenId, TokenIndex};
+use std::ops::Range;
+use std::path::Path;
+
+/// What a test does with a rank: its model, its cache, its collective.
+pub struct Rank<'a> {
+    pub model: &'a Model,
+    pub cache: &'a mut KvCache,
+    pub comm: &'a mut dyn Collective,
+}
+
+impl Rank<'_> {
+    pub fn forward(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, ModelError> {
+        let logits = self.model.forward(batch, self.cache, self.comm)?;
+        Ok(logits.to_vec2()?)
+    }
+
+    /// K and V of slots in all layers: [layer][keys, values][numbers].
+    pub fn rows(&self, slots: &[Slot]) -> Vec<[Vec<f32>; 2]> {
+        let flat =
+            |tensor: candle_core::Tensor| tensor.flatten_all().and_then(|rows| rows.to_vec1()).expect("f32");
+        let layer = |index| {
+            let (keys, values) = (self.cache.keys(index, slots), self.cache.values(index, slots));
+            [flat(keys.expect("slots of the cache")), flat(values.expect("slots of the cache"))]
+        };
+        (0..self.model.config().layers).map(layer).collect()
+    }
+}
+
+/// Does the same on every rank of a group, and returns what came of it, by rank.
+pub fn on_ranks<T: Send>(
+    folder: &Path,
+    world_size: u32,
+    slots: usize,
+    test: impl Fn(&mut Rank<'_>) -> T + Sync,
+) -> Vec<T> {
+    let members = ThreadGroup::new(world_size).expect("a world size");
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = members
+            .into_iter()
+            .map(|mut comm| {
+                let test = &test;
+                scope.spawn(move || {
+                    let model =
+                        Model::load(folder, comm.member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
+                    let mut cache = KvCache::new(model.kv_shape(slots), &Device::Cpu).expect("it fits");
+                    test(&mut Rank { model: &model, cache: &mut cache, comm: &mut comm })
+                })
+            })
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
+    })
+}
+
+/// A session as a test sees it: its tokens, and the slot of each.
+#[derive(Clone)]
+pub struct Document {
+    pub tokens: Vec<TokenId>,
+    pub slots: Vec<Slot>,
+}
+
+impl Document {
+    /// Slots in order from `first`.
+    pub fn new(tokens: &[u32], first: u32) -> Self {
+        let slots = (first..first + tokens.len() as u32).map(Slot).collect();
+        Self { tokens: tokens.iter().copied().map(TokenId).collect(), slots }
+    }
+
+    /// Adds rows of this document to a batch, all of one sequence, each seeing everything before it.
+    pub fn add(&self, batch: &mut Batch, indices: impl IntoIterator<Item = usize>, logits: Logits) {
+        let start = batch.tokens.len();
+        let mut visible = Vec::new();
+        for index in indices {
+            batch.tokens.push(self.tokens[index]);
+            batch.positions.push(TokenIndex(index as u32));
+            batch.slots.push(self.slots[index]);
+            visible.push(index as u32 + 1);
+        }
+        let rows = start..batch.tokens.len();
+        batch.logits_of.extend(match logits {
+            Logits::All => rows.clone(),
+            Logits::Last => rows.end - 1..rows.end,
+            Logits::None => 0..0,
+        });
+        batch.sequences.push(Sequence { rows, table: self.slots.clone(), visible });
+    }
+
+    pub fn batch(&self, indices: Range<usize>, logits: Logits) -> Batch {
+        let mut batch = Batch::default();
+        self.add(&mut batch, indices, logits);
+        batch
+    }
+}
+
+/// Whose logits a test wants.
+#[derive(Clone, Copy)]
+pub enum Logits {
+    All,
+    Last,
+    #[allow(dead_code, reason = "not every test file has rows without logits")]
+    None,
+}
+
+/// Index of the greatest.
+#[allow(dead_code, reason = "not every test file is greedy")]
+pub fn greedy(logits: &[f32]) -> u32 {
+    let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]));
+    best.expect("there are logits") as u32
+}
+
+/// The largest difference, as a part of the largest number expected.
+pub fn difference(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    assert!(got.iter().all(|number| number.is_finite()));
+    let scale = expected.iter().fold(0.0_f32, |most, number| most.max(number.abs()));
+    got.iter().zip(expected).fold(0.0_f32, |most, (a, b)| most.max((a - b).abs())) / scale
+}

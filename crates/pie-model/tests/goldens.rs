@@ -1,0 +1,74 @@
+//! Against Transformers: `scripts/goldens/make.py` made the models and what they must give.
+
+mod common;
+
+use common::{Document, Logits, Rank, difference, greedy, on_ranks};
+use pie_plan::{Slot, TokenId};
+use safetensors::SafeTensors;
+use std::path::{Path, PathBuf};
+
+const MODELS: [&str; 4] = ["linear-tied", "linear-4kv", "llama3", "sharded-bf16"];
+/// Of the largest logit.
+const TOLERANCE: f32 = 1e-4;
+
+struct Golden {
+    folder: PathBuf,
+    prompt: Vec<u32>,
+    /// [prompt][vocabulary]
+    logits: Vec<Vec<f32>>,
+    greedy: Vec<u32>,
+}
+
+fn golden(name: &str) -> Golden {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    let bytes = std::fs::read(folder.join("expected.safetensors")).expect("goldens are committed");
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let words = |name: &str| -> Vec<[u8; 4]> {
+        tensors.tensor(name).expect("a tensor of the goldens").data().as_chunks().0.to_vec()
+    };
+    let ids = |name: &str| words(name).into_iter().map(u32::from_le_bytes).collect::<Vec<u32>>();
+    let logits: Vec<f32> = words("logits").into_iter().map(f32::from_le_bytes).collect();
+    let (prompt, greedy) = (ids("prompt"), ids("greedy"));
+    let width = logits.len() / prompt.len();
+    Golden { folder, logits: logits.chunks_exact(width).map(<[f32]>::to_vec).collect(), prompt, greedy }
+}
+
+/// Prefills in chunks, then decodes greedily.
+fn run(rank: &mut Rank<'_>, golden: &Golden, chunk: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
+    let mut document = Document::new(&golden.prompt, 0);
+    let mut logits = Vec::new();
+    for start in (0..document.tokens.len()).step_by(chunk) {
+        let end = document.tokens.len().min(start + chunk);
+        logits.extend(rank.forward(&document.batch(start..end, Logits::All)).expect("a chunk"));
+    }
+    let mut tokens = vec![greedy(logits.last().expect("a prompt"))];
+    while tokens.len() < golden.greedy.len() {
+        let index = document.tokens.len();
+        document.tokens.push(TokenId(tokens[tokens.len() - 1]));
+        document.slots.push(Slot(index as u32));
+        let row = rank.forward(&document.batch(index..index + 1, Logits::Last)).expect("a token");
+        tokens.push(greedy(&row[0]));
+    }
+    (logits, tokens)
+}
+
+#[test]
+fn c3_any_world_size_and_any_chunks_give_the_logits_and_tokens_of_transformers() {
+    for name in MODELS {
+        let golden = golden(name);
+        for world_size in [1, 2, 4, 8] {
+            for chunk in [golden.prompt.len(), 7] {
+                let ranks = on_ranks(&golden.folder, world_size, 128, |rank| run(rank, &golden, chunk));
+                let place = format!("{name}, {world_size} ranks, chunks of {chunk}");
+                for (logits, tokens) in &ranks {
+                    for (row, (got, expected)) in logits.iter().zip(&golden.logits).enumerate() {
+                        let off = difference(got, expected);
+                        assert!(off < TOLERANCE, "{place}: logits of row {row} are off by {off}");
+                    }
+                    assert_eq!(*tokens, golden.greedy, "{place}: greedy tokens");
+                    assert_eq!(*logits, ranks[0].0, "{place}: ranks differ (P3)");
+                }
+            }
+        }
+    }
+}
