@@ -32,7 +32,7 @@ fn main() -> Result<(), Failure> {
 
 fn reduce(group: &mut TcpGroup, elements: usize, calls: usize) -> Result<Duration, pie_comm::CommError> {
     let mut data = vec![0.0f32; elements];
-    let mut times = Vec::with_capacity(calls);
+    let mut times = Vec::new();
     for _ in 0..calls {
         let start = Instant::now();
         group.all_reduce_sum(&mut data)?;
