@@ -19,6 +19,7 @@ impl ThreadGroup {
     ///
     /// # Errors
     /// [`CommError::WorldSize`].
+    #[allow(clippy::new_ret_no_self, reason = "a group is its members")]
     pub fn new(world_size: u32) -> Result<Vec<Hosted<ThreadMember>>, CommError> {
         Self::with_deadline(world_size, Self::DEADLINE)
     }

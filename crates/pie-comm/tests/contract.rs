@@ -82,7 +82,7 @@ fn large_messages_at_once_do_not_lock_up() {
     for world in [2, 3] {
         each(group(Kind::Tcp, world, PATIENT), |mut comm| {
             check_reduce(comm.as_mut(), 16 << 20);
-            check_gather(comm.as_mut(), 1, 16 << 20);
+            check_gather(comm.as_mut(), 1, 4 << 20);
         });
     }
 }

@@ -32,9 +32,10 @@ enum Route {
     Chunks,
 }
 
-/// From these many bytes on, chunks beat the other routes. See `benches/all_reduce.rs`.
-const CHUNKS_FROM_PAIR: usize = 256 << 10;
-const CHUNKS_FROM_MANY: usize = 32 << 10;
+/// From these many bytes on, chunks beat the other routes: measured with 2 and 8 processes on two cores
+/// (`examples/all_reduce_processes.rs`), where below them messages, and the wake-ups they cost, matter more than bytes.
+const CHUNKS_FROM_PAIR: usize = 128 << 10;
+const CHUNKS_FROM_MANY: usize = 256 << 10;
 
 fn reduce_route(member: Member, elements: usize) -> Route {
     let bytes = elements * size_of::<f32>();
