@@ -100,6 +100,11 @@ impl Completion {
         self.produced == 0
     }
 
+    /// A step of it was on its way.
+    pub fn has_started(&self) -> bool {
+        self.started.is_some()
+    }
+
     /// Its first step is on its way.
     pub fn start(&mut self, now: Instant) {
         self.started.get_or_insert(now);

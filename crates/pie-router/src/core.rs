@@ -146,6 +146,7 @@ impl Core {
         strategy: Strategy,
     ) -> Result<v1::OpenSessionResponse, Fault> {
         self.check_length(document.token_count())?;
+        faults::check_tokens(&document, self.vocabulary())?;
         let name = match name {
             Some(name) => name,
             None => self.new_name()?,
@@ -238,6 +239,7 @@ impl Core {
             return Ok(());
         }
         session.edited = arrived.or(session.edited);
+        let ran = session.completions.front().is_some_and(Completion::has_started);
         for completion in session.completions.drain(..) {
             completion.end_by_edit();
         }
@@ -246,6 +248,9 @@ impl Core {
             (Strategy::Full, Some(first)) => (session.pending + tokens - first.at.usize()).min(tokens),
             _ => (session.pending + splices.inserted()).min(tokens),
         };
+        if ran {
+            self.end_branch(id);
+        }
         self.projected_free = (self.projected_free + splices.deleted()).saturating_sub(splices.inserted());
         self.queue(Change::Splice { session: id, splices, strategy });
         Ok(())
@@ -293,6 +298,9 @@ impl Core {
         let id = self.id(name)?;
         self.names.remove(name);
         if let Some(session) = self.sessions.remove(&id) {
+            if session.completions.front().is_some_and(Completion::has_started) {
+                self.end_branch(id);
+            }
             for completion in session.completions {
                 completion.fail(faults::no_session(name.as_str()));
             }
@@ -345,6 +353,14 @@ impl Core {
         {
             self.queue(Change::Splice { session, splices, strategy });
         }
+    }
+
+    /// The generated tokens of a completion that ran go with the next plan; their slots can be promised at once.
+    fn end_branch(&mut self, session: SessionId) {
+        if let Replica::Serving(group) = &self.replica {
+            self.projected_free += group.table(session).map_or(0, pie_plan::Table::branch_length);
+        }
+        self.queue(Change::EndBranch { session });
     }
 
     /// Changes wait for the next plan; without a group there is nothing to change, and the documents say it all.

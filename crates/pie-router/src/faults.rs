@@ -89,6 +89,15 @@ pub(crate) fn prepare(
     }
 }
 
+/// The tokens of a document that a client tokenized itself.
+pub(crate) fn check_tokens(document: &Document, vocabulary: Option<u32>) -> Result<(), Fault> {
+    let unknown = |token: &pie_plan::TokenId| vocabulary.is_some_and(|size| token.0 >= size);
+    match document.tokens().find(unknown) {
+        Some(token) => Err(token_unknown(token.0, vocabulary)),
+        None => Ok(()),
+    }
+}
+
 pub(crate) fn token_unknown(token: u32, vocabulary: Option<u32>) -> Fault {
     let size = vocabulary.unwrap_or(0);
     Fault::new(Reason::TokenUnknown, format!("token {token} is not in the vocabulary of {size} tokens"))

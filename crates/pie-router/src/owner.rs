@@ -172,7 +172,7 @@ impl Task {
             Event::Call(call) => self.core.call(call),
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed(why) => {
-                tracing::warn!(%why, "the group is not formed yet");
+                tracing::info!(%why, "the group is not formed yet");
                 self.state.send_replace(State::Waiting(why));
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),

@@ -1,5 +1,6 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
+use crate::call::Call;
 use crate::owner::{Owner, OwnerOptions, State, spawn_owner};
 use crate::service::{Homes, PoolService};
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
@@ -64,6 +65,7 @@ pub struct Serving {
     /// Where.
     pub address: SocketAddr,
     owner: Owner,
+    homes: Homes,
     stop: oneshot::Sender<()>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -79,14 +81,29 @@ impl Serving {
     /// # Errors
     /// The server had failed already.
     pub async fn stop(self, grace: Duration) -> Result<(), ServeError> {
-        let _ = self.stop.send(());
-        let mut server = self.server;
+        let Self { owner, homes, stop, mut server, .. } = self;
+        let _ = stop.send(());
+        forget_sessions(&owner, &homes).await;
         match tokio::time::timeout(grace, &mut server).await {
             Ok(ended) => Ok(ended??),
             Err(_) => {
                 server.abort();
                 Ok(())
             }
+        }
+    }
+}
+
+/// Sessions end with the router that holds their documents; their names are free again.
+async fn forget_sessions(owner: &Owner, homes: &Homes) {
+    let (reply, answer) = oneshot::channel();
+    if owner.call(Call::List { after: None, limit: usize::MAX, reply }).is_err() {
+        return;
+    }
+    for session in answer.await.map(|(sessions, _)| sessions).unwrap_or_default() {
+        if let Err(fault) = homes.forget(&session.session).await {
+            tracing::warn!(%fault, session = session.session, "its home could not be forgotten");
+            return;
         }
     }
 }
@@ -117,29 +134,32 @@ pub async fn serve(
     };
     let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());
     let homes = Homes { placement, group: options.group };
-    let service = PoolService::new(owner.clone(), tokenizer, options.document_limit, homes);
+    let service = PoolService::new(owner.clone(), tokenizer, options.document_limit, homes.clone());
     let service = PoolServer::new(service)
         .max_decoding_message_size(options.document_limit + MESSAGE_SLACK)
         .max_encoding_message_size(usize::MAX);
 
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(owner.state(), reporter));
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let descriptors = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let (stop, stopped) = oneshot::channel();
     let server = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .add_service(health)
-        .add_service(reflection)
+        .add_service(descriptors().build_v1()?)
+        // Older clients, Python's grpcio-reflection among them, ask for this one.
+        .add_service(descriptors().build_v1alpha()?)
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
             // A dropped handle stops the server too.
             let _ = stopped.await;
         });
-    Ok(Serving { address, owner, stop, server: tokio::spawn(server) })
+    Ok(Serving { address, owner, homes, stop, server: tokio::spawn(server) })
 }
 
 /// gRPC health follows the group.

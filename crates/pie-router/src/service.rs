@@ -3,7 +3,7 @@
 use crate::call::{Call, More, Reply};
 use crate::faults;
 use crate::owner::Owner;
-use pie_placement::{GroupId, Placement, PlacementError, SessionKey};
+use pie_placement::{GroupId, Placed, Placement, PlacementError, SessionKey};
 use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
@@ -16,6 +16,8 @@ use tonic::{Request, Response, Status};
 
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
+/// Page tokens are names behind this, so that a client's own text is not taken for one.
+const PAGE_TOKEN: &str = "after:";
 
 /// The public API of a pool.
 pub struct PoolService {
@@ -26,6 +28,7 @@ pub struct PoolService {
 }
 
 /// Where sessions live (A2).
+#[derive(Clone)]
 pub struct Homes {
     /// Who knows.
     pub placement: Arc<dyn Placement>,
@@ -35,18 +38,19 @@ pub struct Homes {
 
 impl Homes {
     /// Makes this router's group the home of a session.
-    async fn place(&self, name: &str) -> Result<(), Fault> {
+    async fn place(&self, name: &str) -> Result<Placed, Fault> {
         let placed =
             self.placement.place_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
         if placed.group() == &self.group {
-            return Ok(());
+            return Ok(placed);
         }
         let message =
             format!("session `{name}` lives in group {}: ask a router of that group", placed.group());
         Err(Fault::new(Reason::SessionElsewhere, message).with("group", placed.group()))
     }
 
-    async fn forget(&self, name: &str) -> Result<(), Fault> {
+    /// The session lives nowhere now.
+    pub(crate) async fn forget(&self, name: &str) -> Result<(), Fault> {
         self.placement.forget_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
         Ok(())
     }
@@ -97,16 +101,21 @@ impl Pool for PoolService {
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let request = OpenSession::try_from(request.into_inner())?;
-        if let Some(name) = &request.name {
-            self.homes.place(name.as_str()).await?;
-        }
-        let unnamed = request.name.is_none();
         let document = Box::new(self.document(request.content).await?);
         let (name, strategy) = (request.name, request.strategy);
-        let opened = self.ask(|reply| Call::Open { name, document, strategy, reply }).await?;
-        if unnamed {
-            self.homes.place(&opened.session).await?;
+        let wanted = name.as_ref().map(|name| name.as_str().to_owned());
+        let placed = match &wanted {
+            Some(name) => Some(self.homes.place(name).await?),
+            None => None,
+        };
+        let opened = self.ask(|reply| Call::Open { name, document, strategy, reply }).await;
+        match (&opened, wanted, placed) {
+            (Ok(opened), None, _) => drop(self.homes.place(&opened.session).await?),
+            // Nobody lives in a home that was claimed in vain.
+            (Err(_), Some(name), Some(Placed::Claimed(_))) => self.homes.forget(&name).await?,
+            _ => {}
         }
+        let opened = opened?;
         Ok(Response::new(opened))
     }
 
@@ -160,11 +169,15 @@ impl Pool for PoolService {
             0 => PAGE,
             size => size.min(PAGE_LIMIT),
         };
-        let after = Some(request.page_token).filter(|token| !token.is_empty());
+        let after = match request.page_token.strip_prefix(PAGE_TOKEN) {
+            Some(name) => Some(name.to_owned()),
+            None if request.page_token.is_empty() => None,
+            None => return Err(Fault::new(Reason::BadPageToken, "the page token is not one of this pool's").into()),
+        };
         let (reply, answer) = oneshot::channel();
         self.owner.call(Call::List { after, limit, reply })?;
         let (sessions, more) = answer.await.map_err(|_| stopping())?;
-        let last = sessions.last().map(|session| session.session.clone());
+        let last = sessions.last().map(|session| format!("{PAGE_TOKEN}{}", session.session));
         let next_page_token = if more == More::Yes { last.unwrap_or_default() } else { String::new() };
         Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
     }

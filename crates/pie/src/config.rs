@@ -112,7 +112,7 @@ fn with_default(
         return Err(ConfigError::UnknownKey { path: path.to_owned(), key: full, nearest });
     };
     let text = as_text(value).ok_or(ConfigError::BadValue { path: path.to_owned(), key: full })?;
-    Ok(command.mut_arg(id, |argument| argument.default_value(clap::builder::OsStr::from(text))))
+    Ok(command.mut_arg(id, |argument| argument.default_value(text)))
 }
 
 fn as_text(value: &toml::Value) -> Option<String> {

@@ -45,7 +45,7 @@ fn refused<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Fa
 /// A table without frames: columns that awk and eyes both read.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
     table
 }
 

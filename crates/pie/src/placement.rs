@@ -14,8 +14,8 @@ pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
 
 #[cfg(feature = "etcd")]
 async fn open_etcd(endpoints: &[String]) -> Result<Arc<dyn Placement>, Failure> {
-    let options = pie_placement::EtcdOptions { endpoints: endpoints.to_vec(), ..Default::default() };
-    Ok(Arc::new(pie_placement::Etcd::connect(options).await?))
+    let config = pie_placement::EtcdConfig::new(endpoints.to_vec());
+    Ok(Arc::new(pie_placement::Etcd::connect(config).await?))
 }
 
 #[cfg(not(feature = "etcd"))]

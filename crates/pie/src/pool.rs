@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A worker loads its slice of the weights in this time.
 const START_LIMIT: Duration = Duration::from_secs(300);
@@ -48,6 +48,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
         pool.write_ready(path)?;
     }
     eprintln!("pie: {world_size} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
+    let mut state = pool.serving.state();
     tokio::select! {
         death = pool.death() => {
             eprintln!("pie: {death}; the pool ends");
@@ -55,7 +56,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
             pool.stop().await?;
             Err(death.into())
         }
-        lost = pool.lost() => {
+        lost = lost(&mut state) => {
             eprintln!("pie: {lost}; the pool ends");
             tokio::time::sleep(FAREWELL).await;
             pool.stop().await?;
@@ -119,19 +120,6 @@ impl LocalPool {
         }
     }
 
-    /// Waits until the router gives the group up: a rank that hangs does not die.
-    async fn lost(&self) -> String {
-        let mut state = self.serving.state();
-        loop {
-            if let State::Lost(why) = &*state.borrow_and_update() {
-                return why.clone();
-            }
-            if state.changed().await.is_err() {
-                return std::future::pending().await;
-            }
-        }
-    }
-
     /// Stops the router, then the workers.
     pub async fn stop(self) -> Result<(), Failure> {
         self.serving.stop(GRACE).await?;
@@ -150,6 +138,18 @@ impl LocalPool {
         std::fs::write(&partial, serde_json::to_string(&ready)? + "\n")
             .and_then(|()| std::fs::rename(&partial, path))
             .map_err(|error| format!("--ready-file {}: {error}", path.display()).into())
+    }
+}
+
+/// Waits until the router gives the group up: a rank that hangs does not die.
+async fn lost(state: &mut watch::Receiver<State>) -> String {
+    loop {
+        if let State::Lost(why) = &*state.borrow_and_update() {
+            return why.clone();
+        }
+        if state.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 

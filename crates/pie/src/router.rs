@@ -37,7 +37,7 @@ pub async fn start(
     model: &Path,
     placement: Arc<dyn Placement>,
 ) -> Result<Serving, Failure> {
-    let tokenizer = Arc::new(Tokenizer::from_file(model.join("tokenizer.json"))?);
+    let tokenizer = Arc::new(Tokenizer::from_file(&model.join("tokenizer.json"))?);
     let options = ServeOptions {
         listen: serve.listen,
         group: GroupId::new(group.group.as_str())?,

@@ -131,7 +131,7 @@ fn facts(model: &Model, cache: &KvCache, folder: &Path) -> RankFacts {
         device: "cpu".to_owned(),
         model: name,
         parameters: config.parameters(),
-        fingerprint: config.fingerprint(),
+        fingerprint: model.fingerprint().to_owned(),
         context_limit: u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX),
         vocabulary: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
         end_of_text: config.end_of_text.iter().map(|token| token.0).collect(),

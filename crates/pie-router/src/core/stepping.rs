@@ -5,7 +5,7 @@ use crate::completion::{After, Completion};
 use crate::faults;
 use crate::session::{Session, count};
 use pie_plan::schedule::{Demand, Want, schedule};
-use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, SessionId, TokenId};
+use pie_plan::{DigestWanted, Plan, PlanError, Run, SessionId, TokenId};
 use pie_proto::plan::Step;
 use pie_proto::{Fault, worker_v1};
 use std::collections::BTreeMap;
@@ -174,13 +174,13 @@ impl Core {
             }
         }
         for session in ended {
-            self.queue(Change::EndBranch { session });
+            self.end_branch(session);
         }
     }
 
     fn end_front(&mut self, session: SessionId) -> Option<Completion> {
         let completion = self.sessions.get_mut(&session)?.completions.pop_front()?;
-        self.queue(Change::EndBranch { session });
+        self.end_branch(session);
         Some(completion)
     }
 
