@@ -70,8 +70,7 @@ pub(crate) fn attend(
     let scale = 1.0 / (dim as f32).sqrt();
     let results: Vec<Vec<f32>> = with_rows(queries, |data| {
         let compute = |task: &Task<'_>| {
-            let head =
-                Head { keys, values, stride: shape.row(), offset: task.kv_head * dim, dim };
+            let head = Head { keys, values, stride: shape.row(), offset: task.kv_head * dim, dim };
             let vectors = gather(data, task, heads, group, dim, scale);
             let queries = Queries { vectors, visible: task.visible, group };
             if task.rows.len() * group <= FEW {

@@ -47,7 +47,9 @@ impl KvCache {
     /// [`KvError::OutOfMemory`]; a device other than the CPU.
     pub fn new(shape: KvShape, device: &Device) -> Result<Self, KvError> {
         if !device.is_cpu() {
-            return Err(KvError::Mismatch("this build keeps the cache in host memory: use the CPU".to_owned()));
+            return Err(KvError::Mismatch(
+                "this build keeps the cache in host memory: use the CPU".to_owned(),
+            ));
         }
         let bytes = shape.bytes();
         let numbers = shape.row().checked_mul(shape.slots).ok_or(KvError::OutOfMemory { bytes })?;
@@ -71,7 +73,13 @@ impl KvCache {
     ///
     /// # Errors
     /// A layer or slot out of range, or shapes that do not fit.
-    pub fn write(&mut self, layer: usize, slots: &[Slot], keys: &Tensor, values: &Tensor) -> Result<(), KvError> {
+    pub fn write(
+        &mut self,
+        layer: usize,
+        slots: &[Slot],
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(), KvError> {
         self.check(layer, slots)?;
         let row = self.shape.row();
         let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
@@ -79,7 +87,11 @@ impl KvCache {
             [(keys, &mut self.keys[layer], "keys"), (values, &mut self.values[layer], "values")]
         {
             if tensor.dims() != expected {
-                return Err(KvError::Shape { what, got: tensor.dims().to_vec(), expected: expected.to_vec() });
+                return Err(KvError::Shape {
+                    what,
+                    got: tensor.dims().to_vec(),
+                    expected: expected.to_vec(),
+                });
             }
             with_rows(tensor, |rows| {
                 for (slot, from) in slots.iter().zip(rows.chunks_exact(row)) {
@@ -110,14 +122,17 @@ impl KvCache {
         }
         let runs: Vec<(&[Slot], Turn)> = runs(slots, deltas, rope);
         self.keys.par_iter_mut().for_each(|layer| {
-            wide(|| {
-                for (slots, turn) in &runs {
-                    for slot in *slots {
-                        let keys = &mut layer[slot.usize() * row..][..row];
-                        keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
+            wide(
+                #[inline(always)]
+                || {
+                    for (slots, turn) in &runs {
+                        for slot in *slots {
+                            let keys = &mut layer[slot.usize() * row..][..row];
+                            keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
+                        }
                     }
-                }
-            });
+                },
+            );
         });
         Ok(())
     }
@@ -127,7 +142,12 @@ impl KvCache {
     ///
     /// # Errors
     /// Shapes, tables or visibilities that do not fit.
-    pub fn attend(&self, layer: usize, queries: &Tensor, sequences: &[Attention<'_>]) -> Result<Tensor, KvError> {
+    pub fn attend(
+        &self,
+        layer: usize,
+        queries: &Tensor,
+        sequences: &[Attention<'_>],
+    ) -> Result<Tensor, KvError> {
         for sequence in sequences {
             self.check(layer, sequence.table)?;
         }
@@ -156,7 +176,8 @@ impl KvCache {
 
     fn read(&self, layer: &[f32], slots: &[Slot]) -> Result<Tensor, KvError> {
         let row = self.shape.row();
-        let rows: Vec<f32> = slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect();
+        let rows: Vec<f32> =
+            slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect();
         let shape = (slots.len(), self.shape.kv_heads, self.shape.head_dim);
         Ok(Tensor::from_vec(rows, shape, &Device::Cpu)?)
     }

@@ -11,14 +11,38 @@ const LANES: usize = 16;
 /// [rows * group][dim] of results.
 pub(crate) fn attend(head: &Head<'_>, table: &[Slot], queries: &Queries<'_>) -> Vec<f32> {
     match head.dim {
-        16 => wide(|| fixed::<16>(head, table, queries)),
-        24 => wide(|| fixed::<24>(head, table, queries)),
-        32 => wide(|| fixed::<32>(head, table, queries)),
-        48 => wide(|| fixed::<48>(head, table, queries)),
-        64 => wide(|| fixed::<64>(head, table, queries)),
-        96 => wide(|| fixed::<96>(head, table, queries)),
-        128 => wide(|| fixed::<128>(head, table, queries)),
-        _ => wide(|| any(head, table, queries)),
+        16 => wide(
+            #[inline(always)]
+            || fixed::<16>(head, table, queries),
+        ),
+        24 => wide(
+            #[inline(always)]
+            || fixed::<24>(head, table, queries),
+        ),
+        32 => wide(
+            #[inline(always)]
+            || fixed::<32>(head, table, queries),
+        ),
+        48 => wide(
+            #[inline(always)]
+            || fixed::<48>(head, table, queries),
+        ),
+        64 => wide(
+            #[inline(always)]
+            || fixed::<64>(head, table, queries),
+        ),
+        96 => wide(
+            #[inline(always)]
+            || fixed::<96>(head, table, queries),
+        ),
+        128 => wide(
+            #[inline(always)]
+            || fixed::<128>(head, table, queries),
+        ),
+        _ => wide(
+            #[inline(always)]
+            || any(head, table, queries),
+        ),
     }
 }
 
@@ -74,7 +98,10 @@ fn any(head: &Head<'_>, table: &[Slot], queries: &Queries<'_>) -> Vec<f32> {
             result.iter_mut().for_each(|number| *number *= rescale);
             for (weight, slot) in scores.iter().zip(tile) {
                 let value = row(head.values, head, *slot);
-                result.iter_mut().zip(value).for_each(|(number, value)| *number = weight.mul_add(*value, *number));
+                result
+                    .iter_mut()
+                    .zip(value)
+                    .for_each(|(number, value)| *number = weight.mul_add(*value, *number));
             }
         }
         result.iter_mut().for_each(|number| *number /= sum);

@@ -29,18 +29,21 @@ pub(crate) fn attend(head: &Head<'_>, table: &[Slot], queries: &Queries<'_>) -> 
         let active = vectors - first;
         let scores = &mut scores[..active * tile.len()];
         product_transposed(&queries.vectors[first * dim..], &keys[..tile.len() * dim], scores, dim);
-        wide(|| {
-            let rows = scores.chunks_exact_mut(tile.len()).enumerate();
-            for (index, row) in rows {
-                let vector = first + index;
-                let visible = queries.visible[vector / group] as usize - start;
-                let (seen, unseen) = row.split_at_mut(visible.min(tile.len()));
-                let (rescale, added) = softmax(seen, &mut most[vector]);
-                unseen.fill(0.0);
-                sums[vector] = sums[vector].mul_add(rescale, added);
-                out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
-            }
-        });
+        wide(
+            #[inline(always)]
+            || {
+                let rows = scores.chunks_exact_mut(tile.len()).enumerate();
+                for (index, row) in rows {
+                    let vector = first + index;
+                    let visible = queries.visible[vector / group] as usize - start;
+                    let (seen, unseen) = row.split_at_mut(visible.min(tile.len()));
+                    let (rescale, added) = softmax(seen, &mut most[vector]);
+                    unseen.fill(0.0);
+                    sums[vector] = sums[vector].mul_add(rescale, added);
+                    out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
+                }
+            },
+        );
         add_product(scores, &values[..tile.len() * dim], &mut out[first * dim..], dim);
     }
     for (result, sum) in out.chunks_exact_mut(dim).zip(sums) {
@@ -64,8 +67,25 @@ fn product_transposed(queries: &[f32], keys: &[f32], scores: &mut [f32], dim: us
     // address within them; `scores` is borrowed mutably and overlaps neither factor.
     unsafe {
         gemm::gemm(
-            m, n, dim, scores.as_mut_ptr(), 1, n_stride, false, queries.as_ptr(), 1, dim_stride, keys.as_ptr(),
-            dim_stride, 1, 0.0, 1.0, false, false, false, Parallelism::None,
+            m,
+            n,
+            dim,
+            scores.as_mut_ptr(),
+            1,
+            n_stride,
+            false,
+            queries.as_ptr(),
+            1,
+            dim_stride,
+            keys.as_ptr(),
+            dim_stride,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }
@@ -79,8 +99,25 @@ fn add_product(weights: &[f32], values: &[f32], out: &mut [f32], dim: usize) {
     // within them; `out` is borrowed mutably and overlaps neither factor.
     unsafe {
         gemm::gemm(
-            m, dim, n, out.as_mut_ptr(), 1, dim_stride, true, weights.as_ptr(), 1, n_stride, values.as_ptr(), 1,
-            dim_stride, 1.0, 1.0, false, false, false, Parallelism::None,
+            m,
+            dim,
+            n,
+            out.as_mut_ptr(),
+            1,
+            dim_stride,
+            true,
+            weights.as_ptr(),
+            1,
+            n_stride,
+            values.as_ptr(),
+            1,
+            dim_stride,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            Parallelism::None,
         );
     }
 }

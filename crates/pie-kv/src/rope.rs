@@ -56,7 +56,9 @@ impl Rope {
         let plain = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
         let inverse_frequencies: Vec<f32> = plain.map(|frequency| scaled(frequency, scaling)).collect();
         match inverse_frequencies.iter().find(|frequency| !(frequency.is_finite() && **frequency > 0.0)) {
-            Some(wrong) => Err(KvError::Rope(format!("theta {theta} with {scaling:?} gives the frequency {wrong}"))),
+            Some(wrong) => {
+                Err(KvError::Rope(format!("theta {theta} with {scaling:?} gives the frequency {wrong}")))
+            }
             None => Ok(Self { inverse_frequencies }),
         }
     }
@@ -129,13 +131,18 @@ impl InplaceOp1 for RotateRows<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else { candle_core::bail!("rows to rotate lie scattered") };
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("rows to rotate lie scattered")
+        };
         let CpuStorage::F32(data) = storage else { candle_core::bail!("rows to rotate must be f32") };
         let head_dim = 2 * self.rope.inverse_frequencies.len();
         let row = (end - start) / self.positions.len().max(1);
         data[start..end].par_chunks_mut(row.max(1)).zip(self.positions).for_each(|(row, position)| {
             let turn = self.rope.turn(i64::from(position.0));
-            wide(|| row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, &turn)));
+            wide(
+                #[inline(always)]
+                || row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, &turn)),
+            );
         });
         Ok(())
     }

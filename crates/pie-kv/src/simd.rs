@@ -1,6 +1,8 @@
 //! Loops that the compiler vectorizes for the machine at hand, and the exponential.
 
-/// Runs a loop compiled for the widest vectors of this machine. All that it calls must be `#[inline(always)]`.
+/// Runs a loop compiled for the widest vectors of this machine. The closure and all that it calls must be
+/// `#[inline(always)]`: what stays a function of its own is compiled for the oldest machine, where a fused multiply-add is
+/// a library call.
 #[inline(always)]
 pub fn wide<R>(body: impl FnOnce() -> R) -> R {
     struct Body<F>(F);

@@ -40,7 +40,8 @@ fn forward(criterion: &mut Criterion) {
                 let config = Config::preset(preset).expect("a preset");
                 seeded::write_model(&path, &config, 1, &mut |_, _| {}).expect("room for a model");
             }
-            let model = Model::load(&path, Solo::new().member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
+            let model =
+                Model::load(&path, Solo::new().member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
             let cache = KvCache::new(model.kv_shape(DEPTH + 1), &Device::Cpu).expect("it fits");
             (model, cache)
         };
@@ -72,7 +73,9 @@ fn forward(criterion: &mut Criterion) {
         ];
         for (name, make, argument) in cases {
             let batches = make(argument);
-            group.bench_function(name, |bench| bench.iter_batched(|| (), |()| run(&batches), BatchSize::PerIteration));
+            group.bench_function(name, |bench| {
+                bench.iter_batched(|| (), |()| run(&batches), BatchSize::PerIteration)
+            });
         }
     }
 }

@@ -151,13 +151,16 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     let mut sum = 0.0_f64;
     for block in logits.chunks(1024) {
         let mut lanes = [0.0_f32; 16];
-        wide(|| {
-            for chunk in block.chunks(16) {
-                for (lane, logit) in lanes.iter_mut().zip(chunk) {
-                    *lane += exp(logit - greatest);
+        wide(
+            #[inline(always)]
+            || {
+                for chunk in block.chunks(16) {
+                    for (lane, logit) in lanes.iter_mut().zip(chunk) {
+                        *lane += exp(logit - greatest);
+                    }
                 }
-            }
-        });
+            },
+        );
         sum += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
     }
     f64::from(greatest) + sum.ln()

@@ -1,6 +1,8 @@
 //! Nothing is lost or bent between owner and rank, and no public request that makes no sense gets in.
 
-use pie_plan::{Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
+};
 use pie_proto::plan::{Sampling, Step};
 use pie_proto::reason::{detail_of, reason_of};
 use pie_proto::request::{ApplyEdits, Complete, OpenSession};
@@ -10,28 +12,32 @@ use proptest::strategy::Strategy as _;
 use std::collections::BTreeMap;
 
 fn change() -> impl proptest::strategy::Strategy<Value = Change> {
-    let splice = (0..99_u32, 1..9_u32, prop::collection::vec(any::<u32>(), 0..4)).prop_map(|(at, delete, insert)| Splice {
-        at: TokenIndex(at * 10),
-        delete,
-        insert: insert.into_iter().map(TokenId).collect(),
-    });
+    let splice =
+        (0..99_u32, 1..9_u32, prop::collection::vec(any::<u32>(), 0..4)).prop_map(|(at, delete, insert)| {
+            Splice { at: TokenIndex(at * 10), delete, insert: insert.into_iter().map(TokenId).collect() }
+        });
     let strategy = prop_oneof![Just(Strategy::Pie), Just(Strategy::Conflict), Just(Strategy::Full)];
     let session = any::<u64>().prop_map(SessionId);
     prop_oneof![
         session.clone().prop_map(|session| Change::Open { session }),
         session.clone().prop_map(|session| Change::EndBranch { session }),
         session.clone().prop_map(|session| Change::Close { session }),
-        (session, prop::collection::btree_map(0..99_u32, splice, 0..4), strategy).prop_map(|(session, map, strategy)| {
-            let list = map.into_iter().map(|(at, splice)| Splice { at: TokenIndex(at * 10), ..splice }).collect();
-            let splices = Splices::new(list, 2000).expect("ten apart, at most eight long");
-            Change::Splice { session, splices, strategy }
-        }),
+        (session, prop::collection::btree_map(0..99_u32, splice, 0..4), strategy).prop_map(
+            |(session, map, strategy)| {
+                let list = map
+                    .into_iter()
+                    .map(|(at, splice)| Splice { at: TokenIndex(at * 10), ..splice })
+                    .collect();
+                let splices = Splices::new(list, 2000).expect("ten apart, at most eight long");
+                Change::Splice { session, splices, strategy }
+            }
+        ),
     ]
 }
 
 fn sampling() -> impl proptest::strategy::Strategy<Value = Sampling> {
-    (0.0..2.0_f32, 0.01..1.0_f32, 0..99_u32, any::<u64>(), prop::collection::vec(any::<u32>(), 0..3)).prop_map(
-        |(temperature, top_p, top_k, seed, stop)| Sampling {
+    (0.0..2.0_f32, 0.01..1.0_f32, 0..99_u32, any::<u64>(), prop::collection::vec(any::<u32>(), 0..3))
+        .prop_map(|(temperature, top_p, top_k, seed, stop)| Sampling {
             temperature,
             top_p,
             top_k,
@@ -40,8 +46,7 @@ fn sampling() -> impl proptest::strategy::Strategy<Value = Sampling> {
             top_logprobs: top_k % 20,
             stop_tokens: stop.into_iter().map(TokenId).collect(),
             max_tokens: top_k + 1,
-        },
-    )
+        })
 }
 
 proptest! {
@@ -77,11 +82,20 @@ fn a_reason_travels_with_its_details() {
 
 #[test]
 fn requests_that_make_no_sense_are_refused_by_name() {
-    let open = |request: v1::OpenSessionRequest| OpenSession::try_from(request).map(drop).map_err(|fault| fault.reason);
-    let edit = |request: v1::ApplyEditsRequest| ApplyEdits::try_from(request).map(drop).map_err(|fault| fault.reason);
-    let complete = |request: v1::CompleteRequest| Complete::try_from(request).map(drop).map_err(|fault| fault.reason);
+    let open = |request: v1::OpenSessionRequest| {
+        OpenSession::try_from(request).map(drop).map_err(|fault| fault.reason)
+    };
+    let edit = |request: v1::ApplyEditsRequest| {
+        ApplyEdits::try_from(request).map(drop).map_err(|fault| fault.reason)
+    };
+    let complete =
+        |request: v1::CompleteRequest| Complete::try_from(request).map(drop).map_err(|fault| fault.reason);
     let text = Some(v1::open_session_request::Content::Text(String::new()));
-    let named = |session: &str| v1::OpenSessionRequest { session: session.into(), content: text.clone(), strategy: 0 };
+    let named = |session: &str| v1::OpenSessionRequest {
+        session: session.into(),
+        content: text.clone(),
+        strategy: 0,
+    };
     assert_eq!(open(named("")), Ok(()), "the pool chooses");
     assert_eq!(open(named(&"x".repeat(256))), Ok(()));
     assert_eq!(open(named(&"x".repeat(257))), Err(Reason::BadSessionName));
@@ -100,7 +114,10 @@ fn requests_that_make_no_sense_are_refused_by_name() {
     assert_eq!(edit(edits(vec![v1::TextEdit::default()])), Err(Reason::FieldMissing));
     assert_eq!(edit(edits(vec![half])), Err(Reason::FieldMissing));
     assert_eq!(edit(v1::ApplyEditsRequest { edits: None, ..edits(vec![]) }), Err(Reason::FieldMissing));
-    assert_eq!(edit(v1::ApplyEditsRequest { session: String::new(), ..edits(vec![]) }), Err(Reason::BadSessionName));
+    assert_eq!(
+        edit(v1::ApplyEditsRequest { session: String::new(), ..edits(vec![]) }),
+        Err(Reason::BadSessionName)
+    );
 
     let right = v1::CompleteRequest { session: "a".into(), ..Default::default() };
     assert_eq!(complete(right.clone()), Ok(()));

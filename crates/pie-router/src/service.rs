@@ -172,7 +172,11 @@ impl Pool for PoolService {
         let after = match request.page_token.strip_prefix(PAGE_TOKEN) {
             Some(name) => Some(name.to_owned()),
             None if request.page_token.is_empty() => None,
-            None => return Err(Fault::new(Reason::BadPageToken, "the page token is not one of this pool's").into()),
+            None => {
+                return Err(
+                    Fault::new(Reason::BadPageToken, "the page token is not one of this pool's").into()
+                );
+            }
         };
         let (reply, answer) = oneshot::channel();
         self.owner.call(Call::List { after, limit, reply })?;

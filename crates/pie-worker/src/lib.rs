@@ -17,5 +17,5 @@ mod timed;
 
 pub use engine::{Engine, Peers, RankFacts};
 pub use error::WorkerError;
-pub use tcp::TcpPeers;
 pub use rank::{Rank, SampledToken, StepReport};
+pub use tcp::TcpPeers;

@@ -22,7 +22,12 @@ impl TcpPeers {
 }
 
 impl Peers for TcpPeers {
-    fn form(&mut self, epoch: Epoch, peers: &[String], deadline: Duration) -> Result<Box<dyn Collective>, CommError> {
+    fn form(
+        &mut self,
+        epoch: Epoch,
+        peers: &[String],
+        deadline: Duration,
+    ) -> Result<Box<dyn Collective>, CommError> {
         let options = Options { deadline, form_deadline: FORM_DEADLINE };
         let group = self.listening.form(self.member, peers, epoch.0, options)?;
         Ok(Box::new(Hosted::new(group)))

@@ -64,7 +64,9 @@ fn settings_path(arguments: &[OsString]) -> Option<PathBuf> {
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--config") => return arguments.next().map(PathBuf::from),
-            Some(text) if text.starts_with("--config=") => return Some(PathBuf::from(&text["--config=".len()..])),
+            Some(text) if text.starts_with("--config=") => {
+                return Some(PathBuf::from(&text["--config=".len()..]));
+            }
             _ => {}
         }
     }
@@ -72,7 +74,8 @@ fn settings_path(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 fn with_settings(mut command: clap::Command, path: &Path) -> Result<clap::Command, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
     let settings: toml::Table = text
         .parse()
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
@@ -121,7 +124,9 @@ fn as_text(value: &toml::Value) -> Option<String> {
         toml::Value::Integer(number) => Some(number.to_string()),
         toml::Value::Float(number) => Some(number.to_string()),
         toml::Value::Boolean(yes) => Some(yes.to_string()),
-        toml::Value::Array(list) => list.iter().map(as_text).collect::<Option<Vec<_>>>().map(|list| list.join(",")),
+        toml::Value::Array(list) => {
+            list.iter().map(as_text).collect::<Option<Vec<_>>>().map(|list| list.join(","))
+        }
         toml::Value::Datetime(_) | toml::Value::Table(_) => None,
     }
 }
@@ -131,7 +136,8 @@ fn nearest(command: &clap::Command, table: Option<&str>, key: &str) -> Option<St
     let flags = command.get_arguments().filter_map(clap::Arg::get_long).map(str::to_owned);
     let tables = command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned());
     let known = flags.chain(tables).filter(|known| known != "config" && known != "supervised");
-    let best = known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let best =
+        known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (best.0 > 0.7).then(|| table.map_or_else(|| best.1.clone(), |table| format!("{table}.{}", best.1)))
 }
 
@@ -151,7 +157,8 @@ mod tests {
 
     #[test]
     fn the_file_sets_defaults_and_flags_win() {
-        let settings = "log = 'info'\n[pool]\nworld-size = 4\nkv-memory = '1GiB'\netcd = ['http://a', 'http://b']\n";
+        let settings =
+            "log = 'info'\n[pool]\nworld-size = 4\nkv-memory = '1GiB'\netcd = ['http://a', 'http://b']\n";
         let cli = parsed(settings, &["pool", "--world-size", "2"]).expect("the settings are right");
         let Command::Pool(pool) = cli.command else { panic!("another command") };
         assert_eq!((cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory), ("info", 2, 1 << 30));

@@ -32,7 +32,14 @@ pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
             Ok(())
         }
         CtlCommand::Complete { session, tokens, temperature, seed, stop } => {
-            let request = v1::CompleteRequest { session, max_tokens: tokens, temperature, seed, stop, ..Default::default() };
+            let request = v1::CompleteRequest {
+                session,
+                max_tokens: tokens,
+                temperature,
+                seed,
+                stop,
+                ..Default::default()
+            };
             complete(&pool, request).await
         }
     }
@@ -45,7 +52,10 @@ fn refused<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Fa
 /// A table without frames: columns that awk and eyes both read.
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
     table
 }
 
@@ -121,14 +131,20 @@ async fn show(pool: &Pool, session: String) -> Result<(), Failure> {
     Ok(std::io::stdout().flush()?)
 }
 
-async fn open(pool: &Pool, file: &Path, session: Option<String>, strategy: StrategyArg) -> Result<(), Failure> {
+async fn open(
+    pool: &Pool,
+    file: &Path,
+    session: Option<String>,
+    strategy: StrategyArg,
+) -> Result<(), Failure> {
     let mut text = String::new();
     if file == Path::new("-") {
         std::io::stdin().read_to_string(&mut text)?;
     } else {
         text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     }
-    let file_name = || file.file_name().map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "-");
+    let file_name =
+        || file.file_name().map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "-");
     let request = v1::OpenSessionRequest {
         session: session.or_else(file_name).unwrap_or_default(),
         content: Some(v1::open_session_request::Content::Text(text)),
@@ -142,9 +158,15 @@ async fn open(pool: &Pool, file: &Path, session: Option<String>, strategy: Strat
     Ok(())
 }
 
-async fn edit(pool: &Pool, session: String, range: v1::text_edit::Range, text: String) -> Result<(), Failure> {
+async fn edit(
+    pool: &Pool,
+    session: String,
+    range: v1::text_edit::Range,
+    text: String,
+) -> Result<(), Failure> {
     let request = v1::GetSessionRequest { session: session.clone(), content: false };
-    let current = refused(pool.wire().get_session(request).await)?.session.map_or(0, |session| session.revision);
+    let current =
+        refused(pool.wire().get_session(request).await)?.session.map_or(0, |session| session.revision);
     let edits = v1::TextEdits { edits: vec![v1::TextEdit { range: Some(range), text }] };
     let request = v1::ApplyEditsRequest {
         session,
@@ -170,7 +192,8 @@ async fn complete(pool: &Pool, request: v1::CompleteRequest) -> Result<(), Failu
             tracing::info!(?timings, "first token");
         }
         if message.finish_reason() != v1::FinishReason::Unspecified {
-            let reason = message.finish_reason().as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
+            let reason =
+                message.finish_reason().as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
             eprintln!("\n[{reason} at revision {}]", message.revision);
         }
     }

@@ -68,8 +68,11 @@ fn cache() -> Result<PathBuf, Failure> {
 
 /// A progress bar of bytes; silent unless standard error is a terminal.
 pub fn bar(what: &str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(None, target).with_style(style).with_message(what.to_owned())

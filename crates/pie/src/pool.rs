@@ -131,8 +131,11 @@ impl LocalPool {
     }
 
     fn write_ready(&self, path: &Path) -> Result<(), Failure> {
-        let ready =
-            PoolReady { address: self.address().to_string(), pid: std::process::id(), workers: &self.workers };
+        let ready = PoolReady {
+            address: self.address().to_string(),
+            pid: std::process::id(),
+            workers: &self.workers,
+        };
         // Renamed into place, so that a reader never sees half a line.
         let partial = path.with_extension("partial");
         std::fs::write(&partial, serde_json::to_string(&ready)? + "\n")
@@ -164,7 +167,8 @@ type Ready = tokio::task::JoinHandle<Result<WorkerReady, String>>;
 impl Spawn<'_> {
     /// Starts one worker and the task that minds it.
     fn worker(&self, rank: u32, deaths: mpsc::Sender<String>) -> Result<(mpsc::Sender<()>, Ready), Failure> {
-        let mut child = self.command(rank)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
+        let mut child =
+            self.command(rank)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
         let stdout = child.stdout.take().ok_or("the worker's standard output is not piped")?;
         let (lifeline, alive) = mpsc::channel(1);
         let ready = tokio::spawn(async move {
@@ -208,13 +212,15 @@ impl Spawn<'_> {
 /// Waits for a worker's end, or ends it when its lifeline is dropped.
 async fn mind(rank: u32, mut child: Child, mut alive: mpsc::Receiver<()>, deaths: mpsc::Sender<String>) {
     let pid = child.id().unwrap_or(0);
+    // Taken out, since waiting for a child closes the input that it still holds.
+    let input = child.stdin.take();
     tokio::select! {
         status = child.wait() => {
             let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
             let _ = deaths.send(format!("rank {rank} (process {pid}) died: {how}")).await;
         }
         _ = alive.recv() => {
-            drop(child.stdin.take());
+            drop(input);
             if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
                 // Stopped or stuck: it had its chance.
                 let _ = child.kill().await;
@@ -275,4 +281,3 @@ pub fn local_serve() -> ServeArgs {
         ready_file: None,
     }
 }
-

@@ -23,7 +23,8 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     eprintln!("pie: the router listens at http://{}", serving.address);
     if let Some(path) = &arguments.serve.ready_file {
         let ready = serde_json::json!({ "address": serving.address.to_string(), "pid": std::process::id() });
-        std::fs::write(path, format!("{ready}\n")).map_err(|error| format!("--ready-file {}: {error}", path.display()))?;
+        std::fs::write(path, format!("{ready}\n"))
+            .map_err(|error| format!("--ready-file {}: {error}", path.display()))?;
     }
     let signal = stop_signal().await;
     eprintln!("pie: {signal}: stopping");
@@ -54,13 +55,21 @@ async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<V
     let world_size = arguments.group.world_size;
     if arguments.group.etcd.is_empty() && arguments.ranks.len() != world_size as usize {
         let given = arguments.ranks.len();
-        return Err(format!("--ranks names {given} workers, --world-size is {world_size}: name each, or use --etcd").into());
+        return Err(format!(
+            "--ranks names {given} workers, --world-size is {world_size}: name each, or use --etcd"
+        )
+        .into());
     }
     let mut registrations = Vec::new();
     for (rank, control) in (0..).zip(&arguments.ranks) {
         let group = GroupId::new(arguments.group.group.as_str())?;
-        let record =
-            RankRecord { group, rank, world_size, control: control.clone(), model_fingerprint: String::new() };
+        let record = RankRecord {
+            group,
+            rank,
+            world_size,
+            control: control.clone(),
+            model_fingerprint: String::new(),
+        };
         registrations.push(placement.register_rank(record, Ttl::DEFAULT).await?);
     }
     Ok(registrations)

@@ -16,7 +16,11 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size: write for example 512MiB"))?;
     let size = number * factor as f64;
-    if size.is_finite() && size >= 0.0 && size < u64::MAX as f64 { Ok(size as u64) } else { Err(format!("{text} is out of range")) }
+    if size.is_finite() && size >= 0.0 && size < u64::MAX as f64 {
+        Ok(size as u64)
+    } else {
+        Err(format!("{text} is out of range"))
+    }
 }
 
 /// Times: `250ms`, `4s`, `2m`.
@@ -33,7 +37,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn split(text: &str) -> (&str, &str) {
-    let end = text.find(|character: char| !(character.is_ascii_digit() || character == '.')).unwrap_or(text.len());
+    let end =
+        text.find(|character: char| !(character.is_ascii_digit() || character == '.')).unwrap_or(text.len());
     (&text[..end], text[end..].trim())
 }
 
@@ -49,7 +54,8 @@ pub enum EditRange {
 impl FromStr for EditRange {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no range: write START..END in bytes, or LINE:COLUMN..LINE:COLUMN");
+        let wrong =
+            || format!("`{text}` is no range: write START..END in bytes, or LINE:COLUMN..LINE:COLUMN");
         let (start, end) = text.split_once("..").ok_or_else(wrong)?;
         let position = |text: &str| -> Option<(u32, u32)> {
             let (line, column) = text.split_once(':')?;
@@ -70,7 +76,9 @@ impl From<EditRange> for v1::text_edit::Range {
         let position = |(line, utf16_column): (u32, u32)| Some(v1::LspPosition { line, utf16_column });
         match range {
             EditRange::Bytes(start, end) => Self::Bytes(v1::ByteRange { start, end }),
-            EditRange::Lsp(start, end) => Self::Lsp(v1::LspRange { start: position(start), end: position(end) }),
+            EditRange::Lsp(start, end) => {
+                Self::Lsp(v1::LspRange { start: position(start), end: position(end) })
+            }
         }
     }
 }

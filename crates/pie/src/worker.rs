@@ -34,9 +34,9 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let fingerprint = facts.fingerprint.clone();
     let engine = Engine::start(model, cache, Box::new(TcpPeers::new(member, mesh)))?;
 
-    let listener = TcpListener::bind(arguments.listen)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen))?;
+    let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
+    })?;
     let control = format!("http://{}", listener.local_addr()?);
     let service = RankService::new(engine, facts, member, collective_address);
     let service = WorkerServer::new(service)
@@ -115,7 +115,11 @@ fn load_member(folder: &Path, member: Member, capacity: Capacity) -> Result<(Mod
         Capacity::Bytes(bytes) => usize::try_from(bytes / shape.bytes().max(1))?.min(u32::MAX as usize),
     };
     if slots < 2 {
-        return Err(format!("--kv-memory is too small: one token takes {} bytes on this rank", shape.bytes()).into());
+        return Err(format!(
+            "--kv-memory is too small: one token takes {} bytes on this rank",
+            shape.bytes()
+        )
+        .into());
     }
     let cache = KvCache::new(KvShape { slots, ..shape }, &device)?;
     Ok((model, cache))

@@ -7,8 +7,17 @@ use std::process::Command;
 
 /// The crates from top to bottom; dependencies point downwards only.
 const ORDER: [&str; 11] = [
-    "pie", "pie-client", "pie-router", "pie-worker", "pie-placement", "pie-proto", "pie-model", "pie-kv", "pie-comm",
-    "pie-text", "pie-plan",
+    "pie",
+    "pie-client",
+    "pie-router",
+    "pie-worker",
+    "pie-placement",
+    "pie-proto",
+    "pie-model",
+    "pie-kv",
+    "pie-comm",
+    "pie-text",
+    "pie-plan",
 ];
 /// What a crate must not know, directly or through others.
 const FOREIGN: [(&str, &[&str]); 5] = [
@@ -43,9 +52,9 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     }
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in list(&metadata["resolve"]["nodes"]) {
-        let normal = list(&node["deps"]).into_iter().filter(|dependency| {
-            list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null())
-        });
+        let normal = list(&node["deps"])
+            .into_iter()
+            .filter(|dependency| list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null()));
         let normal = normal.filter_map(|dependency| names.get(&dependency["pkg"].to_string()).cloned());
         all.entry(names[&node["id"].to_string()].clone()).or_default().extend(normal);
     }
@@ -77,7 +86,9 @@ fn sources() -> Vec<(PathBuf, String)> {
     let mut open = vec![root().join("crates")];
     let mut found = Vec::new();
     while let Some(folder) = open.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        for entry in
+            std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path())
+        {
             if entry.is_dir() {
                 open.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == "rs") {
@@ -103,8 +114,8 @@ fn files_are_short() {
 #[test]
 fn every_invariant_is_kept_somewhere_and_tested() {
     let ids = [
-        "R1", "R2", "T1", "T2", "S1", "P1", "P2", "P3", "P4", "K1", "K2", "K3", "K4", "K5", "M1", "W1", "C1", "C2",
-        "C3", "L1", "L2", "D1", "N1", "A1", "A2",
+        "R1", "R2", "T1", "T2", "S1", "P1", "P2", "P3", "P4", "K1", "K2", "K3", "K4", "K5", "M1", "W1", "C1",
+        "C2", "C3", "L1", "L2", "D1", "N1", "A1", "A2",
     ];
     let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
     let (tests, product): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| is_test(path));
@@ -114,5 +125,8 @@ fn every_invariant_is_kept_somewhere_and_tested() {
     };
     let kept: Vec<_> = ids.iter().filter(|id| !mentions(&product, id)).collect();
     let tested: Vec<_> = ids.iter().filter(|id| !mentions(&tests, id)).collect();
-    assert!(kept.is_empty() && tested.is_empty(), "no word of where they are kept: {kept:?}; of a test: {tested:?}");
+    assert!(
+        kept.is_empty() && tested.is_empty(),
+        "no word of where they are kept: {kept:?}; of a test: {tested:?}"
+    );
 }

@@ -3,7 +3,9 @@
 use pie_comm::ThreadGroup;
 use pie_kv::{KvCache, KvShape};
 use pie_model::{Config, Device, Model};
-use pie_plan::{Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
+};
 use pie_proto::plan::{Sampling, Step};
 use pie_worker::{Rank, StepReport};
 use std::collections::BTreeMap;
@@ -61,7 +63,8 @@ pub fn drive(folder: &Path, world_size: u32, script: &[Do]) -> Vec<Vec<Out>> {
             .map(|comm| {
                 scope.spawn(move || {
                     let member = pie_comm::Collective::member(&comm);
-                    let model = Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
+                    let model =
+                        Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
                     let shape = model.kv_shape(SLOTS as usize);
                     let mut cache = KvCache::new(KvShape { ..shape }, &Device::Cpu).expect("it fits");
                     let mut rank = Rank::new(&model, &mut cache, Box::new(comm), Epoch(1), SLOTS);
@@ -82,7 +85,9 @@ fn one(rank: &mut Rank<'_>, instruction: &Do) -> Out {
         }
         Do::Read(session, layer) => {
             let (keys, values) = rank.read(*session, *layer).expect("the session is open");
-            let rows = |tensor: candle_core::Tensor| tensor.flatten_from(1).and_then(|rows| rows.to_vec2()).expect("f32 rows");
+            let rows = |tensor: candle_core::Tensor| {
+                tensor.flatten_from(1).and_then(|rows| rows.to_vec2()).expect("f32 rows")
+            };
             Out::Rows(rows(keys), rows(values))
         }
     }
@@ -102,7 +107,8 @@ impl Script {
 
     /// A number below `limit`; the same for the same seed.
     pub fn random(&mut self, limit: usize) -> usize {
-        self.noise = self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.noise =
+            self.noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.noise >> 33) as usize) % limit.max(1)
     }
 
@@ -116,13 +122,18 @@ impl Script {
 
     pub fn open(&mut self, session: SessionId, tokens: Vec<TokenId>) {
         let splices = Splices::append(0, tokens).expect("one splice");
-        let changes = vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }];
+        let changes =
+            vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }];
         self.plan(changes, vec![Run::Encode { session, limit: u32::MAX }], 1);
     }
 
     pub fn edit(&mut self, session: SessionId, list: Vec<Splice>, strategy: Strategy) {
         let splices = Splices::new(list, self.document(session).len()).expect("made to fit");
-        self.plan(vec![Change::Splice { session, splices, strategy }], vec![Run::Encode { session, limit: u32::MAX }], 1);
+        self.plan(
+            vec![Change::Splice { session, splices, strategy }],
+            vec![Run::Encode { session, limit: u32::MAX }],
+            1,
+        );
     }
 
     /// Samples greedily, and drops the branch at once. Returns the index of the report.

@@ -4,7 +4,9 @@ use crate::Failure;
 use pie_comm::Solo;
 use pie_kv::KvCache;
 use pie_model::Model;
-use pie_plan::{Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
+};
 use pie_proto::plan::{Sampling, Step};
 use pie_worker::Rank;
 use std::collections::BTreeMap;
@@ -25,7 +27,8 @@ pub struct Machine {
 
 impl Machine {
     pub fn load(folder: &Path, slots: u32) -> Result<Self, Failure> {
-        let (model, cache) = crate::worker::load(folder, &Solo::new(), crate::worker::Capacity::Slots(slots))?;
+        let (model, cache) =
+            crate::worker::load(folder, &Solo::new(), crate::worker::Capacity::Slots(slots))?;
         Ok(Self { model, cache, slots, epoch: 0 })
     }
 
@@ -82,7 +85,12 @@ impl<'a> Bed<'a> {
     }
 
     /// From an insertion to the next token.
-    pub fn insert(&mut self, at: usize, tokens: u32, strategy: Strategy) -> Result<(Duration, Done), Failure> {
+    pub fn insert(
+        &mut self,
+        at: usize,
+        tokens: u32,
+        strategy: Strategy,
+    ) -> Result<(Duration, Done), Failure> {
         let insert = self.tokens(tokens);
         let splices = self.splices(at, 0, insert)?;
         let start = Instant::now();

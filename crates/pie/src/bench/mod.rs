@@ -88,7 +88,10 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
         figures.speeds.push(row);
     }
 
-    println!("\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |", arguments.insert);
+    println!(
+        "\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |",
+        arguments.insert
+    );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for context in &arguments.contexts {
         for place in PLACES {

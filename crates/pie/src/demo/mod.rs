@@ -7,9 +7,9 @@ mod script;
 
 use crate::Failure;
 use crate::cli::{DemoArgs, GroupArgs, ModelArgs, PoolArgs, RankArgs};
+use crate::models;
 use crate::models::ModelKind;
 use crate::pool::{LocalPool, local_serve};
-use crate::models;
 use pie_client::{Completed, CompletionOptions, Pool, Session};
 use pie_proto::v1;
 use report::{Report, Row};
@@ -41,9 +41,14 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
         arguments.world_size
     );
     if folder.kind == ModelKind::Seeded {
-        println!("The model is seeded at random, so its completions are noise; what is real is the work and the time.");
+        println!(
+            "The model is seeded at random, so its completions are noise; what is real is the work and the time."
+        );
     }
-    println!("After each edit both sessions complete {} tokens; times are from the edit to the first token.\n", arguments.tokens);
+    println!(
+        "After each edit both sessions complete {} tokens; times are from the edit to the first token.\n",
+        arguments.tokens
+    );
 
     let mut pair = Pair::open(&pool, document, arguments.tokens).await?;
     let mut report = Report::new(&about, document_name, arguments.world_size);
@@ -78,13 +83,15 @@ fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
 
 fn document(path: Option<&Path>) -> Result<(String, String), Failure> {
     let Some(path) = path else { return Ok((DOCUMENT_NAME.to_owned(), DOCUMENT.to_owned())) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("--document {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("--document {}: {error}", path.display()))?;
     Ok((path.display().to_string(), text))
 }
 
 fn script(path: Option<&Path>) -> Result<Script, Failure> {
     let Some(path) = path else { return Ok(Script::parse(SCRIPT)?) };
-    let text = std::fs::read_to_string(path).map_err(|error| format!("--script {}: {error}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("--script {}: {error}", path.display()))?;
     Ok(Script::parse(&text)?)
 }
 
@@ -101,7 +108,8 @@ impl Pair {
     async fn open(pool: &Pool, document: String, tokens: u32) -> Result<Self, Failure> {
         let pie = pool.open("demo-pie", document.clone(), v1::Strategy::Pie).await?;
         let full = pool.open("demo-full", document, v1::Strategy::Full).await?;
-        let options = CompletionOptions { max_tokens: tokens, top_logprobs: ALTERNATIVES, ..Default::default() };
+        let options =
+            CompletionOptions { max_tokens: tokens, top_logprobs: ALTERNATIVES, ..Default::default() };
         Ok(Self { pie, full, options, history: Vec::new() })
     }
 

@@ -12,10 +12,13 @@ const FULL: RGBColor = RGBColor(0xc4, 0x4e, 0x28);
 pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
     let root = SVGBackend::new(path, (900, 480)).into_drawing_area();
     root.fill(&WHITE)?;
-    let values = || report.rows.iter().flat_map(|row| [row.pie.edit_to_first_token_ms, row.full.edit_to_first_token_ms]);
+    let values = || {
+        report.rows.iter().flat_map(|row| [row.pie.edit_to_first_token_ms, row.full.edit_to_first_token_ms])
+    };
     let least = values().fold(f64::INFINITY, f64::min).max(0.1);
     let most = values().fold(1.0, f64::max);
-    let title = format!("Edit to first token, {} tokens, {} workers", report.document_tokens, report.world_size);
+    let title =
+        format!("Edit to first token, {} tokens, {} workers", report.document_tokens, report.world_size);
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 20))
         .margin(16)
@@ -36,8 +39,12 @@ pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
         ("full", FULL, |row| row.full.edit_to_first_token_ms),
     ];
     for (name, color, latency) in series {
-        let points: Vec<_> =
-            report.rows.iter().enumerate().map(|(index, row)| (index as f64 + 1.0, latency(row).max(0.1))).collect();
+        let points: Vec<_> = report
+            .rows
+            .iter()
+            .enumerate()
+            .map(|(index, row)| (index as f64 + 1.0, latency(row).max(0.1)))
+            .collect();
         chart
             .draw_series(LineSeries::new(points.clone(), color.stroke_width(2)))?
             .label(name)

@@ -185,4 +185,3 @@ pub fn summary(report: &Report) {
         report.rows.len()
     );
 }
-

@@ -139,8 +139,13 @@ fn difference(before: &str, after: &str) -> Edit {
     let same = |(a, b): &(char, char)| a == b;
     let prefix: usize = before.chars().zip(after.chars()).take_while(same).map(|(a, _)| a.len_utf8()).sum();
     let (rest_before, rest_after) = (&before[prefix..], &after[prefix..]);
-    let suffix: usize =
-        rest_before.chars().rev().zip(rest_after.chars().rev()).take_while(same).map(|(a, _)| a.len_utf8()).sum();
+    let suffix: usize = rest_before
+        .chars()
+        .rev()
+        .zip(rest_after.chars().rev())
+        .take_while(same)
+        .map(|(a, _)| a.len_utf8())
+        .sum();
     let range = prefix..before.len() - suffix;
     Edit { range, text: after[prefix..after.len() - suffix].to_owned() }
 }
@@ -164,9 +169,15 @@ mod tests {
         let text = "one\ntwo\nthree\nfour\n";
         let cases = [
             (r#"{"name":"n","type":{"at":"end","text":"fünf sechs"}}"#, "one\ntwo\nthree\nfour\nfünf sechs"),
-            (r#"{"name":"n","edits":[{"at":{"line":1},"insert":"zero\n"}]}"#, "zero\none\ntwo\nthree\nfour\n"),
+            (
+                r#"{"name":"n","edits":[{"at":{"line":1},"insert":"zero\n"}]}"#,
+                "zero\none\ntwo\nthree\nfour\n",
+            ),
             (r#"{"name":"n","edits":[{"at":{"percent":50},"delete_lines":1}]}"#, "one\ntwo\nfour\n"),
-            (r#"{"name":"n","edits":[{"at":{"line":2},"delete_lines":9,"insert":"x"},{"at":{"line":1},"insert":"y"}]}"#, "yone\nx"),
+            (
+                r#"{"name":"n","edits":[{"at":{"line":2},"delete_lines":9,"insert":"x"},{"at":{"line":1},"insert":"y"}]}"#,
+                "yone\nx",
+            ),
         ];
         for (line, after) in cases {
             let script = Script::parse(line).expect(line);
