@@ -11,8 +11,10 @@ pub struct Ticket(pub u64);
 /// What a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Want {
-    /// A next token, for a completion.
-    Token,
+    /// The first token of a completion: somebody counts the milliseconds to it.
+    FirstToken,
+    /// A next token of one that runs.
+    NextToken,
     /// Only that its tokens are encoded.
     Encoding,
 }
@@ -34,7 +36,7 @@ impl Demand {
     /// Rows of a step that serves it whole: the last token is encoded again even if nothing is pending (W1).
     fn rows(&self) -> u32 {
         match self.want {
-            Want::Token => self.pending.max(1),
+            Want::FirstToken | Want::NextToken => self.pending.max(1),
             Want::Encoding => self.pending,
         }
     }
@@ -74,7 +76,7 @@ impl Limits {
 pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
     let mut queue: Vec<&Demand> = demands.iter().filter(|demand| demand.rows() > 0).collect();
     queue.sort_by_key(|demand| (demand.ticket, demand.session));
-    let fits = |demand: &&Demand| demand.want == Want::Token && demand.rows() <= limits.token_share();
+    let fits = |demand: &&Demand| demand.want != Want::Encoding && demand.rows() <= limits.token_share();
     let (tokens, chunks): (Vec<&Demand>, Vec<&Demand>) = queue.into_iter().partition(fits);
 
     let mut runs = Vec::new();
@@ -95,7 +97,7 @@ pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
         }
     }
     // Several passes only when every demand is a running decode: nobody who waits then waits longer.
-    let quiet = demands.iter().all(|demand| demand.want == Want::Token && demand.pending <= 1);
+    let quiet = demands.iter().all(|demand| demand.want == Want::NextToken && demand.pending <= 1);
     let passes = if quiet && runs.len() == tokens.len() { limits.decode_passes.max(1) } else { 1 };
     if runs.is_empty() { None } else { Some(Schedule { runs, passes }) }
 }

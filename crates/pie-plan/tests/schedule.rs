@@ -20,41 +20,43 @@ fn encode(session: u64, limit: u32) -> Run {
 
 #[test]
 fn who_runs() {
-    use Want::{Encoding, Token};
-    let cases: &[(&str, Vec<Demand>, Option<(Vec<Run>, u32)>)] = &[
+    use Want::{Encoding, FirstToken, NextToken};
+    type Chosen = Option<(Vec<Run>, u32)>;
+    let cases: &[(&str, Vec<Demand>, Chosen)] = &[
         ("nobody", vec![], None),
         ("nothing pending", vec![demand(1, 0, Encoding, 1)], None),
-        ("a decode alone gets several passes", vec![demand(1, 0, Token, 1)], Some((vec![sample(1)], 8))),
+        ("a decode alone gets several passes", vec![demand(1, 0, NextToken, 1)], Some((vec![sample(1)], 8))),
+        ("a first token waits for no second", vec![demand(1, 0, FirstToken, 1)], Some((vec![sample(1)], 1))),
         (
             "two decodes, oldest first",
-            vec![demand(1, 1, Token, 2), demand(2, 1, Token, 1)],
+            vec![demand(1, 1, NextToken, 2), demand(2, 1, NextToken, 1)],
             Some((vec![sample(2), sample(1)], 8)),
         ),
-        ("an edit takes one pass", vec![demand(1, 64, Token, 1)], Some((vec![sample(1)], 1))),
+        ("an edit takes one pass", vec![demand(1, 64, FirstToken, 1)], Some((vec![sample(1)], 1))),
         (
             "an edit beside a decode",
-            vec![demand(1, 64, Token, 2), demand(2, 1, Token, 1)],
+            vec![demand(1, 64, FirstToken, 2), demand(2, 1, NextToken, 1)],
             Some((vec![sample(2), sample(1)], 1)),
         ),
         ("a prefill alone takes all", vec![demand(1, 500, Encoding, 1)], Some((vec![encode(1, 100)], 1))),
         (
             "a token before a prefill that waits longer",
-            vec![demand(1, 500, Encoding, 1), demand(2, 64, Token, 2)],
+            vec![demand(1, 500, Encoding, 1), demand(2, 64, FirstToken, 2)],
             Some((vec![sample(2), encode(1, 36)], 1)),
         ),
         (
             "a prefill keeps a quarter",
-            vec![demand(1, 500, Encoding, 9), demand(2, 70, Token, 1), demand(3, 10, Token, 2)],
+            vec![demand(1, 500, Encoding, 9), demand(2, 70, FirstToken, 1), demand(3, 10, FirstToken, 2)],
             Some((vec![sample(2), encode(1, 30)], 1)),
         ),
         (
             "an edit too large for a step comes in chunks",
-            vec![demand(1, 80, Token, 1)],
+            vec![demand(1, 80, FirstToken, 1)],
             Some((vec![encode(1, 80)], 1)),
         ),
         (
             "edits that do not fit wait",
-            vec![demand(1, 60, Token, 1), demand(2, 60, Token, 2)],
+            vec![demand(1, 60, FirstToken, 1), demand(2, 60, FirstToken, 2)],
             Some((vec![sample(1)], 1)),
         ),
         (
@@ -75,10 +77,10 @@ fn nobody_starves_and_the_budget_holds() {
     let mut sessions: BTreeMap<u64, Demand> = BTreeMap::new();
     for id in 0..40 {
         let (pending, want) = match id % 4 {
-            0 => (1, Want::Token),
-            1 => (60, Want::Token),
+            0 => (1, Want::NextToken),
+            1 => (60, Want::FirstToken),
             2 => (300, Want::Encoding),
-            _ => (90, Want::Token),
+            _ => (90, Want::FirstToken),
         };
         sessions.insert(id, demand(id, pending, want, id));
     }
@@ -103,7 +105,7 @@ fn nobody_starves_and_the_budget_holds() {
                     rows += limit;
                     session.pending -= limit;
                     if session.pending == 0 {
-                        session.pending = if session.want == Want::Token { 90 } else { 300 };
+                        session.pending = if session.want == Want::FirstToken { 90 } else { 300 };
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::core::Core;
-use crate::ranks::{self, Failure, FailureKind, Formed};
+use crate::ranks::{self, Events, Failure, FailureKind, Formed};
 use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_plan::schedule::Limits;
@@ -122,7 +122,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         core,
         options,
         placement,
-        events: events.downgrade(),
+        events: Events(events.downgrade()),
         state: state_sender,
         formed: None,
         failures: Vec::new(),
@@ -137,8 +137,7 @@ struct Task {
     core: Core,
     options: OwnerOptions,
     placement: Arc<dyn Placement>,
-    /// Weak, so that the task ends with the last handle.
-    events: mpsc::WeakSender<Event>,
+    events: Events,
     state: watch::Sender<State>,
     formed: Option<Formed>,
     failures: Vec<Failure>,
@@ -267,7 +266,8 @@ impl Task {
         if certain {
             return self.blame();
         }
-        if first && let Some(events) = self.events.upgrade() {
+        if first {
+            let events = self.events.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(BLAME_WINDOW).await;
                 let _ = events.send(Event::Blame { epoch }).await;
@@ -290,14 +290,14 @@ impl Task {
     }
 
     fn start_forming(&self) {
-        let Some(events) = self.events.upgrade() else { return };
-        let (options, placement) = (self.options.clone(), self.placement.clone());
+        let (options, placement, events) =
+            (self.options.clone(), self.placement.clone(), self.events.clone());
         tokio::spawn(async move { form_until_done(options, placement, events).await });
     }
 }
 
 /// Tries until the group is formed or the owner is gone.
-async fn form_until_done(options: OwnerOptions, placement: Arc<dyn Placement>, events: mpsc::Sender<Event>) {
+async fn form_until_done(options: OwnerOptions, placement: Arc<dyn Placement>, events: Events) {
     loop {
         let event = match form_once(&options, placement.as_ref(), &events).await {
             Ok(formed) => Event::Formed(Box::new(formed)),
@@ -315,7 +315,7 @@ async fn form_until_done(options: OwnerOptions, placement: Arc<dyn Placement>, e
 async fn form_once(
     options: &OwnerOptions,
     placement: &dyn Placement,
-    events: &mpsc::Sender<Event>,
+    events: &Events,
 ) -> Result<Formed, String> {
     let records = placement.ranks(&options.group).await.map_err(|error| error.to_string())?;
     let mut addresses = Vec::new();
@@ -337,13 +337,11 @@ async fn form_once(
         Campaign::Won(ownership) => ownership,
         Campaign::Held(owner) => return Err(format!("router {} owns the group", owner.router.id)),
     };
-    let (epoch, lease, weak) = (ownership.epoch(), ownership.lease(), events.downgrade());
+    let (epoch, mut lease, told) = (ownership.epoch(), ownership.lease(), events.clone());
     tokio::spawn(async move {
-        let mut lease = lease;
         lease.lost().await;
-        if let Some(events) = weak.upgrade() {
-            let _ = events.send(Event::OwnershipLost { epoch }).await;
-        }
+        // An owner that has gone owns nothing.
+        let _ = told.send(Event::OwnershipLost { epoch }).await;
     });
     let formed = ranks::form(ownership, &addresses, options.deadline, events.clone()).await;
     formed.map_err(|error| error.to_string())

@@ -25,6 +25,25 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(20);
 /// Plans of one token list of 64k and reports of keys must pass.
 const MESSAGE_LIMIT: usize = 256 << 20;
 
+/// A way to an owner that does not keep it alive: the owner ends with its last handle, whatever the ranks do.
+#[derive(Clone)]
+pub struct Events(pub mpsc::WeakSender<Event>);
+
+/// The owner has ended.
+#[derive(Debug)]
+pub struct OwnerGone;
+
+impl Events {
+    /// Sends an event.
+    ///
+    /// # Errors
+    /// [`OwnerGone`].
+    pub async fn send(&self, event: Event) -> Result<(), OwnerGone> {
+        let events = self.0.upgrade().ok_or(OwnerGone)?;
+        events.send(event).await.map_err(|_| OwnerGone)
+    }
+}
+
 /// Why a group could not be formed.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
@@ -140,7 +159,7 @@ pub async fn form(
     ownership: Ownership,
     addresses: &[String],
     deadline: Duration,
-    events: mpsc::Sender<Event>,
+    events: Events,
 ) -> Result<Formed, FormError> {
     let epoch = ownership.epoch();
     let mut clients = Vec::new();
@@ -213,7 +232,7 @@ fn drive(
     epoch: Epoch,
     rank: u32,
     mut client: WorkerClient<Channel>,
-    events: mpsc::Sender<Event>,
+    events: Events,
 ) -> mpsc::Sender<wire::Plan> {
     let (plans, stream) = mpsc::channel(4);
     tokio::spawn(async move {
@@ -231,7 +250,7 @@ async fn read(
     epoch: Epoch,
     rank: u32,
     mut reports: tonic::Streaming<wire::Report>,
-    events: &mpsc::Sender<Event>,
+    events: &Events,
 ) -> Failure {
     loop {
         match reports.message().await {

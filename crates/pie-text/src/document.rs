@@ -116,7 +116,7 @@ impl Document {
     pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
-        let edits = place(text, edits)?;
+        let edits = narrowed(text, place(text, edits)?);
         self.change(text, &edits, base.next())
     }
 
@@ -251,6 +251,23 @@ impl Document {
             Content::TokensOnly => &[],
         }
     }
+}
+
+/// Edits that replace lines by lines, as formatters and clients without increments send them, shrink to the lines that
+/// differ.
+fn narrowed<'a>(text: &Rope, edits: Vec<Placed<'a>>) -> Vec<Placed<'a>> {
+    let narrow = |edit: Placed<'a>| {
+        let removed = text.byte_slice(edit.start..edit.end).to_string();
+        if !removed.contains('\n') || !edit.insert.contains('\n') {
+            return vec![edit];
+        }
+        let mut narrower = line_edits(&removed, edit.insert);
+        for part in &mut narrower {
+            (part.start, part.end, part.index) = (part.start + edit.start, part.end + edit.start, edit.index);
+        }
+        narrower
+    };
+    edits.into_iter().flat_map(narrow).collect()
 }
 
 /// The edits that turn one text into another, whole lines at a time.

@@ -170,6 +170,9 @@ fn a_reopened_document_keeps_what_both_texts_have() {
     assert_eq!(spliced(&before, change.splices()), pair.whole(&new));
     assert_eq!(change.splices().iter().count(), 3);
     assert!(change.splices().inserted() < 10, "{:?}", change.splices());
+    // One edit that replaces everything, as clients without increments send it, costs no more.
+    let replaced = document.prepare(Revision(0), &[bytes(0, old.len(), &new)]).expect("is fine");
+    assert_eq!(replaced.splices(), change.splices());
     document.commit(change).expect("is current");
     assert_eq!((document.text(), document.revision()), (Some(new), Revision(1)));
 

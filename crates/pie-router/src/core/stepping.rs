@@ -149,7 +149,8 @@ impl Core {
     fn demands(&self) -> Vec<Demand> {
         let demand = |session: &Session| {
             let want = match session.completions.front() {
-                Some(_) => Want::Token,
+                Some(completion) if completion.waits_for_first_token() => Want::FirstToken,
+                Some(_) => Want::NextToken,
                 None if session.pending >= EAGER_TOKENS => Want::Encoding,
                 None => return None,
             };
