@@ -282,6 +282,7 @@ fn edits_between_two_completions_coalesce_to_their_net_turn() {
     );
 }
 
+/// P1: a gap or another epoch is refused, as is whatever does not fit.
 #[test]
 fn refusals_name_what_is_wrong_and_change_nothing() {
     let (group, session) = group_with(8);

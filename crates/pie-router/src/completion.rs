@@ -195,6 +195,7 @@ impl Completion {
             compute_us: self.cost.compute_us,
             tokens_encoded: self.cost.encoded,
             tokens_rotated: self.cost.rotated,
+            // N1: encoded + reused = length.
             tokens_reused: self.context.saturating_sub(self.cost.encoded),
             edit_to_first_token_us: self.edited.map_or(0, |edited| micros(edited, now)),
         }

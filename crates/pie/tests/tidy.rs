@@ -19,7 +19,7 @@ const ORDER: [&str; 11] = [
     "pie-text",
     "pie-plan",
 ];
-/// What a crate must not know, directly or through others.
+/// What a crate must not know, directly or through other crates of this workspace (candle itself knows tokenizers).
 const FOREIGN: [(&str, &[&str]); 5] = [
     ("pie-router", &["candle-core", "cudarc"]),
     ("pie-client", &["candle-core", "tokenizers"]),
@@ -75,7 +75,8 @@ fn dependencies_point_downwards_and_crates_do_not_know_what_they_must_not() {
     for (name, foreign) in FOREIGN {
         let (mut known, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
         while let Some(next) = open.pop() {
-            open.extend(all[&next].iter().filter(|dependency| known.insert((*dependency).clone())).cloned());
+            let new = all[&next].iter().filter(|dependency| known.insert((*dependency).clone()));
+            open.extend(new.filter(|dependency| place(dependency).is_some()).cloned());
         }
         let known: Vec<_> = foreign.iter().filter(|foreign| known.contains(**foreign)).collect();
         assert!(known.is_empty(), "{name} must not know {known:?}");

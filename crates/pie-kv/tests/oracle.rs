@@ -1,0 +1,260 @@
+//! The cache against its equations, computed plainly in f64.
+
+use candle_core::{Device, Tensor};
+use pie_kv::{Attention, KvCache, KvShape, Rope, RopeScaling};
+use pie_plan::{Slot, TokenIndex};
+use proptest::prelude::*;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const CPU: Device = Device::Cpu;
+
+fn noise(random: &mut ChaCha8Rng, count: usize) -> Vec<f32> {
+    (0..count).map(|_| random.random_range(-2.0..2.0)).collect()
+}
+
+fn tensor(data: &[f32], shape: (usize, usize, usize)) -> Tensor {
+    Tensor::from_vec(data.to_vec(), shape, &CPU).expect("a shape that fits")
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().and_then(|flat| flat.to_vec1()).expect("f32 numbers")
+}
+
+fn slots(list: impl IntoIterator<Item = u32>) -> Vec<Slot> {
+    list.into_iter().map(Slot).collect()
+}
+
+/// A cache of one layer whose slots all hold noise; K and V as [slots][kv heads][head dimension].
+fn noisy_cache(random: &mut ChaCha8Rng, shape: KvShape) -> (KvCache, Vec<f32>, Vec<f32>) {
+    let mut cache = KvCache::new(shape, &CPU).expect("it fits");
+    let count = shape.slots * shape.kv_heads * shape.head_dim;
+    let (keys, values) = (noise(random, count), noise(random, count));
+    let all = slots(0..shape.slots as u32);
+    let rows = |data: &[f32]| tensor(data, (shape.slots, shape.kv_heads, shape.head_dim));
+    for layer in 0..shape.layers {
+        cache.write(layer, &all, &rows(&keys), &rows(&values)).expect("slots exist");
+    }
+    (cache, keys, values)
+}
+
+/// softmax(q · K / √d) V of one query, over the first `visible` slots of a table.
+fn definition(query: &[f32], keys: &[&[f32]], values: &[&[f32]]) -> Vec<f64> {
+    let dot = |key: &&[f32]| query.iter().zip(*key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum::<f64>();
+    let scores: Vec<f64> = keys.iter().map(|key| dot(key) / (query.len() as f64).sqrt()).collect();
+    let largest = scores.iter().copied().fold(f64::MIN, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let part =
+        |i: usize| values.iter().zip(&weights).map(move |(value, weight)| f64::from(value[i]) * weight);
+    (0..query.len()).map(|i| part(i).sum::<f64>() / total).collect()
+}
+
+/// A sequence of a ragged step: how long its table is, and how many of its tokens are rows.
+#[derive(Clone, Debug)]
+struct Ragged {
+    table: usize,
+    rows: usize,
+}
+
+fn ragged() -> impl Strategy<Value = Ragged> {
+    prop_oneof![
+        // A decode, an edit in several places, a prefill that crosses blocks and tiles.
+        (1_usize..300).prop_map(|table| Ragged { table, rows: 1 }),
+        (20_usize..400, 1_usize..20).prop_map(|(table, rows)| Ragged { table, rows }),
+        (130_usize..400).prop_map(|table| Ragged { table, rows: 130 }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// M1: each row sees its own leading slots, whatever the slots' order in memory, beside other sequences.
+    #[test]
+    fn attention_is_its_definition(
+        seed in any::<u64>(),
+        kv_heads in 1_usize..4,
+        group in 1_usize..9,
+        head_dim in prop::sample::select(vec![2, 6, 20, 24, 64, 80, 128]),
+        sequences in prop::collection::vec(ragged(), 1..4),
+    ) {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let shape = KvShape { layers: 1, kv_heads, head_dim, slots: 1300 };
+        let (cache, keys, values) = noisy_cache(&mut random, shape);
+        let mut free: Vec<u32> = (0..shape.slots as u32).collect();
+        free.shuffle(&mut random);
+        let tables: Vec<Vec<Slot>> = sequences.iter().map(|one| slots(free.drain(..one.table))).collect();
+        let visible: Vec<Vec<u32>> = sequences
+            .iter()
+            .map(|one| {
+                let mut seen: Vec<u32> = (0..one.rows).map(|_| random.random_range(1..=one.table as u32)).collect();
+                seen.sort_unstable();
+                seen
+            })
+            .collect();
+        let (mut batch, mut start) = (Vec::new(), 0);
+        for (table, visible) in tables.iter().zip(&visible) {
+            batch.push(Attention { rows: start..start + visible.len(), table, visible });
+            start += visible.len();
+        }
+        let heads = kv_heads * group;
+        let queries = noise(&mut random, start * heads * head_dim);
+        let got = cache.attend(0, &tensor(&queries, (start, heads, head_dim)), &batch).expect("a right batch");
+        prop_assert_eq!(got.dims(), &[start, heads, head_dim]);
+        let got = numbers(&got);
+        for sequence in &batch {
+            for (row, visible) in sequence.rows.clone().zip(sequence.visible) {
+                for head in 0..heads {
+                    let of = |data: &[f32], slot: &Slot| {
+                        data[(slot.usize() * kv_heads + head / group) * head_dim..][..head_dim].to_vec()
+                    };
+                    let seen = &sequence.table[..*visible as usize];
+                    let (k, v): (Vec<_>, Vec<_>) =
+                        seen.iter().map(|slot| (of(&keys, slot), of(&values, slot))).unzip();
+                    let (k, v): (Vec<_>, Vec<_>) =
+                        (k.iter().map(Vec::as_slice).collect(), v.iter().map(Vec::as_slice).collect());
+                    let at = (row * heads + head) * head_dim;
+                    let wanted = definition(&queries[at..at + head_dim], &k, &v);
+                    for (got, wanted) in got[at..at + head_dim].iter().zip(wanted) {
+                        prop_assert!((f64::from(*got) - wanted).abs() < 2e-5, "{} {}", got, wanted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// K3 and K4: keys turned from any positions to any others are keys rotated for the others; values and the slots
+    /// that are not named keep their bits.
+    #[test]
+    fn a_turned_key_is_one_rotated_for_its_new_position(
+        seed in any::<u64>(),
+        kv_heads in 1_usize..3,
+        head_dim in prop::sample::select(vec![2, 10, 24, 128]),
+        moves in prop::collection::vec((0_u32..16_000, 0_u32..16_000, 1_usize..5), 1..8),
+    ) {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let shape = KvShape { layers: 2, kv_heads, head_dim, slots: 40 };
+        let rope = Rope::new(head_dim, 1e5, &RopeScaling::Linear { factor: 4.0 }).expect("an even dimension");
+        let (mut cache, keys, values) = noisy_cache(&mut random, shape);
+        let mut free: Vec<u32> = (0..40).collect();
+        free.shuffle(&mut random);
+        let (mut named, mut from, mut to) = (Vec::new(), Vec::new(), Vec::new());
+        for (old, new, count) in moves {
+            for _ in 0..count {
+                named.push(free.pop().expect("at most 28 of 40"));
+                from.push(TokenIndex(old));
+                to.push(TokenIndex(new));
+            }
+        }
+        let (named, untouched) = (slots(named), slots(free));
+        let row = kv_heads * head_dim;
+        let plain: Vec<f32> = named.iter().flat_map(|slot| &keys[slot.usize() * row..][..row]).copied().collect();
+        let encoded = |positions: &[TokenIndex]| {
+            let rows = tensor(&plain, (named.len(), kv_heads, head_dim));
+            rope.rotate(&rows, positions).expect("shapes fit");
+            rows
+        };
+        let kept = numbers(&cache.values(0, &named).expect("slots exist"));
+        let zeros = tensor(&kept, (named.len(), kv_heads, head_dim));
+        for layer in 0..2 {
+            cache.write(layer, &named, &encoded(&from), &zeros).expect("slots exist");
+        }
+        let deltas: Vec<i32> = from.iter().zip(&to).map(|(from, to)| to.0 as i32 - from.0 as i32).collect();
+        cache.turn(&rope, &named, &deltas).expect("distinct slots");
+        let wanted = numbers(&encoded(&to));
+        for layer in 0..2 {
+            let got = numbers(&cache.keys(layer, &named).expect("slots exist"));
+            for (got, wanted) in got.iter().zip(&wanted) {
+                prop_assert!((got - wanted).abs() < 4e-6, "{} {}", got, wanted);
+            }
+            let all = slots(0..40);
+            prop_assert_eq!(&numbers(&cache.values(layer, &all).expect("slots exist")), &values, "K4");
+            for slot in &untouched {
+                let one = numbers(&cache.keys(layer, &[*slot]).expect("slots exist"));
+                prop_assert_eq!(&one[..], &keys[slot.usize() * row..][..row]);
+            }
+        }
+    }
+}
+
+/// K5: a thousand turns there and back leave only f32 rounding behind: the drift that a long session gathers.
+#[test]
+fn a_thousand_turns_drift_by_rounding_only() {
+    let shape = KvShape { layers: 1, kv_heads: 2, head_dim: 24, slots: 8 };
+    let rope = Rope::new(24, 1e5, &RopeScaling::Linear { factor: 4.0 }).expect("an even dimension");
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut cache, keys, _) = noisy_cache(&mut random, shape);
+    let all = slots(0..8);
+    for _ in 0..500 {
+        let by = random.random_range(1..9000);
+        cache.turn(&rope, &all, &[by; 8]).expect("slots exist");
+        cache.turn(&rope, &all, &[-by; 8]).expect("slots exist");
+    }
+    let got = numbers(&cache.keys(0, &all).expect("slots exist"));
+    let drift = got.iter().zip(&keys).fold(0.0_f32, |far, (a, b)| far.max((a - b).abs()));
+    assert!(drift < 1e-4, "{drift}");
+}
+
+/// Frequencies at the ends of each scaling: theta^(-2i/d), divided by the factor where the scaling says so.
+#[test]
+fn scalings_divide_the_frequencies_that_they_should() {
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position: 8192.0,
+    };
+    for (scaling, first, last) in
+        [(RopeScaling::None, 1.0, 1.0), (RopeScaling::Linear { factor: 4.0 }, 4.0, 4.0), (llama3, 1.0, 8.0)]
+    {
+        let rope = Rope::new(128, 5e5, &scaling).expect("an even dimension");
+        let frequencies = rope.inverse_frequencies();
+        assert_eq!(frequencies.len(), 64);
+        assert!(frequencies.is_sorted_by(|a, b| a > b), "{scaling:?}");
+        for (i, divisor) in [(0, first), (63, last)] {
+            let wanted = 5e5_f64.powf(-2.0 * f64::from(i) / 128.0) / divisor;
+            let got = f64::from(frequencies[i as usize]);
+            assert!((got - wanted).abs() < 1e-6 * wanted, "{scaling:?}: {got} {wanted}");
+        }
+    }
+}
+
+#[test]
+fn refusals_have_codes_and_change_nothing() {
+    let shape = KvShape { layers: 1, kv_heads: 2, head_dim: 4, slots: 8 };
+    let mut random = ChaCha8Rng::seed_from_u64(2);
+    let (mut cache, keys, _) = noisy_cache(&mut random, shape);
+    let rope = Rope::new(4, 1e4, &RopeScaling::None).expect("an even dimension");
+    let other = Rope::new(6, 1e4, &RopeScaling::None).expect("an even dimension");
+    let (rows, narrow) = (tensor(&[0.0; 16], (2, 2, 4)), tensor(&[0.0; 8], (2, 2, 2)));
+    let table = slots([3, 1]);
+    let attend = |visible: &[u32], queries: &Tensor| {
+        let batch = [Attention { rows: 0..2, table: &table, visible }];
+        cache.attend(0, queries, &batch).map(drop)
+    };
+    let huge = KvShape { slots: usize::MAX / 64, ..shape };
+    let mut found = vec![
+        (Rope::new(5, 1e4, &RopeScaling::None).map(drop), "KV_ROPE"),
+        (Rope::new(4, 0.0, &RopeScaling::None).map(drop), "KV_ROPE"),
+        (KvCache::new(huge, &CPU).map(drop), "KV_OUT_OF_MEMORY"),
+        (attend(&[1, 3], &rows), "KV_MISMATCH"),
+        (attend(&[0, 1], &rows), "KV_MISMATCH"),
+        (attend(&[2, 1], &rows), "KV_MISMATCH"),
+        (attend(&[1], &rows), "KV_MISMATCH"),
+        (attend(&[1, 2], &narrow), "KV_SHAPE"),
+        (rope.rotate(&narrow, &[TokenIndex(0), TokenIndex(1)]), "KV_SHAPE"),
+    ];
+    found.extend([
+        (cache.write(1, &table, &rows, &rows), "KV_LAYER_OUT_OF_RANGE"),
+        (cache.write(0, &slots([3, 8]), &rows, &rows), "KV_SLOT_OUT_OF_RANGE"),
+        (cache.write(0, &table, &narrow, &rows), "KV_SHAPE"),
+        (cache.turn(&rope, &table, &[1]), "KV_MISMATCH"),
+        (cache.turn(&other, &table, &[1, 1]), "KV_MISMATCH"),
+        (cache.turn(&rope, &slots([3, 9]), &[1, 1]), "KV_SLOT_OUT_OF_RANGE"),
+    ]);
+    for (index, (result, code)) in found.into_iter().enumerate() {
+        assert_eq!(result.map_err(|error| error.code()), Err(code), "case {index}");
+    }
+    assert_eq!(numbers(&cache.keys(0, &slots(0..8)).expect("slots exist")), keys);
+}
