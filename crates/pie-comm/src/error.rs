@@ -115,7 +115,7 @@ pub enum CommError {
         how: Loss,
     },
     /// Ranks did not take part in time (C2).
-    #[error("{call} was not complete after {deadline:?}: waiting for ranks {}; the group is over, form it again", list(.waiting_for))]
+    #[error("{call} was not complete after {deadline:?}: waiting for {}; the group is over, form it again", list(.waiting_for))]
     Deadline {
         /// What was waited for.
         call: Call,
@@ -210,5 +210,6 @@ impl CommError {
 }
 
 fn list(ranks: &[Rank]) -> String {
-    ranks.iter().map(Rank::to_string).collect::<Vec<_>>().join(", ")
+    let noun = if ranks.len() == 1 { "rank" } else { "ranks" };
+    format!("{noun} {}", ranks.iter().map(Rank::to_string).collect::<Vec<_>>().join(", "))
 }

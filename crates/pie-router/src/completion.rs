@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 pub struct FirstTokenCost {
     /// Context tokens encoded since the completion was asked for.
     pub encoded: u32,
-    /// Context tokens turned since then.
+    /// Context tokens turned since the edit before it.
     pub rotated: u32,
     /// Rank 0's time in the steps since then.
     pub compute_us: u64,
@@ -46,6 +46,7 @@ pub struct Completion {
     messages: mpsc::Sender<Result<v1::CompleteResponse, tonic::Status>>,
     arrived: Instant,
     edited: Option<Instant>,
+    encoded_ahead: u32,
     started: Option<Instant>,
 }
 
@@ -55,6 +56,10 @@ pub struct Before {
     pub arrived: Instant,
     /// The latest edit since the completion before came in.
     pub edited: Option<Instant>,
+    /// Tokens encoded since that edit, ahead of the call.
+    pub encoded: u32,
+    /// Tokens turned since then.
+    pub rotated: u32,
 }
 
 impl Completion {
@@ -75,7 +80,8 @@ impl Completion {
         let completion = Self {
             id,
             revision,
-            cost: FirstTokenCost::default(),
+            cost: FirstTokenCost { rotated: before.rotated, ..Default::default() },
+            encoded_ahead: before.encoded,
             request,
             stop_tokens,
             context,
@@ -195,6 +201,7 @@ impl Completion {
             compute_us: self.cost.compute_us,
             tokens_encoded: self.cost.encoded,
             tokens_rotated: self.cost.rotated,
+            tokens_encoded_ahead: self.encoded_ahead,
             // N1: encoded + reused = length.
             tokens_reused: self.context.saturating_sub(self.cost.encoded),
             edit_to_first_token_us: self.edited.map_or(0, |edited| micros(edited, now)),

@@ -6,7 +6,7 @@ mod stepping;
 use crate::call::{Call, ModelFacts, More, Stream};
 use crate::completion::{Before, Completion};
 use crate::faults;
-use crate::session::{Session, count, difference};
+use crate::session::{Ahead, Session, count, difference};
 use pie_plan::schedule::{Limits, Ticket};
 use pie_plan::{Change, Epoch, Group, SessionId, Splices, Strategy, TokenId};
 use pie_proto::request::{ApplyEdits, Complete, SessionName};
@@ -16,9 +16,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Pending tokens from which on a session is encoded without being asked for a completion. A smaller edit waits for
-/// the completion that follows it: both then cost one pass over the weights instead of two.
-const EAGER_TOKENS: usize = 256;
 /// Queued changes that are sent even if nobody wants a forward pass.
 const CHANGES_LIMIT: usize = 64;
 /// Completions that may wait in one session.
@@ -87,7 +84,7 @@ impl Core {
             let held = tokens.len();
             self.queue_open(session, tokens, strategy);
             if let Some(session) = self.sessions.get_mut(&session) {
-                session.pending = held;
+                (session.pending, session.ahead) = (held, Ahead::of(held));
             }
         }
     }
@@ -155,7 +152,7 @@ impl Core {
             return self.reopen(id, document, strategy);
         }
         let tokens: Vec<TokenId> = document.tokens().collect();
-        self.check_slots(0, tokens.len())?;
+        self.check_slots(self.kept_for_generation(), 0, tokens.len())?;
         let id = SessionId(self.next_session);
         self.next_session += 1;
         let revision = document.revision().0;
@@ -169,6 +166,7 @@ impl Core {
             completions: VecDeque::new(),
             ticket: self.ticket(),
             pending: held,
+            ahead: Ahead::of(held),
             edited: None,
         };
         self.sessions.insert(id, session);
@@ -188,10 +186,10 @@ impl Core {
         let change = difference(&session.document, &document).map_err(|error| faults::text(&error))?;
         let inserted = change.splices().inserted();
         let name = session.name.as_str().to_owned();
-        if !change.splices().is_empty() {
-            self.check_slots(change.splices().deleted(), inserted)?;
+        if !change.splices().is_empty() || session.document.text() != document.text() {
+            self.check_slots(0, change.splices().deleted(), inserted)?;
+            self.commit(id, change, strategy, None)?;
         }
-        self.commit(id, change, strategy, None)?;
         let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
         session.strategy = strategy;
         let (revision, tokens) = (session.document.revision().0, session.tokens());
@@ -210,7 +208,7 @@ impl Core {
         let change = faults::prepare(&session.document, &request, self.vocabulary())?;
         let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
         self.check_length(session.tokens() - deleted + inserted)?;
-        self.check_slots(deleted, inserted)?;
+        self.check_slots(0, deleted, inserted)?;
         let tokens_retokenized = count(change.stats().tokens_retokenized);
         self.commit(id, change, strategy, Some(arrived))?;
         let session = self.session(id, &request.session)?;
@@ -248,6 +246,7 @@ impl Core {
             (Strategy::Full, Some(first)) => (session.pending + tokens - first.at.usize()).min(tokens),
             _ => (session.pending + splices.inserted()).min(tokens),
         };
+        session.ahead = Ahead::of(session.pending);
         if ran {
             self.end_branch(id);
         }
@@ -274,7 +273,9 @@ impl Core {
         let end_of_text = self.model.end_of_text.clone();
         let session =
             self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(request.session.as_str()))?;
-        let before = Before { arrived, edited: session.edited.take() };
+        let (ahead, edited) = (session.ahead, session.edited.take());
+        session.ahead = Ahead { wanted: ahead.wanted, ..Ahead::default() };
+        let before = Before { arrived, edited, encoded: ahead.encoded, rotated: ahead.rotated };
         let (completion, stream) =
             Completion::new(completion_id, request, state, &end_of_text, decoder, before);
         if session.completions.is_empty() {
@@ -378,12 +379,21 @@ impl Core {
         Ok(())
     }
 
-    fn check_slots(&self, deleted: usize, inserted: usize) -> Result<(), Fault> {
-        let free = self.projected_free + deleted;
+    fn check_slots(&self, kept: usize, deleted: usize, inserted: usize) -> Result<(), Fault> {
+        let free = (self.projected_free + deleted).saturating_sub(kept);
         if matches!(self.replica, Replica::Serving(_)) && inserted > free {
             return Err(faults::no_slots(inserted, free));
         }
         Ok(())
+    }
+
+    /// New documents leave one slot of sixteen to generated tokens and edits of those that are in: a cache full of
+    /// documents could answer nobody.
+    fn kept_for_generation(&self) -> usize {
+        match &self.replica {
+            Replica::Serving(group) => group.capacity() / 16,
+            Replica::Lost(_) => 0,
+        }
     }
 
     fn vocabulary(&self) -> Option<u32> {

@@ -157,6 +157,12 @@ impl Task {
             }
             self.next_step();
         }
+        // Whoever is next need not wait until the lease runs out.
+        if let Some(formed) = self.formed
+            && let Err(error) = formed.ownership.release().await
+        {
+            tracing::warn!(%error, "the ownership of the group is left to run out");
+        }
     }
 
     fn handle(&mut self, event: Event) {

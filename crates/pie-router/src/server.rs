@@ -17,6 +17,8 @@ use tonic::transport::Server;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
+/// The owner gives its group up in this time, or leaves it to its lease.
+const OWNER_GRACE: Duration = Duration::from_secs(2);
 
 /// How a router serves.
 #[derive(Clone, Debug)]
@@ -84,13 +86,19 @@ impl Serving {
         let Self { owner, homes, stop, mut server, .. } = self;
         let _ = stop.send(());
         forget_sessions(&owner, &homes).await;
-        match tokio::time::timeout(grace, &mut server).await {
-            Ok(ended) => Ok(ended??),
+        let ended = match tokio::time::timeout(grace, &mut server).await {
+            Ok(ended) => ended?,
             Err(_) => {
                 server.abort();
                 Ok(())
             }
-        }
+        };
+        // The owner ends with its last handle, and gives the group up.
+        let mut state = owner.state();
+        drop(owner);
+        let owner_gone = async { while state.changed().await.is_ok() {} };
+        let _ = tokio::time::timeout(OWNER_GRACE, owner_gone).await;
+        Ok(ended?)
     }
 }
 

@@ -19,8 +19,31 @@ pub(crate) struct Session {
     pub ticket: Ticket,
     /// Tokens that wait to be encoded: exact after each plan, an upper bound while edits are queued.
     pub pending: usize,
+    pub ahead: Ahead,
     /// The latest edit since the last completion began.
     pub edited: Option<Instant>,
+}
+
+/// Pending tokens from which on a session is encoded without being asked for a completion. A smaller edit waits for
+/// the completion that follows it: both then cost one pass over the weights instead of two.
+const AHEAD_TOKENS: usize = 256;
+
+/// What is encoded without being asked for a completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// Much came at once: it is encoded to the end.
+    pub wanted: bool,
+    /// Tokens encoded so since the latest change, for the next answer's timings.
+    pub encoded: u32,
+    /// Tokens turned so.
+    pub rotated: u32,
+}
+
+impl Ahead {
+    /// After a change that leaves `pending` tokens to encode.
+    pub fn of(pending: usize) -> Self {
+        Self { wanted: pending >= AHEAD_TOKENS, ..Self::default() }
+    }
 }
 
 impl Session {

@@ -280,6 +280,13 @@ fn slots_run_out_for_one_session_only_and_the_length_is_limited() {
     let mut pool = Pool::new(9000);
     assert_eq!(pool.open("a", &"word ".repeat(2100)).map(drop), Err(Reason::DocumentTooLong));
     assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(Reason::SessionUnknown));
+    let opened = pool.open("a", &"word ".repeat(1900)).expect("there is room");
+    let mut stream = pool.complete("a", 500, &[]).expect("it is open");
+    pool.run();
+    let (_, tokens, finish, _) = drain(&mut stream);
+    let room = (facts().context_limit - opened.tokens) as usize;
+    assert!(room < 150, "{room}");
+    assert_eq!((tokens, finish), (room, v1::FinishReason::Length), "the context ends it");
 }
 
 #[test]

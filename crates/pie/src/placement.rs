@@ -1,8 +1,12 @@
 //! Which placement a command uses.
 
 use crate::Failure;
-use pie_placement::{Embedded, Placement};
+use pie_placement::{Embedded, Placement, Registration};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A process that stops waits this long for its announcement to be withdrawn; after that the lease runs out.
+const WITHDRAW: Duration = Duration::from_secs(2);
 
 /// The placement at the given etcd endpoints, or one inside this process.
 pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
@@ -10,6 +14,13 @@ pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
         return Ok(Arc::new(Embedded::new()));
     }
     open_etcd(etcd).await
+}
+
+/// Takes announcements back, so that nobody calls a process that has stopped.
+pub async fn withdraw(registrations: impl IntoIterator<Item = Registration>) {
+    for registration in registrations {
+        let _ = tokio::time::timeout(WITHDRAW, registration.release()).await;
+    }
 }
 
 #[cfg(feature = "etcd")]

@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(25);
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
-    let _registrations = announce(placement.as_ref(), &arguments).await?;
+    let registrations = announce(placement.as_ref(), &arguments).await?;
     let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
     eprintln!("pie: the router listens at http://{}", serving.address);
     if let Some(path) = &arguments.serve.ready_file {
@@ -28,7 +28,9 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     }
     let signal = stop_signal().await;
     eprintln!("pie: {signal}: stopping");
-    Ok(serving.stop(GRACE).await?)
+    let stopped = serving.stop(GRACE).await;
+    placement::withdraw(registrations).await;
+    Ok(stopped?)
 }
 
 /// Starts a router in this process.

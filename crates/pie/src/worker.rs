@@ -49,18 +49,20 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(server);
 
-    let _registration = announce(&arguments, &control, &fingerprint).await?;
+    let registration = announce(&arguments, &control, &fingerprint).await?;
     let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint };
     if arguments.supervised {
         println!("{}", serde_json::to_string(&ready)?);
     } else {
         eprintln!("pie: rank {} listens at {}", ready.rank, ready.control);
     }
-    tokio::select! {
+    let ended = tokio::select! {
         ended = server => Ok(ended??),
         () = end_of_input(), if arguments.supervised => Ok(()),
         _ = router::stop_signal() => Ok(()),
-    }
+    };
+    placement::withdraw(registration).await;
+    ended
 }
 
 /// With etcd a worker announces itself; without, the one who started it does.

@@ -1,6 +1,6 @@
 //! The owner's stepping: what goes into the next plan, and what a report means.
 
-use super::{CHANGES_LIMIT, Core, DIGEST_EVERY, EAGER_TOKENS, Replica};
+use super::{CHANGES_LIMIT, Core, DIGEST_EVERY, Replica};
 use crate::completion::{After, Completion};
 use crate::faults;
 use crate::session::{Session, count};
@@ -63,10 +63,15 @@ impl Core {
             let Some(session) = self.sessions.get_mut(&sequence.session) else { continue };
             session.ticket = ticket;
             session.pending = session.pending.saturating_sub(sequence.rows.len());
-            let Some(completion) = session.completions.front_mut() else { continue };
+            let (encoded, rotated) = (count(sequence.rows.len()), count(sequence.turned));
+            let Some(completion) = session.completions.front_mut() else {
+                session.ahead.encoded += encoded;
+                session.ahead.rotated += rotated;
+                continue;
+            };
             if completion.waits_for_first_token() {
-                completion.cost.encoded += count(sequence.rows.len());
-                completion.cost.rotated += count(sequence.turned);
+                completion.cost.encoded += encoded;
+                completion.cost.rotated += rotated;
             }
             completion.start(now);
             in_flight.insert(sequence.session, completion.id);
@@ -151,7 +156,7 @@ impl Core {
             let want = match session.completions.front() {
                 Some(completion) if completion.waits_for_first_token() => Want::FirstToken,
                 Some(_) => Want::NextToken,
-                None if session.pending >= EAGER_TOKENS => Want::Encoding,
+                None if session.ahead.wanted => Want::Encoding,
                 None => return None,
             };
             Some(Demand {

@@ -110,9 +110,9 @@ impl Row {
 impl Cost {
     fn of(timings: &v1::Timings) -> Self {
         Self {
-            encoded: timings.tokens_encoded,
+            encoded: timings.tokens_encoded + timings.tokens_encoded_ahead,
             rotated: timings.tokens_rotated,
-            reused: timings.tokens_reused,
+            reused: timings.tokens_reused.saturating_sub(timings.tokens_encoded_ahead),
             edit_to_first_token_ms: milliseconds(timings.edit_to_first_token_us),
             compute_ms: milliseconds(timings.compute_us),
         }
