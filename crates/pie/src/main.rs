@@ -10,6 +10,7 @@ mod explain;
 mod models;
 mod placement;
 mod pool;
+mod progress;
 mod router;
 mod units;
 mod worker;

@@ -1,9 +1,7 @@
 //! Where models come from: a folder, or a small seeded one that is made once.
 
-use crate::Failure;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::{Failure, progress};
 use pie_model::Config;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 /// The tokenizer that ships; seeded models use it.
@@ -48,8 +46,9 @@ pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
     // The folder's name holds what its content depends on.
     let path = cache()?.join(format!("{preset}-seed{SEED}-{}", env!("CARGO_PKG_VERSION")));
     if !path.join("tokenizer.json").is_file() {
-        let bar = bar(&format!("making the seeded model `{preset}`"));
-        pie_model::seeded::write_model(&path, &config, SEED, &mut |done, total| show(&bar, done, total))?;
+        let bar = progress::bytes(&format!("making the seeded model `{preset}`"));
+        let mut show = |done, total| progress::show(&bar, done, total);
+        pie_model::seeded::write_model(&path, &config, SEED, &mut show)?;
         std::fs::write(path.join("tokenizer.json"), TOKENIZER)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         bar.finish_and_clear();
@@ -64,22 +63,4 @@ fn cache() -> Result<PathBuf, Failure> {
     let path = base.join("pie-pool").join("models");
     std::fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
     Ok(path)
-}
-
-/// A progress bar of bytes; silent unless standard error is a terminal.
-pub fn bar(what: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::with_draw_target(None, target).with_style(style).with_message(what.to_owned())
-}
-
-/// Moves a bar to what a loader reports.
-pub fn show(bar: &ProgressBar, done: u64, total: u64) {
-    bar.set_length(total);
-    bar.set_position(done);
 }

@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::cli::{PoolArgs, RankArgs, ServeArgs};
-use crate::{models, placement, router};
+use crate::{models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State};
 use serde::{Deserialize, Serialize};
@@ -230,11 +230,11 @@ async fn mind(rank: u32, mut child: Child, mut alive: mpsc::Receiver<()>, deaths
 }
 
 async fn all_ready(starting: Vec<Ready>) -> Result<Vec<WorkerReady>, Failure> {
-    let bar = models::bar("loading the ranks");
-    let (mut workers, total) = (Vec::new(), starting.len() as u64);
+    let bar = progress::count("loading the ranks", starting.len());
+    let mut workers = Vec::new();
     for ready in starting {
         workers.push(ready.await??);
-        models::show(&bar, workers.len() as u64, total);
+        bar.inc(1);
     }
     bar.finish_and_clear();
     Ok(workers)

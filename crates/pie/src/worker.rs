@@ -2,7 +2,7 @@
 
 use crate::cli::WorkerArgs;
 use crate::pool::WorkerReady;
-use crate::{Failure, models, placement, router};
+use crate::{Failure, models, placement, progress, router};
 use pie_comm::{Collective, Member, TcpMesh};
 use pie_kv::{KvCache, KvShape};
 use pie_model::{Device, Model};
@@ -107,9 +107,9 @@ pub fn load(folder: &Path, comm: &dyn Collective, capacity: Capacity) -> Result<
 }
 
 fn load_member(folder: &Path, member: Member, capacity: Capacity) -> Result<(Model, KvCache), Failure> {
-    let bar = models::bar(&format!("rank {}", member.rank().0));
+    let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let device = Device::Cpu;
-    let model = Model::load(folder, member, &device, &mut |done, total| models::show(&bar, done, total))?;
+    let model = Model::load(folder, member, &device, &mut |done, total| progress::show(&bar, done, total))?;
     bar.finish_and_clear();
     let shape = model.kv_shape(1);
     let slots = match capacity {

@@ -5,9 +5,8 @@ mod plot;
 mod report;
 mod script;
 
-use crate::Failure;
+use crate::{Failure, models, progress};
 use crate::cli::{DemoArgs, GroupArgs, ModelArgs, PoolArgs, RankArgs};
-use crate::models;
 use crate::models::ModelKind;
 use crate::pool::{LocalPool, local_serve};
 use pie_client::{Completed, CompletionOptions, Pool, Session};
@@ -54,12 +53,18 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let mut report = Report::new(&about, document_name, arguments.world_size);
     report.opened(pair.warm_up().await?);
     report::header();
+    let bar = progress::count("replaying", steps);
     for step in script.steps.iter().take(steps) {
         let row = pair.step(step).await?;
-        report::line(&row);
+        bar.suspend(|| report::line(&row));
+        bar.inc(1);
         report.rows.push(row);
     }
+    bar.finish_and_clear();
     report::summary(&report);
+    if folder.kind == ModelKind::Seeded {
+        println!("(A random model finds all tokens about equally likely: that it agrees at all says little.)");
+    }
     if let Some(path) = &arguments.report {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json + "\n").map_err(|error| format!("--report {}: {error}", path.display()))?;

@@ -142,19 +142,21 @@ fn divergence(full: Option<&v1::CompletedToken>, pie: Option<&v1::CompletedToken
 /// The table's head.
 pub fn header() {
     println!(
-        "{:<32} {:>8} {:>8} {:>8}   {:>9} {:>9} {:>7}   {:>7} {:>9}",
-        "edit", "encoded", "rotated", "reused", "pie", "full", "faster", "equal", "KL"
+        "{:<31} {:>24}   {:>8}   {:>27}   {:>13}\n{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>9} {:>9} {:>7}   {:>6} {:>6}",
+        "", "tokens with pie", "full", "edit to first token", "next tokens", "edit", "encoded", "rotated", "reused",
+        "encoded", "pie", "full", "faster", "equal", "KL"
     );
 }
 
 /// A step's line.
 pub fn line(row: &Row) {
     println!(
-        "{:<32} {:>8} {:>8} {:>8}   {:>6.1} ms {:>6.1} ms {:>6.1}x   {:>3}/{:<3} {:>9.1e}",
+        "{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>6.1} ms {:>6.0} ms {:>6.1}x   {:>3}/{:<2} {:>6.3}",
         row.edit,
         row.pie.encoded,
         row.pie.rotated,
         row.pie.reused,
+        row.full.encoded,
         row.pie.edit_to_first_token_ms,
         row.full.edit_to_first_token_ms,
         row.speedup(),

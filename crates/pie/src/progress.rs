@@ -1,0 +1,30 @@
+//! Progress on standard error, where somebody watches; silent unless it is a terminal.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::IsTerminal;
+
+/// A bar of bytes; its length comes with [`show`].
+pub fn bytes(what: &str) -> ProgressBar {
+    bar(what, None, "{msg} {bar:30} {bytes}/{total_bytes}")
+}
+
+/// A bar of things to do.
+pub fn count(what: &str, total: usize) -> ProgressBar {
+    bar(what, Some(total as u64), "{msg} {bar:30} {pos}/{len}")
+}
+
+/// Moves a bar to what a loader reports.
+pub fn show(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+}
+
+fn bar(what: &str, total: Option<u64>, template: &str) -> ProgressBar {
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::with_draw_target(total, target).with_style(style).with_message(what.to_owned())
+}
