@@ -13,6 +13,11 @@ equal files. Run:
 
     python3 -m venv venv && venv/bin/pip install tokenizers==0.23.2
     venv/bin/python scripts/train/tokenizer.py [--rust FOLDER]
+
+With `--corpus`, it makes instead the tokenizer of the small code model, in the same form, from a part of each package
+of the corpus that `corpus.py` made: `models/pie-coder-10m/tokenizer.json` and `tokenizer_config.json`.
+
+    venv/bin/python scripts/train/tokenizer.py --corpus ~/.cache/pie-pool/train/train.jsonl
 """
 
 import argparse
@@ -30,6 +35,9 @@ FIM = ["<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>"]
 SKIPPED = {"site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "ensurepip", "pydoc_data", "encodings"}
 # At most this much of one file, so that one long table does not set the vocabulary.
 BYTES_PER_FILE = 120_000
+# Of the corpus: the small code model's vocabulary, and how much of each package it is made from.
+CODER_VOCABULARY = 6144
+BYTES_PER_PACKAGE = 250_000
 
 
 def sources(rust):
@@ -45,6 +53,16 @@ def texts(paths):
     """Their texts, whole lines at a time: what a trainer splits the same way in any batch size."""
     for path in paths:
         yield path.read_text(encoding="utf-8", errors="ignore")[:BYTES_PER_FILE]
+
+
+def corpus_texts(path):
+    """Files of the corpus in its order, up to a share of each package."""
+    used = {}
+    for line in path.open(encoding="utf-8"):
+        file = json.loads(line)
+        if used.get(file["package"], 0) < BYTES_PER_PACKAGE:
+            used[file["package"]] = used.get(file["package"], 0) + len(file["text"].encode())
+            yield file["text"]
 
 
 def byte_level(vocabulary, special, splits):
@@ -80,10 +98,10 @@ def deepseek_splits():
     )
 
 
-def train_tiny_code(paths, folder):
-    """The tokenizer of the model that ships."""
-    tokenizer, trainer = byte_level(8192, [BOS, EOS, *FIM], deepseek_splits())
-    tokenizer.train_from_iterator(texts(paths), trainer)
+def train_deepseek_form(vocabulary, texts, folder):
+    """A tokenizer in the form of DeepSeek-Coder's, with its configuration beside it."""
+    tokenizer, trainer = byte_level(vocabulary, [BOS, EOS, *FIM], deepseek_splits())
+    tokenizer.train_from_iterator(texts, trainer)
     bos = tokenizer.token_to_id(BOS)
     tokenizer.post_processor = processors.TemplateProcessing(single=[BOS, "$A"], special_tokens=[(BOS, bos)])
     folder.mkdir(parents=True, exist_ok=True)
@@ -117,9 +135,14 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rust", help="a folder with Rust sources")
     arguments.add_argument("--root", type=Path, default=ROOT, help="where models/ and crates/ lie")
+    arguments.add_argument("--corpus", type=Path, help="train.jsonl of corpus.py: make the small code model's instead")
     given = arguments.parse_args()
+    if given.corpus:
+        coder = train_deepseek_form(CODER_VOCABULARY, corpus_texts(given.corpus), given.root / "models/pie-coder-10m")
+        print(f"vocabulary {coder.get_vocab_size()}")
+        return
     paths = sources(given.rust)
-    tiny = train_tiny_code(paths, given.root / "models/tiny-code")
+    tiny = train_deepseek_form(8192, texts(paths), given.root / "models/tiny-code")
     gpt2 = train_gpt2(paths, given.root / "crates/pie-text/tests/data/gpt2-2k.json")
     print(f"{len(paths)} files; vocabularies {tiny.get_vocab_size()} and {gpt2.get_vocab_size()}")
 
