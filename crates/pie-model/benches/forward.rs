@@ -63,7 +63,8 @@ fn forward(criterion: &mut Criterion) {
             vec![rows(middle.chain([DEPTH - 1]), DEPTH, inserted..inserted + 1)]
         };
         let decode = |depth: usize| vec![rows(depth..depth + 1, depth + 1, 0..1)];
-        let cases: [(&str, &dyn Fn(usize) -> Vec<Batch>, usize); 6] = [
+        type Batches<'a> = &'a dyn Fn(usize) -> Vec<Batch>;
+        let cases: [(&str, Batches<'_>, usize); 6] = [
             ("prefill 4096", &chunks, 0),
             ("65 rows at 4096", &edit, 64),
             ("9 rows at 4096", &edit, 8),

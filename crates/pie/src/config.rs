@@ -175,8 +175,7 @@ mod tests {
             ("= 3", "not TOML", "line 1"),
         ];
         for (settings, key, advice) in cases {
-            let error = parsed(settings, &["pool"]).expect_err(settings).to_string();
-            let cause = format!("{error}");
+            let cause = parsed(settings, &["pool"]).expect_err(settings).to_string();
             assert!(cause.contains(key) && cause.contains(advice), "{settings:?}: {cause}");
         }
     }

@@ -19,17 +19,6 @@ impl Rank<'_> {
         let logits = self.model.forward(batch, self.cache, self.comm)?;
         Ok(logits.to_vec2()?)
     }
-
-    /// K and V of slots in all layers: [layer][keys, values][numbers].
-    pub fn rows(&self, slots: &[Slot]) -> Vec<[Vec<f32>; 2]> {
-        let flat =
-            |tensor: candle_core::Tensor| tensor.flatten_all().and_then(|rows| rows.to_vec1()).expect("f32");
-        let layer = |index| {
-            let (keys, values) = (self.cache.keys(index, slots), self.cache.values(index, slots));
-            [flat(keys.expect("slots of the cache")), flat(values.expect("slots of the cache"))]
-        };
-        (0..self.model.config().layers).map(layer).collect()
-    }
 }
 
 /// Does the same on every rank of a group, and returns what came of it, by rank.
