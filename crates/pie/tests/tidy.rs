@@ -35,11 +35,16 @@ fn root() -> PathBuf {
 
 /// Of each package of the resolved graph: the names of its normal dependencies.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    // Packages of other platforms are not at hand.
+    let about = Command::new("rustc").arg("-vV").output().expect("rustc runs");
+    let about = String::from_utf8(about.stdout).expect("UTF-8");
+    let host = about.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--all-features"])
+        .args(["metadata", "--format-version", "1", "--offline", "--all-features", "--filter-platform", host])
         .current_dir(root())
         .output()
         .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let name = |id: &Value| {
