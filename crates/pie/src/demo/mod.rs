@@ -5,10 +5,10 @@ mod plot;
 mod report;
 mod script;
 
-use crate::{Failure, models, progress};
 use crate::cli::{DemoArgs, GroupArgs, ModelArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
 use crate::pool::{LocalPool, local_serve};
+use crate::{Failure, models, progress};
 use pie_client::{Completed, CompletionOptions, Pool, Session};
 use pie_proto::v1;
 use report::{Report, Row};
@@ -63,7 +63,9 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     report::summary(&report);
     if folder.kind == ModelKind::Seeded {
-        println!("(A random model finds all tokens about equally likely: that it agrees at all says little.)");
+        println!(
+            "(A random model finds all tokens about equally likely: that it agrees at all says little.)"
+        );
     }
     if let Some(path) = &arguments.report {
         let json = serde_json::to_string_pretty(&report)?;

@@ -143,8 +143,21 @@ fn divergence(full: Option<&v1::CompletedToken>, pie: Option<&v1::CompletedToken
 pub fn header() {
     println!(
         "{:<31} {:>24}   {:>8}   {:>27}   {:>13}\n{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>9} {:>9} {:>7}   {:>6} {:>6}",
-        "", "tokens with pie", "full", "edit to first token", "next tokens", "edit", "encoded", "rotated", "reused",
-        "encoded", "pie", "full", "faster", "equal", "KL"
+        "",
+        "tokens with pie",
+        "full",
+        "edit to first token",
+        "next tokens",
+        "edit",
+        "encoded",
+        "rotated",
+        "reused",
+        "encoded",
+        "pie",
+        "full",
+        "faster",
+        "equal",
+        "KL"
     );
 }
 
