@@ -515,8 +515,9 @@ def notices(package, folder):
 
 def licences(packages, folder):
     """The packages' terms. That of the Java packages is the Apache License 2.0, which the repository's root holds."""
-    parts = ["The samples in this folder are excerpts of these packages, under these terms. For \"Apache-2.0\" that is the text in\n"
-             "the file LICENSE at the root of this repository, and here are the packages' own notices."]
+    parts = ["The samples in this folder, and the lines in ../tests/data/metrics.jsonl, are excerpts of these packages, under these\n"
+             "terms. For \"Apache-2.0\" that is the text in the file LICENSE at the root of this repository, and here are the\n"
+             "packages' own notices."]
     for package in packages:
         title = f"{package['name']} {package['version']}: {package['licence']}"
         parts.append(f"{title}\n{'-' * len(title)}\n\n{notices(package, folder)}")
