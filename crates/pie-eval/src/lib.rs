@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod names;
 pub mod report;
 pub mod results;
+mod similarity;
 pub mod task;
 
 pub use error::EvalError;

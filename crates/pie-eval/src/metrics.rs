@@ -1,24 +1,34 @@
 //! RepoBench's metrics: exact match, edit similarity, and which line of a completion is the prediction.
 
 use crate::names::Language;
+use crate::similarity::{in_blocks, in_subsequence};
 
 /// Whether two lines are equal but for white space between their words.
 pub fn exact_match(prediction: &str, truth: &str) -> bool {
     words(prediction).eq(words(truth))
 }
 
-/// fuzzywuzzy's `ratio` with Levenshtein's library: 100 times the share of characters that insertions and deletions
-/// alone keep, rounded half to even.
+/// fuzzywuzzy's `ratio` as RepoBench's requirements install it, with Python's difflib: 100 times the share of characters
+/// that stand in common blocks, rounded half to even.
 pub fn edit_similarity(prediction: &str, truth: &str) -> u32 {
-    if prediction == truth {
+    ratio(truth, prediction, in_blocks)
+}
+
+/// fuzzywuzzy's `ratio` where python-Levenshtein is installed: the same of characters that insertions and deletions alone
+/// keep. It is never less. Published figures do not say which of the two they are.
+pub fn edit_similarity_levenshtein(prediction: &str, truth: &str) -> u32 {
+    ratio(truth, prediction, in_subsequence)
+}
+
+fn ratio(first: &str, second: &str, same: fn(&[char], &[char]) -> usize) -> u32 {
+    if first == second {
         return 100;
     }
-    let (a, b): (Vec<char>, Vec<char>) = (prediction.chars().collect(), truth.chars().collect());
+    let (a, b): (Vec<char>, Vec<char>) = (first.chars().collect(), second.chars().collect());
     if a.is_empty() || b.is_empty() {
         return 0;
     }
-    let total = a.len() + b.len();
-    let ratio = (2 * longest_common_subsequence(&a, &b)) as f64 / total as f64;
+    let ratio = (2 * same(&a, &b)) as f64 / (a.len() + b.len()) as f64;
     (100.0 * ratio).round_ties_even() as u32
 }
 
@@ -68,17 +78,4 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 /// What Python's `str.split` and `str.strip` take for white space.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
-}
-
-fn longest_common_subsequence(a: &[char], b: &[char]) -> usize {
-    let mut row = vec![0; b.len() + 1];
-    for x in a {
-        let mut diagonal = 0;
-        for (j, y) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = if x == y { diagonal + 1 } else { above.max(row[j]) };
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }

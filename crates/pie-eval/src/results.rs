@@ -92,8 +92,10 @@ pub struct Completion {
     pub truth: String,
     /// Whether the words are equal.
     pub exact_match: bool,
-    /// 0 to 100.
+    /// 0 to 100, by difflib.
     pub edit_similarity: u32,
+    /// The same by python-Levenshtein.
+    pub edit_similarity_levenshtein: u32,
     /// What it cost; none where it was not run, since its result is known (`full` beyond the timed samples).
     pub work: Option<Work>,
     /// Tokens of the edited context.

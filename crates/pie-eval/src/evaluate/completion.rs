@@ -7,7 +7,9 @@ use super::{GENERATED, Run};
 use crate::dataset::{Sample, Set};
 use crate::engine::{Bed, Edited, Saved};
 use crate::error::EvalError;
-use crate::metrics::{edit_similarity, exact_match, first_line, first_line_is_complete};
+use crate::metrics::{
+    edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
+};
 use crate::names::{Language, Method, Task};
 use crate::results::{Completion, Divergence, Line, Results, Work, completion_key, divergence_key};
 use pie_plan::TokenId;
@@ -182,6 +184,7 @@ impl OfSample<'_> {
             method,
             exact_match: exact_match(&prediction, truth),
             edit_similarity: edit_similarity(&prediction, truth),
+            edit_similarity_levenshtein: edit_similarity_levenshtein(&prediction, truth),
             prediction,
             truth: truth.clone(),
             work: edited.map(|edited| Work {

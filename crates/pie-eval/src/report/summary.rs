@@ -18,6 +18,8 @@ pub(super) struct Cell {
     pub seeds: usize,
     pub exact_match: Score,
     pub edit_similarity: Score,
+    /// By python-Levenshtein.
+    pub levenshtein: Score,
     /// Cases whose work counts below: those that every method ran.
     pub timed: usize,
     pub median_ms: f64,
@@ -160,6 +162,7 @@ impl Cell {
             seeds: seeds.len(),
             exact_match: score(group, |one| 100.0 * f64::from(u8::from(one.exact_match))),
             edit_similarity: score(group, |one| f64::from(one.edit_similarity)),
+            levenshtein: score(group, |one| f64::from(one.edit_similarity_levenshtein)),
             timed: work.len(),
             median_ms: median(work.iter().map(|work| work.time_ms).collect()),
             mean_ms: mean(|work| work.time_ms),
