@@ -33,9 +33,31 @@ impl KvShape {
     }
 }
 
+/// What numbers the rows hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// f32.
+    #[default]
+    F32,
+    /// Those that bf16 has: each is rounded when it is written, and each key again when it is turned, as in a cache whose
+    /// memory is bf16. The memory stays f32; it is for measuring what such a cache would lose.
+    Bf16,
+}
+
+impl Precision {
+    /// K5: numbers are computed in f32, and rounded once they are.
+    #[inline(always)]
+    fn round(self, numbers: &mut [f32]) {
+        if self == Self::Bf16 {
+            numbers.iter_mut().for_each(|number| *number = half::bf16::from_f32(*number).to_f32());
+        }
+    }
+}
+
 /// K and V of all layers, f32, in host memory. Each layer is `[slots][kv heads][head dimension]`.
 pub struct KvCache {
     shape: KvShape,
+    precision: Precision,
     keys: Vec<Vec<f32>>,
     values: Vec<Vec<f32>>,
 }
@@ -61,7 +83,13 @@ impl KvCache {
         };
         let keys = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
         let values = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
-        Ok(Self { shape, keys, values })
+        Ok(Self { shape, precision: Precision::F32, keys, values })
+    }
+
+    /// The same cache with rows of another precision from here on; rows that are there stay as they are.
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The sizes.
@@ -81,7 +109,7 @@ impl KvCache {
         values: &Tensor,
     ) -> Result<(), KvError> {
         self.check(layer, slots)?;
-        let row = self.shape.row();
+        let (row, precision) = (self.shape.row(), self.precision);
         let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
         for (tensor, layer, what) in
             [(keys, &mut self.keys[layer], "keys"), (values, &mut self.values[layer], "values")]
@@ -95,7 +123,9 @@ impl KvCache {
             }
             with_rows(tensor, |rows| {
                 for (slot, from) in slots.iter().zip(rows.chunks_exact(row)) {
-                    layer[slot.usize() * row..][..row].copy_from_slice(from);
+                    let to = &mut layer[slot.usize() * row..][..row];
+                    to.copy_from_slice(from);
+                    precision.round(to);
                 }
             })?;
         }
@@ -120,6 +150,7 @@ impl KvCache {
         if 2 * rope.inverse_frequencies().len() != head_dim {
             return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
         }
+        let precision = self.precision;
         let runs: Vec<(&[Slot], Turn)> = runs(slots, deltas, rope);
         self.keys.par_iter_mut().for_each(|layer| {
             wide(
@@ -129,6 +160,7 @@ impl KvCache {
                         for slot in *slots {
                             let keys = &mut layer[slot.usize() * row..][..row];
                             keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
+                            precision.round(keys);
                         }
                     }
                 },

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use pie_comm::Collective;
 use pie_kv::KvCache;
 use pie_model::{Batch, Model, SamplingParameters, Sequence};
-use pie_plan::{DigestWanted, Epoch, Group, SessionId, Then, TokenId, TokenIndex, Work};
+use pie_plan::{DigestWanted, Epoch, Group, SessionId, Slot, Then, TokenId, TokenIndex, Work};
 use pie_proto::plan::{Sampling, Step};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,16 @@ pub struct StepReport {
     pub compute: Duration,
     /// Of that, in collectives.
     pub collective: Duration,
+}
+
+/// The tables at one moment, and the rows of one session from a token on: a state to return to, for experiments that try
+/// several plans from it.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    group: Group,
+    slots: Vec<Slot>,
+    /// Keys and values of each layer.
+    layers: Vec<(Tensor, Tensor)>,
 }
 
 /// A rank in a formed group.
@@ -71,6 +81,32 @@ impl<'a> Rank<'a> {
     pub fn read(&self, session: SessionId, layer: usize) -> Result<(Tensor, Tensor), WorkerError> {
         let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
         Ok((self.cache.keys(layer, table.slots())?, self.cache.values(layer, table.slots())?))
+    }
+
+    /// Saves the tables, and the rows of a session from token `from` on. Rows before it, and those of other sessions, must
+    /// not change before [`Rank::restore`].
+    ///
+    /// # Errors
+    /// The session is not open.
+    pub fn save(&self, session: SessionId, from: TokenIndex) -> Result<Saved, WorkerError> {
+        let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
+        let slots = table.slots()[from.usize().min(table.slots().len())..].to_vec();
+        let layer = |layer| Ok((self.cache.keys(layer, &slots)?, self.cache.values(layer, &slots)?));
+        let layers = (0..self.cache.shape().layers).map(layer).collect::<Result<_, WorkerError>>()?;
+        Ok(Saved { group: self.group.clone(), slots, layers })
+    }
+
+    /// Returns to a saved state, number for number. All ranks of a group, and its owner, must do the same: plans go on
+    /// from the number that was next then.
+    ///
+    /// # Errors
+    /// A state of another cache.
+    pub fn restore(&mut self, saved: &Saved) -> Result<(), WorkerError> {
+        for (layer, (keys, values)) in saved.layers.iter().enumerate() {
+            self.cache.write(layer, &saved.slots, keys, values)?;
+        }
+        self.group = saved.group.clone();
+        Ok(())
     }
 
     /// Applies a plan: changes the tables, turns keys, runs the forward passes.

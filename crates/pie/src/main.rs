@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod ctl;
 mod demo;
+mod eval;
 mod explain;
 mod models;
 mod placement;
@@ -48,6 +49,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(arguments) => runtime(2)?.block_on(demo::run(arguments)),
         Command::Ctl(arguments) => runtime(1)?.block_on(ctl::run(arguments)),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
     }
 }

@@ -13,6 +13,11 @@ pub fn count(what: &str, total: usize) -> ProgressBar {
     bar(what, Some(total as u64), "{msg} {bar:30} {pos}/{len}")
 }
 
+/// A bar of slow things to do, with the time that is left; its length comes with [`show`].
+pub fn cases(what: &str) -> ProgressBar {
+    bar(what, None, "{msg} {bar:30} {pos}/{len}, {eta} left")
+}
+
 /// Moves a bar to what a loader reports.
 pub fn show(bar: &ProgressBar, done: u64, total: u64) {
     bar.set_length(total);

@@ -3,7 +3,7 @@
 use crate::cli::WorkerArgs;
 use crate::pool::WorkerReady;
 use crate::{Failure, models, placement, progress, router};
-use pie_comm::{Collective, Member, TcpMesh};
+use pie_comm::{Member, TcpMesh};
 use pie_kv::{KvCache, KvShape};
 use pie_model::{Device, Model};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
@@ -28,8 +28,7 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let member = Member::new(arguments.index, arguments.group.world_size)?;
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
-    let capacity = Capacity::Bytes(arguments.rank.kv_memory);
-    let (model, cache) = load_member(&folder.path, member, capacity)?;
+    let (model, cache) = load(&folder.path, member, arguments.rank.kv_memory)?;
     let facts = facts(&model, &cache, &folder.path);
     let fingerprint = facts.fingerprint.clone();
     let engine = Engine::start(model, cache, Box::new(TcpPeers::new(member, mesh)))?;
@@ -92,30 +91,14 @@ async fn end_of_input() {
     while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
 
-/// What the cache may take.
-#[derive(Clone, Copy, Debug)]
-pub enum Capacity {
-    /// Memory.
-    Bytes(u64),
-    /// Tokens.
-    Slots(u32),
-}
-
-/// Loads a rank's slice of a model, and makes its cache.
-pub fn load(folder: &Path, comm: &dyn Collective, capacity: Capacity) -> Result<(Model, KvCache), Failure> {
-    load_member(folder, comm.member(), capacity)
-}
-
-fn load_member(folder: &Path, member: Member, capacity: Capacity) -> Result<(Model, KvCache), Failure> {
+/// Loads a rank's slice of a model, and makes a cache of so many bytes.
+fn load(folder: &Path, member: Member, kv_memory: u64) -> Result<(Model, KvCache), Failure> {
     let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let device = Device::Cpu;
     let model = Model::load(folder, member, &device, &mut |done, total| progress::show(&bar, done, total))?;
     bar.finish_and_clear();
     let shape = model.kv_shape(1);
-    let slots = match capacity {
-        Capacity::Slots(slots) => slots as usize,
-        Capacity::Bytes(bytes) => usize::try_from(bytes / shape.bytes().max(1))?.min(u32::MAX as usize),
-    };
+    let slots = usize::try_from(kv_memory / shape.bytes().max(1))?.min(u32::MAX as usize);
     if slots < 2 {
         return Err(format!(
             "--kv-memory is too small: one token takes {} bytes on this rank",

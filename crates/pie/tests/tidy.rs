@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The crates from top to bottom; dependencies point downwards only.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "pie",
+    "pie-eval",
     "pie-client",
     "pie-router",
     "pie-worker",
@@ -20,7 +21,8 @@ const ORDER: [&str; 11] = [
     "pie-plan",
 ];
 /// What a crate must not know, directly or through other crates of this workspace (candle itself knows tokenizers).
-const FOREIGN: [(&str, &[&str]); 5] = [
+const FOREIGN: [(&str, &[&str]); 6] = [
+    ("pie-eval", &["pie-router", "pie-client", "clap"]),
     ("pie-router", &["candle-core", "cudarc"]),
     ("pie-client", &["candle-core", "tokenizers"]),
     ("pie-worker", &["tokenizers", "ropey"]),
@@ -40,7 +42,7 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let about = String::from_utf8(about.stdout).expect("UTF-8");
     let host = about.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host");
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--all-features", "--filter-platform", host])
+        .args(["metadata", "--format-version", "1", "--locked", "--all-features", "--filter-platform", host])
         .current_dir(root())
         .output()
         .expect("cargo runs");

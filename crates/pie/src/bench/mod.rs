@@ -7,6 +7,7 @@ use crate::Failure;
 use crate::cli::BenchArgs;
 use crate::models;
 use bed::Bed;
+use pie_eval::engine::Machine;
 use pie_plan::Strategy;
 use serde::Serialize;
 use std::time::Duration;
@@ -67,8 +68,8 @@ pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
 fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result<(), Failure> {
     let folder = models::seeded(preset)?;
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
-    let mut machine = bed::Machine::load(&folder, longest)?;
-    let parameters = machine.parameters();
+    let mut machine = bed::load(&folder, longest)?;
+    let parameters = machine.model().config().parameters();
     println!("{preset} ({:.1} M parameters)", parameters as f64 / 1e6);
 
     println!("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
@@ -109,7 +110,7 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
 
 fn edit(
     preset: &str,
-    machine: &mut bed::Machine,
+    machine: &mut Machine,
     context: u32,
     place: usize,
     arguments: &BenchArgs,

@@ -1,0 +1,304 @@
+//! A rank of world size 1 with one session, driven by plans as its group's owner would. `pie bench` drives it too.
+
+use crate::error::EvalError;
+use pie_comm::{Collective, Solo};
+use pie_kv::{KvCache, Precision};
+use pie_model::{Device, Model};
+use pie_plan::{
+    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
+    TokenIndex,
+};
+use pie_proto::plan::{Sampling, Step};
+use pie_worker::{Rank, SampledToken};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const SESSION: SessionId = SessionId(1);
+/// Tokens of a step, as the router's default.
+const CHUNK: u32 = 512;
+
+/// A loaded model and its cache.
+pub struct Machine {
+    model: Model,
+    cache: KvCache,
+    slots: u32,
+    epoch: u64,
+}
+
+impl Machine {
+    /// Loads a model folder, with a cache of `slots` tokens. `progress` hears (bytes done, bytes in all).
+    ///
+    /// # Errors
+    /// What the model or the cache refuses.
+    pub fn load(folder: &Path, slots: u32, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, EvalError> {
+        let model = Model::load(folder, Solo::new().member(), &Device::Cpu, progress)?;
+        let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu)?;
+        Ok(Self { model, cache, slots, epoch: 0 })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The same machine with a cache whose rows have another precision; no bed survives it.
+    ///
+    /// # Errors
+    /// Memory.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<(), EvalError> {
+        let shape = self.cache.shape();
+        // The old cache goes before the new one comes.
+        self.cache = KvCache::new(pie_kv::KvShape { slots: 0, ..shape }, &Device::Cpu)?;
+        self.cache = KvCache::new(shape, &Device::Cpu)?.with_precision(precision);
+        Ok(())
+    }
+}
+
+/// What steps did for the session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Rows that were encoded.
+    pub encoded: u32,
+    /// Keys that were turned.
+    pub rotated: u32,
+}
+
+/// An edit, up to the token that follows.
+#[derive(Clone, Debug)]
+pub struct Edited {
+    /// From the splices to the next token: tables, turns, and the pass that also gives the next token's logits.
+    pub elapsed: Duration,
+    /// The work.
+    pub done: Done,
+    /// The most likely token behind the new context.
+    pub next: SampledToken,
+}
+
+/// A state of a bed to return to.
+pub struct Saved {
+    rank: pie_worker::Saved,
+    replica: Group,
+}
+
+/// One session on a machine.
+pub struct Bed<'a> {
+    rank: Rank<'a>,
+    /// The owner's replica, which says how much is pending.
+    replica: Group,
+    top_logprobs: u32,
+}
+
+impl<'a> Bed<'a> {
+    /// An empty session.
+    ///
+    /// # Errors
+    /// None that is no bug.
+    pub fn new(machine: &'a mut Machine) -> Result<Self, EvalError> {
+        machine.epoch += 1;
+        let epoch = Epoch(machine.epoch);
+        let rank = Rank::new(&machine.model, &mut machine.cache, Box::new(Solo::new()), epoch, machine.slots);
+        let replica = Group::new(epoch, machine.slots);
+        let mut bed = Self { rank, replica, top_logprobs: 0 };
+        bed.run(vec![Change::Open { session: SESSION }], None, 1)?;
+        Ok(bed)
+    }
+
+    /// From here on sampled tokens come with so many log probabilities; the vocabulary's size gives all.
+    pub fn report_logprobs(&mut self, count: u32) {
+        self.top_logprobs = count;
+    }
+
+    /// The document's tokens.
+    pub fn tokens(&self) -> &[TokenId] {
+        self.table().map_or(&[], |table| &table.tokens()[..table.document_length()])
+    }
+
+    /// Makes the document these tokens, encoded as if they had been opened: everything from the first other token on is
+    /// encoded again. Returns how many tokens stayed.
+    ///
+    /// # Errors
+    /// A document that the cache or the model has no room for.
+    pub fn become_exactly(&mut self, tokens: &[TokenId]) -> Result<usize, EvalError> {
+        let old = self.tokens();
+        let same = old.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let delete = u32::try_from(old.len() - same).unwrap_or(u32::MAX);
+        let splice = Splice { at: index(same), delete, insert: tokens[same..].to_vec() };
+        let splices = Splices::new(vec![splice], old.len())?;
+        self.run(vec![edit(splices, Strategy::Full)], None, 1)?;
+        self.catch_up(0)?;
+        Ok(same)
+    }
+
+    /// Edits, and brings the cache up to the token that follows, whose logits come with the last pass. The token joins the
+    /// branch. Tokens that `full` leaves to encode come in chunks, as from a router.
+    ///
+    /// # Errors
+    /// A document that the cache or the model has no room for.
+    pub fn edit(&mut self, splices: Splices, strategy: Strategy) -> Result<Edited, EvalError> {
+        let start = Instant::now();
+        let sample = Run::Sample { session: SESSION };
+        let mut done = Done::default();
+        let next = if strategy == Strategy::Full || splices.inserted() > CHUNK as usize {
+            self.run(vec![edit(splices, strategy)], None, 1)?;
+            done = self.catch_up(CHUNK as usize)?;
+            self.counted(Vec::new(), Some(sample), &mut done)?
+        } else {
+            self.counted(vec![edit(splices, strategy)], Some(sample), &mut done)?
+        };
+        let elapsed = start.elapsed();
+        let next = next.into_iter().next().ok_or(EvalError::NothingSampled)?;
+        Ok(Edited { elapsed, done, next })
+    }
+
+    /// Edits, settles and encodes, without asking for a token.
+    ///
+    /// # Errors
+    /// As [`Bed::edit`].
+    pub fn encode(&mut self, splices: Splices, strategy: Strategy) -> Result<Done, EvalError> {
+        let mut done = Done::default();
+        self.counted(vec![edit(splices, strategy)], Some(encode(CHUNK)), &mut done)?;
+        let rest = self.catch_up(0)?;
+        Ok(Done { encoded: done.encoded + rest.encoded, rotated: done.rotated + rest.rotated })
+    }
+
+    /// Edits and turns the keys behind; inserted tokens wait.
+    ///
+    /// # Errors
+    /// As [`Bed::edit`].
+    pub fn turn(&mut self, splices: Splices) -> Result<Done, EvalError> {
+        let mut done = Done::default();
+        self.counted(vec![edit(splices, Strategy::Pie)], Some(encode(0)), &mut done)?;
+        Ok(done)
+    }
+
+    /// Decodes greedily, all in one plan; the tokens join the branch.
+    ///
+    /// # Errors
+    /// A cache or a model without room for them.
+    pub fn decode(&mut self, tokens: u32) -> Result<Vec<SampledToken>, EvalError> {
+        let (sampled, _) = self.run(Vec::new(), Some(Run::Sample { session: SESSION }), tokens)?;
+        Ok(sampled)
+    }
+
+    /// Drops the branch.
+    ///
+    /// # Errors
+    /// None that is no bug.
+    pub fn end_branch(&mut self) -> Result<(), EvalError> {
+        self.run(vec![Change::EndBranch { session: SESSION }], None, 1)?;
+        Ok(())
+    }
+
+    /// The one splice at token `at`.
+    ///
+    /// # Errors
+    /// A place outside of the document.
+    pub fn splice(&self, at: usize, delete: u32, insert: Vec<TokenId>) -> Result<Splices, EvalError> {
+        Ok(Splices::new(vec![Splice { at: index(at), delete, insert }], self.tokens().len())?)
+    }
+
+    /// The keys of the document's tokens in one layer: [tokens][kv heads * head dimension].
+    ///
+    /// # Errors
+    /// The layer does not exist.
+    pub fn keys(&self, layer: usize) -> Result<Vec<f32>, EvalError> {
+        let (keys, _) = self.rank.read(SESSION, layer)?;
+        let keys = keys.narrow(0, 0, self.tokens().len()).and_then(|keys| keys.flatten_all()?.to_vec1());
+        keys.map_err(|error| EvalError::Model(error.into()))
+    }
+
+    /// Saves the state of tokens `from` on, and the tables. Tokens before must not change until it is restored.
+    ///
+    /// # Errors
+    /// None that is no bug.
+    pub fn save(&self, from: usize) -> Result<Saved, EvalError> {
+        Ok(Saved { rank: self.rank.save(SESSION, index(from))?, replica: self.replica.clone() })
+    }
+
+    /// Returns to a saved state.
+    ///
+    /// # Errors
+    /// None that is no bug.
+    pub fn restore(&mut self, saved: &Saved) -> Result<(), EvalError> {
+        self.rank.restore(&saved.rank)?;
+        self.replica = saved.replica.clone();
+        Ok(())
+    }
+
+    fn table(&self) -> Option<&Table> {
+        self.replica.table(SESSION)
+    }
+
+    /// Encodes pending tokens in chunks until at most `left` wait.
+    fn catch_up(&mut self, left: usize) -> Result<Done, EvalError> {
+        let mut done = Done::default();
+        while self.table().is_some_and(|table| table.pending() > left) {
+            self.counted(Vec::new(), Some(encode(CHUNK)), &mut done)?;
+        }
+        Ok(done)
+    }
+
+    fn counted(
+        &mut self,
+        changes: Vec<Change>,
+        run: Option<Run>,
+        sum: &mut Done,
+    ) -> Result<Vec<SampledToken>, EvalError> {
+        let (sampled, done) = self.run(changes, run, 1)?;
+        sum.encoded += done.encoded;
+        sum.rotated += done.rotated;
+        Ok(sampled)
+    }
+
+    /// One step. The work is that of its first pass.
+    fn run(
+        &mut self,
+        changes: Vec<Change>,
+        run: Option<Run>,
+        passes: u32,
+    ) -> Result<(Vec<SampledToken>, Done), EvalError> {
+        let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
+        let runs = run.into_iter().collect();
+        let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip };
+        let work = self.replica.apply(&plan)?;
+        let sampling = BTreeMap::from([(SESSION, greedy(passes, self.top_logprobs))]);
+        let report = self.rank.step(&Step { plan, sampling })?;
+        let mut tokens = Vec::with_capacity(report.passes.len());
+        for (index, pass) in report.passes.into_iter().enumerate() {
+            if index > 0 {
+                self.replica.decode(&[SESSION])?;
+            }
+            let sampled: Vec<_> = pass.iter().map(|sampled| (sampled.session, sampled.token)).collect();
+            self.replica.append(&sampled)?;
+            tokens.extend(pass);
+        }
+        let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX);
+        Ok((tokens, Done { encoded: count(work.rows.len()), rotated: count(work.turns.slots.len()) }))
+    }
+}
+
+fn edit(splices: Splices, strategy: Strategy) -> Change {
+    Change::Splice { session: SESSION, splices, strategy }
+}
+
+fn encode(limit: u32) -> Run {
+    Run::Encode { session: SESSION, limit }
+}
+
+fn index(at: usize) -> TokenIndex {
+    TokenIndex(u32::try_from(at).unwrap_or(u32::MAX))
+}
+
+fn greedy(max_tokens: u32, top_logprobs: u32) -> Sampling {
+    Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        top_k: 0,
+        seed: 0,
+        step: 0,
+        top_logprobs,
+        stop_tokens: Vec::new(),
+        max_tokens,
+    }
+}

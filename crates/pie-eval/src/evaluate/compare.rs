@@ -1,0 +1,86 @@
+//! Distances between two caches: of their keys, and of the distributions that they lead to.
+
+use crate::engine::Bed;
+use crate::error::EvalError;
+use pie_model::Model;
+use pie_worker::SampledToken;
+
+/// Keys of all layers, and how they are cut into heads.
+pub(super) struct Keys {
+    layers: Vec<Vec<f32>>,
+    head_dim: usize,
+}
+
+/// The sizes that comparing needs.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    pub vocabulary: usize,
+    pub layers: usize,
+    pub head_dim: usize,
+    pub kv_heads: usize,
+}
+
+impl Sizes {
+    pub fn of(model: &Model) -> Self {
+        let config = model.config();
+        Self {
+            vocabulary: config.vocab_size,
+            layers: config.layers,
+            head_dim: config.head_dim,
+            kv_heads: config.kv_heads,
+        }
+    }
+}
+
+/// The keys of some tokens of the document.
+pub(super) fn keys(bed: &Bed<'_>, sizes: Sizes, tokens: &[usize]) -> Result<Keys, EvalError> {
+    let row = sizes.kv_heads * sizes.head_dim;
+    let layer = |layer| {
+        let all = bed.keys(layer)?;
+        Ok(tokens.iter().flat_map(|token| &all[token * row..][..row]).copied().collect())
+    };
+    let layers = (0..sizes.layers).map(layer).collect::<Result<_, EvalError>>()?;
+    Ok(Keys { layers, head_dim: sizes.head_dim })
+}
+
+/// For each layer the cosine of two keys, one head of one token at a time, since that is what attention reads; mean over
+/// all. Without tokens it is 1.
+pub(super) fn cosine(a: &Keys, b: &Keys) -> Vec<f32> {
+    a.layers.iter().zip(&b.layers).map(|(x, y)| mean_cosine(x, y, a.head_dim) as f32).collect()
+}
+
+fn mean_cosine(a: &[f32], b: &[f32], head_dim: usize) -> f64 {
+    let cosines = a.chunks_exact(head_dim).zip(b.chunks_exact(head_dim)).map(|(a, b)| {
+        let (mut product, mut of_a, mut of_b) = (0.0, 0.0, 0.0);
+        for (x, y) in a.iter().zip(b) {
+            let (x, y) = (f64::from(*x), f64::from(*y));
+            product += x * y;
+            of_a += x * x;
+            of_b += y * y;
+        }
+        let length = (of_a * of_b).sqrt();
+        if length > 0.0 { product / length } else { 1.0 }
+    });
+    let (sum, count) = cosines.fold((0.0, 0), |(sum, count), cosine| (sum + cosine, count + 1));
+    if count == 0 { 1.0 } else { sum / f64::from(count) }
+}
+
+/// All log probabilities, by token.
+pub(super) fn distribution(sampled: &SampledToken, vocabulary: usize) -> Vec<f32> {
+    let mut logprobs = vec![f32::NEG_INFINITY; vocabulary];
+    for (token, logprob) in &sampled.top {
+        if let Some(place) = logprobs.get_mut(token.0 as usize) {
+            *place = *logprob;
+        }
+    }
+    logprobs
+}
+
+/// KL(p || q) over the whole vocabulary, in nats; never below 0, which rounding could give.
+pub(super) fn kl(p: &[f32], q: &[f32]) -> f32 {
+    let term = |(p, q): (&f32, &f32)| {
+        let (p, q) = (f64::from(*p), f64::from(*q));
+        p.exp() * (p - q)
+    };
+    p.iter().zip(q).map(term).sum::<f64>().max(0.0) as f32
+}

@@ -1,0 +1,258 @@
+//! The paper's tables: each case by each method, from one state.
+
+use super::compare::{Sizes, cosine, keys};
+use super::divergence::{self, Followed};
+use super::place::{Fitted, TokenCase, fit, token_case};
+use super::{GENERATED, Run};
+use crate::dataset::{Sample, Set};
+use crate::engine::{Bed, Edited, Saved};
+use crate::error::EvalError;
+use crate::metrics::{
+    edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
+};
+use crate::names::{Language, Method, Task};
+use crate::results::{Completion, Divergence, Line, Results, Work, completion_key, divergence_key};
+use pie_plan::TokenId;
+use pie_text::Tokenizer;
+
+impl Run<'_> {
+    /// All cases of a set; those of the first `compared` samples and of seed 0 with their divergence.
+    pub(super) fn completions(&mut self, set: &Set, compared: usize) -> Result<(), EvalError> {
+        let samples = self.options.samples.unwrap_or(usize::MAX);
+        for (index, sample) in set.samples.iter().enumerate().take(samples) {
+            let cases = self.missing(set, index, compared);
+            let all = self.options.tasks.len() as u64 * self.options.seeds;
+            self.advance(all - cases.len() as u64);
+            if !cases.is_empty() {
+                self.sample(set, index, sample, &cases)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, set: &Set, sample: usize, compared: usize) -> Vec<Missing> {
+        let (language, setting) = (set.language, set.setting);
+        let mut cases = Vec::new();
+        for seed in 0..self.options.seeds {
+            for task in self.options.tasks.iter().copied() {
+                let lacks = |method: &&Method| {
+                    !self.results.has(&completion_key(language, setting, sample, task, seed, **method))
+                };
+                let completions = self.options.methods.iter().filter(lacks).copied().collect::<Vec<_>>();
+                let lacks = |method: &&Method| {
+                    **method != Method::Full
+                        && !self.results.has(&divergence_key(language, setting, sample, task, seed, **method))
+                };
+                let wanted = seed == 0 && sample < compared;
+                let divergences: Vec<_> =
+                    self.options.methods.iter().filter(|_| wanted).filter(lacks).copied().collect();
+                if !(completions.is_empty() && divergences.is_empty()) {
+                    cases.push(Missing { task, seed, completions, divergences });
+                }
+            }
+        }
+        cases
+    }
+
+    fn sample(
+        &mut self,
+        set: &Set,
+        index: usize,
+        sample: &Sample,
+        cases: &[Missing],
+    ) -> Result<(), EvalError> {
+        let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
+        let sizes = Sizes::of(self.machine.model());
+        let ends = self.machine.model().config().end_of_text.clone();
+        let mut bed = Bed::new(&mut self.machine)?;
+        bed.become_exactly(&prompt.tokens)?;
+        // Each case starts from the prompt as if it had just been opened, whatever ran before.
+        let fresh = bed.save(0)?;
+        let fresh = Fresh { state: fresh, prediction: None, followed: None };
+        let timed = index < self.options.timed_samples;
+        let mut of_sample = OfSample {
+            set,
+            index,
+            sample,
+            prompt: &prompt,
+            tokenizer: &self.tokenizer,
+            ends: &ends,
+            sizes,
+            timed,
+            bed,
+            fresh,
+            results: &mut self.results,
+        };
+        for missing in cases {
+            let Missing { task, seed, .. } = *missing;
+            let case = token_case(&self.tokenizer, set, index, &prompt, task, seed, self.context)?;
+            of_sample.case(missing, &case)?;
+            self.done += 1;
+            (self.progress)(super::Progress::Running(self.done, self.cases));
+        }
+        Ok(())
+    }
+}
+
+/// What a case lacks in the results.
+struct Missing {
+    task: Task,
+    seed: u64,
+    completions: Vec<Method>,
+    divergences: Vec<Method>,
+}
+
+/// The prompt, just opened: what full recomputation gives after every edit that leads to it.
+struct Fresh {
+    state: Saved,
+    prediction: Option<String>,
+    followed: Option<Followed>,
+}
+
+/// One sample, on a bed.
+struct OfSample<'a> {
+    set: &'a Set,
+    index: usize,
+    sample: &'a Sample,
+    prompt: &'a Fitted,
+    tokenizer: &'a Tokenizer,
+    ends: &'a [TokenId],
+    sizes: Sizes,
+    /// Whether full recomputation runs. If not, its prediction is the fresh prompt's, which is the same, and its time is
+    /// not known.
+    timed: bool,
+    bed: Bed<'a>,
+    fresh: Fresh,
+    results: &'a mut Results,
+}
+
+impl OfSample<'_> {
+    fn case(&mut self, missing: &Missing, case: &TokenCase) -> Result<(), EvalError> {
+        self.bed.restore(&self.fresh.state)?;
+        self.bed.become_exactly(&case.original)?;
+        // Nothing before the change is touched but the last token, which is always encoded again.
+        let original = self.bed.save(case.first_change().saturating_sub(1))?;
+        let (run, known): (Vec<_>, Vec<_>) =
+            missing.completions.iter().copied().partition(|method| self.timed || *method != Method::Full);
+        for method in run {
+            self.bed.restore(&original)?;
+            self.complete(missing, case, method)?;
+        }
+        for method in &missing.divergences {
+            self.diverge(missing, case, &original, *method)?;
+        }
+        // Last, since the state of the prompt overwrites that of the original context.
+        for method in known {
+            let prediction = self.fresh_prediction()?;
+            self.push(missing, case, method, prediction, None)?;
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self, missing: &Missing, case: &TokenCase, method: Method) -> Result<(), EvalError> {
+        let edited = self.bed.edit(case.splices.clone(), method.strategy())?;
+        let prediction =
+            predict(&mut self.bed, self.tokenizer, self.ends, self.set.language, edited.next.token)?;
+        self.push(missing, case, method, prediction, Some(&edited))
+    }
+
+    fn fresh_prediction(&mut self) -> Result<String, EvalError> {
+        if let Some(prediction) = &self.fresh.prediction {
+            return Ok(prediction.clone());
+        }
+        self.bed.restore(&self.fresh.state)?;
+        let first = self.bed.decode(1)?.first().ok_or(EvalError::NothingSampled)?.token;
+        let prediction = predict(&mut self.bed, self.tokenizer, self.ends, self.set.language, first)?;
+        Ok(self.fresh.prediction.insert(prediction).clone())
+    }
+
+    fn push(
+        &mut self,
+        missing: &Missing,
+        case: &TokenCase,
+        method: Method,
+        prediction: String,
+        edited: Option<&Edited>,
+    ) -> Result<(), EvalError> {
+        let truth = &self.sample.next_line;
+        self.results.push(Line::Completion(Completion {
+            language: self.set.language,
+            setting: self.set.setting,
+            sample: self.index,
+            task: missing.task,
+            seed: missing.seed,
+            method,
+            exact_match: exact_match(&prediction, truth),
+            edit_similarity: edit_similarity(&prediction, truth),
+            edit_similarity_levenshtein: edit_similarity_levenshtein(&prediction, truth),
+            prediction,
+            truth: truth.clone(),
+            work: edited.map(|edited| Work {
+                time_ms: (edited.elapsed.as_secs_f64() * 1e6).round() / 1e3,
+                encoded: edited.done.encoded,
+                rotated: edited.done.rotated,
+            }),
+            tokens: self.prompt.tokens.len(),
+            deleted: case.splices.deleted(),
+            inserted: case.splices.inserted(),
+            first_change: case.first_change(),
+            cut_lines: self.prompt.cut_lines,
+        }))
+    }
+
+    fn diverge(
+        &mut self,
+        missing: &Missing,
+        case: &TokenCase,
+        original: &Saved,
+        method: Method,
+    ) -> Result<(), EvalError> {
+        let kept = case.kept_behind();
+        self.bed.restore(&self.fresh.state)?;
+        let fresh_keys = keys(&self.bed, self.sizes, &kept)?;
+        let full = match self.fresh.followed.take() {
+            Some(full) => full,
+            None => divergence::fresh(&mut self.bed, self.ends, self.sizes)?,
+        };
+        self.bed.restore(original)?;
+        let splices = case.splices.clone();
+        let (keys, kl) = divergence::of(&mut self.bed, splices, &kept, method, &full, self.sizes)?;
+        self.fresh.followed = Some(full);
+        self.results.push(Line::Divergence(Divergence {
+            language: self.set.language,
+            setting: self.set.setting,
+            sample: self.index,
+            task: missing.task,
+            seed: missing.seed,
+            method,
+            cosine: cosine(&keys, &fresh_keys),
+            kl,
+        }))
+    }
+}
+
+/// The prediction that begins with a token: generation ends with the first line that is no comment, since what follows
+/// does not change it.
+pub(super) fn predict(
+    bed: &mut Bed<'_>,
+    tokenizer: &Tokenizer,
+    ends: &[TokenId],
+    language: Language,
+    first: TokenId,
+) -> Result<String, EvalError> {
+    let mut decoder = tokenizer.decoder();
+    let mut text = String::new();
+    let mut token = first;
+    for count in 1..=GENERATED {
+        if ends.contains(&token) {
+            break;
+        }
+        text.push_str(&decoder.push(token));
+        if count == GENERATED || first_line_is_complete(&text, language) {
+            break;
+        }
+        token = bed.decode(1)?.first().ok_or(EvalError::NothingSampled)?.token;
+    }
+    text.push_str(&decoder.finish());
+    Ok(first_line(&text, language).to_owned())
+}

@@ -1,0 +1,109 @@
+//! What is compared on what, by the paper's names.
+
+use pie_plan::Strategy;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A name that is none of a list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{given}` is no {what}; there are: {known}")]
+pub struct UnknownName {
+    what: &'static str,
+    given: String,
+    known: String,
+}
+
+macro_rules! names {
+    ($(#[$doc:meta])* $name:ident, $what:literal: $($(#[$of:meta])* $variant:ident = $text:literal, $label:literal;)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum $name { $($(#[$of])* #[serde(rename = $text)] $variant,)* }
+
+        impl $name {
+            /// All, in the order of the paper's tables.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
+
+            /// As on the command line and in files.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),* }
+            }
+
+            /// As in tables.
+            pub fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label),* }
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = UnknownName;
+            fn from_str(text: &str) -> Result<Self, UnknownName> {
+                let same = |one: &&Self| one.name() == text || one.label().eq_ignore_ascii_case(text);
+                Self::ALL.iter().find(same).copied().ok_or_else(|| UnknownName {
+                    what: $what,
+                    given: text.to_owned(),
+                    known: Self::ALL.iter().map(|one| one.name()).collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+names! {
+    /// A programming language of RepoBench.
+    Language, "language":
+    /// Python.
+    Python = "python", "Python";
+    /// Java.
+    Java = "java", "Java";
+}
+
+names! {
+    /// Which line of a file is to be predicted (RepoBench).
+    Setting, "setting":
+    /// The first line that uses something of another file.
+    CrossFileFirst = "cross_file_first", "XF-F";
+    /// A later one.
+    CrossFileRandom = "cross_file_random", "XF-R";
+    /// A line that uses nothing of another file.
+    InFile = "in_file", "IF";
+}
+
+names! {
+    /// What the developer does (paper, appendix A).
+    Task, "task":
+    /// Five lines come (table 2).
+    Insertion = "insertion", "insertion";
+    /// Five lines go (table 3).
+    Deletion = "deletion", "deletion";
+    /// Five come and five others go (table 4).
+    Edition = "edition", "edition";
+}
+
+names! {
+    /// How the cache follows (paper, section 4.1).
+    Method, "method":
+    /// Full-recomputation.
+    Full = "full", "Full-recomputation";
+    /// Conflict Fast Encoding.
+    Conflict = "conflict", "Conflict Fast Encoding";
+    /// Positional Integrity Encoding.
+    Pie = "pie", "PIE";
+}
+
+impl Method {
+    /// What it is called in plans.
+    pub fn strategy(self) -> Strategy {
+        match self {
+            Self::Full => Strategy::Full,
+            Self::Conflict => Strategy::Conflict,
+            Self::Pie => Strategy::Pie,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The paper's figures 1, 3 and 4.
+
+use super::chart::{Axis, CONFLICT, Chart, FULL, Mark, PIE, Scale, Series, draw as draw_charts};
+use super::summary::{Cell, Distances, Mean, Summary};
+use crate::error::EvalError;
+use crate::names::{Language, Method, Setting, Task};
+use plotters::style::RGBColor;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+fn color(method: Method) -> RGBColor {
+    match method {
+        Method::Full => FULL,
+        Method::Conflict => CONFLICT,
+        Method::Pie => PIE,
+    }
+}
+
+/// Draws what there are results for; returns the files.
+pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+    let mut written = Vec::new();
+    if let Some((language, setting)) = first(summary) {
+        let path = folder.join("figure1.svg");
+        draw_charts(&path, &latency_and_accuracy(summary, language, setting))?;
+        written.push(path);
+    }
+    if let Some((language, setting)) = summary.compared {
+        let of = format!("{}, {} {}", summary.model(), language.label(), setting.label());
+        let cosine = Chart {
+            title: format!("Keys behind the edit, against full recomputation ({of})"),
+            x: Axis { name: "layer", scale: Scale::Linear, format: |layer| format!("{layer:.0}") },
+            y: Axis {
+                name: "cosine similarity",
+                scale: Scale::Linear,
+                format: |value| format!("{value:.3}"),
+            },
+            series: series(summary, |distances| &distances.cosine),
+        };
+        let kl = Chart {
+            title: format!("Generated tokens, against full recomputation ({of})"),
+            x: Axis { name: "generated token", scale: Scale::Linear, format: |token| format!("{token:.0}") },
+            y: Axis {
+                name: "KL divergence, nats",
+                scale: Scale::Logarithmic,
+                format: |value| format!("{value:.0e}"),
+            },
+            series: series(summary, |distances| &distances.kl),
+        };
+        for (name, chart) in [("figure3.svg", cosine), ("figure4.svg", kl)] {
+            let path = folder.join(name);
+            draw_charts(&path, &[chart])?;
+            written.push(path);
+        }
+    }
+    Ok(written)
+}
+
+/// Language and setting of figure 1: the first of the tables, as in the paper.
+fn first(summary: &Summary) -> Option<(Language, Setting)> {
+    summary.cells.keys().map(|(_, language, _, setting)| (*language, *setting)).min()
+}
+
+fn latency_and_accuracy(summary: &Summary, language: Language, setting: Setting) -> Vec<Chart> {
+    let chart = |name: &'static str, of: fn(&Cell) -> f64| {
+        let points = |method: Method| {
+            let cell = |task: &Task| summary.cells.get(&(*task, language, method, setting));
+            let cells = Task::ALL.iter().filter_map(cell).filter(|cell| cell.timed > 0);
+            cells.map(|cell| (cell.median_ms, of(cell))).collect()
+        };
+        let one = |method: &Method| Series {
+            name: method.label().to_owned(),
+            color: color(*method),
+            mark: Mark::Dot,
+            points: points(*method),
+        };
+        Chart {
+            title: format!("{}, {} {}, one dot a task", summary.model(), language.label(), setting.label()),
+            x: Axis {
+                name: "milliseconds from edit to next token",
+                scale: Scale::Logarithmic,
+                format: |value| format!("{value:.0}"),
+            },
+            y: Axis { name, scale: Scale::Linear, format: |value| format!("{value:.1}") },
+            series: Method::ALL.iter().map(one).collect(),
+        }
+    };
+    let em = chart("exact match, percent", |cell| cell.exact_match.mean);
+    vec![em, chart("edit similarity, percent", |cell| cell.edit_similarity.mean)]
+}
+
+/// Of each method: all tasks together as a line, and each task as a thin one.
+fn series(summary: &Summary, of: fn(&Distances) -> &Vec<Mean>) -> Vec<Series> {
+    let mut list = Vec::new();
+    for method in [Method::Conflict, Method::Pie] {
+        let mut together: Vec<Mean> = Vec::new();
+        let mut add = |name: String, mark: Mark, means: &[Mean]| {
+            let value = |(index, mean): (usize, &Mean)| (index as f64 + 1.0, mean.value());
+            let points = means.iter().enumerate().map(value).collect();
+            list.push(Series { name, color: color(method), mark, points });
+        };
+        for ((_, other), distances) in &summary.distances {
+            if *other == method {
+                let means = of(distances);
+                together.resize(together.len().max(means.len()), Mean::default());
+                for (sum, mean) in together.iter_mut().zip(means) {
+                    sum.sum += mean.sum;
+                    sum.count += mean.count;
+                }
+            }
+        }
+        if !together.is_empty() {
+            add(method.label().to_owned(), Mark::Line, &together);
+        }
+    }
+    list
+}
+
+/// The numbers of figures 3 and 4, by task.
+pub(super) fn csv(summary: &Summary) -> String {
+    let mut page = String::from("figure,task,method,place,value,samples\n");
+    for ((task, method), distances) in &summary.distances {
+        for (figure, means) in [(3, &distances.cosine), (4, &distances.kl)] {
+            for (index, mean) in means.iter().enumerate() {
+                let (value, count) = (mean.value(), mean.count);
+                let _ = writeln!(page, "{figure},{task},{method},{},{value:e},{count}", index + 1);
+            }
+        }
+    }
+    page
+}

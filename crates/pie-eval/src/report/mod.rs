@@ -1,0 +1,41 @@
+//! Pages made of results: the paper's tables and figures, and what many edits cost. Nothing is computed again.
+
+mod accumulated;
+mod chart;
+mod figures;
+mod published;
+mod summary;
+mod tables;
+
+use crate::error::EvalError;
+use crate::results;
+use std::path::{Path, PathBuf};
+use summary::Summary;
+
+/// Makes all pages of a folder's results beside them; returns what was written.
+///
+/// # Errors
+/// No results, or a folder that cannot be written.
+pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
+    let lines = results::read(folder)?;
+    let summary = Summary::of(&lines);
+    let mut written = Vec::new();
+    let mut page = |name: &str, text: String| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).map_err(EvalError::file(&path))?;
+        written.push(path);
+        Ok::<_, EvalError>(())
+    };
+    page("tables.md", tables::markdown(&summary))?;
+    page("tables.csv", tables::csv(&summary))?;
+    if !summary.distances.is_empty() {
+        page("figures.csv", figures::csv(&summary))?;
+    }
+    if !summary.ages.is_empty() {
+        page("accumulated.md", accumulated::markdown(&summary))?;
+        page("accumulated.csv", accumulated::csv(&summary))?;
+    }
+    written.extend(figures::draw(&summary, folder)?);
+    written.extend(accumulated::draw(&summary, folder)?);
+    Ok(written)
+}

@@ -1,0 +1,209 @@
+//! Averages of results.
+
+use crate::names::{Language, Method, Setting, Task};
+use crate::results::{Accumulated, Arm, Completion, Header, Line, Storage, Work};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A mean over seeds, and the standard deviation between them where there are several.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Score {
+    pub mean: f64,
+    pub spread: Option<f64>,
+}
+
+/// One method on one setting.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    pub samples: usize,
+    pub seeds: usize,
+    pub exact_match: Score,
+    pub edit_similarity: Score,
+    /// By python-Levenshtein.
+    pub levenshtein: Score,
+    /// Cases whose work counts below: those that every method ran.
+    pub timed: usize,
+    pub median_ms: f64,
+    pub mean_ms: f64,
+    pub encoded: f64,
+    pub rotated: f64,
+    pub tokens: f64,
+}
+
+/// Distances from full recomputation, summed by place.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Distances {
+    pub cosine: Vec<Mean>,
+    pub kl: Vec<Mean>,
+}
+
+/// A mean that grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Mean {
+    pub sum: f64,
+    pub count: usize,
+}
+
+impl Mean {
+    pub fn add(&mut self, number: f64) {
+        self.sum += number;
+        self.count += 1;
+    }
+
+    pub fn value(&self) -> f64 {
+        self.sum / self.count.max(1) as f64
+    }
+}
+
+/// Quality at one age of a cache.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Age {
+    pub exact_match: Mean,
+    pub edit_similarity: Mean,
+    pub agrees: Mean,
+    pub kl: Mean,
+    /// By sample, for the median.
+    pub kls: Vec<f64>,
+    pub cosine: Mean,
+    pub last_layer: Mean,
+    pub kept: Mean,
+    pub turns: Mean,
+}
+
+/// All that the pages need.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    pub header: Option<Header>,
+    pub cells: BTreeMap<(Task, Language, Method, Setting), Cell>,
+    /// Language and setting of the figures.
+    pub compared: Option<(Language, Setting)>,
+    pub distances: BTreeMap<(Task, Method), Distances>,
+    /// Language and setting of the many edits.
+    pub aged: Option<(Language, Setting)>,
+    pub ages: BTreeMap<(Storage, Arm, u32), Age>,
+    /// Samples that lost lines in front, of how many.
+    pub cut: (usize, usize),
+}
+
+impl Summary {
+    pub fn of(lines: &[Line]) -> Self {
+        let mut summary = Self::default();
+        let mut groups: BTreeMap<_, Vec<&Completion>> = BTreeMap::new();
+        for line in lines {
+            match line {
+                Line::Header(header) => summary.header = Some(header.clone()),
+                Line::Set(_) => {}
+                Line::Completion(one) => {
+                    groups.entry((one.task, one.language, one.method, one.setting)).or_default().push(one);
+                }
+                Line::Divergence(one) => {
+                    summary.compared.get_or_insert((one.language, one.setting));
+                    let distances = summary.distances.entry((one.task, one.method)).or_default();
+                    add(&mut distances.cosine, &one.cosine);
+                    add(&mut distances.kl, &one.kl);
+                }
+                Line::Accumulated(one) => {
+                    summary.aged.get_or_insert((one.language, one.setting));
+                    summary.ages.entry((one.storage, one.arm, one.edits)).or_default().add(one);
+                }
+            }
+        }
+        summary.cut = cut(groups.values().flatten().copied());
+        let untimed = untimed(groups.values().flatten().copied());
+        summary.cells = groups.into_iter().map(|(key, group)| (key, Cell::of(&group, &untimed))).collect();
+        summary
+    }
+
+    /// The model's name.
+    pub fn model(&self) -> &str {
+        self.header.as_ref().map_or("?", |header| header.model.as_str())
+    }
+
+    /// Samples of each set, and seeds: the most of any cell.
+    pub fn size(&self) -> (usize, usize) {
+        let most = |of: fn(&Cell) -> usize| self.cells.values().map(of).max().unwrap_or(0);
+        (most(|cell| cell.samples), most(|cell| cell.seeds))
+    }
+}
+
+fn add(means: &mut Vec<Mean>, numbers: &[f32]) {
+    means.resize(means.len().max(numbers.len()), Mean::default());
+    means.iter_mut().zip(numbers).for_each(|(mean, number)| mean.add(f64::from(*number)));
+}
+
+/// A case, whatever the method.
+type CaseKey = (Language, Setting, usize, Task, u64);
+
+fn case(one: &Completion) -> CaseKey {
+    (one.language, one.setting, one.sample, one.task, one.seed)
+}
+
+/// Cases that some method did not run: the times of the others would be of other cases than its own.
+fn untimed<'a>(completions: impl Iterator<Item = &'a Completion>) -> BTreeSet<CaseKey> {
+    completions.filter(|one| one.work.is_none()).map(case).collect()
+}
+
+fn cut<'a>(completions: impl Iterator<Item = &'a Completion>) -> (usize, usize) {
+    let mut samples = BTreeMap::new();
+    for one in completions {
+        samples.insert((one.language, one.setting, one.sample), one.cut_lines > 0);
+    }
+    (samples.values().filter(|cut| **cut).count(), samples.len())
+}
+
+impl Cell {
+    fn of(group: &[&Completion], untimed: &BTreeSet<CaseKey>) -> Self {
+        let timed = group.iter().filter(|one| !untimed.contains(&case(one)));
+        let work: Vec<Work> = timed.filter_map(|one| one.work).collect();
+        let mean = |of: fn(&Work) -> f64| work.iter().map(of).sum::<f64>() / work.len().max(1) as f64;
+        let samples: BTreeSet<usize> = group.iter().map(|one| one.sample).collect();
+        let seeds: BTreeSet<u64> = group.iter().map(|one| one.seed).collect();
+        Self {
+            samples: samples.len(),
+            seeds: seeds.len(),
+            exact_match: score(group, |one| 100.0 * f64::from(u8::from(one.exact_match))),
+            edit_similarity: score(group, |one| f64::from(one.edit_similarity)),
+            levenshtein: score(group, |one| f64::from(one.edit_similarity_levenshtein)),
+            timed: work.len(),
+            median_ms: median(work.iter().map(|work| work.time_ms).collect()),
+            mean_ms: mean(|work| work.time_ms),
+            encoded: mean(|work| f64::from(work.encoded)),
+            rotated: mean(|work| f64::from(work.rotated)),
+            tokens: group.iter().map(|one| one.tokens as f64).sum::<f64>() / group.len().max(1) as f64,
+        }
+    }
+}
+
+fn score(group: &[&Completion], of: fn(&Completion) -> f64) -> Score {
+    let mut seeds: BTreeMap<u64, Mean> = BTreeMap::new();
+    group.iter().for_each(|one| seeds.entry(one.seed).or_default().add(of(one)));
+    let means: Vec<f64> = seeds.values().map(Mean::value).collect();
+    let mean = means.iter().sum::<f64>() / means.len().max(1) as f64;
+    let squares: f64 = means.iter().map(|one| (one - mean).powi(2)).sum();
+    let spread = (means.len() > 1).then(|| (squares / (means.len() - 1) as f64).sqrt());
+    Score { mean, spread }
+}
+
+impl Age {
+    fn add(&mut self, one: &Accumulated) {
+        self.exact_match.add(100.0 * f64::from(u8::from(one.exact_match)));
+        self.edit_similarity.add(f64::from(one.edit_similarity));
+        self.agrees.add(100.0 * f64::from(u8::from(one.agrees)));
+        self.kl.add(f64::from(one.kl));
+        self.kls.push(f64::from(one.kl));
+        one.cosine.iter().for_each(|cosine| self.cosine.add(f64::from(*cosine)));
+        one.cosine.last().into_iter().for_each(|cosine| self.last_layer.add(f64::from(*cosine)));
+        self.kept.add(100.0 * f64::from(one.kept));
+        self.turns.add(f64::from(one.turns));
+    }
+}
+
+/// The middle value; the mean of the two middle ones of an even number.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}

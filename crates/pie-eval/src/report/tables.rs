@@ -1,0 +1,202 @@
+//! The paper's tables 2, 3 and 4.
+
+use super::published::{self, Published};
+use super::summary::{Cell, Score, Summary};
+use crate::names::{Language, Method, Setting, Task};
+use std::fmt::Write;
+
+/// Numbers of the paper's tables, by task.
+fn table(task: Task) -> u32 {
+    match task {
+        Task::Insertion => 2,
+        Task::Deletion => 3,
+        Task::Edition => 4,
+    }
+}
+
+pub(super) fn markdown(summary: &Summary) -> String {
+    let mut page = String::new();
+    let (samples, seeds) = summary.size();
+    let _ = writeln!(page, "# What PIE costs in quality and gains in time\n");
+    if let Some(header) = &summary.header {
+        let parameters = header.parameters as f64 / 1e6;
+        let _ = writeln!(
+            page,
+            "Model `{}` ({parameters:.1} M parameters, f32), data `{}`: {samples} samples of each setting, {seeds} \
+             seed(s), contexts up to {} tokens. {} of {} samples lost lines in front to fit.\n",
+            header.model, header.data, header.context, summary.cut.0, summary.cut.1
+        );
+    }
+    let _ = writeln!(
+        page,
+        "Made by `{}`; drawn again, without computing, by `pie eval report FOLDER`.\n",
+        command(summary, samples, seeds)
+    );
+    page.push_str(
+        "EM is the share of predictions whose words equal those of the line, ES the mean of fuzzywuzzy's ratio as \
+         RepoBench's requirements install it, with difflib (`tables.csv` has python-Levenshtein's beside it, which is never \
+         less); both in percent. `±` is the standard deviation between seeds. Time is the median over the cases that all \
+         methods ran, from the edit's token splices to the logits of the first token: slot tables, turning, encoding, one rank. (Here the pass that \
+         encodes an edit gives the next token's logits too; the paper's time is the cache's alone. Tokenizing is in \
+         neither.) Rows of DeepSeek-Coder are the paper's, on A100 GPUs.\n\n",
+    );
+    gains(summary, &mut page);
+    for task in Task::ALL {
+        let _ = writeln!(page, "## Table {}: {task}\n", table(*task));
+        let heads: String = Setting::ALL
+            .iter()
+            .map(|setting| format!(" {0} EM | {0} ES | {0} time |", setting.label()))
+            .collect();
+        let _ = writeln!(page, "| language | model | method |{heads}");
+        let _ = writeln!(page, "| --- | --- | --- |{}", " ---: |".repeat(9));
+        for language in Language::ALL {
+            ours(summary, *task, *language, &mut page);
+            let of_table = |row: &Published| row.task == *task && row.language == *language;
+            published::rows().filter(of_table).for_each(|row| theirs(&row, &mut page));
+        }
+        page.push('\n');
+    }
+    page
+}
+
+/// What makes these results.
+pub(super) fn command(summary: &Summary, samples: usize, seeds: usize) -> String {
+    let data = match &summary.header {
+        Some(header) if header.data != "built-in" => format!(" --data {}", header.data),
+        _ => String::new(),
+    };
+    format!("pie eval --model {}{data} --samples {samples} --seeds {seeds}", summary.model())
+}
+
+/// Time and quality of `pie` against `full`, all settings together.
+fn gains(summary: &Summary, page: &mut String) {
+    page.push_str("| task | language | time saved by PIE | tokens encoded, full → PIE | EM, PIE − full | ES, PIE − full |\n");
+    page.push_str("| --- | --- | ---: | ---: | ---: | ---: |\n");
+    for task in Task::ALL {
+        for language in Language::ALL {
+            let pairs: Vec<(&Cell, &Cell)> = Setting::ALL
+                .iter()
+                .filter_map(|setting| {
+                    let of = |method| summary.cells.get(&(*task, *language, method, *setting));
+                    Some((of(Method::Full)?, of(Method::Pie)?))
+                })
+                .collect();
+            if pairs.is_empty() {
+                continue;
+            }
+            let mean =
+                |of: &dyn Fn(&(&Cell, &Cell)) -> f64| pairs.iter().map(of).sum::<f64>() / pairs.len() as f64;
+            let _ = writeln!(
+                page,
+                "| {task} | {} | {} | {:+.2} | {:+.2} |",
+                language.label(),
+                saved(&pairs),
+                mean(&|(full, pie)| pie.exact_match.mean - full.exact_match.mean),
+                mean(&|(full, pie)| pie.edit_similarity.mean - full.edit_similarity.mean),
+            );
+        }
+    }
+    page.push('\n');
+}
+
+fn saved(pairs: &[(&Cell, &Cell)]) -> String {
+    let timed: Vec<_> = pairs.iter().filter(|(full, pie)| full.timed > 0 && pie.timed > 0).collect();
+    if timed.is_empty() {
+        return "not timed | ".to_owned();
+    }
+    let mean = |of: fn(&Cell, &Cell) -> f64| {
+        timed.iter().map(|(full, pie)| of(full, pie)).sum::<f64>() / timed.len() as f64
+    };
+    let share = mean(|full, pie| 1.0 - pie.median_ms / full.median_ms);
+    let (full, pie) = (mean(|full, _| full.encoded), mean(|_, pie| pie.encoded));
+    format!("{:.1} % | {full:.0} → {pie:.0}", 100.0 * share)
+}
+
+fn ours(summary: &Summary, task: Task, language: Language, page: &mut String) {
+    for method in Method::ALL {
+        let cells: Vec<_> = Setting::ALL
+            .iter()
+            .map(|setting| summary.cells.get(&(task, language, *method, *setting)))
+            .collect();
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        let _ = write!(page, "| {} | **{}** | {} |", language.label(), summary.model(), method.label());
+        for cell in cells {
+            match cell {
+                Some(cell) => {
+                    let (em, es) = (score(cell.exact_match), score(cell.edit_similarity));
+                    let time =
+                        if cell.timed > 0 { format!("{:.1} ms", cell.median_ms) } else { String::new() };
+                    let _ = write!(page, " {em} | {es} | {time} |");
+                }
+                None => page.push_str(" | | |"),
+            }
+        }
+        page.push('\n');
+    }
+}
+
+fn score(score: Score) -> String {
+    match score.spread {
+        Some(spread) => format!("{:.2} ± {spread:.2}", score.mean),
+        None => format!("{:.2}", score.mean),
+    }
+}
+
+fn theirs(row: &Published, page: &mut String) {
+    let _ = write!(page, "| {} | {} | {} |", row.language.label(), row.model, row.method.label());
+    for setting in Setting::ALL {
+        let [em, es, ms] = row.cell(*setting);
+        let number = |number: Option<f64>| number.map(|number| format!("{number:.2}")).unwrap_or_default();
+        let time = ms.map(|ms| format!("{ms:.0} ms")).unwrap_or_default();
+        let _ = write!(page, " {} | {} | {time} |", number(em), number(es));
+    }
+    page.push('\n');
+}
+
+pub(super) fn csv(summary: &Summary) -> String {
+    let mut page = String::from(
+        "table,task,language,model,source,method,setting,samples,seeds,timed_cases,exact_match,exact_match_spread,edit_similarity,\
+         edit_similarity_spread,edit_similarity_levenshtein,median_ms,mean_ms,encoded,rotated,tokens\n",
+    );
+    let spread = |score: &Score| score.spread.map(|spread| format!("{spread:.4}")).unwrap_or_default();
+    for ((task, language, method, setting), cell) in &summary.cells {
+        let _ = writeln!(
+            page,
+            "{},{task},{language},{},measured,{method},{setting},{},{},{},{:.4},{},{:.4},{},{:.4},{},{:.1}",
+            table(*task),
+            summary.model(),
+            cell.samples,
+            cell.seeds,
+            cell.timed,
+            cell.exact_match.mean,
+            spread(&cell.exact_match),
+            cell.edit_similarity.mean,
+            spread(&cell.edit_similarity),
+            cell.levenshtein.mean,
+            work(cell),
+            cell.tokens,
+        );
+    }
+    for row in published::rows() {
+        for setting in Setting::ALL {
+            let cell = row.cell(*setting).map(|number| number.map(|n| n.to_string()).unwrap_or_default());
+            let [em, es, ms] = cell;
+            let Published { task, language, model, method, .. } = &row;
+            let number = table(*task);
+            let _ = writeln!(
+                page,
+                "{number},{task},{language},{model},paper,{method},{setting},,,,{em},,{es},,,,{ms},,,"
+            );
+        }
+    }
+    page
+}
+
+fn work(cell: &Cell) -> String {
+    if cell.timed == 0 {
+        return ",,,".to_owned();
+    }
+    format!("{:.3},{:.3},{:.1},{:.1}", cell.median_ms, cell.mean_ms, cell.encoded, cell.rotated)
+}

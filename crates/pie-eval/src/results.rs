@@ -1,0 +1,371 @@
+//! The results of a run: JSON lines, appended as they come, so that a run that was interrupted goes on.
+
+use crate::error::EvalError;
+use crate::names::{Language, Method, Setting, Task};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The file's name in the output folder.
+pub const FILE: &str = "results.jsonl";
+const FORMAT: u32 = 1;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Line {
+    /// The first: what was evaluated.
+    Header(Header),
+    /// Samples that are used from here on.
+    Set(SetLine),
+    /// One prediction (tables 2 to 4, figure 1).
+    Completion(Completion),
+    /// Distance of representations and distributions from full recomputation (figures 3 and 4).
+    Divergence(Divergence),
+    /// Quality after many edits.
+    Accumulated(Accumulated),
+}
+
+/// What was evaluated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Of this file.
+    pub format: u32,
+    /// Name of the model's folder.
+    pub model: String,
+    /// Of its configuration and weights.
+    pub model_fingerprint: String,
+    /// Its numbers.
+    pub parameters: u64,
+    /// Longest context, in tokens.
+    pub context: usize,
+    /// Name of the data's folder or file; `built-in` for what ships.
+    pub data: String,
+}
+
+impl Header {
+    /// A header of this program's format.
+    pub fn new(
+        model: String,
+        model_fingerprint: String,
+        parameters: u64,
+        context: usize,
+        data: String,
+    ) -> Self {
+        Self { format: FORMAT, model, model_fingerprint, parameters, context, data }
+    }
+}
+
+/// Samples of one language and setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetLine {
+    /// Of what language.
+    pub language: Language,
+    /// Of which setting.
+    pub setting: Setting,
+    /// Of all its prompts and lines.
+    pub fingerprint: String,
+    /// How many there are.
+    pub samples: usize,
+}
+
+/// One prediction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// Of what language.
+    pub language: Language,
+    /// Of which setting.
+    pub setting: Setting,
+    /// Its place in the set, from 0.
+    pub sample: usize,
+    /// What the developer did.
+    pub task: Task,
+    /// Of places and sampled lines.
+    pub seed: u64,
+    /// How the cache followed.
+    pub method: Method,
+    /// The first line that is no comment.
+    pub prediction: String,
+    /// The line of the data.
+    pub truth: String,
+    /// Whether the words are equal.
+    pub exact_match: bool,
+    /// 0 to 100, by difflib.
+    pub edit_similarity: u32,
+    /// The same by python-Levenshtein.
+    pub edit_similarity_levenshtein: u32,
+    /// What it cost; none where it was not run, since its result is known (`full` beyond the timed samples).
+    pub work: Option<Work>,
+    /// Tokens of the edited context.
+    pub tokens: usize,
+    /// Tokens that the edit deleted.
+    pub deleted: usize,
+    /// Tokens that it inserted.
+    pub inserted: usize,
+    /// The first token that it changed.
+    pub first_change: usize,
+    /// Lines that were cut off in front, for the model's context.
+    pub cut_lines: usize,
+}
+
+/// What an edit cost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// From the edit to the logits of the first token.
+    pub time_ms: f64,
+    /// Tokens encoded.
+    pub encoded: u32,
+    /// Keys turned.
+    pub rotated: u32,
+}
+
+/// How far a method is from full recomputation, on one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Divergence {
+    /// Of what language.
+    pub language: Language,
+    /// Of which setting.
+    pub setting: Setting,
+    /// Its place in the set, from 0.
+    pub sample: usize,
+    /// What the developer did.
+    pub task: Task,
+    /// Of places and sampled lines.
+    pub seed: u64,
+    /// Which method.
+    pub method: Method,
+    /// For each layer: cosine of the keys of kept tokens behind the edit, mean over tokens and heads.
+    pub cosine: Vec<f32>,
+    /// For each generated token, each given full recomputation's tokens before it: KL(full || method), in nats.
+    pub kl: Vec<f32>,
+}
+
+/// What happened to a cache before it was compared with a fresh one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arm {
+    /// Nothing: it is the fresh one.
+    Fresh,
+    /// Edits, one by one, by `pie`.
+    Edited,
+    /// The keys were turned there and back as often, and nothing was encoded.
+    Turned,
+}
+
+/// What the rows of a cache were kept in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Storage {
+    /// f32.
+    F32,
+    /// Rounded to bf16 whenever written or turned.
+    Bf16,
+}
+
+/// Quality after many edits since the last full encoding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accumulated {
+    /// Of what language.
+    pub language: Language,
+    /// Of which setting.
+    pub setting: Setting,
+    /// Its place in the set, from 0.
+    pub sample: usize,
+    /// Of the rows.
+    pub storage: Storage,
+    /// What happened.
+    pub arm: Arm,
+    /// How many edits, or turns.
+    pub edits: u32,
+    /// The first line that is no comment.
+    pub prediction: String,
+    /// Whether the words equal those of the data.
+    pub exact_match: bool,
+    /// To the line of the data, 0 to 100.
+    pub edit_similarity: u32,
+    /// Whether it is the fresh cache's prediction.
+    pub agrees: bool,
+    /// KL(fresh || this) of the next token, in nats; both in this storage.
+    pub kl: f32,
+    /// For each layer: cosine with the fresh cache's keys, mean over all tokens and heads.
+    pub cosine: Vec<f32>,
+    /// Share of the tokens that were not encoded since the full encoding.
+    pub kept: f32,
+    /// Turns of a key, mean over all tokens.
+    pub turns: f32,
+}
+
+impl Line {
+    /// What no two lines share.
+    fn key(&self) -> String {
+        match self {
+            Self::Header(_) => "header".to_owned(),
+            Self::Set(set) => set_key(set.language, set.setting),
+            Self::Completion(one) => {
+                completion_key(one.language, one.setting, one.sample, one.task, one.seed, one.method)
+            }
+            Self::Divergence(one) => {
+                divergence_key(one.language, one.setting, one.sample, one.task, one.seed, one.method)
+            }
+            Self::Accumulated(one) => {
+                accumulated_key(one.language, one.setting, one.sample, one.storage, one.arm, one.edits)
+            }
+        }
+    }
+}
+
+fn set_key(language: Language, setting: Setting) -> String {
+    format!("set {language} {setting}")
+}
+
+/// The key of a prediction.
+pub fn completion_key(
+    language: Language,
+    setting: Setting,
+    sample: usize,
+    task: Task,
+    seed: u64,
+    method: Method,
+) -> String {
+    format!("completion {language} {setting} {sample} {task} {seed} {method}")
+}
+
+/// The key of a divergence.
+pub fn divergence_key(
+    language: Language,
+    setting: Setting,
+    sample: usize,
+    task: Task,
+    seed: u64,
+    method: Method,
+) -> String {
+    format!("divergence {language} {setting} {sample} {task} {seed} {method}")
+}
+
+/// The key of a measurement after many edits.
+pub fn accumulated_key(
+    language: Language,
+    setting: Setting,
+    sample: usize,
+    storage: Storage,
+    arm: Arm,
+    edits: u32,
+) -> String {
+    format!("accumulated {language} {setting} {sample} {storage:?} {arm:?} {edits}")
+}
+
+/// Results that grow.
+pub struct Results {
+    file: File,
+    path: PathBuf,
+    lines: Vec<Line>,
+    done: BTreeSet<String>,
+}
+
+impl Results {
+    /// Opens the results of a folder, to go on, or begins them. A last line that was cut off is dropped.
+    ///
+    /// # Errors
+    /// Results of another run, or no results at all.
+    pub fn open(folder: &Path, header: &Header) -> Result<Self, EvalError> {
+        std::fs::create_dir_all(folder).map_err(EvalError::file(folder))?;
+        let path = folder.join(FILE);
+        let (lines, length) = if path.exists() { parse(&path)? } else { (Vec::new(), 0) };
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).open(&path).map_err(EvalError::file(&path))?;
+        file.set_len(length).map_err(EvalError::file(&path))?;
+        let done = lines.iter().map(Line::key).collect();
+        let mut results = Self { file, path, lines, done };
+        match results.lines.first() {
+            None => results.push(Line::Header(header.clone()))?,
+            Some(Line::Header(there)) => results.check_header(there, header)?,
+            Some(_) => return Err(results.bad(1, "it does not begin with a header".to_owned())),
+        }
+        Ok(results)
+    }
+
+    /// Uses samples from here on.
+    ///
+    /// # Errors
+    /// Results of other samples.
+    pub fn use_set(&mut self, set: SetLine) -> Result<(), EvalError> {
+        let same = |line: &&Line| matches!(line, Line::Set(other) if (other.language, other.setting) == (set.language, set.setting));
+        match self.lines.iter().find(same) {
+            None => self.push(Line::Set(set)),
+            Some(Line::Set(there)) if there.fingerprint != set.fingerprint => {
+                let (there, now) = (there.fingerprint.clone(), set.fingerprint);
+                Err(EvalError::OtherRun { path: self.path.clone(), what: "data set", there, now })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether a line with this key is there.
+    pub fn has(&self, key: &str) -> bool {
+        self.done.contains(key)
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn push(&mut self, line: Line) -> Result<(), EvalError> {
+        let mut text = serde_json::to_string(&line)?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(EvalError::file(&self.path))?;
+        self.done.insert(line.key());
+        self.lines.push(line);
+        Ok(())
+    }
+
+    fn check_header(&self, there: &Header, now: &Header) -> Result<(), EvalError> {
+        let differs = |what, there: &dyn ToString, now: &dyn ToString| {
+            let (there, now) = (there.to_string(), now.to_string());
+            Err(EvalError::OtherRun { path: self.path.clone(), what, there, now })
+        };
+        if there.format != now.format {
+            differs("version of pie eval", &there.format, &now.format)
+        } else if there.model_fingerprint != now.model_fingerprint {
+            differs(
+                "model",
+                &format!("{} {}", there.model, there.model_fingerprint),
+                &format!("{} {}", now.model, now.model_fingerprint),
+            )
+        } else if there.context != now.context {
+            differs("--context", &there.context, &now.context)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn bad(&self, line: usize, reason: String) -> EvalError {
+        EvalError::BadResults { path: self.path.clone(), line, reason }
+    }
+}
+
+/// The results in a folder.
+///
+/// # Errors
+/// None there, or a file that `pie eval` did not write.
+pub fn read(folder: &Path) -> Result<Vec<Line>, EvalError> {
+    Ok(parse(&folder.join(FILE))?.0)
+}
+
+/// All whole lines, and how many bytes they have.
+fn parse(path: &Path) -> Result<(Vec<Line>, u64), EvalError> {
+    let bytes = std::fs::read(path).map_err(EvalError::file(path))?;
+    // What is behind the last line end was cut off.
+    let length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let mut lines = Vec::new();
+    for (index, line) in bytes[..length].split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let bad = |error: serde_json::Error| EvalError::BadResults {
+            path: path.to_owned(),
+            line: index + 1,
+            reason: error.to_string(),
+        };
+        lines.push(serde_json::from_slice(line).map_err(bad)?);
+    }
+    Ok((lines, length as u64))
+}

@@ -1,0 +1,231 @@
+//! Whole runs with a small seeded model: what full recomputation is, what an edit at the end costs, going on, drawing.
+
+use pie_eval::engine::{Bed, Machine};
+use pie_eval::names::{Language, Method, Setting, Task};
+use pie_eval::results::{self, Completion, Line};
+use pie_eval::{EvalError, Options};
+use pie_kv::Precision;
+use pie_model::Config;
+use pie_plan::{Strategy, TokenId};
+use std::path::{Path, PathBuf};
+
+const TOKENIZER: &str = include_str!("../../../models/tiny-code/tokenizer.json");
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// A seeded model with the tokenizer that ships, and three short samples.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let place = Self { folder };
+        let config =
+            Config { vocab_size: 8192, layers: 2, ..Config::preset("test").expect("a preset for tests") };
+        pie_model::seeded::write_model(&place.model(), &config, 7, &mut |_, _| {})
+            .expect("it can be written");
+        std::fs::write(place.model().join("tokenizer.json"), TOKENIZER).expect("it can be written");
+        std::fs::create_dir(place.data()).expect("a folder");
+        let lines: String = (0..3).map(sample).collect();
+        std::fs::write(place.data().join("python_cff.jsonl"), lines).expect("it can be written");
+        place
+    }
+
+    fn model(&self) -> PathBuf {
+        self.folder.path().join("model")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn options(&self, out: &str) -> Options {
+        Options {
+            model: self.model(),
+            data: Some(self.data()),
+            out: self.folder.path().join(out),
+            context: None,
+            samples: None,
+            languages: vec![Language::Python, Language::Java],
+            settings: Setting::ALL.to_vec(),
+            tasks: Task::ALL.to_vec(),
+            seeds: 1,
+            methods: Method::ALL.to_vec(),
+            timed_samples: 1,
+            compared_samples: 1,
+            accumulated_samples: 1,
+            edits: vec![1, 4],
+        }
+    }
+
+    fn machine(&self) -> Machine {
+        Machine::load(&self.model(), 512, &mut |_, _| {}).expect("it loads")
+    }
+}
+
+fn sample(number: usize) -> String {
+    let code: String =
+        (0..12).map(|line| format!("def f{line}(x):\n    return x + {}\n", line * (number + 1))).collect();
+    let row = serde_json::json!({
+        "repo_name": "r", "file_path": "f.py", "context": "# Path: g.py\n# def g(): pass",
+        "import_statement": "import os", "code": code, "next_line": "x = f1(2)",
+    });
+    format!("{row}\n")
+}
+
+fn run(options: &Options) -> Result<Vec<Line>, EvalError> {
+    pie_eval::run(options, &mut |_| {})?;
+    results::read(&options.out)
+}
+
+fn completions(lines: &[Line]) -> Vec<&Completion> {
+    lines
+        .iter()
+        .filter_map(|line| match line {
+            Line::Completion(one) => Some(one),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The file without what a clock says.
+fn timeless(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.join(results::FILE)).expect("results");
+    let without = |line: &str| {
+        let mut value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        if let Some(work) = value.get_mut("work").and_then(serde_json::Value::as_object_mut) {
+            work.insert("time_ms".to_owned(), 0.into());
+        }
+        value.to_string()
+    };
+    text.lines().map(without).collect()
+}
+
+#[test]
+fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them() {
+    let place = Place::new();
+    let whole = place.options("whole");
+    let lines = run(&whole).expect("it runs");
+    let all = completions(&lines);
+    assert_eq!(all.len(), 3 * 3 * 3, "samples, tasks, methods");
+
+    // Full recomputation: the same prediction after every edit, run or known.
+    for one in all.iter().filter(|one| one.method == Method::Full) {
+        let first = all.iter().find(|other| other.sample == one.sample && other.method == Method::Full);
+        assert_eq!(Some(&one.prediction), first.map(|first| &first.prediction), "{one:?}");
+        assert_eq!(one.work.is_some(), one.sample == 0, "only timed samples run: {one:?}");
+        if let Some(work) = one.work {
+            let behind = one.tokens - one.first_change;
+            assert!(behind.abs_diff(work.encoded as usize) <= 1, "{one:?}");
+        }
+    }
+    for one in all.iter().filter(|one| one.method != Method::Full) {
+        let work = one.work.expect("it ran");
+        assert!((work.encoded as usize).abs_diff(one.inserted) <= 1, "{one:?}");
+        assert!(one.method == Method::Pie || work.rotated == 0, "conflict turns nothing: {one:?}");
+    }
+    let divergences = lines.iter().filter_map(|line| match line {
+        Line::Divergence(one) => Some(one),
+        _ => None,
+    });
+    for one in divergences {
+        assert_eq!(one.cosine.len(), 2, "layers");
+        let first = one.cosine[0];
+        // Keys of the first layer depend on token and position alone, so turning them makes them exact (K3).
+        assert!(one.method != Method::Pie || first > 0.999_99, "{one:?}");
+        assert!(one.kl.len() <= 64 && one.kl.iter().all(|kl| kl.is_finite() && *kl >= 0.0), "{one:?}");
+    }
+
+    // Cut off within a line, and begun again.
+    let text = std::fs::read(whole.out.join(results::FILE)).expect("results");
+    for part in [text.len() / 3, text.len() * 2 / 3] {
+        let again = place.options(&format!("again{part}"));
+        std::fs::create_dir(&again.out).expect("a folder");
+        std::fs::write(again.out.join(results::FILE), &text[..part]).expect("it can be written");
+        run(&again).expect("it goes on");
+        assert_eq!(timeless(&again.out), timeless(&whole.out), "cut at byte {part}");
+    }
+
+    // Nothing is left to do, and pages are drawn from what is there.
+    run(&whole).expect("nothing to do");
+    assert_eq!(std::fs::read(whole.out.join(results::FILE)).expect("results"), text);
+    let pages = pie_eval::report::write(&whole.out).expect("pages");
+    let tables = std::fs::read_to_string(whole.out.join("tables.md")).expect("tables");
+    assert!(tables.contains("| Python | **model** | PIE |"), "{tables}");
+    assert!(tables.contains("| Java | DeepSeek-Coder 33B | PIE | 33.72 | 74.69 | 134 ms |"), "{tables}");
+    let names =
+        ["tables.csv", "figure1.svg", "figure3.svg", "figure4.svg", "accumulated.md", "accumulated.svg"];
+    for name in names {
+        assert!(pages.contains(&whole.out.join(name)), "{name} of {pages:?}");
+    }
+
+    // Results of another model stay what they are.
+    let other = Config { vocab_size: 8192, layers: 1, ..Config::preset("test").expect("a preset") };
+    std::fs::remove_dir_all(place.model()).expect("it goes");
+    pie_model::seeded::write_model(&place.model(), &other, 7, &mut |_, _| {}).expect("it can be written");
+    std::fs::write(place.model().join("tokenizer.json"), TOKENIZER).expect("it can be written");
+    let refused = run(&whole).expect_err("another model").to_string();
+    assert!(refused.contains("another model") && refused.contains("--out"), "{refused}");
+}
+
+#[test]
+fn an_edit_at_the_end_makes_pie_what_full_is_and_states_come_back() {
+    let place = Place::new();
+    let mut machine = place.machine();
+    let mut bed = Bed::new(&mut machine).expect("a bed");
+    bed.report_logprobs(8192);
+    let tokens: Vec<TokenId> = (0..300).map(|place| TokenId(place * 7 % 8000)).collect();
+    bed.become_exactly(&tokens).expect("it fits");
+    let saved = bed.save(0).expect("open");
+    let keys = bed.keys(1).expect("a layer");
+    let mut results = Vec::new();
+    for strategy in [Strategy::Full, Strategy::Pie, Strategy::Conflict] {
+        let splices = bed.splice(290, 10, vec![TokenId(5); 4]).expect("within");
+        results.push(bed.edit(splices, strategy).expect("it runs").next);
+        bed.restore(&saved).expect("the same cache");
+        assert_eq!(bed.keys(1).expect("a layer"), keys, "number for number");
+    }
+    assert_eq!(results[0], results[1], "nothing is behind the edit, so nothing is stale");
+    assert_eq!(results[0], results[2], "nor in conflict");
+
+    // Elsewhere the three differ, and full is what a fresh encoding is.
+    let splices = bed.splice(100, 10, vec![TokenId(5); 4]).expect("within");
+    let edited: Vec<TokenId> = [&tokens[..100], &[TokenId(5); 4], &tokens[110..]].concat();
+    let full = bed.edit(splices.clone(), Strategy::Full).expect("it runs").next;
+    bed.restore(&saved).expect("the same cache");
+    let pie = bed.edit(splices, Strategy::Pie).expect("it runs").next;
+    assert_ne!(full.top, pie.top, "kept tokens have not seen the edit");
+    bed.become_exactly(&[]).expect("empty");
+    bed.become_exactly(&edited).expect("it fits");
+    let fresh = bed.decode(1).expect("it runs").remove(0);
+    assert_eq!(fresh.token, full.token);
+    assert!((fresh.logprob - full.logprob).abs() < 1e-4, "{} and {}", fresh.logprob, full.logprob);
+}
+
+#[test]
+fn bf16_rows_round_whenever_they_are_turned_and_f32_rows_come_back() {
+    let place = Place::new();
+    let mut machine = place.machine();
+    let tokens: Vec<TokenId> = (0..200).map(|place| TokenId(place * 7 % 8000)).collect();
+    let far = |machine: &mut Machine, turns: usize| {
+        let mut bed = Bed::new(machine).expect("a bed");
+        bed.become_exactly(&tokens).expect("it fits");
+        let before = bed.keys(1).expect("a layer");
+        for _ in 0..turns {
+            let done = bed.turn(bed.splice(1, 0, vec![TokenId(3); 17]).expect("within")).expect("turned");
+            assert_eq!((done.encoded, done.rotated), (0, 199));
+            bed.turn(bed.splice(1, 17, Vec::new()).expect("within")).expect("turned back");
+        }
+        let after = bed.keys(1).expect("a layer");
+        let scale = before.iter().fold(0.0_f32, |scale, key| scale.max(key.abs()));
+        let rounded = before.iter().all(|key| key.to_bits() & 0xffff == 0);
+        let far = before.iter().zip(&after).fold(0.0_f32, |far, (a, b)| far.max((a - b).abs())) / scale;
+        (rounded, far)
+    };
+    let (rounded, drift) = far(&mut machine, 20);
+    assert!(!rounded && drift < 1e-5, "f32: {drift}");
+    machine.set_precision(Precision::Bf16).expect("memory");
+    let (rounded, few) = far(&mut machine, 1);
+    let (_, many) = far(&mut machine, 20);
+    assert!(rounded && few > 1e-4 && many > few && many < 0.1, "bf16: {few}, then {many}");
+}
