@@ -24,9 +24,9 @@ def binary() -> Path:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Nobody's settings but the test's own; models are made under `cache`."""
+    """Nobody's settings but the test's own; the seeded model, whose text is wild, is made under `cache`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIE_")}
-    return inherited | {"XDG_CACHE_HOME": str(cache)}
+    return inherited | {"XDG_CACHE_HOME": str(cache), "PIE_MODEL": "seeded:tiny"}
 
 
 def is_running(pid: int) -> bool:

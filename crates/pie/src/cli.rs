@@ -65,8 +65,8 @@ pub enum Command {
 /// Which model.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face model folder (config.json, tokenizer.json, safetensors). Without it a small seeded model in
-    /// DeepSeek-Coder's shape is made once; its text is noise.
+    /// A Hugging Face model folder (config.json, tokenizer.json, safetensors), or `seeded:NAME` for random weights of a
+    /// named shape (`seeded:tiny`). Without it the small code model that ships.
     #[arg(long, env = "PIE_MODEL", value_name = "FOLDER")]
     pub model: Option<PathBuf>,
 }

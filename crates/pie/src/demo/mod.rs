@@ -16,8 +16,8 @@ use script::{Script, StepOfScript};
 use std::path::Path;
 
 /// A file of this repository, so that the document is code as people write it.
-const DOCUMENT: &str = include_str!("../../../pie-router/src/core.rs");
-const DOCUMENT_NAME: &str = "crates/pie-router/src/core.rs";
+const DOCUMENT: &str = include_str!("../../../pie-worker/src/engine.rs");
+const DOCUMENT_NAME: &str = "crates/pie-worker/src/engine.rs";
 const SCRIPT: &str = include_str!("../../demo/script.jsonl");
 /// Steps of the script in a short run.
 const SHORT: usize = 4;
@@ -39,10 +39,14 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
         about.parameters as f64 / 1e6,
         arguments.world_size
     );
-    if folder.kind == ModelKind::Seeded {
-        println!(
+    match folder.kind {
+        ModelKind::Given => {}
+        ModelKind::Shipped => println!(
+            "The model is a small one, trained on two CPU cores: its text looks like code, and is no help with it."
+        ),
+        ModelKind::Seeded => println!(
             "The model is seeded at random, so its completions are noise; what is real is the work and the time."
-        );
+        ),
     }
     println!(
         "After each edit both sessions complete {} tokens; times are from the edit to the first token.\n",
@@ -56,7 +60,10 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let bar = progress::count("replaying", steps);
     for step in script.steps.iter().take(steps) {
         let row = pair.step(step).await?;
-        bar.suspend(|| report::line(&row));
+        bar.suspend(|| {
+            report::line(&row);
+            report::completion(&row);
+        });
         bar.inc(1);
         report.rows.push(row);
     }
@@ -139,6 +146,6 @@ impl Pair {
         }
         let full = self.full.complete(&self.options).await?;
         self.history.push(before);
-        Ok(Row::new(&step.name, requests.len(), &pie, &full))
+        Ok(Row::new(&step.name, requests.len(), self.pie.text(), &pie, &full))
     }
 }

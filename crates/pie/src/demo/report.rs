@@ -6,6 +6,9 @@ use pie_proto::v1;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
+/// Characters of a completion that the table shows.
+const SHOWN: usize = 90;
+
 /// One step of the script on both sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
@@ -21,6 +24,12 @@ pub struct Row {
     pub equal_tokens: usize,
     /// Tokens of a completion.
     pub completed_tokens: usize,
+    /// The document's last line, which the completions go on from.
+    pub last_line: String,
+    /// What `pie` completes.
+    pub pie_text: String,
+    /// What `full` completes.
+    pub full_text: String,
     /// Kullback-Leibler divergence of `pie`'s first token from `full`'s, over `full`'s most likely tokens and the rest
     /// taken as one.
     pub divergence: f64,
@@ -88,7 +97,7 @@ impl Report {
 }
 
 impl Row {
-    pub fn new(edit: &str, requests: usize, pie: &Completed, full: &Completed) -> Self {
+    pub fn new(edit: &str, requests: usize, document: &str, pie: &Completed, full: &Completed) -> Self {
         let pairs = pie.tokens.iter().zip(&full.tokens);
         Self {
             edit: edit.to_owned(),
@@ -97,6 +106,9 @@ impl Row {
             full: Cost::of(&full.timings),
             equal_tokens: pairs.take_while(|(a, b)| a.id == b.id).count(),
             completed_tokens: full.tokens.len(),
+            last_line: document.rsplit('\n').next().unwrap_or_default().to_owned(),
+            pie_text: pie.text.clone(),
+            full_text: full.text.clone(),
             divergence: divergence(full.tokens.first(), pie.tokens.first()),
         }
     }
@@ -177,6 +189,22 @@ pub fn line(row: &Row) {
         row.completed_tokens,
         row.divergence,
     );
+}
+
+/// What was completed: the line so far, and in marks what the model adds, line breaks shown as arrows.
+pub fn completion(row: &Row) {
+    let shown = |text: &str| {
+        let text: String =
+            text.trim_end().replace('\n', "↵").split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut: String = text.chars().take(SHOWN).collect();
+        if cut.len() < text.len() { cut + "…" } else { cut }
+    };
+    let last: String = row.last_line.trim_start().to_owned();
+    if row.pie_text == row.full_text {
+        println!("    both: {last}⟨{}⟩", shown(&row.pie_text));
+    } else {
+        println!("    pie:  {last}⟨{}⟩\n    full: {last}⟨{}⟩", shown(&row.pie_text), shown(&row.full_text));
+    }
 }
 
 /// What it comes to.
