@@ -176,7 +176,7 @@ mod tests {
         ];
         for (settings, key, advice) in cases {
             let error = parsed(settings, &["pool"]).expect_err(settings).to_string();
-            let cause = format!("{error}");
+            let cause = error.to_string();
             assert!(cause.contains(key) && cause.contains(advice), "{settings:?}: {cause}");
         }
     }
