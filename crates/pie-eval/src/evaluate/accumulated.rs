@@ -38,12 +38,12 @@ impl Run<'_> {
             self.machine.set_precision(precision)?;
             for (index, sample) in set.samples.iter().enumerate().take(self.options.accumulated_samples) {
                 let arms = |count: &u32| [(Arm::Turned, *count), (Arm::Edited, *count)];
-                let wanted = std::iter::once((Arm::Fresh, 0)).chain(counts.iter().flat_map(arms));
+                let mut wanted = std::iter::once((Arm::Fresh, 0)).chain(counts.iter().flat_map(arms));
                 let lacks = |(arm, edits): (Arm, u32)| {
                     let key = accumulated_key(set.language, set.setting, index, storage, arm, edits);
                     !self.results.has(&key)
                 };
-                if wanted.map(lacks).any(|lacks| lacks) {
+                if wanted.any(lacks) {
                     let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
                     let sizes = Sizes::of(self.machine.model());
                     let ends = self.machine.model().config().end_of_text.clone();
