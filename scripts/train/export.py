@@ -45,7 +45,7 @@ def check(folder):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / "models/pie-coder-10m")
+    arguments.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / "models/pie-coder")
     folder = arguments.parse_args().folder
     transformers, cached, spread = check(folder)
     print(f"logits differ by at most {transformers:.2e} from Transformers', {cached:.2e} with a cache (their deviation is {spread:.2f})")
