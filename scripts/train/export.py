@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 MOST_BYTES = 26_000_000
+# Of the logits' deviation: Transformers computes RoPE's angles in f32, which heads that tell neighbours apart sharply show.
+MOST_DIFFERENCE = 0.005
 
 
 def export(model, special, folder):
@@ -49,7 +51,7 @@ def main():
     folder = arguments.parse_args().folder
     transformers, cached, spread = check(folder)
     print(f"logits differ by at most {transformers:.2e} from Transformers', {cached:.2e} with a cache (their deviation is {spread:.2f})")
-    if max(transformers, cached) > 1e-3:
+    if max(transformers, cached) > MOST_DIFFERENCE * spread:
         raise SystemExit("the folder does not compute what was trained")
 
 
