@@ -142,7 +142,8 @@ and next to nothing twice.
 
 {hardware}; {facts['minutes']:.0f} minutes, partly shared with other programs; {facts['step']} steps. Windows of\n{'; '.join(stages)}.
 {", ".join(f"{NAMES[language]} {share:.0%}" for language, share in zip(data.LANGUAGES, data.SHARES))} of the windows. Files of a package joined under
-comments with their paths; {data.FIM_SHARE:.0%} of the windows in fill-in-the-middle order (begin, prefix, hole, suffix, end, middle). Matrices by Muon (rate {facts['rate']:g}), embedding and norms by Adam (rate {facts['table_rate']:g}), linear decay over
+comments with their paths; {data.FIM_SHARE:.0%} of the windows in fill-in-the-middle order (begin, prefix, hole, suffix, end, middle).
+Matrices by Muon (rate {facts['rate']:g}), embedding and norms by Adam (rate {facts['table_rate']:g}), linear decay over
 the last {DECAY:.0%} of the time. Two helps for copying from context, which so few tokens do not teach: heads that copy are there
 from the start (heads of the first layer look at the one and two tokens before, heads of the second find where these tokens
 stood together before and copy what followed; all learn on), and some windows hold a passage twice, at any distance
