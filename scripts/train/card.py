@@ -13,7 +13,7 @@ from pathlib import Path
 
 import data
 from measure import measure
-from train import CACHE, DECAY, OUT, REPEATS, REPEATS_UNTIL, TESTED
+from train import CACHE, DECAY, OUT, REPEATS, REPEATS_THEN, REPEATS_UNTIL, TESTED
 
 HERE = Path(__file__).resolve().parent
 NAMES = {"python": "Python", "rust": "Rust", "java": "Java"}
@@ -106,6 +106,7 @@ def card(config, facts, log, figures, cache):
         ["this model", *(f"**{figures['languages'][language]['loss']:.2f}**" for language in NAMES)],
         ["this model, bits per byte", *(f"{figures['languages'][language]['bits_per_byte']:.2f}" for language in NAMES)]])
     line_table = table(["next line, greedily", *NAMES.values()], [
+        ["lines", *(lines[language]["samples"] for language in NAMES)],
         ["exactly right", *(f"{lines[language]['exact']:.1%}" for language in NAMES)],
         ["similarity of characters", *(f"{lines[language]['similarity']:.0%}" for language in NAMES)]])
     context_table = table(["loss on the last 256 tokens of 2,048", "nats"], [
@@ -115,11 +116,11 @@ def card(config, facts, log, figures, cache):
         f"`{one['package']}`, {one['path']}, after line {one['line']}:\n\n{FENCE}{one['language']}\n{one['before']}\n{FENCE}\n\n"
         f"the model:\n\n{FENCE}{one['language']}\n{one['model']}\n{FENCE}\n\nthe file:\n\n{FENCE}{one['language']}\n{one['truth']}\n{FENCE}"
         for one in figures["completions"])
-    samples = lines["python"]["samples"]
-    return f"""# pie-coder-10m
+    return f"""# pie-coder
 
 A code model of {facts['parameters'] / 1e6:.1f} million parameters in DeepSeek-Coder's shape, so that pie-pool can be tried, tested and
-measured offline with weights that learned something. It is a test object: see "What it can and cannot do".
+measured offline with weights that learned something. It is a test object: see "What it can and cannot do". It was trained on
+{"a CPU, and is to be replaced by a GPU-trained one" if facts["device"] == "cpu" else "one GPU"}: the folder's name says no size.
 
 Llama form: {config['num_hidden_layers']} layers, width {config['hidden_size']}, {config['num_attention_heads']} query heads of {config['head_dim']} over {config['num_key_value_heads']} KV heads, MLP {config['intermediate_size']}, head tied to the embedding,
 RoPE with theta {config['rope_theta']:g} scaled linearly by {config['rope_scaling']['factor']:g}, {config['max_position_embeddings']} positions. Byte-level BPE of {config['vocab_size']} tokens with DeepSeek-Coder's
@@ -139,12 +140,14 @@ and next to nothing twice.
 
 ## Recipe
 
-{hardware}; {facts['minutes']:.0f} minutes of their time; {facts['step']} steps. Windows of\n{'; '.join(stages)}.
-Files of a package joined under comments with their paths; {data.FIM_SHARE:.0%} of the windows in fill-in-the-middle order (begin, prefix,
-hole, suffix, end, middle). Matrices by Muon (rate {facts['rate']:g}), embedding and norms by Adam (rate {facts['table_rate']:g}), linear decay over
-the last {DECAY:.0%} of the time. Two helps for copying from context: four query heads of the first layer start by attending to
-the one or two tokens before, and in the first {REPEATS_UNTIL:.0%} of the time windows hold a passage twice ({REPEATS:.0%} of them at first,
-then ever fewer). Commands: `scripts/train/README.md`.
+{hardware}; {facts['minutes']:.0f} minutes, partly shared with other programs; {facts['step']} steps. Windows of\n{'; '.join(stages)}.
+{", ".join(f"{NAMES[language]} {share:.0%}" for language, share in zip(data.LANGUAGES, data.SHARES))} of the windows. Files of a package joined under
+comments with their paths; {data.FIM_SHARE:.0%} of the windows in fill-in-the-middle order (begin, prefix, hole, suffix, end, middle).
+Matrices by Muon (rate {facts['rate']:g}), embedding and norms by Adam (rate {facts['table_rate']:g}), linear decay over
+the last {DECAY:.0%} of the time. Two helps for copying from context, which so few tokens do not teach: heads that copy are there
+from the start (heads of the first layer look at the one and two tokens before, heads of the second find where these tokens
+stood together before and copy what followed; all learn on), and some windows hold a passage twice, at any distance
+({REPEATS:.0%} of them at first, {REPEATS_THEN:.0%} from about {REPEATS_UNTIL:.0%} of the time on). Commands: `scripts/train/README.md`.
 
 ![Loss while training](loss.svg)
 
@@ -157,7 +160,7 @@ On packages the model never saw. Windows of 1,024 tokens, {figures['languages'][
 
 {loss_table}
 
-A line in the middle of a test file, given up to 1,024 tokens before it, {samples} lines of each language:
+A line in the middle of a test file, given up to 1,024 tokens before it, one line of a file:
 
 {line_table}
 
@@ -165,7 +168,8 @@ Does it use its context? {context['windows']} windows of the validation packages
 
 {context_table}
 
-A passage of 256 tokens costs {context['first']:.2f} nats a token the first time and {context['second']:.2f} when it comes again.
+A passage of 256 tokens costs {context['first']:.2f} nats a token the first time, {context['second']:.2f} when it comes again at once, and
+{context['far']:.2f} when it comes again after 1,536 other tokens.
 
 ## Three completions
 
@@ -183,17 +187,17 @@ eight lines. Not picked.
 def verdict(figures):
     """In plain words, as far as the figures carry them."""
     context, lines = figures["context"], figures["lines"]
-    gain, copied = context["none"] - context["true"], context["first"] - context["second"]
+    gain, copied, far = context["none"] - context["true"], context["first"] - context["second"], context["first"] - context["far"]
     order = context["shuffled"] - context["true"]
-    exact = sum(one["exact"] for one in lines.values()) / len(lines)
+    exact = ", ".join(f"{lines[language]['exact']:.0%} of {NAMES[language]}" for language in NAMES)
     said = ["It writes text that looks like Python, Rust or Java: indentation, brackets, keywords, common phrases."]
-    said.append(f"It gets about {exact:.0%} of whole lines right, mostly short or formulaic ones. It does not understand programs, follow "
-                "instructions, or write correct functions: use it for no work.")
+    said.append(f"It gets few whole lines right ({exact}), mostly short, formulaic or repeated ones. It does not understand programs, "
+                "follow instructions, or write correct functions: use it for no work.")
     said.append(f"Context lowers its loss by {gain:.2f} nats a token; the order of the context's lines matters by {order:.2f}. "
                 + ("So a cache that holds wrong or misplaced context shows in its figures." if gain > 0.3 else
                    "That is little: it predicts mostly from the last lines, and differences between caches show weakly in its figures."))
-    said.append(f"Repetition helps by {copied:.2f} nats a token: " + ("it copies from its context." if copied > 1 else
-                "it copies from its context weakly, if at all."))
+    said.append(f"Repetition helps by {copied:.2f} nats a token near and {far:.2f} far: " + ("it copies from its context, far ones included." if far > 1 else
+                "it copies from near context." if copied > 1 else "it copies from its context weakly, if at all.") + " That skill was built in, and kept by training.")
     said.append("It learned from few tokens for its size; the same commands with a GPU's budget make a better one.")
     return "\n".join(f"* {one}" for one in said)
 
@@ -203,11 +207,12 @@ def main():
     arguments.add_argument("--model", type=Path, default=OUT)
     arguments.add_argument("--cache", type=Path, default=CACHE)
     arguments.add_argument("--run", default="run")
-    arguments.add_argument("--samples", type=int, default=240)
+    arguments.add_argument("--windows", type=int, default=60)
+    arguments.add_argument("--lines", type=int, default=300)
     arguments.add_argument("--figures", type=Path)
     given = arguments.parse_args()
     folder = given.cache / given.run
-    figures = json.loads(given.figures.read_text()) if given.figures else measure(given.model, given.cache, given.samples)
+    figures = json.loads(given.figures.read_text()) if given.figures else measure(given.model, given.cache, given.windows, given.lines)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     config = json.loads((given.model / "config.json").read_text())
     facts = json.loads((folder / "facts.json").read_text())

@@ -15,7 +15,9 @@ LANGUAGES = ["python", "rust", "java"]
 COMMENT = {"python": "#", "rust": "//", "java": "//"}
 # Files without their path above them: also a form that the model meets.
 UNNAMED_SHARE = 0.15
-FIM_SHARE = 0.3
+FIM_SHARE = 0.15
+# How much of the windows is which language.
+SHARES = [0.4, 0.2, 0.4]
 
 
 class Special:
@@ -106,9 +108,8 @@ class Windows:
         return np.concatenate(([special.bos, special.begin], prefix, [special.hole], suffix, [special.end], inside, [special.eos]))
 
     def batch(self, count, length, fim_share=FIM_SHARE):
-        """`count` windows of `length` + 1 tokens; languages in turn."""
-        turn = int(self.random.integers(len(LANGUAGES)))
-        rows = [self.window(LANGUAGES[(turn + row) % len(LANGUAGES)], length, fim_share) for row in range(count)]
+        """`count` windows of `length` + 1 tokens, languages by chance."""
+        rows = [self.window(language, length, fim_share) for language in self.random.choice(LANGUAGES, count, p=SHARES)]
         return np.stack(rows).astype(np.int64)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 
 MOST_BYTES = 26_000_000
+# Of the logits' deviation: Transformers computes RoPE's angles in f32, which heads that tell neighbours apart sharply show.
+MOST_DIFFERENCE = 0.005
 
 
 def export(model, special, folder):
@@ -45,11 +47,11 @@ def check(folder):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / "models/pie-coder-10m")
+    arguments.add_argument("folder", type=Path, nargs="?", default=Path(__file__).resolve().parents[2] / "models/pie-coder")
     folder = arguments.parse_args().folder
     transformers, cached, spread = check(folder)
     print(f"logits differ by at most {transformers:.2e} from Transformers', {cached:.2e} with a cache (their deviation is {spread:.2f})")
-    if max(transformers, cached) > 1e-3:
+    if max(transformers, cached) > MOST_DIFFERENCE * spread:
         raise SystemExit("the folder does not compute what was trained")
 
 

@@ -1,11 +1,11 @@
 """What the small code model can do, in figures: for the model card, and as JSON for whoever asks.
 
-    python scripts/train/measure.py [--model FOLDER] [--samples 240]
+    python scripts/train/measure.py [--model FOLDER] [--windows 60] [--lines 300]
 
 * Loss per language on the validation packages, beside a model that knows only how frequent each token is.
-* Exact match of a next line, greedily, from the lines before it in the same file (test packages).
+* Exact match of a next line, greedily, from the lines before it in the same file (test packages; one line of a file).
 * Use of context: the loss on the last 256 tokens of 2,048, after the true context, after its lines in a random order, and
-  after nothing; and the loss on a passage the first and the second time.
+  after nothing; and the loss on a passage the first time, again at once, and again after 1,536 other tokens.
 * Three completions, for the three test files whose hashes come first.
 """
 
@@ -23,7 +23,7 @@ import data
 from model import load
 from train import CACHE, OUT
 
-WINDOW, TAIL = 2048, 256
+WINDOW, TAIL, BETWEEN = 2048, 256, 1536
 LINE_CONTEXT, LINE_TOKENS = 1024, 48
 COMMENTS = ("#", "//", "/*", "*", '"""', "'''", "@")
 
@@ -65,9 +65,9 @@ def by_language(model, validation, train, special, count):
 
 
 def context_use(model, tokens, special, count):
-    """The losses after true, shuffled and no context, and those of a passage met twice."""
+    """The losses after true, shuffled and no context, and those of a passage met twice, near and far."""
     windows, chance = data.Windows(tokens, special, seed=13), np.random.default_rng(13)
-    true, shuffled, none, twice = [], [], [], []
+    true, shuffled, none, twice, far = [], [], [], [], []
     for at in range(count):
         language = data.LANGUAGES[at % len(data.LANGUAGES)]
         own = windows.plain(language, WINDOW)
@@ -78,9 +78,11 @@ def context_use(model, tokens, special, count):
         shuffled.append(np.concatenate(([special.bos], mixed, tail)))
         none.append(np.concatenate(([special.bos], tail)))
         twice.append(np.concatenate(([special.bos], tail, tail)))
+        far.append(np.concatenate(([special.bos], tail, windows.plain(language, BETWEEN), tail)))
     first, second = losses(model, twice).split(TAIL, dim=1)
     return {"windows": count, "true": float(losses(model, true, TAIL).mean()), "shuffled": float(losses(model, shuffled, TAIL).mean()),
-            "none": float(losses(model, none, TAIL).mean()), "first": float(first.mean()), "second": float(second.mean())}
+            "none": float(losses(model, none, TAIL).mean()), "first": float(first.mean()), "second": float(second.mean()),
+            "far": float(losses(model, far, TAIL).mean())}
 
 
 def by_hash(files):
@@ -92,7 +94,7 @@ def ids(model, text):
 
 
 def next_lines(model, files, special, count):
-    """Exact match and similarity of greedily completed lines; one line of a file, files in the order of their hashes."""
+    """Exact match and similarity of `count` greedily completed lines of each language, one of a file, files in the order of their hashes."""
     figures = {}
     for language in data.LANGUAGES:
         exact, similar, done = 0, 0.0, 0
@@ -129,7 +131,7 @@ def completions(model, files, special):
     return shown
 
 
-def measure(folder, cache, samples):
+def measure(folder, cache, windows, lines):
     model = load(folder)
     model.tokenizer = data.open_tokenizer(folder)
     special = data.Special(model.tokenizer)
@@ -137,9 +139,9 @@ def measure(folder, cache, samples):
     files = list(data.files(cache / "test.jsonl"))
     figures = {}
     for name, find in [
-        ("languages", lambda: by_language(model, validation, train, special, samples // 6)),
-        ("context", lambda: context_use(model, validation, special, samples // 4)),
-        ("lines", lambda: next_lines(model, files, special, samples // 3)),
+        ("languages", lambda: by_language(model, validation, train, special, windows // 2)),
+        ("context", lambda: context_use(model, validation, special, windows)),
+        ("lines", lambda: next_lines(model, files, special, lines)),
         ("completions", lambda: completions(model, files, special)),
     ]:
         figures[name] = find()
@@ -152,9 +154,10 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--model", type=Path, default=OUT)
     arguments.add_argument("--cache", type=Path, default=CACHE)
-    arguments.add_argument("--samples", type=int, default=240)
+    arguments.add_argument("--windows", type=int, default=60, help="of context; of each language, half as many")
+    arguments.add_argument("--lines", type=int, default=300, help="of each language, where the test packages have as many files")
     given = arguments.parse_args()
-    print(json.dumps(measure(given.model, given.cache, given.samples), indent=1, ensure_ascii=False))
+    print(json.dumps(measure(given.model, given.cache, given.windows, given.lines), indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -18,26 +18,23 @@ class Shape:
     """The sizes, by the names of config.json."""
 
     vocab_size: int = 6144
-    hidden_size: int = 384
-    intermediate_size: int = 768
-    num_hidden_layers: int = 6
+    hidden_size: int = 256
+    intermediate_size: int = 512
+    num_hidden_layers: int = 4
     num_attention_heads: int = 16
     num_key_value_heads: int = 8
+    head_dim: int = 32
     max_position_embeddings: int = 4096
     rms_norm_eps: float = 1e-6
     rope_theta: float = 100_000.0
     rope_factor: float = 4.0
-
-    @property
-    def head_dim(self):
-        return self.hidden_size // self.num_attention_heads
 
     def config(self, bos, eos):
         """The text of config.json."""
         sizes = asdict(self)
         factor = sizes.pop("rope_factor")
         return json.dumps({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", **sizes, "head_dim": self.head_dim,
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", **sizes,
             "rope_scaling": {"type": "linear", "factor": factor}, "hidden_act": "silu", "attention_bias": False,
             "mlp_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02, "pretraining_tp": 1,
             "tie_word_embeddings": True, "use_cache": True, "bos_token_id": bos, "eos_token_id": eos, "torch_dtype": "bfloat16",
@@ -75,9 +72,7 @@ class Attention(nn.Module):
         q, k = rotate(q, cos, sin).type_as(v), rotate(k, cos, sin).type_as(v)
         if cache is not None:
             k, v = cache[:] = [torch.cat((old, new), dim=2) for old, new in zip(cache, (k, v))] if cache else [k, v]
-        group = self.heads // self.kv_heads
-        k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=length == k.shape[2])
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=length == k.shape[2], enable_gqa=True)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, length, -1))
 
 
@@ -122,33 +117,77 @@ class Model(nn.Module):
         angles = torch.outer(torch.arange(shape.max_position_embeddings, dtype=torch.float64) / shape.rope_factor, frequencies)
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
-        for name, weight in self.named_parameters():
-            if weight.ndim == 2:
-                # What writes into the residual stream starts small, by depth.
-                into = name.endswith(("o_proj.weight", "down_proj.weight"))
-                scale = 1 / math.sqrt(2 * shape.num_hidden_layers) if into else 1
-                nn.init.normal_(weight, std=0.05 if "embed" in name else scale / math.sqrt(weight.shape[1]))
-        self.look_back(heads=2, sharpness=500.0)
+        self.start()
 
     @torch.no_grad()
-    def look_back(self, heads, sharpness):
-        """Lets the first query heads of the first layer start by attending to the token before, or the one before that.
+    def start(self):
+        """Random weights; but what writes into the residual stream starts at zero, so that only `start_copying` does."""
+        for name, weight in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.zero_()
+            elif weight.ndim == 2:
+                nn.init.normal_(weight, std=1 / math.sqrt(weight.shape[1]))
+        self.start_copying()
 
-        Copying from context takes such heads, and scaled positions make them slow to learn: neighbours differ by a quarter
-        of a radian at most. All embeddings get one number in common, from which these heads make their queries and keys.
+    @torch.no_grad()
+    def start_copying(self, near=200.0, match=40.0, gain=1.5, fast=9):
+        """Lets the model start with heads that copy from context: learning them takes more tokens than a CPU can afford,
+        because scaled positions turn neighbours apart by a quarter of a radian at most.
+
+        The embedding's first half holds a random sign in each coordinate, a token's code; its second half is free.
+        Layer 0: heads attend to the token before, and to the one before that, and write these tokens' codes into the free half.
+        Layer 1: heads look for places where the two tokens before are the current one and the one before it, and add the
+        code of the token there to the prediction: the head is tied, so that its probability rises.
         """
-        attention, dim, group = self.model.layers[0].self_attn, self.shape.head_dim, self.shape.num_attention_heads // self.shape.num_key_value_heads
-        self.model.embed_tokens.weight[:, 0] = 1.0
-        common = math.sqrt(self.shape.hidden_size) / math.sqrt(1 + 0.05**2 * self.shape.hidden_size)
-        pairs = min(4, dim // 2)
-        size = math.sqrt(sharpness * math.sqrt(dim)) / common
-        for head in range(heads * group):
-            query, key = attention.q_proj.weight[head * dim:(head + 1) * dim], attention.k_proj.weight[head // group * dim:(head // group + 1) * dim]
-            query.zero_(), key.zero_()
-            back = 1 + head % 2
-            query[:pairs, 0] = size * self.cos[back, :pairs]
-            query[dim // 2:dim // 2 + pairs, 0] = -size * self.sin[back, :pairs]
-            key[:pairs, 0] = size
+        shape, dim, half = self.shape, self.shape.head_dim, self.shape.hidden_size // 2
+        group, looking, copying = shape.num_attention_heads // shape.num_key_value_heads, 2, 4
+        # Large beside what one step of training writes into the stream; the last norm brings the logits back.
+        size, common = 0.8, 16.0
+        if group < 2 or half < max(2 * looking, copying) * dim or shape.num_hidden_layers < 2:
+            raise ValueError("the shape has no room for the heads that copy")
+        table = self.model.embed_tokens.weight
+        table.copy_(size * torch.randn_like(table).sign())
+        table[:, half:] = 0
+        # All tokens have this number in common: constant queries and keys are made from it.
+        table[:, 0] = common
+        self.model.norm.weight.fill_(1 / common)
+
+        def part(matrix, head):
+            return matrix.weight[head * dim:(head + 1) * dim]
+
+        # The root mean square of what layers 0 and 1 read: the norm divides by it.
+        at_first, then = (math.sqrt((common**2 + size**2 * codes) / shape.hidden_size) for codes in (half - 1, half - 1 + 2 * looking * dim))
+        layer, pairs, each = self.model.layers[0].self_attn, min(4, dim // 2), torch.arange(dim)
+        constant = math.sqrt(near * math.sqrt(dim)) * at_first / common
+        for head in range(looking):
+            key, value = part(layer.k_proj, head).zero_(), part(layer.v_proj, head).zero_()
+            key[:pairs, 0] = constant
+            value[each, 1 + head * dim + each] = 1
+            for back in (1, 2):
+                at = head * group + back - 1
+                query = part(layer.q_proj, at).zero_()
+                query[:pairs, 0] = constant * self.cos[back, :pairs]
+                query[dim // 2:dim // 2 + pairs, 0] = -constant * self.sin[back, :pairs]
+                layer.o_proj.weight[half + ((back - 1) * looking + head) * dim + each, at * dim + each] = at_first
+
+        # Codes are compared in the pairs that turn slowly: a match holds at a distance of thousands.
+        layer, slow = self.model.layers[1].self_attn, torch.arange(fast, dim // 2)
+        slots = torch.cat((slow, dim // 2 + slow))
+        now, before = slots[0::2], slots[1::2]
+        weight = math.sqrt(match * math.sqrt(dim) / len(slots)) * then / size
+        for head in range(copying):
+            key, value = part(layer.k_proj, head).zero_(), part(layer.v_proj, head).zero_()
+            code = (head * len(now) + torch.arange(len(now))) % (looking * dim)
+            key[now, half + code] = weight
+            key[before, half + looking * dim + code] = weight
+            own = torch.arange(max(1, head * dim), (head + 1) * dim)
+            value[own - head * dim, own] = 1
+            for at in range(head * group, (head + 1) * group):
+                # The first head of a group looks for the pair of tokens, the others for the current token alone.
+                query, pair = part(layer.q_proj, at).zero_(), at == head * group
+                query[now, 1 + code] = weight if pair else 2 * weight
+                query[before, half + code] = weight if pair else 0
+                layer.o_proj.weight[own, at * dim + own - head * dim] = gain * then
 
     def forward(self, tokens, cache=None):
         """Logits for each of the tokens; `cache` is an empty list at first, then what the call before left in it."""

@@ -15,7 +15,7 @@ equal files. Run:
     venv/bin/python scripts/train/tokenizer.py [--rust FOLDER]
 
 With `--corpus`, it makes instead the tokenizer of the small code model, in the same form, from a part of each package
-of the corpus that `corpus.py` made: `models/pie-coder-10m/tokenizer.json` and `tokenizer_config.json`.
+of the corpus that `corpus.py` made: `models/pie-coder/tokenizer.json` and `tokenizer_config.json`.
 
     venv/bin/python scripts/train/tokenizer.py --corpus ~/.cache/pie-pool/train/train.jsonl
 """
@@ -138,7 +138,7 @@ def main():
     arguments.add_argument("--corpus", type=Path, help="train.jsonl of corpus.py: make the small code model's instead")
     given = arguments.parse_args()
     if given.corpus:
-        coder = train_deepseek_form(CODER_VOCABULARY, corpus_texts(given.corpus), given.root / "models/pie-coder-10m")
+        coder = train_deepseek_form(CODER_VOCABULARY, corpus_texts(given.corpus), given.root / "models/pie-coder")
         print(f"vocabulary {coder.get_vocab_size()}")
         return
     paths = sources(given.rust)

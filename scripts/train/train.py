@@ -3,19 +3,21 @@
 The same command trains on a GPU where there is one (bf16, larger batches with `--batch`), else on the CPU in f32.
 
     python scripts/train/train.py --minutes 60
+    python scripts/train/train.py --until 17:30
     python scripts/train/train.py --tokens 2e9 --batch 131072
     python scripts/train/train.py --minutes 60 --resume
 
 * The budget is a number of tokens, or minutes of this process's own time on the CPU (all its threads; a paused process
-  loses nothing), or of the clock on a GPU. All schedules run over the spent share of the budget.
+  loses nothing), or of the clock on a GPU, or ends at a time of the day. All schedules run over the spent share of it.
 * Windows get longer (`STAGES`), so that cheap short ones teach the language and long ones the use of a far context.
 * Matrices learn by Muon (momentum, orthogonalized), the embedding and the norms by Adam.
-* Early on, many windows hold a passage twice: the shortest lesson in copying from context. A run with few of these, and
-  without heads that look back from the start (`model.py`), had learned no copying at all after 2 million tokens.
+* The model starts with heads that copy from context (`model.py`), and early on many windows hold a passage twice, so that
+  these heads are worth keeping. A run without both had learned no copying at all after 2 million tokens.
 """
 
 import argparse
 import csv
+import datetime
 import json
 import math
 import os
@@ -34,13 +36,13 @@ from export import export
 from model import Model, Shape
 
 CACHE = Path.home() / ".cache/pie-pool/train"
-OUT = Path(__file__).resolve().parents[2] / "models/pie-coder-10m"
+OUT = Path(__file__).resolve().parents[2] / "models/pie-coder"
 # Until which share of the budget windows have which length, and a step how many times the batch.
-STAGES = [(0.3, 256, 1), (0.6, 512, 1), (0.9, 2048, 2), (1.0, 4095, 2)]
+STAGES = [(0.25, 256, 1), (0.5, 512, 1), (0.7, 1024, 2), (0.85, 2048, 2), (1.0, 4095, 4)]
 # Warm-up and final decay of the learning rates, as shares of the budget.
-WARM_UP, DECAY = 0.01, 0.45
-# Windows with a passage twice: their share, falling to none at this share of the budget.
-REPEATS, REPEATS_UNTIL = 0.8, 0.4
+WARM_UP, DECAY = 0.01, 0.5
+# Windows with a passage twice: their share at first, and from when on the smaller one.
+REPEATS, REPEATS_UNTIL, REPEATS_THEN = 0.5, 0.2, 0.08
 HELD_OUT_WINDOWS, HELD_OUT_LENGTH = 24, 512
 TESTED = [*data.LANGUAGES, "again"]
 
@@ -69,7 +71,7 @@ class Muon(torch.optim.Optimizer):
                     weight.mul_(1 - group["lr"] * group["decay"]).add_(step, alpha=-scale)
 
 
-def orthogonal(matrices, rounds=5):
+def orthogonal(matrices, rounds=4):
     """Newton and Schulz's iteration to the nearest orthogonal matrices, roughly; a stack at a time."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -83,16 +85,24 @@ def orthogonal(matrices, rounds=5):
 class Budget:
     """The spent share of the tokens or minutes."""
 
-    def __init__(self, tokens, minutes, threads, on_gpu, spent):
-        self.tokens, self.seconds = tokens, 60 * minutes
-        self.clock = time.monotonic if on_gpu else lambda: time.process_time() / threads
+    def __init__(self, tokens, minutes, until, threads, on_gpu, spent):
+        self.tokens = tokens
+        self.clock = time.time if on_gpu or until else lambda: time.process_time() / threads
         self.start = self.clock() - spent
+        self.seconds = seconds_until(until) + spent if until else 60 * minutes
 
     def used(self):
         return self.clock() - self.start
 
     def share(self, tokens):
         return min(1.0, tokens / self.tokens if self.tokens else self.used() / self.seconds)
+
+
+def seconds_until(time_of_day):
+    """From now to the next HH:MM on the local clock."""
+    now = datetime.datetime.now()
+    hour, minute = map(int, time_of_day.split(":"))
+    return (now.replace(hour=hour, minute=minute, second=0, microsecond=0) - now).total_seconds() % 86400
 
 
 def stage_at(share):
@@ -105,13 +115,15 @@ def rate_at(share):
 
 
 def batch_at(windows, share, tokens, length):
-    """Whole windows of about `tokens` tokens; early on, some with a passage twice."""
-    rows = windows.batch(max(1, tokens // length), length)
-    repeats = REPEATS * max(0.0, 1 - share / REPEATS_UNTIL)
-    half = length // 2
+    """Whole windows of about `tokens` tokens; some with a passage twice, at any distance."""
+    rows, chance = windows.batch(max(1, tokens // length), length), windows.random
+    repeats = max(REPEATS * (1 - share / REPEATS_UNTIL), REPEATS_THEN)
     for row in rows:
-        if windows.random.random() < repeats:
-            row[1 + half:1 + 2 * half] = row[1:1 + half]
+        if chance.random() < repeats:
+            size = int(np.exp(chance.uniform(np.log(24), np.log(length // 2))))
+            first = int(chance.integers(1, length - 2 * size + 1))
+            second = int(chance.integers(first + size, length - size + 2))
+            row[second:second + size] = row[first:first + size]
     return rows
 
 
@@ -134,14 +146,16 @@ def validate(model, stacks, device):
 def parse():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=60, help="of processor time (GPU: of the clock)")
+    arguments.add_argument("--until", metavar="HH:MM", help="the time of the day when training ends, instead")
     arguments.add_argument("--tokens", type=float, help="a budget in tokens instead")
-    arguments.add_argument("--batch", type=int, default=4096, help="tokens in a step")
+    arguments.add_argument("--batch", type=int, default=2048, help="tokens in a step")
     arguments.add_argument("--rate", type=float, default=0.02, help="Muon's learning rate")
     arguments.add_argument("--table-rate", type=float, default=0.004, help="Adam's, for embedding and norms")
     arguments.add_argument("--cache", type=Path, default=CACHE)
     arguments.add_argument("--run", default="run", help="folder of checkpoint and log in the cache")
     arguments.add_argument("--out", type=Path, default=OUT)
     arguments.add_argument("--save-minutes", type=float, default=10, help="between checkpoints, by the clock")
+    arguments.add_argument("--test-steps", type=int, default=100, help="between tests on the validation packages")
     arguments.add_argument("--threads", type=int, default=os.cpu_count())
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--resume", action="store_true")
@@ -201,7 +215,7 @@ def main():
         if given.export:
             export(model, special, given.out)
 
-    budget = Budget(given.tokens, given.minutes, given.threads, on_gpu, spent)
+    budget = Budget(given.tokens, given.minutes, given.until, given.threads, on_gpu, spent)
     share, saved, shown, losses, tested = budget.share(tokens), time.monotonic(), time.monotonic(), [], step
     while share < 1:
         length, times = stage_at(share)
@@ -224,7 +238,7 @@ def main():
         step, tokens = step + 1, tokens + batch[:, 1:].numel()
         losses.append(total)
         share = budget.share(tokens)
-        if step - tested >= 50 or share >= 1:
+        if step - tested >= given.test_steps or share >= 1:
             tested, tested_losses = step, validate(model, stacks, device)
         else:
             tested_losses = None
