@@ -120,6 +120,6 @@ fn range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let bounds =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), value| (a.min(value), b.max(value)));
     let (least, most) = if bounds.0.is_finite() && bounds.1.is_finite() { bounds } else { (0.0, 1.0) };
-    let room = ((most - least) * 0.06).max(most.abs() * 1e-4).max(1e-6);
+    let room = if most > least { (most - least) * 0.06 } else { 1.0 };
     least - room..most + room
 }

@@ -8,6 +8,11 @@ use plotters::style::RGBColor;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+/// Layers are whole; nothing stands at the ticks between them.
+fn whole(place: f64) -> String {
+    if (place - place.round()).abs() < 1e-6 { format!("{place:.0}") } else { String::new() }
+}
+
 fn color(method: Method) -> RGBColor {
     match method {
         Method::Full => FULL,
@@ -28,7 +33,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
         let of = format!("{}, {} {}", summary.model(), language.label(), setting.label());
         let cosine = Chart {
             title: format!("Keys behind the edit, against full recomputation ({of})"),
-            x: Axis { name: "layer", scale: Scale::Linear, format: |layer| format!("{layer:.0}") },
+            x: Axis { name: "layer", scale: Scale::Linear, format: whole },
             y: Axis {
                 name: "cosine similarity",
                 scale: Scale::Linear,
