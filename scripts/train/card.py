@@ -196,7 +196,7 @@ def verdict(figures):
     said.append(f"Context lowers its loss by {gain:.2f} nats a token; the order of the context's lines matters by {order:.2f}. "
                 + ("So a cache that holds wrong or misplaced context shows in its figures." if gain > 0.3 else
                    "That is little: it predicts mostly from the last lines, and differences between caches show weakly in its figures."))
-    said.append(f"Repetition helps by {copied:.2f} nats a token near and {far:.2f} far: " + ("it copies from its context, far ones included." if far > 1 else
+    said.append(f"Repetition helps by {copied:.2f} nats a token near and {far:.2f} far: " + ("it copies from near context, and from far context less well." if copied > 1 and far > 0.5 else
                 "it copies from near context." if copied > 1 else "it copies from its context weakly, if at all.") + " That skill was built in, and kept by training.")
     said.append("It learned from few tokens for its size; the same commands with a GPU's budget make a better one.")
     return "\n".join(f"* {one}" for one in said)
