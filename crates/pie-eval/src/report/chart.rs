@@ -62,16 +62,26 @@ pub(super) fn draw(path: &Path, charts: &[Chart]) -> Result<(), EvalError> {
     root.present().map_err(|error| failed(error.to_string()))
 }
 
+/// Pixels of the title and the names of the series above a chart, from where on they stand, and for each name.
+const HEAD: u32 = 56;
+const LEFT: i32 = 88;
+const ENTRY: usize = 165;
+
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn one(area: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
     let all = || chart.series.iter().flat_map(|series| &series.points);
     let (x, y) = (chart.x.scale, chart.y.scale);
     let x_range = range(all().map(|(value, _)| x.place(*value)));
-    let y_range = range(all().map(|(_, value)| y.place(*value)));
-    let mut context = ChartBuilder::on(area)
-        .caption(&chart.title, ("sans-serif", 18))
+    let mut y_range = range(all().map(|(_, value)| y.place(*value)));
+    if y == Scale::Linear && all().all(|(_, value)| *value >= 0.0) {
+        y_range.start = y_range.start.max(0.0);
+    }
+    let (head, body) = area.split_vertically(HEAD);
+    title(&head, chart)?;
+    let mut context = ChartBuilder::on(&body)
         .margin(16)
+        .margin_top(4)
         .x_label_area_size(40)
         .y_label_area_size(72)
         .build_cartesian_2d(x_range, y_range)?;
@@ -90,12 +100,20 @@ fn one(area: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
         if series.mark != Mark::Dot {
             context.draw_series(LineSeries::new(points.clone(), color.stroke_width(width)))?;
         }
-        context
-            .draw_series(points.into_iter().map(|point| Circle::new(point, radius, color.filled())))?
-            .label(&series.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(width)));
+        context.draw_series(points.into_iter().map(|point| Circle::new(point, radius, color.filled())))?;
     }
-    context.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw()?;
+    Ok(())
+}
+
+/// What the chart shows, and whose each colour is: above the points, so that it hides none.
+fn title(head: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
+    head.draw_text(&chart.title, &("sans-serif", 18).into_text_style(head), (LEFT, 8))?;
+    let style = ("sans-serif", 13).into_text_style(head);
+    for (x, series) in (LEFT..).step_by(ENTRY).zip(&chart.series) {
+        let radius = if series.mark == Mark::Thin { 3 } else { 5 };
+        head.draw(&Circle::new((x + 6, 42), radius, series.color.filled()))?;
+        head.draw_text(&series.name, &style, (x + 18, 35))?;
+    }
     Ok(())
 }
 
