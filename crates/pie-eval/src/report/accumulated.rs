@@ -1,8 +1,9 @@
 //! Quality against the edits since the last full encoding.
 
 use super::chart::{Axis, Chart, Mark, PIE, Scale, Series, TURNED, draw as draw_charts};
-use super::summary::{Age, Summary, median};
+use super::summary::{Age, Summary};
 use crate::error::EvalError;
+use crate::metrics::median;
 use crate::results::{Arm, Storage};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

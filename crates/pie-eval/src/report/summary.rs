@@ -1,5 +1,6 @@
 //! Averages of results.
 
+use crate::metrics::median;
 use crate::names::{Language, Method, Setting, Task};
 use crate::results::{Accumulated, Arm, Completion, Header, Line, Storage, Work};
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,16 +195,5 @@ impl Age {
         one.cosine.last().into_iter().for_each(|cosine| self.last_layer.add(f64::from(*cosine)));
         self.kept.add(100.0 * f64::from(one.kept));
         self.turns.add(f64::from(one.turns));
-    }
-}
-
-/// The middle value; the mean of the two middle ones of an even number.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }

@@ -8,6 +8,7 @@ use crate::cli::BenchArgs;
 use crate::models;
 use bed::Bed;
 use pie_eval::engine::Machine;
+use pie_eval::metrics::median;
 use pie_plan::Strategy;
 use serde::Serialize;
 use std::time::Duration;
@@ -147,15 +148,4 @@ fn edit(
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1000.0
-}
-
-/// The middle value; the mean of the two middle ones of an even number.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
 }

@@ -1,7 +1,7 @@
 //! What the demo found: a line for each step as it happens, a summary, and all of it as JSON.
 
-use crate::bench::median;
 use pie_client::Completed;
+use pie_eval::metrics::median;
 use pie_proto::v1;
 use serde::Serialize;
 use std::collections::BTreeMap;
