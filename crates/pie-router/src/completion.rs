@@ -205,6 +205,7 @@ impl Completion {
             // N1: encoded + reused = length.
             tokens_reused: self.context.saturating_sub(self.cost.encoded),
             edit_to_first_token_us: self.edited.map_or(0, |edited| micros(edited, now)),
+            tokens_adopted: 0,
         }
     }
 }

@@ -335,6 +335,7 @@ impl Core {
             slots_free: count(slots_free),
             sessions: count(self.sessions.len()),
             state,
+            counters: None,
         };
         v1::DescribePoolResponse {
             model: self.model.name.clone(),

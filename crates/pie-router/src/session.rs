@@ -61,6 +61,9 @@ impl Session {
             bytes: self.document.len_bytes() as u64,
             strategy: strategy_to_wire(self.strategy).into(),
             group: group.to_owned(),
+            tokens_shared: 0,
+            rotations: 0,
+            resident: true,
         }
     }
 }
