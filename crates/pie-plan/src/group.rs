@@ -1,33 +1,39 @@
-//! The replicated state of a group, and the one function that changes it by plan.
+//! The replicated state of a group, and the functions that change it by plan.
 
-use crate::ids::{Epoch, Seq, SessionId, Slot, TokenId};
+use crate::ids::{Epoch, Seq, SessionId, TokenId};
 use crate::invariant::{Invariant, Violation};
-use crate::plan::{Change, Plan, PlanError, Run, SequenceRows, Then, Work};
-use crate::splice::Splices;
+use crate::plan::{Change, Copies, Plan, PlanError, Run, SequenceRows, Then, Work};
+use crate::rows::OutOfSlots;
+use crate::slots::Slots;
 use crate::table::Table;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Tables and free slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.
+/// Tables and slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.
 #[derive(Clone, Debug)]
 pub struct Group {
     epoch: Epoch,
     applied: Seq,
     sessions: BTreeMap<SessionId, Table>,
-    /// K1: the slots that stand in no table, last freed on top.
-    free: Vec<Slot>,
-    capacity: usize,
+    /// K1.
+    slots: Slots,
 }
+
+/// What staged changes did, beside changing tables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Staged {
+    /// Rows that the ranks must copy.
+    pub copies: Copies,
+    /// Tokens whose rows were taken over from a branch.
+    pub adopted: usize,
+}
+
+/// Tables as they were before changes that may yet be refused.
+type Before = BTreeMap<SessionId, Option<Table>>;
 
 impl Group {
     /// An empty group of `capacity` slots, before its first plan.
     pub fn new(epoch: Epoch, capacity: u32) -> Self {
-        Self {
-            epoch,
-            applied: Seq(0),
-            sessions: BTreeMap::new(),
-            free: (0..capacity).rev().map(Slot).collect(),
-            capacity: capacity as usize,
-        }
+        Self { epoch, applied: Seq(0), sessions: BTreeMap::new(), slots: Slots::new(capacity) }
     }
 
     /// The owner's fencing token.
@@ -42,12 +48,21 @@ impl Group {
 
     /// Free slots.
     pub fn free_slots(&self) -> usize {
-        self.free.len()
+        self.slots.free().len()
     }
 
     /// All slots.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        self.slots.capacity()
+    }
+
+    /// How many of the slots of a session's document stand in other tables too.
+    pub fn shared_slots(&self, session: SessionId) -> usize {
+        let shared = |table: &Table| {
+            let until = table.shared_until().min(table.slots().len());
+            table.slots()[..until].iter().filter(|slot| self.slots.is_shared(**slot)).count()
+        };
+        self.table(session).map_or(0, shared)
     }
 
     /// The table of a session.
@@ -65,63 +80,169 @@ impl Group {
     /// # Errors
     /// [`PlanError`]; the group is then as it was.
     pub fn apply(&mut self, plan: &Plan) -> Result<Work, PlanError> {
-        self.validate(plan)?;
-        for change in &plan.changes {
-            self.change(change);
-        }
-        let mut work = Work::default();
-        for run in &plan.runs {
-            self.run(*run, &mut work);
-        }
-        self.applied = plan.seq;
-        Ok(work)
-    }
-
-    /// Whether [`Group::apply`] would take the plan.
-    ///
-    /// # Errors
-    /// What `apply` would say.
-    pub fn validate(&self, plan: &Plan) -> Result<(), PlanError> {
         if plan.epoch != self.epoch {
             return Err(PlanError::WrongEpoch { expected: self.epoch, got: plan.epoch });
         }
         if plan.seq != self.next_seq() {
             return Err(PlanError::OutOfOrder { expected: self.next_seq(), got: plan.seq });
         }
-        let mut rehearsal = Rehearsal::of(self);
-        plan.changes.iter().try_for_each(|change| rehearsal.change(change))?;
-        let mut seen = BTreeSet::new();
-        for run in &plan.runs {
-            if !seen.insert(run.session()) {
-                return Err(PlanError::RunsTwice(run.session()));
-            }
-            rehearsal.run(run)?;
-        }
-        rehearsal.reserve(plan)
+        let mut before = Before::new();
+        let staged = self.change_all(&plan.changes, &mut before);
+        let started = staged.and_then(|staged| self.start_after(staged, &plan.runs, plan.passes));
+        started.inspect_err(|_| self.roll_back(before))
     }
 
-    fn change(&mut self, change: &Change) {
-        match change {
-            Change::Open { session } => {
-                self.sessions.insert(*session, Table::default());
+    /// The changes of a plan that is still being made: its owner applies them as they come, and sends them with the plan
+    /// that [`Group::start`] begins. Whole, or not at all.
+    ///
+    /// # Errors
+    /// [`PlanError`]; the group is then as it was.
+    pub fn stage(&mut self, changes: &[Change]) -> Result<Staged, PlanError> {
+        let mut before = Before::new();
+        let staged = self.change_all(changes, &mut before);
+        staged.inspect_err(|_| self.roll_back(before))
+    }
+
+    /// The runs of a plan whose changes are staged.
+    ///
+    /// # Errors
+    /// [`PlanError`]; the group is then as it was.
+    pub fn start(&mut self, runs: &[Run], passes: u32) -> Result<Work, PlanError> {
+        self.start_after(Staged::default(), runs, passes)
+    }
+
+    fn start_after(&mut self, staged: Staged, runs: &[Run], passes: u32) -> Result<Work, PlanError> {
+        self.check_runs(runs, passes)?;
+        let mut work = Work { copies: staged.copies, adopted: staged.adopted, ..Work::default() };
+        for run in runs {
+            self.run(*run, &mut work);
+        }
+        self.applied = self.next_seq();
+        Ok(work)
+    }
+
+    /// Whether [`Group::start`] would take the runs.
+    ///
+    /// # Errors
+    /// What it would say.
+    pub fn check_runs(&self, runs: &[Run], passes: u32) -> Result<(), PlanError> {
+        let (mut seen, mut samples, mut needed) = (BTreeSet::new(), 0, 0);
+        for run in runs {
+            let session = run.session();
+            if !seen.insert(session) {
+                return Err(PlanError::RunsTwice(session));
             }
-            Change::Splice { session, splices, strategy } => {
-                if let Some(table) = self.sessions.get_mut(session) {
-                    table.end_branch(&mut self.free);
-                    table.splice(splices, *strategy, &mut self.free);
+            let table = self.table(session).ok_or(PlanError::UnknownSession(session))?;
+            if let Run::Sample { .. } = run {
+                if table.context_length() == 0 {
+                    return Err(PlanError::EmptyContext(session));
                 }
-            }
-            Change::EndBranch { session } => {
-                if let Some(table) = self.sessions.get_mut(session) {
-                    table.end_branch(&mut self.free);
-                }
-            }
-            Change::Close { session } => {
-                if let Some(table) = self.sessions.remove(session) {
-                    self.free.extend_from_slice(table.slots());
-                }
+                samples += 1;
+                // The last token's slot may be shared: then it gets another.
+                needed += passes as usize + usize::from(table.shared_until() >= table.context_length());
             }
         }
+        if passes == 0 || (passes > 1 && samples == 0) {
+            return Err(PlanError::BadPasses { passes });
+        }
+        let free = self.free_slots();
+        if needed > free { Err(PlanError::OutOfSlots { needed, free }) } else { Ok(()) }
+    }
+
+    fn change_all(&mut self, changes: &[Change], before: &mut Before) -> Result<Staged, PlanError> {
+        self.slots.mark();
+        let mut staged = Staged::default();
+        for change in changes {
+            for session in change.sessions() {
+                before.entry(session).or_insert_with(|| self.sessions.get(&session).cloned());
+            }
+            self.change(change, &mut staged)?;
+        }
+        Ok(staged)
+    }
+
+    fn roll_back(&mut self, before: Before) {
+        for (session, table) in before {
+            match table {
+                Some(table) => drop(self.sessions.insert(session, table)),
+                None => drop(self.sessions.remove(&session)),
+            }
+        }
+        self.slots.roll_back();
+    }
+
+    fn change(&mut self, change: &Change, staged: &mut Staged) -> Result<(), PlanError> {
+        let session = change.session();
+        let unknown = || PlanError::UnknownSession(session);
+        if let Change::Open { .. } = change {
+            if self.sessions.contains_key(&session) {
+                return Err(PlanError::SessionExists(session));
+            }
+            self.sessions.insert(session, Table::default());
+            return Ok(());
+        }
+        let slots = &mut self.slots;
+        let table = self.sessions.get_mut(&session).ok_or_else(unknown)?;
+        let done = match change {
+            Change::Open { .. } => Ok(()),
+            Change::Splice { splices, strategy, .. } => {
+                splices
+                    .fits(table.tokens().len())
+                    .map_err(|source| PlanError::Splice { session, source })?;
+                let adopted = table.splice(splices, *strategy, slots, &mut staged.copies);
+                adopted.map(|adopted| staged.adopted += adopted)
+            }
+            Change::Branch { at, tokens, .. } => {
+                if at.usize() > table.tokens().len() {
+                    return Err(PlanError::NoSuchPlace { session, at: *at });
+                }
+                table.begin_branch(at.usize(), tokens, slots)
+            }
+            Change::EndBranch { .. } => {
+                table.end_branch(slots);
+                Ok(())
+            }
+            Change::Clear { .. } => {
+                table.clear(slots);
+                Ok(())
+            }
+            Change::Share { from, length, .. } => return self.share(session, *from, *length as usize),
+            Change::Replace { by, .. } => return self.replace(session, *by),
+            Change::Close { .. } => {
+                table.clear(slots);
+                self.sessions.remove(&session);
+                Ok(())
+            }
+        };
+        done.map_err(|OutOfSlots| PlanError::OutOfSlots { needed: change.inserted(), free: self.free_slots() })
+    }
+
+    fn share(&mut self, session: SessionId, from: SessionId, length: usize) -> Result<(), PlanError> {
+        let refused = PlanError::NotShareable { session, from };
+        let Some(mut giver) = self.sessions.remove(&from) else { return Err(PlanError::UnknownSession(from)) };
+        let shared = match self.sessions.get_mut(&session) {
+            Some(table) if table.context_length() == 0 && giver.settled_prefix() >= length => {
+                table.share_from(&mut giver, length, &mut self.slots);
+                Ok(())
+            }
+            _ => Err(refused),
+        };
+        self.sessions.insert(from, giver);
+        shared
+    }
+
+    fn replace(&mut self, session: SessionId, by: SessionId) -> Result<(), PlanError> {
+        let same = match (self.table(session), self.table(by)) {
+            (Some(table), Some(other)) => table.tokens() == other.tokens(),
+            _ => return Err(PlanError::UnknownSession(by)),
+        };
+        if !same || session == by {
+            return Err(PlanError::NotShareable { session, from: by });
+        }
+        if let (Some(other), Some(table)) = (self.sessions.remove(&by), self.sessions.get_mut(&session)) {
+            table.take_over(other, &mut self.slots);
+        }
+        Ok(())
     }
 
     fn run(&mut self, run: Run, work: &mut Work) {
@@ -129,13 +250,14 @@ impl Group {
         let (limit, then) = match run {
             Run::Encode { limit, .. } => (limit as usize, Then::Stop),
             Run::Sample { .. } => {
-                table.reopen_last();
+                // The slot that this may take was reserved with those of the sampled tokens.
+                let _reserved = table.reopen_last(&mut self.slots);
                 (usize::MAX, Then::Sample)
             }
         };
         let turned = table.settle(&mut work.turns);
         let first = work.rows.len();
-        table.encode(limit, &mut work.rows);
+        table.encode(then, limit, &mut work.rows);
         let rows = first..work.rows.len();
         work.sequences.push(SequenceRows { session: run.session(), rows, then, turned });
     }
@@ -145,14 +267,14 @@ impl Group {
     /// # Errors
     /// A session that is not open, or no slot left: the plan had reserved them, so either is a bug of the caller.
     pub fn append(&mut self, sampled: &[(SessionId, TokenId)]) -> Result<(), PlanError> {
-        if sampled.len() > self.free.len() {
-            return Err(PlanError::OutOfSlots { needed: sampled.len(), free: self.free.len() });
+        if sampled.len() > self.free_slots() {
+            return Err(PlanError::OutOfSlots { needed: sampled.len(), free: self.free_slots() });
         }
         if let Some((session, _)) = sampled.iter().find(|(session, _)| !self.sessions.contains_key(session)) {
             return Err(PlanError::UnknownSession(*session));
         }
         for (session, token) in sampled {
-            if let (Some(table), Some(slot)) = (self.sessions.get_mut(session), self.free.pop()) {
+            if let (Some(table), Some(slot)) = (self.sessions.get_mut(session), self.slots.take()) {
                 table.append(*token, slot);
             }
         }
@@ -167,7 +289,7 @@ impl Group {
         for session in sessions {
             match self.sessions.get(session) {
                 None => return Err(PlanError::UnknownSession(*session)),
-                Some(table) if table.branch_length() == 0 => return Err(PlanError::DidNotSample(*session)),
+                Some(table) if table.branch().is_empty() => return Err(PlanError::DidNotSample(*session)),
                 Some(_) => {}
             }
         }
@@ -178,7 +300,7 @@ impl Group {
         Ok(work)
     }
 
-    /// A digest of all tables and free slots, equal on all replicas after the same plan (P4).
+    /// A digest of all tables and slots, equal on all replicas after the same plan (P4).
     pub fn digest(&self) -> u64 {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
         hasher.update(&self.epoch.0.to_le_bytes());
@@ -187,8 +309,12 @@ impl Group {
             hasher.update(&session.0.to_le_bytes());
             table.hash(&mut hasher);
         }
-        for slot in &self.free {
+        for slot in self.slots.free() {
             hasher.update(&slot.0.to_le_bytes());
+        }
+        for (slot, holders) in self.slots.holders() {
+            hasher.update(&slot.0.to_le_bytes());
+            hasher.update(&holders.to_le_bytes());
         }
         hasher.digest()
     }
@@ -198,107 +324,30 @@ impl Group {
     /// # Errors
     /// The first violation found: a bug to be caught loudly.
     pub fn check(&self) -> Result<(), Violation> {
-        let mut seen = vec![false; self.capacity];
-        let mut count = |slot: &Slot, place: &str| match seen.get_mut(slot.usize()) {
-            Some(seen) if !*seen => {
-                *seen = true;
-                Ok(())
-            }
-            Some(_) => Err(format!("slot {slot} stands a second time, in {place}")),
-            None => Err(format!("slot {slot} in {place} is beyond the capacity")),
-        };
         let broken = |what| Violation { invariant: Invariant::K1, what };
+        let mut held = vec![0_u32; self.capacity()];
         for (session, table) in &self.sessions {
             if !table.columns_agree() {
                 return Err(Violation { invariant: Invariant::K2, what: format!("session {session}") });
             }
-            let place = format!("session {session}");
-            table.slots().iter().try_for_each(|slot| count(slot, &place)).map_err(broken)?;
+            for slot in table.slots().iter().chain(table.branch_slots()) {
+                let count = held.get_mut(slot.usize());
+                *count.ok_or_else(|| broken(format!("slot {slot} of session {session} is beyond the capacity")))? += 1;
+            }
         }
-        self.free.iter().try_for_each(|slot| count(slot, "the free list")).map_err(broken)?;
-        match seen.iter().position(|seen| !seen) {
-            Some(slot) => Err(broken(format!("slot {slot} is lost"))),
-            None => Ok(()),
+        let mut free = vec![false; self.capacity()];
+        for slot in self.slots.free() {
+            match free.get_mut(slot.usize()) {
+                Some(free) if !*free => *free = true,
+                _ => return Err(broken(format!("slot {slot} is free twice, or beyond the capacity"))),
+            }
         }
-    }
-}
-
-/// The sizes that a plan would leave behind, for checking it before anything changes.
-struct Rehearsal<'a> {
-    group: &'a Group,
-    sizes: BTreeMap<SessionId, Option<Size>>,
-    free: usize,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Size {
-    document: usize,
-    branch: usize,
-}
-
-impl<'a> Rehearsal<'a> {
-    fn of(group: &'a Group) -> Self {
-        Self { group, sizes: BTreeMap::new(), free: group.free.len() }
-    }
-
-    fn size(&self, session: SessionId) -> Result<Size, PlanError> {
-        let known = self.sizes.get(&session).copied().unwrap_or_else(|| {
-            let size =
-                |table: &Table| Size { document: table.document_length(), branch: table.branch_length() };
-            self.group.table(session).map(size)
-        });
-        known.ok_or(PlanError::UnknownSession(session))
-    }
-
-    fn change(&mut self, change: &Change) -> Result<(), PlanError> {
-        let session = change.session();
-        let after = match change {
-            Change::Open { .. } if self.size(session).is_ok() => {
-                return Err(PlanError::SessionExists(session));
+        for (slot, (held, free)) in (0..).map(crate::ids::Slot).zip(held.into_iter().zip(free)) {
+            let counted = self.slots.holders().get(&slot).copied().unwrap_or(u32::from(!free));
+            if held != counted {
+                return Err(broken(format!("slot {slot} stands in {held} tables, counted are {counted}")));
             }
-            Change::Open { .. } => Some(Size::default()),
-            Change::Splice { splices, .. } => Some(self.splice(session, splices)?),
-            Change::EndBranch { .. } => {
-                let size = self.size(session)?;
-                self.free += size.branch;
-                Some(Size { branch: 0, ..size })
-            }
-            Change::Close { .. } => {
-                let size = self.size(session)?;
-                self.free += size.document + size.branch;
-                None
-            }
-        };
-        self.sizes.insert(session, after);
+        }
         Ok(())
-    }
-
-    fn splice(&mut self, session: SessionId, splices: &Splices) -> Result<Size, PlanError> {
-        let size = self.size(session)?;
-        splices.fits(size.document).map_err(|source| PlanError::Splice { session, source })?;
-        let free = self.free + size.branch + splices.deleted();
-        let needed = splices.inserted();
-        self.free = free.checked_sub(needed).ok_or(PlanError::OutOfSlots { needed, free })?;
-        Ok(Size { document: size.document - splices.deleted() + needed, branch: 0 })
-    }
-
-    fn run(&self, run: &Run) -> Result<(), PlanError> {
-        let size = self.size(run.session())?;
-        match run {
-            Run::Sample { session } if size.document + size.branch == 0 => {
-                Err(PlanError::EmptyContext(*session))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Every sampled token of every pass needs a slot.
-    fn reserve(&self, plan: &Plan) -> Result<(), PlanError> {
-        let samples = plan.runs.iter().filter(|run| matches!(run, Run::Sample { .. })).count();
-        if plan.passes == 0 || (plan.passes > 1 && samples == 0) {
-            return Err(PlanError::BadPasses { passes: plan.passes });
-        }
-        let needed = samples * plan.passes as usize;
-        if needed > self.free { Err(PlanError::OutOfSlots { needed, free: self.free }) } else { Ok(()) }
     }
 }

@@ -9,7 +9,7 @@ pub enum Invariant {
     P1,
     /// The digests of all replicas are equal.
     P4,
-    /// A slot is free or stands in exactly one table.
+    /// A slot is free, or stands in exactly one table, or is shared and counted.
     K1,
     /// The logical position of a token is its index: table columns have one entry per token.
     K2,
@@ -21,7 +21,7 @@ impl Invariant {
         match self {
             Self::P1 => "plans are applied in order of epoch and sequence number, without gaps",
             Self::P4 => "the digests of all replicas are equal",
-            Self::K1 => "a slot is free or stands in exactly one table",
+            Self::K1 => "a slot is free, or stands in exactly one table, or is shared and counted",
             Self::K2 => {
                 "the position of a token is its index: every column of a table has one entry per token"
             }

@@ -24,7 +24,7 @@ pub enum Change {
         /// Its name, never used before in this epoch.
         session: SessionId,
     },
-    /// An edit of the document. Ends the branch.
+    /// An edit of the document. The branch follows it.
     Splice {
         /// Whose document.
         session: SessionId,
@@ -33,10 +33,40 @@ pub enum Change {
         /// How the cache follows.
         strategy: Strategy,
     },
+    /// A new, empty session begins with the leading rows of another, which both then hold until one of them edits there.
+    Share {
+        /// Which begins.
+        session: SessionId,
+        /// Whose rows.
+        from: SessionId,
+        /// How many: all encoded, with keys that stand at their index.
+        length: u32,
+    },
+    /// A branch in place of the one that is there: a completion at a cursor.
+    Branch {
+        /// Whose.
+        session: SessionId,
+        /// It stands behind the document's tokens before this one, and sees no others.
+        at: TokenIndex,
+        /// Its first tokens: the text before the cursor that the document's own tokens do not end with.
+        tokens: Vec<TokenId>,
+    },
     /// The completion is over: its generated tokens go.
     EndBranch {
         /// Whose.
         session: SessionId,
+    },
+    /// All rows go, and their slots; the session stays, empty.
+    Clear {
+        /// Whose.
+        session: SessionId,
+    },
+    /// A session takes over the rows of another that holds the same document, which closes.
+    Replace {
+        /// Which goes on.
+        session: SessionId,
+        /// Which closes.
+        by: SessionId,
     },
     /// The session goes, and all its slots.
     Close {
@@ -51,8 +81,31 @@ impl Change {
         match self {
             Self::Open { session }
             | Self::Splice { session, .. }
+            | Self::Share { session, .. }
+            | Self::Branch { session, .. }
             | Self::EndBranch { session }
+            | Self::Clear { session }
+            | Self::Replace { session, .. }
             | Self::Close { session } => *session,
+        }
+    }
+
+    /// All sessions whose tables change.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        let other = match self {
+            Self::Share { from, .. } => Some(*from),
+            Self::Replace { by, .. } => Some(*by),
+            _ => None,
+        };
+        std::iter::once(self.session()).chain(other)
+    }
+
+    /// Slots that it takes.
+    pub(crate) fn inserted(&self) -> usize {
+        match self {
+            Self::Splice { splices, .. } => splices.inserted(),
+            Self::Branch { tokens, .. } => tokens.len(),
+            _ => 0,
         }
     }
 }
@@ -140,8 +193,17 @@ pub struct Turns {
     pub deltas: Vec<i32>,
 }
 
-/// The rows of one session in a forward pass. M1: the row at position p sees the slots of the session's table up to
-/// and including index p.
+/// KV rows to copy, pair by pair in this order: a row that one pair wrote may be read by a later one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// From which slots.
+    pub from: Vec<Slot>,
+    /// To which.
+    pub to: Vec<Slot>,
+}
+
+/// The rows of one session in a forward pass. M1: the row at position p sees the slots of the session's
+/// [`view`](crate::Table::view) up to and including index p.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SequenceRows {
     /// Whose.
@@ -154,9 +216,13 @@ pub struct SequenceRows {
     pub turned: usize,
 }
 
-/// What a plan asks of a rank's tensors: turn, then one ragged forward pass.
+/// What a plan asks of a rank's tensors: copy, then turn, then one ragged forward pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
+    /// Rows to copy before anything else.
+    pub copies: Copies,
+    /// Tokens whose rows were taken over from a branch: no work at all.
+    pub adopted: usize,
     /// Keys to turn before the pass.
     pub turns: Turns,
     /// Tokens to encode.
@@ -226,6 +292,22 @@ pub enum PlanError {
         /// What it asks.
         passes: u32,
     },
+    /// A branch would stand behind the document's end.
+    #[error("session {session} has no token {at} for a branch to stand before")]
+    NoSuchPlace {
+        /// Whose.
+        session: SessionId,
+        /// Where.
+        at: TokenIndex,
+    },
+    /// Rows that are not encoded, have moved, or are of another document cannot be taken over.
+    #[error("session {session} cannot hold the rows of session {from}: they are not settled, or of another text")]
+    NotShareable {
+        /// Which would.
+        session: SessionId,
+        /// Whose rows.
+        from: SessionId,
+    },
     /// A token was reported for a session that does not sample.
     #[error("session {0} did not sample in this pass")]
     DidNotSample(SessionId),
@@ -244,6 +326,8 @@ impl PlanError {
             Self::EmptyContext(_) => "CONTEXT_EMPTY",
             Self::RunsTwice(_) => "PLAN_RUNS_TWICE",
             Self::BadPasses { .. } => "PLAN_BAD_PASSES",
+            Self::NoSuchPlace { .. } => "PLAN_NO_SUCH_PLACE",
+            Self::NotShareable { .. } => "PLAN_NOT_SHAREABLE",
             Self::DidNotSample(_) => "PLAN_DID_NOT_SAMPLE",
         }
     }

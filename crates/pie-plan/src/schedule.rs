@@ -1,5 +1,6 @@
-//! The policy: who takes part in the next step. Fair and simple: first tokens and decodes before prefills, prefills
-//! in turn, all under a token budget (L1), nobody forever (L2).
+//! The policy: who takes part in the next step. Edits and first tokens before running decodes, decodes before prefills,
+//! prefills in turn, all under a token budget (L1), nobody forever (L2); sessions past their rotation budget are
+//! encoded again when nobody wants anything.
 
 use crate::ids::SessionId;
 use crate::plan::Run;
@@ -8,8 +9,8 @@ use crate::plan::Run;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
 
-/// What a session waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a session waits for, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
     /// The first token of a completion: somebody counts the milliseconds to it.
     FirstToken,
@@ -17,6 +18,8 @@ pub enum Want {
     NextToken,
     /// Only that its tokens are encoded.
     Encoding,
+    /// That its tokens are encoded anew beside the rows that serve meanwhile: no answer waits for it.
+    Refresh,
 }
 
 /// One session's demand.
@@ -24,7 +27,9 @@ pub enum Want {
 pub struct Demand {
     /// Who.
     pub session: SessionId,
-    /// Tokens that wait to be encoded.
+    /// Rows of a step that serves it whole: for a token those of its context, the last in any case (W1).
+    pub rows: u32,
+    /// Tokens of the document that wait to be encoded: what can be served by chunks.
     pub pending: u32,
     /// What for.
     pub want: Want,
@@ -32,22 +37,15 @@ pub struct Demand {
     pub ticket: Ticket,
 }
 
-impl Demand {
-    /// Rows of a step that serves it whole: the last token is encoded again even if nothing is pending (W1).
-    fn rows(&self) -> u32 {
-        match self.want {
-            Want::FirstToken | Want::NextToken => self.pending.max(1),
-            Want::Encoding => self.pending,
-        }
-    }
-}
-
 /// Limits of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// L1: rows in the first forward pass of a step.
     pub rows: u32,
-    /// Forward passes of a step in which nobody but running decodes takes part.
+    /// Of those, rows of prefills in a step in which somebody gets a token: they are what the others wait for.
+    pub prefill_rows: u32,
+    /// Forward passes of a step in which nobody but running decodes takes part. The owner cuts it short when something
+    /// else comes in.
     pub decode_passes: u32,
 }
 
@@ -61,34 +59,58 @@ pub struct Schedule {
 }
 
 impl Limits {
-    /// Rows that sessions which want a token may take while a prefill waits; the rest is the prefills' share (L2).
+    /// Rows that first tokens may take while others wait; the rest is the share of decodes and prefills (L2).
     fn token_share(self) -> u32 {
         (self.rows - self.rows / 4).max(1)
     }
 }
 
+/// Rows that are left in a step.
+struct Budget {
+    left: u32,
+    /// Of those, kept for the less urgent.
+    kept: u32,
+}
+
+impl Budget {
+    fn take(&mut self, rows: u32) -> bool {
+        let fits = rows <= self.left.saturating_sub(self.kept);
+        self.left -= if fits { rows } else { 0 };
+        fits
+    }
+}
+
 /// Chooses the runs of the next step; nothing when nobody wants anything.
 ///
-/// Sessions that want a token come first, longest waiting first; a quarter of the budget is kept for prefills while
-/// any waits. Prefills are cut into chunks, longest waiting first, so that with renewed tickets they take turns. A
-/// session whose pending tokens exceed the token share is served by chunks until they do not. Hence nobody starves,
-/// provided that the owner renews the tickets of the served.
+/// First tokens come first, longest waiting first, then decodes. A quarter of the budget is kept for decodes, at one row
+/// each, and for prefills, while any waits. Prefills are cut into chunks, longest waiting first, so that with renewed
+/// tickets they take turns. A session that wants a token and has more to encode than first tokens may take is served by
+/// chunks until it has not. Hence nobody starves, provided that the owner renews the tickets of the served.
 pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
-    let mut queue: Vec<&Demand> = demands.iter().filter(|demand| demand.rows() > 0).collect();
+    let mut queue: Vec<&Demand> = demands.iter().filter(|demand| demand.rows > 0).collect();
     queue.sort_by_key(|demand| (demand.ticket, demand.session));
-    let fits = |demand: &&Demand| demand.want != Want::Encoding && demand.rows() <= limits.token_share();
-    let (tokens, chunks): (Vec<&Demand>, Vec<&Demand>) = queue.into_iter().partition(fits);
+    let of = |want: Want| queue.iter().copied().filter(move |demand| demand.want == want);
+    let wants_token = |demand: &&Demand| demand.want <= Want::NextToken;
+    let fits = |demand: &&Demand| demand.rows <= limits.token_share() || demand.pending == 0;
+    let chunks: Vec<&Demand> = queue
+        .iter()
+        .copied()
+        .filter(|demand| demand.want == Want::Encoding || (wants_token(demand) && !fits(demand)))
+        .collect();
+    let firsts = of(Want::FirstToken).filter(fits);
+    let nexts: Vec<&Demand> = of(Want::NextToken).filter(fits).collect();
 
+    let for_decodes = (limits.rows / 8).min(u32::try_from(nexts.len()).unwrap_or(u32::MAX));
+    let for_prefills = if chunks.is_empty() { 0 } else { limits.rows / 4 - for_decodes };
+    let mut budget = Budget { left: limits.rows, kept: for_decodes + for_prefills };
     let mut runs = Vec::new();
-    let mut left = if chunks.is_empty() { limits.rows } else { limits.token_share() };
-    let unused = limits.rows - left;
-    let served = tokens.iter().filter(|demand| {
-        let fits = demand.rows() <= left;
-        left -= if fits { demand.rows() } else { 0 };
-        fits
-    });
-    runs.extend(served.map(|demand| Run::Sample { session: demand.session }));
-    left += unused;
+    let sample = |demand: &Demand| Run::Sample { session: demand.session };
+    runs.extend(firsts.filter(|demand| budget.take(demand.rows.min(limits.token_share()))).map(sample));
+    budget.kept = for_prefills;
+    runs.extend(nexts.iter().filter(|demand| budget.take(demand.rows)).map(|demand| sample(demand)));
+    let tokens = runs.len();
+
+    let mut left = if tokens == 0 { budget.left } else { budget.left.min(limits.prefill_rows) };
     for demand in &chunks {
         let limit = demand.pending.min(left);
         left -= limit;
@@ -96,8 +118,13 @@ pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
             runs.push(Run::Encode { session: demand.session, limit });
         }
     }
-    // Several passes only when every demand is a running decode: nobody who waits then waits longer.
-    let quiet = demands.iter().all(|demand| demand.want == Want::NextToken && demand.pending <= 1);
-    let passes = if quiet && runs.len() == tokens.len() { limits.decode_passes.max(1) } else { 1 };
+    if let (true, Some(demand)) = (runs.is_empty(), of(Want::Refresh).next()) {
+        runs.push(Run::Encode { session: demand.session, limit: demand.pending.min(limits.prefill_rows) });
+    }
+    // Several passes only when every demand is a running decode that was served: nobody who waits then waits longer.
+    let decodes = queue.iter().filter(|demand| demand.want == Want::NextToken && demand.rows == 1).count();
+    let others = queue.iter().filter(|demand| demand.want != Want::Refresh).count();
+    let quiet = decodes == others && runs.len() == decodes && tokens == decodes && decodes > 0;
+    let passes = if quiet { limits.decode_passes.max(1) } else { 1 };
     if runs.is_empty() { None } else { Some(Schedule { runs, passes }) }
 }

@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const CAPACITY: u32 = 96;
+/// A session's shadow, which is encoded anew.
+const SHADOW: u64 = 100;
 
 /// What one KV row holds: which token was encoded there, and the position that its key stands at.
 type Memory = Vec<Option<(TokenId, i64)>>;
@@ -23,7 +25,11 @@ impl Replica {
         Self { group: Group::new(Epoch(7), CAPACITY), memory: vec![None; CAPACITY as usize] }
     }
 
-    fn carry_out(&mut self, work: &Work) {
+    /// Does the work. `settled` says whether the keys of a session stand at their index after it.
+    fn carry_out(&mut self, work: &Work, settled: impl Fn(SessionId) -> bool) {
+        for (from, to) in work.copies.from.iter().zip(&work.copies.to) {
+            self.memory[to.usize()] = self.memory[from.usize()];
+        }
         assert_eq!(work.turns.slots.len(), work.turns.deltas.len());
         for (slot, delta) in work.turns.slots.iter().zip(&work.turns.deltas) {
             assert_ne!(*delta, 0, "a delta of 0 costs nothing");
@@ -37,13 +43,23 @@ impl Replica {
             let table = self.group.table(sequence.session).expect("a session that runs is open");
             let rows = &work.rows[sequence.rows.clone()];
             assert!(rows.is_sorted_by_key(|row| row.position), "rows see what was encoded before them");
+            let view = table.view(sequence.then);
+            let tokens = match sequence.then {
+                Then::Stop => table.tokens().to_vec(),
+                Then::Sample => [&table.tokens()[..table.share()], table.branch()].concat(),
+            };
             for row in rows {
-                assert_eq!(table.slots()[row.position.usize()], row.slot, "K2: position = index");
-                assert_eq!(table.tokens()[row.position.usize()], row.token);
+                assert_eq!(view[row.position.usize()], row.slot, "K2: position = index");
+                assert_eq!(tokens[row.position.usize()], row.token);
             }
             if sequence.then == Then::Sample {
                 let last = rows.last().expect("W1: the last token is always encoded again");
-                assert_eq!(last.position.usize() + 1, table.tokens().len(), "W1");
+                assert_eq!(last.position.usize() + 1, view.len(), "W1");
+                for (index, (slot, token)) in view.iter().zip(&tokens).enumerate() {
+                    let (held, position) = self.memory[slot.usize()].expect("M1: a row sees encoded rows only");
+                    assert_eq!(held, *token, "a row sees the tokens of its own context");
+                    assert!(!settled(sequence.session) || position == index as i64, "K3");
+                }
             }
         }
     }
@@ -54,7 +70,13 @@ impl Replica {
 enum Action {
     Open(u64),
     Edit { session: u64, places: Vec<(u32, u32, u8)>, strategy: Strategy },
+    Branch { session: u64, at: u32, given: u8 },
     EndBranch(u64),
+    Accept { session: u64, count: u32 },
+    OpenLike { session: u64, from: u64, length: u32 },
+    BeginRefresh(u64),
+    EndRefresh(u64),
+    Clear(u64),
     Close(u64),
     Encode { session: u64, limit: u32 },
     Sample { session: u64, passes: u32 },
@@ -69,7 +91,15 @@ fn action() -> impl Strategy2<Value = Action> {
         2 => session.clone().prop_map(Action::Open),
         8 => (session.clone(), places, strategy)
             .prop_map(|(session, places, strategy)| Action::Edit { session, places, strategy }),
+        2 => (session.clone(), 0..64_u32, 0..4_u8)
+            .prop_map(|(session, at, given)| Action::Branch { session, at, given }),
         1 => session.clone().prop_map(Action::EndBranch),
+        3 => (session.clone(), 1..6_u32).prop_map(|(session, count)| Action::Accept { session, count }),
+        2 => (session.clone(), session.clone(), 0..64_u32)
+            .prop_map(|(session, from, length)| Action::OpenLike { session, from, length }),
+        1 => session.clone().prop_map(Action::BeginRefresh),
+        1 => session.clone().prop_map(Action::EndRefresh),
+        1 => session.clone().prop_map(Action::Clear),
         1 => session.clone().prop_map(Action::Close),
         4 => (session.clone(), 1..9_u32).prop_map(|(session, limit)| Action::Encode { session, limit }),
         4 => (session, 1..4_u32).prop_map(|(session, passes)| Action::Sample { session, passes }),
@@ -118,6 +148,38 @@ fn plan_of(group: &Group, action: &Action, twin: &mut Twin) -> Plan {
     let (mut changes, mut runs, mut passes) = (Vec::new(), Vec::new(), 1);
     match action {
         Action::Open(session) => changes.push(Change::Open { session: SessionId(*session) }),
+        Action::Branch { session, at, given } => {
+            let length = group.table(SessionId(*session)).map_or(0, |table| table.tokens().len()) as u32;
+            let tokens = (0..*given).map(|_| twin.token()).collect();
+            let at = TokenIndex(at % (length + 1));
+            changes.push(Change::Branch { session: SessionId(*session), at, tokens });
+        }
+        Action::Accept { session, count } => {
+            let table = group.table(SessionId(*session));
+            let (at, tokens) = table.map_or((0, vec![]), |table| (table.share(), table.branch().to_vec()));
+            let insert = tokens.into_iter().take(*count as usize).collect();
+            let splice = Splice { at: TokenIndex(at as u32), delete: 0, insert };
+            let splices = Splices::new(vec![splice], at).expect("at the end of the shared part");
+            changes.push(Change::Splice { session: SessionId(*session), splices, strategy: Strategy::Pie });
+        }
+        Action::OpenLike { session, from, length } => {
+            let (session, from) = (SessionId(*session), SessionId(*from));
+            let settled = group.table(from).map_or(0, pie_plan::Table::settled_prefix) as u32;
+            changes.push(Change::Open { session });
+            changes.push(Change::Share { session, from, length: length % (settled + 1) });
+        }
+        Action::BeginRefresh(session) => {
+            let tokens = group.table(SessionId(*session)).map_or(vec![], |table| table.tokens().to_vec());
+            let session = SessionId(session + SHADOW);
+            let splices = Splices::append(0, tokens).expect("an append");
+            changes.push(Change::Open { session });
+            changes.push(Change::Splice { session, splices, strategy: Strategy::Pie });
+            runs.push(Run::Encode { session, limit: 5 });
+        }
+        Action::EndRefresh(session) => {
+            changes.push(Change::Replace { session: SessionId(*session), by: SessionId(session + SHADOW) });
+        }
+        Action::Clear(session) => changes.push(Change::Clear { session: SessionId(*session) }),
         Action::EndBranch(session) => changes.push(Change::EndBranch { session: SessionId(*session) }),
         Action::Close(session) => changes.push(Change::Close { session: SessionId(*session) }),
         Action::Edit { session, places, strategy } => {
@@ -139,7 +201,15 @@ fn follow(twin: &mut Twin, action: &Action, plan: &Plan) {
     match action {
         Action::Open(session) => drop(twin.documents.insert(*session, Vec::new())),
         Action::Close(session) => drop(twin.documents.remove(session)),
-        Action::Edit { session, .. } => match &plan.changes[0] {
+        Action::OpenLike { session, from, .. } => match &plan.changes[1] {
+            Change::Share { length, .. } => {
+                let document = twin.documents[from][..*length as usize].to_vec();
+                twin.documents.insert(*session, document);
+            }
+            _ => unreachable!("it shares"),
+        },
+        Action::Clear(session) => twin.documents.get_mut(session).expect("the group took it").clear(),
+        Action::Edit { session, .. } | Action::Accept { session, .. } => match &plan.changes[0] {
             Change::Splice { splices, .. } => twin.edit(*session, splices),
             _ => unreachable!("an edit is a splice"),
         },
@@ -148,9 +218,15 @@ fn follow(twin: &mut Twin, action: &Action, plan: &Plan) {
 }
 
 /// Carries a plan out on a replica, with a sampler that all replicas share; returns the sampled tokens.
-fn carry_out(replica: &mut Replica, plan: &Plan, twin_token: u32) -> Result<(), PlanError> {
+fn carry_out(
+    replica: &mut Replica,
+    plan: &Plan,
+    twin_token: u32,
+    settled: impl Fn(SessionId) -> bool,
+) -> Result<usize, PlanError> {
     let mut work = replica.group.apply(plan)?;
-    replica.carry_out(&work);
+    let adopted = work.adopted;
+    replica.carry_out(&work, &settled);
     for pass in 0..plan.passes {
         let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sampled: Vec<_> =
@@ -162,10 +238,10 @@ fn carry_out(replica: &mut Replica, plan: &Plan, twin_token: u32) -> Result<(), 
         if pass + 1 < plan.passes {
             let sessions: Vec<_> = sampled.iter().map(|(session, _)| *session).collect();
             work = replica.group.decode(&sessions)?;
-            replica.carry_out(&work);
+            replica.carry_out(&work, &settled);
         }
     }
-    Ok(())
+    Ok(adopted)
 }
 
 /// Every encoded key of a session that just ran with `pie` or `full` stands at its index, and is its own token's.
@@ -196,29 +272,36 @@ proptest! {
         for (number, action) in actions.iter().enumerate() {
             let plan = plan_of(&replicas[0].group, action, &mut twin);
             let before = replicas[0].group.digest();
-            match replicas[0].group.validate(&plan) {
+            match replicas[0].group.clone().apply(&plan) {
                 Err(error) => {
-                    prop_assert_eq!(replicas[0].group.apply(&plan).expect_err("validate refused it"), error);
+                    prop_assert_eq!(replicas[0].group.apply(&plan).expect_err("refused before"), error);
                     prop_assert_eq!(replicas[0].group.digest(), before, "a refused plan has changed nothing");
+                    replicas[0].group.check().expect("K1 and K2 hold after a refusal");
                     continue;
                 }
-                Ok(()) => follow(&mut twin, action, &plan),
+                Ok(_) => follow(&mut twin, action, &plan),
             }
+            match action {
+                Action::Edit { session, strategy, .. } => drop(conflict.insert(*session, *strategy == Strategy::Conflict)),
+                Action::OpenLike { session, .. } | Action::EndRefresh(session) | Action::Accept { session, .. } =>
+                    drop(conflict.insert(*session, false)),
+                Action::Open(session) | Action::Close(session) => drop(conflict.remove(session)),
+                _ => {}
+            }
+            let settled = |session: SessionId| !conflict.get(&session.0).unwrap_or(&false);
             for replica in &mut replicas {
-                carry_out(replica, &plan, number as u32 * 10).expect("validate took it");
+                carry_out(replica, &plan, number as u32 * 10, settled).expect("a clone took it");
                 replica.group.check().expect("K1 and K2 hold after every plan");
             }
             prop_assert_eq!(replicas[0].group.digest(), replicas[1].group.digest(), "P4");
             match action {
-                Action::Edit { session, strategy, .. } => drop(conflict.insert(*session, *strategy == Strategy::Conflict)),
-                Action::Encode { session, .. } | Action::Sample { session, .. } if !conflict.get(session).unwrap_or(&false) =>
+                Action::Encode { session, .. } | Action::Sample { session, .. } if settled(SessionId(*session)) =>
                     assert_settled(&replicas[0], SessionId(*session)),
-                Action::Close(session) => drop(conflict.remove(session)),
                 _ => {}
             }
             for (session, document) in &twin.documents {
                 let table = replicas[0].group.table(SessionId(*session)).expect("open in the twin");
-                prop_assert_eq!(&table.tokens()[..table.document_length()], &document[..]);
+                prop_assert_eq!(table.tokens(), &document[..]);
             }
         }
     }

@@ -4,10 +4,11 @@ use pie_plan::schedule::{Demand, Limits, Schedule, Ticket, Want, schedule};
 use pie_plan::{Run, SessionId};
 use std::collections::BTreeMap;
 
-const LIMITS: Limits = Limits { rows: 100, decode_passes: 8 };
+const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8 };
 
 fn demand(session: u64, pending: u32, want: Want, ticket: u64) -> Demand {
-    Demand { session: SessionId(session), pending, want, ticket: Ticket(ticket) }
+    let rows = if want <= Want::NextToken { pending.max(1) } else { pending };
+    Demand { session: SessionId(session), rows, pending, want, ticket: Ticket(ticket) }
 }
 
 fn sample(session: u64) -> Run {
@@ -20,7 +21,7 @@ fn encode(session: u64, limit: u32) -> Run {
 
 #[test]
 fn who_runs() {
-    use Want::{Encoding, FirstToken, NextToken};
+    use Want::{Encoding, FirstToken, NextToken, Refresh};
     type Chosen = Option<(Vec<Run>, u32)>;
     let cases: &[(&str, Vec<Demand>, Chosen)] = &[
         ("nobody", vec![], None),
@@ -34,15 +35,36 @@ fn who_runs() {
         ),
         ("an edit takes one pass", vec![demand(1, 64, FirstToken, 1)], Some((vec![sample(1)], 1))),
         (
-            "an edit beside a decode",
+            "an edit before a decode that waits longer",
             vec![demand(1, 64, FirstToken, 2), demand(2, 1, NextToken, 1)],
-            Some((vec![sample(2), sample(1)], 1)),
+            Some((vec![sample(1), sample(2)], 1)),
+        ),
+        (
+            "edits leave decodes their rows",
+            vec![demand(1, 50, FirstToken, 1), demand(2, 50, FirstToken, 2), demand(3, 1, NextToken, 3)],
+            Some((vec![sample(1), sample(3)], 1)),
+        ),
+        (
+            "the largest edit that is served whole, beside all others",
+            [vec![demand(1, 75, FirstToken, 1)], vec![demand(90, 99, Encoding, 0)], (2..40).map(|id| demand(id, 1, NextToken, id)).collect()].concat(),
+            Some(([vec![sample(1)], (2..14).map(sample).collect(), vec![encode(90, 13)]].concat(), 1)),
+        ),
+        (
+            "a completion at a cursor that does not wait for the text behind it",
+            vec![Demand { rows: 5, ..demand(1, 5000, FirstToken, 1) }],
+            Some((vec![sample(1)], 1)),
+        ),
+        ("a refresh when nobody wants anything", vec![demand(1, 500, Refresh, 1)], Some((vec![encode(1, 30)], 1))),
+        (
+            "a refresh never beside others, and they do not mind it",
+            vec![demand(1, 500, Refresh, 1), demand(2, 1, NextToken, 2)],
+            Some((vec![sample(2)], 8)),
         ),
         ("a prefill alone takes all", vec![demand(1, 500, Encoding, 1)], Some((vec![encode(1, 100)], 1))),
         (
             "a token before a prefill that waits longer",
             vec![demand(1, 500, Encoding, 1), demand(2, 64, FirstToken, 2)],
-            Some((vec![sample(2), encode(1, 36)], 1)),
+            Some((vec![sample(2), encode(1, 30)], 1)),
         ),
         (
             "a prefill keeps a quarter",
@@ -98,7 +120,7 @@ fn nobody_starves_and_the_budget_holds() {
             session.ticket = Ticket(next_ticket);
             match run {
                 Run::Sample { .. } => {
-                    rows += session.pending.max(1);
+                    rows += session.rows;
                     session.pending = if id % 4 == 0 { 1 } else { 60 };
                 }
                 Run::Encode { limit, .. } => {
@@ -109,9 +131,81 @@ fn nobody_starves_and_the_budget_holds() {
                     }
                 }
             }
+            session.rows = session.pending;
         }
         assert!(rows <= LIMITS.rows, "L1: {rows} rows in step {step}");
         let starved = served_at.iter().find(|(_, last)| step - **last > 80);
         assert_eq!(starved, None, "L2 in step {step}");
     }
+}
+
+/// What a group of a virtual clock does with a step: a pass costs a base and so much for each row.
+fn cost_us(rows: u32) -> u64 {
+    2000 + 300 * u64::from(rows)
+}
+
+struct Typist {
+    demand: Demand,
+    /// When the next edit comes, and when the running one came.
+    next_edit: u64,
+    asked: Option<u64>,
+    tokens_left: u32,
+}
+
+/// Sixteen people type and complete while two documents are opened, on a virtual clock: an edit's first token waits for the
+/// step in flight, for those before it and for its own; and prefills go on.
+#[test]
+fn typing_waits_for_steps_not_for_prefills() {
+    let mut clock = 0_u64;
+    let mut people: Vec<Typist> = (0..16)
+        .map(|id| Typist {
+            demand: demand(id, 0, Want::FirstToken, id),
+            next_edit: id * 37_000,
+            asked: None,
+            tokens_left: 0,
+        })
+        .collect();
+    let mut prefills = [demand(90, 4000, Want::Encoding, 100), demand(91, 4000, Want::Encoding, 101)];
+    let (mut ticket, mut waits) = (200, Vec::new());
+    while clock < 20_000_000 {
+        for typist in people.iter_mut().filter(|typist| typist.next_edit <= clock) {
+            // A newer edit ends the completion that runs.
+            (typist.asked, typist.tokens_left) = (Some(typist.next_edit), 8);
+            typist.next_edit += 600_000;
+            (typist.demand.want, typist.demand.pending, typist.demand.rows) = (Want::FirstToken, 6, 6);
+        }
+        let mut demands: Vec<_> =
+            people.iter().filter(|typist| typist.tokens_left > 0).map(|typist| typist.demand).collect();
+        demands.extend(prefills.iter().filter(|prefill| prefill.pending > 0));
+        let Some(chosen) = schedule(&demands, LIMITS) else {
+            clock = people.iter().map(|typist| typist.next_edit).min().expect("somebody types");
+            continue;
+        };
+        let rows = |run: &Run| match run {
+            Run::Sample { session } => people[session.0 as usize].demand.rows,
+            Run::Encode { limit, .. } => *limit,
+        };
+        // The owner cuts a step of several passes short when somebody edits: one pass at a time here.
+        clock += cost_us(chosen.runs.iter().map(rows).sum());
+        for run in chosen.runs {
+            ticket += 1;
+            match run {
+                Run::Sample { session } => {
+                    let typist = &mut people[session.0 as usize];
+                    waits.extend(typist.asked.take().map(|asked| clock - asked));
+                    typist.tokens_left -= 1;
+                    typist.demand = demand(session.0, 1, Want::NextToken, ticket);
+                }
+                Run::Encode { session, limit } => {
+                    let prefill = &mut prefills[session.0 as usize - 90];
+                    *prefill = demand(session.0, prefill.pending - limit, Want::Encoding, ticket);
+                }
+            }
+        }
+    }
+    waits.sort_unstable();
+    let worst = waits[waits.len() - 1];
+    assert!(waits.len() > 300, "{}", waits.len());
+    assert!(prefills.iter().all(|prefill| prefill.pending == 0), "L2: {prefills:?}");
+    assert!(worst <= 2 * cost_us(LIMITS.rows), "{worst} us: an edit waits for one full step and its own");
 }

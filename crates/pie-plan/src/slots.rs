@@ -1,0 +1,98 @@
+//! The slots of a group: which are free, and which stand in more than one table.
+
+use crate::ids::Slot;
+use std::collections::BTreeMap;
+
+/// K1: a slot is free, or stands in exactly one table, or is shared and counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots {
+    /// Last freed on top.
+    free: Vec<Slot>,
+    /// How many tables hold a slot, for those that more than one holds.
+    holders: BTreeMap<Slot, u32>,
+    capacity: usize,
+    /// What happened since [`Slots::mark`], to be undone if the plan is refused.
+    journal: Vec<Event>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Taken(Slot),
+    Freed,
+    Unshared(Slot),
+    Shared(Slot),
+}
+
+impl Slots {
+    pub fn new(capacity: u32) -> Self {
+        Self {
+            free: (0..capacity).rev().map(Slot).collect(),
+            holders: BTreeMap::new(),
+            capacity: capacity as usize,
+            journal: Vec::new(),
+        }
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub fn free(&self) -> &[Slot] {
+        &self.free
+    }
+
+    pub fn holders(&self) -> &BTreeMap<Slot, u32> {
+        &self.holders
+    }
+
+    pub fn take(&mut self) -> Option<Slot> {
+        let slot = self.free.pop()?;
+        self.journal.push(Event::Taken(slot));
+        Some(slot)
+    }
+
+    /// One table less holds the slot; it is free when none does.
+    pub fn release(&mut self, slot: Slot) {
+        if self.is_shared(slot) {
+            self.drop_holder(slot);
+            self.journal.push(Event::Unshared(slot));
+        } else {
+            self.free.push(slot);
+            self.journal.push(Event::Freed);
+        }
+    }
+
+    /// One table more holds the slot.
+    pub fn share(&mut self, slot: Slot) {
+        *self.holders.entry(slot).or_insert(1) += 1;
+        self.journal.push(Event::Shared(slot));
+    }
+
+    pub fn is_shared(&self, slot: Slot) -> bool {
+        self.holders.contains_key(&slot)
+    }
+
+    /// From here on [`Slots::roll_back`] undoes.
+    pub fn mark(&mut self) {
+        self.journal.clear();
+    }
+
+    pub fn roll_back(&mut self) {
+        while let Some(event) = self.journal.pop() {
+            match event {
+                Event::Taken(slot) => self.free.push(slot),
+                Event::Freed => drop(self.free.pop()),
+                Event::Unshared(slot) => *self.holders.entry(slot).or_insert(1) += 1,
+                Event::Shared(slot) => self.drop_holder(slot),
+            }
+        }
+    }
+
+    fn drop_holder(&mut self, slot: Slot) {
+        match self.holders.get_mut(&slot) {
+            Some(2) => drop(self.holders.remove(&slot)),
+            Some(holders) => *holders -= 1,
+            None => {}
+        }
+    }
+}
