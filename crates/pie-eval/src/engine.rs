@@ -111,7 +111,7 @@ impl<'a> Bed<'a> {
 
     /// The document's tokens.
     pub fn tokens(&self) -> &[TokenId] {
-        self.table().map_or(&[], |table| &table.tokens()[..table.document_length()])
+        self.table().map_or(&[], Table::tokens)
     }
 
     /// Makes the document these tokens, encoded as if they had been opened: everything from the first other token on is
@@ -125,7 +125,7 @@ impl<'a> Bed<'a> {
         let delete = u32::try_from(old.len() - same).unwrap_or(u32::MAX);
         let splice = Splice { at: index(same), delete, insert: tokens[same..].to_vec() };
         let splices = Splices::new(vec![splice], old.len())?;
-        self.run(vec![edit(splices, Strategy::Full)], None, 1)?;
+        self.run(edit(splices, Strategy::Full), None, 1)?;
         self.catch_up(0)?;
         Ok(same)
     }
@@ -140,11 +140,11 @@ impl<'a> Bed<'a> {
         let sample = Run::Sample { session: SESSION };
         let mut done = Done::default();
         let next = if strategy == Strategy::Full || splices.inserted() > CHUNK as usize {
-            self.run(vec![edit(splices, strategy)], None, 1)?;
+            self.run(edit(splices, strategy), None, 1)?;
             done = self.catch_up(CHUNK as usize)?;
             self.counted(Vec::new(), Some(sample), &mut done)?
         } else {
-            self.counted(vec![edit(splices, strategy)], Some(sample), &mut done)?
+            self.counted(edit(splices, strategy), Some(sample), &mut done)?
         };
         let elapsed = start.elapsed();
         let next = next.into_iter().next().ok_or(EvalError::NothingSampled)?;
@@ -157,7 +157,7 @@ impl<'a> Bed<'a> {
     /// As [`Bed::edit`].
     pub fn encode(&mut self, splices: Splices, strategy: Strategy) -> Result<Done, EvalError> {
         let mut done = Done::default();
-        self.counted(vec![edit(splices, strategy)], Some(encode(CHUNK)), &mut done)?;
+        self.counted(edit(splices, strategy), Some(encode(CHUNK)), &mut done)?;
         let rest = self.catch_up(0)?;
         Ok(Done { encoded: done.encoded + rest.encoded, rotated: done.rotated + rest.rotated })
     }
@@ -168,7 +168,7 @@ impl<'a> Bed<'a> {
     /// As [`Bed::edit`].
     pub fn turn(&mut self, splices: Splices) -> Result<Done, EvalError> {
         let mut done = Done::default();
-        self.counted(vec![edit(splices, Strategy::Pie)], Some(encode(0)), &mut done)?;
+        self.counted(edit(splices, Strategy::Pie), Some(encode(0)), &mut done)?;
         Ok(done)
     }
 
@@ -204,7 +204,7 @@ impl<'a> Bed<'a> {
     /// The layer does not exist.
     pub fn keys(&self, layer: usize) -> Result<Vec<f32>, EvalError> {
         let (keys, _) = self.rank.read(SESSION, layer)?;
-        let keys = keys.narrow(0, 0, self.tokens().len()).and_then(|keys| keys.flatten_all()?.to_vec1());
+        let keys = keys.flatten_all().and_then(|keys| keys.to_vec1());
         keys.map_err(|error| EvalError::Model(error.into()))
     }
 
@@ -278,8 +278,10 @@ impl<'a> Bed<'a> {
     }
 }
 
-fn edit(splices: Splices, strategy: Strategy) -> Change {
-    Change::Splice { session: SESSION, splices, strategy }
+/// What was generated goes, as a newer edit ends a completion.
+fn edit(splices: Splices, strategy: Strategy) -> Vec<Change> {
+    let session = SESSION;
+    vec![Change::EndBranch { session }, Change::Splice { session, splices, strategy }]
 }
 
 fn encode(limit: u32) -> Run {

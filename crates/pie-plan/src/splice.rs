@@ -135,6 +135,13 @@ impl Splices {
         self.0.iter().map(|splice| splice.delete as usize).sum()
     }
 
+    /// A sequence with these splices applied, which must fit it.
+    pub fn apply(&self, tokens: &[TokenId]) -> Vec<TokenId> {
+        let mut tokens = tokens.to_vec();
+        splice_vec(&mut tokens, self, |token| token);
+        tokens
+    }
+
     /// Checks the list against a sequence of another length than it was made for.
     ///
     /// # Errors

@@ -88,6 +88,11 @@ impl Table {
         }
     }
 
+    /// Whether rows of the branch may yet become the document's: nothing in front of it was edited since it began.
+    pub fn may_adopt(&self) -> bool {
+        self.branch.as_ref().is_none_or(|branch| branch.origin == Origin::Same)
+    }
+
     /// The state of the key of the document's token at `index`.
     pub fn key(&self, index: TokenIndex) -> Option<Key> {
         self.document.keys.get(index.usize()).map(|key| key.key())

@@ -64,11 +64,18 @@ impl TryFrom<wire::Plan> for Step {
 }
 
 fn change_to_wire(change: &Change) -> wire::Change {
-    use wire::change::{Close, EditTokens, EndBranch, Kind, Open};
+    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Replace, Share};
     let kind = match change {
         Change::Open { .. } => Kind::Open(Open {}),
         Change::EndBranch { .. } => Kind::EndBranch(EndBranch {}),
         Change::Close { .. } => Kind::Close(Close {}),
+        Change::Clear { .. } => Kind::Clear(Clear {}),
+        Change::Share { from, length, .. } => Kind::Share(Share { from: from.0, length: *length }),
+        Change::Replace { by, .. } => Kind::Replace(Replace { by: by.0 }),
+        Change::Branch { at, tokens, .. } => {
+            let tokens = tokens.iter().map(|token| token.0).collect();
+            Kind::Branch(Branch { at: at.0, tokens })
+        }
         Change::Splice { splices, strategy, .. } => Kind::Edit(EditTokens {
             splices: splices.iter().map(splice_to_wire).collect(),
             strategy: match strategy {
@@ -89,6 +96,15 @@ fn change(change: wire::Change) -> Result<Change, Fault> {
         Some(Kind::Open(_)) => Change::Open { session },
         Some(Kind::EndBranch(_)) => Change::EndBranch { session },
         Some(Kind::Close(_)) => Change::Close { session },
+        Some(Kind::Clear(_)) => Change::Clear { session },
+        Some(Kind::Share(share)) => {
+            Change::Share { session, from: SessionId(share.from), length: share.length }
+        }
+        Some(Kind::Replace(replace)) => Change::Replace { session, by: SessionId(replace.by) },
+        Some(Kind::Branch(branch)) => {
+            let tokens = branch.tokens.into_iter().map(TokenId).collect();
+            Change::Branch { session, at: TokenIndex(branch.at), tokens }
+        }
         Some(Kind::Edit(edit)) => {
             let strategy = match edit.strategy() {
                 wire::Strategy::Pie => Strategy::Pie,

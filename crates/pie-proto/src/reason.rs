@@ -1,6 +1,7 @@
 //! Why calls fail: stable reasons, each with its gRPC code and a page of advice.
 
 use std::collections::HashMap;
+use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -78,6 +79,17 @@ reasons! {
     /// No free KV rows.
     KvExhausted = "KV_EXHAUSTED", ResourceExhausted,
         "The group's KV cache has too few free slots. Close sessions, retry later, or start the pool with more `--kv-memory`.";
+    /// A tenant has its share.
+    TenantLimit = "TENANT_LIMIT", ResourceExhausted,
+        "The tenant (gRPC metadata `pie-tenant`) has as many sessions, tokens or running completions as one may have; the message names \
+         which and the limit (`--tenant-sessions`, `--tenant-tokens`, `--tenant-requests`). Close sessions, or retry after the pause in RetryInfo.";
+    /// A tenant's name that cannot be used.
+    BadTenant = "BAD_TENANT", InvalidArgument,
+        "The gRPC metadata `pie-tenant` must be 1 to 64 visible ASCII characters.";
+    /// No markers for filling in the middle.
+    FimUnsupported = "FIM_UNSUPPORTED", FailedPrecondition,
+        "The model's tokenizer has no fill-in-the-middle markers of a known family, or the document is one of tokens whose client must place them \
+         itself. Complete with mode CONTINUE instead.";
     /// Nothing to complete.
     ContextEmpty = "CONTEXT_EMPTY", FailedPrecondition,
         "The session has no tokens and the model has no leading token, so there is nothing to continue. Edit some text in first.";
@@ -151,12 +163,14 @@ pub struct Fault {
     pub message: String,
     /// Machine-readable details, for example `edit` or `current_revision`.
     pub metadata: Vec<(&'static str, String)>,
+    /// When to try again, as `google.rpc.RetryInfo`.
+    pub retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A refusal with a message.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), metadata: Vec::new() }
+        Self { reason, message: message.into(), metadata: Vec::new(), retry_after: None }
     }
 
     /// Adds a machine-readable detail.
@@ -164,6 +178,12 @@ impl Fault {
     pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
         self.metadata.push((key, value.to_string()));
         self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(self, pause: Duration) -> Self {
+        Self { retry_after: Some(pause), ..self }
     }
 }
 
@@ -179,7 +199,10 @@ impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         let metadata: HashMap<String, String> =
             fault.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let details = ErrorDetails::with_error_info(fault.reason.as_str(), DOMAIN, metadata);
+        let mut details = ErrorDetails::with_error_info(fault.reason.as_str(), DOMAIN, metadata);
+        if let Some(pause) = fault.retry_after {
+            details.set_retry_info(Some(pause));
+        }
         Status::with_error_details(fault.reason.code(), fault.message, details)
     }
 }

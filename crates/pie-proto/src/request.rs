@@ -162,6 +162,37 @@ pub struct SamplingRequest {
     pub top_logprobs: u32,
 }
 
+/// What a completion at a cursor sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The text before it.
+    #[default]
+    Continue,
+    /// The text on both sides.
+    FillInTheMiddle,
+}
+
+/// What a newer edit does to a completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnEdit {
+    /// It ends.
+    #[default]
+    End,
+    /// It goes on.
+    GoOn,
+}
+
+/// A cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// A UTF-8 byte offset.
+    Byte(u64),
+    /// (line, UTF-16 column).
+    Lsp((u32, u32)),
+    /// A token index.
+    Token(u32),
+}
+
 /// A checked [`v1::CompleteRequest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Complete {
@@ -177,6 +208,12 @@ pub struct Complete {
     pub stop: Vec<String>,
     /// Besides the model's own.
     pub stop_tokens: Vec<TokenId>,
+    /// `None`: the document's end.
+    pub at: Option<At>,
+    /// What it sees.
+    pub mode: Mode,
+    /// Whether it outlives edits.
+    pub on_edit: OnEdit,
 }
 
 impl TryFrom<v1::CompleteRequest> for Complete {
@@ -201,6 +238,22 @@ impl TryFrom<v1::CompleteRequest> for Complete {
                 "there may be at most {STOP_STRINGS_LIMIT} stop strings, and none may be empty"
             ));
         }
+        let mode = match v1::CompletionMode::try_from(request.mode) {
+            Ok(v1::CompletionMode::Unspecified | v1::CompletionMode::Continue) => Mode::Continue,
+            Ok(v1::CompletionMode::FillInTheMiddle) => Mode::FillInTheMiddle,
+            Err(_) => return Err(unknown("mode", request.mode, "1 (continue), 2 (fill in the middle)")),
+        };
+        let on_edit = match v1::OnEdit::try_from(request.on_edit) {
+            Ok(v1::OnEdit::Unspecified | v1::OnEdit::End) => OnEdit::End,
+            Ok(v1::OnEdit::GoOn) => OnEdit::GoOn,
+            Err(_) => return Err(unknown("on_edit", request.on_edit, "1 (end), 2 (go on)")),
+        };
+        use v1::complete_request::At as Wire;
+        let at = request.at.map(|at| match at {
+            Wire::AtByte(at) => At::Byte(at),
+            Wire::AtLsp(at) => At::Lsp((at.line, at.utf16_column)),
+            Wire::AtToken(at) => At::Token(at),
+        });
         Ok(Self {
             session: SessionName::new(request.session)?,
             revision: request.revision,
@@ -214,6 +267,9 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             },
             stop: request.stop,
             stop_tokens: token_ids(request.stop_tokens),
+            at,
+            mode,
+            on_edit,
         })
     }
 }
@@ -225,11 +281,12 @@ fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
         Ok(v1::Strategy::Pie) => Ok(Some(Strategy::Pie)),
         Ok(v1::Strategy::Conflict) => Ok(Some(Strategy::Conflict)),
         Ok(v1::Strategy::Full) => Ok(Some(Strategy::Full)),
-        Err(_) => Err(Fault::new(
-            Reason::FieldInvalid,
-            format!("strategy {value} is none of 1 (pie), 2 (conflict), 3 (full)"),
-        )),
+        Err(_) => Err(unknown("strategy", value, "1 (pie), 2 (conflict), 3 (full)")),
     }
+}
+
+fn unknown(field: &str, value: i32, known: &str) -> Fault {
+    Fault::new(Reason::FieldInvalid, format!("{field} {value} is none of {known}"))
 }
 
 /// A strategy as the public API names it.

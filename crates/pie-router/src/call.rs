@@ -1,5 +1,6 @@
 //! What the service asks of the group's owner, and what it answers.
 
+use crate::tenants::Tenant;
 use pie_plan::{Strategy, TokenId};
 use pie_proto::request::{ApplyEdits, Complete, SessionName};
 use pie_proto::{Fault, v1};
@@ -14,6 +15,8 @@ pub type Reply<T> = oneshot::Sender<Result<T, Fault>>;
 pub enum Call {
     /// Open or reopen a session.
     Open {
+        /// Whose.
+        tenant: Tenant,
         /// `None`: choose one.
         name: Option<SessionName>,
         /// Tokenized already: that is the work that does not depend on what is held.

@@ -3,9 +3,9 @@
 use crate::call::Stream;
 use pie_plan::TokenId;
 use pie_proto::plan::Sampling;
-use pie_proto::request::Complete;
+use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Fault, v1, worker_v1};
-use pie_text::{StopStrings, TokenDecoder};
+use pie_text::{Cut, StopStrings, TokenDecoder};
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -25,8 +25,19 @@ pub struct FirstTokenCost {
 pub enum After {
     /// It wants more.
     GoesOn,
-    /// It is over; its last message is sent.
+    /// It is over, as the ranks know; its last message is sent.
     Over,
+    /// It is over by a stop string, which the ranks do not know.
+    Stopped,
+}
+
+/// Where a completion writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the document's end, wherever that is when it begins.
+    End,
+    /// At a cursor in the document's present revision.
+    Cursor(Cut),
 }
 
 /// A completion that runs or waits for its turn.
@@ -37,60 +48,60 @@ pub struct Completion {
     pub revision: u64,
     /// What the first token costs; the owner counts.
     pub cost: FirstTokenCost,
+    /// Where it writes.
+    pub place: Place,
     request: Complete,
     stop_tokens: Vec<TokenId>,
-    context: u32,
+    /// Tokens that it sees; none before it begins.
+    context: Option<u32>,
     produced: u32,
     decoder: TokenDecoder,
     stop: StopStrings,
     messages: mpsc::Sender<Result<v1::CompleteResponse, tonic::Status>>,
     arrived: Instant,
-    edited: Option<Instant>,
-    encoded_ahead: u32,
+    before: Before,
     started: Option<Instant>,
 }
 
-/// When things happened before a completion.
+/// What happened before a completion began.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Before {
-    /// The call came in.
-    pub arrived: Instant,
     /// The latest edit since the completion before came in.
     pub edited: Option<Instant>,
     /// Tokens encoded since that edit, ahead of the call.
     pub encoded: u32,
-    /// Tokens turned since then.
-    pub rotated: u32,
+    /// Tokens adopted.
+    pub adopted: u32,
 }
 
 impl Completion {
-    /// A completion of `context` tokens, and the stream of its messages. The stream holds a message for each token
+    /// A completion of a document at a revision, and the stream of its messages. The stream holds a message for each token
     /// that may come, so that a slow reader never holds up the group.
     pub fn new(
         id: u64,
         request: Complete,
-        state: (u64, u32),
+        (revision, place): (u64, Place),
         end_of_text: &[TokenId],
         decoder: TokenDecoder,
-        before: Before,
+        arrived: Instant,
     ) -> (Self, Stream) {
         let (messages, stream) = mpsc::channel(request.max_tokens as usize + 2);
         let stop = StopStrings::new(request.stop.clone());
         let stop_tokens = end_of_text.iter().chain(&request.stop_tokens).copied().collect();
-        let (revision, context) = state;
         let completion = Self {
             id,
             revision,
-            cost: FirstTokenCost { rotated: before.rotated, ..Default::default() },
-            encoded_ahead: before.encoded,
+            cost: FirstTokenCost::default(),
+            place,
             request,
             stop_tokens,
-            context,
+            context: None,
             produced: 0,
             decoder,
             stop,
             messages,
-            arrived: before.arrived,
-            edited: before.edited,
+            arrived,
+            before: Before::default(),
             started: None,
         };
         (completion, stream)
@@ -106,9 +117,28 @@ impl Completion {
         self.produced == 0
     }
 
-    /// A step of it was on its way.
-    pub fn has_started(&self) -> bool {
-        self.started.is_some()
+    /// What it sees.
+    pub fn mode(&self) -> Mode {
+        self.request.mode
+    }
+
+    /// Its branch is there, or about to be.
+    pub fn has_begun(&self) -> bool {
+        self.context.is_some()
+    }
+
+    /// It begins, on `context` tokens, with room for `room` more; some keys were turned for it already.
+    pub fn begin(&mut self, (context, room): (u32, u32), before: Before, rotated: u32) {
+        self.context = Some(context);
+        self.request.max_tokens = self.request.max_tokens.min(room);
+        (self.before, self.cost.rotated) = (before, rotated);
+    }
+
+    /// Whether it outlives an edit: one that has a cursor and waits does not, since nobody says where the cursor is then.
+    /// Markers for filling in the middle are placed anew after an edit, so such a completion ends too.
+    pub fn outlives_edits(&self) -> bool {
+        let anchored = self.has_begun() || self.place == Place::End;
+        self.request.on_edit == OnEdit::GoOn && self.request.mode == Mode::Continue && anchored
     }
 
     /// Its first step is on its way.
@@ -156,7 +186,11 @@ impl Completion {
             finish_reason: finish.into(),
             timings: first.then(|| self.timings(now)),
         });
-        if finish == v1::FinishReason::Unspecified { After::GoesOn } else { After::Over }
+        match finish {
+            v1::FinishReason::Unspecified => After::GoesOn,
+            v1::FinishReason::Stop if stopped => After::Stopped,
+            _ => After::Over,
+        }
     }
 
     /// A newer edit ends it.
@@ -191,6 +225,11 @@ impl Completion {
         let _ = self.messages.try_send(Ok(message));
     }
 
+    /// N1: encoded + reused = length.
+    pub fn reused(&self) -> u32 {
+        self.context.unwrap_or(0).saturating_sub(self.cost.encoded)
+    }
+
     fn timings(&self, now: Instant) -> v1::Timings {
         let micros = |from: Instant, to: Instant| {
             u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
@@ -201,11 +240,10 @@ impl Completion {
             compute_us: self.cost.compute_us,
             tokens_encoded: self.cost.encoded,
             tokens_rotated: self.cost.rotated,
-            tokens_encoded_ahead: self.encoded_ahead,
-            // N1: encoded + reused = length.
-            tokens_reused: self.context.saturating_sub(self.cost.encoded),
-            edit_to_first_token_us: self.edited.map_or(0, |edited| micros(edited, now)),
-            tokens_adopted: 0,
+            tokens_encoded_ahead: self.before.encoded,
+            tokens_reused: self.reused(),
+            edit_to_first_token_us: self.before.edited.map_or(0, |edited| micros(edited, now)),
+            tokens_adopted: self.before.adopted,
         }
     }
 }

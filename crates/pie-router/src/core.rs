@@ -1,42 +1,66 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod reading;
 mod stepping;
+mod tables;
 
-use crate::call::{Call, ModelFacts, More, Stream};
-use crate::completion::{Before, Completion};
+use crate::call::{Call, ModelFacts, Stream};
+use crate::completion::{Completion, Place};
 use crate::faults;
-use crate::session::{Ahead, Session, count, difference};
+use crate::layout::Layout;
+use crate::session::{Ahead, Exact, Residence, Session, count, difference};
+use crate::tenants::{Tenant, TenantLimits, Tenants};
 use pie_plan::schedule::{Limits, Ticket};
-use pie_plan::{Change, Epoch, Group, SessionId, Splices, Strategy, TokenId};
-use pie_proto::request::{ApplyEdits, Complete, SessionName};
+use pie_plan::{Change, Epoch, Group, SessionId, Splices, Strategy};
+use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::{Document, Tokenizer};
-use std::collections::{BTreeMap, VecDeque};
+use pie_text::{Cursor, Document, FimMarkers, Tokenizer};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
+use stepping::InFlight;
+use tables::Op;
 
-/// Queued changes that are sent even if nobody wants a forward pass.
-const CHANGES_LIMIT: usize = 64;
 /// Completions that may wait in one session.
 const WAITING_LIMIT: usize = 8;
-/// Plans between two comparisons of the ranks' digests (P4).
-const DIGEST_EVERY: u64 = 64;
+
+/// What an owner allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Of a step.
+    pub limits: Limits,
+    /// Of each tenant.
+    pub tenant: TenantLimits,
+    /// Completions that run or wait in the whole group.
+    pub completions: usize,
+    /// How often a key may be turned before its session is encoded anew, when nobody wants anything.
+    pub rotations: u16,
+}
 
 /// The owner's state.
 pub struct Core {
     tokenizer: Arc<Tokenizer>,
+    markers: Option<FimMarkers>,
     model: ModelFacts,
-    limits: Limits,
+    settings: Settings,
     group_name: String,
     sessions: BTreeMap<SessionId, Session>,
     names: BTreeMap<SessionName, SessionId>,
+    tenants: Tenants,
+    /// Sessions that want something: the others cost a step nothing.
+    active: BTreeSet<SessionId>,
+    /// Sessions past their rotation budget.
+    worn: BTreeSet<SessionId>,
     replica: Replica,
-    queued: Vec<Change>,
-    /// Slots that will be free when the queued changes are applied.
-    projected_free: usize,
-    /// Completions of the plan that the ranks are working on.
-    in_flight: Option<BTreeMap<SessionId, u64>>,
+    /// What calls want of the tables, in order, while a plan is on its way.
+    queued: VecDeque<Op>,
+    /// Changes that the replica has and the ranks have not: they go with the next plan.
+    staged: Vec<Change>,
+    in_flight: Option<InFlight>,
+    counters: v1::Counters,
+    /// Completions that run or wait.
+    completions: usize,
     next_session: u64,
     next_ticket: u64,
     next_completion: u64,
@@ -51,18 +75,24 @@ enum Replica {
 
 impl Core {
     /// An owner without a group.
-    pub fn new(tokenizer: Arc<Tokenizer>, limits: Limits, group_name: String) -> Self {
+    pub fn new(tokenizer: Arc<Tokenizer>, settings: Settings, group_name: String) -> Self {
         Self {
+            markers: tokenizer.fim_markers(),
             tokenizer,
             model: ModelFacts::default(),
-            limits,
+            settings,
             group_name,
             sessions: BTreeMap::new(),
             names: BTreeMap::new(),
+            tenants: Tenants::new(settings.tenant),
+            active: BTreeSet::new(),
+            worn: BTreeSet::new(),
             replica: Replica::Lost("the group is forming for the first time".to_owned()),
-            queued: Vec::new(),
-            projected_free: 0,
+            queued: VecDeque::new(),
+            staged: Vec::new(),
             in_flight: None,
+            counters: v1::Counters::default(),
+            completions: 0,
             next_session: 1,
             next_ticket: 1,
             next_completion: 1,
@@ -70,35 +100,31 @@ impl Core {
         }
     }
 
-    /// A group is there, empty: every session is encoded again from its document.
+    /// A group is there, empty: sessions are encoded again from their documents, the latest used last, so that they are in
+    /// if not all fit.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
         self.model = model;
         self.replica = Replica::Serving(Box::new(Group::new(epoch, slots)));
-        self.projected_free = slots as usize;
-        let documents: Vec<_> = self
-            .sessions
-            .values()
-            .map(|session| (session.id, session.strategy, session.document.tokens().collect::<Vec<_>>()))
-            .collect();
-        for (session, strategy, tokens) in documents {
-            let held = tokens.len();
-            self.queue_open(session, tokens, strategy);
-            if let Some(session) = self.sessions.get_mut(&session) {
-                (session.pending, session.ahead) = (held, Ahead::of(held));
-            }
-        }
+        let mut sessions: Vec<_> = self.sessions.values().map(|session| (session.ticket, session.id)).collect();
+        sessions.sort_unstable();
+        self.queued.extend(sessions.into_iter().map(|(_, session)| Op::Open { session }));
     }
 
     /// The group is gone: completions fail, documents stay.
     pub fn lost(&mut self, why: &str) {
         self.replica = Replica::Lost(why.to_owned());
         self.queued.clear();
+        self.staged.clear();
         self.in_flight = None;
+        self.active.clear();
+        self.worn.clear();
         for session in self.sessions.values_mut() {
             for completion in session.completions.drain(..) {
                 completion.fail(faults::group_lost(why));
             }
+            (session.residence, session.layout, session.shadow) = (Residence::Dropped, Layout::Plain, None);
         }
+        self.completions = 0;
     }
 
     /// The epoch that is served.
@@ -112,14 +138,17 @@ impl Core {
     /// Takes a call. Whoever asked may be gone; that is no matter here.
     pub fn call(&mut self, call: Call) {
         match call {
-            Call::Open { name, document, strategy, reply } => {
-                let _ = reply.send(self.open(name, *document, strategy));
+            Call::Open { tenant, name, document, strategy, reply } => {
+                let opened = self.open(tenant, name, *document, strategy);
+                let _ = reply.send(self.counted(opened));
             }
             Call::Edit { request, arrived, reply } => {
-                let _ = reply.send(self.edit(request, arrived));
+                let edited = self.edit(request, arrived);
+                let _ = reply.send(self.counted(edited));
             }
             Call::Complete { request, arrived, reply } => {
-                let _ = reply.send(self.complete(request, arrived));
+                let accepted = self.complete(request, arrived);
+                let _ = reply.send(self.counted(accepted));
             }
             Call::Get { session, content, reply } => {
                 let _ = reply.send(self.get(&session, content));
@@ -136,13 +165,24 @@ impl Core {
         }
     }
 
+    fn counted<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
+        if let Err(fault) = &result
+            && fault.reason.code() == tonic::Code::ResourceExhausted
+        {
+            self.counters.refused += 1;
+        }
+        result
+    }
+
     fn open(
         &mut self,
+        tenant: Tenant,
         name: Option<SessionName>,
         document: Document,
         strategy: Strategy,
     ) -> Result<v1::OpenSessionResponse, Fault> {
-        self.check_length(document.token_count())?;
+        let tokens = document.token_count();
+        self.check_length(tokens)?;
         faults::check_tokens(&document, self.vocabulary())?;
         let name = match name {
             Some(name) => name,
@@ -151,28 +191,34 @@ impl Core {
         if let Some(id) = self.names.get(&name).copied() {
             return self.reopen(id, document, strategy);
         }
-        let tokens: Vec<TokenId> = document.tokens().collect();
-        self.check_slots(self.kept_for_generation(), 0, tokens.len())?;
-        let id = SessionId(self.next_session);
-        self.next_session += 1;
+        self.check_slots(tokens)?;
+        self.tenants.check_open(&tenant, tokens)?;
+        self.tenants.opened(&tenant, tokens);
+        let id = self.new_id();
         let revision = document.revision().0;
-        let held = tokens.len();
-        self.queue_open(id, tokens, strategy);
+        let mut ahead = Ahead::default();
+        ahead.add(tokens);
         let session = Session {
             name: name.clone(),
             id,
+            tenant,
             document,
             strategy,
             completions: VecDeque::new(),
             ticket: self.ticket(),
-            pending: held,
-            ahead: Ahead::of(held),
+            ahead,
             edited: None,
+            residence: Residence::Dropped,
+            layout: Layout::Plain,
+            exact: Exact::All,
+            adopted: 0,
+            shadow: None,
         };
         self.sessions.insert(id, session);
         self.names.insert(name.clone(), id);
+        self.queue(Op::Open { session: id });
         let session = name.as_str().to_owned();
-        Ok(v1::OpenSessionResponse { session, revision, tokens: count(held), reused: 0 })
+        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
     }
 
     /// The client's text is the truth; what the pool holds already is kept.
@@ -187,7 +233,7 @@ impl Core {
         let inserted = change.splices().inserted();
         let name = session.name.as_str().to_owned();
         if !change.splices().is_empty() || session.document.text() != document.text() {
-            self.check_slots(0, change.splices().deleted(), inserted)?;
+            self.check_growth(id, change.splices())?;
             self.commit(id, change, strategy, None)?;
         }
         let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
@@ -207,8 +253,7 @@ impl Core {
         let strategy = request.strategy.unwrap_or(session.strategy);
         let change = faults::prepare(&session.document, &request, self.vocabulary())?;
         let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
-        self.check_length(session.tokens() - deleted + inserted)?;
-        self.check_slots(0, deleted, inserted)?;
+        self.check_growth(id, change.splices())?;
         let tokens_retokenized = count(change.stats().tokens_retokenized);
         self.commit(id, change, strategy, Some(arrived))?;
         let session = self.session(id, &request.session)?;
@@ -221,6 +266,16 @@ impl Core {
         })
     }
 
+    /// Whether a document may change so: the model's context, the cache, and the tenant have limits.
+    fn check_growth(&self, id: SessionId, splices: &Splices) -> Result<(), Fault> {
+        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
+        let before = session.tokens();
+        let after = before - splices.deleted() + splices.inserted();
+        self.check_length(after)?;
+        self.check_slots(after)?;
+        if after > before { self.tenants.check_growth(&session.tenant, after - before) } else { Ok(()) }
+    }
+
     /// Changes a document, ends its older completions (D1), and queues the splices. Everything was checked before.
     fn commit(
         &mut self,
@@ -229,29 +284,35 @@ impl Core {
         strategy: Strategy,
         arrived: Option<Instant>,
     ) -> Result<(), Fault> {
+        let ticket = self.ticket();
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let splices = change.splices().clone();
-        let revision = session.document.revision();
+        let (before, revision) = (session.tokens(), session.document.revision());
         session.document.commit(change).map_err(|error| faults::text(&error))?;
         if session.document.revision() == revision {
             return Ok(());
         }
         session.edited = arrived.or(session.edited);
-        let ran = session.completions.front().is_some_and(Completion::has_started);
-        for completion in session.completions.drain(..) {
-            completion.end_by_edit();
+        if session.completions.is_empty() {
+            session.ticket = ticket;
         }
-        let tokens = session.tokens();
-        session.pending = match (strategy, splices.iter().next()) {
-            (Strategy::Full, Some(first)) => (session.pending + tokens - first.at.usize()).min(tokens),
-            _ => (session.pending + splices.inserted()).min(tokens),
+        let (stay, end): (VecDeque<_>, VecDeque<_>) =
+            session.completions.drain(..).partition(Completion::outlives_edits);
+        session.completions = stay;
+        let revision = session.document.revision().0;
+        for waiting in session.completions.iter_mut().filter(|completion| !completion.has_begun()) {
+            waiting.revision = revision;
+        }
+        let after = session.tokens();
+        let encoded = match (strategy, splices.iter().next()) {
+            (Strategy::Full, Some(first)) => after - first.at.usize(),
+            _ => splices.inserted(),
         };
-        session.ahead = Ahead::of(session.pending);
-        if ran {
-            self.end_branch(id);
-        }
-        self.projected_free = (self.projected_free + splices.deleted()).saturating_sub(splices.inserted());
-        self.queue(Change::Splice { session: id, splices, strategy });
+        session.ahead.add(encoded);
+        self.tenants.edited(&session.tenant, before, after);
+        self.completions -= end.len();
+        end.into_iter().for_each(Completion::end_by_edit);
+        self.queue(Op::Splice { session: id, splices, strategy });
         Ok(())
     }
 
@@ -262,114 +323,84 @@ impl Core {
         let id = self.id(&request.session)?;
         let session = self.session(id, &request.session)?;
         faults::check_completion(&request, session, &self.model, WAITING_LIMIT)?;
-        let context = count(session.tokens());
+        self.check_load(&session.tenant)?;
+        let place = self.place(session, &request)?;
+        let revision = session.document.revision().0;
         let mut request = request;
-        request.max_tokens = request.max_tokens.min(self.model.context_limit - context);
-        let state = (session.document.revision().0, context);
-        let completion_id = self.next_completion;
+        request.max_tokens = request.max_tokens.min(self.model.context_limit - count(session.tokens()));
         self.next_completion += 1;
         let decoder = self.tokenizer.decoder();
+        let (completion, stream) = Completion::new(
+            self.next_completion,
+            request,
+            (revision, place),
+            &self.model.end_of_text,
+            decoder,
+            arrived,
+        );
         let ticket = self.ticket();
-        let end_of_text = self.model.end_of_text.clone();
-        let session =
-            self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(request.session.as_str()))?;
-        let (ahead, edited) = (session.ahead, session.edited.take());
-        session.ahead = Ahead { wanted: ahead.wanted, ..Ahead::default() };
-        let before = Before { arrived, edited, encoded: ahead.encoded, rotated: ahead.rotated };
-        let (completion, stream) =
-            Completion::new(completion_id, request, state, &end_of_text, decoder, before);
-        if session.completions.is_empty() {
-            session.ticket = ticket;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if session.completions.is_empty() {
+                session.ticket = ticket;
+            }
+            session.completions.push_back(completion);
+            self.completions += 1;
+            self.active.insert(id);
         }
-        session.completions.push_back(completion);
         Ok(stream)
     }
 
-    fn get(&self, name: &SessionName, content: bool) -> Result<v1::GetSessionResponse, Fault> {
-        let session = self.session(self.id(name)?, name)?;
-        let ids = || v1::Tokens { ids: session.document.tokens().map(|token| token.0).collect() };
-        Ok(v1::GetSessionResponse {
-            session: Some(session.describe(&self.group_name)),
-            text: if content { session.document.text() } else { None },
-            tokens: content.then(ids),
-        })
+    /// Where a completion is to write: found now, so that a cursor that is none is refused at once.
+    fn place(&self, session: &Session, request: &Complete) -> Result<Place, Fault> {
+        let document = &session.document;
+        let cut = |cursor| document.cut(cursor).map_err(|error| faults::text(&error));
+        match (request.mode, request.at.map(faults::cursor)) {
+            (Mode::Continue, None) => Ok(Place::End),
+            (Mode::Continue, Some(cursor)) => {
+                let cut = cut(cursor)?;
+                match (cut.kept == session.tokens(), cut.kept + cut.front.len()) {
+                    (true, _) => Ok(Place::End),
+                    (_, 0) => Err(faults::nothing_before(&session.name)),
+                    _ => Ok(Place::Cursor(cut)),
+                }
+            }
+            (Mode::FillInTheMiddle, at) => {
+                if self.markers.is_none() || document.text().is_none() {
+                    return Err(faults::no_markers());
+                }
+                Ok(Place::Cursor(cut(at.unwrap_or(Cursor::Byte(document.len_bytes())))?))
+            }
+        }
+    }
+
+    /// Bounded queues: work that is admitted keeps its latency.
+    fn check_load(&self, tenant: &Tenant) -> Result<(), Fault> {
+        if self.completions >= self.settings.completions {
+            return Err(faults::too_many_completions(self.settings.completions));
+        }
+        if !self.tenants.limits_requests() {
+            return Ok(());
+        }
+        let active = self.active.iter().filter_map(|id| self.sessions.get(id));
+        let theirs = active.filter(|session| session.tenant == *tenant);
+        self.tenants.check_request(theirs.map(|session| session.completions.len()).sum())
     }
 
     fn close(&mut self, name: &SessionName) -> Result<(), Fault> {
         let id = self.id(name)?;
         self.names.remove(name);
         if let Some(session) = self.sessions.remove(&id) {
-            if session.completions.front().is_some_and(Completion::has_started) {
-                self.end_branch(id);
-            }
+            self.tenants.closed(&session.tenant, session.tokens());
+            self.completions -= session.completions.len();
             for completion in session.completions {
                 completion.fail(faults::no_session(name.as_str()));
             }
-            self.projected_free += session.document.token_count();
-            self.queue(Change::Close { session: id });
+            self.active.remove(&id);
+            self.worn.remove(&id);
+            let shadow = session.shadow.map(|session| Op::Close { session });
+            shadow.into_iter().chain([Op::Close { session: id }]).for_each(|op| self.queue(op));
         }
         Ok(())
-    }
-
-    fn list(&self, after: Option<String>, limit: usize) -> (Vec<v1::Session>, More) {
-        let behind = |name: &&SessionName| after.as_deref().is_none_or(|after| name.as_str() > after);
-        let mut ids = self.names.iter().filter(|(name, _)| behind(name)).map(|(_, id)| id);
-        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(id));
-        let page = page.map(|session| session.describe(&self.group_name)).collect();
-        (page, if ids.next().is_some() { More::Yes } else { More::No })
-    }
-
-    /// The pool as the API describes it; who the ranks are is the owner's to add.
-    pub fn describe(&self) -> v1::DescribePoolResponse {
-        let (epoch, slots_total, slots_free, state) = match &self.replica {
-            Replica::Serving(group) => {
-                (group.epoch().0, group.capacity(), self.projected_free, "serving".to_owned())
-            }
-            Replica::Lost(why) => (0, 0, 0, why.clone()),
-        };
-        let group = v1::Group {
-            group: self.group_name.clone(),
-            epoch,
-            ranks: Vec::new(),
-            slots_total: count(slots_total),
-            slots_free: count(slots_free),
-            sessions: count(self.sessions.len()),
-            state,
-            counters: None,
-        };
-        v1::DescribePoolResponse {
-            model: self.model.name.clone(),
-            parameters: self.model.parameters,
-            context_limit: self.model.context_limit,
-            vocabulary: self.model.vocabulary,
-            groups: vec![group],
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }
-    }
-
-    fn queue_open(&mut self, session: SessionId, tokens: Vec<TokenId>, strategy: Strategy) {
-        self.projected_free = self.projected_free.saturating_sub(tokens.len());
-        self.queue(Change::Open { session });
-        if let Ok(splices) = Splices::append(0, tokens)
-            && !splices.is_empty()
-        {
-            self.queue(Change::Splice { session, splices, strategy });
-        }
-    }
-
-    /// The generated tokens of a completion that ran go with the next plan; their slots can be promised at once.
-    fn end_branch(&mut self, session: SessionId) {
-        if let Replica::Serving(group) = &self.replica {
-            self.projected_free += group.table(session).map_or(0, pie_plan::Table::branch_length);
-        }
-        self.queue(Change::EndBranch { session });
-    }
-
-    /// Changes wait for the next plan; without a group there is nothing to change, and the documents say it all.
-    fn queue(&mut self, change: Change) {
-        if matches!(self.replica, Replica::Serving(_)) {
-            self.queued.push(change);
-        }
     }
 
     fn check_length(&self, tokens: usize) -> Result<(), Fault> {
@@ -380,20 +411,13 @@ impl Core {
         Ok(())
     }
 
-    fn check_slots(&self, kept: usize, deleted: usize, inserted: usize) -> Result<(), Fault> {
-        let free = (self.projected_free + deleted).saturating_sub(kept);
-        if matches!(self.replica, Replica::Serving(_)) && inserted > free {
-            return Err(faults::no_slots(inserted, free));
-        }
-        Ok(())
-    }
-
-    /// New documents leave one slot of sixteen to generated tokens and edits of those that are in: a cache full of
-    /// documents could answer nobody.
-    fn kept_for_generation(&self) -> usize {
+    /// A document must fit in the cache alone, with a token to generate; for that others make room.
+    fn check_slots(&self, tokens: usize) -> Result<(), Fault> {
         match &self.replica {
-            Replica::Serving(group) => group.capacity() / 16,
-            Replica::Lost(_) => 0,
+            Replica::Serving(group) if tokens >= group.capacity() => {
+                Err(faults::no_slots(tokens + 1, group.capacity()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -412,6 +436,11 @@ impl Core {
     fn ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket(self.next_ticket)
+    }
+
+    fn new_id(&mut self) -> SessionId {
+        self.next_session += 1;
+        SessionId(self.next_session)
     }
 
     fn new_name(&mut self) -> Result<SessionName, Fault> {

@@ -3,9 +3,10 @@
 use crate::call::ModelFacts;
 use crate::session::Session;
 use pie_plan::{SpliceError, Splices};
-use pie_proto::request::{ApplyEdits, Complete, Edits, TextRange};
+use pie_proto::request::{ApplyEdits, At, Complete, Edits, TextRange};
 use pie_proto::{Fault, Reason};
-use pie_text::{Change, Document, LspPosition, Range, Revision, TextEdit, TextError};
+use pie_text::{Change, Cursor, Document, LspPosition, Range, Revision, TextEdit, TextError};
+use std::time::Duration;
 
 pub(crate) fn group_lost(why: &str) -> Fault {
     Fault::new(Reason::GroupLost, format!("{why}; retry: sessions are encoded again when the group is back"))
@@ -23,11 +24,19 @@ pub(crate) fn too_long(tokens: usize, limit: usize) -> Fault {
     Fault::new(Reason::DocumentTooLong, message).with("tokens", tokens).with("limit", limit)
 }
 
-pub(crate) fn no_slots(needed: usize, free: usize) -> Fault {
+/// When to try again after a refusal that passes.
+const RETRY: Duration = Duration::from_millis(250);
+
+pub(crate) fn no_slots(needed: usize, capacity: usize) -> Fault {
     let message = format!(
-        "{needed} KV slots are needed and {free} are free: close sessions, retry later, or give the pool more KV memory"
+        "the document would need {needed} KV slots and the group has {capacity}: give the pool more KV memory, or send a part"
     );
-    Fault::new(Reason::KvExhausted, message).with("needed", needed).with("free", free)
+    Fault::new(Reason::KvExhausted, message).with("needed", needed).with("capacity", capacity)
+}
+
+pub(crate) fn all_busy() -> Fault {
+    let message = "every KV slot belongs to a session that is being completed: retry in a moment";
+    Fault::new(Reason::KvExhausted, message).retry_after(RETRY)
 }
 
 pub(crate) fn no_slot_for_token() -> Fault {
@@ -35,6 +44,32 @@ pub(crate) fn no_slot_for_token() -> Fault {
         Reason::KvExhausted,
         "no KV slot is free for the next generated token: close sessions, or retry later",
     )
+    .retry_after(RETRY)
+}
+
+pub(crate) fn too_many_completions(limit: usize) -> Fault {
+    let message = format!("{limit} completions run or wait already: retry after a pause");
+    Fault::new(Reason::Overloaded, message).retry_after(RETRY)
+}
+
+pub(crate) fn no_markers() -> Fault {
+    let message = "filling in the middle needs a document of text and a model whose tokenizer has markers for it: \
+                   complete with mode CONTINUE";
+    Fault::new(Reason::FimUnsupported, message)
+}
+
+pub(crate) fn nothing_before(name: &pie_proto::request::SessionName) -> Fault {
+    let message = format!("session `{name}` has no text before the cursor, and the model no leading token: nothing to continue");
+    Fault::new(Reason::ContextEmpty, message)
+}
+
+/// A cursor as documents know it.
+pub(crate) fn cursor(at: At) -> Cursor {
+    match at {
+        At::Byte(at) => Cursor::Byte(usize::try_from(at).unwrap_or(usize::MAX)),
+        At::Lsp((line, utf16_column)) => Cursor::Lsp(LspPosition { line, utf16_column }),
+        At::Token(at) => Cursor::Token(at as usize),
+    }
 }
 
 pub(crate) fn text(error: &TextError) -> Fault {
@@ -143,7 +178,7 @@ pub(crate) fn check_completion(
     if session.completions.len() >= waiting_limit {
         let message =
             format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
-        return Err(Fault::new(Reason::Overloaded, message));
+        return Err(Fault::new(Reason::Overloaded, message).retry_after(RETRY));
     }
     Ok(())
 }

@@ -12,11 +12,13 @@ pub mod call;
 pub mod completion;
 pub mod core;
 mod faults;
+mod layout;
 pub mod owner;
 pub mod ranks;
 pub mod server;
 pub mod service;
 mod session;
+pub mod tenants;
 
 pub use owner::{Owner, OwnerOptions, State, spawn_owner};
 pub use server::{ServeError, ServeOptions, Serving, serve};

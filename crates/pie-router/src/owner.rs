@@ -1,11 +1,10 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
 use crate::call::Call;
-use crate::core::Core;
+use crate::core::{Core, Settings};
 use crate::ranks::{self, Events, Failure, FailureKind, Formed};
 use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
-use pie_plan::schedule::Limits;
 use pie_proto::{Fault, Reason, v1, worker_v1};
 use pie_text::Tokenizer;
 use std::collections::BTreeMap;
@@ -67,8 +66,8 @@ pub struct OwnerOptions {
     pub world_size: u32,
     /// C2: of every collective.
     pub deadline: Duration,
-    /// Of a step.
-    pub limits: Limits,
+    /// What sessions and completions may take.
+    pub settings: Settings,
     /// Of the ownership's lease.
     pub lease: Ttl,
 }
@@ -117,7 +116,7 @@ impl Owner {
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
-    let core = Core::new(tokenizer, options.limits, options.group.to_string());
+    let core = Core::new(tokenizer, options.settings, options.group.to_string());
     let task = Task {
         core,
         options,
@@ -223,11 +222,16 @@ impl Task {
             (Ok(_), _) => {}
             (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
         }
+        if let (Some(seq), Some(formed)) = (self.core.to_interrupt(), &self.formed) {
+            formed.interrupt(seq);
+        }
     }
 
     fn report(&mut self, rank: u32, report: worker_v1::Report) {
-        let seq = report.seq;
-        self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
+        let (seq, done) = (report.seq, report.done);
+        if done {
+            self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
+        }
         if rank == 0 {
             let wants_digest = report.digest.is_some();
             if let Err(error) = self.core.report(report, Instant::now()) {
@@ -238,7 +242,9 @@ impl Task {
                 self.digests.entry(seq).or_default().push(own);
             }
         }
-        self.compare(seq);
+        if done {
+            self.compare(seq);
+        }
     }
 
     /// P3 and P4: all ranks sampled the same tokens, and have the same tables as the owner.

@@ -4,7 +4,7 @@
 use crate::call::ModelFacts;
 use crate::owner::Event;
 use pie_placement::Ownership;
-use pie_plan::{Epoch, TokenId};
+use pie_plan::{Epoch, Seq, TokenId};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
 use pie_proto::v1;
@@ -74,22 +74,30 @@ pub struct Formed {
     pub ranks: Vec<v1::Rank>,
     /// Held as long as the group is served.
     pub ownership: Ownership,
-    plans: Vec<mpsc::Sender<wire::Plan>>,
+    orders: Vec<mpsc::Sender<wire::Order>>,
 }
 
 impl Formed {
     /// Sends a step to all ranks. A rank whose stream is gone is reported by its reader.
     pub fn broadcast(&self, step: &Step) {
-        let plan = wire::Plan::from(step);
-        for rank in &self.plans {
+        self.order(wire::order::Kind::Plan(wire::Plan::from(step)));
+    }
+
+    /// Ends a plan after the pass that runs.
+    pub fn interrupt(&self, seq: Seq) {
+        self.order(wire::order::Kind::Interrupt(wire::Interrupt { seq: seq.0 }));
+    }
+
+    fn order(&self, kind: wire::order::Kind) {
+        for rank in &self.orders {
             // One plan is in flight and the channel holds more: it is full or closed only when the stream is dead.
-            let _ = rank.try_send(plan.clone());
+            let _ = rank.try_send(wire::Order { kind: Some(kind.clone()) });
         }
     }
 
     /// The world size.
     pub fn world_size(&self) -> usize {
-        self.plans.len()
+        self.orders.len()
     }
 }
 
@@ -180,12 +188,12 @@ pub async fn form(
         slots,
     };
     join(&mut clients, addresses, &request).await?;
-    let mut plans = Vec::new();
+    let mut orders = Vec::new();
     for (rank, client) in (0u32..).zip(clients) {
-        plans.push(drive(epoch, rank, client, events.clone()));
+        orders.push(drive(epoch, rank, client, events.clone()));
     }
     let ranks = described.iter().zip(addresses).map(|(rank, address)| describe(rank, address)).collect();
-    Ok(Formed { epoch, slots, model: facts(&described[0]), ranks, ownership, plans })
+    Ok(Formed { epoch, slots, model: facts(&described[0]), ranks, ownership, orders })
 }
 
 async fn connect(address: &str) -> Result<WorkerClient<Channel>, String> {
@@ -233,8 +241,8 @@ fn drive(
     rank: u32,
     mut client: WorkerClient<Channel>,
     events: Events,
-) -> mpsc::Sender<wire::Plan> {
-    let (plans, stream) = mpsc::channel(4);
+) -> mpsc::Sender<wire::Order> {
+    let (orders, stream) = mpsc::channel(8);
     tokio::spawn(async move {
         let failure = match client.drive(ReceiverStream::new(stream)).await {
             Err(status) => Failure::of(rank, Some(&status)),
@@ -243,7 +251,7 @@ fn drive(
         // An owner that has gone needs no report.
         let _ = events.send(Event::RankFailed { epoch, failure }).await;
     });
-    plans
+    orders
 }
 
 async fn read(

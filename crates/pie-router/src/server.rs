@@ -4,7 +4,7 @@ use crate::call::Call;
 use crate::owner::{Owner, OwnerOptions, State, spawn_owner};
 use crate::service::{Homes, PoolService};
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
-use pie_plan::schedule::Limits;
+use crate::core::Settings;
 use pie_proto::v1::pool_server::PoolServer;
 use pie_text::Tokenizer;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ pub struct ServeOptions {
     /// C2: of every collective.
     pub deadline: Duration,
     /// Of a step.
-    pub limits: Limits,
+    pub settings: Settings,
     /// Bytes of the largest document.
     pub document_limit: usize,
 }
@@ -137,7 +137,7 @@ pub async fn serve(
         router,
         world_size: options.world_size,
         deadline: options.deadline,
-        limits: options.limits,
+        settings: options.settings,
         lease: Ttl::DEFAULT,
     };
     let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());

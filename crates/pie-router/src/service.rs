@@ -3,6 +3,7 @@
 use crate::call::{Call, More, Reply};
 use crate::faults;
 use crate::owner::Owner;
+use crate::tenants::Tenant;
 use pie_placement::{GroupId, Placed, Placement, PlacementError, SessionKey};
 use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
@@ -14,6 +15,8 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+/// The metadata that names a tenant.
+const TENANT: &str = "pie-tenant";
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 /// Page tokens are names behind this, so that a client's own text is not taken for one.
@@ -90,6 +93,14 @@ impl PoolService {
     }
 }
 
+/// Whose call it is.
+fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
+    match request.metadata().get(TENANT) {
+        None => Ok(Tenant::default()),
+        Some(name) => Tenant::new(name.to_str().unwrap_or_default()),
+    }
+}
+
 fn stopping() -> Fault {
     Fault::new(Reason::ShuttingDown, "the router is stopping")
 }
@@ -100,6 +111,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let tenant = tenant(&request)?;
         let request = OpenSession::try_from(request.into_inner())?;
         let document = Box::new(self.document(request.content).await?);
         let (name, strategy) = (request.name, request.strategy);
@@ -108,7 +120,7 @@ impl Pool for PoolService {
             Some(name) => Some(self.homes.place(name).await?),
             None => None,
         };
-        let opened = self.ask(|reply| Call::Open { name, document, strategy, reply }).await;
+        let opened = self.ask(|reply| Call::Open { tenant, name, document, strategy, reply }).await;
         match (&opened, wanted, placed) {
             (Ok(opened), None, _) => drop(self.homes.place(&opened.session).await?),
             // Nobody lives in a home that was claimed in vain.

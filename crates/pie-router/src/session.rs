@@ -1,10 +1,11 @@
 //! A session as its group's owner holds it.
 
 use crate::completion::Completion;
+use crate::layout::Layout;
+use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
 use pie_plan::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
-use pie_proto::request::{SessionName, strategy_to_wire};
-use pie_proto::v1;
+use pie_proto::request::SessionName;
 use pie_text::{Change, Document, Range, TextEdit, TextError};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -13,15 +14,50 @@ use std::time::Instant;
 pub(crate) struct Session {
     pub name: SessionName,
     pub id: SessionId,
+    pub tenant: Tenant,
     pub document: Document,
     pub strategy: Strategy,
     pub completions: VecDeque<Completion>,
+    /// Since when it was not served: who waits longest is next, who is idle longest makes room.
     pub ticket: Ticket,
-    /// Tokens that wait to be encoded: exact after each plan, an upper bound while edits are queued.
-    pub pending: usize,
     pub ahead: Ahead,
     /// The latest edit since the last completion began.
     pub edited: Option<Instant>,
+    pub residence: Residence,
+    pub layout: Layout,
+    pub exact: Exact,
+    /// Tokens adopted since the last completion began.
+    pub adopted: u32,
+    /// The same document, being encoded anew beside this session's worn rows.
+    pub shadow: Option<SessionId>,
+}
+
+/// Whether the ranks hold the document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Residence {
+    /// In slots, encoded or to be.
+    Resident,
+    /// Dropped to make room; the document is here, and is encoded again when it is wanted.
+    Dropped,
+}
+
+/// How many leading rows are what encoding the text afresh would give: others may share those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Exact {
+    /// So many.
+    Until(usize),
+    /// All.
+    All,
+}
+
+impl Exact {
+    /// After splices of a table that had `length` tokens.
+    pub fn after(self, splices: &Splices, strategy: Strategy, length: usize) -> Self {
+        let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return self };
+        let untouched = self >= Self::Until(first) || self == Self::All;
+        let appended = first == length && splices.deleted() == 0;
+        if untouched && (appended || strategy == Strategy::Full) { Self::All } else { self.min(Self::Until(first)) }
+    }
 }
 
 /// Pending tokens from which on a session is encoded without being asked for a completion. A smaller edit waits for
@@ -31,8 +67,8 @@ const AHEAD_TOKENS: usize = 256;
 /// What is encoded without being asked for a completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// Much came at once: it is encoded to the end.
-    pub wanted: bool,
+    /// Tokens that came in since all was encoded.
+    waiting: usize,
     /// Tokens encoded so since the latest change, for the next answer's timings.
     pub encoded: u32,
     /// Tokens turned so.
@@ -40,31 +76,30 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    /// After a change that leaves `pending` tokens to encode.
-    pub fn of(pending: usize) -> Self {
-        Self { wanted: pending >= AHEAD_TOKENS, ..Self::default() }
+    /// More tokens wait.
+    pub fn add(&mut self, tokens: usize) {
+        *self = Self { waiting: self.waiting + tokens, ..Self::default() };
+    }
+
+    /// Much came at once: it is encoded to the end.
+    pub fn is_wanted(&self) -> bool {
+        self.waiting >= AHEAD_TOKENS
+    }
+
+    /// All is encoded.
+    pub fn done(&mut self) {
+        self.waiting = 0;
+    }
+
+    /// What was done ahead of a completion that begins now.
+    pub fn take(&mut self) -> (u32, u32) {
+        (std::mem::take(&mut self.encoded), std::mem::take(&mut self.rotated))
     }
 }
 
 impl Session {
     pub fn tokens(&self) -> usize {
         self.document.token_count()
-    }
-
-    /// The session as the API describes it.
-    pub fn describe(&self, group: &str) -> v1::Session {
-        v1::Session {
-            session: self.name.as_str().to_owned(),
-            revision: self.document.revision().0,
-            tokens: count(self.tokens()),
-            tokens_pending: count(self.pending),
-            bytes: self.document.len_bytes() as u64,
-            strategy: strategy_to_wire(self.strategy).into(),
-            group: group.to_owned(),
-            tokens_shared: 0,
-            rotations: 0,
-            resident: true,
-        }
     }
 }
 

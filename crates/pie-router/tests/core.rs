@@ -3,16 +3,24 @@
 use pie_plan::schedule::Limits;
 use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
 use pie_proto::plan::Step;
-use pie_proto::request::{ApplyEdits, Complete, Edits, SamplingRequest, SessionName, TextEdit, TextRange};
+use pie_proto::request::{
+    ApplyEdits, At, Complete, Edits, Mode, OnEdit, SamplingRequest, SessionName, TextEdit, TextRange,
+};
 use pie_proto::{Reason, v1, worker_v1};
 use pie_router::call::{Call, ModelFacts, Reply, Stream};
-use pie_router::core::Core;
+use pie_router::core::{Core, Settings};
+use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-const LIMITS: Limits = Limits { rows: 64, decode_passes: 4 };
+const SETTINGS: Settings = Settings {
+    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
+    tenant: TenantLimits::NONE,
+    completions: 100,
+    rotations: 30,
+};
 
 /// Tokens of the fake model: of no special meaning, and whole characters.
 fn next_token(context: usize) -> TokenId {
@@ -53,7 +61,13 @@ impl Ranks {
             }
             work = self.group.decode(&going).expect("they sampled");
         }
-        worker_v1::Report { epoch: step.plan.epoch.0, seq: step.plan.seq.0, passes, ..Default::default() }
+        worker_v1::Report {
+            epoch: step.plan.epoch.0,
+            seq: step.plan.seq.0,
+            passes,
+            done: true,
+            ..Default::default()
+        }
     }
 
     fn sample(&self, work: &Work) -> Vec<(SessionId, TokenId)> {
@@ -72,9 +86,13 @@ struct Pool {
 
 impl Pool {
     fn new(slots: u32) -> Self {
+        Self::with(slots, SETTINGS)
+    }
+
+    fn with(slots: u32, settings: Settings) -> Self {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
         let tokenizer = Arc::new(Tokenizer::from_file(std::path::Path::new(file)).expect("it ships"));
-        let mut core = Core::new(tokenizer.clone(), LIMITS, "g".to_owned());
+        let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
         core.formed(Epoch(1), slots, facts());
         Self { core, ranks: Ranks { group: Group::new(Epoch(1), slots), encoded: 0, passes: 0 }, tokenizer }
     }
@@ -109,7 +127,8 @@ impl Pool {
     fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
         let (name, document) = (Some(name(session)), Box::new(document));
-        self.ask(|reply| Call::Open { name, document, strategy: Strategy::Pie, reply })
+        let tenant = Tenant::default();
+        self.ask(|reply| Call::Open { tenant, name, document, strategy: Strategy::Pie, reply })
     }
 
     fn edit(
@@ -130,15 +149,35 @@ impl Pool {
     }
 
     fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {
+        self.ask_completion(session, max_tokens, stop, |_| {})
+    }
+
+    fn complete_at(&mut self, session: &str, max_tokens: u32, at: u64, mode: Mode) -> Result<Stream, Reason> {
+        self.ask_completion(session, max_tokens, &[], |request| {
+            (request.at, request.mode) = (Some(At::Byte(at)), mode);
+        })
+    }
+
+    fn ask_completion(
+        &mut self,
+        session: &str,
+        max_tokens: u32,
+        stop: &[&str],
+        change: impl FnOnce(&mut Complete),
+    ) -> Result<Stream, Reason> {
         let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
-        let request = Complete {
+        let mut request = Complete {
             session: name(session),
             revision: None,
             max_tokens,
             sampling,
             stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
             stop_tokens: vec![],
+            at: None,
+            mode: Mode::Continue,
+            on_edit: OnEdit::End,
         };
+        change(&mut request);
         self.ask(|reply| Call::Complete { request, arrived: Instant::now(), reply })
     }
 }
@@ -254,8 +293,8 @@ fn a_client_that_goes_away_frees_its_work_and_slots() {
     pool.open("b", "x").expect("there is room");
     pool.complete("b", 1, &[]).expect("it is open");
     pool.run();
-    let held: usize = pool.ranks.group.sessions().map(|(_, table)| table.branch_length()).sum();
-    assert!(held <= 1, "branches of ended completions go with the next plan: {held}");
+    let held: usize = pool.ranks.group.sessions().map(|(_, table)| table.branch().len()).sum();
+    assert!(held <= 2, "only what the latest completion of each session left: {held}");
     assert!(pool.ranks.group.free_slots() + tokens + 8 >= 1000);
 }
 
@@ -308,7 +347,7 @@ fn a_lost_group_fails_completions_keeps_documents_and_encodes_them_again() {
     let mut stream = pool.complete("a", 2, &[]).expect("it serves again");
     pool.run();
     assert_eq!(drain(&mut stream).1, 2);
-    let held: Vec<_> = pool.ranks.group.sessions().map(|(_, table)| table.document_length()).collect();
+    let held: Vec<_> = pool.ranks.group.sessions().map(|(_, table)| table.tokens().len()).collect();
     assert_eq!(held, [pool.core_tokens("a") as usize]);
 }
 

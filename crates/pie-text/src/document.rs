@@ -103,6 +103,11 @@ impl Document {
         self.prefix().len() + self.tokens.len()
     }
 
+    /// Tokens of the text alone.
+    pub(crate) fn text_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// All tokens, the prefix included.
     pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.prefix().iter().copied().chain(self.tokens.iter().map(|entry| entry.id))
@@ -203,7 +208,7 @@ impl Document {
         Ok(())
     }
 
-    fn change(&self, text: &Rope, edits: &[Placed], revision: Revision) -> Result<Change, TextError> {
+    pub(crate) fn change(&self, text: &Rope, edits: &[Placed], revision: Revision) -> Result<Change, TextError> {
         let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
         let deleted: usize = edits.iter().map(|edit| edit.end - edit.start).sum();
         check_length(text.len_bytes() - deleted + inserted, self.bytes_limit)?;

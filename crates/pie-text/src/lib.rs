@@ -24,6 +24,7 @@
 
 mod alphabet;
 mod change;
+mod cursor;
 mod decoder;
 mod diff;
 mod document;
@@ -38,6 +39,7 @@ mod store;
 mod tokenizer;
 
 pub use change::{Change, EditStats};
+pub use cursor::{Cursor, Cut, FimMarkers};
 pub use decoder::{SpecialTokens, TokenDecoder};
 pub use document::{Content, Document};
 pub use edit::{LspPosition, Range, Revision, TextEdit};

@@ -2,13 +2,15 @@
 //! rank is called from one place in one order (C1).
 
 use crate::error::WorkerError;
-use crate::rank::{Rank, StepReport};
+use crate::rank::{Observer, Rank, SampledToken, StepReport};
 use pie_comm::{Collective, CommError};
 use pie_kv::KvCache;
 use pie_model::Model;
-use pie_plan::{Epoch, SessionId};
+use pie_plan::{Epoch, Seq, SessionId};
 use pie_proto::plan::Step;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -82,7 +84,7 @@ type Reply<T> = oneshot::Sender<Result<T, WorkerError>>;
 
 enum Command {
     Form { formation: Formation, reply: Reply<()> },
-    Step { step: Box<Step>, reply: Reply<StepReport> },
+    Step { step: Box<Step>, passes: mpsc::Sender<Vec<SampledToken>>, reply: Reply<StepReport> },
     Read { session: SessionId, layer: usize, reply: Reply<Rows> },
     Leave { epoch: Epoch },
 }
@@ -91,6 +93,24 @@ enum Command {
 #[derive(Clone)]
 pub struct Engine {
     commands: mpsc::Sender<Command>,
+    interrupted: Arc<AtomicU64>,
+}
+
+/// Follows a step on behalf of the engine's handles.
+struct Follower<'a> {
+    passes: mpsc::Sender<Vec<SampledToken>>,
+    interrupted: &'a AtomicU64,
+}
+
+impl Observer for Follower<'_> {
+    fn sampled(&mut self, tokens: &[SampledToken]) {
+        // It holds a message for each pass; one who does not listen misses nothing, for the report has them all.
+        let _ = self.passes.try_send(tokens.to_vec());
+    }
+
+    fn interrupted(&self, seq: Seq) -> bool {
+        self.interrupted.load(Ordering::Relaxed) == seq.0
+    }
 }
 
 impl Engine {
@@ -100,10 +120,10 @@ impl Engine {
     /// The operating system refuses a thread.
     pub fn start(model: Model, cache: KvCache, peers: Box<dyn Peers>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || Loop { model, cache, peers }.run(receiver))?;
-        Ok(Self { commands })
+        let interrupted = Arc::new(AtomicU64::new(0));
+        let engine = Loop { model, cache, peers, interrupted: interrupted.clone() };
+        std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
+        Ok(Self { commands, interrupted })
     }
 
     /// Forms a group; the rank leaves the one before.
@@ -114,12 +134,22 @@ impl Engine {
         self.call(|reply| Command::Form { formation, reply }).await
     }
 
-    /// Runs a step. After an error the rank is in no group.
+    /// Runs a step. After an error the rank is in no group. The tokens of each pass but the last go to `passes` as they
+    /// come, if it has room.
     ///
     /// # Errors
     /// See [`Rank::step`].
-    pub async fn step(&self, step: Step) -> Result<StepReport, WorkerError> {
-        self.call(|reply| Command::Step { step: Box::new(step), reply }).await
+    pub async fn step(
+        &self,
+        step: Step,
+        passes: mpsc::Sender<Vec<SampledToken>>,
+    ) -> Result<StepReport, WorkerError> {
+        self.call(|reply| Command::Step { step: Box::new(step), passes, reply }).await
+    }
+
+    /// Ends a plan that runs after the pass in hand.
+    pub fn interrupt(&self, seq: Seq) {
+        self.interrupted.store(seq.0, Ordering::Relaxed);
     }
 
     /// Reads a session's rows of one layer.
@@ -147,6 +177,8 @@ struct Loop {
     model: Model,
     cache: KvCache,
     peers: Box<dyn Peers>,
+    /// The number of the plan that is to end early.
+    interrupted: Arc<AtomicU64>,
 }
 
 impl Loop {
@@ -182,12 +214,15 @@ impl Loop {
                 return commands.blocking_recv();
             }
         };
+        // Plans of the new epoch are numbered from 1 again.
+        self.interrupted.store(0, Ordering::Relaxed);
         let mut rank = Rank::new(&self.model, &mut self.cache, comm, epoch, formation.slots);
         send(formed, Ok(()));
         loop {
             match commands.blocking_recv()? {
-                Command::Step { step, reply } => {
-                    let result = guarded(|| rank.step(&step));
+                Command::Step { step, passes, reply } => {
+                    let mut follower = Follower { passes, interrupted: &self.interrupted };
+                    let result = guarded(|| rank.step_observed(&step, &mut follower));
                     let failed = result.is_err();
                     if failed {
                         // The peers must see the connections close before the owner hears of it.

@@ -17,5 +17,5 @@ mod timed;
 
 pub use engine::{Engine, Peers, RankFacts};
 pub use error::WorkerError;
-pub use rank::{Rank, SampledToken, Saved, StepReport};
+pub use rank::{Observer, Rank, SampledToken, Saved, StepReport};
 pub use tcp::TcpPeers;

@@ -2,11 +2,11 @@
 
 use crate::error::WorkerError;
 use crate::timed::Timed;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use pie_comm::Collective;
 use pie_kv::KvCache;
 use pie_model::{Batch, Model, SamplingParameters, Sequence};
-use pie_plan::{DigestWanted, Epoch, Group, SessionId, Slot, Then, TokenId, TokenIndex, Work};
+use pie_plan::{DigestWanted, Epoch, Group, Seq, SessionId, Slot, Then, TokenId, TokenIndex, Work};
 use pie_proto::plan::{Sampling, Step};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,26 @@ pub struct StepReport {
     pub compute: Duration,
     /// Of that, in collectives.
     pub collective: Duration,
+}
+
+/// Who follows a step while it runs.
+pub trait Observer {
+    /// A pass sampled these tokens, and another follows.
+    fn sampled(&mut self, tokens: &[SampledToken]);
+    /// Whether the plan is to end after the pass that just ran. The ranks agree: one that says so ends it for all.
+    fn interrupted(&self, seq: Seq) -> bool;
+}
+
+/// Nobody follows.
+#[derive(Clone, Copy, Debug)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn sampled(&mut self, _tokens: &[SampledToken]) {}
+
+    fn interrupted(&self, _seq: Seq) -> bool {
+        false
+    }
 }
 
 /// The tables at one moment, and the rows of one session from a token on: a state to return to, for experiments that try
@@ -114,6 +134,18 @@ impl<'a> Rank<'a> {
     /// # Errors
     /// Any error leaves this rank out of step with its peers: it must leave the group.
     pub fn step(&mut self, step: &Step) -> Result<StepReport, WorkerError> {
+        self.step_observed(step, &mut Unobserved)
+    }
+
+    /// The same, with somebody who follows its passes and may end it early.
+    ///
+    /// # Errors
+    /// As [`Rank::step`].
+    pub fn step_observed(
+        &mut self,
+        step: &Step,
+        observer: &mut dyn Observer,
+    ) -> Result<StepReport, WorkerError> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
         let mut passes: Vec<Vec<SampledToken>> = Vec::new();
@@ -127,6 +159,10 @@ impl<'a> Rank<'a> {
             passes.push(sampled);
             let going = going_on(step, &tokens, passes.len());
             if going.is_empty() || passes.len() >= step.plan.passes as usize {
+                break;
+            }
+            observer.sampled(&passes[passes.len() - 1]);
+            if self.somebody_interrupts(observer.interrupted(step.plan.seq))? {
                 break;
             }
             work = self.group.decode(&going)?;
@@ -148,8 +184,16 @@ impl<'a> Rank<'a> {
         })
     }
 
-    /// One turn of the cache and one ragged forward pass.
+    /// C1: all ranks ask after the same pass, and hear the same.
+    fn somebody_interrupts(&mut self, here: bool) -> Result<bool, WorkerError> {
+        let votes = Tensor::full(if here { 1_f32 } else { 0.0 }, 1, &Device::Cpu).map_err(ModelRows)?;
+        self.comm.all_reduce_sum(&votes)?;
+        Ok(votes.to_vec1::<f32>().map_err(ModelRows)?.iter().any(|votes| *votes > 0.0))
+    }
+
+    /// Copies and turns of the cache, and one ragged forward pass.
     fn pass(&mut self, work: &Work, step: &Step, index: usize) -> Result<Vec<SampledToken>, WorkerError> {
+        self.cache.copy(&work.copies.from, &work.copies.to)?;
         self.cache.turn(self.model.rope(), &work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
             return Ok(Vec::new());
@@ -168,7 +212,7 @@ impl<'a> Rank<'a> {
             let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
             // M1: a row sees the indices up to its own.
             let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
-            sequences.push(Sequence { rows: sequence.rows.clone(), table: table.slots().to_vec(), visible });
+            sequences.push(Sequence { rows: sequence.rows.clone(), table: table.view(sequence.then), visible });
         }
         let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         Ok(Batch {

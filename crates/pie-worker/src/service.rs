@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Reports that may wait for the owner; it has one plan in flight.
-const REPORTS: usize = 4;
+const REPORTS: usize = 64;
 
 /// The service of one rank.
 pub struct RankService {
@@ -75,7 +75,7 @@ impl Worker for RankService {
 
     async fn drive(
         &self,
-        request: Request<Streaming<wire::Plan>>,
+        request: Request<Streaming<wire::Order>>,
     ) -> Result<Response<Self::DriveStream>, Status> {
         let (reports, stream) = mpsc::channel(REPORTS);
         let drive = Drive { engine: self.engine.clone(), member: self.member };
@@ -97,6 +97,8 @@ impl Worker for RankService {
     }
 }
 
+type Reports = mpsc::Sender<Result<wire::Report, Status>>;
+
 /// One owner's stream of plans.
 struct Drive {
     engine: Engine,
@@ -104,15 +106,13 @@ struct Drive {
 }
 
 impl Drive {
-    async fn run(
-        self,
-        mut plans: Streaming<wire::Plan>,
-        reports: mpsc::Sender<Result<wire::Report, Status>>,
-    ) {
+    async fn run(self, mut orders: Streaming<wire::Order>, reports: Reports) {
         let mut epoch = None;
-        while let Ok(Some(plan)) = plans.message().await {
+        while let Ok(Some(order)) = orders.message().await {
+            // An interrupt that comes after its plan's end is late, and no matter.
+            let Some(wire::order::Kind::Plan(plan)) = order.kind else { continue };
             epoch = Some(Epoch(plan.epoch));
-            let answer = self.step(plan).await;
+            let answer = self.step(plan, &mut orders, &reports).await;
             if let Err(status) = &answer {
                 tracing::error!(rank = self.member.rank().0, %status, "the epoch is over on this rank");
             }
@@ -126,24 +126,60 @@ impl Drive {
         }
     }
 
-    async fn step(&self, plan: wire::Plan) -> Result<wire::Report, Status> {
+    /// One plan: passes are reported as they come, and the owner may end it early.
+    async fn step(
+        &self,
+        plan: wire::Plan,
+        orders: &mut Streaming<wire::Order>,
+        reports: &Reports,
+    ) -> Result<wire::Report, Status> {
         let step = Step::try_from(plan)?;
         let (epoch, seq) = (step.plan.epoch, step.plan.seq);
-        let report = self.engine.step(step).await?;
-        Ok(self.report(epoch, seq, report))
+        let (sender, mut passes) = mpsc::channel(step.plan.passes.max(1) as usize);
+        let running = self.engine.step(step, sender);
+        tokio::pin!(running);
+        let (mut reported, mut listening) = (0, true);
+        let report = loop {
+            tokio::select! {
+                biased;
+                order = orders.message(), if listening => match order {
+                    Ok(Some(wire::Order { kind: Some(wire::order::Kind::Interrupt(interrupt)) })) => {
+                        self.engine.interrupt(Seq(interrupt.seq));
+                    }
+                    // The owner is gone, or breaks the order of plans: the loop of `run` will see it too.
+                    _ => {
+                        self.engine.interrupt(seq);
+                        listening = false;
+                    }
+                },
+                Some(sampled) = passes.recv() => if self.reports_tokens() {
+                    reported += 1;
+                    let report = wire::Report { epoch: epoch.0, seq: seq.0, passes: vec![pass(sampled)], ..Default::default() };
+                    // Whoever does not listen any more is seen when the last report is sent.
+                    let _ = reports.send(Ok(report)).await;
+                },
+                report = &mut running => break report?,
+            }
+        };
+        Ok(self.report(epoch, seq, report, reported))
     }
 
-    fn report(&self, epoch: Epoch, seq: Seq, report: StepReport) -> wire::Report {
-        let reports_tokens = self.member.rank().0 == 0;
-        let passes = if reports_tokens { report.passes.into_iter().map(pass).collect() } else { Vec::new() };
+    fn reports_tokens(&self) -> bool {
+        self.member.rank().0 == 0
+    }
+
+    /// The last report of a plan, with the passes that are not reported yet.
+    fn report(&self, epoch: Epoch, seq: Seq, report: StepReport, reported: usize) -> wire::Report {
+        let passes = report.passes.into_iter().skip(reported).map(pass);
         wire::Report {
             epoch: epoch.0,
             seq: seq.0,
-            passes,
+            passes: if self.reports_tokens() { passes.collect() } else { Vec::new() },
             digest: report.digest,
             sampled_digest: report.sampled_digest,
             compute_us: micros(report.compute),
             collective_us: micros(report.collective),
+            done: true,
         }
     }
 }

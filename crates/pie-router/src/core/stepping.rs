@@ -1,15 +1,35 @@
 //! The owner's stepping: what goes into the next plan, and what a report means.
 
-use super::{CHANGES_LIMIT, Core, DIGEST_EVERY, Replica};
-use crate::completion::{After, Completion};
+use super::tables::Placed;
+use super::{Core, Replica};
+use crate::completion::{After, Before, Completion, Place};
 use crate::faults;
-use crate::session::{Session, count};
+use crate::layout::Layout;
+use crate::session::{Residence, Session, count};
 use pie_plan::schedule::{Demand, Want, schedule};
-use pie_plan::{DigestWanted, Plan, PlanError, Run, SessionId, TokenId};
+use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Then, TokenId, TokenIndex};
 use pie_proto::plan::Step;
+use pie_proto::request::Mode;
 use pie_proto::{Fault, worker_v1};
 use std::collections::BTreeMap;
 use std::time::Instant;
+
+/// Staged changes that are sent even if nobody wants a forward pass.
+const CHANGES_LIMIT: usize = 64;
+/// Plans between two comparisons of the ranks' digests (P4).
+const DIGEST_EVERY: u64 = 64;
+
+/// The plan that the ranks are working on.
+pub(super) struct InFlight {
+    seq: Seq,
+    passes: u32,
+    reported: u32,
+    /// The completions that sample in it.
+    completions: BTreeMap<SessionId, u64>,
+    /// Something of it is not wanted any more, and the ranks do not know.
+    stray: bool,
+    interrupted: bool,
+}
 
 impl Core {
     /// The next step, if the group is free and somebody wants one. The owner's tables have then applied it already.
@@ -20,122 +40,233 @@ impl Core {
         if self.in_flight.is_some() || self.epoch().is_none() {
             return Ok(None);
         }
+        self.flush()?;
         self.drop_abandoned();
-        let chosen = schedule(&self.demands(), self.limits);
-        if chosen.is_none() && self.queued.len() < CHANGES_LIMIT {
+        self.begin_completions()?;
+        self.refresh()?;
+        let chosen = schedule(&self.demands(), self.settings.limits);
+        if chosen.is_none() && self.staged.len() < CHANGES_LIMIT {
             return Ok(None);
         }
         let (mut runs, mut passes) = chosen.map_or((Vec::new(), 1), |chosen| (chosen.runs, chosen.passes));
+        // Generated tokens need slots too: first fewer passes, then others make room, then fewer completions.
+        while let Some(Err(PlanError::OutOfSlots { .. })) =
+            self.group().map(|group| group.check_runs(&runs, passes))
+        {
+            if passes > 1 {
+                passes /= 2;
+            } else if !self.make_room(SessionId(0))? {
+                let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) else { break };
+                let refused = runs.remove(index).session();
+                self.fail_front(refused, &faults::no_slot_for_token());
+            }
+        }
+        // Who made room may have been going to run.
+        let group = self.group();
+        runs.retain(|run| group.is_some_and(|group| group.table(run.session()).is_some()));
+        if !runs.iter().any(|run| matches!(run, Run::Sample { .. })) {
+            passes = 1;
+        }
         let Replica::Serving(group) = &mut self.replica else { return Ok(None) };
         let seq = group.next_seq();
-        let changes = std::mem::take(&mut self.queued);
+        let work = group.start(&runs, passes)?;
+        let changes = std::mem::take(&mut self.staged);
         let digest =
             if seq.0.is_multiple_of(DIGEST_EVERY) { DigestWanted::Report } else { DigestWanted::Skip };
-        let mut plan = Plan { epoch: group.epoch(), seq, changes, runs: runs.clone(), passes, digest };
-        // Generated tokens need slots too: first fewer passes, then fewer completions.
-        let mut refused = Vec::new();
-        while let Err(PlanError::OutOfSlots { .. }) = group.validate(&plan) {
-            if passes > 1 {
-                passes = 1;
-            } else if let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) {
-                refused.push(runs.remove(index).session());
-            } else {
-                break;
-            }
-            plan.runs.clone_from(&runs);
-            plan.passes = passes;
-        }
-        let work = group.apply(&plan)?;
-        let reserved = passes as usize * runs.iter().filter(|run| matches!(run, Run::Sample { .. })).count();
-        self.projected_free = group.free_slots().saturating_sub(reserved);
-        for session in refused {
-            self.fail_front(session, &faults::no_slot_for_token());
-        }
+        let plan = Plan { epoch: group.epoch(), seq, changes, runs, passes, digest };
         Ok(Some(self.dispatch(plan, &work, now)))
+    }
+
+    /// The first completion of each session takes its place: rows where there are none, a branch at its cursor, markers.
+    fn begin_completions(&mut self) -> Result<(), PlanError> {
+        let waits = |id: &SessionId| self.front(*id).is_some_and(|front| !front.has_begun());
+        let waiting: Vec<_> = self.active.iter().copied().filter(waits).collect();
+        for id in waiting {
+            self.restore(id)?;
+            // One that cannot begin fails, and leaves its place to the next.
+            while self.front(id).is_some_and(|front| !front.has_begun()) {
+                let resident =
+                    self.sessions.get(&id).is_some_and(|session| session.residence == Residence::Resident);
+                let begun = if resident { self.begin(id)? } else { Placed::NoRoom };
+                if let Placed::NoRoom = begun {
+                    self.fail_front(id, &faults::all_busy());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn front(&self, id: SessionId) -> Option<&Completion> {
+        self.sessions.get(&id)?.completions.front()
+    }
+
+    fn begin(&mut self, id: SessionId) -> Result<Placed, PlanError> {
+        let prefix = self.tokenizer.prefix().len();
+        let Some(session) = self.sessions.get(&id) else { return Ok(Placed::NoRoom) };
+        let Some(front) = session.completions.front() else { return Ok(Placed::NoRoom) };
+        let end_branch = Change::EndBranch { session: id };
+        let (layout, branch) = match (&front.place, front.mode(), self.markers) {
+            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(markers)) => {
+                (Self::fim_layout(session, cut, markers, prefix), end_branch)
+            }
+            (Place::Cursor(cut), ..) => {
+                // The last token before the cursor is encoded again (W1), on the branch: the document's own row stays.
+                let share = if cut.front.is_empty() { cut.kept.saturating_sub(1) } else { cut.kept };
+                let given = session.document.tokens().skip(share).take(cut.kept - share);
+                let tokens: Vec<TokenId> = given.chain(cut.front.iter().copied()).collect();
+                (Layout::Plain, Change::Branch { session: id, at: TokenIndex(count(share)), tokens })
+            }
+            _ => (Layout::Plain, end_branch),
+        };
+        if let Placed::NoRoom = self.lay_out(id, layout)? {
+            return Ok(Placed::NoRoom);
+        }
+        let placed = self.stage_in_room(&[branch], id)?;
+        let context = self.group().and_then(|group| group.table(id)).map_or(0, |table| table.context_length());
+        let room = (self.model.context_limit as usize).saturating_sub(context);
+        if room == 0 {
+            self.fail_front(id, &faults::too_long(context, self.model.context_limit as usize));
+            return Ok(placed);
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            let (encoded, rotated) = session.ahead.take();
+            let before = Before {
+                edited: session.edited.take(),
+                encoded,
+                adopted: std::mem::take(&mut session.adopted),
+            };
+            if let Some(front) = session.completions.front_mut() {
+                front.begin((count(context), count(room)), before, rotated);
+            }
+        }
+        Ok(placed)
     }
 
     /// Books what the plan does for each session, and adds the sampling parameters.
     fn dispatch(&mut self, plan: Plan, work: &pie_plan::Work, now: Instant) -> Step {
-        let mut sampling = BTreeMap::new();
-        let mut in_flight = BTreeMap::new();
+        let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
+        self.counters.steps += 1;
+        self.counters.tokens_rotated += work.turns.slots.len() as u64;
         for sequence in &work.sequences {
-            let ticket = self.ticket();
-            let Some(session) = self.sessions.get_mut(&sequence.session) else { continue };
-            session.ticket = ticket;
-            session.pending = session.pending.saturating_sub(sequence.rows.len());
+            let id = sequence.session;
             let (encoded, rotated) = (count(sequence.rows.len()), count(sequence.turned));
-            let Some(completion) = session.completions.front_mut() else {
+            let ticket = self.ticket();
+            let worn = sequence.turned > 0 && self.is_worn(id);
+            let Some(session) = self.sessions.get_mut(&id) else {
+                // A shadow.
+                self.counters.tokens_refreshed += u64::from(encoded);
+                continue;
+            };
+            if worn {
+                self.worn.insert(id);
+            }
+            session.ticket = ticket;
+            let begun = session.completions.front_mut().filter(|completion| completion.has_begun());
+            let Some(completion) = begun else {
+                self.counters.tokens_encoded += u64::from(encoded);
                 session.ahead.encoded += encoded;
                 session.ahead.rotated += rotated;
                 continue;
             };
             if completion.waits_for_first_token() {
+                self.counters.tokens_encoded += u64::from(encoded);
                 completion.cost.encoded += encoded;
                 completion.cost.rotated += rotated;
             }
             completion.start(now);
-            in_flight.insert(sequence.session, completion.id);
-            if sequence.then == pie_plan::Then::Sample {
-                sampling.insert(sequence.session, completion.sampling());
+            completions.insert(id, completion.id);
+            if sequence.then == Then::Sample {
+                sampling.insert(id, completion.sampling());
             }
         }
-        if let Replica::Serving(group) = &self.replica {
-            for change in &plan.changes {
-                let session = change.session();
-                if let (Some(session), Some(table)) = (self.sessions.get_mut(&session), group.table(session))
-                {
-                    session.pending = table.pending();
-                }
-            }
-        }
-        self.in_flight = Some(in_flight);
+        let (seq, passes) = (plan.seq, plan.passes);
+        self.in_flight =
+            Some(InFlight { seq, passes, reported: 0, completions, stray: false, interrupted: false });
         Step { plan, sampling }
     }
 
-    /// Rank 0 has done the step in flight.
+    fn is_worn(&self, id: SessionId) -> bool {
+        let table = self.group().and_then(|group| group.table(id));
+        table.is_some_and(|table| table.most_turned() > self.settings.rotations)
+    }
+
+    /// Rank 0 has done passes of the step in flight, or all of it.
     ///
     /// # Errors
     /// A report that the owner's tables refuse: the replicas differ, and the group must be formed again.
     pub fn report(&mut self, report: worker_v1::Report, now: Instant) -> Result<(), PlanError> {
-        let Some(in_flight) = self.in_flight.take() else { return Ok(()) };
-        for (session, id) in &in_flight {
+        let Some(mut in_flight) = self.in_flight.take() else { return Ok(()) };
+        self.counters.compute_us += report.compute_us;
+        for (session, id) in &in_flight.completions {
             if let Some(completion) = self.running(*session, *id) {
                 completion.cost.compute_us += report.compute_us;
             }
         }
-        for (index, pass) in report.passes.into_iter().enumerate() {
-            let tokens: Vec<_> = pass
-                .sampled
-                .iter()
-                .map(|sampled| (SessionId(sampled.session), TokenId(sampled.token)))
-                .collect();
+        for pass in report.passes {
+            let token = |sampled: &worker_v1::Sampled| (SessionId(sampled.session), TokenId(sampled.token));
+            let tokens: Vec<_> = pass.sampled.iter().map(token).collect();
             if let Replica::Serving(group) = &mut self.replica {
-                if index > 0 {
+                if in_flight.reported > 0 {
                     let sessions: Vec<_> = tokens.iter().map(|(session, _)| *session).collect();
                     group.decode(&sessions)?;
                 }
                 group.append(&tokens)?;
             }
+            in_flight.reported += 1;
+            self.counters.tokens_generated += tokens.len() as u64;
             for sampled in pass.sampled {
                 let session = SessionId(sampled.session);
-                if let Some(id) = in_flight.get(&session) {
-                    self.deliver(session, *id, sampled, now);
+                if let Some(id) = in_flight.completions.get(&session) {
+                    in_flight.stray |= self.deliver(session, *id, sampled, now) == After::Stopped;
                 }
             }
         }
-        if let Replica::Serving(group) = &self.replica
-            && self.queued.is_empty()
-        {
-            self.projected_free = group.free_slots();
+        if report.done {
+            self.counters.passes += u64::from(in_flight.reported.max(1));
+        } else {
+            self.in_flight = Some(in_flight);
         }
         Ok(())
     }
 
-    fn deliver(&mut self, session: SessionId, id: u64, sampled: worker_v1::Sampled, now: Instant) {
-        let Some(completion) = self.running(session, id) else { return };
-        if completion.take(sampled, now) == After::Over {
+    /// The plan that should end after its present pass, because something that is not in it waits, or what is in it is not
+    /// wanted any more. Each plan is named once.
+    pub fn to_interrupt(&mut self) -> Option<Seq> {
+        let in_flight = self.in_flight.as_ref()?;
+        if in_flight.interrupted || in_flight.reported + 1 >= in_flight.passes {
+            return None;
+        }
+        let runs = |session: &Session| {
+            let front = session.completions.front();
+            front.is_some_and(|front| in_flight.completions.get(&session.id) == Some(&front.id))
+        };
+        let waits = |session: &Session| !session.completions.is_empty() && !runs(session);
+        let abandoned = |session: &Session| session.completions.iter().any(Completion::is_abandoned);
+        let active = || self.active.iter().filter_map(|id| self.sessions.get(id));
+        let wanted = !self.queued.is_empty()
+            || in_flight.stray
+            || active().any(|session| waits(session) || abandoned(session));
+        if !wanted {
+            return None;
+        }
+        self.counters.interrupts += 1;
+        let in_flight = self.in_flight.as_mut()?;
+        in_flight.interrupted = true;
+        Some(in_flight.seq)
+    }
+
+    fn deliver(&mut self, session: SessionId, id: u64, sampled: worker_v1::Sampled, now: Instant) -> After {
+        let Some(completion) = self.running(session, id) else { return After::GoesOn };
+        let first = completion.waits_for_first_token();
+        let after = completion.take(sampled, now);
+        if first {
+            let reused = completion.reused();
+            self.counters.tokens_reused += u64::from(reused);
+        }
+        if after != After::GoesOn {
             self.end_front(session);
         }
+        after
     }
 
     fn running(&mut self, session: SessionId, id: u64) -> Option<&mut Completion> {
@@ -143,50 +274,63 @@ impl Core {
         (completion.id == id).then_some(completion)
     }
 
-    /// The digest of the owner's tables, to compare with the ranks' (P4). Valid between a report and the next step.
-    pub fn digest(&self) -> Option<u64> {
-        match &self.replica {
-            Replica::Serving(group) => Some(group.digest()),
-            Replica::Lost(_) => None,
-        }
-    }
-
-    fn demands(&self) -> Vec<Demand> {
-        let demand = |session: &Session| {
+    /// What the active sessions want. Those that want nothing are active no longer.
+    fn demands(&mut self) -> Vec<Demand> {
+        let (mut demands, mut idle) = (Vec::new(), Vec::new());
+        for id in &self.active {
+            let table = self.group().and_then(|group| group.table(*id));
+            let (Some(session), Some(table)) = (self.sessions.get(id), table) else {
+                idle.push(*id);
+                continue;
+            };
             let want = match session.completions.front() {
                 Some(completion) if completion.waits_for_first_token() => Want::FirstToken,
                 Some(_) => Want::NextToken,
-                None if session.ahead.wanted => Want::Encoding,
-                None => return None,
+                None if session.ahead.is_wanted() && table.pending() > 0 => Want::Encoding,
+                None => {
+                    idle.push(*id);
+                    continue;
+                }
             };
-            Some(Demand {
-                session: session.id,
-                pending: count(session.pending),
-                want,
-                ticket: session.ticket,
-            })
-        };
-        self.sessions.values().filter_map(demand).collect()
-    }
-
-    /// Frees the work of clients that went away.
-    fn drop_abandoned(&mut self) {
-        let mut ended = Vec::new();
-        for session in self.sessions.values_mut() {
-            let front = session.completions.front().map(|completion| completion.id);
-            session.completions.retain(|completion| !completion.is_abandoned());
-            if front != session.completions.front().map(|completion| completion.id) {
-                ended.push(session.id);
+            let pending = table.pending();
+            let rows = if want == Want::Encoding { pending } else { table.context_pending() };
+            let (rows, pending, ticket) = (count(rows), count(pending), session.ticket);
+            demands.push(Demand { session: *id, rows, pending, want, ticket });
+        }
+        for id in idle {
+            self.active.remove(&id);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.ahead.done();
             }
         }
-        for session in ended {
-            self.end_branch(session);
+        demands.extend(self.refreshes());
+        demands
+    }
+
+    fn refreshes(&self) -> Vec<Demand> {
+        let shadow = |id: &SessionId| {
+            let session = self.sessions.get(id)?;
+            let pending = count(self.group()?.table(session.shadow?)?.pending());
+            let (session, ticket) = (session.shadow?, session.ticket);
+            Some(Demand { session, rows: pending, pending, want: Want::Refresh, ticket })
+        };
+        self.worn.iter().filter_map(shadow).collect()
+    }
+
+    /// Frees the work of clients that went away. What was generated for them may still be adopted.
+    fn drop_abandoned(&mut self) {
+        for id in &self.active {
+            if let Some(session) = self.sessions.get_mut(id) {
+                let before = session.completions.len();
+                session.completions.retain(|completion| !completion.is_abandoned());
+                self.completions -= before - session.completions.len();
+            }
         }
     }
 
     fn end_front(&mut self, session: SessionId) -> Option<Completion> {
         let completion = self.sessions.get_mut(&session)?.completions.pop_front()?;
-        self.end_branch(session);
+        self.completions -= 1;
         Some(completion)
     }
 

@@ -1,0 +1,91 @@
+//! What the owner says of itself and its sessions.
+
+use super::tables::Op;
+use super::{Core, Replica};
+use crate::call::More;
+use crate::session::{Residence, Session, count};
+use pie_plan::Group;
+use pie_proto::request::{SessionName, strategy_to_wire};
+use pie_proto::{Fault, v1};
+
+impl Core {
+    pub(super) fn get(&self, name: &SessionName, content: bool) -> Result<v1::GetSessionResponse, Fault> {
+        let session = self.session(self.id(name)?, name)?;
+        let ids = || v1::Tokens { ids: session.document.tokens().map(|token| token.0).collect() };
+        Ok(v1::GetSessionResponse {
+            session: Some(self.describe_session(session)),
+            text: if content { session.document.text() } else { None },
+            tokens: content.then(ids),
+        })
+    }
+
+    pub(super) fn list(&self, after: Option<String>, limit: usize) -> (Vec<v1::Session>, More) {
+        let behind = |name: &&SessionName| after.as_deref().is_none_or(|after| name.as_str() > after);
+        let mut ids = self.names.iter().filter(|(name, _)| behind(name)).map(|(_, id)| id);
+        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(id));
+        let page = page.map(|session| self.describe_session(session)).collect();
+        (page, if ids.next().is_some() { More::Yes } else { More::No })
+    }
+
+    fn describe_session(&self, session: &Session) -> v1::Session {
+        let group = self.group().filter(|_| session.residence == Residence::Resident);
+        let table = group.and_then(|group| group.table(session.id));
+        let queued = self.queued.iter().map(|op| match op {
+            Op::Splice { session: id, splices, .. } if *id == session.id => splices.inserted(),
+            _ => 0,
+        });
+        let pending = table.map_or(session.tokens(), |table| table.pending() + queued.sum::<usize>());
+        v1::Session {
+            session: session.name.as_str().to_owned(),
+            revision: session.document.revision().0,
+            tokens: count(session.tokens()),
+            tokens_pending: count(pending.min(session.tokens())),
+            bytes: session.document.len_bytes() as u64,
+            strategy: strategy_to_wire(session.strategy).into(),
+            group: self.group_name.clone(),
+            tokens_shared: count(group.map_or(0, |group| group.shared_slots(session.id))),
+            rotations: table.map_or(0, |table| table.most_turned().into()),
+            resident: session.residence == Residence::Resident,
+        }
+    }
+
+    /// The pool as the API describes it; who the ranks are is the owner's to add.
+    pub fn describe(&self) -> v1::DescribePoolResponse {
+        let (epoch, slots_total, slots_free, state) = match &self.replica {
+            Replica::Serving(group) => {
+                (group.epoch().0, group.capacity(), group.free_slots(), "serving".to_owned())
+            }
+            Replica::Lost(why) => (0, 0, 0, why.clone()),
+        };
+        let group = v1::Group {
+            group: self.group_name.clone(),
+            epoch,
+            ranks: Vec::new(),
+            slots_total: count(slots_total),
+            slots_free: count(slots_free),
+            sessions: count(self.sessions.len()),
+            state,
+            counters: Some(self.counters),
+        };
+        v1::DescribePoolResponse {
+            model: self.model.name.clone(),
+            parameters: self.model.parameters,
+            context_limit: self.model.context_limit,
+            vocabulary: self.model.vocabulary,
+            groups: vec![group],
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The digest of the owner's tables, to compare with the ranks' (P4). Valid between a report and the next step.
+    pub fn digest(&self) -> Option<u64> {
+        self.group().map(Group::digest)
+    }
+
+    pub(super) fn group(&self) -> Option<&Group> {
+        match &self.replica {
+            Replica::Serving(group) => Some(group),
+            Replica::Lost(_) => None,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What each tenant has, and may have.
+
+use pie_proto::{Fault, Reason};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Who a session belongs to; nobody in particular without a name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tenant(String);
+
+const NAME_LIMIT: usize = 64;
+/// When to try again after a refusal by a limit.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Tenant {
+    /// A tenant by name.
+    ///
+    /// # Errors
+    /// [`Reason::BadTenant`].
+    pub fn new(name: &str) -> Result<Self, Fault> {
+        let visible = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || name.len() > NAME_LIMIT {
+            let message = format!("`pie-tenant` must be 1 to {NAME_LIMIT} visible ASCII characters");
+            return Err(Fault::new(Reason::BadTenant, message));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+/// The most that one tenant may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Tokens of their documents.
+    pub tokens: usize,
+    /// Completions that run or wait.
+    pub requests: usize,
+}
+
+impl TenantLimits {
+    /// No limits.
+    pub const NONE: Self = Self { sessions: usize::MAX, tokens: usize::MAX, requests: usize::MAX };
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    sessions: usize,
+    tokens: usize,
+}
+
+/// The books.
+#[derive(Debug)]
+pub(crate) struct Tenants {
+    limits: TenantLimits,
+    usage: BTreeMap<Tenant, Usage>,
+}
+
+impl Tenants {
+    pub fn new(limits: TenantLimits) -> Self {
+        Self { limits, usage: BTreeMap::new() }
+    }
+
+    /// Whether a tenant may open another session of so many tokens.
+    pub fn check_open(&self, tenant: &Tenant, tokens: usize) -> Result<(), Fault> {
+        let usage = self.usage.get(tenant).copied().unwrap_or_default();
+        check("sessions", usage.sessions + 1, self.limits.sessions)?;
+        check("tokens", usage.tokens + tokens, self.limits.tokens)
+    }
+
+    /// Whether a tenant's documents may grow by so many tokens.
+    pub fn check_growth(&self, tenant: &Tenant, tokens: usize) -> Result<(), Fault> {
+        let usage = self.usage.get(tenant).copied().unwrap_or_default();
+        check("tokens", usage.tokens + tokens, self.limits.tokens)
+    }
+
+    /// Whether a tenant that has so many completions may have one more.
+    pub fn check_request(&self, running: usize) -> Result<(), Fault> {
+        check("running completions", running + 1, self.limits.requests)
+    }
+
+    /// Whether completions need to be counted at all.
+    pub fn limits_requests(&self) -> bool {
+        self.limits.requests < usize::MAX
+    }
+
+    pub fn opened(&mut self, tenant: &Tenant, tokens: usize) {
+        let usage = self.usage.entry(tenant.clone()).or_default();
+        (usage.sessions, usage.tokens) = (usage.sessions + 1, usage.tokens + tokens);
+    }
+
+    pub fn edited(&mut self, tenant: &Tenant, before: usize, after: usize) {
+        if let Some(usage) = self.usage.get_mut(tenant) {
+            usage.tokens = (usage.tokens + after).saturating_sub(before);
+        }
+    }
+
+    pub fn closed(&mut self, tenant: &Tenant, tokens: usize) {
+        if let Some(usage) = self.usage.get_mut(tenant) {
+            usage.sessions = usage.sessions.saturating_sub(1);
+            usage.tokens = usage.tokens.saturating_sub(tokens);
+            if usage.sessions == 0 {
+                self.usage.remove(tenant);
+            }
+        }
+    }
+}
+
+fn check(what: &'static str, wanted: usize, limit: usize) -> Result<(), Fault> {
+    if wanted <= limit {
+        return Ok(());
+    }
+    let message = format!("the tenant would have {wanted} {what}; the limit is {limit}");
+    Err(Fault::new(Reason::TenantLimit, message).with("limit", limit).retry_after(RETRY))
+}
