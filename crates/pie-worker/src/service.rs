@@ -7,6 +7,7 @@ use pie_plan::{Epoch, Seq, SessionId};
 use pie_proto::plan::Step;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_server::Worker;
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -107,12 +108,19 @@ struct Drive {
 
 impl Drive {
     async fn run(self, mut orders: Streaming<wire::Order>, reports: Reports) {
-        let mut epoch = None;
-        while let Ok(Some(order)) = orders.message().await {
-            // An interrupt that comes after its plan's end is late, and no matter.
-            let Some(wire::order::Kind::Plan(plan)) = order.kind else { continue };
+        let (mut epoch, mut early) = (None, VecDeque::new());
+        loop {
+            let plan = match early.pop_front() {
+                Some(plan) => plan,
+                None => match orders.message().await {
+                    Ok(Some(wire::Order { kind: Some(wire::order::Kind::Plan(plan)) })) => plan,
+                    // An interrupt that comes after its plan's end is late, and no matter.
+                    Ok(Some(_)) => continue,
+                    Ok(None) | Err(_) => break,
+                },
+            };
             epoch = Some(Epoch(plan.epoch));
-            let answer = self.step(plan, &mut orders, &reports).await;
+            let answer = self.step(plan, &mut orders, &mut early, &reports).await;
             if let Err(status) = &answer {
                 tracing::error!(rank = self.member.rank().0, %status, "the epoch is over on this rank");
             }
@@ -126,11 +134,13 @@ impl Drive {
         }
     }
 
-    /// One plan: passes are reported as they come, and the owner may end it early.
+    /// One plan: passes are reported as they come, and the owner may end it early. The owner goes by rank 0, so the next plan
+    /// may come before this rank is done with the one in hand.
     async fn step(
         &self,
         plan: wire::Plan,
         orders: &mut Streaming<wire::Order>,
+        early: &mut VecDeque<wire::Plan>,
         reports: &Reports,
     ) -> Result<wire::Report, Status> {
         let step = Step::try_from(plan)?;
@@ -146,8 +156,10 @@ impl Drive {
                     Ok(Some(wire::Order { kind: Some(wire::order::Kind::Interrupt(interrupt)) })) => {
                         self.engine.interrupt(Seq(interrupt.seq));
                     }
-                    // The owner is gone, or breaks the order of plans: the loop of `run` will see it too.
-                    _ => {
+                    Ok(Some(wire::Order { kind: Some(wire::order::Kind::Plan(plan)) })) => early.push_back(plan),
+                    Ok(Some(wire::Order { kind: None })) => {}
+                    // The owner is gone: the loop of `run` will see it too.
+                    Ok(None) | Err(_) => {
                         self.engine.interrupt(seq);
                         listening = false;
                     }

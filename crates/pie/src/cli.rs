@@ -109,15 +109,41 @@ pub struct ServeArgs {
     /// Rows of a step: tokens encoded in one forward pass.
     #[arg(long, env = "PIE_STEP_TOKENS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     pub step_tokens: u32,
-    /// Tokens that are decoded in one step when nobody waits.
-    #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Of those, rows of documents that are being opened while others get tokens: what everybody else waits for.
+    #[arg(long, env = "PIE_PREFILL_TOKENS", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub prefill_tokens: u32,
+    /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
+    #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,
+    /// Completions that may run or wait in the pool; more are refused with a pause to retry after.
+    #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N")]
+    pub completions: usize,
+    /// How often a cached key may be turned before its session is encoded anew, when nobody wants anything. Each turn rounds
+    /// once more; in f32 hundreds are lost in the noise.
+    #[arg(long, env = "PIE_ROTATION_BUDGET", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub rotation_budget: u16,
+    #[command(flatten)]
+    pub tenant: TenantArgs,
     /// Largest document.
     #[arg(long, env = "PIE_DOCUMENT_LIMIT", default_value = "16MiB", value_name = "SIZE", value_parser = crate::units::bytes)]
     pub document_limit: u64,
     /// Write one line of JSON to this file when the pool serves: its address and its processes.
     #[arg(long, env = "PIE_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+}
+
+/// The most that one tenant (gRPC metadata `pie-tenant`) may have.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TenantArgs {
+    /// Sessions that a tenant may have open; no limit if not given.
+    #[arg(long, env = "PIE_TENANT_SESSIONS", value_name = "N")]
+    pub tenant_sessions: Option<usize>,
+    /// Tokens of a tenant's documents; no limit if not given.
+    #[arg(long, env = "PIE_TENANT_TOKENS", value_name = "N")]
+    pub tenant_tokens: Option<usize>,
+    /// Completions of a tenant that may run or wait; no limit if not given.
+    #[arg(long, env = "PIE_TENANT_REQUESTS", value_name = "N")]
+    pub tenant_requests: Option<usize>,
 }
 
 /// `pie pool`

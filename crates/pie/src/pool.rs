@@ -1,7 +1,7 @@
 //! `pie pool`: a router and N worker processes on this machine, started and stopped together.
 
 use crate::Failure;
-use crate::cli::{PoolArgs, RankArgs, ServeArgs};
+use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
 use crate::{models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State};
@@ -276,7 +276,11 @@ pub fn local_serve() -> ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         collective_deadline: Duration::from_secs(20),
         step_tokens: 512,
-        decode_tokens: 8,
+        prefill_tokens: 64,
+        decode_tokens: 32,
+        completions: 1024,
+        rotation_budget: 256,
+        tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,
     }

@@ -4,6 +4,8 @@ use crate::cli::{GroupArgs, RouterArgs, ServeArgs};
 use crate::{Failure, models, placement};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_plan::schedule::Limits;
+use pie_router::core::Settings;
+use pie_router::tenants::TenantLimits;
 use pie_router::{ServeOptions, Serving};
 use pie_text::Tokenizer;
 use std::path::Path;
@@ -46,10 +48,29 @@ pub async fn start(
         group: GroupId::new(group.group.as_str())?,
         world_size: group.world_size,
         deadline: serve.collective_deadline,
-        limits: Limits { rows: serve.step_tokens, decode_passes: serve.decode_tokens },
+        settings: settings(serve),
         document_limit: usize::try_from(serve.document_limit)?,
     };
     Ok(pie_router::serve(options, placement, tokenizer).await?)
+}
+
+fn settings(serve: &ServeArgs) -> Settings {
+    let tenant = serve.tenant;
+    let limit = |limit: Option<usize>| limit.unwrap_or(usize::MAX);
+    Settings {
+        limits: Limits {
+            rows: serve.step_tokens,
+            prefill_rows: serve.prefill_tokens,
+            decode_passes: serve.decode_tokens,
+        },
+        tenant: TenantLimits {
+            sessions: limit(tenant.tenant_sessions),
+            tokens: limit(tenant.tenant_tokens),
+            requests: limit(tenant.tenant_requests),
+        },
+        completions: serve.completions,
+        rotations: serve.rotation_budget,
+    }
 }
 
 /// Ranks that cannot announce themselves are named on the command line.
