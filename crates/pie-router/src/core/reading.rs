@@ -53,7 +53,8 @@ impl Core {
     pub fn describe(&self) -> v1::DescribePoolResponse {
         let (epoch, slots_total, slots_free, state) = match &self.replica {
             Replica::Serving(group) => {
-                (group.epoch().0, group.capacity(), group.free_slots(), "serving".to_owned())
+                let free = group.free_slots() + self.left_over(group);
+                (group.epoch().0, group.capacity(), free, "serving".to_owned())
             }
             Replica::Lost(why) => (0, 0, 0, why.clone()),
         };
@@ -75,6 +76,12 @@ impl Core {
             groups: vec![group],
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Slots of what ended completions left: kept for adoption, and given up as soon as somebody needs them.
+    fn left_over(&self, group: &Group) -> usize {
+        let ended = self.sessions.values().filter(|session| session.completions.is_empty());
+        ended.filter_map(|session| group.table(session.id)).map(|table| table.branch().len()).sum()
     }
 
     /// The digest of the owner's tables, to compare with the ranks' (P4). Valid between a report and the next step.
