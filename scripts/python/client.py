@@ -42,16 +42,21 @@ class Refusal:
     message: str
     reason: str | None
     metadata: dict[str, str]
+    # Of `google.rpc.RetryInfo`.
+    retry_after_ms: int | None = None
 
 
 def refusal(error: grpc.RpcError) -> Refusal:
     """Takes `google.rpc.ErrorInfo` out of a failed call."""
     status = rpc_status.from_call(error)
-    info = error_details_pb2.ErrorInfo()
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    pause = None
     for detail in status.details if status else []:
         if detail.Unpack(info):
             assert info.domain == DOMAIN, f"domain {info.domain!r}"
-    return Refusal(error.code(), error.details(), info.reason or None, dict(info.metadata))
+        elif detail.Unpack(retry):
+            pause = retry.retry_delay.ToMilliseconds()
+    return Refusal(error.code(), error.details(), info.reason or None, dict(info.metadata), pause)
 
 
 def refused(call, *arguments, **named) -> Refusal:
@@ -101,7 +106,8 @@ class Completion:
 class Client:
     """The pool's calls with the fields spelled as arguments; closes the sessions that it opened."""
 
-    def __init__(self, channel: grpc.Channel):
+    def __init__(self, channel: grpc.Channel, tenant: str | None = None):
+        self._metadata = [("pie-tenant", tenant)] if tenant else []
         self.stub = pie_pb2_grpc.PoolStub(channel)
         self._opened: set[str] = set()
 
@@ -111,7 +117,7 @@ class Client:
             request.text = text
         if tokens is not None:
             request.tokens.CopyFrom(pb.Tokens(ids=tokens))
-        opened = self.stub.OpenSession(request, timeout=TIMEOUT)
+        opened = self.stub.OpenSession(request, timeout=TIMEOUT, metadata=self._metadata)
         self._opened.add(opened.session)
         return opened
 

@@ -545,6 +545,7 @@ fn worn_sessions_are_encoded_anew_while_idle() {
     let (_, table) = pool.ranks.group.sessions().next().expect("open");
     let held: Vec<_> = table.tokens().iter().map(|token| token.0).collect();
     assert_eq!(held, pool.get("a").tokens.expect("asked for").ids);
+    pool.answer("a", 1);
     assert_eq!(pool.ranks.group.sessions().count(), 1, "the shadow is gone");
 }
 

@@ -2,6 +2,7 @@
 //! only puts them together and talks to people.
 
 mod bench;
+mod budget;
 mod cli;
 mod config;
 mod ctl;

@@ -1,6 +1,7 @@
 //! `pie pool`: a router and N worker processes on this machine, started and stopped together.
 
 use crate::Failure;
+use crate::budget::Budget;
 use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
 use crate::{models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -31,6 +32,8 @@ pub struct WorkerReady {
     pub control: String,
     /// Of its model.
     pub fingerprint: String,
+    /// Of its memory.
+    pub budget: Budget,
 }
 
 #[derive(Serialize)]
@@ -47,6 +50,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
     if let Some(path) = &arguments.serve.ready_file {
         pool.write_ready(path)?;
     }
+    pool.say_what_it_holds();
     eprintln!("pie: {world_size} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
     let mut state = pool.serving.state();
     tokio::select! {
@@ -83,6 +87,9 @@ impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
     pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
         let folder = models::resolve(arguments.model.model.as_deref())?;
+        let world_size = u64::from(arguments.group.world_size);
+        Budget::new(&pie_model::Config::read(&folder.path)?, world_size, arguments.rank.kv_memory)
+            .check(world_size)?;
         let spawn = Spawn { arguments, model: folder.path.clone(), log };
         let (deaths_sender, mut deaths) = mpsc::channel(arguments.group.world_size as usize);
         let (mut starting, mut lifelines) = (Vec::new(), Vec::new());
@@ -128,6 +135,14 @@ impl LocalPool {
         // The channel closes when the last worker has ended.
         while deaths.recv().await.is_some() {}
         Ok(())
+    }
+
+    fn say_what_it_holds(&self) {
+        let Some(tightest) = self.workers.iter().map(|worker| worker.budget).min_by_key(|budget| budget.slots) else {
+            return;
+        };
+        let sessions = tightest.sessions();
+        eprintln!("pie: each rank takes {tightest}: {sessions} sessions of 4,096 tokens at once, others when they are used");
     }
 
     fn write_ready(&self, path: &Path) -> Result<(), Failure> {

@@ -1,11 +1,12 @@
 //! `pie worker`: one rank of a group.
 
+use crate::budget::Budget;
 use crate::cli::WorkerArgs;
 use crate::pool::WorkerReady;
 use crate::{Failure, models, placement, progress, router};
 use pie_comm::{Member, TcpMesh};
-use pie_kv::{KvCache, KvShape};
-use pie_model::{Device, Model};
+use pie_kv::KvCache;
+use pie_model::{Config, Device, Model};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
@@ -28,7 +29,7 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let member = Member::new(arguments.index, arguments.group.world_size)?;
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
-    let (model, cache) = load(&folder.path, member, arguments.rank.kv_memory)?;
+    let (model, cache, budget) = load(&folder.path, member, arguments.rank.kv_memory)?;
     let facts = facts(&model, &cache, &folder.path);
     let fingerprint = facts.fingerprint.clone();
     let engine = Engine::start(model, cache, Box::new(TcpPeers::new(member, mesh)))?;
@@ -49,11 +50,11 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let server = tokio::spawn(server);
 
     let registration = announce(&arguments, &control, &fingerprint).await?;
-    let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint };
+    let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
     if arguments.supervised {
         println!("{}", serde_json::to_string(&ready)?);
     } else {
-        eprintln!("pie: rank {} listens at {}", ready.rank, ready.control);
+        eprintln!("pie: rank {} listens at {}: {budget}", ready.rank, ready.control);
     }
     let ended = tokio::select! {
         ended = server => Ok(ended??),
@@ -91,23 +92,19 @@ async fn end_of_input() {
     while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
 
-/// Loads a rank's slice of a model, and makes a cache of so many bytes.
-fn load(folder: &Path, member: Member, kv_memory: u64) -> Result<(Model, KvCache), Failure> {
+/// Loads a rank's slice of a model, and makes a cache of so many bytes; refuses what does not fit before taking it.
+fn load(folder: &Path, member: Member, kv_memory: u64) -> Result<(Model, KvCache, Budget), Failure> {
+    let config = Config::read(folder)?;
+    config.check_world_size(member.world_size().get() as usize)?;
+    let planned = Budget::new(&config, member.world_size().get().into(), kv_memory);
+    planned.check(1)?;
     let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let device = Device::Cpu;
     let model = Model::load(folder, member, &device, &mut |done, total| progress::show(&bar, done, total))?;
     bar.finish_and_clear();
-    let shape = model.kv_shape(1);
-    let slots = usize::try_from(kv_memory / shape.bytes().max(1))?.min(u32::MAX as usize);
-    if slots < 2 {
-        return Err(format!(
-            "--kv-memory is too small: one token takes {} bytes on this rank",
-            shape.bytes()
-        )
-        .into());
-    }
-    let cache = KvCache::new(KvShape { slots, ..shape }, &device)?;
-    Ok((model, cache))
+    let budget = Budget { weights: model.weight_bytes(), ..planned };
+    let cache = KvCache::new(model.kv_shape(usize::try_from(budget.slots)?), &device)?;
+    Ok((model, cache, budget))
 }
 
 fn facts(model: &Model, cache: &KvCache, folder: &Path) -> RankFacts {

@@ -5,6 +5,7 @@ use pie_kv::{KvCache, KvShape};
 use pie_model::{Config, Device, Model};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
+    Work,
 };
 use pie_proto::plan::{Sampling, Step};
 use pie_worker::{Rank, StepReport};
@@ -144,6 +145,17 @@ impl Script {
         index
     }
 
+    /// Samples greedily what is known to come, and keeps the branch.
+    pub fn generate(&mut self, session: SessionId, tokens: &[TokenId]) {
+        self.plan(Vec::new(), vec![Run::Sample { session }], tokens.len() as u32);
+        for (index, token) in tokens.iter().enumerate() {
+            if index > 0 {
+                self.replica.decode(&[session]).expect("it sampled");
+            }
+            self.replica.append(&[(session, *token)]).expect("reserved");
+        }
+    }
+
     pub fn read(&mut self, session: SessionId, layer: usize) -> usize {
         self.instructions.push(Do::Read(session, layer));
         self.instructions.len() - 1
@@ -165,13 +177,14 @@ impl Script {
         list
     }
 
-    pub fn plan(&mut self, changes: Vec<Change>, runs: Vec<Run>, passes: u32) {
+    pub fn plan(&mut self, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Work {
         let sampling = runs.iter().filter(|run| matches!(run, Run::Sample { .. }));
         let sampling: BTreeMap<_, _> = sampling.map(|run| (run.session(), greedy(passes))).collect();
         let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
         let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Report };
-        self.replica.apply(&plan).expect("a right plan");
+        let work = self.replica.apply(&plan).expect("a right plan");
         self.instructions.push(Do::Step(Step { plan, sampling }));
+        work
     }
 }
 

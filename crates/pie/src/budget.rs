@@ -1,0 +1,121 @@
+//! What a rank's memory is for, computed before any of it is taken: weights, KV rows, activations.
+
+use crate::Failure;
+use pie_model::Config;
+use serde::{Deserialize, Serialize};
+
+/// Tokens of a session that is spoken of as one.
+const SESSION_TOKENS: u64 = 4096;
+/// Rows of the largest step that activations are counted for; `--step-tokens` is the router's, and seldom larger.
+const STEP_ROWS: u64 = 512;
+/// Completions whose logits are there at once.
+const SAMPLES: u64 = 64;
+
+/// Bytes of one rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Its slice of the weights.
+    pub weights: u64,
+    /// Its KV rows.
+    pub kv: u64,
+    /// How many rows.
+    pub slots: u64,
+    /// What a step needs beside them.
+    pub activations: u64,
+}
+
+impl Budget {
+    /// The budget of one of `world_size` ranks with at most `kv` bytes for keys and values.
+    pub fn new(config: &Config, world_size: u64, kv: u64) -> Self {
+        let number = |count: usize| count as u64;
+        // More ranks than KV heads hold copies of them.
+        let kv_heads = number(config.kv_heads).div_ceil(world_size);
+        let row = 2 * 4 * number(config.layers * config.head_dim) * kv_heads;
+        let slots = (kv / row.max(1)).min(u64::from(u32::MAX));
+        let (hidden, mlp) = (number(config.hidden_size), number(config.intermediate_size) / world_size);
+        let heads = number((config.heads + 2 * config.kv_heads) * config.head_dim) / world_size;
+        let vocabulary = number(config.vocab_size);
+        Self {
+            weights: 4 * config.parameters() / world_size,
+            kv: slots * row,
+            slots,
+            // Residual, normed rows and their sum; queries, keys, values and their mix; gate and up; logits.
+            activations: 4 * (STEP_ROWS * (3 * hidden + 2 * heads + 2 * mlp) + SAMPLES * vocabulary),
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.weights + self.kv + self.activations
+    }
+
+    /// Sessions whose documents are in the cache at once; more are encoded again when they are used.
+    pub fn sessions(&self) -> u64 {
+        self.slots / SESSION_TOKENS
+    }
+
+    /// Refuses what `ranks` ranks on this machine have no memory for.
+    ///
+    /// # Errors
+    /// Says what is needed, what there is, and what to change.
+    pub fn check(&self, ranks: u64) -> Result<(), Failure> {
+        if self.slots < 2 {
+            return Err("--kv-memory is too small: it does not hold two tokens on a rank".into());
+        }
+        let needed = ranks * self.total();
+        match available() {
+            Some(there) if needed > there => Err(format!(
+                "{ranks} x ({self}) is {}, and {} of memory are available: lower --kv-memory, or run ranks on other machines",
+                size(needed),
+                size(there)
+            )
+            .into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (weights, kv, activations) = (size(self.weights), size(self.kv), size(self.activations));
+        write!(f, "weights {weights} + KV {kv} ({} tokens) + activations {activations}", self.slots)
+    }
+}
+
+/// Memory that this machine, or the control group that this process is in, has left.
+fn available() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = machine.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limit = number("/sys/fs/cgroup/memory.max");
+    let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+    let group = limit.map_or(u64::MAX, |limit| limit.saturating_sub(used));
+    Some((kibibytes << 10).min(group))
+}
+
+fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes >= (1_u64 << 30) as f64 {
+        format!("{:.1} GiB", bytes / (1_u64 << 30) as f64)
+    } else {
+        format!("{:.1} MiB", bytes / (1_u64 << 20) as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_impossible_is_refused_with_numbers() {
+        let config = Config::preset("test").expect("a preset for tests");
+        let row = (8 * config.layers * config.head_dim * config.kv_heads / 2) as u64;
+        let budget = Budget::new(&config, 2, row * 8192 + 1);
+        assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
+        budget.check(1).expect("that much is there");
+        let cause = Budget::new(&config, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
+        assert!(cause.contains("2048.0 GiB") && cause.contains("--kv-memory"), "{cause}");
+        assert!(Budget::new(&config, 2, row).check(1).is_err(), "one token is none to complete");
+    }
+}
