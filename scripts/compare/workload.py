@@ -28,8 +28,8 @@ from tokenizers import Tokenizer
 MODULES = ("argparse", "tarfile", "typing", "inspect", "configparser", "smtplib", "doctest", "pydoc")
 PASTED, LINES, DECODED = 64, 5, 128
 SESSIONS, EDITS = 4, 6
-# Lets threads that still spin from another system's turn go to sleep.
-SETTLE = 0.3
+# Lets threads that still spin from another system's turn go to sleep, and then looks whether the machine is quiet.
+SETTLE, LOOK = 0.3, 0.2
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,22 @@ class Code:
         return Splice(start, end - start)
 
 
+# Shares of the CPUs that others took while every system idled, one per measurement.
+taken_by_others: list[float] = []
+
+
+def settle() -> None:
+    def busy() -> float:
+        user, nice, system, _idle, _wait, irq, soft, steal, *_ = map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:])
+        return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+    time.sleep(SETTLE)
+    before, start = busy(), time.perf_counter()
+    time.sleep(LOOK)
+    share = (busy() - before) / (time.perf_counter() - start) / (os.cpu_count() or 1)
+    taken_by_others.append(min(1.0, max(0.0, share)))
+
+
 def turn(kind: str, part: float, code: Code, system, repetition: int) -> float:
     """One measurement of one system: seconds, or tokens a second for decoding."""
     chance = random.Random(f"{kind} {part} {repetition}")
@@ -85,16 +101,16 @@ def turn(kind: str, part: float, code: Code, system, repetition: int) -> float:
     if kind == "prefill":
         # A first token of its own: nothing that is held has the same leading text.
         tokens = [chance.randrange(1000, 8000), *document[1:]]
-        time.sleep(SETTLE)
+        settle()
         return system.prefill(tokens)
     if kind == "decode":
         system.hold(0, document if part else document[:1])
-        time.sleep(SETTLE)
+        settle()
         return system.decode(0, DECODED)
     system.hold(0, document)
     at = int(part * len(document))
     splice = code.paste(at, chance) if kind == "insert" else code.cut(at, document)
-    time.sleep(SETTLE)
+    settle()
     return system.edit(0, splice)[0]
 
 
@@ -119,7 +135,7 @@ def sessions_at_once(code: Code, system, repetition: int) -> list[float]:
             failures.append(error)
             barrier.abort()
 
-    time.sleep(SETTLE)
+    settle()
     threads = [threading.Thread(target=editor, args=(slot,)) for slot in range(SESSIONS)]
     for thread in threads:
         thread.start()
@@ -144,37 +160,38 @@ SCENARIOS = (
     ("5 lines deleted at 50 %", "delete", 0.5),
     ("decode behind the document", "decode", 1.0),
     ("decode at depth 0", "decode", 0.0),
+    ("four sessions edited at once", "sessions", 0.0),
 )
+KINDS = tuple(dict.fromkeys(kind for _, kind, _ in SCENARIOS))
 AT_ONCE = ("four sessions edited at once, p50", "four sessions edited at once, p95")
 
 
-def measure(systems: list, code: Code, repeat: int, say=print) -> dict[str, dict[str, list[float]]]:
-    """{scenario: {system: one figure per repetition}}: seconds, or tokens a second for decoding."""
-    results: dict[str, dict[str, list[float]]] = {}
-
-    def turns(title: str, kind: str, one) -> None:
-        taking = [system for system in systems if kind in system.kinds]
-        for repetition in range(-1, repeat):
-            # Another one begins each time; the first round warms up and does not count.
-            first = repetition % len(taking) if taking else 0
-            for system in taking[first:] + taking[:first]:
-                if repetition < 0 and kind == "sessions":
-                    continue
-                for name, figure in one(system, repetition).items():
-                    if repetition >= 0:
-                        results.setdefault(name, {}).setdefault(system.name, []).append(figure)
-        said = (f"{system.name} {statistics.median(results[title][system.name]):.4g}" for system in taking)
-        say(f"{title}: {', '.join(said)}")
-
+def measure(systems: list, code: Code, repeat: int, kinds=KINDS, say=print):
+    """Gives (scenario, {system: one figure per repetition}) one by one: seconds, or tokens a second for decoding."""
+    warm = {"sessions"}
     for title, kind, part in SCENARIOS:
-        turns(title, kind, lambda system, repetition: {title: turn(kind, part, code, system, repetition)})
-
-    def four(system, repetition: int) -> dict[str, float]:
-        times = sessions_at_once(code, system, repetition)
-        return dict(zip(AT_ONCE, (percentile(times, 0.5), percentile(times, 0.95)), strict=True))
-
-    turns(AT_ONCE[1], "sessions", four)
-    return results
+        if kind not in kinds:
+            continue
+        taking = [system for system in systems if kind in system.kinds]
+        figures: dict[str, dict[str, list[float]]] = {}
+        # The first round of each kind warms up and does not count.
+        for repetition in range(0 if kind in warm else -1, repeat):
+            # Another one begins each time.
+            first = repetition % max(1, len(taking))
+            for system in taking[first:] + taking[:first]:
+                if kind == "sessions":
+                    times = sessions_at_once(code, system, repetition)
+                    found = dict(zip(AT_ONCE, (percentile(times, 0.5), percentile(times, 0.95)), strict=True))
+                else:
+                    found = {title: turn(kind, part, code, system, repetition)}
+                for name, figure in found.items():
+                    if repetition >= 0:
+                        figures.setdefault(name, {}).setdefault(system.name, []).append(figure)
+        warm.add(kind)
+        for name, values in figures.items():
+            medians = (f"{system} {show(name, statistics.median(each))}" for system, each in values.items())
+            say(f"{name}: {', '.join(medians)}")
+        yield from figures.items()
 
 
 def machine() -> dict:
@@ -190,7 +207,7 @@ def machine() -> dict:
 def alone(system, model: Path, context: int, repeat: int) -> None:
     """One system by itself, as a command."""
     print(f"{system.name}: {system.describe()}; {machine()}")
-    for title, figures in measure([system], Code(model, context), repeat, say=lambda line: None).items():
+    for title, figures in measure([system], Code(model, context), repeat, say=lambda line: None):
         for values in figures.values():
             print(f"{title:40} {show(title, statistics.median(values))}   {[float(f'{value:.4g}') for value in values]}")
 
