@@ -55,6 +55,39 @@ impl Machine {
     }
 }
 
+/// Encodes several documents, a session each, and lets all generate `tokens` tokens together, in one plan. Returns how long
+/// the generating took.
+///
+/// # Errors
+/// Documents that the cache has no room for.
+pub fn decode_together(
+    machine: &mut Machine,
+    documents: &[Vec<TokenId>],
+    tokens: u32,
+) -> Result<Duration, EvalError> {
+    machine.epoch += 1;
+    let epoch = Epoch(machine.epoch);
+    let comm = Box::new(Solo::new());
+    let mut rank = Rank::new(&machine.model, &mut machine.cache, comm, epoch, machine.slots);
+    let sessions: Vec<SessionId> = (1..=documents.len() as u64).map(SessionId).collect();
+    let mut step = |changes: Vec<Change>, runs: Vec<Run>, passes: u32| {
+        let (seq, digest) = (rank.group().next_seq(), DigestWanted::Skip);
+        let sampling = sessions.iter().map(|session| (*session, greedy(passes, 0))).collect();
+        let plan = Plan { epoch, seq, changes, runs, passes, digest };
+        rank.step(&Step { plan, sampling }).map(|report| report.compute)
+    };
+    for (session, document) in sessions.iter().zip(documents) {
+        let (session, splices) = (*session, Splices::append(0, document.clone())?);
+        step(vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }], vec![], 1)?;
+        for _ in 0..document.len().div_ceil(CHUNK as usize) {
+            step(vec![], vec![Run::Encode { session, limit: CHUNK }], 1)?;
+        }
+    }
+    let runs = || sessions.iter().map(|session| Run::Sample { session: *session }).collect();
+    step(vec![], runs(), 1)?;
+    Ok(step(vec![], runs(), tokens)?)
+}
+
 /// What steps did for the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Done {

@@ -50,22 +50,49 @@ impl Patch {
         Self { places, removed }
     }
 
-    /// From the document's tokens to the table's; `length` is the document's.
-    pub fn apply(&self, length: usize) -> Splices {
-        Splices::new(self.places.clone(), length).unwrap_or_default()
+}
+
+impl Layout {
+    /// The two edits of a table that lead to another layout of the same document: what is to go, and, in the table that is
+    /// left then, what is to come. Markers that stand in both stay. `length` is the table's.
+    pub fn change(&self, to: &Self, length: usize) -> (Splices, Splices) {
+        let (old, new) = (self.places(), to.places());
+        let removed = if let Self::Fim(patch) = self { &patch.removed[..] } else { &[] };
+        let (mut go, mut shift) = (Vec::new(), 0_i64);
+        for (place, removed) in old.iter().zip(removed) {
+            if !new.contains(place) {
+                go.push(Splice { at: moved(place.at, shift), delete: count(place.insert.len()), insert: removed.clone() });
+            }
+            shift += growth(place);
+        }
+        let (mut come, mut shift) = (Vec::new(), 0_i64);
+        for place in new {
+            if old.contains(place) {
+                shift += growth(place);
+            } else {
+                come.push(Splice { at: moved(place.at, shift), ..place.clone() });
+            }
+        }
+        let go = Splices::new(go, length).unwrap_or_default();
+        let left = length + go.inserted() - go.deleted();
+        (go, Splices::new(come, left).unwrap_or_default())
     }
 
-    /// From the table's tokens to the document's; `length` is the table's.
-    pub fn undo(&self, length: usize) -> Splices {
-        let mut shift = 0_i64;
-        let back = |(place, removed): (&Splice, &Vec<TokenId>)| {
-            let at = i64::from(place.at.0) + shift;
-            shift += place.insert.len() as i64 - i64::from(place.delete);
-            let delete = count(place.insert.len());
-            Splice { at: TokenIndex(u32::try_from(at).unwrap_or(0)), delete, insert: removed.clone() }
-        };
-        Splices::new(self.places.iter().zip(&self.removed).map(back).collect(), length).unwrap_or_default()
+    fn places(&self) -> &[Splice] {
+        match self {
+            Self::Plain => &[],
+            Self::Fim(patch) => &patch.places,
+        }
     }
+}
+
+/// How much longer a place makes the table.
+fn growth(place: &Splice) -> i64 {
+    place.insert.len() as i64 - i64::from(place.delete)
+}
+
+fn moved(at: TokenIndex, shift: i64) -> TokenIndex {
+    TokenIndex(u32::try_from(i64::from(at.0) + shift).unwrap_or(0))
 }
 
 fn count(tokens: usize) -> u32 {
@@ -92,11 +119,28 @@ mod tests {
             ("sides that share a token", cut(4, &[], &[], 3), &[0, 90, 1, 2, 3, 91, 3, 4, 5, 92]),
         ];
         for (name, cut, expected) in cases {
-            let patch = Patch::new(cut, markers, &document, 1);
-            let table = patch.apply(document.len()).apply(&document);
+            let layout = Layout::Fim(Patch::new(cut, markers, &document, 1));
+            let table = apply(&Layout::Plain, &layout, &document);
             assert_eq!(table, ids(expected), "{name}");
-            assert_eq!(patch.undo(table.len()).apply(&table), document, "{name}, undone");
+            assert_eq!(apply(&layout, &Layout::Plain, &table), document, "{name}, undone");
+            // From each to each, the markers that stay are not touched.
+            for (other, cut, expected) in cases {
+                let to = Layout::Fim(Patch::new(cut, markers, &document, 1));
+                assert_eq!(apply(&layout, &to, &table), ids(expected), "{name}, then {other}");
+                let (go, come) = layout.change(&to, table.len());
+                let whole = [&go, &come].map(|splices| splices.inserted() + splices.deleted());
+                assert!(whole.iter().sum::<usize>() <= 16, "{name}, then {other}: {go:?} {come:?}");
+            }
         }
+        let near = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), markers, &document, 1));
+        let far = Layout::Fim(Patch::new(&cut(5, &[], &[], 5), markers, &document, 1));
+        let (go, come) = near.change(&far, 9);
+        assert_eq!((go.deleted(), come.inserted()), (1, 1), "the hole moves, begin and end stay");
+    }
+
+    fn apply(from: &Layout, to: &Layout, tokens: &[TokenId]) -> Vec<TokenId> {
+        let (go, come) = from.change(to, tokens.len());
+        come.apply(&go.apply(tokens))
     }
 
     fn cut(kept: usize, front: &[u32], back: &[u32], resumes: usize) -> Cut {

@@ -227,7 +227,7 @@ pub struct DemoArgs {
 /// `pie bench`
 #[derive(Clone, Debug, Args)]
 pub struct BenchArgs {
-    /// Seeded models to measure.
+    /// Models to measure: `pie-coder`, the one that ships, or seeded shapes.
     #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
     pub models: Vec<String>,
     /// Context lengths.
@@ -236,6 +236,9 @@ pub struct BenchArgs {
     /// Inserted tokens.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     pub insert: u32,
+    /// Sessions that decode together, each with a context of its own.
+    #[arg(long, default_value = "1,4,16", value_name = "COUNTS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub sessions: Vec<u32>,
     /// Repetitions; medians are reported.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,

@@ -188,7 +188,9 @@ impl Core {
         if self.sessions.get(&id).filter(resident).is_none() {
             return Ok(());
         }
-        self.lay_out(id, Layout::Plain)?;
+        if let Placed::NoRoom = self.lay_out(id, Layout::Plain)? {
+            return Ok(());
+        }
         let staged = match self.splice_table(id, splices, strategy)? {
             Placed::In(staged) => staged,
             // It alone is too large beside those that are busy: it waits until they are not.
@@ -233,20 +235,17 @@ impl Core {
         }
         let strategy = session.strategy;
         let length = self.group().and_then(|group| group.table(id)).map_or(0, |table| table.tokens().len());
-        let mut length_of_document = length;
-        if let Layout::Fim(patch) = &session.layout {
-            let undo = patch.undo(length);
-            length_of_document = length - undo.deleted() + undo.inserted();
-            if let Placed::NoRoom = self.splice_table(id, &undo, strategy)? {
-                return Ok(Placed::NoRoom);
-            }
-        }
-        let placed = match &layout {
-            Layout::Plain => Placed::In(Staged::default()),
-            Layout::Fim(patch) => self.splice_table(id, &patch.apply(length_of_document), strategy)?,
+        let (go, come) = session.layout.change(&layout, length);
+        let placed = match self.splice_table(id, &go, strategy)? {
+            Placed::In(_) => self.splice_table(id, &come, strategy)?,
+            Placed::NoRoom => Placed::NoRoom,
         };
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.layout = if let Placed::In(_) = placed { layout } else { Layout::Plain };
+            session.layout = layout;
+        }
+        if let Placed::NoRoom = placed {
+            // Half way between two layouts it is neither; the document says what it is.
+            self.give_up(id)?;
         }
         Ok(placed)
     }

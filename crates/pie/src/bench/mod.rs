@@ -48,6 +48,18 @@ struct Figures {
     threads: usize,
     edits: Vec<EditRow>,
     speeds: Vec<SpeedRow>,
+    batches: Vec<BatchRow>,
+}
+
+/// Sessions that decode together.
+#[derive(Debug, Serialize)]
+struct BatchRow {
+    model: String,
+    context: u32,
+    sessions: u32,
+    tokens_per_s: f64,
+    /// Against one session, in the same run.
+    ratio: f64,
 }
 
 pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
@@ -67,7 +79,10 @@ pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
 }
 
 fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result<(), Failure> {
-    let folder = models::seeded(preset)?;
+    let folder = match preset {
+        "pie-coder" => models::resolve(None)?.path,
+        _ => models::seeded(preset)?,
+    };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
     let mut machine = bed::load(&folder, longest)?;
     let parameters = machine.model().config().parameters();
@@ -90,6 +105,8 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
         figures.speeds.push(row);
     }
 
+    batches(preset, arguments, &folder, figures)?;
+
     println!(
         "\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |",
         arguments.insert
@@ -106,6 +123,39 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
         }
     }
     println!();
+    Ok(())
+}
+
+/// Tokens a second of one session and of several together, in turns.
+fn batches(
+    preset: &str,
+    arguments: &BenchArgs,
+    folder: &std::path::Path,
+    figures: &mut Figures,
+) -> Result<(), Failure> {
+    let Some(most) = arguments.sessions.iter().copied().max() else { return Ok(()) };
+    println!("\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |");
+    for context in arguments.contexts.iter().copied().filter(|context| most * (context + DECODED + 2) <= 1 << 18) {
+        let mut machine = bed::load(folder, most * (context + DECODED + 2))?;
+        for sessions in arguments.sessions.iter().copied() {
+            let (mut speeds, mut ratios) = (Vec::new(), Vec::new());
+            for _ in 0..arguments.repeat {
+                let alone = bed::together(&mut machine, 1, context, DECODED)?;
+                let together = bed::together(&mut machine, sessions, context, DECODED)?;
+                speeds.push(together);
+                ratios.push(together / alone);
+            }
+            let row = BatchRow {
+                model: preset.to_owned(),
+                context,
+                sessions,
+                tokens_per_s: median(speeds),
+                ratio: median(ratios),
+            };
+            println!("| {context} | {sessions} | {:.0} | {:.1} |", row.tokens_per_s, row.ratio);
+            figures.batches.push(row);
+        }
+    }
     Ok(())
 }
 
