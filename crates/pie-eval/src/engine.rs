@@ -78,7 +78,11 @@ pub fn decode_together(
     };
     for (session, document) in sessions.iter().zip(documents) {
         let (session, splices) = (*session, Splices::append(0, document.clone())?);
-        step(vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }], vec![], 1)?;
+        step(
+            vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }],
+            vec![],
+            1,
+        )?;
         for _ in 0..document.len().div_ceil(CHUNK as usize) {
             step(vec![], vec![Run::Encode { session, limit: CHUNK }], 1)?;
         }

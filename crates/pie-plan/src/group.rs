@@ -186,9 +186,7 @@ impl Group {
         let done = match change {
             Change::Open { .. } => Ok(()),
             Change::Splice { splices, strategy, .. } => {
-                splices
-                    .fits(table.tokens().len())
-                    .map_err(|source| PlanError::Splice { session, source })?;
+                splices.fits(table.tokens().len()).map_err(|source| PlanError::Splice { session, source })?;
                 let adopted = table.splice(splices, *strategy, slots, &mut staged.copies);
                 adopted.map(|adopted| staged.adopted += adopted)
             }
@@ -214,12 +212,17 @@ impl Group {
                 Ok(())
             }
         };
-        done.map_err(|OutOfSlots| PlanError::OutOfSlots { needed: change.inserted(), free: self.free_slots() })
+        done.map_err(|OutOfSlots| PlanError::OutOfSlots {
+            needed: change.inserted(),
+            free: self.free_slots(),
+        })
     }
 
     fn share(&mut self, session: SessionId, from: SessionId, length: usize) -> Result<(), PlanError> {
         let refused = PlanError::NotShareable { session, from };
-        let Some(mut giver) = self.sessions.remove(&from) else { return Err(PlanError::UnknownSession(from)) };
+        let Some(mut giver) = self.sessions.remove(&from) else {
+            return Err(PlanError::UnknownSession(from));
+        };
         let shared = match self.sessions.get_mut(&session) {
             Some(table) if table.context_length() == 0 && giver.settled_prefix() >= length => {
                 table.share_from(&mut giver, length, &mut self.slots);
@@ -332,7 +335,9 @@ impl Group {
             }
             for slot in table.slots().iter().chain(table.branch_slots()) {
                 let count = held.get_mut(slot.usize());
-                *count.ok_or_else(|| broken(format!("slot {slot} of session {session} is beyond the capacity")))? += 1;
+                *count.ok_or_else(|| {
+                    broken(format!("slot {slot} of session {session} is beyond the capacity"))
+                })? += 1;
             }
         }
         let mut free = vec![false; self.capacity()];

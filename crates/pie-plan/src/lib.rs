@@ -22,6 +22,8 @@ pub mod table;
 pub use group::{Group, Staged};
 pub use ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use invariant::{Invariant, Violation};
-pub use plan::{Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Strategy, Then, Turns, Work};
+pub use plan::{
+    Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Strategy, Then, Turns, Work,
+};
 pub use splice::{Splice, SpliceError, Splices};
 pub use table::Table;

@@ -301,7 +301,9 @@ pub enum PlanError {
         at: TokenIndex,
     },
     /// Rows that are not encoded, have moved, or are of another document cannot be taken over.
-    #[error("session {session} cannot hold the rows of session {from}: they are not settled, or of another text")]
+    #[error(
+        "session {session} cannot hold the rows of session {from}: they are not settled, or of another text"
+    )]
     NotShareable {
         /// Which would.
         session: SessionId,

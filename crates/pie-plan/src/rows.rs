@@ -101,7 +101,8 @@ impl Rows {
     /// Takes the first `limit` pending rows before `end`, in order, as rows to encode, and counts them as encoded.
     pub fn encode(&mut self, first: usize, end: usize, limit: usize, rows: &mut Vec<Row>) -> usize {
         let before = rows.len();
-        let columns = self.keys.iter_mut().zip(&self.tokens).zip(&self.slots).zip(&mut self.turned).enumerate();
+        let columns =
+            self.keys.iter_mut().zip(&self.tokens).zip(&self.slots).zip(&mut self.turned).enumerate();
         let pending = columns.take(end).filter(|(_, (((key, _), _), _))| **key == PackedKey::PENDING);
         for (index, (((key, token), slot), turned)) in pending.take(limit) {
             *key = PackedKey::at(first + index);

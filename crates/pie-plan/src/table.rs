@@ -264,7 +264,9 @@ impl Table {
     /// Where the document now goes on with the branch's own tokens, the branch's rows become the document's: they were
     /// encoded for just this place behind just this text.
     fn adopt(&mut self, slots: &mut Slots) -> usize {
-        let Some(branch) = self.branch.as_mut().filter(|branch| branch.origin == Origin::Same) else { return 0 };
+        let Some(branch) = self.branch.as_mut().filter(|branch| branch.origin == Origin::Same) else {
+            return 0;
+        };
         let share = branch.share;
         let pairs = self.document.tokens[share..].iter().zip(&branch.rows.tokens);
         let common = pairs.take_while(|(ours, theirs)| ours == theirs).count();
@@ -273,7 +275,8 @@ impl Table {
             let (ours, position) = (share + index, PackedKey::at(share + index));
             if self.document.keys[ours] == PackedKey::PENDING && branch.rows.keys[index] == position {
                 std::mem::swap(&mut self.document.slots[ours], &mut branch.rows.slots[index]);
-                (self.document.keys[ours], self.document.turned[ours]) = (position, branch.rows.turned[index]);
+                (self.document.keys[ours], self.document.turned[ours]) =
+                    (position, branch.rows.turned[index]);
                 adopted += 1;
             }
         }

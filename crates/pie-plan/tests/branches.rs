@@ -49,8 +49,18 @@ fn what_a_completion_generated_is_adopted_where_it_is_inserted() {
         ("as another tokenization at first", &[splice(A, 8, 0, &[90]), splice(A, 8, 1, &[50])], 1, 1),
         ("other text", &[splice(A, 8, 0, &[90, 51, 52])], 0, 3),
         ("another place", &[splice(A, 7, 0, &[50, 51, 52])], 0, 4),
-        ("its place, with other text in front of it", &[splice(A, 0, 1, &[]), splice(A, 7, 0, &[50, 51])], 0, 2),
-        ("twice: the second is encoded", &[splice(A, 8, 0, &[50]), splice(A, 8, 1, &[]), splice(A, 8, 0, &[50])], 1, 1),
+        (
+            "its place, with other text in front of it",
+            &[splice(A, 0, 1, &[]), splice(A, 7, 0, &[50, 51])],
+            0,
+            2,
+        ),
+        (
+            "twice: the second is encoded",
+            &[splice(A, 8, 0, &[50]), splice(A, 8, 1, &[]), splice(A, 8, 0, &[50])],
+            1,
+            1,
+        ),
     ];
     for (name, changes, adopted, rows) in cases {
         let mut group = opened();
@@ -85,7 +95,11 @@ fn a_completion_at_a_cursor_leaves_the_document_alone() {
     // Accepted at the cursor: the row is there, and what stands behind turns.
     let accepted = vec![splice(A, 4, 0, &[60]), Change::EndBranch { session: A }];
     let work = step(&mut group, accepted, vec![Run::Sample { session: A }], 1);
-    assert_eq!((work.adopted, work.turns.slots.len(), work.rows.len()), (1, 3, 1), "the last is encoded again");
+    assert_eq!(
+        (work.adopted, work.turns.slots.len(), work.rows.len()),
+        (1, 3, 1),
+        "the last is encoded again"
+    );
     assert_eq!(group.table(A).expect("it is open").slots()[..4], before[..4]);
 }
 
@@ -93,8 +107,7 @@ fn a_completion_at_a_cursor_leaves_the_document_alone() {
 fn a_branch_that_goes_on_follows_edits_in_front_of_it() {
     let mut group = opened();
     generate(&mut group, A, &[50, 51]);
-    let work =
-        step(&mut group, vec![splice(A, 2, 1, &[90, 91, 92])], vec![Run::Sample { session: A }], 1);
+    let work = step(&mut group, vec![splice(A, 2, 1, &[90, 91, 92])], vec![Run::Sample { session: A }], 1);
     let positions: Vec<_> = work.rows.iter().map(|row| row.position.0).collect();
     assert_eq!(positions, [2, 3, 4, 11], "what was inserted, and the branch's last");
     assert_eq!(work.turns.deltas, [2; 6], "five tokens of the document and one of the branch");

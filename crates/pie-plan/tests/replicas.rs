@@ -56,7 +56,8 @@ impl Replica {
                 let last = rows.last().expect("W1: the last token is always encoded again");
                 assert_eq!(last.position.usize() + 1, view.len(), "W1");
                 for (index, (slot, token)) in view.iter().zip(&tokens).enumerate() {
-                    let (held, position) = self.memory[slot.usize()].expect("M1: a row sees encoded rows only");
+                    let (held, position) =
+                        self.memory[slot.usize()].expect("M1: a row sees encoded rows only");
                     assert_eq!(held, *token, "a row sees the tokens of its own context");
                     assert!(!settled(sequence.session) || position == index as i64, "K3");
                 }

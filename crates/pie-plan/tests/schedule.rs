@@ -46,7 +46,12 @@ fn who_runs() {
         ),
         (
             "the largest edit that is served whole, beside all others",
-            [vec![demand(1, 75, FirstToken, 1)], vec![demand(90, 99, Encoding, 0)], (2..40).map(|id| demand(id, 1, NextToken, id)).collect()].concat(),
+            [
+                vec![demand(1, 75, FirstToken, 1)],
+                vec![demand(90, 99, Encoding, 0)],
+                (2..40).map(|id| demand(id, 1, NextToken, id)).collect(),
+            ]
+            .concat(),
             Some(([vec![sample(1)], (2..14).map(sample).collect(), vec![encode(90, 13)]].concat(), 1)),
         ),
         (
@@ -54,7 +59,11 @@ fn who_runs() {
             vec![Demand { rows: 5, ..demand(1, 5000, FirstToken, 1) }],
             Some((vec![sample(1)], 1)),
         ),
-        ("a refresh when nobody wants anything", vec![demand(1, 500, Refresh, 1)], Some((vec![encode(1, 30)], 1))),
+        (
+            "a refresh when nobody wants anything",
+            vec![demand(1, 500, Refresh, 1)],
+            Some((vec![encode(1, 30)], 1)),
+        ),
         (
             "a refresh never beside others, and they do not mind it",
             vec![demand(1, 500, Refresh, 1), demand(2, 1, NextToken, 2)],

@@ -105,7 +105,8 @@ impl Core {
     pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
         self.model = model;
         self.replica = Replica::Serving(Box::new(Group::new(epoch, slots)));
-        let mut sessions: Vec<_> = self.sessions.values().map(|session| (session.ticket, session.id)).collect();
+        let mut sessions: Vec<_> =
+            self.sessions.values().map(|session| (session.ticket, session.id)).collect();
         sessions.sort_unstable();
         self.queued.extend(sessions.into_iter().map(|(_, session)| Op::Open { session }));
     }

@@ -59,7 +59,9 @@ pub(crate) fn no_markers() -> Fault {
 }
 
 pub(crate) fn nothing_before(name: &pie_proto::request::SessionName) -> Fault {
-    let message = format!("session `{name}` has no text before the cursor, and the model no leading token: nothing to continue");
+    let message = format!(
+        "session `{name}` has no text before the cursor, and the model no leading token: nothing to continue"
+    );
     Fault::new(Reason::ContextEmpty, message)
 }
 

@@ -46,10 +46,10 @@ impl Patch {
         // Places that touch are one: the checks of splices merge them.
         let merged = Splices::new(places, tokens.len()).unwrap_or_default();
         let places: Vec<Splice> = merged.iter().cloned().collect();
-        let removed = places.iter().map(|place| tokens[place.at.usize()..place.end().usize()].to_vec()).collect();
+        let removed =
+            places.iter().map(|place| tokens[place.at.usize()..place.end().usize()].to_vec()).collect();
         Self { places, removed }
     }
-
 }
 
 impl Layout {
@@ -61,7 +61,11 @@ impl Layout {
         let (mut go, mut shift) = (Vec::new(), 0_i64);
         for (place, removed) in old.iter().zip(removed) {
             if !new.contains(place) {
-                go.push(Splice { at: moved(place.at, shift), delete: count(place.insert.len()), insert: removed.clone() });
+                go.push(Splice {
+                    at: moved(place.at, shift),
+                    delete: count(place.insert.len()),
+                    insert: removed.clone(),
+                });
             }
             shift += growth(place);
         }

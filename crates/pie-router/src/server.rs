@@ -1,10 +1,10 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
 use crate::call::Call;
+use crate::core::Settings;
 use crate::owner::{Owner, OwnerOptions, State, spawn_owner};
 use crate::service::{Homes, PoolService};
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
-use crate::core::Settings;
 use pie_proto::v1::pool_server::PoolServer;
 use pie_text::Tokenizer;
 use std::net::SocketAddr;

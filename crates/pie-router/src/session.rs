@@ -56,7 +56,11 @@ impl Exact {
         let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return self };
         let untouched = self >= Self::Until(first) || self == Self::All;
         let appended = first == length && splices.deleted() == 0;
-        if untouched && (appended || strategy == Strategy::Full) { Self::All } else { self.min(Self::Until(first)) }
+        if untouched && (appended || strategy == Strategy::Full) {
+            Self::All
+        } else {
+            self.min(Self::Until(first))
+        }
     }
 }
 

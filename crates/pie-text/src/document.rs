@@ -208,7 +208,12 @@ impl Document {
         Ok(())
     }
 
-    pub(crate) fn change(&self, text: &Rope, edits: &[Placed], revision: Revision) -> Result<Change, TextError> {
+    pub(crate) fn change(
+        &self,
+        text: &Rope,
+        edits: &[Placed],
+        revision: Revision,
+    ) -> Result<Change, TextError> {
         let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
         let deleted: usize = edits.iter().map(|edit| edit.end - edit.start).sum();
         check_length(text.len_bytes() - deleted + inserted, self.bytes_limit)?;

@@ -212,7 +212,11 @@ impl<'a> Rank<'a> {
             let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
             // M1: a row sees the indices up to its own.
             let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
-            sequences.push(Sequence { rows: sequence.rows.clone(), table: table.view(sequence.then), visible });
+            sequences.push(Sequence {
+                rows: sequence.rows.clone(),
+                table: table.view(sequence.then),
+                visible,
+            });
         }
         let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         Ok(Batch {

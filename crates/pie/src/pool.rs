@@ -138,11 +138,15 @@ impl LocalPool {
     }
 
     fn say_what_it_holds(&self) {
-        let Some(tightest) = self.workers.iter().map(|worker| worker.budget).min_by_key(|budget| budget.slots) else {
+        let Some(tightest) =
+            self.workers.iter().map(|worker| worker.budget).min_by_key(|budget| budget.slots)
+        else {
             return;
         };
         let sessions = tightest.sessions();
-        eprintln!("pie: each rank takes {tightest}: {sessions} sessions of 4,096 tokens at once, others when they are used");
+        eprintln!(
+            "pie: each rank takes {tightest}: {sessions} sessions of 4,096 tokens at once, others when they are used"
+        );
     }
 
     fn write_ready(&self, path: &Path) -> Result<(), Failure> {

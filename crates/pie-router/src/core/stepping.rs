@@ -56,7 +56,9 @@ impl Core {
             if passes > 1 {
                 passes /= 2;
             } else if !self.make_room(SessionId(0))? {
-                let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) else { break };
+                let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) else {
+                    break;
+                };
                 let refused = runs.remove(index).session();
                 self.fail_front(refused, &faults::no_slot_for_token());
             }
@@ -122,7 +124,8 @@ impl Core {
             return Ok(Placed::NoRoom);
         }
         let placed = self.stage_in_room(&[branch], id)?;
-        let context = self.group().and_then(|group| group.table(id)).map_or(0, |table| table.context_length());
+        let context =
+            self.group().and_then(|group| group.table(id)).map_or(0, |table| table.context_length());
         let room = (self.model.context_limit as usize).saturating_sub(context);
         if room == 0 {
             self.fail_front(id, &faults::too_long(context, self.model.context_limit as usize));

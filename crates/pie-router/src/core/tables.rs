@@ -79,7 +79,9 @@ impl Core {
     /// One session less takes slots that it does not need now: first what is encoded anew beside old rows, then what ended
     /// completions left, then the documents of those who are idle. False when nobody can.
     pub(super) fn make_room(&mut self, keep: SessionId) -> Result<bool, PlanError> {
-        if let Some(id) = self.sessions.values().find(|session| session.shadow.is_some()).map(|session| session.id) {
+        if let Some(id) =
+            self.sessions.values().find(|session| session.shadow.is_some()).map(|session| session.id)
+        {
             self.end_shadow(id)?;
             return Ok(true);
         }
@@ -87,15 +89,21 @@ impl Core {
         let branch = |id: &SessionId| group.table(*id).map_or(0, |table| table.branch().len());
         let unfinished = |session: &&Session| session.completions.is_empty();
         let by_age = |session: &&Session| session.ticket;
-        let left_over =
-            self.sessions.values().filter(unfinished).filter(|session| branch(&session.id) > 0).min_by_key(by_age);
+        let left_over = self
+            .sessions
+            .values()
+            .filter(unfinished)
+            .filter(|session| branch(&session.id) > 0)
+            .min_by_key(by_age);
         if let Some(session) = left_over.map(|session| session.id) {
             self.stage(vec![Change::EndBranch { session }])?;
             return Ok(true);
         }
         let resident = |session: &&Session| session.residence == Residence::Resident && session.id != keep;
-        let holds = |session: &&Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
-        let idle = self.sessions.values().filter(unfinished).filter(resident).filter(holds).min_by_key(by_age);
+        let holds =
+            |session: &&Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
+        let idle =
+            self.sessions.values().filter(unfinished).filter(resident).filter(holds).min_by_key(by_age);
         match idle.map(|session| session.id) {
             Some(session) => self.clear(session).map(|()| true),
             None => Ok(false),
@@ -196,7 +204,8 @@ impl Core {
             // It alone is too large beside those that are busy: it waits until they are not.
             Placed::NoRoom => return self.give_up(id),
         };
-        let begun = |session: &&mut Session| session.completions.front().is_some_and(|front| front.has_begun());
+        let begun =
+            |session: &&mut Session| session.completions.front().is_some_and(|front| front.has_begun());
         if let Some(session) = self.sessions.get_mut(&id) {
             session.adopted += count(staged.adopted);
             self.active.insert(id);
@@ -210,7 +219,12 @@ impl Core {
         Ok(())
     }
 
-    fn splice_table(&mut self, id: SessionId, splices: &Splices, strategy: Strategy) -> Result<Placed, PlanError> {
+    fn splice_table(
+        &mut self,
+        id: SessionId,
+        splices: &Splices,
+        strategy: Strategy,
+    ) -> Result<Placed, PlanError> {
         if splices.is_empty() {
             return Ok(Placed::In(Staged::default()));
         }

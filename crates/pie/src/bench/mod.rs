@@ -134,8 +134,12 @@ fn batches(
     figures: &mut Figures,
 ) -> Result<(), Failure> {
     let Some(most) = arguments.sessions.iter().copied().max() else { return Ok(()) };
-    println!("\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |");
-    for context in arguments.contexts.iter().copied().filter(|context| most * (context + DECODED + 2) <= 1 << 18) {
+    println!(
+        "\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |"
+    );
+    for context in
+        arguments.contexts.iter().copied().filter(|context| most * (context + DECODED + 2) <= 1 << 18)
+    {
         let mut machine = bed::load(folder, most * (context + DECODED + 2))?;
         for sessions in arguments.sessions.iter().copied() {
             let (mut speeds, mut ratios) = (Vec::new(), Vec::new());

@@ -1,0 +1,247 @@
+//! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
+
+use pie_plan::schedule::Limits;
+use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
+use pie_proto::plan::Step;
+use pie_proto::request::{
+    ApplyEdits, At, Complete, Edits, Mode, OnEdit, SamplingRequest, SessionName, TextEdit, TextRange,
+};
+use pie_proto::{Reason, v1, worker_v1};
+use pie_router::call::{Call, ModelFacts, Reply, Stream};
+use pie_router::core::{Core, Settings};
+use pie_router::tenants::{Tenant, TenantLimits};
+use pie_text::{Document, Tokenizer};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+pub const SETTINGS: Settings = Settings {
+    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
+    tenant: TenantLimits::NONE,
+    completions: 100,
+    rotations: 30,
+};
+
+/// Tokens of the fake model: of no special meaning, and whole characters.
+pub fn next_token(context: usize) -> TokenId {
+    TokenId(100 + (context as u32 * 7) % 90)
+}
+
+/// The ranks: one replica that does as it is told.
+pub struct Ranks {
+    pub group: Group,
+    /// What the model writes from an index on, if it is to write something certain.
+    pub writes: Option<(usize, Vec<TokenId>)>,
+    pub encoded: usize,
+    pub passes: u32,
+}
+
+impl Ranks {
+    pub fn step(&mut self, step: &Step) -> worker_v1::Report {
+        let mut work = self.group.apply(&step.plan).expect("the owner sends right plans only");
+        let mut passes = Vec::new();
+        loop {
+            self.passes += 1;
+            self.encoded += work.rows.len();
+            let sampled = self.sample(&work);
+            if sampled.is_empty() {
+                break;
+            }
+            self.group.append(&sampled).expect("reserved");
+            let token = |(session, token): &(SessionId, TokenId)| worker_v1::Sampled {
+                session: session.0,
+                token: token.0,
+                logprob: -1.0,
+                top: vec![],
+            };
+            passes.push(worker_v1::Pass { sampled: sampled.iter().map(token).collect() });
+            let taken = passes.len() as u32;
+            let goes_on = |session: &SessionId| taken < step.sampling[session].max_tokens;
+            let going: Vec<_> = sampled.iter().map(|(session, _)| *session).filter(goes_on).collect();
+            if going.is_empty() || taken == step.plan.passes {
+                break;
+            }
+            work = self.group.decode(&going).expect("they sampled");
+        }
+        worker_v1::Report {
+            epoch: step.plan.epoch.0,
+            seq: step.plan.seq.0,
+            passes,
+            done: true,
+            ..Default::default()
+        }
+    }
+
+    pub fn sample(&self, work: &Work) -> Vec<(SessionId, TokenId)> {
+        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let next = |position: usize| match &self.writes {
+            Some((from, tokens)) => tokens[(position + 1 - from) % tokens.len()],
+            None => next_token(position),
+        };
+        sampled
+            .map(|sequence| (sequence.session, next(work.rows[sequence.rows.end - 1].position.usize())))
+            .collect()
+    }
+}
+
+pub struct Pool {
+    pub core: Core,
+    pub ranks: Ranks,
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+impl Pool {
+    pub fn new(slots: u32) -> Self {
+        Self::with(slots, SETTINGS)
+    }
+
+    pub fn with(slots: u32, settings: Settings) -> Self {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
+        let tokenizer = Arc::new(Tokenizer::from_file(std::path::Path::new(file)).expect("it ships"));
+        let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
+        core.formed(Epoch(1), slots, facts());
+        Self {
+            core,
+            ranks: Ranks { group: Group::new(Epoch(1), slots), encoded: 0, passes: 0, writes: None },
+            tokenizer,
+        }
+    }
+
+    /// One step of the group; false when nobody wants one.
+    pub fn step(&mut self) -> bool {
+        let Some(step) = self.core.next_step(Instant::now()).expect("the owner makes right plans") else {
+            return false;
+        };
+        let report = self.ranks.step(&step);
+        self.core.report(report, Instant::now()).expect("the report fits");
+        assert_eq!(self.core.digest(), Some(self.ranks.group.digest()), "P4");
+        self.ranks.group.check().expect("K1 and K2");
+        true
+    }
+
+    pub fn run(&mut self) {
+        for _ in 0..10_000 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the group never comes to rest");
+    }
+
+    pub fn ask<T>(&mut self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Reason> {
+        let (reply, mut answer) = oneshot::channel();
+        self.core.call(call(reply));
+        answer.try_recv().expect("calls are answered at once").map_err(|fault| fault.reason)
+    }
+
+    pub fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
+        let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
+        let (name, document) = (Some(name(session)), Box::new(document));
+        let tenant = Tenant::default();
+        self.ask(|reply| Call::Open { tenant, name, document, strategy: Strategy::Pie, reply })
+    }
+
+    pub fn edit(
+        &mut self,
+        session: &str,
+        base: u64,
+        at: u64,
+        text: &str,
+    ) -> Result<v1::ApplyEditsResponse, Reason> {
+        let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, text: text.to_owned() };
+        let request = ApplyEdits {
+            session: name(session),
+            base_revision: base,
+            edits: Edits::Text(vec![edit]),
+            strategy: None,
+        };
+        self.ask(|reply| Call::Edit { request, arrived: Instant::now(), reply })
+    }
+
+    pub fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {
+        self.ask_completion(session, max_tokens, stop, |_| {})
+    }
+
+    /// A completion from beginning to end.
+    pub fn answer(&mut self, session: &str, max_tokens: u32) -> v1::Timings {
+        let mut stream = self.complete(session, max_tokens, &[]).expect("it is open");
+        self.run();
+        drain(&mut stream).3.expect("with the first token")
+    }
+
+    pub fn complete_at(
+        &mut self,
+        session: &str,
+        max_tokens: u32,
+        at: u64,
+        mode: Mode,
+    ) -> Result<Stream, Reason> {
+        self.ask_completion(session, max_tokens, &[], |request| {
+            (request.at, request.mode) = (Some(At::Byte(at)), mode);
+        })
+    }
+
+    pub fn ask_completion(
+        &mut self,
+        session: &str,
+        max_tokens: u32,
+        stop: &[&str],
+        change: impl FnOnce(&mut Complete),
+    ) -> Result<Stream, Reason> {
+        let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
+        let mut request = Complete {
+            session: name(session),
+            revision: None,
+            max_tokens,
+            sampling,
+            stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+            stop_tokens: vec![],
+            at: None,
+            mode: Mode::Continue,
+            on_edit: OnEdit::End,
+        };
+        change(&mut request);
+        self.ask(|reply| Call::Complete { request, arrived: Instant::now(), reply })
+    }
+}
+
+pub fn name(session: &str) -> SessionName {
+    SessionName::new(session.to_owned()).expect("a right name")
+}
+
+pub fn facts() -> ModelFacts {
+    ModelFacts {
+        name: "counting".into(),
+        parameters: 0,
+        context_limit: 2000,
+        vocabulary: 8192,
+        end_of_text: vec![],
+    }
+}
+
+/// All messages so far: the text, the tokens, the last finish reason, the timings.
+pub fn drain(stream: &mut Stream) -> (String, usize, v1::FinishReason, Option<v1::Timings>) {
+    let (mut text, mut tokens, mut finish, mut timings) =
+        (String::new(), 0, v1::FinishReason::Unspecified, None);
+    while let Ok(message) = stream.try_recv() {
+        let message = message.expect("no failure");
+        text.push_str(&message.text_delta);
+        tokens += message.tokens.len();
+        finish = message.finish_reason();
+        timings = message.timings.or(timings);
+    }
+    (text, tokens, finish, timings)
+}
+
+pub const TEXT: &str = "fn main() {\n    let answer = 42;\n    println!(\"{answer}\");\n}\n";
+
+impl Pool {
+    pub fn get(&mut self, session: &str) -> v1::GetSessionResponse {
+        let session = name(session);
+        self.ask(|reply| Call::Get { session, content: true, reply }).expect("it is open")
+    }
+
+    pub fn core_tokens(&mut self, session: &str) -> u32 {
+        self.get(session).session.expect("described").tokens
+    }
+}
