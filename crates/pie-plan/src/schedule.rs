@@ -112,7 +112,9 @@ pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
 
     let mut left = if tokens == 0 { budget.left } else { budget.left.min(limits.prefill_rows) };
     for demand in &chunks {
-        let limit = demand.pending.min(left);
+        // The last token is left to the step that samples, which encodes it in any case (W1).
+        let most = demand.pending - u32::from(wants_token(demand)).min(demand.pending);
+        let limit = most.min(left);
         left -= limit;
         if limit > 0 {
             runs.push(Run::Encode { session: demand.session, limit });

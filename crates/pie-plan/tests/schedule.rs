@@ -83,7 +83,7 @@ fn who_runs() {
         (
             "an edit too large for a step comes in chunks",
             vec![demand(1, 80, FirstToken, 1)],
-            Some((vec![encode(1, 80)], 1)),
+            Some((vec![encode(1, 79)], 1)),
         ),
         (
             "edits that do not fit wait",

@@ -148,7 +148,18 @@ impl Pool {
         at: u64,
         text: &str,
     ) -> Result<v1::ApplyEditsResponse, Reason> {
-        let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, text: text.to_owned() };
+        self.replace(session, base, at as usize..at as usize, text)
+    }
+
+    pub fn replace(
+        &mut self,
+        session: &str,
+        base: u64,
+        range: std::ops::Range<usize>,
+        text: &str,
+    ) -> Result<v1::ApplyEditsResponse, Reason> {
+        let range = TextRange::Bytes { start: range.start as u64, end: range.end as u64 };
+        let edit = TextEdit { range, text: text.to_owned() };
         let request = ApplyEdits {
             session: name(session),
             base_revision: base,

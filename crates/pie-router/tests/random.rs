@@ -1,0 +1,156 @@
+//! Random people on a group with few slots: whatever they do, the ranks' tables hold the documents, and no slot leaks.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod common;
+
+use common::{Pool, SETTINGS, name};
+use pie_proto::Reason;
+use pie_proto::request::{At, Mode, OnEdit};
+use pie_router::call::{Call, Stream};
+use pie_router::core::Settings;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+const LINE: &str = "    let total = width * height; // größe 🙂\n";
+
+#[derive(Clone, Debug)]
+enum Action {
+    Open { who: usize, lines: usize },
+    Edit { who: usize, at: u16, delete: u8, insert: &'static str },
+    Complete { who: usize, at: Option<u16>, fim: bool, go_on: bool, tokens: u32 },
+    Cancel { who: usize },
+    Close { who: usize },
+    Steps(u8),
+}
+
+fn action() -> impl Strategy<Value = Action> {
+    let who = || 0..NAMES.len();
+    let insert = prop_oneof![Just(""), Just("x"), Just("\n"), Just("fn f() {}\n"), Just(LINE)];
+    prop_oneof![
+        2 => (who(), 0..5_usize).prop_map(|(who, lines)| Action::Open { who, lines }),
+        8 => (who(), any::<u16>(), 0..30_u8, insert)
+            .prop_map(|(who, at, delete, insert)| Action::Edit { who, at, delete, insert }),
+        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), 1..12_u32).prop_map(
+            |(who, at, fim, go_on, tokens)| Action::Complete { who, at, fim, go_on, tokens }
+        ),
+        1 => who().prop_map(|who| Action::Cancel { who }),
+        1 => who().prop_map(|who| Action::Close { who }),
+        6 => (1..6_u8).prop_map(Action::Steps),
+    ]
+}
+
+/// A place between two characters.
+fn place(text: &str, at: u16) -> usize {
+    let at = at as usize % (text.len() + 1);
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+struct People {
+    pool: Pool,
+    documents: BTreeMap<&'static str, (String, u64)>,
+    streams: Vec<(&'static str, Stream)>,
+}
+
+impl People {
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::Open { who, lines } => self.open(NAMES[*who], *lines),
+            Action::Edit { who, at, delete, insert } => self.edit(NAMES[*who], *at, *delete, insert),
+            Action::Complete { who, at, fim, go_on, tokens } => {
+                self.complete(NAMES[*who], *at, *fim, *go_on, *tokens);
+            }
+            Action::Cancel { who } => self.streams.retain(|(name, _)| *name != NAMES[*who]),
+            Action::Close { who } => {
+                let session = NAMES[*who];
+                let closed = self.pool.ask(|reply| Call::Close { session: name(session), reply });
+                assert_eq!(closed.is_ok(), self.documents.remove(session).is_some());
+            }
+            Action::Steps(count) => {
+                for _ in 0..*count {
+                    self.pool.step();
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, session: &'static str, lines: usize) {
+        let text = format!("// {lines}\n{}", LINE.repeat(lines));
+        match self.pool.open(session, &text) {
+            Ok(opened) => drop(self.documents.insert(session, (text, opened.revision))),
+            Err(reason) => assert_eq!(reason, Reason::KvExhausted),
+        }
+    }
+
+    fn edit(&mut self, session: &'static str, at: u16, delete: u8, insert: &str) {
+        let Some((text, revision)) = self.documents.get(session).cloned() else { return };
+        let start = place(&text, at);
+        let end =
+            place(&text, u16::try_from((start + delete as usize).min(text.len())).expect("short")).max(start);
+        match self.pool.replace(session, revision, start..end, insert) {
+            Ok(edited) => {
+                let new = format!("{}{insert}{}", &text[..start], &text[end..]);
+                self.documents.insert(session, (new, edited.revision));
+            }
+            Err(reason) => assert_eq!(reason, Reason::KvExhausted),
+        }
+    }
+
+    fn complete(&mut self, session: &'static str, at: Option<u16>, fim: bool, go_on: bool, tokens: u32) {
+        let Some((text, _)) = self.documents.get(session) else { return };
+        let at = at.map(|at| At::Byte(place(text, at) as u64));
+        let asked = self.pool.ask_completion(session, tokens, &[], |request| {
+            request.at = at;
+            request.mode = if fim { Mode::FillInTheMiddle } else { Mode::Continue };
+            request.on_edit = if go_on { OnEdit::GoOn } else { OnEdit::End };
+        });
+        match asked {
+            Ok(stream) => self.streams.push((session, stream)),
+            Err(reason) => assert!(matches!(reason, Reason::Overloaded | Reason::ContextEmpty), "{reason}"),
+        }
+    }
+
+    /// Everything has come to rest: what the ranks hold of a document is the document.
+    fn check(&mut self) {
+        for (session, (text, revision)) in self.documents.clone() {
+            let held = self.pool.get(session);
+            assert_eq!(held.text.as_deref(), Some(text.as_str()));
+            let described = held.session.expect("described");
+            assert_eq!(described.revision, revision);
+            // What each table holds is seen by completing: from its end, with nothing but its own tokens.
+            let timings = self.pool.answer(session, 1);
+            assert_eq!(timings.tokens_encoded + timings.tokens_reused, described.tokens, "N1 of {session}");
+            let ids = self.pool.get(session).tokens.expect("asked for").ids;
+            let mut tables = self.pool.ranks.group.sessions();
+            let is_it =
+                |tokens: &[pie_plan::TokenId]| tokens.iter().map(|token| token.0).eq(ids.iter().copied());
+            assert!(tables.any(|(_, table)| is_it(table.tokens())), "{session}'s table is not its document");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_hold_the_documents_whatever_people_do(
+        slots in 60..400_u32, rotations in 1..8_u16, actions in prop::collection::vec(action(), 1..80),
+    ) {
+        let pool = Pool::with(slots, Settings { rotations, ..SETTINGS });
+        let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new() };
+        for action in &actions {
+            people.act(action);
+        }
+        people.pool.run();
+        people.streams.clear();
+        people.check();
+        for session in people.documents.keys() {
+            people.pool.ask(|reply| Call::Close { session: name(session), reply }).expect("it is open");
+        }
+        people.pool.open("last", "x").expect("there is room");
+        people.pool.answer("last", 1);
+        let used = people.pool.ranks.group.capacity() - people.pool.ranks.group.free_slots();
+        prop_assert!(used <= 4, "{used} slots are still taken");
+        prop_assert_eq!(people.pool.core.describe().groups[0].sessions, 1);
+    }
+}
