@@ -169,6 +169,31 @@ impl KvCache {
         Ok(())
     }
 
+    /// Copies K and V of `from[i]` to `to[i]` in all layers, bit for bit, pair by pair in this order: a slot that an earlier
+    /// pair wrote may be read by a later one. What keys are rotated for goes with them.
+    ///
+    /// # Errors
+    /// Arrays of different lengths, or a slot out of range.
+    pub fn copy(&mut self, from: &[Slot], to: &[Slot]) -> Result<(), KvError> {
+        if from.len() != to.len() {
+            let (from, to) = (from.len(), to.len());
+            return Err(KvError::Mismatch(format!("{from} slots to copy to {to}")));
+        }
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.check(0, from)?;
+        self.check(0, to)?;
+        let row = self.shape.row();
+        self.keys.par_iter_mut().chain(&mut self.values).for_each(|layer| {
+            for (from, to) in from.iter().zip(to) {
+                let start = from.usize() * row;
+                layer.copy_within(start..start + row, to.usize() * row);
+            }
+        });
+        Ok(())
+    }
+
     /// Attention of `queries` [rows, heads, head dimension], rotated, over the slots that each row sees. Returns the
     /// same shape. `heads` is a multiple of the rank's KV heads (grouped queries).
     ///

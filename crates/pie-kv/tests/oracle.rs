@@ -196,6 +196,36 @@ fn a_thousand_turns_drift_by_rounding_only() {
     assert!(drift < 1e-4, "{drift}");
 }
 
+/// A copy is of every layer, of K and of V, bit for bit, and in the order of its pairs.
+#[test]
+fn copied_rows_keep_their_bits_and_pairs_go_in_order() {
+    let shape = KvShape { layers: 3, kv_heads: 2, head_dim: 6, slots: 12 };
+    let mut random = ChaCha8Rng::seed_from_u64(3);
+    let (mut cache, _, _) = noisy_cache(&mut random, shape);
+    for layer in 0..shape.layers {
+        let rows = |random: &mut ChaCha8Rng| tensor(&noise(random, 12 * 12), (12, 2, 6));
+        let (keys, values) = (rows(&mut random), rows(&mut random));
+        cache.write(layer, &slots(0..12), &keys, &values).expect("slots exist");
+    }
+    let all = slots(0..12);
+    let read = |cache: &KvCache| -> Vec<[Vec<f32>; 2]> {
+        let layer = |layer| [cache.keys(layer, &all), cache.values(layer, &all)];
+        (0..shape.layers).map(|index| layer(index).map(|rows| numbers(&rows.expect("slots exist")))).collect()
+    };
+    let mut wanted = read(&cache);
+    // 5 is written and then read; 7 is read and then written; 2 is copied to itself.
+    let (from, to) = (slots([3, 5, 7, 1, 2]), slots([5, 9, 0, 7, 2]));
+    for rows in wanted.iter_mut().flatten() {
+        for (from, to) in from.iter().zip(&to) {
+            rows.copy_within(from.usize() * 12..(from.usize() + 1) * 12, to.usize() * 12);
+        }
+    }
+    cache.copy(&from, &to).expect("slots exist");
+    assert_eq!(read(&cache), wanted);
+    cache.copy(&[], &[]).expect("nothing to do");
+    assert_eq!(read(&cache), wanted);
+}
+
 /// Frequencies at the ends of each scaling: theta^(-2i/d), divided by the factor where the scaling says so.
 #[test]
 fn scalings_divide_the_frequencies_that_they_should() {
@@ -250,6 +280,9 @@ fn refusals_have_codes_and_change_nothing() {
         (cache.write(0, &slots([3, 8]), &rows, &rows), "KV_SLOT_OUT_OF_RANGE"),
         (cache.write(0, &table, &narrow, &rows), "KV_SHAPE"),
         (cache.turn(&rope, &table, &[1]), "KV_MISMATCH"),
+        (cache.copy(&table, &slots([1])), "KV_MISMATCH"),
+        (cache.copy(&table, &slots([1, 8])), "KV_SLOT_OUT_OF_RANGE"),
+        (cache.copy(&slots([1, 8]), &table), "KV_SLOT_OUT_OF_RANGE"),
         (cache.turn(&other, &table, &[1, 1]), "KV_MISMATCH"),
         (cache.turn(&rope, &slots([3, 9]), &[1, 1]), "KV_SLOT_OUT_OF_RANGE"),
     ]);
