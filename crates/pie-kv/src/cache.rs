@@ -205,12 +205,33 @@ impl KvCache {
         queries: &Tensor,
         sequences: &[Attention<'_>],
     ) -> Result<Tensor, KvError> {
+        let (rows, heads, dim) = queries.dims3()?;
+        if dim != self.shape.head_dim {
+            let expected = vec![rows, self.shape.kv_heads, self.shape.head_dim];
+            return Err(KvError::Shape { what: "queries", got: queries.dims().to_vec(), expected });
+        }
+        let mut out = vec![0.0; rows * heads * dim];
+        with_rows(queries, |queries| self.attend_rows(layer, (queries, heads), sequences, &mut out))??;
+        Ok(Tensor::from_vec(out, (rows, heads, dim), &Device::Cpu)?)
+    }
+
+    /// As [`KvCache::attend`], of queries [rows][heads][head dimension], to numbers as many.
+    ///
+    /// # Errors
+    /// As [`KvCache::attend`].
+    pub fn attend_rows(
+        &self,
+        layer: usize,
+        (queries, heads): (&[f32], usize),
+        sequences: &[Attention<'_>],
+        out: &mut [f32],
+    ) -> Result<(), KvError> {
         for sequence in sequences {
             self.check(layer, sequence.table)?;
         }
         self.check(layer, &[])?;
         let (keys, values) = (&self.keys[layer], &self.values[layer]);
-        attention::attend(&self.shape, keys, values, queries, sequences)
+        attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }
 
     /// The keys of slots in one layer, as rotated now: [slots, kv heads, head dimension].

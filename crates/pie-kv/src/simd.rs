@@ -22,7 +22,7 @@ pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.max(-87.0);
+    let x = greater(x, -87.0);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let f = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
@@ -33,6 +33,51 @@ pub fn exp(x: f32) -> f32 {
     let p = p.mul_add(f * f, f) + 1.0;
     // `shifted` ends in the integer n; as an exponent it is 2^n. n >= -126 because x >= -87.
     p * f32::from_bits((shifted.to_bits().wrapping_add(127)) << 23)
+}
+
+/// Numbers that loops below keep apart: the vectors of AVX2, half of those of AVX-512.
+pub const LANES: usize = 8;
+
+/// Sixteen numbers that never straddle two lines of the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(C, align(64))]
+pub struct Line(pub [f32; 16]);
+
+/// The sum of products of two slices of one length.
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+        }
+    }
+    for (lane, (a, b)) in lanes.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+        *lane = a.mul_add(*b, *lane);
+    }
+    // Halves onto halves: additions in the order of the lanes would wait for one another.
+    let half: [f32; LANES / 2] = std::array::from_fn(|i| lanes[i] + lanes[i + LANES / 2]);
+    (half[0] + half[2]) + (half[1] + half[3])
+}
+
+/// The largest number; negative infinity of none.
+#[inline(always)]
+pub fn largest(numbers: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = numbers.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = greater(chunk[i], lanes[i]);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, number| greater(*number, most))
+}
+
+/// The greater of two, as the vector instruction has it: `f32::max` is three of them, for the sake of NaN.
+#[inline(always)]
+pub fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }
 
 #[cfg(test)]
