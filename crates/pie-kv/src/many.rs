@@ -6,7 +6,7 @@
 //! ever crossing them.
 
 use crate::attention::{Attention, Queries, Rows};
-use crate::simd::{Line, exp, greater};
+use crate::simd::{Line, exp, greater, with_scratch};
 use pie_plan::Slot;
 use pulp::{Simd, WithSimd};
 use std::cell::Cell;
@@ -25,7 +25,6 @@ pub(crate) fn block(vectors: usize) -> usize {
 }
 
 thread_local! {
-    /// Kept for the next task: pages fresh from the system cost more than the arithmetic on them.
     static SCRATCH: Cell<Scratch> = const { Cell::new(Scratch::new()) };
 }
 
@@ -38,10 +37,9 @@ pub(crate) fn attend(
     vectors: Range<usize>,
     out: &mut [f32],
 ) {
-    let mut scratch = SCRATCH.take();
-    let task = Task { rows, queries, sequence, kv_head, vectors, out, scratch: &mut scratch };
-    pulp::Arch::new().dispatch(task);
-    SCRATCH.set(scratch);
+    with_scratch(&SCRATCH, |scratch| {
+        pulp::Arch::new().dispatch(Task { rows, queries, sequence, kv_head, vectors, out, scratch });
+    });
 }
 
 struct Scratch {

@@ -1,5 +1,8 @@
 //! Loops that the compiler vectorizes for the machine at hand, and the exponential.
 
+use std::cell::Cell;
+use std::thread::LocalKey;
+
 /// Runs a loop compiled for the widest vectors of this machine. The closure and all that it calls must be
 /// `#[inline(always)]`: what stays a function of its own is compiled for the oldest machine, where a fused multiply-add is
 /// a library call.
@@ -42,6 +45,15 @@ pub const LANES: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C, align(64))]
 pub struct Line(pub [f32; 16]);
+
+/// Lends what a thread kept for the next use: pages fresh from the system cost more than the arithmetic on them. A nested
+/// use, by work that this thread takes on while it waits, finds a new one.
+pub fn with_scratch<T: Default, R>(kept: &'static LocalKey<Cell<T>>, with: impl FnOnce(&mut T) -> R) -> R {
+    let mut scratch = kept.take();
+    let result = with(&mut scratch);
+    kept.set(scratch);
+    result
+}
 
 /// The sum of products of two slices of one length.
 #[inline(always)]
