@@ -49,7 +49,7 @@ pub(crate) struct Queries<'a> {
     pub heads: usize,
     /// Query heads for each KV head.
     pub group: usize,
-    /// What scores are multiplied by.
+    /// What scores are multiplied by: 1 / sqrt(dim), and what makes e^x of a score 2^x.
     pub scale: f32,
 }
 
@@ -84,7 +84,7 @@ pub(crate) fn attend(
     }
     sequences.iter().try_for_each(|sequence| check(sequence, count))?;
     let rows = Rows { keys, values, kv_heads, dim };
-    let scale = 1.0 / (dim as f32).sqrt();
+    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let queries = Queries { data: queries, heads, group: heads / kv_heads, scale };
     let tasks = tasks(sequences, &queries, kv_heads, rayon::current_num_threads());
     let mut results = RESULTS.take();

@@ -2,7 +2,8 @@
 //! memory's pace.
 
 use crate::attention::{Attention, Queries, Rows};
-use crate::simd::{LANES, dot, exp, greater, largest, wide};
+use crate::simd::{LANES, exp2, greater, largest, wide};
+use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
 /// Slots scored before their values are read: scores and rows stay in the first caches.
@@ -27,20 +28,37 @@ pub(crate) fn attend(
     sequence: &Attention<'_>,
     part: Range<usize>,
 ) -> Partial {
-    macro_rules! with_dim {
-        ($($dim:literal)*) => {
-            match rows.dim {
-                // A length that the compiler knows keeps whole heads in registers.
-                $($dim => wide(#[inline(always)] || over(rows, queries, sequence, part, $dim)),)*
-                dim => wide(#[inline(always)] || over(rows, queries, sequence, part, dim)),
-            }
-        };
+    pulp::Arch::new().dispatch(Task { rows, queries, sequence, part })
+}
+
+struct Task<'a> {
+    rows: &'a Rows<'a>,
+    queries: &'a Queries<'a>,
+    sequence: &'a Attention<'a>,
+    part: Range<usize>,
+}
+
+impl WithSimd for Task<'_> {
+    type Output = Partial;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Partial {
+        let Self { rows, queries, sequence, part } = self;
+        macro_rules! with_dim {
+            ($($dim:literal)*) => {
+                match rows.dim {
+                    // A length that the compiler knows keeps whole heads in registers.
+                    $($dim => over(simd, rows, queries, sequence, part, $dim),)*
+                    dim => over(simd, rows, queries, sequence, part, dim),
+                }
+            };
+        }
+        with_dim!(32 64 128)
     }
-    with_dim!(16 24 32 48 64 96 128)
 }
 
 #[inline(always)]
-fn over(
+fn over<S: Simd>(
+    simd: S,
     rows: &Rows<'_>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
@@ -60,17 +78,19 @@ fn over(
         let done = sequence.visible.partition_point(|visible| *visible as usize <= first) * heads;
         for (place, slot) in tile.iter().enumerate() {
             let keys = &rows.keys[slot.usize() * stride..][..stride];
-            let active =
-                scores[done..].chunks_exact_mut(group).zip(vectors[done * dim..].chunks_exact(group * dim));
-            for ((scores, vectors), key) in active.zip(keys.chunks_exact(dim).cycle()) {
-                for (scores, vector) in scores.iter_mut().zip(vectors.chunks_exact(dim)) {
-                    scores[place] = dot(&vector[..dim], &key[..dim]);
+            let mut vector = done;
+            while vector < count {
+                for key in keys.chunks_exact(dim) {
+                    for _ in 0..group {
+                        scores[vector][place] = dot(simd, &vectors[vector * dim..][..dim], &key[..dim]);
+                        vector += 1;
+                    }
                 }
             }
         }
-        for vector in done..count {
+        for (vector, scores) in scores.iter_mut().enumerate().skip(done) {
             let visible = sequence.visible[vector / heads] as usize - first;
-            let (seen, unseen) = scores[vector].split_at_mut(visible.min(tile.len()));
+            let (seen, unseen) = scores.split_at_mut(visible.min(tile.len()));
             let (rescale, added) = softmax(seen, &mut partial.most[vector]);
             unseen.fill(0.0);
             partial.sums[vector] = partial.sums[vector].mul_add(rescale, added);
@@ -78,27 +98,41 @@ fn over(
         }
         for (block, slots) in tile.chunks(AT_ONCE).enumerate() {
             // A last block repeats its last slot, with the weight 0.
-            let values: [&[f32]; AT_ONCE] = std::array::from_fn(|index| {
+            let mut values: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
+            for (index, values) in values.iter_mut().enumerate() {
                 let slot = slots[index.min(slots.len() - 1)];
-                &rows.values[slot.usize() * stride..][..stride]
-            });
-            for vector in done..count {
-                let weights: [f32; AT_ONCE] =
-                    std::array::from_fn(|index| scores[vector][block * AT_ONCE + index]);
+                *values = &rows.values[slot.usize() * stride..][..stride];
+            }
+            let [a, b, c, d] = values;
+            for (vector, scores) in scores.iter().enumerate().skip(done) {
+                let weights: &[f32; AT_ONCE] = &scores.as_chunks().0[block];
                 let head = vector % heads / group * dim;
-                let values: [&[f32]; AT_ONCE] = std::array::from_fn(|index| &values[index][head..][..dim]);
+                let (a, b) = (&a[head..][..dim], &b[head..][..dim]);
+                let (c, d) = (&c[head..][..dim], &d[head..][..dim]);
                 let out = &mut partial.out[vector * dim..][..dim];
                 for i in 0..dim {
-                    let mut sum = out[i];
-                    for index in 0..AT_ONCE {
-                        sum = weights[index].mul_add(values[index][i], sum);
-                    }
-                    out[i] = sum;
+                    let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], out[i]));
+                    out[i] = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
                 }
             }
         }
     }
     partial
+}
+
+/// The sum of products of two slices of one length.
+#[inline(always)]
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
+    let mut sums = simd.splat_f32s(0.0);
+    for (a, b) in a.iter().zip(b) {
+        sums = simd.mul_add_e_f32s(*a, *b, sums);
+    }
+    let mut sum = simd.reduce_sum_f32s(sums);
+    for (a, b) in a_rest.iter().zip(b_rest) {
+        sum = a.mul_add(*b, sum);
+    }
+    sum
 }
 
 /// Joins the parts of one sequence into the attention of its vectors, at the start of `out`.
@@ -114,7 +148,7 @@ pub(crate) fn merge(parts: &[Partial], dim: usize, out: &mut [f32]) {
                 out.fill(0.0);
                 for part in parts {
                     // A part of which a row sees nothing has a sum of 0.
-                    let share = exp(part.most[vector] - most);
+                    let share = exp2(part.most[vector] - most);
                     sum = part.sums[vector].mul_add(share, sum);
                     for (out, number) in out.iter_mut().zip(&part.out[vector * dim..][..dim]) {
                         *out = number.mul_add(share, *out);
@@ -131,19 +165,19 @@ pub(crate) fn merge(parts: &[Partial], dim: usize, out: &mut [f32]) {
 #[inline(always)]
 fn softmax(scores: &mut [f32], most: &mut f32) -> (f32, f32) {
     let largest = greater(largest(scores), *most);
-    let rescale = if *most == f32::NEG_INFINITY { 0.0 } else { exp(*most - largest) };
+    let rescale = if *most == f32::NEG_INFINITY { 0.0 } else { exp2(*most - largest) };
     *most = largest;
     let mut sums = [0.0_f32; LANES];
     let (chunks, rest) = scores.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for i in 0..LANES {
-            chunk[i] = exp(chunk[i] - largest);
+            chunk[i] = exp2(chunk[i] - largest);
             sums[i] += chunk[i];
         }
     }
     let mut sum: f32 = sums.iter().sum();
     for score in rest {
-        *score = exp(*score - largest);
+        *score = exp2(*score - largest);
         sum += *score;
     }
     (rescale, sum)

@@ -6,7 +6,7 @@
 //! ever crossing them.
 
 use crate::attention::{Attention, Queries, Rows};
-use crate::simd::{Line, exp, greater, with_scratch};
+use crate::simd::{Line, exp2, greater, with_scratch};
 use pie_plan::Slot;
 use pulp::{Simd, WithSimd};
 use std::cell::Cell;
@@ -153,10 +153,8 @@ impl Tile {
         for (slot, (keys, values)) in slots.iter().zip(to) {
             let from = slot.usize() * rows.stride() + offset;
             let (from_keys, from_values) = (&rows.keys[from..][..dim], &rows.values[from..][..dim]);
-            for i in 0..dim {
-                keys[i] = from_keys[i];
-                values[i] = from_values[i];
-            }
+            keys.copy_from_slice(from_keys);
+            values.copy_from_slice(from_values);
         }
     }
 }
@@ -276,12 +274,12 @@ fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [Line], start: usize
     let mut rescale = Line::default();
     for lane in 0..PANEL {
         let old = panel.most.0[lane];
-        rescale.0[lane] = if old == f32::NEG_INFINITY { 0.0 } else { exp(old - most[lane]) };
+        rescale.0[lane] = if old == f32::NEG_INFINITY { 0.0 } else { exp2(old - most[lane]) };
     }
     let mut sums = [0.0_f32; PANEL];
     for (index, score) in scores.iter_mut().enumerate() {
         for lane in 0..PANEL {
-            let weight = exp(score.0[lane] - most[lane]);
+            let weight = exp2(score.0[lane] - most[lane]);
             let weight = if unseen(index, lane) { 0.0 } else { weight };
             score.0[lane] = weight;
             sums[lane] += weight;
@@ -334,7 +332,8 @@ fn sum<S: Simd, const VECTORS: usize>(
         }};
     }
     let mut first = 0;
-    while first + 6 <= dim {
+    // Fewer than four rows would wait for one another's sums: 8 are two times 4, not 6 and 2.
+    while first + 6 <= dim && first + 8 != dim {
         at_once!(6, first);
         first += 6;
     }

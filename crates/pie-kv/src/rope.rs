@@ -140,7 +140,10 @@ impl Angles {
             #[inline(always)]
             || {
                 for (row, turn) in rows.chunks_exact_mut(width).zip(&self.turns) {
-                    row[..rotated].chunks_exact_mut(self.head_dim).for_each(|head| rotate_head(head, turn));
+                    // A closure for each head would be compiled for the oldest machine.
+                    for head in row[..rotated].chunks_exact_mut(self.head_dim) {
+                        rotate_head(head, turn);
+                    }
                 }
             },
         );
