@@ -127,8 +127,8 @@ impl KvCache {
             }
         }
         let stride = self.shape.row();
-        with_rows(&keys, |keys| {
-            with_rows(&values, |values| {
+        with_rows(keys, |keys| {
+            with_rows(values, |values| {
                 let keys = Strided { numbers: keys, first: 0, stride };
                 let values = Strided { numbers: values, first: 0, stride };
                 self.write_rows(layer, slots, keys, values)

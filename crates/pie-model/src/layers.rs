@@ -104,8 +104,12 @@ fn by_row(
         wide(
             #[inline(always)]
             || {
-                let rows = to.chunks_exact_mut(to_width.max(1)).zip(from.chunks_exact(from_width.max(1)));
-                rows.for_each(|(to, from)| apply(from, to));
+                // A closure for each row would be compiled for the oldest machine.
+                for (to, from) in
+                    to.chunks_exact_mut(to_width.max(1)).zip(from.chunks_exact(from_width.max(1)))
+                {
+                    apply(from, to);
+                }
             },
         );
     };
