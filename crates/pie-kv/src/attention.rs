@@ -1,17 +1,18 @@
 //! Causal attention through slot tables: what to compute for whom; how is in `few` and `many`.
 
-use crate::cache::{KvShape, with_rows};
+use crate::cache::KvShape;
 use crate::error::KvError;
+use crate::few::Partial;
 use crate::{few, many};
-use candle_core::{Device, Tensor};
 use pie_plan::Slot;
 use rayon::prelude::*;
+use std::cell::Cell;
 use std::ops::Range;
 
-/// Rows of one task of many rows: their scores of a tile stay in the second-level cache.
-const BLOCK: usize = 64;
 /// Up to this many query vectors a KV head's rows are read by dot products; more are multiplied as matrices.
 const FEW: usize = 8;
+/// Slots below which a sequence of few rows is not shared out.
+const WORTH_SPLITTING: usize = 256;
 
 /// One sequence of a ragged step.
 #[derive(Clone, Debug)]
@@ -24,68 +25,113 @@ pub struct Attention<'a> {
     pub visible: &'a [u32],
 }
 
-/// One layer's rows, and where one KV head lies in them.
-pub(crate) struct Head<'a> {
+/// One layer's rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
     pub keys: &'a [f32],
     pub values: &'a [f32],
-    /// Numbers from one slot to the next.
-    pub stride: usize,
-    /// Where this head starts in a slot's row.
-    pub offset: usize,
+    pub kv_heads: usize,
     pub dim: usize,
 }
 
-/// The query vectors of one task: some rows of a sequence, all query heads of one KV head.
+impl Rows<'_> {
+    /// Numbers from one slot to the next.
+    #[inline(always)]
+    pub fn stride(&self) -> usize {
+        self.kv_heads * self.dim
+    }
+}
+
+/// The queries of a batch, [rows][heads][dim], and how they share KV heads.
+#[derive(Clone, Copy)]
 pub(crate) struct Queries<'a> {
-    /// [rows * group][dim], scaled.
-    pub vectors: Vec<f32>,
-    /// For each row what it sees, ascending.
-    pub visible: &'a [u32],
+    pub data: &'a [f32],
+    pub heads: usize,
     /// Query heads for each KV head.
     pub group: usize,
+    /// What scores are multiplied by: 1 / sqrt(dim), and what makes e^x of a score 2^x.
+    pub scale: f32,
 }
 
-struct Task<'a> {
-    rows: Range<usize>,
-    table: &'a [Slot],
-    visible: &'a [u32],
-    kv_head: usize,
+/// Some of the work.
+enum Task<'a> {
+    /// All heads of few rows, over a part of what they see.
+    Few { sequence: &'a Attention<'a>, part: Range<usize> },
+    /// One KV head of many query vectors, over all that they see.
+    Many { sequence: &'a Attention<'a>, kv_head: usize, vectors: Range<usize> },
 }
 
+thread_local! {
+    /// Kept for the next call: pages fresh from the system cost more than the arithmetic on them.
+    static RESULTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Writes the attention of `queries` to `out`, both [rows][heads][dim].
 pub(crate) fn attend(
     shape: &KvShape,
     keys: &[f32],
     values: &[f32],
-    queries: &Tensor,
+    (queries, heads): (&[f32], usize),
     sequences: &[Attention<'_>],
-) -> Result<Tensor, KvError> {
-    let (rows, heads, dim) = queries.dims3()?;
-    if dim != shape.head_dim || shape.kv_heads == 0 || !heads.is_multiple_of(shape.kv_heads) {
-        let expected = vec![rows, shape.kv_heads, shape.head_dim];
-        return Err(KvError::Shape { what: "queries", got: queries.dims().to_vec(), expected });
+    out: &mut [f32],
+) -> Result<(), KvError> {
+    let (dim, kv_heads) = (shape.head_dim, shape.kv_heads);
+    let count = queries.len().checked_div(heads * dim).unwrap_or(0);
+    let whole = queries.len() == count * heads * dim && out.len() == queries.len();
+    if !whole || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+        let (got, expected) = (vec![queries.len(), heads, out.len()], vec![count, kv_heads, dim]);
+        return Err(KvError::Shape { what: "queries", got, expected });
     }
-    sequences.iter().try_for_each(|sequence| check(sequence, rows))?;
-    let group = heads / shape.kv_heads;
-    let tasks = tasks(sequences, shape.kv_heads);
-    let scale = 1.0 / (dim as f32).sqrt();
-    let results: Vec<Vec<f32>> = with_rows(queries, |data| {
-        let compute = |task: &Task<'_>| {
-            let head = Head { keys, values, stride: shape.row(), offset: task.kv_head * dim, dim };
-            let vectors = gather(data, task, heads, group, dim, scale);
-            let queries = Queries { vectors, visible: task.visible, group };
-            if task.rows.len() * group <= FEW {
-                few::attend(&head, task.table, &queries)
-            } else {
-                many::attend(&head, task.table, &queries)
+    sequences.iter().try_for_each(|sequence| check(sequence, count))?;
+    let rows = Rows { keys, values, kv_heads, dim };
+    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
+    let queries = Queries { data: queries, heads, group: heads / kv_heads, scale };
+    let tasks = tasks(sequences, &queries, kv_heads, rayon::current_num_threads());
+    let mut results = RESULTS.take();
+    let sizes = tasks.iter().map(|task| match task {
+        Task::Few { .. } => 0,
+        Task::Many { vectors, .. } => vectors.len() * dim,
+    });
+    results.resize(sizes.clone().sum::<usize>().max(results.len()), 0.0);
+    let mut rest = results.as_mut_slice();
+    let mut places = Vec::with_capacity(tasks.len());
+    for size in sizes {
+        let (place, others) = std::mem::take(&mut rest).split_at_mut(size);
+        places.push(place);
+        rest = others;
+    }
+    let compute = |(task, result): (&Task<'_>, &mut [f32])| match task {
+        Task::Few { sequence, part } => Some(few::attend(&rows, &queries, sequence, part.clone())),
+        Task::Many { sequence, kv_head, vectors } => {
+            many::attend(&rows, &queries, sequence, *kv_head, vectors.clone(), result);
+            None
+        }
+    };
+    let work = tasks.par_iter().zip(places).with_max_len(1);
+    let partials: Vec<Option<Partial>> = work.map(compute).collect();
+    let (mut parts, mut rest) = (Vec::new(), results.as_slice());
+    for (task, partial) in tasks.iter().zip(partials) {
+        match task {
+            Task::Few { sequence, part } => {
+                // Parts of one sequence follow one another, from its end to its start.
+                parts.extend(partial);
+                if part.start == 0 {
+                    few::merge(&parts, dim, &mut out[sequence.rows.start * heads * dim..]);
+                    parts.clear();
+                }
             }
-        };
-        tasks.par_iter().with_max_len(1).map(compute).collect()
-    })?;
-    let mut out = vec![0.0; rows * heads * dim];
-    for (task, result) in tasks.iter().zip(results) {
-        scatter(&mut out, task, &result, heads, group * dim, dim);
+            Task::Many { sequence, kv_head, vectors } => {
+                let first = (sequence.rows.start * heads + kv_head * queries.group) * dim;
+                for (vector, from) in vectors.clone().zip(rest.chunks_exact(dim)) {
+                    let (row, head) = (vector / queries.group, vector % queries.group);
+                    out[first + (row * heads + head) * dim..][..dim].copy_from_slice(from);
+                }
+                rest = &rest[vectors.len() * dim..];
+            }
+        }
     }
-    Ok(Tensor::from_vec(out, (rows, heads, dim), &Device::Cpu)?)
+    RESULTS.set(results);
+    Ok(())
 }
 
 fn check(sequence: &Attention<'_>, rows: usize) -> Result<(), KvError> {
@@ -103,35 +149,35 @@ fn check(sequence: &Attention<'_>, rows: usize) -> Result<(), KvError> {
     Ok(())
 }
 
-/// Row blocks times KV heads, the heaviest (latest) rows first so that threads end together.
-fn tasks<'a>(sequences: &[Attention<'a>], kv_heads: usize) -> Vec<Task<'a>> {
+/// Sequences of few rows are cut along what they see, others by KV heads and query vectors: pieces of a size, some for
+/// each thread, the latest (heaviest) first, so that threads end together.
+fn tasks<'a>(
+    sequences: &'a [Attention<'a>],
+    queries: &Queries<'_>,
+    kv_heads: usize,
+    threads: usize,
+) -> Vec<Task<'a>> {
+    let seen = |sequence: &Attention<'_>| sequence.visible.last().map_or(0, |last| *last as usize);
+    let is_few = |sequence: &Attention<'_>| sequence.rows.len() * queries.group <= FEW;
+    let slots: usize = sequences.iter().filter(|one| is_few(one)).map(seen).sum();
+    let part = slots.div_ceil(2 * threads).max(WORTH_SPLITTING);
+    let vectors = |sequence: &Attention<'_>| sequence.rows.len() * queries.group;
+    let all: usize = sequences.iter().filter(|one| !is_few(one)).map(vectors).sum();
+    let block = many::block((all * kv_heads).div_ceil(4 * threads));
     let mut tasks = Vec::new();
     for sequence in sequences {
-        let blocks = sequence.rows.len().div_ceil(BLOCK);
-        for block in (0..blocks).rev() {
-            let (start, end) = (block * BLOCK, ((block + 1) * BLOCK).min(sequence.rows.len()));
-            let rows = sequence.rows.start + start..sequence.rows.start + end;
-            let visible = &sequence.visible[start..end];
-            let of_head = |kv_head| Task { rows: rows.clone(), table: sequence.table, visible, kv_head };
-            tasks.extend((0..kv_heads).map(of_head));
+        if is_few(sequence) {
+            let parts = seen(sequence).div_ceil(part);
+            let even = seen(sequence).div_ceil(parts.max(1));
+            let piece = |index: usize| index * even..((index + 1) * even).min(seen(sequence));
+            tasks.extend((0..parts).rev().map(|index| Task::Few { sequence, part: piece(index) }));
+        } else {
+            for start in (0..vectors(sequence)).step_by(block).rev() {
+                let vectors = start..(start + block).min(vectors(sequence));
+                let of_head = |kv_head| Task::Many { sequence, kv_head, vectors: vectors.clone() };
+                tasks.extend((0..kv_heads).map(of_head));
+            }
         }
     }
     tasks
-}
-
-fn gather(data: &[f32], task: &Task<'_>, heads: usize, group: usize, dim: usize, scale: f32) -> Vec<f32> {
-    let width = group * dim;
-    let mut vectors = Vec::with_capacity(task.rows.len() * width);
-    for row in task.rows.clone() {
-        let start = row * heads * dim + task.kv_head * width;
-        vectors.extend(data[start..start + width].iter().map(|number| number * scale));
-    }
-    vectors
-}
-
-fn scatter(out: &mut [f32], task: &Task<'_>, result: &[f32], heads: usize, width: usize, dim: usize) {
-    for (row, from) in task.rows.clone().zip(result.chunks_exact(width)) {
-        let start = row * heads * dim + task.kv_head * width;
-        out[start..start + width].copy_from_slice(from);
-    }
 }

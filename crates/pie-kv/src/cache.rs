@@ -54,6 +54,17 @@ impl Precision {
     }
 }
 
+/// Rows of K or V among other numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Strided<'a> {
+    /// The numbers.
+    pub numbers: &'a [f32],
+    /// Where the first row starts.
+    pub first: usize,
+    /// From the start of one row to that of the next.
+    pub stride: usize,
+}
+
 /// K and V of all layers, f32, in host memory. Each layer is `[slots][kv heads][head dimension]`.
 pub struct KvCache {
     shape: KvShape,
@@ -108,26 +119,49 @@ impl KvCache {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<(), KvError> {
+        let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
+        for (tensor, what) in [(keys, "keys"), (values, "values")] {
+            if tensor.dims() != expected {
+                let (got, expected) = (tensor.dims().to_vec(), expected.to_vec());
+                return Err(KvError::Shape { what, got, expected });
+            }
+        }
+        let stride = self.shape.row();
+        with_rows(keys, |keys| {
+            with_rows(values, |values| {
+                let keys = Strided { numbers: keys, first: 0, stride };
+                let values = Strided { numbers: values, first: 0, stride };
+                self.write_rows(layer, slots, keys, values)
+            })
+        })??
+    }
+
+    /// As [`KvCache::write`], of rows that lie among others.
+    ///
+    /// # Errors
+    /// A layer or slot out of range, or rows too few or too short.
+    pub fn write_rows(
+        &mut self,
+        layer: usize,
+        slots: &[Slot],
+        keys: Strided<'_>,
+        values: Strided<'_>,
+    ) -> Result<(), KvError> {
         self.check(layer, slots)?;
         let (row, precision) = (self.shape.row(), self.precision);
-        let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
-        for (tensor, layer, what) in
-            [(keys, &mut self.keys[layer], "keys"), (values, &mut self.values[layer], "values")]
-        {
-            if tensor.dims() != expected {
-                return Err(KvError::Shape {
-                    what,
-                    got: tensor.dims().to_vec(),
-                    expected: expected.to_vec(),
-                });
+        for (rows, what) in [(keys, "keys"), (values, "values")] {
+            let needed = slots.len().checked_sub(1).map_or(0, |last| last * rows.stride + rows.first + row);
+            if rows.numbers.len() < needed {
+                let (got, expected) = (vec![rows.numbers.len()], vec![needed]);
+                return Err(KvError::Shape { what, got, expected });
             }
-            with_rows(tensor, |rows| {
-                for (slot, from) in slots.iter().zip(rows.chunks_exact(row)) {
-                    let to = &mut layer[slot.usize() * row..][..row];
-                    to.copy_from_slice(from);
-                    precision.round(to);
-                }
-            })?;
+        }
+        for (rows, layer) in [(keys, &mut self.keys[layer]), (values, &mut self.values[layer])] {
+            for (index, slot) in slots.iter().enumerate() {
+                let to = &mut layer[slot.usize() * row..][..row];
+                to.copy_from_slice(&rows.numbers[index * rows.stride + rows.first..][..row]);
+                precision.round(to);
+            }
         }
         Ok(())
     }
@@ -205,12 +239,33 @@ impl KvCache {
         queries: &Tensor,
         sequences: &[Attention<'_>],
     ) -> Result<Tensor, KvError> {
+        let (rows, heads, dim) = queries.dims3()?;
+        if dim != self.shape.head_dim {
+            let expected = vec![rows, self.shape.kv_heads, self.shape.head_dim];
+            return Err(KvError::Shape { what: "queries", got: queries.dims().to_vec(), expected });
+        }
+        let mut out = vec![0.0; rows * heads * dim];
+        with_rows(queries, |queries| self.attend_rows(layer, (queries, heads), sequences, &mut out))??;
+        Ok(Tensor::from_vec(out, (rows, heads, dim), &Device::Cpu)?)
+    }
+
+    /// As [`KvCache::attend`], of queries [rows][heads][head dimension], to numbers as many.
+    ///
+    /// # Errors
+    /// As [`KvCache::attend`].
+    pub fn attend_rows(
+        &self,
+        layer: usize,
+        (queries, heads): (&[f32], usize),
+        sequences: &[Attention<'_>],
+        out: &mut [f32],
+    ) -> Result<(), KvError> {
         for sequence in sequences {
             self.check(layer, sequence.table)?;
         }
         self.check(layer, &[])?;
         let (keys, values) = (&self.keys[layer], &self.values[layer]);
-        attention::attend(&self.shape, keys, values, queries, sequences)
+        attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }
 
     /// The keys of slots in one layer, as rotated now: [slots, kv heads, head dimension].

@@ -19,6 +19,6 @@ mod rope;
 pub mod simd;
 
 pub use attention::Attention;
-pub use cache::{KvCache, KvShape, Precision};
+pub use cache::{KvCache, KvShape, Precision, Strided};
 pub use error::KvError;
-pub use rope::{Rope, RopeScaling};
+pub use rope::{Angles, Rope, RopeScaling};

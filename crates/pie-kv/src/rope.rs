@@ -78,6 +78,12 @@ impl Rope {
         }
     }
 
+    /// The angles of a batch's positions, for all layers of a pass.
+    pub fn angles(&self, positions: &[TokenIndex]) -> Angles {
+        let turn = |position: &TokenIndex| self.turn(i64::from(position.0));
+        Angles { head_dim: 2 * self.inverse_frequencies.len(), turns: positions.iter().map(turn).collect() }
+    }
+
     /// Rotates `rows` [rows, heads, head dimension], f32, in place, each for its position.
     ///
     /// # Errors
@@ -117,6 +123,30 @@ pub(crate) fn rotate_head(head: &mut [f32], turn: &Turn) {
         let (a, b) = (first[i], second[i]);
         first[i] = a.mul_add(cos[i], -(b * sin[i]));
         second[i] = b.mul_add(cos[i], a * sin[i]);
+    }
+}
+
+/// What the rows of a batch are rotated by, each for its position.
+#[derive(Clone, Debug)]
+pub struct Angles {
+    head_dim: usize,
+    turns: Vec<Turn>,
+}
+
+impl Angles {
+    /// Rotates the first `rotated` numbers, whole heads, of each of the `[rows][width]` numbers.
+    pub fn rotate(&self, rows: &mut [f32], width: usize, rotated: usize) {
+        wide(
+            #[inline(always)]
+            || {
+                for (row, turn) in rows.chunks_exact_mut(width).zip(&self.turns) {
+                    // A closure for each head would be compiled for the oldest machine.
+                    for head in row[..rotated].chunks_exact_mut(self.head_dim) {
+                        rotate_head(head, turn);
+                    }
+                }
+            },
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::product::Numbers;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
@@ -141,6 +142,11 @@ impl Matrix {
     /// Columns.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// How its numbers can be kept without changing them.
+    pub fn numbers(&self) -> Numbers {
+        if self.tensor.dtype == Dtype::BF16 { Numbers::Bf16 } else { Numbers::F32 }
     }
 
     /// Widens some columns of a row; `to` is as long as `columns`.

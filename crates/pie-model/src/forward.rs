@@ -1,13 +1,48 @@
 //! The forward pass: Llama (Touvron et al. 2023) over the rows of any number of sequences.
 
-use crate::batch::{Batch, Limits, Sequence};
+use crate::batch::{Batch, Limits, Sequence, Wanted};
 use crate::error::ModelError;
-use crate::layers::gated;
+use crate::layers::{add_sum, gated};
 use crate::model::{Layer, Model};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use pie_comm::Collective;
-use pie_kv::{Attention, KvCache};
+use pie_kv::simd::with_scratch;
+use pie_kv::{Angles, Attention, KvCache, Strided};
 use pie_plan::TokenId;
+use std::cell::Cell;
+
+thread_local! {
+    static WORKSPACE: Cell<Workspace> = Cell::default();
+}
+
+/// Memory of a pass, `[rows][width]` each, kept for the next one.
+#[derive(Default)]
+struct Workspace {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    qkv: Vec<f32>,
+    queries: Vec<f32>,
+    attended: Vec<f32>,
+    /// This rank's part of what a layer adds.
+    partial: Vec<f32>,
+    gate_up: Vec<f32>,
+    gated: Vec<f32>,
+}
+
+/// Room for so many numbers, whatever they are.
+fn sized(numbers: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if numbers.len() < length {
+        numbers.resize(length, 0.0);
+    }
+    &mut numbers[..length]
+}
+
+/// Runs on a thread of the pool. From outside, every loop that is shared would wake a thread and wait for it to end; inside,
+/// the caller takes part in it. Collectives must stay outside where ranks share a pool: a rank that waits for its peers must
+/// not hold a thread that they need.
+fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
 
 impl Model {
     /// Encodes the rows of a batch: writes their K and V, rotated for their positions, to their slots, and returns the
@@ -25,67 +60,123 @@ impl Model {
         comm: &mut dyn Collective,
     ) -> Result<Tensor, ModelError> {
         self.check(batch, cache, comm)?;
-        let wanted = batch.wanted();
-        let mut x = self.embed(&batch.tokens)?;
-        for (index, layer) in self.layers.iter().enumerate() {
-            let mut queries = self.attention_inputs(index, layer, &x, batch, cache)?;
-            let mut sequences = &batch.sequences;
-            if index + 1 == self.layers.len() {
-                if wanted.rows.is_empty() {
-                    return Ok(Tensor::zeros(
-                        (0, self.config.vocab_size),
-                        candle_core::DType::F32,
-                        &Device::Cpu,
-                    )?);
-                }
-                let rows = Tensor::new(wanted.rows.as_slice(), &Device::Cpu)?;
-                (x, queries) = (x.index_select(&rows, 0)?, queries.index_select(&rows, 0)?);
-                sequences = &wanted.sequences;
+        with_scratch(&WORKSPACE, |workspace| {
+            if self.member.world_size().get() == 1 {
+                in_pool(|| self.pass(batch, cache, comm, workspace))
+            } else {
+                self.pass(batch, cache, comm, workspace)
             }
-            let attentions: Vec<Attention<'_>> = sequences.iter().map(Sequence::attention).collect();
-            let attended = cache.attend(index, &queries, &attentions)?.flatten_from(1)?;
-            x = (x + layer.output.forward(&attended, comm)?)?;
-            let gate_up = layer.gate_up.forward(&layer.mlp_norm.forward(&x)?)?;
-            x = (x + layer.down.forward(&gated(&gate_up)?, comm)?)?;
+        })
+    }
+
+    fn pass(
+        &self,
+        batch: &Batch,
+        cache: &mut KvCache,
+        comm: &mut dyn Collective,
+        space: &mut Workspace,
+    ) -> Result<Tensor, ModelError> {
+        let (wanted, hidden) = (batch.wanted(), self.config.hidden_size);
+        let angles = self.rope.angles(&batch.positions);
+        self.embed(&batch.tokens, sized(&mut space.x, batch.tokens.len() * hidden));
+        for (index, layer) in self.layers.iter().enumerate() {
+            let last = index + 1 == self.layers.len();
+            if last && wanted.rows.is_empty() {
+                in_pool(|| self.attention_inputs(index, layer, batch, &angles, cache, space))?;
+                return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
+            }
+            let rows = if last { wanted.rows.len() } else { batch.tokens.len() };
+            in_pool(|| {
+                self.attention_inputs(index, layer, batch, &angles, cache, space)?;
+                let sequences = if last { wanted.keep(space, hidden, self) } else { &batch.sequences };
+                self.attention(index, layer, rows, sequences, cache, space)
+            })?;
+            let x = &mut space.x[..rows * hidden];
+            add_sum(x, &space.partial[..rows * hidden], hidden, comm)?;
+            in_pool(|| self.mlp(layer, rows, space));
+            add_sum(&mut space.x[..rows * hidden], &space.partial[..rows * hidden], hidden, comm)?;
         }
-        let x = x.index_select(&Tensor::new(wanted.order.as_slice(), &Device::Cpu)?, 0)?;
-        let part = self.head.forward(&self.norm.forward(&x)?)?;
+        let (rows, part) = (wanted.order.len(), self.head.0.outputs());
+        let logits = in_pool(|| {
+            let x = sized(&mut space.partial, rows * hidden);
+            for (to, row) in x.chunks_exact_mut(hidden).zip(&wanted.order) {
+                to.copy_from_slice(&space.x[*row as usize * hidden..][..hidden]);
+            }
+            let normed = sized(&mut space.normed, rows * hidden);
+            self.norm.forward(x, normed);
+            let mut logits = vec![0.0; rows * part];
+            self.head.0.multiply(normed, &mut logits);
+            logits
+        });
+        let part = Tensor::from_vec(logits, (rows, part), &Device::Cpu)?;
         // The last rank's part ends with padding.
         Ok(comm.all_gather_last(&part)?.narrow(1, 0, self.config.vocab_size)?.contiguous()?)
     }
 
-    /// Writes the rows' keys and values of a layer; returns the rotated queries, [rows, own heads, head dimension].
+    /// From x: writes the rows' keys and values of a layer, and leaves the rotated queries.
     fn attention_inputs(
         &self,
         index: usize,
         layer: &Layer,
-        x: &Tensor,
         batch: &Batch,
+        angles: &Angles,
         cache: &mut KvCache,
-    ) -> Result<Tensor, ModelError> {
-        let (rows, head_dim) = (batch.tokens.len(), self.config.head_dim);
-        let (heads, kv_heads) = (self.shard.heads.len(), self.shard.kv_heads.len());
-        let qkv = layer.qkv.forward(&layer.attention_norm.forward(x)?)?;
-        let part = |first: usize, count: usize| {
-            let columns = qkv.narrow(1, first * head_dim, count * head_dim)?;
-            columns.contiguous()?.reshape((rows, count, head_dim))
-        };
-        let (queries, keys) = (part(0, heads)?, part(heads, kv_heads)?);
-        let values = part(heads + kv_heads, kv_heads)?;
-        self.rope.rotate(&queries, &batch.positions)?;
-        self.rope.rotate(&keys, &batch.positions)?;
-        cache.write(index, &batch.slots, &keys, &values)?;
-        Ok(queries)
+        space: &mut Workspace,
+    ) -> Result<(), ModelError> {
+        let (rows, hidden, dim) = (batch.tokens.len(), self.config.hidden_size, self.config.head_dim);
+        let (queries, keys) = (self.shard.heads.len() * dim, self.shard.kv_heads.len() * dim);
+        let width = queries + 2 * keys;
+        let normed = sized(&mut space.normed, rows * hidden);
+        layer.attention_norm.forward(&space.x[..rows * hidden], normed);
+        let qkv = sized(&mut space.qkv, rows * width);
+        layer.qkv.0.multiply(normed, qkv);
+        angles.rotate(qkv, width, queries + keys);
+        let part = |first: usize| Strided { numbers: qkv, first, stride: width };
+        cache.write_rows(index, &batch.slots, part(queries), part(queries + keys))?;
+        let to = sized(&mut space.queries, rows * queries);
+        for (to, from) in to.chunks_exact_mut(queries).zip(qkv.chunks_exact(width)) {
+            to.copy_from_slice(&from[..queries]);
+        }
+        Ok(())
     }
 
-    /// [rows, hidden].
-    fn embed(&self, tokens: &[TokenId]) -> Result<Tensor, ModelError> {
+    /// From the queries to this rank's part of what attention adds to x.
+    fn attention(
+        &self,
+        index: usize,
+        layer: &Layer,
+        rows: usize,
+        sequences: &[Sequence],
+        cache: &KvCache,
+        space: &mut Workspace,
+    ) -> Result<(), ModelError> {
+        let heads = self.shard.heads.len();
+        let length = rows * heads * self.config.head_dim;
+        let attentions: Vec<Attention<'_>> = sequences.iter().map(Sequence::attention).collect();
+        let attended = sized(&mut space.attended, length);
+        cache.attend_rows(index, (&space.queries[..length], heads), &attentions, attended)?;
+        layer.output.0.multiply(attended, sized(&mut space.partial, rows * self.config.hidden_size));
+        Ok(())
+    }
+
+    /// From x to this rank's part of what the MLP adds to it.
+    fn mlp(&self, layer: &Layer, rows: usize, space: &mut Workspace) {
+        let (hidden, width) = (self.config.hidden_size, self.shard.mlp.len());
+        let normed = sized(&mut space.normed, rows * hidden);
+        layer.mlp_norm.forward(&space.x[..rows * hidden], normed);
+        let gate_up = sized(&mut space.gate_up, rows * 2 * width);
+        layer.gate_up.0.multiply(normed, gate_up);
+        let middle = sized(&mut space.gated, rows * width);
+        gated(gate_up, middle, width);
+        layer.down.0.multiply(middle, sized(&mut space.partial, rows * hidden));
+    }
+
+    /// To [rows][hidden].
+    fn embed(&self, tokens: &[TokenId], to: &mut [f32]) {
         let hidden = self.config.hidden_size;
-        let mut rows = vec![0.0; tokens.len() * hidden];
-        for (token, row) in tokens.iter().zip(rows.chunks_exact_mut(hidden)) {
+        for (token, row) in tokens.iter().zip(to.chunks_exact_mut(hidden)) {
             self.embedding.row(token.0 as usize, 0..hidden, row);
         }
-        Ok(Tensor::from_vec(rows, (tokens.len(), hidden), &Device::Cpu)?)
     }
 
     fn check(&self, batch: &Batch, cache: &KvCache, comm: &dyn Collective) -> Result<(), ModelError> {
@@ -104,5 +195,20 @@ impl Model {
         }
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
         batch.check(&Limits { vocabulary, positions, slots })
+    }
+}
+
+impl Wanted {
+    /// Moves the rows that go on to the front of x and of the queries; returns their sequences.
+    fn keep(&self, space: &mut Workspace, hidden: usize, model: &Model) -> &[Sequence] {
+        let queries = model.shard.heads.len() * model.config.head_dim;
+        for (numbers, width) in [(&mut space.x, hidden), (&mut space.queries, queries)] {
+            // Rows ascend: none is overwritten before it is moved.
+            for (to, from) in self.rows.iter().enumerate() {
+                let from = *from as usize * width;
+                numbers.copy_within(from..from + width, to * width);
+            }
+        }
+        &self.sequences
     }
 }

@@ -1,8 +1,8 @@
-//! The pieces of a layer, as operations on [rows, width] tensors in f32.
+//! The pieces of a layer, as operations on `[rows][width]` numbers in f32, each from one piece of memory to another.
 
 use crate::error::ModelError;
 use crate::product::Packed;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, Device, Storage, Tensor};
 use pie_comm::Collective;
 use pie_kv::simd::{exp, wide};
 use rayon::prelude::*;
@@ -10,36 +10,29 @@ use rayon::prelude::*;
 /// y = x W^T with the rows of W shared by the ranks: each has its columns of y. No communication.
 pub(crate) struct ColumnParallel(pub Packed);
 
-impl ColumnParallel {
-    /// [rows, inputs] to [rows, own outputs].
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&Multiply(&self.0))
-    }
-}
-
 /// y = x W^T with the columns of W shared by the ranks: each has some columns of x, and y is the sum over all.
 pub(crate) struct RowParallel(pub Packed);
 
-impl RowParallel {
-    /// [rows, own inputs] to [rows, outputs], whole on every rank.
-    pub fn forward(&self, x: &Tensor, comm: &mut dyn Collective) -> std::result::Result<Tensor, ModelError> {
-        let partial = x.apply_op1_no_bwd(&Multiply(&self.0))?;
-        comm.all_reduce_sum(&partial)?;
-        Ok(partial)
+/// Adds what all ranks have in `partial`, `[rows][width]`, to `x`.
+pub(crate) fn add_sum(
+    x: &mut [f32],
+    partial: &[f32],
+    width: usize,
+    comm: &mut dyn Collective,
+) -> Result<(), ModelError> {
+    let add = |x: &mut [f32], sum: &[f32]| x.iter_mut().zip(sum).for_each(|(x, sum)| *x += sum);
+    // One rank has the sum already.
+    if comm.member().world_size().get() == 1 {
+        add(x, partial);
+        return Ok(());
     }
-}
-
-struct Multiply<'a>(&'a Packed);
-
-impl CustomOp1 for Multiply<'_> {
-    fn name(&self) -> &'static str {
-        "multiply-packed"
+    let tensor = Tensor::from_slice(partial, (partial.len() / width.max(1), width), &Device::Cpu)?;
+    comm.all_reduce_sum(&tensor)?;
+    match &*tensor.storage_and_layout().0 {
+        Storage::Cpu(CpuStorage::F32(sum)) => add(x, sum),
+        _ => return Err(candle_core::Error::Msg("a sum must stay f32 in host memory".to_owned()).into()),
     }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, data) = rows(storage, layout, self.0.inputs())?;
-        Ok((CpuStorage::F32(self.0.multiply(data)), (rows, self.0.outputs()).into()))
-    }
+    Ok(())
 }
 
 /// x / rms(x) * weight, for each row (Zhang and Sennrich 2019).
@@ -49,29 +42,20 @@ pub(crate) struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// [rows, width] to the same.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&Normalize(self))
-    }
-}
-
-struct Normalize<'a>(&'a RmsNorm);
-
-impl CustomOp1 for Normalize<'_> {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let RmsNorm { weight, epsilon } = self.0;
-        let (count, data) = rows(storage, layout, weight.len())?;
-        let out = by_row(data, weight.len(), weight.len(), |from, to| {
-            let scale = 1.0 / (sum_of_squares(from) / from.len() as f32 + epsilon).sqrt();
-            for ((to, from), weight) in to.iter_mut().zip(from).zip(weight) {
-                *to = from * scale * weight;
-            }
-        });
-        Ok((CpuStorage::F32(out), (count, weight.len()).into()))
+    /// `[rows][width]` to as many.
+    pub fn forward(&self, x: &[f32], out: &mut [f32]) {
+        let Self { weight, epsilon } = self;
+        by_row(
+            (x, weight.len()),
+            (out, weight.len()),
+            #[inline(always)]
+            |from, to| {
+                let scale = 1.0 / (sum_of_squares(from) / from.len() as f32 + epsilon).sqrt();
+                for ((to, from), weight) in to.iter_mut().zip(from).zip(weight) {
+                    *to = from * scale * weight;
+                }
+            },
+        );
     }
 }
 
@@ -87,22 +71,13 @@ fn sum_of_squares(numbers: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().map(|number| number * number).sum::<f32>()
 }
 
-/// SwiGLU's middle: [rows, gate then up] to silu(gate) * up, [rows, width / 2].
-pub(crate) fn gated(gate_up: &Tensor) -> Result<Tensor> {
-    gate_up.apply_op1_no_bwd(&Gate)
-}
-
-struct Gate;
-
-impl CustomOp1 for Gate {
-    fn name(&self) -> &'static str {
-        "silu-times"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (_, width) = layout.shape().dims2()?;
-        let (count, data) = rows(storage, layout, width)?;
-        let out = by_row(data, width, width / 2, |from, to| {
+/// SwiGLU's middle: `[rows][gate then up]` to silu(gate) * up, `[rows][width]`.
+pub(crate) fn gated(gate_up: &[f32], out: &mut [f32], width: usize) {
+    by_row(
+        (gate_up, 2 * width),
+        (out, width),
+        #[inline(always)]
+        |from, to| {
             let (gate, up) = from.split_at(to.len());
             for ((to, gate), up) in to.iter_mut().zip(gate).zip(up) {
                 // e^-|gate| cannot overflow.
@@ -110,44 +85,37 @@ impl CustomOp1 for Gate {
                 let sigmoid = if *gate < 0.0 { e } else { 1.0 } / (1.0 + e);
                 *to = gate * sigmoid * up;
             }
-        });
-        Ok((CpuStorage::F32(out), (count, width / 2).into()))
-    }
+        },
+    );
 }
 
 /// Numbers of a result from which on its rows are shared by threads.
 const WORTH_THREADS: usize = 1 << 15;
+/// Rows of a thread's share.
+const SHARE: usize = 8;
 
 /// Applies a loop to each row of `from`, giving rows of another width.
-fn by_row(data: &[f32], from: usize, to: usize, apply: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; data.len() / from.max(1) * to];
-    let rows = if out.len() < WORTH_THREADS { out.len() } else { 8 * to };
-    let some = |(out, data): (&mut [f32], &[f32])| {
+fn by_row(
+    (from, from_width): (&[f32], usize),
+    (to, to_width): (&mut [f32], usize),
+    apply: impl Fn(&[f32], &mut [f32]) + Sync,
+) {
+    let some = |(to, from): (&mut [f32], &[f32])| {
         wide(
             #[inline(always)]
             || {
-                out.chunks_exact_mut(to.max(1))
-                    .zip(data.chunks_exact(from.max(1)))
-                    .for_each(|(to, from)| apply(from, to))
+                // A closure for each row would be compiled for the oldest machine.
+                for (to, from) in
+                    to.chunks_exact_mut(to_width.max(1)).zip(from.chunks_exact(from_width.max(1)))
+                {
+                    apply(from, to);
+                }
             },
         );
     };
-    if out.len() < WORTH_THREADS {
-        some((&mut out, data));
+    if to.len() < WORTH_THREADS {
+        some((to, from));
     } else {
-        out.par_chunks_mut(rows).zip(data.par_chunks(8 * from)).for_each(some);
-    }
-    out
-}
-
-/// The rows of a contiguous [rows, width] tensor in host memory.
-fn rows<'a>(storage: &'a CpuStorage, layout: &Layout, width: usize) -> Result<(usize, &'a [f32])> {
-    let (rows, columns) = layout.shape().dims2()?;
-    if columns != width {
-        candle_core::bail!("rows of {columns} where rows of {width} are needed");
-    }
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(data), Some((start, end))) => Ok((rows, &data[start..end])),
-        _ => candle_core::bail!("rows must be contiguous and f32"),
+        to.par_chunks_mut(SHARE * to_width).zip(from.par_chunks(SHARE * from_width)).for_each(some);
     }
 }

@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, Matrix};
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
-use crate::product::Packed;
+use crate::product::{Numbers, Packed};
 use crate::shard::Shard;
 use candle_core::Device;
 use pie_comm::Member;
@@ -158,7 +158,7 @@ impl Loader<'_> {
         let name = if self.config.tied_head { EMBEDDING } else { "lm_head.weight" };
         let matrix = self.checkpoint.matrix(name, self.config.vocab_size, self.config.hidden_size)?;
         let (own, columns) = (self.shard.vocabulary.clone(), self.config.hidden_size);
-        let packed = Packed::new(self.shard.vocabulary_part, columns, |output, row| {
+        let packed = Packed::new(self.shard.vocabulary_part, columns, matrix.numbers(), |output, row| {
             if output < own.len() {
                 matrix.row(own.start + output, 0..columns, row);
             } else {
@@ -183,7 +183,9 @@ impl Loader<'_> {
             let (matrix, row) = sources[output];
             matrix.row(row, 0..columns, to);
         };
-        let packed = Packed::new(sources.len(), columns, fill);
+        let narrow = parts.iter().all(|(matrix, _)| matrix.numbers() == Numbers::Bf16);
+        let numbers = if narrow { Numbers::Bf16 } else { Numbers::F32 };
+        let packed = Packed::new(sources.len(), columns, numbers, fill);
         self.count(sources.len() * columns);
         ColumnParallel(packed)
     }
@@ -191,7 +193,7 @@ impl Loader<'_> {
     /// Some columns of a matrix.
     fn columns(&mut self, matrix: &Matrix, columns: Range<usize>) -> RowParallel {
         let fill = |row: usize, to: &mut [f32]| matrix.row(row, columns.clone(), to);
-        let packed = Packed::new(matrix.rows(), columns.len(), fill);
+        let packed = Packed::new(matrix.rows(), columns.len(), matrix.numbers(), fill);
         self.count(matrix.rows() * columns.len());
         RowParallel(packed)
     }

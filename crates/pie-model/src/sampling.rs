@@ -5,7 +5,7 @@
 //! (seed, step) alone.
 
 use crate::error::ModelError;
-use pie_kv::simd::{exp, wide};
+use pie_kv::simd::{exp, largest, wide};
 use pie_plan::TokenId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -75,9 +75,17 @@ fn check(logits: &[f32], parameters: &SamplingParameters) -> Result<(), ModelErr
     }
 }
 
+/// The greatest logit; all are finite.
+fn greatest(logits: &[f32]) -> f32 {
+    wide(
+        #[inline(always)]
+        || largest(logits),
+    )
+}
+
 /// The first of the greatest.
 fn most_likely(logits: &[f32]) -> u32 {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let greatest = greatest(logits);
     logits.iter().position(|logit| *logit == greatest).unwrap_or(0) as u32
 }
 
@@ -99,7 +107,7 @@ fn leading(mut ids: Vec<u32>, logits: &[f32], count: usize) -> Vec<u32> {
 /// Tempered draw among what top-k and top-p leave (in this order, as Transformers does).
 fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> u32 {
     let SamplingParameters { temperature, top_k, top_p, seed, .. } = *parameters;
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let greatest = greatest(logits);
     let weight = |id: &u32| (f64::from(logits[*id as usize] - greatest) / f64::from(temperature)).exp();
     let all: Vec<u32> = (0..logits.len() as u32).collect();
     let candidates = match top_k as usize {
@@ -147,7 +155,7 @@ fn nucleus(candidates: Vec<u32>, logits: &[f32], share: f64, weight: &impl Fn(&u
 
 /// ln of the sum of e^logit, in an order of addition that no machine's vectors change.
 fn log_sum_exp(logits: &[f32]) -> f64 {
-    let greatest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let greatest = greatest(logits);
     let mut sum = 0.0_f64;
     for block in logits.chunks(1024) {
         let mut lanes = [0.0_f32; 16];
