@@ -90,9 +90,7 @@ impl Session {
                 (self.text, self.revision) = (text, answer.revision);
                 Ok(Edited::Applied(answer))
             }
-            Err(error) if parted(&error) => {
-                self.replace(text).await.map(Edited::Resynced)
-            }
+            Err(error) if parted(&error) => self.replace(text).await.map(Edited::Resynced),
             Err(error) => Err(error),
         }
     }

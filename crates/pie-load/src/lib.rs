@@ -10,8 +10,12 @@
 //! **Must not know** the router's insides, models, the command line.
 
 mod error;
+pub mod measure;
 pub mod page;
 pub mod people;
+pub mod report;
+pub mod run;
 pub mod script;
+pub mod target;
 
 pub use error::LoadError;

@@ -55,7 +55,11 @@ fn scripts_that_cannot_be_played_are_refused_with_their_line() {
         ("{\"open\":{\"text\":\"\"}}\n{\"typo\":{\"text\":\"a\"}}", 3, "typo"),
         ("{\"open\":{\"text\":\"\"}}\n{\"type\":{\"text\":\"a\",\"speed\":3}}", 3, "speed"),
         ("{\"open\":{\"text\":\"\"},\"when\":3}", 2, "when"),
-        ("{\"open\":{\"text\":\"\"}}\n{\"type\":{\"text\":\"abc\",\"key_ms\":50}}\n{\"at_ms\":20,\"complete\":{}}", 4, "lasts until 100"),
+        (
+            "{\"open\":{\"text\":\"\"}}\n{\"type\":{\"text\":\"abc\",\"key_ms\":50}}\n{\"at_ms\":20,\"complete\":{}}",
+            4,
+            "lasts until 100",
+        ),
         (
             "{\"open\":{\"text\":\"abcd\"}}\n{\"multi_cursor\":{\"edits\":[{\"start\":0,\"end\":2},{\"start\":2,\"end\":3}]}}",
             3,
@@ -70,7 +74,9 @@ fn scripts_that_cannot_be_played_are_refused_with_their_line() {
             other => panic!("{body}: {other:?}"),
         }
     }
-    for (text, words) in [("", "no document"), ("{\"pie_load_script\":9}", "version 9"), ("{}", "missing field")] {
+    for (text, words) in
+        [("", "no document"), ("{\"pie_load_script\":9}", "version 9"), ("{}", "missing field")]
+    {
         let error = parse(text).expect_err(text).to_string();
         assert!(error.contains(words), "{text}: {error}");
     }
@@ -199,7 +205,14 @@ fn a_replayed_history_passes_through_every_commit() {
         commits.push(git(folder.path(), &["rev-parse", "HEAD"]));
     }
     let habits = Habits { document_bytes: 1 << 16, ..Habits::default() };
-    let what = Replay { repository: folder.path().to_owned(), under: None, files: 5, versions: 100, seed: 1, habits };
+    let what = Replay {
+        repository: folder.path().to_owned(),
+        under: None,
+        files: 5,
+        versions: 100,
+        seed: 1,
+        habits,
+    };
     let streams = compile(&replay(&what).expect("a script")).expect("it can be played");
     assert_eq!(streams.iter().map(|stream| stream.doc.as_str()).collect::<Vec<_>>(), ["naïve file.rs"]);
     let (mut page, mut seen) = (Page::new(streams[0].text.clone()), Vec::new());
@@ -211,7 +224,10 @@ fn a_replayed_history_passes_through_every_commit() {
         }
     }
     let wanted = commits.iter().map(|commit| format!("commit {commit}")).zip(versions);
-    assert!(seen.iter().eq(wanted.collect::<Vec<_>>().iter()), "the texts at the notes are those of the commits");
+    assert!(
+        seen.iter().eq(wanted.collect::<Vec<_>>().iter()),
+        "the texts at the notes are those of the commits"
+    );
     let nothing = Replay { under: Some("binary".to_owned()), ..what };
     assert_eq!(replay(&nothing).expect_err("no text there").code(), "NOTHING_TO_REPLAY");
 }

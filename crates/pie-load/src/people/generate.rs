@@ -22,7 +22,11 @@ pub struct Corpus {
 impl Default for Corpus {
     /// Source files of this crate.
     fn default() -> Self {
-        let text = concat!(include_str!("typist.rs"), include_str!("../page.rs"), include_str!("../script/compile.rs"));
+        let text = concat!(
+            include_str!("typist.rs"),
+            include_str!("../page.rs"),
+            include_str!("../script/compile.rs")
+        );
         Self { lines: split(text) }
     }
 }

@@ -15,9 +15,22 @@ pub(super) struct Version {
 }
 
 /// All versions of each file, oldest first, along first parents; optionally under a path of the repository.
-pub(super) fn history(repository: &Path, under: Option<&str>) -> Result<BTreeMap<String, Vec<Version>>, LoadError> {
+pub(super) fn history(
+    repository: &Path,
+    under: Option<&str>,
+) -> Result<BTreeMap<String, Vec<Version>>, LoadError> {
     let mut command = git(repository);
-    command.args(["-c", "core.quotePath=false", "log", "--first-parent", "-m", "--reverse", "--raw", "--no-abbrev", "--no-renames"]);
+    command.args([
+        "-c",
+        "core.quotePath=false",
+        "log",
+        "--first-parent",
+        "-m",
+        "--reverse",
+        "--raw",
+        "--no-abbrev",
+        "--no-renames",
+    ]);
     command.args(["-z", "--format=commit %H", "--"]).args(under);
     let output = command.output().map_err(|error| failed(repository, "log", error.to_string()))?;
     if !output.status.success() {
@@ -78,7 +91,8 @@ impl Blobs {
 
     /// A content, if it is text.
     pub fn text(&mut self, blob: &str) -> Result<Option<String>, LoadError> {
-        let bytes = self.bytes(blob).map_err(|error| failed(&self.repository, "cat-file", error.to_string()))?;
+        let bytes =
+            self.bytes(blob).map_err(|error| failed(&self.repository, "cat-file", error.to_string()))?;
         Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
     }
 

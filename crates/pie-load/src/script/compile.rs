@@ -18,7 +18,9 @@ pub fn compile(lines: &[Line]) -> Result<Vec<Stream>, LoadError> {
         let bad = |reason: String| LoadError::BadScript { line: index + 2, reason };
         if let Action::Open { text } = &line.action {
             if line.at_ms.unwrap_or(0) != 0 {
-                return Err(bad("a document's own time begins when it is opened: leave at_ms out".to_owned()));
+                return Err(
+                    bad("a document's own time begins when it is opened: leave at_ms out".to_owned()),
+                );
             }
             if places.insert(&line.doc, documents.len()).is_some() {
                 return Err(bad(format!("the document `{}` is open already", line.doc)));
@@ -61,7 +63,10 @@ impl Compiler {
     fn take(&mut self, line: &Line) -> Result<(), String> {
         if let Some(at) = line.at_ms {
             if at < self.latest {
-                return Err(format!("at_ms {at} lies before the line before it, which lasts until {}", self.latest));
+                return Err(format!(
+                    "at_ms {at} lies before the line before it, which lasts until {}",
+                    self.latest
+                ));
             }
             self.clock = at;
         }

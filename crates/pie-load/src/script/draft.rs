@@ -69,10 +69,14 @@ impl Draft {
         for (index, Change { start, end, .. }) in changes.iter().enumerate() {
             if self.text.get(*start..*end).is_none() {
                 let length = self.text.len();
-                return Err(format!("{start}..{end} is no range of a text of {length} bytes, cut at characters"));
+                return Err(format!(
+                    "{start}..{end} is no range of a text of {length} bytes, cut at characters"
+                ));
             }
             if index > 0 && *start <= behind {
-                return Err(format!("the change at {start}..{end} touches the one before it, or is out of order"));
+                return Err(format!(
+                    "the change at {start}..{end} touches the one before it, or is out of order"
+                ));
             }
             behind = *end;
         }
@@ -87,7 +91,11 @@ impl Draft {
             text.push_str(&self.text[at..change.start]);
             let start = text.len();
             text.push_str(&change.text);
-            back.push(Change { start, end: text.len(), text: self.text[change.start..change.end].to_owned() });
+            back.push(Change {
+                start,
+                end: text.len(),
+                text: self.text[change.start..change.end].to_owned(),
+            });
             at = change.end;
         }
         self.cursor = text.len();

@@ -166,7 +166,18 @@ pub enum Accept {
 
 /// What a line can do, as it is spelled.
 const ACTIONS: [&str; 12] = [
-    "open", "type", "paste", "delete", "move", "multi_cursor", "undo", "complete", "accept", "discard", "pause", "note",
+    "open",
+    "type",
+    "paste",
+    "delete",
+    "move",
+    "multi_cursor",
+    "undo",
+    "complete",
+    "accept",
+    "discard",
+    "pause",
+    "note",
 ];
 
 /// The lines of a script file, without its header.
@@ -183,7 +194,9 @@ pub fn parse(text: &str) -> Result<Vec<Line>, LoadError> {
         let version = header.pie_load_script;
         return Err(bad(line, format!("version {version} of scripts; this program plays version {VERSION}")));
     }
-    lines.map(|(line, text)| serde_json::from_str(text).map_err(|error| bad(line, reason(text, &error)))).collect()
+    lines
+        .map(|(line, text)| serde_json::from_str(text).map_err(|error| bad(line, reason(text, &error))))
+        .collect()
 }
 
 /// What serde says of flattened data names no key; this does.
@@ -191,7 +204,10 @@ fn reason(text: &str, error: &serde_json::Error) -> String {
     let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
     let known = |key: &str| ACTIONS.contains(&key) || key == "at_ms" || key == "doc";
     match line.keys().find(|key| !known(key)) {
-        Some(key) => format!("`{key}` is nothing that a line can hold: beside at_ms and doc one of {}", ACTIONS.join(", ")),
+        Some(key) => format!(
+            "`{key}` is nothing that a line can hold: beside at_ms and doc one of {}",
+            ACTIONS.join(", ")
+        ),
         None => error.to_string(),
     }
 }
