@@ -187,7 +187,7 @@ fn close(report: &Report, metric: Metric, quantile: fn(&pie_load::report::Latenc
 }
 
 /// Ten keys, 100 ms apart; the third takes 1050 ms.
-const KEYS: &str = "{\"open\":{\"text\":\"x\"}}\n{\"type\":{\"text\":\"0123456789\",\"key_ms\":100}}\n";
+const KEYS: &str = "{\"open\":{\"text\":\"x\"}}\n{\"type\":{\"text\":\"0123456789\",\"key_ms\":100}}\n{\"pause\":{\"ms\":5000}}\n";
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_stalls_is_measured_from_when_each_edit_was_due() {
@@ -230,7 +230,7 @@ async fn completions_are_counted_by_how_they_end() {
 {"at_ms":500,"accept":{"typed":{"chars":2,"key_ms":50}}}
 {"accept":"whole"}
 {"accept":"whole"}
-{"pause":{"ms":100}}
+{"pause":{"ms":5000}}
 "#;
     let fake = Arc::new(Fake { token: Duration::from_millis(30), ..Default::default() });
     let report = played(fake.clone(), &options(650), script).await;

@@ -127,6 +127,8 @@ impl Player {
                 recorder.error(begun, &error);
             }
         }
+        // The last answers may still come.
+        sleep_until(clock.end).await;
         let over = clock.hard.max(Instant::now() + FAREWELL);
         self.leave(over, clock.end, &recorder).await;
     }
