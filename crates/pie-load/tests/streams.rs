@@ -45,6 +45,15 @@ fn a_script_by_hand_becomes_keystrokes_at_their_times() {
 }
 
 #[test]
+fn the_script_in_the_documentation_can_be_played() {
+    let page = include_str!("../../../docs/load.md");
+    let (_, rest) = page.split_once("```json\n").expect("a script");
+    let (script, _) = rest.split_once("```").expect("its end");
+    let streams = compile(&parse(script).expect("lines")).expect("it fits its document");
+    assert_eq!(played(&streams[0], "").text(), "fn main() {\n    let größe = 1;}\n");
+}
+
+#[test]
 fn scripts_that_cannot_be_played_are_refused_with_their_line() {
     let cases = [
         ("{\"open\":{\"text\":\"é\"}}\n{\"move\":{\"to\":1}}", 3, "1 is no place"),

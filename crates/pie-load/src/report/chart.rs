@@ -76,7 +76,8 @@ fn one(root: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
         .build_cartesian_2d(x_range.clone(), y_range)?;
     context
         .configure_mesh()
-        .light_line_style(RGBColor(0xf2, 0xf2, 0xf2))
+        .max_light_lines(1)
+        .light_line_style(WHITE)
         .bold_line_style(RGBColor(0xdd, 0xdd, 0xdd))
         .axis_style(GREY)
         .x_label_formatter(&|place| (chart.x.format)(x.value(*place)))

@@ -119,8 +119,12 @@ fn percentiles(report: &Report) -> Chart {
     }
 }
 
+/// Only whole nines have a label: 90, 99, 99.9.
 fn percent(quantile: f64) -> String {
-    // Enough digits for its nines, and no more.
+    let nines = -(1.0 - quantile).log10();
+    if (nines - nines.round()).abs() > 1e-6 {
+        return String::new();
+    }
     let text = format!("{:.3}", quantile * 100.0);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
