@@ -172,6 +172,8 @@ pub(crate) struct Tally {
     pub seconds: Vec<Second>,
     /// (second, microseconds) of first tokens, by when they were due.
     pub first_tokens: Vec<(f32, u32)>,
+    /// Edits that were answered, at any time.
+    pub acknowledged_ever: u64,
     limit: Duration,
 }
 
@@ -194,6 +196,7 @@ impl Tally {
             latencies,
             seconds: Vec::new(),
             first_tokens: Vec::new(),
+            acknowledged_ever: 0,
             limit,
         })
     }

@@ -39,13 +39,18 @@ struct Fake {
 
 #[tonic::async_trait]
 impl Service for Fake {
-    async fn open_session(&self, request: Request<v1::OpenSessionRequest>) -> Answer<v1::OpenSessionResponse> {
-        let tenant = request.metadata().get("pie-tenant").map(|name| name.to_str().expect("ASCII").to_owned());
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Answer<v1::OpenSessionResponse> {
+        let tenant =
+            request.metadata().get("pie-tenant").map(|name| name.to_str().expect("ASCII").to_owned());
         self.tenants.lock().expect("no panic").extend(tenant);
         let v1::OpenSessionRequest { session, content, .. } = request.into_inner();
         let Some(v1::open_session_request::Content::Text(text)) = content else { panic!("no text") };
         let mut documents = self.documents.lock().expect("no panic");
-        let document = documents.entry(session.clone()).or_insert_with(|| watch::channel((0, String::new())).0);
+        let document =
+            documents.entry(session.clone()).or_insert_with(|| watch::channel((0, String::new())).0);
         document.send_modify(|held| *held = (held.0 + 1, text));
         let revision = document.borrow().0;
         Ok(Response::new(v1::OpenSessionResponse { session, revision, ..Default::default() }))
@@ -83,7 +88,8 @@ impl Service for Fake {
 
     async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<Self::CompleteStream> {
         let request = request.into_inner();
-        let mut held = self.documents.lock().expect("no panic").get(&request.session).expect("open").subscribe();
+        let mut held =
+            self.documents.lock().expect("no panic").get(&request.session).expect("open").subscribe();
         let revision = held.borrow_and_update().0;
         assert_eq!(request.revision, Some(revision));
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
@@ -101,7 +107,8 @@ impl Service for Fake {
                 } else {
                     message.text_delta = "ab".to_owned();
                     message.tokens = vec![v1::CompletedToken::default()];
-                    let timings = v1::Timings { first_token_us: 20_000, compute_us: 5_000, ..Default::default() };
+                    let timings =
+                        v1::Timings { first_token_us: 20_000, compute_us: 5_000, ..Default::default() };
                     message.timings = (index == 0).then_some(timings);
                     if index + 1 == tokens {
                         message.set_finish_reason(v1::FinishReason::Length);
@@ -121,7 +128,10 @@ impl Service for Fake {
         Ok(Response::new(v1::GetSessionResponse { text: Some(text), ..Default::default() }))
     }
 
-    async fn close_session(&self, request: Request<v1::CloseSessionRequest>) -> Answer<v1::CloseSessionResponse> {
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Answer<v1::CloseSessionResponse> {
         self.documents.lock().expect("no panic").remove(&request.into_inner().session).expect("open");
         Ok(Response::new(v1::CloseSessionResponse {}))
     }
@@ -132,7 +142,8 @@ impl Service for Fake {
 
     async fn describe_pool(&self, _: Request<v1::DescribePoolRequest>) -> Answer<v1::DescribePoolResponse> {
         let sessions = self.documents.lock().expect("no panic").len() as u32;
-        let group = v1::Group { slots_total: 100, slots_free: 100 - self.leak, sessions, ..Default::default() };
+        let group =
+            v1::Group { slots_total: 100, slots_free: 100 - self.leak, sessions, ..Default::default() };
         Ok(Response::new(v1::DescribePoolResponse { groups: vec![group], ..Default::default() }))
     }
 }
@@ -200,7 +211,12 @@ async fn a_server_that_stalls_is_measured_from_when_each_edit_was_due() {
     close(&report, Metric::EditAck, |latency| latency.p50, 550.0);
     close(&report, Metric::EditAck, |latency| latency.p90, 950.0);
     close(&report, Metric::SendDelay, |latency| latency.max, 950.0);
-    close(&report, Metric::EditAck, |latency| latency.mean, (1050.0 + 950.0 + 850.0 + 750.0 + 650.0 + 550.0 + 450.0 + 350.0) / 10.0);
+    close(
+        &report,
+        Metric::EditAck,
+        |latency| latency.mean,
+        (1050.0 + 950.0 + 850.0 + 750.0 + 650.0 + 550.0 + 450.0 + 350.0) / 10.0,
+    );
     assert_eq!(report.faults(&[]), Vec::<String>::new());
     assert_eq!((report.compared.equal, report.facts.edits_offered_per_second), (1, 5.0));
 }
@@ -236,7 +252,11 @@ async fn completions_are_counted_by_how_they_end() {
     let report = played(fake.clone(), &options(650), script).await;
     let counts = &report.completions;
     assert_eq!((counts.asked, counts.answered, counts.finished), (3, 2, 1), "{counts:?}");
-    assert_eq!((counts.superseded_unanswered, counts.superseded_answered, counts.failed), (1, 1, 0), "{counts:?}");
+    assert_eq!(
+        (counts.superseded_unanswered, counts.superseded_answered, counts.failed),
+        (1, 1, 0),
+        "{counts:?}"
+    );
     assert_eq!((counts.accepted, counts.nothing_to_accept, counts.within_limit), (3, 1, 2), "{counts:?}");
     close(&report, Metric::EditToFirstToken, |latency| latency.p50, 30.0);
     close(&report, Metric::InterToken, |latency| latency.p50, 30.0);
@@ -266,6 +286,9 @@ async fn a_refused_edit_is_an_error_and_the_next_one_brings_the_text_back() {
     assert_eq!((report.edits.sent, report.edits.acknowledged, report.edits.resynced), (10, 9, 1));
     assert_eq!((report.errors["OVERLOADED"].count, report.compared.equal), (1, 1));
     let faults = report.faults(&[]);
-    assert!(faults.len() == 2 && faults[0].contains("1 times OVERLOADED") && faults[1].contains("7 KV slots"), "{faults:?}");
+    assert!(
+        faults.len() == 2 && faults[0].contains("1 times OVERLOADED") && faults[1].contains("7 KV slots"),
+        "{faults:?}"
+    );
     assert_eq!(report.faults(&["OVERLOADED".to_owned()]).len(), 1);
 }

@@ -33,7 +33,8 @@ async fn answer(mut stream: TcpStream, requests: Requests) {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
         assert!(head.starts_with("POST /v1/completions HTTP/1.1"), "{head}");
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         if body.len() == length.unwrap_or(0) {
             break serde_json::from_str::<serde_json::Value>(body).expect("JSON");
         }
@@ -102,11 +103,18 @@ async fn whole_prompts_are_sent_and_first_tokens_measured() {
         .map(|body| {
             assert_eq!((body["model"].as_str(), body["stream"].as_bool()), (Some("m"), Some(true)));
             let suffix = body["suffix"].as_str().map(str::to_owned);
-            (body["prompt"].as_str().expect("text").to_owned(), suffix, body["max_tokens"].as_u64().expect("a number"))
+            (
+                body["prompt"].as_str().expect("text").to_owned(),
+                suffix,
+                body["max_tokens"].as_u64().expect("a number"),
+            )
         })
         .collect();
     let wanted = [("ax", Some("b"), 3), ("ax oneb", None, 7), ("ax one refuse", None, 7)];
-    assert_eq!(asked, wanted.map(|(prompt, suffix, most)| (prompt.to_owned(), suffix.map(str::to_owned), most)));
+    assert_eq!(
+        asked,
+        wanted.map(|(prompt, suffix, most)| (prompt.to_owned(), suffix.map(str::to_owned), most))
+    );
     let counts = &report.completions;
     assert_eq!((counts.asked, counts.finished, counts.failed, counts.accepted), (3, 1, 1, 1), "{counts:?}");
     assert_eq!(counts.cancelled_answered + counts.cancelled_unanswered, 1, "{counts:?}");

@@ -61,7 +61,7 @@ const BENCH: Sizes = Sizes {
 
 /// Next to no work for a rank: what is left is the router's own.
 const NULL: Sizes =
-    Sizes { name: "null", hidden: 16, layers: 1, heads: 8, kv_heads: 1, mlp: 16, context: 65_536, ..SMALL };
+    Sizes { name: "null", hidden: 16, layers: 1, heads: 2, kv_heads: 1, mlp: 16, context: 65_536, ..SMALL };
 
 const PRESETS: [Sizes; 9] = [
     DEEPSEEK,

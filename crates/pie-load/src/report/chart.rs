@@ -87,7 +87,7 @@ fn one(root: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
         .draw()?;
     if let Some((value, _)) = &chart.limit {
         let ends = [(x_range.start, y.place(*value)), (x_range.end, y.place(*value))];
-        context.draw_series(LineSeries::new(ends, RED.mix(0.6).stroke_width(1)))?;
+        context.draw_series(LineSeries::new(ends, GREY.stroke_width(2)))?;
     }
     for Series { color, points, .. } in &chart.series {
         let points: Vec<_> = points.iter().map(|(a, b)| (x.place(*a), y.place(*b))).collect();
@@ -101,7 +101,7 @@ fn one(root: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
 
 fn names(head: &DrawingArea<SVGBackend<'_>, Shift>, chart: &Chart) -> Outcome {
     let style = ("sans-serif", 13).into_text_style(head);
-    let limit = chart.limit.iter().map(|(_, name)| (name, RED));
+    let limit = chart.limit.iter().map(|(_, name)| (name, GREY));
     let series = chart.series.iter().map(|series| (&series.name, series.color));
     for (x, (name, color)) in (LEFT..).step_by(ENTRY).zip(series.chain(limit)) {
         head.draw(&Circle::new((x + 6, 16), 5, color.filled()))?;

@@ -114,19 +114,28 @@ const OFFERED: Axis =
     Axis { name: "edits/s offered", scale: Scale::Linear, format: |value| format!("{value:.0}") };
 
 fn latency(knee: &Knee, metric: Metric, limit: Option<(f64, String)>) -> Chart {
-    let of = |name: &str, color, of: fn(&Latency) -> f64| Series {
+    // A quantile beyond the sample is the maximum, and says nothing of its own.
+    let of = |name: &str, color, least: u64, of: fn(&Latency) -> f64| Series {
         name: name.to_owned(),
         color,
         points: knee
             .runs
             .iter()
-            .filter_map(|report| Some((report.facts.edits_offered_per_second, of(report.latency(metric)?))))
+            .filter_map(|report| {
+                let latency = report.latency(metric).filter(|latency| latency.count >= least)?;
+                Some((report.facts.edits_offered_per_second, of(latency)))
+            })
             .collect(),
     };
     let series = vec![
-        of("p50", GREEN, |latency| latency.p50),
-        of("p99", BLUE, |latency| latency.p99),
-        of("p99.9", RED, |latency| latency.p999),
+        of("p50", GREEN, 1, |latency| latency.p50),
+        of("p99", BLUE, 1, |latency| latency.p99),
+        of("p99.9", RED, 1000, |latency| latency.p999),
     ];
-    Chart { x: OFFERED, y: MILLIS, series, limit }
+    Chart {
+        x: OFFERED,
+        y: MILLIS,
+        series: series.into_iter().filter(|one| !one.points.is_empty()).collect(),
+        limit,
+    }
 }

@@ -264,7 +264,7 @@ impl Report {
             .map(|(metric, histogram)| (metric.name().to_owned(), Latency::of(histogram)))
             .collect();
         let process = process.map(|process| ProcessUse {
-            cpu_us_per_edit: process.cpu_seconds * 1e6 / tally.edits.acknowledged.max(1) as f64,
+            cpu_us_per_edit: process.cpu_seconds * 1e6 / tally.acknowledged_ever.max(1) as f64,
             ..process
         });
         Self {

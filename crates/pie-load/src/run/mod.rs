@@ -25,6 +25,11 @@ use tokio::time::Instant;
 /// Documents that are opened at the same time before a run.
 const OPENING: usize = 16;
 const TICK: Duration = Duration::from_millis(500);
+/// Documents that are read back and closed at the same time: a pool's queue is not endless.
+const LEAVING: usize = 64;
+/// How long a pool may take to encode the documents that were opened, and how long it must be quiet.
+const SETTLED_WITHIN: Duration = Duration::from_secs(180);
+const QUIET: Duration = Duration::from_millis(400);
 /// A pool frees slots when its next step ends.
 const FREED_WITHIN: Duration = Duration::from_secs(10);
 
@@ -104,6 +109,7 @@ pub(crate) struct Shared {
     /// Names of sessions begin with it: two runs at one pool do not meet.
     pub name: String,
     pub speed: f64,
+    pub leaving: Semaphore,
 }
 
 /// Plays streams and measures.
@@ -120,11 +126,13 @@ pub async fn run(
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let name = format!("load-{:x}-{:x}", std::process::id(), nanos & 0xffff_ffff);
-    let shared =
-        Shared { options: options.clone(), source: source.clone(), target: target.clone(), name, speed };
-    let shared = Arc::new(shared);
+    let (source, target) = (source.clone(), target.clone());
+    let leaving = Semaphore::new(LEAVING);
+    let shared = Arc::new(Shared { options: options.clone(), source, target, name, speed, leaving });
+    let target = &shared.target;
     let before = target.describe().await;
     let (players, failures) = open(&shared).await?;
+    settle(target).await;
     let start = Instant::now();
     let from = start + options.warmup;
     let end = from + options.duration;
@@ -182,6 +190,22 @@ async fn open(shared: &Arc<Shared>) -> Result<(Vec<Player>, Vec<CallError>), Loa
             Err(LoadError::NothingOpened(format!("{}: {}", first.code, first.message)))
         }
         _ => Ok((players, failures)),
+    }
+}
+
+/// Waits until a pool that counts its steps makes none: it has encoded what was opened. Others are taken as they are.
+async fn settle(target: &Target) {
+    let until = Instant::now() + SETTLED_WITHIN;
+    let mut steps = None;
+    while let Some(about) = target.describe().await {
+        let counters = about.groups.iter().map(|group| group.counters.as_ref());
+        let Some(counted) = counters.map(|counters| Some(counters?.steps)).sum::<Option<u64>>() else {
+            return;
+        };
+        if steps.replace(counted) == Some(counted) || Instant::now() >= until {
+            return;
+        }
+        tokio::time::sleep(QUIET).await;
     }
 }
 

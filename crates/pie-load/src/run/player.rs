@@ -207,6 +207,7 @@ impl Player {
         match self.send(edits).await {
             Ok(acked) => {
                 self.in_step = true;
+                recorder.always(|tally| tally.acknowledged_ever += 1);
                 recorder.record(due, |tally| {
                     match &acked {
                         // Nobody acknowledged anything.
@@ -295,6 +296,8 @@ impl Player {
             self.flights.shutdown().await;
         }
         let Some(document) = self.document.take() else { return };
+        // Closed never; were it, all would leave at once, which is no harm.
+        let _turn = self.shared.leaving.acquire().await;
         if let Err(error) = self.part(document, recorder).await {
             recorder.error(due, &error);
         }

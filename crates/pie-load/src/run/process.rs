@@ -12,7 +12,7 @@ pub struct ProcessUse {
     pub pid: u32,
     /// Processor time, seconds, of all its threads.
     pub cpu_seconds: f64,
-    /// Of that, for an edit, microseconds; 0 without edits.
+    /// Of that, for an edit, microseconds, warm-up included on both sides.
     pub cpu_us_per_edit: f64,
     /// Resident memory at the beginning, bytes, with all sessions open.
     pub resident_first: u64,
