@@ -222,7 +222,8 @@ async fn observe(
         tokio::select! {
             done = playing.join_next() => if done.is_none() { break },
             _ = ticks.tick() => {
-                if let Some(process) = process {
+                // Reading documents back and closing them is no part of it.
+                if let Some(process) = process.as_mut().filter(|_| Instant::now() < clock.end) {
                     process.look();
                 }
                 watch(&snapshot(recorder, clock));

@@ -41,8 +41,7 @@ impl Watch {
         self.most = self.most.max(seen.map_or(0, |(_, resident)| resident));
     }
 
-    pub fn finish(mut self) -> Option<ProcessUse> {
-        self.look();
+    pub fn finish(self) -> Option<ProcessUse> {
         let ((before, resident_first), (after, _)) = self.first.zip(self.last)?;
         let cpu_seconds = after - before;
         Some(ProcessUse {
