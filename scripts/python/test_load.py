@@ -4,6 +4,19 @@ import json
 import subprocess
 
 import pool as pool_module
+import pytest
+
+
+@pytest.fixture(scope="module")
+def pool(cache):
+    """One rank: load is what is tried here, not the group."""
+    running = pool_module.Pool(cache, "--kv-memory", "32MiB", world_size=1)
+    try:
+        yield running
+        running.stop()
+    finally:
+        running.end()
+
 
 SCRIPT = """{"pie_load_script":1}
 {"open":{"text":"def größe(x):\\n    return x\\n"}}

@@ -116,6 +116,10 @@ impl Player {
                 break;
             }
             sleep_until(begun).await;
+            // Who closes a document wants no more of it.
+            if let Some(suggestion) = self.suggestion.take() {
+                suggestion.flight.cancel();
+            }
             self.leave(clock.hard.max(Instant::now() + FAREWELL), begun, &recorder).await;
             self.round += 1;
             let Shared { source, options, .. } = &*self.shared;
