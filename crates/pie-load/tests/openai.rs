@@ -93,7 +93,7 @@ async fn whole_prompts_are_sent_and_first_tokens_measured() {
         compare: true,
         process: None,
     };
-    let target = Target::OpenAi(OpenAi::new(&format!("{url}/v1"), "m").expect("an address"));
+    let target = Target::OpenAi(Box::new(OpenAi::new(&format!("{url}/v1"), "m").expect("an address")));
     let source = Source::Script(Arc::new(streams));
     let report = run(&options, &source, &target, &mut |_| {}).await.expect("a run");
     let asked: Vec<(String, Option<String>, u64)> = requests

@@ -6,6 +6,7 @@ use crate::measure::Metric;
 use std::fmt::Write;
 
 type Quantile = (&'static str, fn(&Latency) -> f64);
+type Count = (&'static str, fn(&Report) -> u64);
 const QUANTILES: [Quantile; 4] = [
     ("p50", |latency| latency.p50),
     ("p90", |latency| latency.p90),
@@ -41,16 +42,16 @@ pub fn compare(a: &Report, b: &Report) -> String {
     }
     let number = |value: f64| format!("{value:.2}");
     let rate = |report: &Report, count: u64| count as f64 / report.facts.duration_s;
-    let rows: [(&str, &str, fn(&Report) -> u64); 5] = [
-        ("first tokens", "/s", |report| report.completions.answered),
-        ("tokens generated", "/s", |report| report.tokens.generated),
-        ("edits acknowledged", "/s", |report| report.edits.acknowledged),
-        ("context tokens encoded", "/s", |report| report.tokens.encoded + report.tokens.encoded_ahead),
-        ("errors", "/s", |report| report.errors.values().map(|error| error.count).sum()),
+    let rows: [Count; 5] = [
+        ("first tokens", |report| report.completions.answered),
+        ("tokens generated", |report| report.tokens.generated),
+        ("edits acknowledged", |report| report.edits.acknowledged),
+        ("context tokens encoded", |report| report.tokens.encoded + report.tokens.encoded_ahead),
+        ("errors", |report| report.errors.values().map(|error| error.count).sum()),
     ];
     row(&mut page, "goodput", "/s", [a.goodput_per_second, b.goodput_per_second], number);
-    for (name, unit, of) in rows {
-        row(&mut page, name, unit, [rate(a, of(a)), rate(b, of(b))], number);
+    for (name, of) in rows {
+        row(&mut page, name, "/s", [rate(a, of(a)), rate(b, of(b))], number);
     }
     page
 }

@@ -22,7 +22,7 @@ pub enum Target {
     /// A pool, over some connections, each in a tenant's name or in nobody's. Sessions take them in turn.
     Pool(Vec<Pool>),
     /// A server of `/v1/completions`.
-    OpenAi(OpenAi),
+    OpenAi(Box<OpenAi>),
 }
 
 impl Target {
@@ -91,7 +91,7 @@ impl From<ClientError> for CallError {
 pub(crate) enum Document {
     Pool(Session),
     /// Nothing is there: every prompt is whole.
-    Prompts(OpenAi),
+    Prompts(Box<OpenAi>),
 }
 
 /// What an edit did.

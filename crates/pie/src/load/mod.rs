@@ -57,7 +57,7 @@ fn tempo(arguments: &RunArgs) -> Tempo {
 
 async fn measure(arguments: &RunArgs, tempo: Tempo, source: &Source) -> Result<Report, Failure> {
     let target = match &arguments.openai {
-        Some(url) => Target::OpenAi(OpenAi::new(url, &arguments.openai_model)?),
+        Some(url) => Target::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
         None => {
             let (sessions, tenants) = (arguments.sessions as usize, arguments.tenants as usize);
             Target::pool(&arguments.pool, sessions, tenants).await?
