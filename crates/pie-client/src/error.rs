@@ -30,6 +30,12 @@ pub enum ClientError {
         /// Bytes of the text.
         length: usize,
     },
+    /// A tenant's name that cannot stand in a header.
+    #[error("`{tenant}` is no tenant's name: use printable ASCII")]
+    BadTenant {
+        /// Which.
+        tenant: String,
+    },
     /// The stream ended without its last message.
     #[error("the completion ended without a reason: the router went away; try again")]
     CutOff,
@@ -50,6 +56,7 @@ impl ClientError {
             Self::Connect { .. } => "CONNECT_FAILED",
             Self::Refused(status) => reason_of(status).map_or("UNKNOWN", Reason::as_str),
             Self::BadEdit { .. } => "BAD_EDIT",
+            Self::BadTenant { .. } => "BAD_TENANT",
             Self::CutOff => "COMPLETION_CUT_OFF",
         }
     }

@@ -6,15 +6,20 @@
 //!
 //! **Must not know** the router's insides: only `pie.v1`.
 
+mod completion;
 mod error;
 mod session;
+mod tenant;
 
+pub use completion::{Completed, Completion, CompletionOptions};
 pub use error::ClientError;
-pub use session::{Completed, CompletionOptions, Edit, Edited, Session};
+pub use session::{Edit, Edited, Session};
+pub use tenant::Tenant;
 
 use pie_proto::v1;
 use pie_proto::v1::pool_client::PoolClient as Wire;
 use std::time::Duration;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 /// Attempts at a call that the pool asks to retry.
@@ -26,7 +31,8 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 /// A connection to a pool. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    wire: Wire<Channel>,
+    channel: Channel,
+    tenant: Tenant,
 }
 
 impl Pool {
@@ -39,16 +45,27 @@ impl Pool {
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refused)?;
         let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
         let channel = endpoint.connect().await.map_err(refused)?;
-        Ok(Self {
-            wire: Wire::new(channel)
-                .max_decoding_message_size(MESSAGE_LIMIT)
-                .max_encoding_message_size(MESSAGE_LIMIT),
-        })
+        Ok(Self::over(channel))
+    }
+
+    /// The pool at the other end of a channel.
+    pub fn over(channel: Channel) -> Self {
+        Self { channel, tenant: Tenant::default() }
+    }
+
+    /// The same connection in a tenant's name (metadata `pie-tenant`).
+    ///
+    /// # Errors
+    /// [`ClientError::BadTenant`].
+    pub fn as_tenant(&self, name: &str) -> Result<Self, ClientError> {
+        Ok(Self { channel: self.channel.clone(), tenant: Tenant::new(name)? })
     }
 
     /// The generated client, for calls that need no handle.
-    pub fn wire(&self) -> Wire<Channel> {
-        self.wire.clone()
+    pub fn wire(&self) -> Wire<InterceptedService<Channel, Tenant>> {
+        Wire::with_interceptor(self.channel.clone(), self.tenant.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
     /// Opens a session with a text, or brings one that is open to it; an empty name lets the pool choose.

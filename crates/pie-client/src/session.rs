@@ -1,8 +1,10 @@
 //! One document of the client's.
 
+use crate::completion::{Completed, Completion, CompletionOptions};
 use crate::error::ClientError;
 use crate::{ATTEMPTS, FIRST_PAUSE, Pool};
 use pie_proto::{Reason, v1};
+use std::future::Future;
 use std::ops::Range;
 
 /// An edit in bytes of the text before it.
@@ -21,34 +23,6 @@ pub enum Edited {
     Applied(v1::ApplyEditsResponse),
     /// Pool and client had parted; the pool took the client's whole text and encodes the difference.
     Resynced(v1::OpenSessionResponse),
-}
-
-/// How to complete.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CompletionOptions {
-    /// 64 when 0.
-    pub max_tokens: u32,
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// Equal seeds give equal tokens.
-    pub seed: u64,
-    /// End before one of these.
-    pub stop: Vec<String>,
-    /// Alternatives to report for each token.
-    pub top_logprobs: u32,
-}
-
-/// A finished completion.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Completed {
-    /// Its text.
-    pub text: String,
-    /// Its tokens.
-    pub tokens: Vec<v1::CompletedToken>,
-    /// Why it ended.
-    pub finish: v1::FinishReason,
-    /// Where the time to the first token went.
-    pub timings: v1::Timings,
 }
 
 /// A session handle.
@@ -116,16 +90,7 @@ impl Session {
                 (self.text, self.revision) = (text, answer.revision);
                 Ok(Edited::Applied(answer))
             }
-            Err(error) if parted(&error) => {
-                let before = std::mem::replace(&mut self.text, text);
-                match self.push().await {
-                    Ok(opened) => Ok(Edited::Resynced(opened)),
-                    Err(error) => {
-                        self.text = before;
-                        Err(error)
-                    }
-                }
-            }
+            Err(error) if parted(&error) => self.replace(text).await.map(Edited::Resynced),
             Err(error) => Err(error),
         }
     }
@@ -152,31 +117,42 @@ impl Session {
     }
 
     async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let request = v1::CompleteRequest {
-            session: self.name.clone(),
-            revision: Some(self.revision),
-            max_tokens: options.max_tokens,
-            temperature: options.temperature,
-            seed: options.seed,
-            stop: options.stop.clone(),
-            top_logprobs: options.top_logprobs,
-            ..Default::default()
-        };
-        let mut messages = self.pool.wire().complete(request).await?.into_inner();
-        let mut completed = Completed::default();
-        while let Some(message) = messages.message().await? {
-            completed.text.push_str(&message.text_delta);
-            completed.finish = message.finish_reason();
-            completed.tokens.extend(message.tokens);
-            if let Some(timings) = message.timings {
-                completed.timings = timings;
-            }
+        self.start(options).await?.finished().await
+    }
+
+    /// Starts a completion of the text as it is now, once. The future borrows nothing, so the session can be edited meanwhile.
+    ///
+    /// # Errors
+    /// The pool's refusal.
+    pub fn start(
+        &self,
+        options: &CompletionOptions,
+    ) -> impl Future<Output = Result<Completion, ClientError>> + Send + use<> {
+        let request = options.request(self.name.clone(), self.revision);
+        let mut wire = self.pool.wire();
+        async move { Ok(Completion::new(wire.complete(request).await?.into_inner())) }
+    }
+
+    /// Replaces the whole text, here and in the pool, which keeps what it holds of it.
+    ///
+    /// # Errors
+    /// The pool's refusal; the text is then as before.
+    pub async fn replace(&mut self, text: String) -> Result<v1::OpenSessionResponse, ClientError> {
+        let before = std::mem::replace(&mut self.text, text);
+        let pushed = self.push().await;
+        if pushed.is_err() {
+            self.text = before;
         }
-        if completed.finish == v1::FinishReason::Unspecified {
-            Err(ClientError::CutOff)
-        } else {
-            Ok(completed)
-        }
+        pushed
+    }
+
+    /// What the pool holds of the session, with its text.
+    ///
+    /// # Errors
+    /// The pool's refusal.
+    pub async fn held(&self) -> Result<v1::GetSessionResponse, ClientError> {
+        let request = v1::GetSessionRequest { session: self.name.clone(), content: true };
+        Ok(self.pool.wire().get_session(request).await?.into_inner())
     }
 
     /// Closes the session.

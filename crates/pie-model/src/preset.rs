@@ -59,7 +59,11 @@ const BENCH: Sizes = Sizes {
     ..SMALL
 };
 
-const PRESETS: [Sizes; 8] = [
+/// Next to no work for a rank: what is left is the router's own.
+const NULL: Sizes =
+    Sizes { name: "null", hidden: 16, layers: 1, heads: 2, kv_heads: 1, mlp: 16, context: 65_536, ..SMALL };
+
+const PRESETS: [Sizes; 9] = [
     DEEPSEEK,
     Sizes {
         name: "deepseek-coder-6.7b",
@@ -81,13 +85,14 @@ const PRESETS: [Sizes; 8] = [
     },
     SMALL,
     Sizes { name: "test", hidden: 256, layers: 4, mlp: 384, vocab: 512, context: 2048, ..SMALL },
+    NULL,
     Sizes { name: "bench-14m", hidden: 256, layers: 8, heads: 8, kv_heads: 4, mlp: 1408, ..BENCH },
     Sizes { name: "bench-90m", mlp: 2048, ..BENCH },
     BENCH,
 ];
 
 impl Config {
-    /// A model by name: `deepseek-coder-{1.3b,6.7b,33b}`, `tiny`, `test`, `bench-{14m,90m,116m}`. All have
+    /// A model by name: `deepseek-coder-{1.3b,6.7b,33b}`, `tiny`, `test`, `null`, `bench-{14m,90m,116m}`. All have
     /// DeepSeek-Coder's rotation: theta 100000, linear factor 4.
     ///
     /// # Errors

@@ -56,6 +56,8 @@ pub enum Command {
     Bench(BenchArgs),
     /// Evaluate PIE as the paper does: quality and time against full recomputation, as tables and figures.
     Eval(EvalArgs),
+    /// Send a pool edit streams (made up, or a git repository's history) in open loop, and measure.
+    Load(crate::load::args::LoadArgs),
     /// Talk to a pool from the shell.
     Ctl(CtlArgs),
     /// Say what an error's reason means and what to do.

@@ -18,6 +18,11 @@ pub fn cases(what: &str) -> ProgressBar {
     bar(what, None, "{msg} {bar:30} {pos}/{len}, {eta} left")
 }
 
+/// A bar of seconds, whose message says how it goes; its length comes with [`show`].
+pub fn seconds(what: &str) -> ProgressBar {
+    bar(what, None, "{bar:20} {pos}/{len} s  {msg}")
+}
+
 /// Moves a bar to what a loader reports.
 pub fn show(bar: &ProgressBar, done: u64, total: u64) {
     bar.set_length(total);

@@ -1,0 +1,101 @@
+//! A completion: how to ask for one, its stream, and all of it.
+
+use crate::error::ClientError;
+use pie_proto::v1;
+
+/// How to complete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CompletionOptions {
+    /// 64 when 0.
+    pub max_tokens: u32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Equal seeds give equal tokens.
+    pub seed: u64,
+    /// End before one of these.
+    pub stop: Vec<String>,
+    /// Alternatives to report for each token.
+    pub top_logprobs: u32,
+    /// The cursor, in bytes of the text; its end when absent.
+    pub at: Option<usize>,
+    /// What of the text a completion at a cursor sees.
+    pub mode: v1::CompletionMode,
+    /// What a newer edit does to it.
+    pub on_edit: v1::OnEdit,
+}
+
+impl CompletionOptions {
+    pub(crate) fn request(&self, session: String, revision: u64) -> v1::CompleteRequest {
+        v1::CompleteRequest {
+            session,
+            revision: Some(revision),
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            seed: self.seed,
+            stop: self.stop.clone(),
+            top_logprobs: self.top_logprobs,
+            at: self.at.map(|at| v1::complete_request::At::AtByte(at as u64)),
+            mode: self.mode.into(),
+            on_edit: self.on_edit.into(),
+            ..Default::default()
+        }
+    }
+}
+
+/// A completion that is running. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Completion {
+    messages: tonic::Streaming<v1::CompleteResponse>,
+    finish: v1::FinishReason,
+}
+
+impl Completion {
+    pub(crate) fn new(messages: tonic::Streaming<v1::CompleteResponse>) -> Self {
+        Self { messages, finish: v1::FinishReason::Unspecified }
+    }
+
+    /// The next message; `None` behind the last, which carries the finish reason.
+    ///
+    /// # Errors
+    /// The pool's refusal, or a stream that ends without a finish reason.
+    pub async fn next(&mut self) -> Result<Option<v1::CompleteResponse>, ClientError> {
+        match self.messages.message().await? {
+            Some(message) => {
+                self.finish = message.finish_reason();
+                Ok(Some(message))
+            }
+            None if self.finish == v1::FinishReason::Unspecified => Err(ClientError::CutOff),
+            None => Ok(None),
+        }
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// As [`Completion::next`].
+    pub async fn finished(mut self) -> Result<Completed, ClientError> {
+        let mut completed = Completed::default();
+        while let Some(message) = self.next().await? {
+            completed.text.push_str(&message.text_delta);
+            completed.finish = message.finish_reason();
+            completed.tokens.extend(message.tokens);
+            if let Some(timings) = message.timings {
+                completed.timings = timings;
+            }
+        }
+        Ok(completed)
+    }
+}
+
+/// A finished completion.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completed {
+    /// Its text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<v1::CompletedToken>,
+    /// Why it ended.
+    pub finish: v1::FinishReason,
+    /// Where the time to the first token went.
+    pub timings: v1::Timings,
+}

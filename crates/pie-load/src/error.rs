@@ -1,0 +1,115 @@
+//! Why a load cannot be made, run or reported.
+
+use std::path::{Path, PathBuf};
+
+/// Why a load cannot be made, run or reported.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file that cannot be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A script that cannot be played.
+    #[error("line {line} of the script: {reason} (docs/load.md has the format)")]
+    BadScript {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A script without a document.
+    #[error("the script opens no document")]
+    EmptyScript,
+    /// Git does not answer.
+    #[error("`git {command}` in {path} failed: {reason}")]
+    Git {
+        /// What was asked.
+        command: String,
+        /// Where.
+        path: PathBuf,
+        /// Git's words.
+        reason: String,
+    },
+    /// A repository in which nothing can be replayed.
+    #[error("{path} has no text file with at least two versions of 1 to {limit} bytes{under}")]
+    NothingToReplay {
+        /// Where.
+        path: PathBuf,
+        /// The largest version.
+        limit: usize,
+        /// What else was asked.
+        under: String,
+    },
+    /// A document for the generator that has too little to type.
+    #[error("the document to type from has {lines} lines with text: {least} are the least")]
+    TooLittleText {
+        /// How many.
+        lines: usize,
+        /// The least.
+        least: usize,
+    },
+    /// An address of an OpenAI-style server.
+    #[error("`{url}` is no address of a server: write for example http://127.0.0.1:8080 (TLS is not spoken)")]
+    BadUrl {
+        /// What was given.
+        url: String,
+    },
+    /// No document could be opened.
+    #[error("no session could be opened: {0}")]
+    NothingOpened(String),
+    /// A rate that a stream cannot reach.
+    #[error("the stream has no edits, so no --rate can be reached: give --speed")]
+    NoEdits,
+    /// A report of something else.
+    #[error("{path} is no report of `pie load`: {reason}")]
+    BadReport {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A chart that cannot be drawn.
+    #[error("a chart cannot be drawn: {0}")]
+    Draw(String),
+    /// Numbers that do not become JSON.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A histogram's bounds.
+    #[error("a histogram cannot be made: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
+    /// The pool.
+    #[error(transparent)]
+    Client(#[from] pie_client::ClientError),
+}
+
+impl LoadError {
+    /// The stable code of this error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "FILE",
+            Self::BadScript { .. } => "BAD_SCRIPT",
+            Self::EmptyScript => "EMPTY_SCRIPT",
+            Self::Git { .. } => "GIT_FAILED",
+            Self::NothingToReplay { .. } => "NOTHING_TO_REPLAY",
+            Self::TooLittleText { .. } => "TOO_LITTLE_TEXT",
+            Self::BadUrl { .. } => "BAD_URL",
+            Self::NothingOpened(_) => "NOTHING_OPENED",
+            Self::NoEdits => "NO_EDITS",
+            Self::BadReport { .. } => "BAD_REPORT",
+            Self::Draw(_) => "DRAW",
+            Self::Json(_) => "JSON",
+            Self::Histogram(_) => "HISTOGRAM",
+            Self::Client(error) => error.code(),
+        }
+    }
+
+    /// What `map_err` needs for a file.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+}

@@ -1,0 +1,119 @@
+//! A repository's history, asked of the `git` program: which file changed to what in each commit.
+
+use crate::error::LoadError;
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// A version of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Version {
+    pub commit: String,
+    /// Its content's name; `None` when the commit deletes the file.
+    pub blob: Option<String>,
+}
+
+/// All versions of each file, oldest first, along first parents; optionally under a path of the repository.
+pub(super) fn history(
+    repository: &Path,
+    under: Option<&str>,
+) -> Result<BTreeMap<String, Vec<Version>>, LoadError> {
+    let mut command = git(repository);
+    command.args([
+        "-c",
+        "core.quotePath=false",
+        "log",
+        "--first-parent",
+        "-m",
+        "--reverse",
+        "--raw",
+        "--no-abbrev",
+        "--no-renames",
+    ]);
+    command.args(["-z", "--format=commit %H", "--"]).args(under);
+    let output = command.output().map_err(|error| failed(repository, "log", error.to_string()))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(failed(repository, "log", reason));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(parse(&text))
+}
+
+/// `commit HASH`, then for each file `:mode mode old new status` and its path, all ended by NUL.
+fn parse(text: &str) -> BTreeMap<String, Vec<Version>> {
+    let (mut files, mut commit): (BTreeMap<String, Vec<Version>>, String) = (BTreeMap::new(), String::new());
+    let mut parts = text.split('\0').map(|part| part.trim_start_matches('\n'));
+    while let Some(part) = parts.next() {
+        if let Some(hash) = part.strip_prefix("commit ") {
+            commit = hash.trim().to_owned();
+        } else if let Some(raw) = part.strip_prefix(':') {
+            let fields: Vec<&str> = raw.split(' ').collect();
+            let (Some(path), [_, mode, _, new, _]) = (parts.next(), fields.as_slice()) else { continue };
+            // Neither links nor submodules.
+            let regular = mode.starts_with("100");
+            let blob = regular.then(|| (*new).to_owned());
+            files.entry(path.to_owned()).or_default().push(Version { commit: commit.clone(), blob });
+        }
+    }
+    files
+}
+
+fn git(repository: &Path) -> Command {
+    let mut command = Command::new("git");
+    command.arg("-C").arg(repository).stdin(Stdio::null());
+    command
+}
+
+fn failed(repository: &Path, command: &str, reason: String) -> LoadError {
+    LoadError::Git { command: command.to_owned(), path: repository.to_owned(), reason }
+}
+
+/// Contents by name, from one `git cat-file --batch`.
+pub(super) struct Blobs {
+    repository: PathBuf,
+    child: Child,
+    ask: ChildStdin,
+    answer: BufReader<ChildStdout>,
+}
+
+impl Blobs {
+    pub fn open(repository: &Path) -> Result<Self, LoadError> {
+        let error = |reason: String| failed(repository, "cat-file", reason);
+        let mut command = git(repository);
+        command.args(["cat-file", "--batch"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|reason| error(reason.to_string()))?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (ask, answer) = pipes.ok_or_else(|| error("its pipes are not there".to_owned()))?;
+        Ok(Self { repository: repository.to_owned(), child, ask, answer: BufReader::new(answer) })
+    }
+
+    /// A content, if it is text.
+    pub fn text(&mut self, blob: &str) -> Result<Option<String>, LoadError> {
+        let bytes =
+            self.bytes(blob).map_err(|error| failed(&self.repository, "cat-file", error.to_string()))?;
+        Ok(String::from_utf8(bytes).ok().filter(|text| !text.contains('\0')))
+    }
+
+    fn bytes(&mut self, blob: &str) -> std::io::Result<Vec<u8>> {
+        writeln!(self.ask, "{blob}")?;
+        self.ask.flush()?;
+        let mut header = String::new();
+        self.answer.read_line(&mut header)?;
+        let size = header.trim().rsplit(' ').next().and_then(|size| size.parse::<usize>().ok());
+        let size = size.ok_or_else(|| std::io::Error::other(format!("it said `{}`", header.trim())))?;
+        let mut bytes = vec![0; size + 1];
+        self.answer.read_exact(&mut bytes)?;
+        bytes.pop();
+        Ok(bytes)
+    }
+}
+
+impl Drop for Blobs {
+    fn drop(&mut self) {
+        // It has nothing to finish; what matters is that no process stays.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

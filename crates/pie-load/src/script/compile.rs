@@ -1,0 +1,164 @@
+//! From lines to streams: places become offsets, typing becomes keystrokes, undo becomes the edit that it is.
+
+use super::line::{Accept, Action, Change, Line, Place};
+use super::{Ask, Draft, EditKind, Event, Part, Step, Stream};
+use crate::error::LoadError;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// The streams of a script, in the order in which their documents are opened.
+///
+/// # Errors
+/// [`LoadError::BadScript`] for a line that does not fit its document.
+pub fn compile(lines: &[Line]) -> Result<Vec<Stream>, LoadError> {
+    let mut documents: Vec<Compiler> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for (index, line) in lines.iter().enumerate() {
+        // The header is line 1.
+        let bad = |reason: String| LoadError::BadScript { line: index + 2, reason };
+        if let Action::Open { text } = &line.action {
+            if line.at_ms.unwrap_or(0) != 0 {
+                return Err(
+                    bad("a document's own time begins when it is opened: leave at_ms out".to_owned()),
+                );
+            }
+            if places.insert(&line.doc, documents.len()).is_some() {
+                return Err(bad(format!("the document `{}` is open already", line.doc)));
+            }
+            documents.push(Compiler::new(&line.doc, text));
+        } else {
+            let place = places.get(line.doc.as_str());
+            let place = place.ok_or_else(|| bad(format!("the document `{}` is not open", line.doc)))?;
+            documents[*place].take(line).map_err(bad)?;
+        }
+    }
+    if documents.is_empty() {
+        return Err(LoadError::EmptyScript);
+    }
+    Ok(documents.into_iter().map(Compiler::finish).collect())
+}
+
+struct Compiler {
+    doc: String,
+    text: String,
+    draft: Draft,
+    events: Vec<Event>,
+    /// When the next line without a time is due.
+    clock: u64,
+    /// The latest event's time.
+    latest: u64,
+}
+
+impl Compiler {
+    fn new(doc: &str, text: &str) -> Self {
+        let draft = Draft::new(text.to_owned());
+        Self { doc: doc.to_owned(), text: text.to_owned(), draft, events: Vec::new(), clock: 0, latest: 0 }
+    }
+
+    fn finish(self) -> Stream {
+        let length = Duration::from_millis(self.clock.max(self.latest));
+        Stream { doc: self.doc, text: self.text, events: self.events, length }
+    }
+
+    fn take(&mut self, line: &Line) -> Result<(), String> {
+        if let Some(at) = line.at_ms {
+            if at < self.latest {
+                return Err(format!(
+                    "at_ms {at} lies before the line before it, which lasts until {}",
+                    self.latest
+                ));
+            }
+            self.clock = at;
+        }
+        match &line.action {
+            Action::Open { .. } => Ok(()),
+            Action::Type { at, text, key_ms } => self.typed(*at, text, *key_ms),
+            Action::Paste { at, text } => self.insert(*at, text, EditKind::Pasted),
+            Action::Delete { start, end } => {
+                self.edit(vec![Change { start: *start, end: *end, text: String::new() }], EditKind::Deleted)
+            }
+            Action::Move { to } => self.draft.move_to(*to),
+            Action::MultiCursor { edits } => self.edit(edits.clone(), EditKind::Several),
+            Action::Undo { steps } => self.undo(*steps),
+            Action::Complete { at, mode, max_tokens } => {
+                let offset = match at {
+                    Place::Cursor => self.draft.cursor(),
+                    Place::End => self.draft.text().len(),
+                };
+                let ask = Ask { offset, place: *at, mode: *mode, max_tokens: *max_tokens };
+                self.push(Step::Complete(ask));
+                Ok(())
+            }
+            Action::Accept(accept) => {
+                self.accept(*accept);
+                Ok(())
+            }
+            Action::Discard {} => {
+                self.push(Step::Discard);
+                Ok(())
+            }
+            Action::Pause { ms } => {
+                self.clock = self.clock.saturating_add(*ms);
+                Ok(())
+            }
+            Action::Note { text } => {
+                self.push(Step::Note(text.clone()));
+                Ok(())
+            }
+        }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.latest = self.clock;
+        self.events.push(Event { at: Duration::from_millis(self.clock), step });
+    }
+
+    fn edit(&mut self, changes: Vec<Change>, kind: EditKind) -> Result<(), String> {
+        self.draft.edit(&changes)?;
+        self.push(Step::Edit { changes, kind });
+        Ok(())
+    }
+
+    fn insert(&mut self, at: Option<usize>, text: &str, kind: EditKind) -> Result<(), String> {
+        let at = at.unwrap_or(self.draft.cursor());
+        self.edit(vec![Change { start: at, end: at, text: text.to_owned() }], kind)
+    }
+
+    fn typed(&mut self, at: Option<usize>, text: &str, key_ms: Option<u64>) -> Result<(), String> {
+        let Some(key_ms) = key_ms else { return self.insert(at, text, EditKind::Typed) };
+        if let Some(at) = at {
+            self.draft.move_to(at)?;
+        }
+        for character in text.chars() {
+            self.insert(None, character.encode_utf8(&mut [0; 4]), EditKind::Typed)?;
+            self.clock += key_ms;
+        }
+        Ok(())
+    }
+
+    fn undo(&mut self, steps: usize) -> Result<(), String> {
+        if steps > self.draft.undoable() {
+            return Err(format!("{steps} edits to undo, and only {} were made", self.draft.undoable()));
+        }
+        for _ in 0..steps {
+            if let Some(changes) = self.draft.undo() {
+                self.push(Step::Edit { changes, kind: EditKind::Undone });
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, accept: Accept) {
+        match accept {
+            Accept::Whole => self.push(Step::Accept(Part::Whole)),
+            Accept::Line => self.push(Step::Accept(Part::Line)),
+            Accept::Word => self.push(Step::Accept(Part::Word)),
+            Accept::Typed { chars, key_ms } => {
+                for _ in 0..chars {
+                    self.push(Step::Accept(Part::Character));
+                    self.clock += key_ms;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The lines of a script file.
+
+use crate::error::LoadError;
+use serde::{Deserialize, Serialize};
+
+const VERSION: u32 = 1;
+
+/// The first line of a file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    pie_load_script: u32,
+}
+
+/// One line: who does what, when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line {
+    /// Milliseconds since the document was opened; when absent, as soon as what stands before is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// Which document.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub doc: String,
+    /// What.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// What people do. Offsets are bytes of the text as the script's own lines made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// The document appears, with the cursor at its end. Its time is 0.
+    Open {
+        /// Its text.
+        text: String,
+    },
+    /// Text is typed.
+    Type {
+        /// Where; at the cursor when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<usize>,
+        /// What.
+        text: String,
+        /// Milliseconds from key to key: each character is an edit. Without it the text is one edit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key_ms: Option<u64>,
+    },
+    /// Text is pasted.
+    Paste {
+        /// Where; at the cursor when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<usize>,
+        /// What.
+        text: String,
+    },
+    /// A range is deleted.
+    Delete {
+        /// First byte.
+        start: usize,
+        /// Behind the last.
+        end: usize,
+    },
+    /// The cursor moves.
+    Move {
+        /// Where.
+        to: usize,
+    },
+    /// Several places change in one edit.
+    MultiCursor {
+        /// Sorted, disjoint; all in the text before them.
+        edits: Vec<Change>,
+    },
+    /// The latest edits of the script are taken back, as one edit each.
+    Undo {
+        /// How many.
+        #[serde(default = "one")]
+        steps: usize,
+    },
+    /// A completion is asked for.
+    Complete {
+        /// Where.
+        #[serde(default)]
+        at: Place,
+        /// What it sees.
+        #[serde(default)]
+        mode: Mode,
+        /// The most tokens; the run's own number when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_tokens: Option<u32>,
+    },
+    /// The latest completion's text, or a part of it, becomes text of the document. Offsets of the script do not see it.
+    Accept(Accept),
+    /// All accepted text that is still there is deleted, in one edit.
+    Discard {},
+    /// Time passes.
+    Pause {
+        /// How much.
+        ms: u64,
+    },
+    /// A remark; nothing is sent.
+    Note {
+        /// Words.
+        text: String,
+    },
+}
+
+fn one() -> usize {
+    1
+}
+
+/// A range and what stands there afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// First byte.
+    pub start: usize,
+    /// Behind the last.
+    pub end: usize,
+    /// What comes.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// Where a completion is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// At the cursor.
+    #[default]
+    Cursor,
+    /// At the document's end.
+    End,
+}
+
+/// What a completion sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// The text before its place.
+    #[default]
+    Continue,
+    /// The text on both sides.
+    Fim,
+}
+
+/// How a completion is taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Accept {
+    /// All that has come.
+    Whole,
+    /// To the end of its first line.
+    Line,
+    /// Its first word.
+    Word,
+    /// By typing its first characters.
+    Typed {
+        /// How many.
+        chars: usize,
+        /// Milliseconds from key to key.
+        key_ms: u64,
+    },
+}
+
+/// What a line can do, as it is spelled.
+const ACTIONS: [&str; 12] = [
+    "open",
+    "type",
+    "paste",
+    "delete",
+    "move",
+    "multi_cursor",
+    "undo",
+    "complete",
+    "accept",
+    "discard",
+    "pause",
+    "note",
+];
+
+/// The lines of a script file, without its header.
+///
+/// # Errors
+/// [`LoadError::BadScript`], with the line.
+pub fn parse(text: &str) -> Result<Vec<Line>, LoadError> {
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
+    let mut lines = lines.filter(|(_, line)| !line.trim().is_empty());
+    let (line, header) = lines.next().ok_or(LoadError::EmptyScript)?;
+    let bad = |line: usize, reason: String| LoadError::BadScript { line, reason };
+    let header: Header = serde_json::from_str(header).map_err(|error| bad(line, error.to_string()))?;
+    if header.pie_load_script != VERSION {
+        let version = header.pie_load_script;
+        return Err(bad(line, format!("version {version} of scripts; this program plays version {VERSION}")));
+    }
+    lines
+        .map(|(line, text)| serde_json::from_str(text).map_err(|error| bad(line, reason(text, &error))))
+        .collect()
+}
+
+/// What serde says of flattened data names no key; this does.
+fn reason(text: &str, error: &serde_json::Error) -> String {
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).unwrap_or_default();
+    let known = |key: &str| ACTIONS.contains(&key) || key == "at_ms" || key == "doc";
+    match line.keys().find(|key| !known(key)) {
+        Some(key) => format!(
+            "`{key}` is nothing that a line can hold: beside at_ms and doc one of {}",
+            ACTIONS.join(", ")
+        ),
+        None => error.to_string(),
+    }
+}
+
+/// A script file of these lines.
+///
+/// # Errors
+/// None that is known: all are texts and numbers.
+pub fn write(lines: &[Line]) -> Result<String, LoadError> {
+    let mut text = serde_json::to_string(&Header { pie_load_script: VERSION })? + "\n";
+    for line in lines {
+        text += &serde_json::to_string(line)?;
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,208 @@
+//! `pie load`: edit streams against a pool, measured. What it does is in `pie-load`.
+
+pub mod args;
+
+use crate::{Failure, progress};
+use args::{GenerateArgs, KneeArgs, LoadArgs, LoadCommand, PeopleArgs, RunArgs, ScriptArgs};
+use pie_load::people::{Corpus, Habits, Replay};
+use pie_load::report::{self, Knee, Report};
+use pie_load::run::{Asking, Options, Snapshot, Source, Tempo};
+use pie_load::script;
+use pie_load::target::{OpenAi, Target};
+use std::path::Path;
+use std::sync::Arc;
+
+pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
+    match arguments.command {
+        None => once(arguments.run).await,
+        Some(LoadCommand::Run(arguments)) => once(arguments).await,
+        Some(LoadCommand::Knee(arguments)) => knee(arguments).await,
+        Some(LoadCommand::Compare { a, b }) => {
+            print!("{}", report::compare(&report::read::<Report>(&a)?, &report::read(&b)?));
+            Ok(())
+        }
+        Some(LoadCommand::Generate(arguments)) => generate(&arguments),
+        Some(LoadCommand::Script(arguments)) => replay(arguments),
+    }
+}
+
+async fn once(arguments: RunArgs) -> Result<(), Failure> {
+    let source = source(&arguments)?;
+    let report = measure(&arguments, tempo(&arguments), &source).await?;
+    print!("{}", report::text(&report));
+    written(arguments.json.as_deref(), || report::json(&report))?;
+    written(arguments.html.as_deref(), || report::page(&report))?;
+    verified(&arguments, [&report])
+}
+
+async fn knee(arguments: KneeArgs) -> Result<(), Failure> {
+    let KneeArgs { mut rates, run: arguments } = arguments;
+    rates.sort_by(f64::total_cmp);
+    let source = source(&arguments)?;
+    let mut runs = Vec::new();
+    for rate in rates {
+        eprintln!("pie: {rate} edits/s");
+        runs.push(measure(&arguments, Tempo::Rate(rate), &source).await?);
+    }
+    let knee = Knee { runs };
+    print!("{}", report::knee_text(&knee));
+    written(arguments.json.as_deref(), || report::json(&knee))?;
+    written(arguments.html.as_deref(), || report::knee_page(&knee))?;
+    verified(&arguments, &knee.runs)
+}
+
+fn tempo(arguments: &RunArgs) -> Tempo {
+    arguments.rate.map_or(Tempo::Speed(arguments.speed), Tempo::Rate)
+}
+
+async fn measure(arguments: &RunArgs, tempo: Tempo, source: &Source) -> Result<Report, Failure> {
+    let target = match &arguments.openai {
+        Some(url) => Target::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
+        None => {
+            let (sessions, tenants) = (arguments.sessions as usize, arguments.tenants as usize);
+            Target::pool(&arguments.pool, sessions, tenants).await?
+        }
+    };
+    let options = Options {
+        sessions: arguments.sessions as usize,
+        tempo,
+        warmup: arguments.warmup,
+        duration: arguments.duration,
+        drain: arguments.drain,
+        tokens: arguments.tokens,
+        limit: arguments.limit,
+        asking: if arguments.storm { Asking::EveryKeystroke } else { Asking::AsWritten },
+        place: arguments.people.at.map(Into::into),
+        mode: arguments.people.mode.map(Into::into),
+        strategy: arguments.strategy.into(),
+        compare: arguments.verify,
+        process: arguments.pid,
+    };
+    let bar = progress::seconds("opening documents");
+    let mut watch = |snapshot: &Snapshot| {
+        bar.set_message(line(snapshot));
+        progress::show(&bar, snapshot.elapsed.as_secs(), snapshot.total.as_secs());
+    };
+    let report = pie_load::run::run(&options, source, &target, &mut watch).await;
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn line(snapshot: &Snapshot) -> String {
+    let millis = |time: Option<std::time::Duration>| {
+        time.map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
+    };
+    format!(
+        "{} edits, {} first tokens, p50 {}, p99 {}, {} errors",
+        snapshot.edits,
+        snapshot.answers,
+        millis(snapshot.p50),
+        millis(snapshot.p99),
+        snapshot.errors
+    )
+}
+
+fn source(arguments: &RunArgs) -> Result<Source, Failure> {
+    if let Some(path) = &arguments.script {
+        let text = read(path)?;
+        let streams = script::parse(&text).and_then(|lines| script::compile(&lines));
+        let streams = streams.map_err(|error| format!("{}: {error}", path.display()))?;
+        return Ok(Source::Script(Arc::new(streams)));
+    }
+    let corpus = Arc::new(corpus(&arguments.people)?);
+    Ok(Source::People { corpus, habits: habits(&arguments.people), seed: arguments.people.seed })
+}
+
+fn corpus(people: &PeopleArgs) -> Result<Corpus, Failure> {
+    match &people.document {
+        Some(path) => Ok(Corpus::new(&read(path)?)?),
+        None => Ok(Corpus::default()),
+    }
+}
+
+fn habits(people: &PeopleArgs) -> Habits {
+    Habits {
+        document_bytes: usize::try_from(people.document_size).unwrap_or(usize::MAX),
+        debounce: people.debounce,
+        accepted: people.accept,
+        place: people.at.map(Into::into).unwrap_or_default(),
+        mode: people.mode.map(Into::into).unwrap_or_default(),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+fn generate(arguments: &GenerateArgs) -> Result<(), Failure> {
+    let GenerateArgs { out, documents, length, people } = arguments;
+    let (corpus, habits) = (corpus(people)?, habits(people));
+    let mut all = Vec::new();
+    for document in 0..*documents {
+        all.extend(pie_load::people::lines(
+            &corpus,
+            habits,
+            people.seed,
+            &format!("document-{document}"),
+            *length,
+        ));
+    }
+    tell(out, &all)
+}
+
+fn replay(arguments: ScriptArgs) -> Result<(), Failure> {
+    let habits = Habits {
+        document_bytes: usize::try_from(arguments.file_size).unwrap_or(usize::MAX),
+        accepted: arguments.accept,
+        ..Habits::default()
+    };
+    let ScriptArgs { git: repository, out, under, files, versions, seed, .. } = arguments;
+    let all = pie_load::people::replay(&Replay { repository, under, files, versions, seed, habits })?;
+    tell(&out, &all)
+}
+
+/// Writes a script, and says what is in it.
+fn tell(out: &Path, lines: &[script::Line]) -> Result<(), Failure> {
+    let streams = script::compile(lines)?;
+    report::write(out, &script::write(lines)?)?;
+    let edits: usize = streams.iter().map(script::Stream::edits).sum();
+    let seconds: f64 = streams.iter().map(|stream| stream.length.as_secs_f64()).sum();
+    println!(
+        "{}: {} documents, {edits} edits in {:.1} minutes",
+        out.display(),
+        streams.len(),
+        seconds / 60.0
+    );
+    Ok(())
+}
+
+fn written(
+    path: Option<&Path>,
+    text: impl FnOnce() -> Result<String, pie_load::LoadError>,
+) -> Result<(), Failure> {
+    if let Some(path) = path {
+        report::write(path, &text()?)?;
+        eprintln!("pie: wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Fails for what `--verify` does not forgive.
+fn verified<'a>(arguments: &RunArgs, reports: impl IntoIterator<Item = &'a Report>) -> Result<(), Failure> {
+    if !arguments.verify {
+        return Ok(());
+    }
+    let (mut faults, mut equal) = (Vec::new(), 0);
+    for report in reports {
+        faults.extend(report.faults(&arguments.allow));
+        equal += report.compared.equal;
+    }
+    if faults.is_empty() {
+        println!(
+            "verified     {equal} documents equal here and there, every slot given back, nothing went wrong"
+        );
+        Ok(())
+    } else {
+        Err(format!("not verified:\n  {}", faults.join("\n  ")).into())
+    }
+}
