@@ -1,6 +1,7 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod pace;
 mod reading;
 mod stepping;
 mod tables;
@@ -18,7 +19,8 @@ use pie_proto::{Fault, v1};
 use pie_text::{Cursor, Document, FimMarkers, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use pace::Pace;
+use std::time::{Duration, Instant};
 use stepping::InFlight;
 use tables::Op;
 
@@ -28,8 +30,10 @@ const WAITING_LIMIT: usize = 8;
 /// What an owner allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Of a step.
+    /// Of a step. `prefill_rows` holds until the ranks' speed is known.
     pub limits: Limits,
+    /// How long prefills may hold up a step in which others get tokens; those that meet nobody, four times as long.
+    pub prefill: Duration,
     /// Of each tenant.
     pub tenant: TenantLimits,
     /// Completions that run or wait in the whole group.
@@ -59,6 +63,8 @@ pub struct Core {
     staged: Vec<Change>,
     in_flight: Option<InFlight>,
     counters: v1::Counters,
+    /// What a row of a large step takes.
+    pace: Pace,
     /// Completions that run or wait.
     completions: usize,
     next_session: u64,
@@ -92,6 +98,7 @@ impl Core {
             staged: Vec::new(),
             in_flight: None,
             counters: v1::Counters::default(),
+            pace: Pace::default(),
             completions: 0,
             next_session: 1,
             next_ticket: 1,

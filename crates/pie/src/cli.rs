@@ -111,9 +111,10 @@ pub struct ServeArgs {
     /// Rows of a step: tokens encoded in one forward pass.
     #[arg(long, env = "PIE_STEP_TOKENS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     pub step_tokens: u32,
-    /// Of those, rows of documents that are being opened while others get tokens: what everybody else waits for.
-    #[arg(long, env = "PIE_PREFILL_TOKENS", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub prefill_tokens: u32,
+    /// How long a step may be held up by documents that are being opened while others get tokens: what everybody else waits
+    /// for. By it, and the speed that the ranks show, steps have fewer tokens than --step-tokens.
+    #[arg(long, env = "PIE_PREFILL_TIME", default_value = "30ms", value_name = "TIME", value_parser = crate::units::duration)]
+    pub prefill_time: Duration,
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
     #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,

@@ -295,7 +295,7 @@ pub fn local_serve() -> ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         collective_deadline: Duration::from_secs(20),
         step_tokens: 512,
-        prefill_tokens: 64,
+        prefill_time: Duration::from_millis(30),
         decode_tokens: 32,
         completions: 1024,
         rotation_budget: 256,

@@ -60,9 +60,10 @@ fn settings(serve: &ServeArgs) -> Settings {
     Settings {
         limits: Limits {
             rows: serve.step_tokens,
-            prefill_rows: serve.prefill_tokens,
+            prefill_rows: serve.step_tokens.min(64),
             decode_passes: serve.decode_tokens,
         },
+        prefill: serve.prefill_time,
         tenant: TenantLimits {
             sessions: limit(tenant.tenant_sessions),
             tokens: limit(tenant.tenant_tokens),

@@ -23,6 +23,7 @@ const DIGEST_EVERY: u64 = 64;
 pub(super) struct InFlight {
     seq: Seq,
     passes: u32,
+    rows: u32,
     reported: u32,
     /// The completions that sample in it.
     completions: BTreeMap<SessionId, u64>,
@@ -44,7 +45,8 @@ impl Core {
         self.drop_abandoned();
         self.begin_completions()?;
         self.refresh()?;
-        let chosen = schedule(&self.demands(), self.settings.limits);
+        let limits = self.pace.limits(self.settings.limits, self.settings.prefill, self.sessions.len());
+        let chosen = schedule(&self.demands(), limits);
         if chosen.is_none() && self.staged.len() < CHANGES_LIMIT {
             return Ok(None);
         }
@@ -182,9 +184,9 @@ impl Core {
                 sampling.insert(id, completion.sampling());
             }
         }
-        let (seq, passes) = (plan.seq, plan.passes);
+        let (seq, passes, rows) = (plan.seq, plan.passes, count(work.rows.len()));
         self.in_flight =
-            Some(InFlight { seq, passes, reported: 0, completions, stray: false, interrupted: false });
+            Some(InFlight { seq, passes, rows, reported: 0, completions, stray: false, interrupted: false });
         Step { plan, sampling }
     }
 
@@ -225,6 +227,9 @@ impl Core {
             }
         }
         if report.done {
+            if in_flight.passes == 1 {
+                self.pace.learn(in_flight.rows, report.compute_us);
+            }
             self.counters.passes += u64::from(in_flight.reported.max(1));
         } else {
             self.in_flight = Some(in_flight);
