@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
@@ -141,6 +141,8 @@ pub async fn serve(
         lease: Ttl::DEFAULT,
     };
     let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());
+    // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let homes = Homes { placement, group: options.group };
     let service = PoolService::new(owner.clone(), tokenizer, options.document_limit, homes.clone());
     let service = PoolServer::new(service)
@@ -156,14 +158,13 @@ pub async fn serve(
     };
     let (stop, stopped) = oneshot::channel();
     let server = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // Older clients, Python's grpcio-reflection among them, ask for this one.
         .add_service(descriptors().build_v1alpha()?)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+        .serve_with_incoming_shutdown(incoming, async {
             // A dropped handle stops the server too.
             let _ = stopped.await;
         });

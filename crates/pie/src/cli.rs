@@ -384,6 +384,12 @@ pub enum CtlCommand {
     Complete {
         /// Its name.
         session: String,
+        /// The cursor, as a byte offset or LINE:COLUMN (both counted from 0); the text's end if not given.
+        #[arg(long, value_name = "PLACE")]
+        at: Option<crate::units::Place>,
+        /// Fill in what stands between the two sides of the cursor.
+        #[arg(long)]
+        fim: bool,
         /// The most tokens.
         #[arg(long, default_value_t = 64)]
         tokens: u32,

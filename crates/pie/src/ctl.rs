@@ -31,13 +31,19 @@ pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
             refused(pool.wire().close_session(v1::CloseSessionRequest { session }).await)?;
             Ok(())
         }
-        CtlCommand::Complete { session, tokens, temperature, seed, stop } => {
+        CtlCommand::Complete { session, at, fim, tokens, temperature, seed, stop } => {
+            let mode = match fim {
+                true => v1::CompletionMode::FillInTheMiddle,
+                false => v1::CompletionMode::Continue,
+            };
             let request = v1::CompleteRequest {
                 session,
                 max_tokens: tokens,
                 temperature,
                 seed,
                 stop,
+                at: at.map(v1::complete_request::At::from),
+                mode: mode.into(),
                 ..Default::default()
             };
             complete(&pool, request).await
@@ -104,7 +110,8 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 async fn sessions(pool: &Pool) -> Result<(), Failure> {
-    let mut sessions = table(["session", "group", "revision", "bytes", "tokens", "pending", "strategy"]);
+    let mut sessions =
+        table(["session", "group", "revision", "bytes", "tokens", "pending", "shared", "resident", "strategy"]);
     for session in pool.sessions().await? {
         let strategy = session.strategy().as_str_name().trim_start_matches("STRATEGY_").to_lowercase();
         sessions.add_row([
@@ -114,6 +121,8 @@ async fn sessions(pool: &Pool) -> Result<(), Failure> {
             session.bytes.to_string(),
             session.tokens.to_string(),
             session.tokens_pending.to_string(),
+            session.tokens_shared.to_string(),
+            if session.resident { "yes" } else { "no" }.to_owned(),
             strategy,
         ]);
     }

@@ -51,6 +51,37 @@ pub enum EditRange {
     Lsp((u32, u32), (u32, u32)),
 }
 
+/// A place in a text: a byte offset, or `LINE:COLUMN` as in the Language Server Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// UTF-8 bytes.
+    Byte(u64),
+    /// (line, UTF-16 column).
+    Lsp((u32, u32)),
+}
+
+impl FromStr for Place {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no place: write a byte offset, or LINE:COLUMN");
+        match text.split_once(':') {
+            Some((line, column)) => {
+                Ok(Self::Lsp((line.parse().map_err(|_| wrong())?, column.parse().map_err(|_| wrong())?)))
+            }
+            None => text.parse().map(Self::Byte).map_err(|_| wrong()),
+        }
+    }
+}
+
+impl From<Place> for v1::complete_request::At {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::Byte(at) => Self::AtByte(at),
+            Place::Lsp((line, utf16_column)) => Self::AtLsp(v1::LspPosition { line, utf16_column }),
+        }
+    }
+}
+
 impl FromStr for EditRange {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
@@ -99,6 +130,11 @@ mod tests {
         let ranges = [("3..7", EditRange::Bytes(3, 7)), ("0:4..1:0", EditRange::Lsp((0, 4), (1, 0)))];
         for (text, range) in ranges {
             assert_eq!(text.parse(), Ok(range), "{text}");
+        }
+        assert_eq!("17".parse(), Ok(Place::Byte(17)));
+        assert_eq!("3:8".parse(), Ok(Place::Lsp((3, 8))));
+        for wrong in ["", "a", "1:", ":2", "-1"] {
+            assert!(wrong.parse::<Place>().is_err(), "{wrong:?}");
         }
         for wrong in ["", "x", "-1", "12 parsecs", "9e99GiB"] {
             assert!(bytes(wrong).is_err() && duration(wrong).is_err(), "{wrong:?}");

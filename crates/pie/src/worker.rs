@@ -15,8 +15,8 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 const MESSAGE_LIMIT: usize = 256 << 20;
 
@@ -43,10 +43,10 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     let server = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        // Small reports must not wait for an acknowledgement of the one before.
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let server = tokio::spawn(server);
 
     let registration = announce(&arguments, &control, &fingerprint).await?;

@@ -202,6 +202,7 @@ impl Core {
     pub fn report(&mut self, report: worker_v1::Report, now: Instant) -> Result<(), PlanError> {
         let Some(mut in_flight) = self.in_flight.take() else { return Ok(()) };
         self.counters.compute_us += report.compute_us;
+        self.counters.collective_us += report.collective_us;
         for (session, id) in &in_flight.completions {
             if let Some(completion) = self.running(*session, *id) {
                 completion.cost.compute_us += report.compute_us;
