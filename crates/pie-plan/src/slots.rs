@@ -1,13 +1,14 @@
 //! The slots of a group: which are free, and which stand in more than one table.
 
 use crate::ids::Slot;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// K1: a slot is free, or stands in exactly one table, or is shared and counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Slots {
-    /// Last freed on top.
-    free: Vec<Slot>,
+    /// The lowest is taken first: what is opened together lies together, however scattered what was closed before lay, and
+    /// memory is read at its pace.
+    free: BTreeSet<Slot>,
     /// How many tables hold a slot, for those that more than one holds.
     holders: BTreeMap<Slot, u32>,
     capacity: usize,
@@ -18,7 +19,7 @@ pub(crate) struct Slots {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Taken(Slot),
-    Freed,
+    Freed(Slot),
     Unshared(Slot),
     Shared(Slot),
 }
@@ -26,7 +27,7 @@ enum Event {
 impl Slots {
     pub fn new(capacity: u32) -> Self {
         Self {
-            free: (0..capacity).rev().map(Slot).collect(),
+            free: (0..capacity).map(Slot).collect(),
             holders: BTreeMap::new(),
             capacity: capacity as usize,
             journal: Vec::new(),
@@ -37,7 +38,7 @@ impl Slots {
         self.capacity
     }
 
-    pub fn free(&self) -> &[Slot] {
+    pub fn free(&self) -> &BTreeSet<Slot> {
         &self.free
     }
 
@@ -46,7 +47,7 @@ impl Slots {
     }
 
     pub fn take(&mut self) -> Option<Slot> {
-        let slot = self.free.pop()?;
+        let slot = self.free.pop_first()?;
         self.journal.push(Event::Taken(slot));
         Some(slot)
     }
@@ -57,8 +58,8 @@ impl Slots {
             self.drop_holder(slot);
             self.journal.push(Event::Unshared(slot));
         } else {
-            self.free.push(slot);
-            self.journal.push(Event::Freed);
+            self.free.insert(slot);
+            self.journal.push(Event::Freed(slot));
         }
     }
 
@@ -80,8 +81,12 @@ impl Slots {
     pub fn roll_back(&mut self) {
         while let Some(event) = self.journal.pop() {
             match event {
-                Event::Taken(slot) => self.free.push(slot),
-                Event::Freed => drop(self.free.pop()),
+                Event::Taken(slot) => {
+                    self.free.insert(slot);
+                }
+                Event::Freed(slot) => {
+                    self.free.remove(&slot);
+                }
                 Event::Unshared(slot) => *self.holders.entry(slot).or_insert(1) += 1,
                 Event::Shared(slot) => self.drop_holder(slot),
             }
