@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/measure/world.py --out world.json
 
-For each world size a pool is started, a document of some 4,000 tokens is opened, and then, in turns: 64 tokens' worth of text is
+For each world size a pool is started, a document of some 3,700 tokens is opened, and then, in turns: 64 tokens' worth of text is
 inserted in the middle and the first token awaited; 64 tokens are decoded. `collectives` is the share of rank 0's time that it
 spends in them, waiting for the others included.
 """
@@ -30,7 +30,7 @@ INSERTED = "    let measured = compute(width, height, depth) + 1; // and so on\n
 def document() -> str:
     files = sorted((ROOT / "crates").glob("*/src/*.rs"))
     text = "".join(path.read_text() for path in files if path.stat().st_size < 16_000)
-    return text[:14_000]
+    return text[:11_000]
 
 
 def measure(size: int, model: str, repeat: int) -> dict:

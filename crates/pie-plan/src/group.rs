@@ -312,9 +312,8 @@ impl Group {
             hasher.update(&session.0.to_le_bytes());
             table.hash(&mut hasher);
         }
-        for slot in self.slots.free() {
-            hasher.update(&slot.0.to_le_bytes());
-        }
+        // K1: what is free is what no table holds.
+        hasher.update(&(self.free_slots() as u64).to_le_bytes());
         for (slot, holders) in self.slots.holders() {
             hasher.update(&slot.0.to_le_bytes());
             hasher.update(&holders.to_le_bytes());
@@ -328,30 +327,27 @@ impl Group {
     /// The first violation found: a bug to be caught loudly.
     pub fn check(&self) -> Result<(), Violation> {
         let broken = |what| Violation { invariant: Invariant::K1, what };
-        let mut held = vec![0_u32; self.capacity()];
+        let mut held = Vec::new();
         for (session, table) in &self.sessions {
             if !table.columns_agree() {
                 return Err(Violation { invariant: Invariant::K2, what: format!("session {session}") });
             }
-            for slot in table.slots().iter().chain(table.branch_slots()) {
-                let count = held.get_mut(slot.usize());
-                *count.ok_or_else(|| {
-                    broken(format!("slot {slot} of session {session} is beyond the capacity"))
-                })? += 1;
-            }
+            held.extend(table.slots().iter().chain(table.branch_slots()).copied());
         }
-        let mut free = vec![false; self.capacity()];
-        for slot in self.slots.free() {
-            match free.get_mut(slot.usize()) {
-                Some(free) if !*free => *free = true,
-                _ => return Err(broken(format!("slot {slot} is free twice, or beyond the capacity"))),
+        held.sort_unstable();
+        let mut distinct = 0;
+        for holders in held.chunk_by(|a, b| a == b) {
+            let (slot, count) = (holders[0], holders.len());
+            let counted = self.slots.holders().get(&slot).map_or(1, |counted| *counted as usize);
+            if count != counted || self.slots.free().contains(&slot) || slot.usize() >= self.capacity() {
+                let what = format!("slot {slot} stands in {count} tables, counted are {counted}, or it is free too");
+                return Err(broken(what));
             }
+            distinct += 1;
         }
-        for (slot, (held, free)) in (0..).map(crate::ids::Slot).zip(held.into_iter().zip(free)) {
-            let counted = self.slots.holders().get(&slot).copied().unwrap_or(u32::from(!free));
-            if held != counted {
-                return Err(broken(format!("slot {slot} stands in {held} tables, counted are {counted}")));
-            }
+        if distinct + self.free_slots() != self.capacity() {
+            let (free, capacity) = (self.free_slots(), self.capacity());
+            return Err(broken(format!("{distinct} slots are held and {free} free, of {capacity}")));
         }
         Ok(())
     }

@@ -114,14 +114,26 @@ impl Rows {
 
     pub fn hash(&self, hasher: &mut xxhash_rust::xxh3::Xxh3) {
         hasher.update(&(self.tokens.len() as u64).to_le_bytes());
-        for (((token, slot), key), turned) in
-            self.tokens.iter().zip(&self.slots).zip(&self.keys).zip(&self.turned)
-        {
-            hasher.update(&token.0.to_le_bytes());
-            hasher.update(&slot.0.to_le_bytes());
-            hasher.update(&key.0.to_le_bytes());
-            hasher.update(&turned.to_le_bytes());
+        hash(hasher, self.tokens.iter().map(|token| token.0));
+        hash(hasher, self.slots.iter().map(|slot| slot.0));
+        hash(hasher, self.keys.iter().map(|key| key.0));
+        hash(hasher, self.turned.iter().map(|turned| u32::from(*turned)));
+    }
+}
+
+/// A column at a time, by the page: four bytes at a time the hash itself would be the smallest part.
+fn hash(hasher: &mut xxhash_rust::xxh3::Xxh3, mut column: impl Iterator<Item = u32>) {
+    let mut page = [0; 1024];
+    loop {
+        let mut length = 0;
+        for (bytes, number) in page.chunks_exact_mut(4).zip(column.by_ref()) {
+            bytes.copy_from_slice(&number.to_le_bytes());
+            length += 4;
         }
+        if length == 0 {
+            return;
+        }
+        hasher.update(&page[..length]);
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 /// Staged changes that are sent even if nobody wants a forward pass.
 const CHANGES_LIMIT: usize = 64;
 /// Plans between two comparisons of the ranks' digests (P4).
-const DIGEST_EVERY: u64 = 64;
+const DIGEST_EVERY: u64 = 256;
 
 /// The plan that the ranks are working on.
 pub(super) struct InFlight {
