@@ -340,7 +340,8 @@ impl Group {
             let (slot, count) = (holders[0], holders.len());
             let counted = self.slots.holders().get(&slot).map_or(1, |counted| *counted as usize);
             if count != counted || self.slots.free().contains(&slot) || slot.usize() >= self.capacity() {
-                let what = format!("slot {slot} stands in {count} tables, counted are {counted}, or it is free too");
+                let what =
+                    format!("slot {slot} stands in {count} tables, counted are {counted}, or it is free too");
                 return Err(broken(what));
             }
             distinct += 1;

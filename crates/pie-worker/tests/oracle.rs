@@ -1,5 +1,6 @@
 //! PIE against its definition, on real ranks: full recomputation is the oracle.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{Do, Out, Script, distance, drive, model_folder};

@@ -57,7 +57,7 @@ pub enum Command {
     /// Evaluate PIE as the paper does: quality and time against full recomputation, as tables and figures.
     Eval(EvalArgs),
     /// Send a pool edit streams (made up, or a git repository's history) in open loop, and measure.
-    Load(crate::load::args::LoadArgs),
+    Load(Box<crate::load::args::LoadArgs>),
     /// Talk to a pool from the shell.
     Ctl(CtlArgs),
     /// Say what an error's reason means and what to do.

@@ -110,8 +110,9 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 async fn sessions(pool: &Pool) -> Result<(), Failure> {
-    let mut sessions =
-        table(["session", "group", "revision", "bytes", "tokens", "pending", "shared", "resident", "strategy"]);
+    let mut sessions = table([
+        "session", "group", "revision", "bytes", "tokens", "pending", "shared", "resident", "strategy",
+    ]);
     for session in pool.sessions().await? {
         let strategy = session.strategy().as_str_name().trim_start_matches("STRATEGY_").to_lowercase();
         sessions.add_row([

@@ -30,8 +30,10 @@ impl Pace {
     /// come. A session that is alone may take all.
     pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize) -> Limits {
         let Some(row_us) = self.row_us else { return limits };
-        let rows = |time: Duration| ((time.as_micros() as f64 / row_us) as u32).clamp(LEAST_ROWS, limits.rows);
-        let most = if sessions > 1 { rows(4 * prefill).max(limits.rows.min(8 * LEAST_ROWS)) } else { limits.rows };
+        let rows =
+            |time: Duration| ((time.as_micros() as f64 / row_us) as u32).clamp(LEAST_ROWS, limits.rows);
+        let most =
+            if sessions > 1 { rows(4 * prefill).max(limits.rows.min(8 * LEAST_ROWS)) } else { limits.rows };
         Limits { rows: most, prefill_rows: rows(prefill), ..limits }
     }
 }
