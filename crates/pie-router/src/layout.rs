@@ -35,9 +35,7 @@ impl Patch {
         // What both sides have of their own stands in place of the document's tokens between them; where the sides share
         // tokens (a piece that reads the same cut or whole), the later side repeats them.
         let repeated = &tokens[cut.resumes.min(cut.kept)..cut.kept];
-        let middle =
-            [&cut.front[..], &[markers.hole], &cut.back, if cut.resumes < cut.kept { repeated } else { &[] }]
-                .concat();
+        let middle = [&cut.front[..], &[markers.hole], &cut.back, repeated].concat();
         let places = vec![
             place(prefix, prefix, vec![markers.begin]),
             place(cut.kept, cut.resumes.max(cut.kept), middle),

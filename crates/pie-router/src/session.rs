@@ -54,9 +54,8 @@ impl Exact {
     /// After splices of a table that had `length` tokens.
     pub fn after(self, splices: &Splices, strategy: Strategy, length: usize) -> Self {
         let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return self };
-        let untouched = self >= Self::Until(first) || self == Self::All;
         let appended = first == length && splices.deleted() == 0;
-        if untouched && (appended || strategy == Strategy::Full) {
+        if self >= Self::Until(first) && (appended || strategy == Strategy::Full) {
             Self::All
         } else {
             self.min(Self::Until(first))

@@ -146,7 +146,7 @@ fn counters(before: &v1::DescribePoolResponse, after: &v1::DescribePoolResponse)
     sums
 }
 
-fn named(counters: &v1::Counters) -> [(&'static str, u64); 14] {
+fn named(counters: &v1::Counters) -> [(&'static str, u64); 15] {
     [
         ("steps", counters.steps),
         ("passes", counters.passes),
@@ -162,6 +162,7 @@ fn named(counters: &v1::Counters) -> [(&'static str, u64); 14] {
         ("sessions_refreshed", counters.sessions_refreshed),
         ("refused", counters.refused),
         ("compute_us", counters.compute_us),
+        ("collective_us", counters.collective_us),
     ]
 }
 

@@ -57,7 +57,7 @@ impl Core {
         {
             if passes > 1 {
                 passes /= 2;
-            } else if !self.make_room(SessionId(0))? {
+            } else if !self.make_room(None)? {
                 let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) else {
                     break;
                 };

@@ -67,7 +67,7 @@ impl Core {
             match self.stage(changes.to_vec()) {
                 Ok(staged) => return Ok(Placed::In(staged)),
                 Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(of)? {
+                    if !self.make_room(Some(of))? {
                         return Ok(Placed::NoRoom);
                     }
                 }
@@ -78,7 +78,7 @@ impl Core {
 
     /// One session less takes slots that it does not need now: first what is encoded anew beside old rows, then what ended
     /// completions left, then the documents of those who are idle. False when nobody can.
-    pub(super) fn make_room(&mut self, keep: SessionId) -> Result<bool, PlanError> {
+    pub(super) fn make_room(&mut self, keep: Option<SessionId>) -> Result<bool, PlanError> {
         if let Some(id) =
             self.sessions.values().find(|session| session.shadow.is_some()).map(|session| session.id)
         {
@@ -87,23 +87,29 @@ impl Core {
         }
         let Some(group) = self.group() else { return Ok(false) };
         let branch = |id: &SessionId| group.table(*id).map_or(0, |table| table.branch().len());
-        let unfinished = |session: &&Session| session.completions.is_empty();
+        let waits_for_nothing = |session: &&Session| session.completions.is_empty();
         let by_age = |session: &&Session| session.ticket;
         let left_over = self
             .sessions
             .values()
-            .filter(unfinished)
+            .filter(waits_for_nothing)
             .filter(|session| branch(&session.id) > 0)
             .min_by_key(by_age);
         if let Some(session) = left_over.map(|session| session.id) {
             self.stage(vec![Change::EndBranch { session }])?;
             return Ok(true);
         }
-        let resident = |session: &&Session| session.residence == Residence::Resident && session.id != keep;
+        let resident =
+            |session: &&Session| session.residence == Residence::Resident && Some(session.id) != keep;
         let holds =
             |session: &&Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
-        let idle =
-            self.sessions.values().filter(unfinished).filter(resident).filter(holds).min_by_key(by_age);
+        let idle = self
+            .sessions
+            .values()
+            .filter(waits_for_nothing)
+            .filter(resident)
+            .filter(holds)
+            .min_by_key(by_age);
         match idle.map(|session| session.id) {
             Some(session) => self.clear(session).map(|()| true),
             None => Ok(false),
@@ -148,7 +154,7 @@ impl Core {
                     break self.restored(id, tokens.len() - length);
                 }
                 Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(id)? {
+                    if !self.make_room(Some(id))? {
                         return Ok(());
                     }
                 }
