@@ -2,17 +2,17 @@
 //! `examples/all_reduce_processes.rs` does the same with processes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pie_comm::{HostCollective, Member, Options, TcpListening, TcpMesh, ThreadGroup, WorldSize};
+use pie_comm::{Collective, Member, Options, TcpListening, TcpMesh, ThreadGroup, WorldSize};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-fn threads(world: u32) -> Vec<Box<dyn HostCollective>> {
+fn threads(world: u32) -> Vec<Box<dyn Collective>> {
     let members = ThreadGroup::new(world).expect("a world size");
-    members.into_iter().map(|member| Box::new(member.into_inner()) as Box<dyn HostCollective>).collect()
+    members.into_iter().map(|member| Box::new(member) as Box<dyn Collective>).collect()
 }
 
-fn tcp(world: u32) -> Vec<Box<dyn HostCollective>> {
+fn tcp(world: u32) -> Vec<Box<dyn Collective>> {
     let listening: Vec<_> = (0..world).map(|_| TcpMesh::bind("127.0.0.1:0").expect("a free port")).collect();
     let addresses: Vec<SocketAddr> = listening.iter().map(TcpListening::local_address).collect();
     let members = Member::all(WorldSize::new(world).expect("a world size"));
@@ -25,12 +25,12 @@ fn tcp(world: u32) -> Vec<Box<dyn HostCollective>> {
         };
         let forming: Vec<_> = members.zip(listening).map(form).collect();
         let joined = forming.into_iter().map(|thread| thread.join().expect("no panic"));
-        joined.map(|group| Box::new(group) as Box<dyn HostCollective>).collect()
+        joined.map(|group| Box::new(group) as Box<dyn Collective>).collect()
     })
 }
 
 /// All ranks make so many calls; the time that rank 0 takes for them.
-fn time(members: &mut [Box<dyn HostCollective>], elements: usize, calls: u64) -> Duration {
+fn time(members: &mut [Box<dyn Collective>], elements: usize, calls: u64) -> Duration {
     let (sender, times) = mpsc::channel();
     std::thread::scope(|scope| {
         for member in members {
@@ -49,7 +49,7 @@ fn time(members: &mut [Box<dyn HostCollective>], elements: usize, calls: u64) ->
     times.recv().expect("a rank has finished")
 }
 
-type Make = fn(u32) -> Vec<Box<dyn HostCollective>>;
+type Make = fn(u32) -> Vec<Box<dyn Collective>>;
 
 fn all_reduce(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("all_reduce");

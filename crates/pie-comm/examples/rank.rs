@@ -2,7 +2,7 @@
 //! of all ranks, in rank order, from one line of standard input, makes the calls, and prints `done MICROSECONDS` (the
 //! median of a call) or `failed CODE message`. `all_reduce_processes` and the test of killed processes run it.
 
-use pie_comm::{HostCollective, Member, Options, TcpGroup, TcpMesh};
+use pie_comm::{Collective, Member, Options, TcpGroup, TcpMesh};
 use std::io::Write;
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,6 @@
 //! What the model sees of a group.
 
-use crate::hosted::{check_gather, check_reduce};
-use crate::{CommError, Member};
-use candle_core::Tensor;
+use crate::{CommError, Member, Operation};
 
 /// Sums and gathers over the ranks of a group. One call at a time, on the rank's engine thread; all ranks make the same
 /// calls in the same order (C1). A group that failed stays failed.
@@ -10,28 +8,32 @@ pub trait Collective: Send {
     /// Who this rank is.
     fn member(&self) -> Member;
 
-    /// Sums a contiguous f32 tensor over all ranks, in place (also for those who share its storage). Every rank gets
-    /// the same bits: ranks are added in rank order (C3).
+    /// Sums `data` over all ranks, in place. Every rank gets the same bits: ranks are added in rank order (C3).
     ///
     /// # Errors
-    /// See [`CommError`]. After an error the contents of the tensor are undefined, unless it is [`CommError::Tensor`].
-    fn all_reduce_sum(&mut self, tensor: &Tensor) -> Result<(), CommError>;
+    /// See [`CommError`]; the contents of `data` are then undefined.
+    fn all_reduce_sum(&mut self, data: &mut [f32]) -> Result<(), CommError>;
 
-    /// Gathers `[rows.., part]` of each rank into `[rows.., part * world size]` on every rank, parts in rank order along
-    /// the last dimension. f32, of the same shape on all ranks.
+    /// Puts the `part` of every rank, as long on each, into `whole`, in rank order.
     ///
     /// # Errors
-    /// See [`CommError`].
-    fn all_gather_last(&mut self, tensor: &Tensor) -> Result<Tensor, CommError>;
+    /// [`CommError::Tensor`] unless `whole` is `world size * part` long; see [`CommError`].
+    fn all_gather(&mut self, part: &[f32], whole: &mut [f32]) -> Result<(), CommError>;
 
     /// Returns when all ranks have called it.
     ///
     /// # Errors
     /// See [`CommError`].
     fn barrier(&mut self) -> Result<(), CommError>;
+
+    /// The same for numbers on this rank's GPU, if the group can do it there. Without, they go through host memory.
+    #[cfg(feature = "cuda")]
+    fn on_device(&mut self) -> Option<&mut dyn crate::DeviceCollective> {
+        None
+    }
 }
 
-/// A group of one rank: nothing to do, on any device. It refuses the same tensors as the others.
+/// A group of one rank: nothing to do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Solo;
 
@@ -47,16 +49,27 @@ impl Collective for Solo {
         Member::solo()
     }
 
-    fn all_reduce_sum(&mut self, tensor: &Tensor) -> Result<(), CommError> {
-        check_reduce(tensor)
+    fn all_reduce_sum(&mut self, _data: &mut [f32]) -> Result<(), CommError> {
+        Ok(())
     }
 
-    fn all_gather_last(&mut self, tensor: &Tensor) -> Result<Tensor, CommError> {
-        check_gather(tensor)?;
-        Ok(tensor.clone())
+    fn all_gather(&mut self, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
+        check_whole(self.member(), part, whole)?;
+        whole.copy_from_slice(part);
+        Ok(())
     }
 
     fn barrier(&mut self) -> Result<(), CommError> {
         Ok(())
     }
+}
+
+/// Checks the lengths of [`Collective::all_gather`].
+pub(crate) fn check_whole(member: Member, part: &[f32], whole: &[f32]) -> Result<(), CommError> {
+    let expected = part.len() * member.world_size().get() as usize;
+    if whole.len() == expected {
+        return Ok(());
+    }
+    let problem = format!("the whole has {} elements, and the parts of all ranks {expected}", whole.len());
+    Err(CommError::tensor(Operation::AllGather, problem))
 }

@@ -11,10 +11,12 @@ pub enum Operation {
     Form,
     /// [`crate::Collective::all_reduce_sum`].
     AllReduceSum,
-    /// [`crate::Collective::all_gather_last`].
+    /// [`crate::Collective::all_gather`].
     AllGather,
     /// [`crate::Collective::barrier`].
     Barrier,
+    /// Waiting for a GPU's stream, with the collectives in it.
+    Compute,
 }
 
 impl fmt::Display for Operation {
@@ -24,6 +26,7 @@ impl fmt::Display for Operation {
             Self::AllReduceSum => "all-reduce",
             Self::AllGather => "all-gather",
             Self::Barrier => "barrier",
+            Self::Compute => "a pass",
         })
     }
 }
@@ -43,7 +46,7 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operation {
             Operation::Form => self.operation.fmt(f),
-            Operation::Barrier => write!(f, "barrier (call {})", self.sequence),
+            Operation::Barrier | Operation::Compute => write!(f, "{} (call {})", self.operation, self.sequence),
             other => write!(f, "{other} of {} elements (call {})", self.elements, self.sequence),
         }
     }
@@ -178,6 +181,14 @@ pub enum CommError {
         /// What is wrong.
         problem: String,
     },
+    /// NCCL, or the GPU below it. The group is over.
+    #[error("{call} failed on the GPU: {problem}; the group is over, form it again")]
+    Gpu {
+        /// In which call.
+        call: Call,
+        /// What NCCL or the driver says.
+        problem: String,
+    },
     /// The system refuses a socket.
     #[error("{action}: {problem}")]
     System {
@@ -200,6 +211,7 @@ impl CommError {
             Self::Member { .. } => "COMM_MEMBER",
             Self::Peers { .. } => "COMM_PEERS",
             Self::Tensor { .. } => "COMM_TENSOR",
+            Self::Gpu { .. } => "COMM_GPU",
             Self::System { .. } => "COMM_SYSTEM",
         }
     }

@@ -12,14 +12,16 @@
 
 mod collective;
 mod error;
-mod hosted;
 mod member;
+#[cfg(feature = "cuda")]
+mod nccl;
 mod tcp;
 mod thread;
 
 pub use collective::{Collective, Solo};
 pub use error::{Call, CommError, Loss, Operation, Refusal};
-pub use hosted::{HostCollective, Hosted};
 pub use member::{Member, Rank, WorldSize};
+#[cfg(feature = "cuda")]
+pub use nccl::{DeviceCollective, NcclGroup};
 pub use tcp::{Options, TcpGroup, TcpListening, TcpMesh};
 pub use thread::{ThreadGroup, ThreadMember};

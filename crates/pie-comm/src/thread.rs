@@ -1,8 +1,8 @@
 //! Groups of threads of one process: for tests, and the plainest statement of what the collectives do.
 
-use crate::hosted::check_whole;
+use crate::collective::check_whole;
 use crate::member::RankSet;
-use crate::{Call, CommError, HostCollective, Hosted, Loss, Member, Operation, Rank, WorldSize};
+use crate::{Call, Collective, CommError, Loss, Member, Operation, Rank, WorldSize};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ impl ThreadGroup {
     /// # Errors
     /// [`CommError::WorldSize`].
     #[allow(clippy::new_ret_no_self, reason = "a group is its members")]
-    pub fn new(world_size: u32) -> Result<Vec<Hosted<ThreadMember>>, CommError> {
+    pub fn new(world_size: u32) -> Result<Vec<ThreadMember>, CommError> {
         Self::with_deadline(world_size, Self::DEADLINE)
     }
 
@@ -31,7 +31,7 @@ impl ThreadGroup {
     pub fn with_deadline(
         world_size: u32,
         deadline: Duration,
-    ) -> Result<Vec<Hosted<ThreadMember>>, CommError> {
+    ) -> Result<Vec<ThreadMember>, CommError> {
         let world_size = WorldSize::new(world_size)?;
         let ranks = world_size.get() as usize;
         let buffers = || (0..ranks).map(|_| Mutex::default()).collect();
@@ -39,7 +39,7 @@ impl ThreadGroup {
         let (parts, sums) = (buffers(), buffers());
         let room = Arc::new(Room { meeting: Mutex::new(meeting), changed: Condvar::new(), parts, sums });
         let member = |member| ThreadMember { member, deadline, sequence: 0, room: room.clone() };
-        Ok(Member::all(world_size).map(|this| Hosted::new(member(this))).collect())
+        Ok(Member::all(world_size).map(member).collect())
     }
 }
 
@@ -153,7 +153,7 @@ impl Drop for ThreadMember {
     }
 }
 
-impl HostCollective for ThreadMember {
+impl Collective for ThreadMember {
     fn member(&self) -> Member {
         self.member
     }

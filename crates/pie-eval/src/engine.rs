@@ -3,7 +3,7 @@
 use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
-use pie_model::{Device, Model};
+use pie_model::{Device, Model, OnCpu};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
     TokenIndex,
@@ -20,8 +20,7 @@ const CHUNK: u32 = 512;
 
 /// A loaded model and its cache.
 pub struct Machine {
-    model: Model,
-    cache: KvCache,
+    compute: OnCpu,
     slots: u32,
     epoch: u64,
 }
@@ -34,12 +33,12 @@ impl Machine {
     pub fn load(folder: &Path, slots: u32, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, EvalError> {
         let model = Model::load(folder, Solo::new().member(), &Device::Cpu, progress)?;
         let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu)?;
-        Ok(Self { model, cache, slots, epoch: 0 })
+        Ok(Self { compute: OnCpu::new(model, cache), slots, epoch: 0 })
     }
 
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.compute.model()
     }
 
     /// The same machine with a cache whose rows have another precision; no bed survives it.
@@ -47,11 +46,7 @@ impl Machine {
     /// # Errors
     /// Memory.
     pub fn set_precision(&mut self, precision: Precision) -> Result<(), EvalError> {
-        let shape = self.cache.shape();
-        // The old cache goes before the new one comes.
-        self.cache = KvCache::new(pie_kv::KvShape { slots: 0, ..shape }, &Device::Cpu)?;
-        self.cache = KvCache::new(shape, &Device::Cpu)?.with_precision(precision);
-        Ok(())
+        Ok(self.compute.renew_cache(precision)?)
     }
 }
 
@@ -68,7 +63,7 @@ pub fn decode_together(
     machine.epoch += 1;
     let epoch = Epoch(machine.epoch);
     let comm = Box::new(Solo::new());
-    let mut rank = Rank::new(&machine.model, &mut machine.cache, comm, epoch, machine.slots);
+    let mut rank = Rank::new(&mut machine.compute, comm, epoch, machine.slots);
     let sessions: Vec<SessionId> = (1..=documents.len() as u64).map(SessionId).collect();
     let mut step = |changes: Vec<Change>, runs: Vec<Run>, passes: u32| {
         let (seq, digest) = (rank.group().next_seq(), DigestWanted::Skip);
@@ -134,7 +129,7 @@ impl<'a> Bed<'a> {
     pub fn new(machine: &'a mut Machine) -> Result<Self, EvalError> {
         machine.epoch += 1;
         let epoch = Epoch(machine.epoch);
-        let rank = Rank::new(&machine.model, &mut machine.cache, Box::new(Solo::new()), epoch, machine.slots);
+        let rank = Rank::new(&mut machine.compute, Box::new(Solo::new()), epoch, machine.slots);
         let replica = Group::new(epoch, machine.slots);
         let mut bed = Self { rank, replica, top_logprobs: 0 };
         bed.run(vec![Change::Open { session: SESSION }], None, 1)?;
@@ -240,9 +235,7 @@ impl<'a> Bed<'a> {
     /// # Errors
     /// The layer does not exist.
     pub fn keys(&self, layer: usize) -> Result<Vec<f32>, EvalError> {
-        let (keys, _) = self.rank.read(SESSION, layer)?;
-        let keys = keys.flatten_all().and_then(|keys| keys.to_vec1());
-        keys.map_err(|error| EvalError::Model(error.into()))
+        Ok(self.rank.read(SESSION, layer)?.keys)
     }
 
     /// Saves the state of tokens `from` on, and the tables. Tokens before must not change until it is restored.

@@ -134,7 +134,7 @@ pub(crate) fn attend(
     Ok(())
 }
 
-fn check(sequence: &Attention<'_>, rows: usize) -> Result<(), KvError> {
+pub(crate) fn check(sequence: &Attention<'_>, rows: usize) -> Result<(), KvError> {
     let Attention { rows: own, table, visible } = sequence;
     let wrong = |what: String| Err(KvError::Mismatch(what));
     if own.end > rows || own.len() != visible.len() {

@@ -27,6 +27,16 @@ impl KvShape {
         self.kv_heads * self.head_dim
     }
 
+    pub(crate) fn check(&self, layer: usize, slots: &[Slot]) -> Result<(), KvError> {
+        if layer >= self.layers {
+            return Err(KvError::LayerOutOfRange { layer, layers: self.layers });
+        }
+        match slots.iter().find(|slot| slot.usize() >= self.slots) {
+            Some(slot) => Err(KvError::SlotOutOfRange { slot: slot.0, slots: self.slots }),
+            None => Ok(()),
+        }
+    }
+
     /// Bytes of K and V of all layers in f32.
     pub fn bytes(&self) -> u64 {
         2 * 4 * (self.layers * self.row()) as u64 * self.slots as u64
@@ -147,7 +157,7 @@ impl KvCache {
         keys: Strided<'_>,
         values: Strided<'_>,
     ) -> Result<(), KvError> {
-        self.check(layer, slots)?;
+        self.shape.check(layer, slots)?;
         let (row, precision) = (self.shape.row(), self.precision);
         for (rows, what) in [(keys, "keys"), (values, "values")] {
             let needed = slots.len().checked_sub(1).map_or(0, |last| last * rows.stride + rows.first + row);
@@ -179,7 +189,7 @@ impl KvCache {
         if slots.is_empty() {
             return Ok(());
         }
-        self.check(0, slots)?;
+        self.shape.check(0, slots)?;
         let (row, head_dim) = (self.shape.row(), self.shape.head_dim);
         if 2 * rope.inverse_frequencies().len() != head_dim {
             return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
@@ -216,8 +226,8 @@ impl KvCache {
         if from.is_empty() {
             return Ok(());
         }
-        self.check(0, from)?;
-        self.check(0, to)?;
+        self.shape.check(0, from)?;
+        self.shape.check(0, to)?;
         let row = self.shape.row();
         self.keys.par_iter_mut().chain(&mut self.values).for_each(|layer| {
             for (from, to) in from.iter().zip(to) {
@@ -261,9 +271,9 @@ impl KvCache {
         out: &mut [f32],
     ) -> Result<(), KvError> {
         for sequence in sequences {
-            self.check(layer, sequence.table)?;
+            self.shape.check(layer, sequence.table)?;
         }
-        self.check(layer, &[])?;
+        self.shape.check(layer, &[])?;
         let (keys, values) = (&self.keys[layer], &self.values[layer]);
         attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }
@@ -273,7 +283,7 @@ impl KvCache {
     /// # Errors
     /// A layer or slot out of range.
     pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
-        self.check(layer, slots)?;
+        self.shape.check(layer, slots)?;
         self.read(&self.keys[layer], slots)
     }
 
@@ -282,7 +292,7 @@ impl KvCache {
     /// # Errors
     /// A layer or slot out of range.
     pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
-        self.check(layer, slots)?;
+        self.shape.check(layer, slots)?;
         self.read(&self.values[layer], slots)
     }
 
@@ -292,17 +302,6 @@ impl KvCache {
             slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect();
         let shape = (slots.len(), self.shape.kv_heads, self.shape.head_dim);
         Ok(Tensor::from_vec(rows, shape, &Device::Cpu)?)
-    }
-
-    fn check(&self, layer: usize, slots: &[Slot]) -> Result<(), KvError> {
-        if layer >= self.shape.layers {
-            return Err(KvError::LayerOutOfRange { layer, layers: self.shape.layers });
-        }
-        let slots_of_cache = self.shape.slots;
-        match slots.iter().find(|slot| slot.usize() >= slots_of_cache) {
-            Some(slot) => Err(KvError::SlotOutOfRange { slot: slot.0, slots: slots_of_cache }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -41,6 +41,10 @@ pub enum KvError {
     /// Flat arrays of different lengths, or rows that see more than their table has.
     #[error("{0}")]
     Mismatch(String),
+    /// The GPU.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] crate::cuda::GpuError),
     /// candle.
     #[error("tensor operation: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -56,6 +60,8 @@ impl KvError {
             Self::LayerOutOfRange { .. } => "KV_LAYER_OUT_OF_RANGE",
             Self::Shape { .. } => "KV_SHAPE",
             Self::Mismatch(_) => "KV_MISMATCH",
+            #[cfg(feature = "cuda")]
+            Self::Gpu(error) => error.code(),
             Self::Tensor(_) => "KV_TENSOR",
         }
     }

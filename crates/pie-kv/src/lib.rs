@@ -12,6 +12,8 @@
 
 mod attention;
 mod cache;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 mod few;
 mod many;

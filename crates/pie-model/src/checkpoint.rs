@@ -149,6 +149,19 @@ impl Matrix {
         if self.tensor.dtype == Dtype::BF16 { Numbers::Bf16 } else { Numbers::F32 }
     }
 
+    /// Some columns of a row as they lie in the file, if the numbers there are of this type: `f32`, `f16` or `bf16`.
+    #[cfg(feature = "cuda")]
+    pub fn bytes(&self, row: usize, columns: Range<usize>, dtype: &str) -> Option<&[u8]> {
+        let (name, size) = match self.tensor.dtype {
+            Dtype::F32 => ("f32", 4),
+            Dtype::F16 => ("f16", 2),
+            _ => ("bf16", 2),
+        };
+        let start = row * self.columns;
+        let bytes = &self.tensor.file.1[self.tensor.bytes.clone()];
+        (name == dtype).then(|| &bytes[(start + columns.start) * size..(start + columns.end) * size])
+    }
+
     /// Widens some columns of a row; `to` is as long as `columns`.
     pub fn row(&self, row: usize, columns: Range<usize>, to: &mut [f32]) {
         let size = if self.tensor.dtype == Dtype::F32 { 4 } else { 2 };

@@ -160,6 +160,10 @@ pub enum ModelError {
     /// Sampling parameters out of range.
     #[error("sampling: {0}")]
     SamplingInvalid(String),
+    /// The GPU.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Gpu(#[from] pie_kv::cuda::GpuError),
     /// The cache.
     #[error(transparent)]
     Kv(#[from] KvError),
@@ -194,6 +198,8 @@ impl ModelError {
             Self::MemberMismatch { .. } => "MODEL_MEMBER_MISMATCH",
             Self::LogitsInvalid { .. } => "MODEL_LOGITS_INVALID",
             Self::SamplingInvalid(_) => "MODEL_SAMPLING_INVALID",
+            #[cfg(feature = "cuda")]
+            Self::Gpu(error) => error.code(),
             Self::Kv(error) => error.code(),
             Self::Comm(error) => error.code(),
             Self::Tensor(_) => "MODEL_TENSOR",

@@ -91,10 +91,10 @@ impl Model {
                 let sequences = if last { wanted.keep(space, hidden, self) } else { &batch.sequences };
                 self.attention(index, layer, rows, sequences, cache, space)
             })?;
-            let x = &mut space.x[..rows * hidden];
-            add_sum(x, &space.partial[..rows * hidden], hidden, comm)?;
+            let numbers = rows * hidden;
+            add_sum(&mut space.x[..numbers], &mut space.partial[..numbers], comm)?;
             in_pool(|| self.mlp(layer, rows, space));
-            add_sum(&mut space.x[..rows * hidden], &space.partial[..rows * hidden], hidden, comm)?;
+            add_sum(&mut space.x[..numbers], &mut space.partial[..numbers], comm)?;
         }
         let (rows, part) = (wanted.order.len(), self.head.0.outputs());
         let logits = in_pool(|| {
@@ -108,9 +108,8 @@ impl Model {
             self.head.0.multiply(normed, &mut logits);
             logits
         });
-        let part = Tensor::from_vec(logits, (rows, part), &Device::Cpu)?;
-        // The last rank's part ends with padding.
-        Ok(comm.all_gather_last(&part)?.narrow(1, 0, self.config.vocab_size)?.contiguous()?)
+        let logits = whole_rows(&logits, rows, part, self.config.vocab_size, comm)?;
+        Ok(Tensor::from_vec(logits, (rows, self.config.vocab_size), &Device::Cpu)?)
     }
 
     /// From x: writes the rows' keys and values of a layer, and leaves the rotated queries.
@@ -196,6 +195,27 @@ impl Model {
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
         batch.check(&Limits { vocabulary, positions, slots })
     }
+}
+
+/// `[rows][part]` of each rank to `[rows][vocabulary]`: the last rank's part ends with padding.
+fn whole_rows(
+    logits: &[f32],
+    rows: usize,
+    part: usize,
+    vocabulary: usize,
+    comm: &mut dyn Collective,
+) -> Result<Vec<f32>, ModelError> {
+    let ranks = comm.member().world_size().get() as usize;
+    let mut gathered = vec![0.0; ranks * logits.len()];
+    comm.all_gather(logits, &mut gathered)?;
+    let mut whole = Vec::with_capacity(rows * vocabulary);
+    for row in 0..rows {
+        for rank in 0..ranks {
+            let width = part.min(vocabulary.saturating_sub(rank * part));
+            whole.extend_from_slice(&gathered[(rank * rows + row) * part..][..width]);
+        }
+    }
+    Ok(whole)
 }
 
 impl Wanted {

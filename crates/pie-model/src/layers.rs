@@ -2,7 +2,6 @@
 
 use crate::error::ModelError;
 use crate::product::Packed;
-use candle_core::{CpuStorage, Device, Storage, Tensor};
 use pie_comm::Collective;
 use pie_kv::simd::{exp, wide};
 use rayon::prelude::*;
@@ -13,25 +12,14 @@ pub(crate) struct ColumnParallel(pub Packed);
 /// y = x W^T with the columns of W shared by the ranks: each has some columns of x, and y is the sum over all.
 pub(crate) struct RowParallel(pub Packed);
 
-/// Adds what all ranks have in `partial`, `[rows][width]`, to `x`.
+/// Adds what all ranks have in `partial` to `x`; `partial` is then their sum.
 pub(crate) fn add_sum(
     x: &mut [f32],
-    partial: &[f32],
-    width: usize,
+    partial: &mut [f32],
     comm: &mut dyn Collective,
 ) -> Result<(), ModelError> {
-    let add = |x: &mut [f32], sum: &[f32]| x.iter_mut().zip(sum).for_each(|(x, sum)| *x += sum);
-    // One rank has the sum already.
-    if comm.member().world_size().get() == 1 {
-        add(x, partial);
-        return Ok(());
-    }
-    let tensor = Tensor::from_slice(partial, (partial.len() / width.max(1), width), &Device::Cpu)?;
-    comm.all_reduce_sum(&tensor)?;
-    match &*tensor.storage_and_layout().0 {
-        Storage::Cpu(CpuStorage::F32(sum)) => add(x, sum),
-        _ => return Err(candle_core::Error::Msg("a sum must stay f32 in host memory".to_owned()).into()),
-    }
+    comm.all_reduce_sum(partial)?;
+    x.iter_mut().zip(partial).for_each(|(x, sum)| *x += *sum);
     Ok(())
 }
 

@@ -11,7 +11,10 @@
 
 mod batch;
 mod checkpoint;
+mod compute;
 mod config;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 mod forward;
 mod layers;
@@ -25,6 +28,7 @@ mod shard;
 
 pub use batch::{Batch, Sequence};
 pub use candle_core::Device;
+pub use compute::{Compute, Draw, OnCpu, Rows};
 pub use config::Config;
 pub use error::ModelError;
 pub use model::Model;

@@ -12,7 +12,7 @@ use pie_kv::{KvShape, Rope};
 use std::ops::Range;
 use std::path::Path;
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// One member's slice of a model of the Llama family, in f32, ready for [`Model::forward`].
 pub struct Model {

@@ -53,7 +53,7 @@ fn beside(folder: &Path) -> PathBuf {
     folder.with_file_name(format!(".{name}.{}.making", std::process::id()))
 }
 
-struct Spec {
+pub(crate) struct Spec {
     name: String,
     shape: Vec<usize>,
     mean: f32,
@@ -61,6 +61,11 @@ struct Spec {
 }
 
 impl Spec {
+    /// Of the embedding and the head.
+    pub(crate) const TABLE_GAIN: f32 = 2.0;
+    /// Of queries and keys.
+    pub(crate) const QUERY_GAIN: f32 = 1.5;
+
     fn numbers(&self) -> usize {
         self.shape.iter().product()
     }
@@ -78,13 +83,13 @@ fn specs(config: &Config) -> Vec<Spec> {
         deviation: gain / (inputs as f32).sqrt(),
     };
     let norm = |name: String| Spec { name, shape: vec![hidden], mean: 1.0, deviation: 0.1 };
-    let mut specs = vec![matrix("model.embed_tokens.weight".to_owned(), vocab_size, hidden, 2.0)];
+    let mut specs = vec![matrix("model.embed_tokens.weight".to_owned(), vocab_size, hidden, Spec::TABLE_GAIN)];
     for layer in 0..config.layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         specs.extend([
             norm(name("input_layernorm")),
-            matrix(name("self_attn.q_proj"), heads * head_dim, hidden, 1.5),
-            matrix(name("self_attn.k_proj"), kv_heads * head_dim, hidden, 1.5),
+            matrix(name("self_attn.q_proj"), heads * head_dim, hidden, Spec::QUERY_GAIN),
+            matrix(name("self_attn.k_proj"), kv_heads * head_dim, hidden, Spec::QUERY_GAIN),
             matrix(name("self_attn.v_proj"), kv_heads * head_dim, hidden, 1.0),
             matrix(name("self_attn.o_proj"), hidden, heads * head_dim, 1.0),
             norm(name("post_attention_layernorm")),
@@ -95,7 +100,7 @@ fn specs(config: &Config) -> Vec<Spec> {
     }
     specs.push(norm("model.norm.weight".to_owned()));
     if !config.tied_head {
-        specs.push(matrix("lm_head.weight".to_owned(), vocab_size, hidden, 2.0));
+        specs.push(matrix("lm_head.weight".to_owned(), vocab_size, hidden, Spec::TABLE_GAIN));
     }
     specs
 }

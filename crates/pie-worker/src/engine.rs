@@ -4,8 +4,7 @@
 use crate::error::WorkerError;
 use crate::rank::{Observer, Rank, SampledToken, StepReport};
 use pie_comm::{Collective, CommError};
-use pie_kv::KvCache;
-use pie_model::Model;
+use pie_model::Compute;
 use pie_plan::{Epoch, Seq, SessionId};
 use pie_proto::plan::Step;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,10 +117,10 @@ impl Engine {
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn start(model: Model, cache: KvCache, peers: Box<dyn Peers>) -> std::io::Result<Self> {
+    pub fn start(compute: Box<dyn Compute>, peers: Box<dyn Peers>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let interrupted = Arc::new(AtomicU64::new(0));
-        let engine = Loop { model, cache, peers, interrupted: interrupted.clone() };
+        let engine = Loop { compute, peers, interrupted: interrupted.clone() };
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
         Ok(Self { commands, interrupted })
     }
@@ -174,8 +173,7 @@ impl Engine {
 }
 
 struct Loop {
-    model: Model,
-    cache: KvCache,
+    compute: Box<dyn Compute>,
     peers: Box<dyn Peers>,
     /// The number of the plan that is to end early.
     interrupted: Arc<AtomicU64>,
@@ -216,7 +214,7 @@ impl Loop {
         };
         // Plans of the new epoch are numbered from 1 again.
         self.interrupted.store(0, Ordering::Relaxed);
-        let mut rank = Rank::new(&self.model, &mut self.cache, comm, epoch, formation.slots);
+        let mut rank = Rank::new(self.compute.as_mut(), comm, epoch, formation.slots);
         send(formed, Ok(()));
         loop {
             match commands.blocking_recv()? {
@@ -256,16 +254,10 @@ fn refuse(command: Command, served: Epoch) {
 }
 
 fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
-    let (keys, values) = rank.read(session, layer)?;
-    let flat = |tensor: candle_core::Tensor| {
-        tensor
-            .flatten_all()
-            .and_then(|flat| flat.to_vec1::<f32>())
-            .map_err(|error| WorkerError::Model(error.into()))
-    };
+    let pie_model::Rows { keys, values } = rank.read(session, layer)?;
     let rotated_for =
         rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
-    Ok(Rows { keys: flat(keys)?, values: flat(values)?, rotated_for })
+    Ok(Rows { keys, values, rotated_for })
 }
 
 /// A panic ends the epoch, not the process: the rank is thrown away with it.

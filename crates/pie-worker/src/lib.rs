@@ -18,4 +18,6 @@ mod timed;
 pub use engine::{Engine, Peers, RankFacts};
 pub use error::WorkerError;
 pub use rank::{Observer, Rank, SampledToken, Saved, StepReport};
+#[cfg(feature = "cuda")]
+pub use tcp::NcclPeers;
 pub use tcp::TcpPeers;

@@ -2,10 +2,8 @@
 
 use crate::error::WorkerError;
 use crate::timed::Timed;
-use candle_core::{Device, Tensor};
 use pie_comm::Collective;
-use pie_kv::KvCache;
-use pie_model::{Batch, Model, SamplingParameters, Sequence};
+use pie_model::{Batch, Compute, Draw, Rows, Sampled, SamplingParameters, Sequence};
 use pie_plan::{DigestWanted, Epoch, Group, Seq, SessionId, Slot, Then, TokenId, TokenIndex, Work};
 use pie_proto::plan::{Sampling, Step};
 use std::time::{Duration, Instant};
@@ -21,6 +19,12 @@ pub struct SampledToken {
     pub logprob: f32,
     /// The most likely tokens, if asked for.
     pub top: Vec<(TokenId, f32)>,
+}
+
+impl SampledToken {
+    fn new(session: SessionId, sampled: Sampled) -> Self {
+        Self { session, token: sampled.token, logprob: sampled.logprob, top: sampled.top }
+    }
 }
 
 /// What a step did.
@@ -64,28 +68,25 @@ impl Observer for Unobserved {
 pub struct Saved {
     group: Group,
     slots: Vec<Slot>,
-    /// Keys and values of each layer.
-    layers: Vec<(Tensor, Tensor)>,
+    layers: Vec<Rows>,
 }
 
 /// A rank in a formed group.
 pub struct Rank<'a> {
-    model: &'a Model,
-    cache: &'a mut KvCache,
+    compute: &'a mut dyn Compute,
     comm: Timed,
     group: Group,
 }
 
 impl<'a> Rank<'a> {
-    /// Joins a group of `slots` slots that is still empty; `cache` has at least as many.
+    /// Joins a group of `slots` slots that is still empty; the cache of `compute` has at least as many.
     pub fn new(
-        model: &'a Model,
-        cache: &'a mut KvCache,
+        compute: &'a mut dyn Compute,
         comm: Box<dyn Collective>,
         epoch: Epoch,
         slots: u32,
     ) -> Self {
-        Self { model, cache, comm: Timed::new(comm), group: Group::new(epoch, slots) }
+        Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots) }
     }
 
     /// The tables.
@@ -93,14 +94,13 @@ impl<'a> Rank<'a> {
         &self.group
     }
 
-    /// The rows of one session in one layer, in token order: keys as they are rotated now, and values, each
-    /// [tokens, kv heads of this rank, head dimension].
+    /// The rows of one session in one layer, in token order.
     ///
     /// # Errors
     /// The session is not open, or the layer does not exist.
-    pub fn read(&self, session: SessionId, layer: usize) -> Result<(Tensor, Tensor), WorkerError> {
+    pub fn read(&self, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
         let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
-        Ok((self.cache.keys(layer, table.slots())?, self.cache.values(layer, table.slots())?))
+        Ok(self.compute.rows(layer, table.slots())?)
     }
 
     /// Saves the tables, and the rows of a session from token `from` on. Rows before it, and those of other sessions, must
@@ -111,8 +111,8 @@ impl<'a> Rank<'a> {
     pub fn save(&self, session: SessionId, from: TokenIndex) -> Result<Saved, WorkerError> {
         let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
         let slots = table.slots()[from.usize().min(table.slots().len())..].to_vec();
-        let layer = |layer| Ok((self.cache.keys(layer, &slots)?, self.cache.values(layer, &slots)?));
-        let layers = (0..self.cache.shape().layers).map(layer).collect::<Result<_, WorkerError>>()?;
+        let layers = 0..self.compute.kv_shape().layers;
+        let layers = layers.map(|layer| self.compute.rows(layer, &slots)).collect::<Result<_, _>>()?;
         Ok(Saved { group: self.group.clone(), slots, layers })
     }
 
@@ -122,8 +122,8 @@ impl<'a> Rank<'a> {
     /// # Errors
     /// A state of another cache.
     pub fn restore(&mut self, saved: &Saved) -> Result<(), WorkerError> {
-        for (layer, (keys, values)) in saved.layers.iter().enumerate() {
-            self.cache.write(layer, &saved.slots, keys, values)?;
+        for (layer, rows) in saved.layers.iter().enumerate() {
+            self.compute.set_rows(layer, &saved.slots, rows)?;
         }
         self.group = saved.group.clone();
         Ok(())
@@ -186,23 +186,25 @@ impl<'a> Rank<'a> {
 
     /// C1: all ranks ask after the same pass, and hear the same.
     fn somebody_interrupts(&mut self, here: bool) -> Result<bool, WorkerError> {
-        let votes = Tensor::full(if here { 1_f32 } else { 0.0 }, 1, &Device::Cpu).map_err(ModelRows)?;
-        self.comm.all_reduce_sum(&votes)?;
-        Ok(votes.to_vec1::<f32>().map_err(ModelRows)?.iter().any(|votes| *votes > 0.0))
+        let mut votes = [if here { 1.0 } else { 0.0 }];
+        self.comm.all_reduce_sum(&mut votes)?;
+        Ok(votes[0] > 0.0)
     }
 
     /// Copies and turns of the cache, and one ragged forward pass.
     fn pass(&mut self, work: &Work, step: &Step, index: usize) -> Result<Vec<SampledToken>, WorkerError> {
-        self.cache.copy(&work.copies.from, &work.copies.to)?;
-        self.cache.turn(self.model.rope(), &work.turns.slots, &work.turns.deltas)?;
+        self.compute.copy(&work.copies.from, &work.copies.to)?;
+        self.compute.turn(&work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
             return Ok(Vec::new());
         }
         let batch = self.batch(work)?;
-        let logits = self.model.forward(&batch, self.cache, &mut self.comm)?;
-        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
-        let rows = logits.to_vec2::<f32>().map_err(ModelRows)?;
-        sampled.zip(rows).map(|(sequence, row)| draw(sequence.session, &row, step, index)).collect()
+        let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();
+        let draws = sessions.iter().map(|session| draw(*session, step, index)).collect::<Result<Vec<_>, _>>()?;
+        let sampled = self.compute.forward(&batch, &draws, &mut self.comm)?;
+        let sampled = sessions.into_iter().zip(sampled);
+        Ok(sampled.map(|(session, sampled)| SampledToken::new(session, sampled)).collect())
     }
 
     fn batch(&self, work: &Work) -> Result<Batch, WorkerError> {
@@ -229,16 +231,9 @@ impl<'a> Rank<'a> {
     }
 }
 
-/// Reading logits back is the model's business; its error says so.
-#[allow(non_snake_case, reason = "reads as the conversion that it is, at its one call")]
-fn ModelRows(error: candle_core::Error) -> WorkerError {
-    WorkerError::Model(error.into())
-}
-
-fn draw(session: SessionId, logits: &[f32], step: &Step, index: usize) -> Result<SampledToken, WorkerError> {
+fn draw(session: SessionId, step: &Step, pass: usize) -> Result<Draw, WorkerError> {
     let sampling = step.sampling.get(&session).ok_or(WorkerError::NoSampling(session))?;
-    let sampled = pie_model::sample(logits, &parameters(sampling), sampling.step + index as u64)?;
-    Ok(SampledToken { session, token: sampled.token, logprob: sampled.logprob, top: sampled.top })
+    Ok(Draw { parameters: parameters(sampling), step: sampling.step + pass as u64 })
 }
 
 fn parameters(sampling: &Sampling) -> SamplingParameters {

@@ -1,7 +1,7 @@
-//! Groups over TCP: the collectives of processes on CPUs.
+//! Groups over TCP, and over NCCL on top of it.
 
 use crate::engine::Peers;
-use pie_comm::{Collective, CommError, Hosted, Member, Options, TcpListening};
+use pie_comm::{Collective, CommError, Member, Options, TcpGroup, TcpListening};
 use pie_plan::Epoch;
 use std::time::Duration;
 
@@ -19,6 +19,11 @@ impl TcpPeers {
     pub fn new(member: Member, listening: TcpListening) -> Self {
         Self { member, listening }
     }
+
+    fn group(&self, epoch: Epoch, peers: &[String], deadline: Duration) -> Result<TcpGroup, CommError> {
+        let options = Options { deadline, form_deadline: FORM_DEADLINE };
+        self.listening.form(self.member, peers, epoch.0, options)
+    }
 }
 
 impl Peers for TcpPeers {
@@ -28,8 +33,34 @@ impl Peers for TcpPeers {
         peers: &[String],
         deadline: Duration,
     ) -> Result<Box<dyn Collective>, CommError> {
-        let options = Options { deadline, form_deadline: FORM_DEADLINE };
-        let group = self.listening.form(self.member, peers, epoch.0, options)?;
-        Ok(Box::new(Hosted::new(group)))
+        Ok(Box::new(self.group(epoch, peers, deadline)?))
+    }
+}
+
+/// Forms groups whose sums run on the GPUs, over NCCL.
+#[cfg(feature = "cuda")]
+pub struct NcclPeers {
+    tcp: TcpPeers,
+    gpu: pie_kv::cuda::Gpu,
+}
+
+#[cfg(feature = "cuda")]
+impl NcclPeers {
+    /// A rank on a GPU of its own, that its peers reach at `listening`.
+    pub fn new(member: Member, listening: TcpListening, gpu: pie_kv::cuda::Gpu) -> Self {
+        Self { tcp: TcpPeers::new(member, listening), gpu }
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Peers for NcclPeers {
+    fn form(
+        &mut self,
+        epoch: Epoch,
+        peers: &[String],
+        deadline: Duration,
+    ) -> Result<Box<dyn Collective>, CommError> {
+        let group = self.tcp.group(epoch, peers, deadline)?;
+        Ok(Box::new(pie_comm::NcclGroup::form(group, self.gpu.stream().clone(), deadline)?))
     }
 }

@@ -3,10 +3,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Do, Out, Script, distance, drive, model_folder};
+use common::{Do, Out, Script, compute, distance, drive, model_folder};
 use pie_comm::ThreadGroup;
-use pie_kv::KvCache;
-use pie_model::{Device, Model};
 use pie_plan::{Change, Epoch, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::rank::Observer;
 use pie_worker::{Rank, SampledToken};
@@ -168,13 +166,12 @@ fn one_rank_that_is_interrupted_ends_the_plan_for_all() {
     script.plan(vec![], vec![Run::Sample { session: A }], 40);
     let members = ThreadGroup::new(4).expect("a world size");
     let passes: Vec<(usize, u64)> = std::thread::scope(|scope| {
-        let rank = |(index, comm): (usize, pie_comm::Hosted<pie_comm::ThreadMember>)| {
+        let rank = |(index, comm): (usize, pie_comm::ThreadMember)| {
             let (folder, script) = (&folder, &script);
             scope.spawn(move || {
                 let member = pie_comm::Collective::member(&comm);
-                let model = Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("it loads");
-                let mut cache = KvCache::new(model.kv_shape(200), &Device::Cpu).expect("it fits");
-                let mut rank = Rank::new(&model, &mut cache, Box::new(comm), Epoch(1), 200);
+                let mut compute = compute(folder, member, 200);
+                let mut rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), 200);
                 let mut passes = 0;
                 for instruction in &script.instructions {
                     let Do::Step(step) = instruction else { continue };

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Tokens of a session that is spoken of as one.
 const SESSION_TOKENS: u64 = 4096;
 /// Rows of the largest step that activations are counted for; `--step-tokens` is the router's, and seldom larger.
-const STEP_ROWS: u64 = 512;
+pub const STEP_ROWS: u64 = 512;
 /// Completions whose logits are there at once.
-const SAMPLES: u64 = 64;
+pub const WANTED_ROWS: u64 = 64;
 
 /// Bytes of one rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Budget {
             kv: slots * row,
             slots,
             // Residual, normed rows and their sum; queries, keys, values and their mix; gate and up; logits.
-            activations: 4 * (STEP_ROWS * (3 * hidden + 2 * heads + 2 * mlp) + SAMPLES * vocabulary),
+            activations: 4 * (STEP_ROWS * (3 * hidden + 2 * heads + 2 * mlp) + WANTED_ROWS * vocabulary),
         }
     }
 
@@ -59,13 +59,21 @@ impl Budget {
     /// # Errors
     /// Says what is needed, what there is, and what to change.
     pub fn check(&self, ranks: u64) -> Result<(), Failure> {
+        self.check_in(ranks, available(), "this machine")
+    }
+
+    /// The same of `place`, which has so many bytes.
+    ///
+    /// # Errors
+    /// As [`Budget::check`].
+    pub fn check_in(&self, ranks: u64, available: Option<u64>, place: &str) -> Result<(), Failure> {
         if self.slots < 2 {
             return Err("--kv-memory is too small: it does not hold two tokens on a rank".into());
         }
         let needed = ranks * self.total();
-        match available() {
+        match available {
             Some(there) if needed > there => Err(format!(
-                "{ranks} x ({self}) is {}, and {} of memory are available: lower --kv-memory, or run ranks on other machines",
+                "{ranks} x ({self}) is {}, and {} of memory are available on {place}: lower --kv-memory, or take more ranks elsewhere",
                 size(needed),
                 size(there)
             )

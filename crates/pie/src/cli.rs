@@ -1,5 +1,6 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
+use crate::device::DeviceArg;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
 use std::net::SocketAddr;
@@ -88,15 +89,56 @@ pub struct GroupArgs {
     pub etcd: Vec<String>,
 }
 
+/// Numbers on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArg {
+    /// bf16.
+    Auto,
+    /// As models come.
+    Bf16,
+    /// IEEE half.
+    F16,
+    /// For checks.
+    F32,
+}
+
+/// How ranks sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Collectives {
+    /// NCCL wherever that is possible.
+    Auto,
+    /// Through host memory.
+    Tcp,
+    /// From GPU to GPU.
+    Nccl,
+}
+
 /// What a rank may use.
 #[derive(Clone, Debug, Args)]
 pub struct RankArgs {
-    /// Memory for the KV cache of each rank, for example 512MiB or 2GiB.
-    #[arg(long, env = "PIE_KV_MEMORY", default_value = "256MiB", value_name = "SIZE", value_parser = crate::units::bytes)]
-    pub kv_memory: u64,
+    /// Where to compute: cpu, or, in a build with `--features cuda`, a GPU as cuda:N; cuda gives each rank its own.
+    #[arg(long, env = "PIE_DEVICE", default_value = "cpu", value_name = "DEVICE")]
+    pub device: DeviceArg,
+    /// Numbers of weights, activations and KV rows on a GPU; auto is bf16. The CPU computes in f32.
+    #[arg(long, env = "PIE_DTYPE", default_value = "auto", value_name = "TYPE")]
+    pub dtype: DtypeArg,
+    /// How the ranks sum: tcp; nccl, for GPUs of their own; auto is nccl wherever that is possible.
+    #[arg(long, env = "PIE_COLLECTIVES", default_value = "auto", value_name = "KIND")]
+    pub collectives: Collectives,
+    /// Memory for the KV cache of each rank, for example 512MiB or 2GiB; if not given, 256MiB, and of a GPU that a rank has
+    /// for itself most of what its weights leave.
+    #[arg(long, env = "PIE_KV_MEMORY", value_name = "SIZE", value_parser = crate::units::bytes)]
+    pub kv_memory: Option<u64>,
     /// Threads of a rank; 0 shares the machine's cores among the ranks.
     #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
+}
+
+impl Default for RankArgs {
+    fn default() -> Self {
+        let (dtype, collectives) = (DtypeArg::Auto, Collectives::Auto);
+        Self { device: DeviceArg::Cpu, dtype, collectives, kv_memory: None, threads: 0 }
+    }
 }
 
 /// How a router serves.

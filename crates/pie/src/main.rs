@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod ctl;
 mod demo;
+mod device;
 mod eval;
 mod explain;
 mod load;

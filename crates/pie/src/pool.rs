@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::budget::Budget;
 use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
-use crate::{models, placement, progress, router};
+use crate::{device, models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State};
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,7 @@ impl LocalPool {
     pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
         let folder = models::resolve(arguments.model.model.as_deref())?;
         let world_size = u64::from(arguments.group.world_size);
-        Budget::new(&pie_model::Config::read(&folder.path)?, world_size, arguments.rank.kv_memory)
-            .check(world_size)?;
+        device::check_pool(&folder.path, world_size, &arguments.rank)?;
         let spawn = Spawn { arguments, model: folder.path.clone(), log };
         let (deaths_sender, mut deaths) = mpsc::channel(arguments.group.world_size as usize);
         let (mut starting, mut lifelines) = (Vec::new(), Vec::new());
@@ -181,6 +180,11 @@ struct Spawn<'a> {
     log: &'a str,
 }
 
+/// A value as the command line has it.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 type Ready = tokio::task::JoinHandle<Result<WorkerReady, String>>;
 
 impl Spawn<'_> {
@@ -202,14 +206,17 @@ impl Spawn<'_> {
     }
 
     fn command(&self, rank: u32) -> Result<Command, Failure> {
-        let PoolArgs { group, rank: RankArgs { kv_memory, threads }, .. } = self.arguments;
+        let PoolArgs { group, rank: arguments, .. } = self.arguments;
+        let RankArgs { device, dtype, collectives, kv_memory, threads } =
+            device::of_rank(rank, group.world_size, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if *threads == 0 { (cores / group.world_size as usize).max(1) } else { *threads };
+        let threads = if threads == 0 { (cores / group.world_size as usize).max(1) } else { threads };
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["--log", self.log, "worker", "--supervised"])
             .args(["--rank", &rank.to_string(), "--world-size", &group.world_size.to_string()])
-            .args(["--group", &group.group, "--kv-memory", &kv_memory.to_string()])
+            .args(["--group", &group.group, "--device", &device.to_string()])
+            .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
             .args(["--threads", &threads.to_string()])
             .arg("--model")
             .arg(&self.model)
@@ -221,6 +228,9 @@ impl Spawn<'_> {
             .kill_on_drop(true)
             // Ctrl-C is for the pool, which then stops its workers in order.
             .process_group(0);
+        if let Some(kv_memory) = kv_memory {
+            command.args(["--kv-memory", &kv_memory.to_string()]);
+        }
         if !group.etcd.is_empty() {
             command.args(["--etcd", &group.etcd.join(",")]);
         }

@@ -1,16 +1,14 @@
 //! `pie worker`: one rank of a group.
 
-use crate::budget::Budget;
 use crate::cli::WorkerArgs;
 use crate::pool::WorkerReady;
-use crate::{Failure, models, placement, progress, router};
+use crate::device::{self, Loaded};
+use crate::{Failure, models, placement, router};
 use pie_comm::{Member, TcpMesh};
-use pie_kv::KvCache;
-use pie_model::{Config, Device, Model};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
-use pie_worker::{Engine, TcpPeers, service::RankService};
+use pie_worker::{Engine, service::RankService};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -29,10 +27,10 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let member = Member::new(arguments.index, arguments.group.world_size)?;
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
-    let (model, cache, budget) = load(&folder.path, member, arguments.rank.kv_memory)?;
-    let facts = facts(&model, &cache, &folder.path);
-    let fingerprint = facts.fingerprint.clone();
-    let engine = Engine::start(model, cache, Box::new(TcpPeers::new(member, mesh)))?;
+    let loaded = device::load(&folder.path, member, &arguments.rank, mesh)?;
+    let facts = facts(&loaded, &folder.path);
+    let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
+    let engine = Engine::start(compute, peers)?;
 
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
@@ -92,32 +90,17 @@ async fn end_of_input() {
     while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
 
-/// Loads a rank's slice of a model, and makes a cache of so many bytes; refuses what does not fit before taking it.
-fn load(folder: &Path, member: Member, kv_memory: u64) -> Result<(Model, KvCache, Budget), Failure> {
-    let config = Config::read(folder)?;
-    config.check_world_size(member.world_size().get() as usize)?;
-    let planned = Budget::new(&config, member.world_size().get().into(), kv_memory);
-    planned.check(1)?;
-    let bar = progress::bytes(&format!("rank {}", member.rank().0));
-    let device = Device::Cpu;
-    let model = Model::load(folder, member, &device, &mut |done, total| progress::show(&bar, done, total))?;
-    bar.finish_and_clear();
-    let budget = Budget { weights: model.weight_bytes(), ..planned };
-    let cache = KvCache::new(model.kv_shape(usize::try_from(budget.slots)?), &device)?;
-    Ok((model, cache, budget))
-}
-
-fn facts(model: &Model, cache: &KvCache, folder: &Path) -> RankFacts {
-    let config = model.config();
+fn facts(loaded: &Loaded, folder: &Path) -> RankFacts {
+    let config = loaded.compute.config();
     let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     RankFacts {
-        slots: u32::try_from(cache.shape().slots).unwrap_or(u32::MAX),
-        weight_bytes: model.weight_bytes(),
-        kv_bytes: cache.shape().bytes(),
-        device: "cpu".to_owned(),
+        slots: u32::try_from(loaded.budget.slots).unwrap_or(u32::MAX),
+        weight_bytes: loaded.budget.weights,
+        kv_bytes: loaded.budget.kv,
+        device: loaded.device.clone(),
         model: name,
         parameters: config.parameters(),
-        fingerprint: model.fingerprint().to_owned(),
+        fingerprint: loaded.fingerprint.clone(),
         context_limit: u32::try_from(config.max_position_embeddings).unwrap_or(u32::MAX),
         vocabulary: u32::try_from(config.vocab_size).unwrap_or(u32::MAX),
         end_of_text: config.end_of_text.iter().map(|token| token.0).collect(),

@@ -41,13 +41,30 @@ pub(super) fn exchange(links: &mut Links, step: Step, mut exchange: Exchange<'_>
             Err(broken) => judge(links, step, broken),
         };
         if let Err(error) = verdict {
-            if let Some(notice) = Notice::of(&error) {
-                links.tell_all(notice);
-            }
-            links.list.iter().for_each(|link| link.shut());
+            end(links, &error);
             return Err(error);
         }
     }
+}
+
+/// What the control connections say without waiting: a peer that died, left, or ended the group.
+pub(super) fn watch(links: &mut Links, call: Call, deadline: Duration) -> Result<(), CommError> {
+    links.read_controls();
+    if let Some(error) = known(links, call) {
+        return Err(error);
+    }
+    match accused(links) {
+        nobody if nobody.is_empty() => Ok(()),
+        silent => Err(CommError::Deadline { call, deadline, waiting_for: silent.ranks() }),
+    }
+}
+
+/// Tells the peers why the group ends, and closes all connections.
+pub(super) fn end(links: &mut Links, error: &CommError) {
+    if let Some(notice) = Notice::of(error) {
+        links.tell_all(notice);
+    }
+    links.list.iter().for_each(|link| link.shut());
 }
 
 /// `Ok` if the exchange can go on.

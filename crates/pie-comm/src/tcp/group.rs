@@ -1,14 +1,14 @@
 //! Collectives over the links: which way each travels.
 
 use super::Options;
-use super::failure::{Step, exchange};
+use super::failure::{self, Step, exchange};
 use super::links::{Exchange, Links};
 use super::wire::{Notice, Phase};
-use crate::hosted::check_whole;
+use crate::collective::check_whole;
 use crate::thread::{add, chunk};
-use crate::{Call, CommError, HostCollective, Member, Operation, Rank};
+use crate::{Call, CommError, Collective, Member, Operation, Rank};
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A rank of a group over TCP. Made by [`super::TcpListening::form`].
 #[derive(Debug)]
@@ -70,6 +70,39 @@ impl TcpGroup {
         self.run(Operation::Form, 0, |group, step| group.reduce(step, &mut []))?;
         self.options.deadline = deadline;
         Ok(self)
+    }
+
+    /// Looks, without waiting, whether a peer has died or ended the group.
+    ///
+    /// # Errors
+    /// See [`CommError`]; end the group then, with [`TcpGroup::end`].
+    pub fn watch(&mut self) -> Result<(), CommError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let call = Call { operation: Operation::Compute, sequence: self.sequence, elements: 0 };
+        failure::watch(&mut self.links, call, self.options.deadline)
+    }
+
+    /// A barrier with a deadline of its own: who does not answer is named.
+    ///
+    /// # Errors
+    /// See [`CommError`].
+    pub fn roll_call(&mut self, within: Duration) -> Result<(), CommError> {
+        let deadline = std::mem::replace(&mut self.options.deadline, within);
+        let result = self.barrier();
+        self.options.deadline = deadline;
+        result
+    }
+
+    /// Ends the group, and tells the peers why, unless it has ended. Returns the reason for which it ended.
+    pub fn end(&mut self, error: CommError) -> CommError {
+        if let Some(failed) = &self.failed {
+            return failed.clone();
+        }
+        failure::end(&mut self.links, &error);
+        self.failed = Some(error.clone());
+        error
     }
 
     fn rank(&self) -> Rank {
@@ -241,7 +274,7 @@ impl TcpGroup {
     }
 }
 
-impl HostCollective for TcpGroup {
+impl Collective for TcpGroup {
     fn member(&self) -> Member {
         self.member
     }

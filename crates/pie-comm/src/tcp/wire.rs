@@ -27,6 +27,7 @@ fn operation_code(operation: Operation) -> u64 {
         Operation::AllReduceSum => 1,
         Operation::AllGather => 2,
         Operation::Barrier => 3,
+        Operation::Compute => 4,
     }
 }
 
@@ -35,6 +36,7 @@ fn operation(code: u64) -> Operation {
         1 => Operation::AllReduceSum,
         2 => Operation::AllGather,
         3 => Operation::Barrier,
+        4 => Operation::Compute,
         _ => Operation::Form,
     }
 }

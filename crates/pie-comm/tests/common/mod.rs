@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use pie_comm::{
-    Collective, Hosted, Member, Options, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize,
+    Collective, Member, Options, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -63,6 +63,6 @@ pub fn group(kind: Kind, world: u32, deadline: Duration) -> Vec<Box<dyn Collecti
     match kind {
         Kind::Solo => boxed(vec![Solo::new()]),
         Kind::Threads => boxed(ThreadGroup::with_deadline(world, deadline).expect("a world size")),
-        Kind::Tcp => boxed(tcp(world, deadline).into_iter().map(Hosted::new).collect()),
+        Kind::Tcp => boxed(tcp(world, deadline)),
     }
 }

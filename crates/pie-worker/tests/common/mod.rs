@@ -1,8 +1,8 @@
 //! A group of ranks in threads, driven by steps as its owner would.
 
-use pie_comm::ThreadGroup;
-use pie_kv::{KvCache, KvShape};
-use pie_model::{Config, Device, Model};
+use pie_comm::{Member, ThreadGroup};
+use pie_kv::KvCache;
+use pie_model::{Compute, Config, Device, Model, OnCpu};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
     Work,
@@ -64,17 +64,21 @@ pub fn drive(folder: &Path, world_size: u32, script: &[Do]) -> Vec<Vec<Out>> {
             .map(|comm| {
                 scope.spawn(move || {
                     let member = pie_comm::Collective::member(&comm);
-                    let model =
-                        Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
-                    let shape = model.kv_shape(SLOTS as usize);
-                    let mut cache = KvCache::new(KvShape { ..shape }, &Device::Cpu).expect("it fits");
-                    let mut rank = Rank::new(&model, &mut cache, Box::new(comm), Epoch(1), SLOTS);
+                    let mut compute = compute(folder, member, SLOTS);
+                    let mut rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), SLOTS);
                     script.iter().map(|instruction| one(&mut rank, instruction)).collect::<Vec<_>>()
                 })
             })
             .collect();
         ranks.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
     })
+}
+
+/// What a rank of a test computes with.
+pub fn compute(folder: &Path, member: Member, slots: u32) -> Box<dyn Compute> {
+    let model = Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
+    let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu).expect("it fits");
+    Box::new(OnCpu::new(model, cache))
 }
 
 fn one(rank: &mut Rank<'_>, instruction: &Do) -> Out {
@@ -85,11 +89,12 @@ fn one(rank: &mut Rank<'_>, instruction: &Do) -> Out {
             Out::Report(report)
         }
         Do::Read(session, layer) => {
-            let (keys, values) = rank.read(*session, *layer).expect("the session is open");
-            let rows = |tensor: candle_core::Tensor| {
-                tensor.flatten_from(1).and_then(|rows| rows.to_vec2()).expect("f32 rows")
+            let tokens = rank.group().table(*session).expect("the session is open").slots().len();
+            let read = rank.read(*session, *layer).expect("the session is open");
+            let rows = |numbers: Vec<f32>| -> Vec<Vec<f32>> {
+                numbers.chunks(numbers.len() / tokens).map(<[f32]>::to_vec).collect()
             };
-            Out::Rows(rows(keys), rows(values))
+            Out::Rows(rows(read.keys), rows(read.values))
         }
     }
 }

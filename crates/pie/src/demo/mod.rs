@@ -90,7 +90,7 @@ fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
     PoolArgs {
         model: ModelArgs { model: arguments.model.model.clone() },
         group: GroupArgs { world_size: arguments.world_size, group: "demo".to_owned(), etcd: Vec::new() },
-        rank: RankArgs { kv_memory: 256 << 20, threads: 0 },
+        rank: RankArgs::default(),
         serve: local_serve(),
     }
 }

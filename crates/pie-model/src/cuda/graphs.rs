@@ -1,0 +1,110 @@
+//! Passes that were seen before, as CUDA graphs: a decode step of a large model is some hundred launches, and on eight GPUs
+//! launching them takes longer than they run.
+
+use super::pass::Plan;
+use cudarc::driver::CudaGraph;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use pie_kv::cuda::{Gpu, GpuError};
+use std::collections::HashMap;
+
+/// Graphs by what was launched: equal plans are equal launches, of equal addresses.
+pub(super) struct Graphs {
+    known: HashMap<Plan, Seen>,
+    replays: u64,
+    off: bool,
+}
+
+enum Seen {
+    Once,
+    Captured(Captured),
+}
+
+/// What to do with a pass.
+pub(super) enum Way {
+    /// Enqueue it.
+    Launch,
+    /// Enqueue it between [`begin`] and [`Graphs::end`].
+    Capture,
+    /// It was enqueued already, by a graph.
+    Replayed,
+}
+
+struct Captured(CudaGraph);
+
+// SAFETY: the driver asks that a graph is not used from two threads at once; it has one owner, and no other handle to it.
+unsafe impl Send for Captured {}
+
+/// More kinds of passes than a pool has at once; beyond, all are forgotten.
+const KINDS: usize = 64;
+
+impl Default for Graphs {
+    fn default() -> Self {
+        Self { known: HashMap::new(), replays: 0, off: false }
+    }
+}
+
+impl Graphs {
+    /// None is ever captured.
+    pub fn off() -> Self {
+        Self { off: true, ..Self::default() }
+    }
+
+    pub fn replays(&self) -> u64 {
+        self.replays
+    }
+
+    /// Addresses have changed.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// Replays a pass, or says what to do with it.
+    pub fn way(&mut self, plan: &Plan) -> Result<Way, GpuError> {
+        if self.off {
+            return Ok(Way::Launch);
+        }
+        match self.known.get(plan) {
+            Some(Seen::Captured(graph)) => {
+                graph.0.launch().map_err(GpuError::failed("replaying a pass"))?;
+                self.replays += 1;
+                Ok(Way::Replayed)
+            }
+            Some(Seen::Once) => Ok(Way::Capture),
+            None => {
+                if self.known.len() >= KINDS {
+                    self.known.clear();
+                }
+                self.known.insert(plan.clone(), Seen::Once);
+                Ok(Way::Launch)
+            }
+        }
+    }
+
+    /// Ends a capture, and launches what was captured. False if the pass has to be enqueued after all: then no pass is
+    /// captured any more.
+    pub fn end(&mut self, gpu: &Gpu, plan: Plan, enqueued: bool) -> bool {
+        let graph = gpu.stream().end_capture(CUgraphInstantiate_flags(0));
+        let launched = match (enqueued, graph) {
+            (true, Ok(Some(graph))) => graph.launch().map(|()| graph).map_err(|error| format!("{error:?}")),
+            (_, Ok(_)) => Err("nothing was captured".to_owned()),
+            (_, Err(error)) => Err(format!("{error:?}")),
+        };
+        match launched {
+            Ok(graph) => {
+                self.known.insert(plan, Seen::Captured(Captured(graph)));
+                true
+            }
+            Err(problem) => {
+                tracing::warn!(problem, "passes are not replayed as graphs");
+                *self = Self { replays: self.replays, ..Self::off() };
+                false
+            }
+        }
+    }
+}
+
+/// From here on what is enqueued is captured.
+pub(super) fn begin(gpu: &Gpu) -> Result<(), GpuError> {
+    let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+    gpu.stream().begin_capture(mode).map_err(GpuError::failed("capturing a pass"))
+}

@@ -1,0 +1,296 @@
+//! A rank's slice of a model on a GPU.
+//!
+//! A pass is enqueued on one stream from the tokens to the drawn tokens; the host waits once, at its end. Weights,
+//! activations and rows are bf16, f16 or f32; the residual, the sums over ranks, norms and logits are f32. cuBLAS multiplies
+//! many rows, kernels of `kernels/` do the rest. A pass whose launches were seen before is replayed as a CUDA graph.
+
+mod graphs;
+mod pass;
+mod product;
+mod sampled;
+mod space;
+mod staged;
+mod weights;
+
+use crate::batch::{Batch, Limits};
+use crate::compute::{Compute, Draw, Rows, check_draws};
+use crate::config::Config;
+use crate::error::ModelError;
+use crate::sampling::Sampled;
+use crate::seeded::Spec;
+use crate::shard::Shard;
+use graphs::Graphs;
+use pass::LayerKernels;
+use pie_comm::{Collective, Member};
+use pie_kv::cuda::{Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Memory, PushKernelArg, Upload};
+use pie_kv::{KvShape, Rope};
+use pie_plan::Slot;
+use product::{Matrix, Products};
+use space::Space;
+use staged::Staged;
+use std::path::Path;
+use weights::Weights;
+
+/// An address of device memory.
+type Address = u64;
+
+/// [`Compute`] on a GPU.
+pub struct OnGpu {
+    gpu: Gpu,
+    config: Config,
+    fingerprint: String,
+    member: Member,
+    shard: Shard,
+    rope: Rope,
+    weights: Weights,
+    cache: GpuCache,
+    products: Products,
+    kernels: LayerKernels,
+    space: Space,
+    upload: Upload,
+    staged: Staged,
+    graphs: Graphs,
+}
+
+impl OnGpu {
+    /// Reads a member's slice of a Hugging Face folder into device memory, with a cache of `slots` tokens. `progress` hears
+    /// (bytes done, bytes in all).
+    ///
+    /// # Errors
+    /// Configurations and world sizes that do not fit; files; the GPU.
+    pub fn load(
+        gpu: &Gpu,
+        folder: &Path,
+        member: Member,
+        dtype: Dtype,
+        slots: usize,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self, ModelError> {
+        let config = Config::read(folder)?;
+        let shard = checked_shard(&config, member, dtype)?;
+        let ranks = member.world_size().get() as usize;
+        let (weights, fingerprint) = Weights::load(gpu, folder, (&config, &shard, ranks), dtype, progress)?;
+        Self::new(gpu, config, fingerprint, (member, shard), weights, dtype, slots)
+    }
+
+    /// A member's slice of a model of seeded random weights, made on the GPU: for measuring, without files.
+    ///
+    /// # Errors
+    /// As [`OnGpu::load`].
+    pub fn random(
+        gpu: &Gpu,
+        config: Config,
+        member: Member,
+        dtype: Dtype,
+        slots: usize,
+        seed: u64,
+    ) -> Result<Self, ModelError> {
+        let shard = checked_shard(&config, member, dtype)?;
+        let ranks = member.world_size().get() as usize;
+        let mut weights = Weights::zeros(gpu, &config, &shard, ranks, dtype)?;
+        fill_randomly(gpu, &config, &mut weights, dtype, seed)?;
+        Self::new(gpu, config, format!("seeded-{seed}"), (member, shard), weights, dtype, slots)
+    }
+
+    fn new(
+        gpu: &Gpu,
+        config: Config,
+        fingerprint: String,
+        (member, shard): (Member, Shard),
+        weights: Weights,
+        dtype: Dtype,
+        slots: usize,
+    ) -> Result<Self, ModelError> {
+        let Config { layers, head_dim, .. } = config;
+        let shape = KvShape { layers, kv_heads: shard.kv_heads.len(), head_dim, slots };
+        Ok(Self {
+            rope: Rope::new(config.head_dim, config.rope_theta, &config.rope_scaling)?,
+            cache: GpuCache::new(gpu, shape, dtype)?,
+            products: Products::new(gpu, dtype)?,
+            kernels: LayerKernels::new(gpu, dtype)?,
+            space: Space::new(gpu, &config, &shard, dtype)?,
+            upload: Upload::new(gpu, 4 << 20)?,
+            staged: Staged::new(gpu)?,
+            graphs: Graphs::default(),
+            gpu: gpu.clone(),
+            config,
+            fingerprint,
+            member,
+            shard,
+            weights,
+        })
+    }
+
+    /// Bytes of a member's slice in device memory.
+    ///
+    /// # Errors
+    /// [`ModelError::WorldSize`].
+    pub fn weight_bytes(config: &Config, member: Member, dtype: Dtype) -> Result<u64, ModelError> {
+        let shard = Shard::new(config, member)?;
+        Ok(Weights::bytes(config, &shard, member.world_size().get() as usize, dtype))
+    }
+
+    /// Bytes of a pass of so many rows, of which `wanted` have logits.
+    ///
+    /// # Errors
+    /// [`ModelError::WorldSize`].
+    pub fn pass_bytes(config: &Config, member: Member, dtype: Dtype, rows: usize, wanted: usize) -> Result<u64, ModelError> {
+        let shard = Shard::new(config, member)?;
+        Ok(Space::bytes(config, &shard, member.world_size().get() as usize, dtype, rows, wanted))
+    }
+
+    /// Equal on ranks that hold slices of one model.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The GPU.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// The cache.
+    pub fn cache(&self) -> &GpuCache {
+        &self.cache
+    }
+
+    /// The number type of weights, activations and rows.
+    pub fn dtype(&self) -> Dtype {
+        self.cache.dtype()
+    }
+
+    /// Whether passes are replayed as graphs. They are unless a capture failed or this said otherwise.
+    pub fn use_graphs(&mut self, wanted: bool) {
+        self.graphs = if wanted { Graphs::default() } else { Graphs::off() };
+    }
+
+    /// How many graphs were replayed so far.
+    pub fn replays(&self) -> u64 {
+        self.graphs.replays()
+    }
+
+    /// Encodes the rows of a batch and returns their logits: see [`crate::Model::forward`]. For checks; a rank draws on
+    /// the GPU.
+    ///
+    /// # Errors
+    /// As [`crate::Model::forward`]; the GPU.
+    pub fn logits(&mut self, batch: &Batch, comm: &mut dyn Collective) -> Result<Vec<Vec<f32>>, ModelError> {
+        let wanted = self.pass(batch, comm)?;
+        self.read_logits(&wanted.order, wanted.rows.len())
+    }
+
+    /// The time of the rotation alone, for measuring.
+    ///
+    /// # Errors
+    /// As [`GpuCache::turn`].
+    pub fn turn_and_wait(&mut self, slots: &[Slot], deltas: &[i32]) -> Result<(), ModelError> {
+        self.cache.turn(&self.rope, slots, deltas)?;
+        Ok(self.gpu.synchronize()?)
+    }
+
+    fn check(&self, batch: &Batch, comm: &dyn Collective) -> Result<(), ModelError> {
+        if comm.member() != self.member {
+            let say = |member: Member| format!("rank {} of {}", member.rank(), member.world_size().get());
+            let (weights, collective) = (say(self.member), say(comm.member()));
+            return Err(ModelError::MemberMismatch { weights, collective });
+        }
+        let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
+        batch.check(&Limits { vocabulary, positions, slots: self.cache.shape().slots })
+    }
+}
+
+impl Compute for OnGpu {
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn member(&self) -> Member {
+        self.member
+    }
+
+    fn kv_shape(&self) -> KvShape {
+        self.cache.shape()
+    }
+
+    fn copy(&mut self, from: &[Slot], to: &[Slot]) -> Result<(), ModelError> {
+        Ok(self.cache.copy(from, to)?)
+    }
+
+    fn turn(&mut self, slots: &[Slot], deltas: &[i32]) -> Result<(), ModelError> {
+        Ok(self.cache.turn(&self.rope, slots, deltas)?)
+    }
+
+    fn forward(
+        &mut self,
+        batch: &Batch,
+        draws: &[Draw],
+        comm: &mut dyn Collective,
+    ) -> Result<Vec<Sampled>, ModelError> {
+        check_draws(batch, draws)?;
+        let wanted = self.pass(batch, comm)?;
+        self.draw(&wanted, draws)
+    }
+
+    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError> {
+        let (keys, values) = self.cache.rows(layer, slots)?;
+        Ok(Rows { keys, values })
+    }
+
+    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &Rows) -> Result<(), ModelError> {
+        Ok(self.cache.set_rows(layer, slots, &rows.keys, &rows.values)?)
+    }
+}
+
+/// A member's part, if the kernels can read its rows in words of 16 bytes.
+fn checked_shard(config: &Config, member: Member, dtype: Dtype) -> Result<Shard, ModelError> {
+    let shard = Shard::new(config, member)?;
+    let rows = [
+        ("hidden_size", config.hidden_size),
+        ("this rank's heads", shard.heads.len() * config.head_dim),
+        ("this rank's KV heads", shard.kv_heads.len() * config.head_dim),
+    ];
+    match rows.into_iter().find(|(_, width)| !(width * dtype.size()).is_multiple_of(16)) {
+        Some((what, width)) => {
+            let problem = format!("{what} of {width} numbers, which are no multiple of 16 bytes");
+            Err(GpuError::Unsupported(problem).into())
+        }
+        None => Ok(shard),
+    }
+}
+
+/// The deviations of [`crate::seeded`]; the numbers are others.
+fn fill_randomly(gpu: &Gpu, config: &Config, weights: &mut Weights, dtype: Dtype, seed: u64) -> Result<(), ModelError> {
+    let kernels = gpu.load(include_str!("../../kernels/layers.ptx"))?;
+    let random = kernels.get(&format!("random_{}", dtype.suffix()))?;
+    let mut stream = seed << 16;
+    let mut fill = |matrix: &Matrix, gain: f32| -> Result<(), GpuError> {
+        stream += 1;
+        let (address, count) = (matrix.memory.at(0), (matrix.outputs * matrix.inputs) as u64);
+        let (mean, deviation) = (0.0_f32, gain / (matrix.inputs as f32).sqrt());
+        let mut launch = gpu.stream().launch_builder(&random);
+        launch.arg(&address).arg(&count).arg(&stream).arg(&mean).arg(&deviation);
+        let grid_dim = (8 * gpu.multiprocessors(), 1, 1);
+        let config = LaunchConfig { grid_dim, block_dim: (256, 1, 1), shared_mem_bytes: 0 };
+        // SAFETY: the arguments are those of `random` in layers.cu, and the matrix has so many numbers.
+        unsafe { launch.launch(config) }.map_err(GpuError::failed("launching random numbers"))?;
+        Ok(())
+    };
+    fill(&weights.embedding, Spec::TABLE_GAIN)?;
+    for layer in &weights.layers {
+        // Queries and keys a little more than values, as far as one matrix of the three allows.
+        fill(&layer.qkv, Spec::QUERY_GAIN)?;
+        fill(&layer.output, 1.0)?;
+        fill(&layer.gate_up, 1.0)?;
+        fill(&layer.down, 1.0)?;
+    }
+    if let Some(head) = &weights.head {
+        fill(head, Spec::TABLE_GAIN)?;
+    }
+    let ones = vec![1.0_f32; config.hidden_size];
+    let norms = weights.layers.iter_mut().flat_map(|layer| [&mut layer.attention_norm, &mut layer.mlp_norm]);
+    let norms: Vec<&mut Memory> = norms.chain([&mut weights.norm]).collect();
+    for norm in norms {
+        norm.write(0, &ones)?;
+    }
+    Ok(())
+}

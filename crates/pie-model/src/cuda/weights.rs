@@ -1,0 +1,236 @@
+//! A rank's slice of the weights in device memory.
+
+use super::product::Matrix;
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::Config;
+use crate::error::ModelError;
+use crate::model::EMBEDDING;
+use crate::shard::Shard;
+use half::{bf16, f16};
+use pie_kv::cuda::{Dtype, Gpu, GpuError, Memory};
+use cudarc::driver::{CudaEvent, PinnedHostSlice};
+use std::ops::Range;
+use std::path::Path;
+
+/// All weights of a slice. Norms are f32, the rest in the model's type.
+pub(super) struct Weights {
+    /// The whole table, with rows of zeros up to what all ranks' parts of the head need.
+    pub embedding: Matrix,
+    pub layers: Vec<Layer>,
+    pub norm: Memory,
+    /// Unless it is a part of the embedding.
+    pub head: Option<Matrix>,
+}
+
+pub(super) struct Layer {
+    pub attention_norm: Memory,
+    /// Rows of all own query heads, then of the key heads, then of the value heads.
+    pub qkv: Matrix,
+    pub output: Matrix,
+    pub mlp_norm: Memory,
+    /// Rows of the gate, then of up.
+    pub gate_up: Matrix,
+    pub down: Matrix,
+}
+
+impl Weights {
+    /// Bytes in device memory that a slice takes.
+    pub fn bytes(config: &Config, shard: &Shard, ranks: usize, dtype: Dtype) -> u64 {
+        let Config { hidden_size: hidden, head_dim, layers, vocab_size, .. } = *config;
+        let heads = 2 * shard.heads.len() + 2 * shard.kv_heads.len();
+        let layer = hidden * (heads * head_dim + 3 * shard.mlp.len());
+        let table = vocab_size.max(ranks * shard.vocabulary_part) * hidden;
+        let head = if config.tied_head { 0 } else { shard.vocabulary_part * hidden };
+        (dtype.size() * (layers * layer + table + head) + 4 * hidden * (2 * layers + 1)) as u64
+    }
+
+    /// Memory for a slice, all zeros. `fill` is told of each matrix: its place among all, its numbers, and their deviation
+    /// if they are to be random.
+    pub fn zeros(gpu: &Gpu, config: &Config, shard: &Shard, ranks: usize, dtype: Dtype) -> Result<Self, GpuError> {
+        let Config { hidden_size: hidden, head_dim, layers, vocab_size, .. } = *config;
+        let (heads, kv_heads, mlp) = (shard.heads.len(), shard.kv_heads.len(), shard.mlp.len());
+        let matrix = |outputs, inputs| Matrix::zeros(gpu, dtype, outputs, inputs);
+        let norm = || Memory::zeros(gpu, 4 * hidden, "the weights");
+        let layer = |_| -> Result<Layer, GpuError> {
+            Ok(Layer {
+                attention_norm: norm()?,
+                qkv: matrix((heads + 2 * kv_heads) * head_dim, hidden)?,
+                output: matrix(hidden, heads * head_dim)?,
+                mlp_norm: norm()?,
+                gate_up: matrix(2 * mlp, hidden)?,
+                down: matrix(hidden, mlp)?,
+            })
+        };
+        Ok(Self {
+            embedding: matrix(vocab_size.max(ranks * shard.vocabulary_part), hidden)?,
+            layers: (0..layers).map(layer).collect::<Result<_, _>>()?,
+            norm: norm()?,
+            head: if config.tied_head { None } else { Some(matrix(shard.vocabulary_part, hidden)?) },
+        })
+    }
+
+    /// Reads a slice from a folder's files, piece by piece through pinned memory. Returns the fingerprint too.
+    pub fn load(
+        gpu: &Gpu,
+        folder: &Path,
+        (config, shard, ranks): (&Config, &Shard, usize),
+        dtype: Dtype,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Self, String), ModelError> {
+        let mut weights = Self::zeros(gpu, config, shard, ranks, dtype)?;
+        let checkpoint = Checkpoint::open(folder)?;
+        let total = Self::bytes(config, shard, ranks, dtype);
+        let feed = Feed::new(gpu, dtype, progress, total)?;
+        let mut loader = Loader { checkpoint, config, shard, feed };
+        for (index, layer) in weights.layers.iter_mut().enumerate() {
+            loader.layer(index, layer)?;
+        }
+        loader.norm("model.norm.weight", &mut weights.norm)?;
+        let table = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
+        loader.feed.rows(&mut weights.embedding, 0, &table, 0..config.vocab_size)?;
+        if let Some(head) = &mut weights.head {
+            let table = loader.checkpoint.matrix("lm_head.weight", config.vocab_size, config.hidden_size)?;
+            loader.feed.rows(head, 0, &table, shard.vocabulary.clone())?;
+        }
+        gpu.synchronize()?;
+        let fingerprint = loader.checkpoint.fingerprint(config);
+        Ok((weights, fingerprint))
+    }
+}
+
+struct Loader<'a> {
+    checkpoint: Checkpoint,
+    config: &'a Config,
+    shard: &'a Shard,
+    feed: Feed<'a>,
+}
+
+impl Loader<'_> {
+    fn layer(&mut self, index: usize, to: &mut Layer) -> Result<(), ModelError> {
+        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } = *self.config;
+        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let of_heads = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
+        let (own, own_kv, own_mlp) =
+            (of_heads(&self.shard.heads), of_heads(&self.shard.kv_heads), self.shard.mlp.clone());
+        let matrix = |part: &str, rows, columns| self.checkpoint.matrix(&name(part), rows, columns);
+        let query = matrix("self_attn.q_proj", heads * head_dim, hidden)?;
+        let key = matrix("self_attn.k_proj", kv_heads * head_dim, hidden)?;
+        let value = matrix("self_attn.v_proj", kv_heads * head_dim, hidden)?;
+        let output = matrix("self_attn.o_proj", hidden, heads * head_dim)?;
+        let gate = matrix("mlp.gate_proj", mlp, hidden)?;
+        let up = matrix("mlp.up_proj", mlp, hidden)?;
+        let down = matrix("mlp.down_proj", hidden, mlp)?;
+        self.norm(&name("input_layernorm"), &mut to.attention_norm)?;
+        self.norm(&name("post_attention_layernorm"), &mut to.mlp_norm)?;
+        let feed = &mut self.feed;
+        let (queries, keys) = (own.len(), own_kv.len());
+        feed.rows(&mut to.qkv, 0, &query, own.clone())?;
+        feed.rows(&mut to.qkv, queries, &key, own_kv.clone())?;
+        feed.rows(&mut to.qkv, queries + keys, &value, own_kv)?;
+        feed.columns(&mut to.output, &output, own)?;
+        feed.rows(&mut to.gate_up, 0, &gate, own_mlp.clone())?;
+        feed.rows(&mut to.gate_up, own_mlp.len(), &up, own_mlp.clone())?;
+        feed.columns(&mut to.down, &down, own_mlp)
+    }
+
+    fn norm(&mut self, name: &str, to: &mut Memory) -> Result<(), ModelError> {
+        let weight = self.checkpoint.vector(name, self.config.hidden_size)?;
+        to.write(0, &weight)?;
+        self.feed.count(4 * weight.len());
+        Ok(())
+    }
+}
+
+/// Bytes of a piece on its way.
+const PIECE: usize = 32 << 20;
+
+/// Two pieces of pinned memory in turns: while one travels, the next is filled.
+struct Feed<'a> {
+    gpu: Gpu,
+    dtype: Dtype,
+    pieces: [(PinnedHostSlice<u8>, CudaEvent); 2],
+    next: usize,
+    progress: &'a mut dyn FnMut(u64, u64),
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Feed<'a> {
+    fn new(
+        gpu: &Gpu,
+        dtype: Dtype,
+        progress: &'a mut dyn FnMut(u64, u64),
+        total: u64,
+    ) -> Result<Self, GpuError> {
+        let piece = || {
+            // SAFETY: the memory is not set; it is bytes, and only those that were filled travel.
+            let memory = unsafe { gpu.context().alloc_pinned(PIECE) };
+            let memory = memory.map_err(GpuError::failed("taking pinned memory"))?;
+            let travelled = gpu.context().new_event(None).map_err(GpuError::failed("making an event"))?;
+            Ok((memory, travelled))
+        };
+        progress(0, total);
+        Ok(Self { gpu: gpu.clone(), dtype, pieces: [piece()?, piece()?], next: 0, progress, done: 0, total })
+    }
+
+    /// Some rows of a matrix, to rows of `to` from `first` on.
+    fn rows(&mut self, to: &mut Matrix, first: usize, from: &checkpoint::Matrix, rows: Range<usize>) -> Result<(), ModelError> {
+        self.block(to, first, from, rows, 0..from.columns())
+    }
+
+    /// Some columns of all rows.
+    fn columns(&mut self, to: &mut Matrix, from: &checkpoint::Matrix, columns: Range<usize>) -> Result<(), ModelError> {
+        self.block(to, 0, from, 0..from.rows(), columns)
+    }
+
+    fn block(
+        &mut self,
+        to: &mut Matrix,
+        first: usize,
+        from: &checkpoint::Matrix,
+        rows: Range<usize>,
+        columns: Range<usize>,
+    ) -> Result<(), ModelError> {
+        let width = columns.len() * self.dtype.size();
+        let at_once = (PIECE / width.max(1)).max(1);
+        for start in rows.clone().step_by(at_once) {
+            let some = start..rows.end.min(start + at_once);
+            let (pinned, travelled) = &mut self.pieces[self.next];
+            self.next ^= 1;
+            travelled.synchronize().map_err(GpuError::failed("sending weights"))?;
+            let bytes = &mut pinned.as_mut_slice().map_err(GpuError::failed("sending weights"))?[..some.len() * width];
+            for (row, bytes) in some.clone().zip(bytes.chunks_exact_mut(width)) {
+                fill(from, row, columns.clone(), self.dtype, bytes);
+            }
+            let place = (first + start - rows.start) * width;
+            let mut to = to.memory.slice_mut().slice_mut(place..place + bytes.len());
+            self.gpu.stream().memcpy_htod(&*bytes, &mut to).map_err(GpuError::failed("sending weights"))?;
+            travelled.record(self.gpu.stream()).map_err(GpuError::failed("sending weights"))?;
+            let sent = bytes.len();
+            self.count(sent);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.done += bytes as u64;
+        (self.progress)(self.done.min(self.total), self.total);
+    }
+}
+
+/// Some columns of a row, as they are in the file or rounded to another type.
+fn fill(from: &checkpoint::Matrix, row: usize, columns: Range<usize>, dtype: Dtype, bytes: &mut [u8]) {
+    if let Some(same) = from.bytes(row, columns.clone(), dtype.suffix()) {
+        bytes.copy_from_slice(same);
+        return;
+    }
+    let mut numbers = vec![0.0; columns.len()];
+    from.row(row, columns, &mut numbers);
+    for (bytes, number) in bytes.chunks_exact_mut(dtype.size()).zip(numbers) {
+        match dtype {
+            Dtype::F32 => bytes.copy_from_slice(&number.to_le_bytes()),
+            Dtype::F16 => bytes.copy_from_slice(&f16::from_f32(number).to_le_bytes()),
+            Dtype::Bf16 => bytes.copy_from_slice(&bf16::from_f32(number).to_le_bytes()),
+        }
+    }
+}

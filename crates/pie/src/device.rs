@@ -1,0 +1,250 @@
+//! Where a rank computes: the CPU, or a GPU in builds with `--features cuda`.
+
+use crate::Failure;
+use crate::budget::Budget;
+use crate::cli::{Collectives, DtypeArg, RankArgs};
+use crate::progress;
+use pie_comm::{Member, TcpListening};
+use pie_kv::KvCache;
+use pie_model::{Compute, Config, Device, Model, OnCpu};
+use pie_worker::{Peers, TcpPeers};
+use std::path::Path;
+use std::str::FromStr;
+
+/// `cpu`, `cuda`, or `cuda:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceArg {
+    /// Host memory and threads.
+    Cpu,
+    /// A GPU; without a number that of the rank's index.
+    Cuda(Option<usize>),
+}
+
+impl FromStr for DeviceArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "cpu" => Ok(Self::Cpu),
+            None if text == "cuda" => Ok(Self::Cuda(None)),
+            Some(("cuda", number)) if number.parse::<usize>().is_ok() => Ok(Self::Cuda(number.parse().ok())),
+            _ => Err(format!("`{text}` is no device: write cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceArg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(number)) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// Memory for the KV rows of a rank where none is named.
+const KV_MEMORY: u64 = 256 << 20;
+
+/// A rank that is ready to join groups.
+pub struct Loaded {
+    /// Its model and cache.
+    pub compute: Box<dyn Compute>,
+    /// How it meets its peers.
+    pub peers: Box<dyn Peers>,
+    /// What its memory is for.
+    pub budget: Budget,
+    /// Equal on ranks of one model.
+    pub fingerprint: String,
+    /// As `cpu`, or `cuda:0 NVIDIA H200, bf16`.
+    pub device: String,
+}
+
+/// Loads a rank's slice of a model and makes its cache; refuses what does not fit before taking it.
+pub fn load(folder: &Path, member: Member, arguments: &RankArgs, mesh: TcpListening) -> Result<Loaded, Failure> {
+    let config = Config::read(folder)?;
+    config.check_world_size(member.world_size().get() as usize)?;
+    match arguments.device {
+        DeviceArg::Cpu => on_cpu(folder, &config, member, arguments, mesh),
+        DeviceArg::Cuda(ordinal) => {
+            let ordinal = ordinal.unwrap_or(member.rank().index());
+            on_gpu(folder, &config, member, arguments, mesh, ordinal)
+        }
+    }
+}
+
+fn on_cpu(
+    folder: &Path,
+    config: &Config,
+    member: Member,
+    arguments: &RankArgs,
+    mesh: TcpListening,
+) -> Result<Loaded, Failure> {
+    if !matches!(arguments.dtype, DtypeArg::Auto | DtypeArg::F32) {
+        return Err("--dtype: the CPU computes in f32 (weights stay in bf16 if they are); others need --device cuda".into());
+    }
+    if arguments.collectives == Collectives::Nccl {
+        return Err("--collectives nccl is for GPUs: take tcp, or --device cuda".into());
+    }
+    let ranks = member.world_size().get().into();
+    let planned = Budget::new(config, ranks, arguments.kv_memory.unwrap_or(KV_MEMORY));
+    planned.check(1)?;
+    let bar = progress::bytes(&format!("rank {}", member.rank().0));
+    let mut show = |done, total| progress::show(&bar, done, total);
+    let model = Model::load(folder, member, &Device::Cpu, &mut show)?;
+    bar.finish_and_clear();
+    let budget = Budget { weights: model.weight_bytes(), ..planned };
+    let cache = KvCache::new(model.kv_shape(usize::try_from(budget.slots)?), &Device::Cpu)?;
+    let fingerprint = model.fingerprint().to_owned();
+    let compute = Box::new(OnCpu::new(model, cache));
+    let peers = Box::new(TcpPeers::new(member, mesh));
+    Ok(Loaded { compute, peers, budget, fingerprint, device: "cpu".to_owned() })
+}
+
+/// What all ranks of a pool take, before any is started: on the CPU they share one memory.
+pub fn check_pool(folder: &Path, ranks: u64, arguments: &RankArgs) -> Result<(), Failure> {
+    match arguments.device {
+        DeviceArg::Cpu => {
+            let kv = arguments.kv_memory.unwrap_or(KV_MEMORY);
+            Budget::new(&Config::read(folder)?, ranks, kv).check(ranks)
+        }
+        // Each asks its own GPU.
+        DeviceArg::Cuda(_) => Ok(()),
+    }
+}
+
+/// The settings of one rank of a pool on this machine. Ranks beyond the GPUs share them, and then meet over TCP.
+pub fn of_rank(rank: u32, ranks: u32, arguments: &RankArgs) -> Result<RankArgs, Failure> {
+    let DeviceArg::Cuda(ordinal) = arguments.device else { return Ok(arguments.clone()) };
+    let gpus = match ordinal {
+        Some(_) => 1,
+        None => count_gpus()?.max(1),
+    };
+    let shared = (ranks as usize) > gpus;
+    let own = ordinal.unwrap_or(rank as usize % gpus);
+    let collectives = match arguments.collectives {
+        Collectives::Auto if shared => Collectives::Tcp,
+        chosen => chosen,
+    };
+    // Of a GPU that others load to at the same moment nobody can take what is left.
+    let kv_memory = arguments.kv_memory.or(shared.then_some(KV_MEMORY));
+    Ok(RankArgs { device: DeviceArg::Cuda(Some(own)), collectives, kv_memory, ..arguments.clone() })
+}
+
+#[cfg(not(feature = "cuda"))]
+const NO_GPUS: &str =
+    "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
+
+#[cfg(not(feature = "cuda"))]
+fn count_gpus() -> Result<usize, Failure> {
+    Err(NO_GPUS.into())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_gpu(
+    _folder: &Path,
+    _config: &Config,
+    _member: Member,
+    _arguments: &RankArgs,
+    _mesh: TcpListening,
+    _ordinal: usize,
+) -> Result<Loaded, Failure> {
+    Err(NO_GPUS.into())
+}
+
+#[cfg(feature = "cuda")]
+pub use gpu::dtype;
+#[cfg(feature = "cuda")]
+use gpu::{count_gpus, on_gpu};
+
+#[cfg(feature = "cuda")]
+mod gpu {
+    use super::{Collectives, DtypeArg, Failure, Loaded};
+    use crate::budget::{Budget, STEP_ROWS, WANTED_ROWS};
+    use crate::cli::RankArgs;
+    use crate::progress;
+    use pie_comm::{Member, TcpListening};
+    use pie_kv::KvShape;
+    use pie_kv::cuda::{Dtype, Gpu, GpuCache};
+    use pie_model::Config;
+    use pie_model::cuda::OnGpu;
+    use pie_worker::{NcclPeers, Peers, TcpPeers};
+    use std::path::Path;
+
+    /// Of what is left of a GPU's memory, the part that KV rows take where none is named: kernels, graphs and NCCL take some
+    /// too.
+    const KV_PERCENT: u64 = 90;
+
+    pub fn count_gpus() -> Result<usize, Failure> {
+        Ok(Gpu::count()?)
+    }
+
+    /// Numbers of weights, activations and rows: bf16 unless asked otherwise.
+    pub fn dtype(argument: DtypeArg) -> Dtype {
+        match argument {
+            DtypeArg::Auto | DtypeArg::Bf16 => Dtype::Bf16,
+            DtypeArg::F16 => Dtype::F16,
+            DtypeArg::F32 => Dtype::F32,
+        }
+    }
+
+    pub fn on_gpu(
+        folder: &Path,
+        config: &Config,
+        member: Member,
+        arguments: &RankArgs,
+        mesh: TcpListening,
+        ordinal: usize,
+    ) -> Result<Loaded, Failure> {
+        let (gpu, dtype) = (Gpu::open(ordinal)?, dtype(arguments.dtype));
+        let budget = budget(&gpu, config, member, dtype, arguments.kv_memory)?;
+        let bar = progress::bytes(&format!("rank {}", member.rank().0));
+        let mut show = |done, total| progress::show(&bar, done, total);
+        let slots = usize::try_from(budget.slots)?;
+        let compute = OnGpu::load(&gpu, folder, member, dtype, slots, &mut show)?;
+        bar.finish_and_clear();
+        let over_nccl = match arguments.collectives {
+            Collectives::Auto => member.world_size().get() > 1,
+            chosen => chosen == Collectives::Nccl,
+        };
+        let device = format!("cuda:{ordinal} {}, {}", gpu.name(), dtype.suffix());
+        let peers: Box<dyn Peers> = if over_nccl {
+            Box::new(NcclPeers::new(member, mesh, gpu))
+        } else {
+            Box::new(TcpPeers::new(member, mesh))
+        };
+        let fingerprint = compute.fingerprint().to_owned();
+        Ok(Loaded { compute: Box::new(compute), peers, budget, fingerprint, device })
+    }
+
+    fn budget(gpu: &Gpu, config: &Config, member: Member, dtype: Dtype, kv: Option<u64>) -> Result<Budget, Failure> {
+        let weights = OnGpu::weight_bytes(config, member, dtype)?;
+        let activations = OnGpu::pass_bytes(config, member, dtype, STEP_ROWS as usize, WANTED_ROWS as usize)?;
+        let (free, _) = gpu.memory()?;
+        let left = free.saturating_sub(weights + activations);
+        let kv = kv.unwrap_or(left / 100 * KV_PERCENT);
+        let ranks = member.world_size().get() as usize;
+        let kv_heads = config.kv_heads.div_ceil(ranks);
+        let one = KvShape { layers: config.layers, kv_heads, head_dim: config.head_dim, slots: 1 };
+        let row = GpuCache::bytes(&one, dtype);
+        let slots = (kv / row.max(1)).min(u64::from(u32::MAX));
+        let budget = Budget { weights, kv: slots * row, slots, activations };
+        budget.check_in(1, Some(free), &format!("GPU {}", gpu.ordinal()))?;
+        Ok(budget)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_and_written_alike() {
+        for text in ["cpu", "cuda", "cuda:0", "cuda:15"] {
+            assert_eq!(text.parse::<DeviceArg>().expect("a device").to_string(), text);
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            assert!(text.parse::<DeviceArg>().is_err(), "{text}");
+        }
+    }
+}
