@@ -42,8 +42,9 @@ PIE_DEVICE void load_matrix_x4_transposed(uint32_t (&r)[4], const void* shared_r
                  : "memory");
 }
 
-// c += a b: a is 16 x 16, b 16 x 8, c 16 x 8. With g = lane / 4 and i = 2 (lane % 4): c has (g, i), (g, i + 1), (g + 8, i),
-// (g + 8, i + 1); a has pairs from (g, i), (g + 8, i), (g, i + 8), (g + 8, i + 8); b0, b1 have pairs down from (i, g), (i + 8, g).
+// c += a b: a is 16 x 16, b 16 x 8, c 16 x 8. With g = lane / 4 and i = 2 (lane % 4): c has (g, i), (g, i + 1), (g + 8, i)
+// and (g + 8, i + 1); a has pairs along from (g, i), (g + 8, i), (g, i + 8), (g + 8, i + 8); b0 and b1 have pairs down from
+// (i, g) and (i + 8, g).
 PIE_DEVICE void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, bf16) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -83,6 +84,12 @@ PIE_DEVICE float power_of_two(float x) {
     return y;
 }
 
+// The same number, of which the compiler knows nothing.
+PIE_DEVICE uint32_t of_unknown_size(uint32_t x) {
+    asm("" : "+r"(x));
+    return x;
+}
+
 PIE_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 PIE_DEVICE uint32_t bits_of(float x) { return __float_as_uint(x); }
 
@@ -118,6 +125,7 @@ using f16 = __half;
 
 PIE_DEVICE uint4 load_once(const uint4* global) { return *global; }
 PIE_DEVICE float power_of_two(float x) { return exp2f(x); }
+PIE_DEVICE uint32_t of_unknown_size(uint32_t x) { return x; }
 PIE_DEVICE float float_of(uint32_t bits) {
     float x;
     std::memcpy(&x, &bits, sizeof x);

@@ -150,6 +150,7 @@ PIE_DEVICE void merge(const float* partial, const float2* partial_stats, const M
         for (uint32_t first = 0; first < dim; first += 128) {
             float numbers[4] = {0.0f, 0.0f, 0.0f, 0.0f};
             float sum = 0.0f;
+#pragma unroll 4
             for (uint32_t part = 0; part < parts; part++) {
                 const float2 stat = partial_stats[stats + part * next];
                 const float share = exp2f(stat.x - against);

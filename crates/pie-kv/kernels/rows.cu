@@ -1,7 +1,7 @@
 // Rows of the cache: turned, copied, gathered, scattered and written by slot.
 //
 // K and V are `[layers][slots][kv_heads][dim]` each. A rotation turns the pairs (x[i], x[i + dim / 2]).
-// A thread has 16 bytes of each half of a head where halves are whole multiples of 16 bytes, else one pair: V = 16 / sizeof T or 1.
+// A thread has V = 16 / sizeof T pairs, two times 16 bytes, where a half is a multiple of that, else V = 1.
 
 #include "device.cuh"
 

@@ -41,6 +41,16 @@ PIE_DEVICE float sum_of_block(float x, float* warps) {
 }
 
 PIE_DEVICE float4 plus(float4 a, float4 b) { return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w); }
+PIE_DEVICE float squares_of(float4 x, float sum) {
+    return fmaf(x.w, x.w, fmaf(x.z, x.z, fmaf(x.y, x.y, fmaf(x.x, x.x, sum))));
+}
+template <typename T>
+PIE_DEVICE void store_scaled(T* to, float4 x, float scale, float4 by) {
+    store_4(to, make_float4(x.x * scale * by.x, x.y * scale * by.y, x.z * scale * by.z, x.w * scale * by.w));
+}
+
+// Fours of numbers that a thread keeps in registers: rows of up to 8192 are read once.
+constexpr int KEPT = 8;
 
 // norm, add_norm: x / rms(x) * weight, after x += partial if ADD.
 //   x, partial, out [rows][hidden]; grid rows, block 256, 128 shared bytes
@@ -49,31 +59,48 @@ PIE_DEVICE void norm(float* all, const float* all_partial, const float* weight, 
     PIE_SHARED(shared);
     const uint64_t row = uint64_t(blockIdx.x) * hidden;
     float* x = all + row;
-    const float* partial = all_partial + row;
     T* out = all_out + row;
-    // A thread reads again only what it has written itself.
+    const float4* partials = reinterpret_cast<const float4*>(all_partial + row);
+    const float4* weights = reinterpret_cast<const float4*>(weight);
+    float4* fours = reinterpret_cast<float4*>(x);
     const uint32_t wide = hidden % 4 == 0 ? hidden / 4 : 0;
+    float4 kept[KEPT], by[KEPT];
     float squares = 0.0f;
-#pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < wide; i += blockDim.x) {
-        float4 four = reinterpret_cast<const float4*>(x)[i];
-        if (ADD) {
-            four = plus(four, __ldg(reinterpret_cast<const float4*>(partial) + i));
-            reinterpret_cast<float4*>(x)[i] = four;
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const uint32_t i = threadIdx.x + k * blockDim.x;
+        const bool present = i < wide;
+        kept[k] = present ? fours[i] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (ADD && present) kept[k] = plus(kept[k], __ldg(partials + i));
+        if (present) by[k] = __ldg(weights + i);
+        squares = squares_of(kept[k], squares);
+    }
+    if (ADD) {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            const uint32_t i = threadIdx.x + k * blockDim.x;
+            if (i < wide) fours[i] = kept[k];
         }
-        squares = fmaf(four.x, four.x, fmaf(four.y, four.y, fmaf(four.z, four.z, fmaf(four.w, four.w, squares))));
+    }
+    // What is beyond is read again, by the thread that has written it.
+    for (uint32_t i = threadIdx.x + KEPT * blockDim.x; i < wide; i += blockDim.x) {
+        float4 four = fours[i];
+        if (ADD) fours[i] = four = plus(four, __ldg(partials + i));
+        squares = squares_of(four, squares);
     }
     for (uint32_t i = 4 * wide + threadIdx.x; i < hidden; i += blockDim.x) {
-        if (ADD) x[i] += partial[i];
+        if (ADD) x[i] += all_partial[row + i];
         squares = fmaf(x[i], x[i], squares);
     }
     squares = sum_of_block(squares, reinterpret_cast<float*>(shared));
     const float scale = 1.0f / sqrtf(squares / float(hidden) + epsilon);
-#pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < wide; i += blockDim.x) {
-        const float4 four = reinterpret_cast<const float4*>(x)[i], by = __ldg(reinterpret_cast<const float4*>(weight) + i);
-        store_4(out + 4 * i, make_float4(four.x * scale * by.x, four.y * scale * by.y, four.z * scale * by.z,
-                                         four.w * scale * by.w));
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        const uint32_t i = threadIdx.x + k * blockDim.x;
+        if (i < wide) store_scaled(out + 4 * i, kept[k], scale, by[k]);
+    }
+    for (uint32_t i = threadIdx.x + KEPT * blockDim.x; i < wide; i += blockDim.x) {
+        store_scaled(out + 4 * i, fours[i], scale, __ldg(weights + i));
     }
     for (uint32_t i = 4 * wide + threadIdx.x; i < hidden; i += blockDim.x) store(out + i, x[i] * scale * weight[i]);
 }
@@ -139,10 +166,10 @@ PIE_DEVICE void random(T* out, uint64_t count, uint64_t seed, float mean, float 
     PIE_KERNEL(embed_##suffix, const T* table, const uint32_t* tokens, float* x, uint32_t hidden) {                           \
         pie::embed(table, tokens, x, hidden);                                                                                 \
     }                                                                                                                         \
-    PIE_KERNEL(norm_##suffix, const float* x, const float* weight, T* out, uint32_t hidden, float epsilon) {                  \
+    PIE_KERNEL_OF(256, 1, norm_##suffix, const float* x, const float* weight, T* out, uint32_t hidden, float epsilon) {                  \
         pie::norm<T, false>(const_cast<float*>(x), x, weight, out, hidden, epsilon);                                          \
     }                                                                                                                         \
-    PIE_KERNEL(add_norm_##suffix, float* x, const float* partial, const float* weight, T* out, uint32_t hidden,               \
+    PIE_KERNEL_OF(256, 1, add_norm_##suffix, float* x, const float* partial, const float* weight, T* out, uint32_t hidden,               \
                float epsilon) {                                                                                               \
         pie::norm<T, true>(x, partial, weight, out, hidden, epsilon);                                                         \
     }                                                                                                                         \

@@ -5,6 +5,8 @@
 namespace pie {
 
 constexpr uint32_t NO_TOKEN = 0xffffffffu;
+// Loads of 16 bytes that each thread has in flight.
+constexpr int LOADS = 4;
 
 // The greatest of some logits, its token, and the sum of e^(logit - greatest).
 struct Likely {
@@ -51,11 +53,19 @@ struct Likely {
 // The thread's share of a rank's logits.
 PIE_DEVICE void add_share(Likely& likely, const float* logits, uint32_t count, bool wide, uint32_t first) {
     const uint32_t fours = wide ? count / 4 : 0;
-#pragma unroll 4
-    for (uint32_t i = threadIdx.x; i < fours; i += blockDim.x) {
-        const float4 read = __ldg(reinterpret_cast<const float4*>(logits) + i);
-        const float four[4] = {read.x, read.y, read.z, read.w};
-        likely.add(four, first + 4 * i);
+    for (uint32_t i = threadIdx.x; i < fours; i += LOADS * blockDim.x) {
+        float4 read[LOADS];
+#pragma unroll
+        for (int k = 0; k < LOADS; k++) {
+            const uint32_t four = i + k * blockDim.x;
+            if (four < fours) read[k] = __ldg(reinterpret_cast<const float4*>(logits) + four);
+        }
+#pragma unroll
+        for (int k = 0; k < LOADS; k++) {
+            const uint32_t four = i + k * blockDim.x;
+            const float numbers[4] = {read[k].x, read[k].y, read[k].z, read[k].w};
+            if (four < fours) likely.add(numbers, first + 4 * four);
+        }
     }
     for (uint32_t i = 4 * fours + threadIdx.x; i < count; i += blockDim.x) {
         const float one[1] = {__ldg(logits + i)};
@@ -93,6 +103,6 @@ PIE_KERNEL_OF(1024, 1, greedy, const float* logits, uint32_t ranks, uint32_t row
     likely.join_warp();
     if (lane > 0) return;
     token[blockIdx.x] = likely.token;
-    // The token's own weight is 1.
-    logprob[blockIdx.x] = 0.0f - logf(likely.sum);
+    // The token's own weight is 1. If its logit is infinite, there are no probabilities: NaN.
+    logprob[blockIdx.x] = (likely.most - likely.most) - logf(likely.sum);
 }
