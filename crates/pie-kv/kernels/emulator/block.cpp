@@ -238,11 +238,11 @@ const char* Executor::place_of(const void* address) const {
     for (auto& fiber : fibers) {
         if (fiber->stack.guards(address)) return ", beyond the thread's stack";
     }
-    return "";
+    return describe_address ? describe_address(address) : "";
 }
 
 void Executor::fault(const char* what, const void* address) {
-    char where[80] = "";
+    char where[200] = "";
     if (address) snprintf(where, sizeof where, " (%p%s)", address, place_of(address));
     uint3 t = current->index, b = blockIdx;
     fprintf(stderr, "pie emulator: kernel %s, block (%u, %u, %u), thread (%u, %u, %u): %s%s\n", kernel.name, b.x, b.y, b.z, t.x,

@@ -29,6 +29,8 @@ const Kernel* find_kernel(const char* name) {
     return found == kernels().end() ? nullptr : &found->second;
 }
 
+const char* (*describe_address)(const void* address) = nullptr;
+
 static bool parse_order(const char* text, Order& order) {
     std::string word = text;
     if (word == "forward") order.kind = Order::forward;

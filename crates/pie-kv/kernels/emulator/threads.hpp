@@ -18,6 +18,7 @@ struct Kernel {
     void (*run)(void** parameters);
     unsigned parameters;
     const size_t* sizes;
+    const bool* pointers;
 };
 
 bool enroll(const Kernel& kernel);
@@ -26,11 +27,12 @@ const Kernel* find_kernel(const char* name);
 template <auto function> struct Typed;
 template <typename... A, void (*function)(A...)> struct Typed<function> {
     static constexpr size_t sizes[sizeof...(A) + 1] = {sizeof(A)..., 0};
+    static constexpr bool pointers[sizeof...(A) + 1] = {std::is_pointer_v<A>..., false};
     template <size_t... i> static void call(void** p, std::index_sequence<i...>) {
         function(*static_cast<std::remove_cv_t<A>*>(p[i])...);
     }
     static void run(void** p) { call(p, std::index_sequence_for<A...>{}); }
-    static Kernel kernel(const char* name) { return {name, run, sizeof...(A), sizes}; }
+    static Kernel kernel(const char* name) { return {name, run, sizeof...(A), sizes, pointers}; }
 };
 
 template <auto function> bool make_known(const char* name) { return enroll(Typed<function>::kernel(name)); }
@@ -45,6 +47,9 @@ template <typename... A> void run(const char* name, dim3 grid, dim3 block, size_
     void* parameters[] = {&values..., nullptr};
     launch(*kernel, grid, block, shared_bytes, parameters);
 }
+
+// Says more about an address that a kernel may not touch; set by the part that gives out memory.
+extern const char* (*describe_address)(const void* address);
 
 // "forward", "reverse" or "shuffle:<seed>"; false if it is none of them.
 bool set_order(const char* order);
