@@ -46,7 +46,7 @@ struct Product {
 
 size_t size_of(Type type) { return type == F32 ? 4 : 2; }
 
-typedef float Eight __attribute__((vector_size(32), aligned(4)));
+typedef float Eight __attribute__((vector_size(32)));
 const int panel = 16, columns = 6;
 
 float load(const float* at) { return *at; }
@@ -74,7 +74,8 @@ void pack(const T* from, int64_t row, int64_t column, int rows, int k, float* to
 template <int count> void multiply(const float* a, const float* b, int k, float (*sums)[panel]) {
     Eight low[count] = {}, high[count] = {};
     for (int i = 0; i < k; i++) {
-        auto* rows = reinterpret_cast<const Eight*>(a + int64_t(i) * panel);
+        Eight rows[2];
+        memcpy(rows, a + int64_t(i) * panel, sizeof rows);
         for (int j = 0; j < count; j++) {
             float one = b[int64_t(i) * count + j];
             low[j] += rows[0] * one;

@@ -48,5 +48,6 @@ enum { CAPTURE_GLOBAL = 0, CAPTURE_THREAD_LOCAL = 1, CAPTURE_RELAXED = 2 };
 PIE_EXPORT CUresult pie_emulator_enqueue(CUstream stream, void (*run)(void*), void* data, void (*drop)(void*));
 // False, with a line on stderr, unless the bytes lie in one live allocation.
 PIE_EXPORT bool pie_emulator_in_memory(const void* place, size_t bytes, const char* what);
+PIE_EXPORT CUresult cuStreamIsCapturing(CUstream stream, unsigned* status);
 // The device of the calling thread's context, -1 if it has none.
 PIE_EXPORT int pie_emulator_current_device();

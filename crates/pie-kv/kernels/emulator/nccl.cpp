@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <climits>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -46,6 +47,19 @@ struct Comm {
     std::atomic<bool> asked{true};
     std::mutex running;
     uint64_t chunks = 0;
+    // Collectives that lie in streams.
+    std::mutex queue_lock;
+    std::condition_variable less;
+    size_t queued = 0;
+    void came(int more) {
+        std::lock_guard<std::mutex> held(queue_lock);
+        queued += size_t(more);
+        less.notify_all();
+    }
+    void wait_for_all() {
+        std::unique_lock<std::mutex> held(queue_lock);
+        less.wait(held, [this] { return !queued || aborted; });
+    }
 };
 typedef std::shared_ptr<Comm> Shared;
 
@@ -120,6 +134,7 @@ struct Collective {
     Call call;
     const unsigned char* send;
     unsigned char* receive;
+    bool counted;
 };
 
 template <typename T> struct Sums { typedef T type; };
@@ -214,8 +229,7 @@ bool exchange(const Collective& c, size_t at, size_t bytes, size_t all_bytes) {
     return true;
 }
 
-void run(void* data) {
-    const Collective& c = *static_cast<Collective*>(data);
+void run(const Collective& c) {
     std::lock_guard<std::mutex> held(c.comm->running);
     size_t all_bytes = c.call.count * size_of(c.call.type);
     for (size_t at = 0; at < all_bytes && !c.comm->aborted; at += chunk_bytes) {
@@ -224,7 +238,13 @@ void run(void* data) {
     }
 }
 
+void run(void* data) {
+    const Collective& c = *static_cast<Collective*>(data);
+    run(c);
+    if (c.counted) c.comm->came(-1);
+}
 void drop(void* data) { delete static_cast<Collective*>(data); }
+
 
 // --- Groups ---
 
@@ -259,7 +279,10 @@ Result collective(const void* send, void* receive, Call call, Comm* handle, CUst
     if (bytes && sends && !pie_emulator_in_memory(send, bytes, "what a collective sends")) return INVALID_ARGUMENT;
     if (bytes && !pie_emulator_in_memory(receive, received, "what a collective receives")) return INVALID_ARGUMENT;
     return now_or_at_the_end([=] {
-        auto* data = new Collective{comm, call, static_cast<const unsigned char*>(send), static_cast<unsigned char*>(receive)};
+        unsigned captures = 0;
+        cuStreamIsCapturing(stream, &captures);
+        auto* data = new Collective{comm, call, static_cast<const unsigned char*>(send), static_cast<unsigned char*>(receive), !captures};
+        if (!captures) comm->came(1);
         if (pie_emulator_enqueue(stream, run, data, drop)) return wrong(CUDA_FAILED, "the stream does not take the collective");
         if (comm->blocking) return SUCCESS;
         comm->asked = false;
@@ -321,7 +344,7 @@ struct Config {
 }  // namespace
 
 PIE_EXPORT Result ncclGetVersion(int* version) {
-    *version = 22203;
+    *version = 22403;
     return SUCCESS;
 }
 
@@ -358,6 +381,7 @@ PIE_EXPORT Result ncclCommAbort(Comm* handle) {
     Shared comm = shared(handle);
     if (!comm) return INVALID_ARGUMENT;
     comm->aborted = true;
+    comm->came(0);
     comm->meeting->changed();
     std::lock_guard<std::mutex> held(comm->running);
     if (int((*comm->meeting)->ready) < comm->ranks) comm->meeting->forget_name();
@@ -368,15 +392,24 @@ PIE_EXPORT Result ncclCommAbort(Comm* handle) {
 PIE_EXPORT Result ncclCommFinalize(Comm* handle) {
     Shared comm = shared(handle);
     if (!comm) return INVALID_ARGUMENT;
-    std::lock_guard<std::mutex> held(comm->running);
-    return comm->blocking ? SUCCESS : IN_PROGRESS;
+    if (comm->blocking) {
+        comm->wait_for_all();
+        return SUCCESS;
+    }
+    if (Result result = usable(comm)) return result;
+    comm->state = IN_PROGRESS;
+    std::thread([comm] {
+        comm->wait_for_all();
+        comm->state = SUCCESS;
+    }).detach();
+    return IN_PROGRESS;
 }
 
 PIE_EXPORT Result ncclCommDestroy(Comm* handle) {
     Shared comm = shared(handle);
     if (!comm) return INVALID_ARGUMENT;
     if (comm->state == IN_PROGRESS) return ncclCommAbort(handle);
-    std::lock_guard<std::mutex> held(comm->running);
+    comm->wait_for_all();
     forget(handle);
     return SUCCESS;
 }
