@@ -21,7 +21,7 @@ Order order();
 
 struct Copy { void* to; const void* from; bool present; };
 
-struct Thread {
+struct alignas(64) Thread {
     enum State { fresh, runs, waits, ended } state = fresh;
     uint3 index{};
     uint32_t number = 0;
@@ -61,7 +61,9 @@ private:
     void wait(const char* where);
     void go_to(Fiber* from, Thread* thread);
     void release(uint32_t first, uint32_t count);
+    void release_warp(uint32_t first);
     void push(uint32_t thread);
+    void push_front(uint32_t thread);
     void perform(const Copy& copy);
     void fill_shared();
     void check_after();

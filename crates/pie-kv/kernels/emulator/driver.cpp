@@ -96,6 +96,11 @@ PIE_EXPORT CUresult cuDeviceGetUuid_v2(char* uuid, CUdevice device) {
     snprintf(uuid, 16, "pie-emulated-%d", device % 100);
     return CUDA_SUCCESS;
 }
+PIE_EXPORT CUresult cuDeviceGetPCIBusId(char* id, int bytes, CUdevice device) {
+    if (!is_device(device)) return CUDA_ERROR_INVALID_DEVICE;
+    snprintf(id, size_t(bytes), "0000:%02X:00.0", unsigned(device + 1) & 0xff);
+    return CUDA_SUCCESS;
+}
 PIE_EXPORT CUresult cuDeviceCanAccessPeer(int* can, CUdevice, CUdevice) {
     *can = 1;
     return CUDA_SUCCESS;

@@ -313,7 +313,21 @@ PIE_EXPORT CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext, CUdeviceptr fro
     return cuMemcpyDtoDAsync_v2(to, from, bytes, stream);
 }
 
+// Pages that are dropped read as zeros: a large cache that is cleared takes no memory before it is used.
+static void clear(unsigned char* begin, size_t bytes) {
+    const size_t page = 4096;
+    unsigned char* first = reinterpret_cast<unsigned char*>((reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page);
+    unsigned char* last = reinterpret_cast<unsigned char*>(reinterpret_cast<uintptr_t>(begin + bytes) / page * page);
+    if (bytes < (1 << 20) || madvise(first, size_t(last - first), MADV_DONTNEED)) {
+        memset(begin, 0, bytes);
+        return;
+    }
+    memset(begin, 0, size_t(first - begin));
+    memset(last, 0, size_t(begin + bytes - last));
+}
+
 template <typename T> static Operation set_all(CUdeviceptr to, T value, size_t count) {
+    if (!value) return [=] { clear(static_cast<unsigned char*>(host(to)), count * sizeof(T)); };
     return [=] {
         T* all = static_cast<T*>(host(to));
         for (size_t i = 0; i < count; i++) all[i] = value;
@@ -342,3 +356,13 @@ PIE_EXPORT CUresult cuMemsetD16Async(CUdeviceptr to, unsigned short value, size_
 PIE_EXPORT CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream stream) {
     return set_async(to, value, count, stream, __func__);
 }
+
+// Pools have no state here: what is freed is given back at once.
+PIE_EXPORT CUresult cuDeviceGetDefaultMemPool(void** pool, CUdevice) {
+    static char the_pool;
+    *pool = &the_pool;
+    return CUDA_SUCCESS;
+}
+PIE_EXPORT CUresult cuDeviceGetMemPool(void** pool, CUdevice device) { return cuDeviceGetDefaultMemPool(pool, device); }
+PIE_EXPORT CUresult cuMemPoolSetAttribute(void*, unsigned, void*) { return CUDA_SUCCESS; }
+PIE_EXPORT CUresult cuMemPoolTrimTo(void*, size_t) { return CUDA_SUCCESS; }
