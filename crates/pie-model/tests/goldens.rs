@@ -2,36 +2,12 @@
 
 mod common;
 
+use common::golden::{Golden, MODELS, golden};
 use common::{Document, Logits, Rank, difference, greedy, on_ranks};
 use pie_plan::{Slot, TokenId};
-use safetensors::SafeTensors;
-use std::path::{Path, PathBuf};
 
-const MODELS: [&str; 4] = ["linear-tied", "linear-4kv", "llama3", "sharded-bf16"];
 /// Of the largest logit.
 const TOLERANCE: f32 = 1e-4;
-
-struct Golden {
-    folder: PathBuf,
-    prompt: Vec<u32>,
-    /// [prompt][vocabulary]
-    logits: Vec<Vec<f32>>,
-    greedy: Vec<u32>,
-}
-
-fn golden(name: &str) -> Golden {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
-    let bytes = std::fs::read(folder.join("expected.safetensors")).expect("goldens are committed");
-    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
-    let words = |name: &str| -> Vec<[u8; 4]> {
-        tensors.tensor(name).expect("a tensor of the goldens").data().as_chunks().0.to_vec()
-    };
-    let ids = |name: &str| words(name).into_iter().map(u32::from_le_bytes).collect::<Vec<u32>>();
-    let logits: Vec<f32> = words("logits").into_iter().map(f32::from_le_bytes).collect();
-    let (prompt, greedy) = (ids("prompt"), ids("greedy"));
-    let width = logits.len() / prompt.len();
-    Golden { folder, logits: logits.chunks_exact(width).map(<[f32]>::to_vec).collect(), prompt, greedy }
-}
 
 /// Prefills in chunks, then decodes greedily.
 fn run(rank: &mut Rank<'_>, golden: &Golden, chunk: usize) -> (Vec<Vec<f32>>, Vec<u32>) {

@@ -1,5 +1,8 @@
 //! A model on ranks in threads, driven by a script of batches.
 
+#[allow(dead_code, reason = "not every test file has goldens")]
+pub mod golden;
+
 use pie_comm::{Collective, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Batch, Device, Model, ModelError, Sequence};
@@ -8,12 +11,14 @@ use std::ops::Range;
 use std::path::Path;
 
 /// What a test does with a rank: its model, its cache, its collective.
+#[allow(dead_code, reason = "on a GPU there are others")]
 pub struct Rank<'a> {
     pub model: &'a Model,
     pub cache: &'a mut KvCache,
     pub comm: &'a mut dyn Collective,
 }
 
+#[allow(dead_code, reason = "on a GPU there are others")]
 impl Rank<'_> {
     pub fn forward(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, ModelError> {
         let logits = self.model.forward(batch, self.cache, self.comm)?;
@@ -22,6 +27,7 @@ impl Rank<'_> {
 }
 
 /// Does the same on every rank of a group, and returns what came of it, by rank.
+#[allow(dead_code, reason = "on a GPU there are others")]
 pub fn on_ranks<T: Send>(
     folder: &Path,
     world_size: u32,

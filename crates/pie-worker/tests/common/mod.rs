@@ -74,8 +74,16 @@ pub fn drive(folder: &Path, world_size: u32, script: &[Do]) -> Vec<Vec<Out>> {
     })
 }
 
-/// What a rank of a test computes with.
+/// What a rank of a test computes with: the CPU, or with PIE_TEST_DEVICE=cuda a GPU that all ranks share.
 pub fn compute(folder: &Path, member: Member, slots: u32) -> Box<dyn Compute> {
+    #[cfg(feature = "cuda")]
+    if std::env::var("PIE_TEST_DEVICE").is_ok_and(|device| device == "cuda") {
+        use pie_kv::cuda::{Dtype, Gpu};
+        let gpu = Gpu::open(0).expect("a GPU, or the emulated one: run scripts/gpu/test.sh");
+        let (slots, mut quiet) = (slots as usize, |_, _| {});
+        let gpu = pie_model::cuda::OnGpu::load(&gpu, folder, member, Dtype::F32, slots, &mut quiet);
+        return Box::new(gpu.expect("the model loads"));
+    }
     let model = Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
     let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu).expect("it fits");
     Box::new(OnCpu::new(model, cache))
