@@ -4,11 +4,11 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-Usage: scripts/gpu/emulator.sh [--into DIRECTORY] [KERNELS.cu ...]
+Usage: scripts/gpu/emulator.sh [--check] [--into DIRECTORY] [KERNELS.cu ...]
 
 Builds libcuda.so, libcublas.so and libnccl.so for tests without a GPU, by default into target/emulator.
 Files named here are built in beside the kernels of crates/*/kernels. Only what has changed is compiled, two files at once.
-Needs g++ (C++17); CXX names another compiler. To use it:
+--check also builds and runs the emulator's own tests. Needs g++ (C++17); CXX names another compiler. To use it:
 
     LD_LIBRARY_PATH=$PWD/target/emulator cargo test ...
 
@@ -20,9 +20,11 @@ cd "$(dirname "$0")/../.."
 emulator=crates/pie-kv/kernels/emulator
 into=target/emulator
 more=()
+check=
 while [ $# -gt 0 ]; do
     case $1 in
         --help | -h) usage; exit ;;
+        --check) check=1 ;;
         --into) into=${2:?--into needs a directory}; shift ;;
         *.cu) more+=("$1") ;;
         *) usage >&2; exit 2 ;;
@@ -56,13 +58,15 @@ is_current() {
     done
 }
 
+tests=()
+[ -z "$check" ] || tests=("$emulator/check.cpp")
 todo=()
-for source in "${driver[@]}" "${kernels[@]}" "${apart[@]}"; do
+for source in "${driver[@]}" "${kernels[@]}" "${apart[@]}" "${tests[@]}"; do
     is_current "$(object_of "$source")" || todo+=("$source" "$(object_of "$source")")
 done
 compile() {
     local how=
-    [[ $4 != *.cu ]] || how="-x c++ -include $3/cuda_on_cpu.hpp"
+    [[ $4 != *.cu && $4 != */check.cpp ]] || how="-x c++ -include $3/cuda_on_cpu.hpp"
     rm -f "$5"
     # shellcheck disable=SC2086
     nice "$1" $2 -MD -MF "$5.d" $how -c "$4" -o "$5"
@@ -91,3 +95,7 @@ library cuda "" "${driver[@]}" "${kernels[@]}"
 library cublas "-L$into -lcuda -Wl,-rpath,\$ORIGIN" "$emulator/cublas.cpp"
 library nccl "-L$into -lcuda -Wl,-rpath,\$ORIGIN -lrt" "$emulator"/{nccl,meeting}.cpp
 echo "$into: ${#kernels[@]} files of kernels; $((${#todo[@]} / 2)) compiled"
+if [ -n "$check" ]; then
+    "$compiler" -o "$into/check" "$(object_of "$emulator/check.cpp")" "$into"/objects/*emulator_{fibers,block,launch}_cpp.o -pthread
+    "$into/check"
+fi
