@@ -7,10 +7,13 @@
 
 use crate::{Call, Collective, CommError, Member, Operation, TcpGroup};
 use cudarc::driver::{CudaEvent, CudaStream};
+use begin::{FORM, Handle, Watchdog, begin, said, shared_id};
 use cudarc::nccl::result::{self, NcclStatus};
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+mod begin;
 
 /// Collectives of f32 numbers in device memory. They are enqueued on the group's stream; what fails is told by
 /// [`DeviceCollective::wait`].
@@ -48,64 +51,37 @@ pub struct NcclGroup {
     done: CudaEvent,
     deadline: Duration,
     calls: u64,
+    watchdog: Watchdog,
 }
-
-/// A communicator; ended at the latest when it is dropped.
-struct Handle(ncclComm_t);
-
-// SAFETY: NCCL allows calls on a communicator from any thread, one at a time; a handle has one owner.
-unsafe impl Send for Handle {}
 
 /// How often peers are looked at while the stream runs.
 const WATCH: Duration = Duration::from_millis(1);
+/// A peer that left, or died, after it had its part in a pass: the pass still ends, in this time.
+const FAREWELL: Duration = Duration::from_millis(100);
 /// For ranks to say that they are there, once the deadline is over.
 const ROLL_CALL: Duration = Duration::from_secs(1);
 
 impl NcclGroup {
-    /// Turns a formed group into one whose sums run on the GPUs; rank 0 makes the unique id of this epoch. A call that is not
+    /// Turns a formed group into one whose sums run on the GPUs; rank 0 makes the unique id of this epoch. A pass that is not
     /// done `deadline` after this rank waits for it ends the group.
     ///
     /// # Errors
     /// [`CommError::Gpu`] without NCCL, and for two ranks on one GPU, which NCCL refuses; peers that fail meanwhile.
     pub fn form(mut tcp: TcpGroup, stream: Arc<CudaStream>, deadline: Duration) -> Result<Self, CommError> {
-        let form = Call { operation: Operation::Form, sequence: 0, elements: 0 };
         // SAFETY: it only looks whether the library can be loaded.
         if !unsafe { sys::is_culib_present() } {
             let problem = "libnccl.so is not found: install NCCL, or take --collectives tcp".to_owned();
-            return Err(tcp.end(CommError::Gpu { call: form, problem }));
+            return Err(tcp.end(CommError::Gpu { call: FORM, problem }));
         }
-        let member = tcp.member();
         let id = shared_id(&mut tcp)?;
-        let done = stream.context().new_event(None);
-        let done = done.map_err(|error| CommError::Gpu { call: form, problem: format!("{error:?}") })?;
-        let mut handle = std::ptr::null_mut();
-        let mut config = non_blocking();
-        // The context belongs to a thread; NCCL asks for that of the caller.
-        let begun = stream.context().bind_to_thread().map_err(|error| format!("{error:?}")).and_then(|()| {
-            let (ranks, rank) = (member.world_size().get().cast_signed(), member.rank().0.cast_signed());
-            // SAFETY: the pointers are to values on this stack frame, and NCCL copies what it keeps of them.
-            let begun = unsafe { result::comm_init_rank_config(&mut handle, ranks, id, rank, &mut config) };
-            begun.map(drop).map_err(|error| said(error.0))
-        });
-        let mut group = Self { tcp, handle: Handle(handle), stream, done, deadline, calls: 0 };
-        match begun {
-            Ok(()) => group.until_ready(form)?,
-            Err(problem) => return Err(group.end(CommError::Gpu { call: form, problem })),
-        }
-        Ok(group)
-    }
-
-    /// Waits until a call that NCCL goes on with in the background is taken.
-    fn until_ready(&mut self, call: Call) -> Result<(), CommError> {
-        let until = Instant::now() + self.deadline;
-        loop {
-            match self.state() {
-                ncclResult_t::ncclSuccess => return Ok(()),
-                ncclResult_t::ncclInProgress => self.look_around(call, until)?,
-                failed => return Err(self.end(CommError::Gpu { call, problem: said(failed) })),
-            }
-            std::thread::sleep(WATCH);
-        }
+        let failed = |error| CommError::Gpu { call: FORM, problem: format!("{error:?}") };
+        let done = stream.context().new_event(None).map_err(failed)?;
+        let watchdog = Watchdog::start().map_err(|error| CommError::System {
+            action: "cannot start a thread that watches NCCL".to_owned(),
+            problem: error.to_string(),
+        })?;
+        let handle = begin(tcp.member(), id, &stream, &mut tcp)?;
+        Ok(Self { tcp, handle, stream, done, deadline, calls: 0, watchdog })
     }
 
     /// What NCCL says of itself.
@@ -116,24 +92,32 @@ impl NcclGroup {
         if asked == ncclResult_t::ncclSuccess { state } else { asked }
     }
 
-    /// Ends the group if a peer has ended it, or time is up.
-    fn look_around(&mut self, call: Call, until: Instant) -> Result<(), CommError> {
+    /// Ends the group if NCCL has failed, or time is up. Says if a peer has ended it.
+    fn look_around(&mut self, call: Call, until: Instant) -> Result<Option<CommError>, CommError> {
         if let Err(error) = self.tcp.watch() {
-            return Err(self.end(error));
+            return Ok(Some(error));
         }
-        if Instant::now() < until {
-            return Ok(());
+        if Instant::now() >= until {
+            return Err(self.overdue(call));
         }
-        // Nothing waits on the GPU any more; now it shows who is silent.
+        match self.state() {
+            ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress => Ok(None),
+            error => Err(self.end(CommError::Gpu { call, problem: said(error) })),
+        }
+    }
+
+    /// Ends the group, naming the ranks that do not answer any more.
+    fn overdue(&mut self, call: Call) -> CommError {
+        // Nothing waits on the GPU from here on.
         self.handle.abort();
         let error = match self.tcp.roll_call(ROLL_CALL) {
             Err(error) => error,
             Ok(()) => {
-                let problem = format!("NCCL was not done after {:?}, though all ranks answer", self.deadline);
+                let problem = format!("it was not done after {:?}, though all ranks answer", self.deadline);
                 CommError::Gpu { call, problem }
             }
         };
-        Err(self.end(error))
+        self.end(error)
     }
 
     fn end(&mut self, error: CommError) -> CommError {
@@ -141,14 +125,20 @@ impl NcclGroup {
         self.tcp.end(error)
     }
 
-    fn next_call(&mut self, operation: Operation, numbers: usize) -> Call {
+    /// Makes a call of NCCL.
+    fn enqueue(
+        &mut self,
+        operation: Operation,
+        numbers: usize,
+        make: impl FnOnce(ncclComm_t, sys::cudaStream_t) -> Result<NcclStatus, result::NcclError>,
+    ) -> Result<(), CommError> {
         self.calls += 1;
-        Call { operation, sequence: self.calls, elements: numbers as u64 }
-    }
-
-    fn taken(&mut self, call: Call, status: Result<NcclStatus, result::NcclError>) -> Result<(), CommError> {
+        let call = Call { operation, sequence: self.calls, elements: numbers as u64 };
+        self.check_alive(call)?;
+        let guard = self.watchdog.guard(self.deadline + ROLL_CALL);
+        let status = make(self.handle.0, self.stream.cu_stream().cast());
+        drop(guard);
         match status {
-            Ok(NcclStatus::InProgress) => self.until_ready(call),
             Ok(_) => Ok(()),
             Err(error) => Err(self.end(CommError::Gpu { call, problem: said(error.0) })),
         }
@@ -164,23 +154,20 @@ impl NcclGroup {
 
 impl DeviceCollective for NcclGroup {
     unsafe fn all_reduce_sum(&mut self, address: u64, numbers: usize) -> Result<(), CommError> {
-        let call = self.next_call(Operation::AllReduceSum, numbers);
-        self.check_alive(call)?;
-        let (pointer, stream) = (address as *mut std::ffi::c_void, self.stream.cu_stream().cast());
+        let pointer = address as *mut std::ffi::c_void;
         let (kind, sum) = (ncclDataType_t::ncclFloat32, ncclRedOp_t::ncclSum);
-        // SAFETY: the caller answers for the address; the communicator and the stream are alive.
-        let status = unsafe { result::all_reduce(pointer, pointer, numbers, kind, sum, self.handle.0, stream) };
-        self.taken(call, status)
+        self.enqueue(Operation::AllReduceSum, numbers, |comm, stream| {
+            // SAFETY: the caller answers for the address; the communicator and the stream are alive.
+            unsafe { result::all_reduce(pointer, pointer, numbers, kind, sum, comm, stream) }
+        })
     }
 
     unsafe fn all_gather(&mut self, part: u64, whole: u64, numbers: usize) -> Result<(), CommError> {
-        let call = self.next_call(Operation::AllGather, numbers);
-        self.check_alive(call)?;
         let (from, to) = (part as *const std::ffi::c_void, whole as *mut std::ffi::c_void);
-        let (kind, stream) = (ncclDataType_t::ncclFloat32, self.stream.cu_stream().cast());
-        // SAFETY: as above.
-        let status = unsafe { result::all_gather(from, to, numbers, kind, self.handle.0, stream) };
-        self.taken(call, status)
+        self.enqueue(Operation::AllGather, numbers, |comm, stream| {
+            // SAFETY: as above.
+            unsafe { result::all_gather(from, to, numbers, ncclDataType_t::ncclFloat32, comm, stream) }
+        })
     }
 
     fn wait(&mut self) -> Result<(), CommError> {
@@ -191,23 +178,23 @@ impl DeviceCollective for NcclGroup {
             return Err(self.end(failed(error)));
         }
         let (until, mut look) = (Instant::now() + self.deadline, Instant::now() + WATCH);
+        let mut lost: Option<(CommError, Instant)> = None;
         loop {
             match self.done.try_is_complete() {
-                Ok(true) => break,
+                Ok(true) => return Ok(()),
                 Ok(false) => std::thread::yield_now(),
                 Err(error) => return Err(self.end(failed(error))),
             }
-            if Instant::now() < look {
-                continue;
-            }
-            look = Instant::now() + WATCH;
-            self.look_around(call, until)?;
-            match self.state() {
-                ncclResult_t::ncclSuccess | ncclResult_t::ncclInProgress => {}
-                error => return Err(self.end(CommError::Gpu { call, problem: said(error) })),
+            let now = Instant::now();
+            match &lost {
+                Some((error, since)) if now > *since + FAREWELL => return Err(self.end(error.clone())),
+                None if now >= look => {
+                    look = now + WATCH;
+                    lost = self.look_around(call, until)?.map(|error| (error, now));
+                }
+                _ => {}
             }
         }
-        Ok(())
     }
 }
 
@@ -230,76 +217,5 @@ impl Collective for NcclGroup {
 
     fn on_device(&mut self) -> Option<&mut dyn DeviceCollective> {
         Some(self)
-    }
-}
-
-impl Handle {
-    /// Ends the communicator: what waits in it on the GPU gives up.
-    fn abort(&mut self) {
-        let handle = std::mem::replace(&mut self.0, std::ptr::null_mut());
-        if handle.is_null() {
-            return;
-        }
-        // SAFETY: the handle was made by NCCL and is forgotten here.
-        if let Err(error) = unsafe { result::comm_abort(handle) } {
-            tracing::warn!(problem = said(error.0), "a communicator could not be ended");
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.abort();
-    }
-}
-
-/// The unique id that rank 0 makes, on all ranks. It travels as numbers from 0 to 255.
-fn shared_id(tcp: &mut TcpGroup) -> Result<sys::ncclUniqueId, CommError> {
-    const BYTES: usize = 128;
-    let mut part = [-1.0; BYTES];
-    if tcp.member().rank().0 == 0
-        && let Ok(id) = result::get_uniqueid()
-    {
-        part = id.internal.map(|byte| f32::from(byte.cast_unsigned()));
-    }
-    let mut whole = vec![0.0; BYTES * tcp.member().world_size().get() as usize];
-    tcp.all_gather(&part, &mut whole)?;
-    if whole[0] < 0.0 {
-        let call = Call { operation: Operation::Form, sequence: 0, elements: 0 };
-        let problem = "rank 0 cannot make a unique id: see NCCL_DEBUG=INFO in its log".to_owned();
-        return Err(tcp.end(CommError::Gpu { call, problem }));
-    }
-    let mut internal = [0; BYTES];
-    for (byte, number) in internal.iter_mut().zip(&whole) {
-        *byte = (*number as u8).cast_signed();
-    }
-    Ok(sys::ncclUniqueId { internal })
-}
-
-/// Calls return at once, and say later how they went: so that forming a group can be given up.
-fn non_blocking() -> sys::ncclConfig_t {
-    // Of nccl.h: what a library of a later version recognizes a configuration of this version by.
-    const MAGIC: u32 = 0xcafe_beef;
-    const VERSION: u32 = 2 * 10_000 + 25 * 100;
-    const UNDEFINED: i32 = i32::MIN;
-    sys::ncclConfig_t {
-        size: size_of::<sys::ncclConfig_t>(),
-        magic: MAGIC,
-        version: VERSION,
-        blocking: 0,
-        cgaClusterSize: UNDEFINED,
-        minCTAs: UNDEFINED,
-        maxCTAs: UNDEFINED,
-        netName: std::ptr::null(),
-        splitShare: UNDEFINED,
-    }
-}
-
-fn said(error: ncclResult_t) -> String {
-    match error {
-        ncclResult_t::ncclInvalidUsage => {
-            "NCCL: invalid usage; two ranks on one GPU need --collectives tcp".to_owned()
-        }
-        other => format!("NCCL: {other:?}; NCCL_DEBUG=INFO says more"),
     }
 }

@@ -153,8 +153,6 @@ fn on_gpu(
 }
 
 #[cfg(feature = "cuda")]
-pub use gpu::dtype;
-#[cfg(feature = "cuda")]
 use gpu::{count_gpus, on_gpu};
 
 #[cfg(feature = "cuda")]
@@ -180,7 +178,7 @@ mod gpu {
     }
 
     /// Numbers of weights, activations and rows: bf16 unless asked otherwise.
-    pub fn dtype(argument: DtypeArg) -> Dtype {
+    fn dtype(argument: DtypeArg) -> Dtype {
         match argument {
             DtypeArg::Auto | DtypeArg::Bf16 => Dtype::Bf16,
             DtypeArg::F16 => Dtype::F16,

@@ -20,7 +20,6 @@ struct Call {
 struct RankSeat {
     std::atomic<uint32_t> taken, known;
     int32_t device;
-    int64_t process;
     // Chunks that lie in this rank's places, and chunks of all that it has read. Each rank has two places.
     std::atomic<uint64_t> posted, consumed;
     Call calls[2];

@@ -89,7 +89,6 @@ Result take_seat(Comm& comm) {
     RankSeat& seat = meeting->seats[comm.rank];
     if (seat.taken.exchange(1)) return wrong(INVALID_USAGE, "rank " + std::to_string(comm.rank) + " has joined already");
     seat.device = comm.device;
-    seat.process = getpid();
     seat.known = 1;
     meeting.changed();
     return SUCCESS;
@@ -100,9 +99,9 @@ Result same_device_twice(const Comm& comm) {
     for (int i = 0; i < comm.ranks; i++) {
         for (int j = 0; j < i; j++) {
             const RankSeat &a = meeting->seats[i], &b = meeting->seats[j];
-            if (a.device != b.device || a.process != b.process) continue;
+            if (a.device != b.device) continue;
             return wrong(INVALID_USAGE, "duplicate GPU: ranks " + std::to_string(j) + " and " + std::to_string(i) + " on device " +
-                                            std::to_string(a.device) + " of one process");
+                                            std::to_string(a.device));
         }
     }
     return SUCCESS;
