@@ -17,7 +17,9 @@ speed worth knowing. FILTER runs only tests whose names contain it.
     model        logits and tokens of Transformers at 1, 2 and 8 ranks on one GPU; f16 and bf16 within bounds; graphs
     rank         layer-0 identity after 50 edits, adoption, sharing: the tests of the CPU, on the GPU
 
-Needs Rust, and for the emulator g++ with C++17.
+    pool         whole pools over NCCL and TCP, from Python: they say what a pool on the CPU says; a killed rank
+
+Needs Rust, what `scripts/test.sh --setup` sets up, and for the emulator g++ with C++17.
 TEXT
 }
 
@@ -65,13 +67,21 @@ if [ $emulated = yes ] || [ "$(gpus)" -ge 4 ]; then
     run --test nccl -- --test-threads 1
 else
     # NCCL takes one rank for each GPU.
-    run --test nccl -- --test-threads 1 one_rank two_ranks_on_one_gpu
+    run --test nccl -- --test-threads 1 one_rank_alone one_gpu
 fi
 run --test cuda
-PIE_TEST_DEVICE=cuda run -p pie-worker --test oracle --test branches
+PIE_TEST_DEVICE=cuda run --test oracle --test branches
 if [ $emulated = yes ]; then
     # The same results in another order of threads, and with copies that land at once: no kernel lives by an order.
     PIE_EMULATOR_ORDER=reverse PIE_EMULATOR_COPIES=early run --test cuda bf16
     PIE_EMULATOR_ORDER=shuffle:7 run --test cuda draws
 fi
+printf '\n==> whole pools\n' >&2
+cargo build --release --workspace --features pie/etcd,pie/cuda >&2
+status=0
+timeout --foreground --kill-after=20 600 .venv/bin/python -m pytest --color=no -q -x --durations=3 -c scripts/python/pytest.ini \
+    scripts/gpu/python 2>&1 | tee "$log" >&2 || status=$?
+passed=$((passed + $(grep -oE '[0-9]+ passed' "$log" | tail -1 | cut -d' ' -f1 || true)))
+if [ $status -ne 0 ]; then failed=$((failed + 1)); fi
 echo "$passed passed, $failed failed"
+exit $status

@@ -25,7 +25,9 @@ def binary() -> Path:
 
 def environment(cache: Path) -> dict[str, str]:
     """Nobody's settings but the test's own; the seeded model, whose text is wild, is made under `cache`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PIE_")}
+    # An emulated GPU is the machine's matter, not the pool's.
+    kept = [name for name in os.environ if not name.startswith("PIE_") or name.startswith("PIE_EMULATOR_")]
+    inherited = {name: os.environ[name] for name in kept}
     return inherited | {"XDG_CACHE_HOME": str(cache), "PIE_MODEL": "seeded:tiny"}
 
 

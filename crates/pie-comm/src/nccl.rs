@@ -6,8 +6,8 @@
 //! as any other group.
 
 use crate::{Call, Collective, CommError, Member, Operation, TcpGroup};
-use cudarc::driver::{CudaEvent, CudaStream};
 use begin::{FORM, Handle, Watchdog, begin, said, shared_id};
+use cudarc::driver::{CudaEvent, CudaStream};
 use cudarc::nccl::result::{self, NcclStatus};
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t};
 use std::sync::Arc;

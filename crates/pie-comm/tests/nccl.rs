@@ -15,15 +15,24 @@ fn check_sums(ranks: &mut Ranks, world: usize) {
     (0..world).for_each(|rank| assert_eq!(ranks.line(rank), format!("summed {sum}")));
 }
 
-#[test]
-fn one_rank_and_several_sum() {
-    for world in [1, 2, 4] {
+fn check_worlds(worlds: &[usize]) {
+    for world in worlds {
         for elements in [1, 7168, 500_000] {
-            let mut ranks = start("nccl_rank", world, elements, 3);
-            check_sums(&mut ranks, world);
-            (0..world).for_each(|rank| assert_eq!(ranks.line(rank), "done"));
+            let mut ranks = start("nccl_rank", *world, elements, 3);
+            check_sums(&mut ranks, *world);
+            (0..*world).for_each(|rank| assert_eq!(ranks.line(rank), "done"));
         }
     }
+}
+
+#[test]
+fn one_rank_alone_sums() {
+    check_worlds(&[1]);
+}
+
+#[test]
+fn several_ranks_sum() {
+    check_worlds(&[2, 4]);
 }
 
 #[test]
@@ -60,6 +69,9 @@ fn two_ranks_on_one_gpu_are_told_of_tcp() {
     let mut ranks = processes::start_with("nccl_rank", 2, 10, 1, &[("PIE_GPU", "0")]);
     for rank in [0, 1] {
         let line = ranks.line(rank);
-        assert!(line.starts_with("failed COMM_GPU") && line.contains("--collectives tcp"), "rank {rank}: {line}");
+        assert!(
+            line.starts_with("failed COMM_GPU") && line.contains("--collectives tcp"),
+            "rank {rank}: {line}"
+        );
     }
 }

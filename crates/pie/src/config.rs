@@ -161,7 +161,10 @@ mod tests {
             "log = 'info'\n[pool]\nworld-size = 4\nkv-memory = '1GiB'\netcd = ['http://a', 'http://b']\n";
         let cli = parsed(settings, &["pool", "--world-size", "2"]).expect("the settings are right");
         let Command::Pool(pool) = cli.command else { panic!("another command") };
-        assert_eq!((cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory), ("info", 2, Some(1 << 30)));
+        assert_eq!(
+            (cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory),
+            ("info", 2, Some(1 << 30))
+        );
         assert_eq!(pool.group.etcd, ["http://a", "http://b"]);
     }
 

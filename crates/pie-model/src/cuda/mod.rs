@@ -134,7 +134,13 @@ impl OnGpu {
     ///
     /// # Errors
     /// [`ModelError::WorldSize`].
-    pub fn pass_bytes(config: &Config, member: Member, dtype: Dtype, rows: usize, wanted: usize) -> Result<u64, ModelError> {
+    pub fn pass_bytes(
+        config: &Config,
+        member: Member,
+        dtype: Dtype,
+        rows: usize,
+        wanted: usize,
+    ) -> Result<u64, ModelError> {
         let shard = Shard::new(config, member)?;
         Ok(Space::bytes(config, &shard, member.world_size().get() as usize, dtype, rows, wanted))
     }
@@ -259,7 +265,13 @@ fn checked_shard(config: &Config, member: Member, dtype: Dtype) -> Result<Shard,
 }
 
 /// The deviations of [`crate::seeded`]; the numbers are others.
-fn fill_randomly(gpu: &Gpu, config: &Config, weights: &mut Weights, dtype: Dtype, seed: u64) -> Result<(), ModelError> {
+fn fill_randomly(
+    gpu: &Gpu,
+    config: &Config,
+    weights: &mut Weights,
+    dtype: Dtype,
+    seed: u64,
+) -> Result<(), ModelError> {
     let kernels = gpu.load(include_str!("../../kernels/layers.ptx"))?;
     let random = kernels.get(&format!("random_{}", dtype.suffix()))?;
     let mut stream = seed << 16;
