@@ -33,6 +33,9 @@ say() { printf '%s\n' "$*" >&2; }
 packages=(nvidia-cuda-nvcc==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88
     nvidia-cuda-runtime==13.0.96 nvidia-cuda-cccl==13.0.85)
 toolkit=target/cuda
+# What the tests of Python run with has pip too.
+python=python3
+if [ -x .venv/bin/python ]; then python=.venv/bin/python; fi
 cuda=$toolkit/nvidia/cu13
 
 install_compiler() {
@@ -41,13 +44,13 @@ install_compiler() {
         say "g++ is missing: nvcc preprocesses with it (Debian, Ubuntu: g++)"
         exit 1
     fi
-    if ! python3 -m pip --version >/dev/null 2>&1; then
+    if ! $python -m pip --version >/dev/null 2>&1; then
         say "Python's pip is missing (Debian, Ubuntu: python3-pip)"
         exit 1
     fi
     say "installing ${packages[*]} into $toolkit"
     rm -rf $toolkit
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target $toolkit \
+    $python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --target $toolkit \
         "${packages[@]}" >&2
     echo "${packages[*]}" >$toolkit/installed
 }

@@ -32,7 +32,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -z "$results" ]; then usage >&2; exit 2; fi
-pack=$(cd "$pack" && pwd) || exit 2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+tar -C "$work" -xJf "$pack" || { echo "measure.sh: $pack is no pack of scripts/gpu/pack.sh" >&2; exit 2; }
+pack=$work
 mkdir -p "$results" && results=$(cd "$results" && pwd) || exit 2
 cd "$here" || exit 2
 summary=$results/summary.md
@@ -44,8 +47,8 @@ say() { echo "$*" | tee -a "$summary"; }
 # Where cuBLAS and NCCL are: the system's folders, or the packages that PyTorch brings.
 find_libraries() {
     local found
-    links=$(mktemp -d)
-    trap 'rm -rf "$links"' EXIT
+    local links=$work/links
+    mkdir -p "$links"
     found=$(python3 - <<'PY' 2>/dev/null
 import importlib.util, pathlib
 spec = importlib.util.find_spec("nvidia")
@@ -74,7 +77,7 @@ step() {
     timeout --kill-after 5 "$limit" "$@" >"$results/$name.log" 2>&1
     status=$?
     case $status in
-        0) say "- $name: ok, $((SECONDS - start)) s. $(grep -E '^test result|^ERROR SUMMARY|RACECHECK SUMMARY' "$results/$name.log" | tail -1)" ;;
+        0) say "- $name: ok, $((SECONDS - start)) s. $(grep -E '^test result|ERROR SUMMARY|RACECHECK SUMMARY|^equal' "$results/$name.log" | tail -1)" ;;
         124 | 137) say "- **$name: FAILED**, not done after $limit s. The end of $name.log:" ;;
         *) say "- **$name: FAILED** with $status after $((SECONDS - start)) s. The end of $name.log:" ;;
     esac
@@ -102,7 +105,7 @@ compiled=$(cat "$pack/repository")
 if [ "$compiled" != "$here" ] && [ ! -e "$compiled" ]; then
     mkdir -p "$(dirname "$compiled")" && ln -s "$here" "$compiled" || say "- the tests look for $compiled, which cannot be made"
 fi
-export RUST_BACKTRACE=0 XDG_CACHE_HOME=$results/cache
+export RUST_BACKTRACE=0 XDG_CACHE_HOME=$work/cache
 deps=$pack/deps
 step tests-model 150 "$deps/pie-model-cuda" --nocapture
 PIE_TEST_DEVICE=cuda step tests-oracle 150 "$deps/pie-worker-oracle"
@@ -138,7 +141,6 @@ if python3 -c 'import torch, transformers' 2>/dev/null && [ $emulated = no ] && 
 else
     say "- compare: not run, torch and transformers are not there, or there is nothing to compare with"
 fi
-rm -rf "$results/cache"
 say ""
 if [ $worst -eq 0 ]; then say "All steps passed."; else say "Some steps FAILED or were not run: see above."; fi
 exit $worst
