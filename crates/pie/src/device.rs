@@ -131,8 +131,9 @@ pub fn of_rank(rank: u32, ranks: u32, arguments: &RankArgs) -> Result<RankArgs, 
     Ok(RankArgs { device: DeviceArg::Cuda(Some(own)), collectives, kv_memory, ..arguments.clone() })
 }
 
+/// What builds without GPUs say when they are asked for one.
 #[cfg(not(feature = "cuda"))]
-const NO_GPUS: &str =
+pub const NO_GPUS: &str =
     "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
 
 #[cfg(not(feature = "cuda"))]
