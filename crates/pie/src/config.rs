@@ -166,7 +166,10 @@ mod tests {
             "log = 'info'\n[pool]\nworld-size = 4\nkv-memory = '1GiB'\netcd = ['http://a', 'http://b']\n";
         let cli = parsed(settings, &["pool", "--world-size", "2"]).expect("the settings are right");
         let Command::Pool(pool) = cli.command else { panic!("another command") };
-        assert_eq!((cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory), ("info", 2, Some(1 << 30)));
+        assert_eq!(
+            (cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory),
+            ("info", 2, Some(1 << 30))
+        );
         assert_eq!(pool.group.etcd, ["http://a", "http://b"]);
     }
 
@@ -177,7 +180,9 @@ mod tests {
             let cli = parsed(settings, &model).expect("the settings are right");
             assert_eq!(cli.log, if settings.is_empty() { "warn" } else { "info" });
             let Command::Bench(bench) = cli.command else { panic!("another command") };
-            let Some(crate::bench::args::BenchCommand::Gpu(gpu)) = bench.command else { panic!("no command") };
+            let Some(crate::bench::args::BenchCommand::Gpu(gpu)) = bench.command else {
+                panic!("no command")
+            };
             assert_eq!(gpu.config, Some(PathBuf::from("deepseek-coder-33b")));
         }
     }

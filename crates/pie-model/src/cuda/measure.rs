@@ -50,8 +50,8 @@ pub fn matrix_rate(gpu: &Gpu, config: &Config, dtype: Dtype, rows: usize) -> Res
     Ok(best)
 }
 
-/// How long is measured at a time: long against what starting and waiting take.
-const AT_LEAST: Duration = Duration::from_millis(100);
+/// How long is measured at a time: long against what starting and waiting take, and for clocks to follow the load.
+const AT_LEAST: Duration = Duration::from_millis(300);
 
 /// Seconds of what is enqueued once, when it is enqueued again and again; the median of three measurements.
 fn seconds_of<E: From<GpuError>>(gpu: &Gpu, mut enqueue: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
@@ -66,7 +66,7 @@ fn seconds_of<E: From<GpuError>>(gpu: &Gpu, mut enqueue: impl FnMut() -> Result<
     gpu.synchronize()?;
     seconds_of_each(1)?;
     let once = seconds_of_each(1)?;
-    let times = (AT_LEAST.as_secs_f64() / once.max(1e-9)).ceil().clamp(1.0, 1000.0) as u32;
+    let times = (AT_LEAST.as_secs_f64() / once.max(1e-9)).ceil().clamp(1.0, 10_000.0) as u32;
     let mut measured = [seconds_of_each(times)?, seconds_of_each(times)?, seconds_of_each(times)?];
     measured.sort_by(f64::total_cmp);
     Ok(measured[1])

@@ -74,6 +74,9 @@ pub struct BenchGpuArgs {
     /// Sessions that decode together, each with a context of its own.
     #[arg(long, default_value = "1,8,32", value_name = "COUNTS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=256))]
     pub batches: Vec<u32>,
+    /// Tokens that each of them generates in one measurement.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
+    pub tokens: u32,
     /// Repetitions; medians are reported.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub repeat: u32,

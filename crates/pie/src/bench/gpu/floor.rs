@@ -129,7 +129,8 @@ impl Floors {
     }
 
     fn numbers(&self) -> Numbers {
-        let Config { hidden_size: hidden, intermediate_size: mlp, layers, heads, kv_heads, head_dim, .. } = self.config;
+        let Config { hidden_size: hidden, intermediate_size: mlp, layers, heads, kv_heads, head_dim, .. } =
+            self.config;
         Numbers {
             layers: layers as u64,
             inputs: (hidden * (heads + 2 * kv_heads) * head_dim) as u64,

@@ -14,8 +14,6 @@ use pie_plan::{Slot, Strategy};
 use std::ops::Range;
 use std::time::Instant;
 
-/// Tokens that a session generates in one measurement.
-pub const DECODED: u32 = 64;
 /// Rounds that are not timed: kernels are compiled in the first, graphs captured in the second.
 const WARM_UP: u32 = 2;
 /// Places of the edits, in percent of the context.
@@ -41,8 +39,8 @@ impl Measuring<'_> {
                 continue;
             }
             self.recompute(context)?;
-            for (what, edit) in edits(context, self.arguments.insert) {
-                self.edit(context, &what, &edit)?;
+            for named in edits(context, self.arguments.insert) {
+                self.edit(context, &named)?;
             }
             self.settle(context)?;
             self.sessions(context)?;
@@ -56,7 +54,8 @@ impl Measuring<'_> {
         let fits = needed <= u64::from(self.figures.slots);
         if !fits {
             let slots = self.figures.slots;
-            let reason = format!("context {context} x {batch}: {needed} KV rows, and {slots} fit the GPU's memory");
+            let reason =
+                format!("context {context} x {batch}: {needed} KV rows, and {slots} fit the GPU's memory");
             println!("left out: {reason}");
             self.figures.left_out.push(reason);
         }
@@ -79,14 +78,13 @@ impl Measuring<'_> {
             }
         }
         let passes = Pass::recomputing(0, context.into(), self.machine.chunk().into());
-        let timed = Timed { floors: &self.floors, passes: &passes, seconds: median(seconds), tokens: context.into() };
-        let row = Row::new(Kind::Recompute, "full recomputation".to_owned(), (context, 1), &timed);
-        self.add(row);
+        let (what, timed) = ("full recomputation".to_owned(), (median(seconds), context.into()));
+        self.add_timed(Kind::Recompute, what, (context, 1), &passes, timed);
         Ok(())
     }
 
     /// One edit by all strategies in turns, each taken back before the next.
-    fn edit(&mut self, context: u32, what: &str, edit: &Edit) -> Result<(), Failure> {
+    fn edit(&mut self, context: u32, Named { what, at_percent, edit }: &Named) -> Result<(), Failure> {
         let mut bed = Bed::new(&mut self.machine, self.arguments.seed)?;
         bed.open(context)?;
         let (back, mut done) = (edit.inverse(), [Done::default(); 3]);
@@ -101,16 +99,15 @@ impl Measuring<'_> {
                 }
             }
         }
-        let full = seconds[2].clone();
         for (index, (strategy, name)) in STRATEGIES.into_iter().enumerate() {
             let passes = passes_of(edit, context, strategy, self.arguments.step_tokens);
-            let own = std::mem::take(&mut seconds[index]);
-            let below = (strategy != Strategy::Full)
-                .then(|| 1.0 - median(own.iter().zip(&full).map(|(own, full)| own / full).collect()));
+            let (own, full) = (&seconds[index], &seconds[2]);
+            let ratios = own.iter().zip(full).map(|(own, full)| own / full).collect();
             let tokens = done[index].encoded.into();
-            let timed = Timed { floors: &self.floors, passes: &passes, seconds: median(own), tokens };
-            let row = Row::new(Kind::Edit, what.to_owned(), (context, 1), &timed);
-            self.add(row.edit(name, done[index], below));
+            let timed = Timed { floors: &self.floors, passes: &passes, seconds: median(own.clone()), tokens };
+            let row = Row::new(Kind::Edit, what.clone(), (context, 1), &timed).edit(name, done[index]);
+            let below_full = (strategy != Strategy::Full).then(|| 1.0 - median(ratios));
+            self.add(Row { at_percent: *at_percent, below_full, ..row });
         }
         Ok(())
     }
@@ -143,7 +140,7 @@ impl Measuring<'_> {
         let batches = self.arguments.batches.clone();
         let fitting: Vec<u32> = batches.into_iter().filter(|batch| self.fits(context, *batch)).collect();
         let mut noise = Noise::of(&self.machine, self.arguments.seed)?;
-        let (chunk, repeat) = (self.machine.chunk(), self.arguments.repeat);
+        let (chunk, repeat, generated) = (self.machine.chunk(), self.arguments.repeat, self.arguments.tokens);
         let mut group = Together::new(&mut self.machine);
         let mut measured = Vec::new();
         let mut opened = Vec::new();
@@ -151,7 +148,8 @@ impl Measuring<'_> {
             while opened.len() < batch as usize {
                 opened.push(group.open(noise.tokens(context))?.as_secs_f64());
             }
-            let mut decoding = || group.decode(batch as usize, DECODED).map(|elapsed| elapsed.as_secs_f64());
+            let mut decoding =
+                || group.decode(batch as usize, generated).map(|elapsed| elapsed.as_secs_f64());
             for _ in 0..WARM_UP {
                 decoding()?;
             }
@@ -163,30 +161,65 @@ impl Measuring<'_> {
             let tokens = u64::from(batch) * u64::from(context);
             let one = opening_passes(context, chunk);
             let passes: Vec<Pass> = (0..batch).flat_map(|_| one.iter().copied()).collect();
-            let timed = Timed { floors: &self.floors, passes: &passes, seconds: opening, tokens };
-            let row = Row::new(Kind::Prefill, format!("prefill, batch {batch}"), size, &timed);
-            self.add(row);
-            let seen = u64::from(context + DECODED / 2);
-            let (passes, seconds) = ([Pass::decoding(batch.into(), seen)], decoding / f64::from(DECODED));
-            let timed = Timed { floors: &self.floors, passes: &passes, seconds, tokens: batch.into() };
-            let row = Row::new(Kind::Decode, format!("decode, batch {batch}"), size, &timed);
-            self.add(row);
+            self.add_timed(
+                Kind::Prefill,
+                format!("prefill, batch {batch}"),
+                size,
+                &passes,
+                (opening, tokens),
+            );
+            let passes = [Pass::decoding(batch.into(), u64::from(context + generated / 2))];
+            let seconds = decoding / f64::from(generated);
+            self.add_timed(
+                Kind::Decode,
+                format!("decode, batch {batch}"),
+                size,
+                &passes,
+                (seconds, batch.into()),
+            );
         }
         Ok(())
     }
+
+    fn add_timed(
+        &mut self,
+        kind: Kind,
+        what: String,
+        size: (u32, u32),
+        passes: &[Pass],
+        (seconds, tokens): (f64, u64),
+    ) {
+        let timed = Timed { floors: &self.floors, passes, seconds, tokens };
+        let row = Row::new(kind, what, size, &timed);
+        self.add(row);
+    }
 }
 
-/// The edits that are measured, by name.
-fn edits(context: u32, tokens: u32) -> Vec<(String, Edit)> {
+/// An edit that is measured.
+struct Named {
+    what: String,
+    /// Where, if it inserts at one place.
+    at_percent: Option<u32>,
+    edit: Edit,
+}
+
+/// The edits that are measured: the same number of tokens at one place, at three, and deleted.
+fn edits(context: u32, tokens: u32) -> Vec<Named> {
     let at = |percent: u32| (u64::from(context) * u64::from(percent) / 100) as u32;
-    let mut edits: Vec<_> =
-        PLACES.map(|place| (format!("{tokens} in at {place} %"), Edit::insertion(at(place), tokens))).into();
+    let single = |place: u32| Named {
+        what: format!("{tokens} in at {place} %"),
+        at_percent: Some(place),
+        edit: Edit::insertion(at(place), tokens),
+    };
     let share = |index: u32| tokens / 3 + u32::from(index < tokens % 3);
     let piece = |index: u32| Piece { at: at(PLACES[index as usize]), delete: 0, insert: share(index) };
-    edits.push((format!("{tokens} in at three places"), Edit((0..3).map(piece).collect())));
+    let edit = Edit((0..3).map(piece).collect());
+    let three = Named { what: format!("{tokens} in at three places"), at_percent: None, edit };
+    // So that a short context keeps most of its tokens.
     let delete = tokens.min(context / 4);
-    edits.push((format!("{delete} out at 50 %"), Edit(vec![Piece { at: at(50), delete, insert: 0 }])));
-    edits
+    let edit = Edit(vec![Piece { at: at(50), delete, insert: 0 }]);
+    let deletion = Named { what: format!("{delete} out at 50 %"), at_percent: None, edit };
+    PLACES.map(single).into_iter().chain([three, deletion]).collect()
 }
 
 /// The passes of an edit to the next token.
@@ -195,9 +228,10 @@ fn passes_of(edit: &Edit, context: u32, strategy: Strategy, chunk: u32) -> Vec<P
     for Piece { at, delete, .. } in edit.inverse().0 {
         came.push(at.into()..u64::from(at) + u64::from(delete));
     }
-    let length = edit.0.iter().fold(u64::from(context), |length, piece| {
-        length + u64::from(piece.insert) - u64::from(piece.delete)
-    });
+    let length = edit
+        .0
+        .iter()
+        .fold(u64::from(context), |length, piece| length + u64::from(piece.insert) - u64::from(piece.delete));
     if strategy == Strategy::Full {
         let first = edit.0.first().map_or(length, |piece| piece.at.into());
         return Pass::recomputing(first.min(length - 1), length, chunk.into());
@@ -222,8 +256,10 @@ mod tests {
 
     #[test]
     fn passes_encode_what_came_and_the_last_token() {
-        for (what, edit) in edits(4096, 64) {
-            let rows = |strategy| passes_of(&edit, 4096, strategy, 2048).iter().map(|pass| pass.rows).collect::<Vec<_>>();
+        for Named { what, edit, .. } in edits(4096, 64) {
+            let rows = |strategy| {
+                passes_of(&edit, 4096, strategy, 2048).iter().map(|pass| pass.rows).collect::<Vec<_>>()
+            };
             let (pie, full): (u64, &[u64]) = match what.as_str() {
                 "64 in at 10 %" => (65, &[2048, 1703]),
                 "64 in at 50 %" => (65, &[2048, 64]),
@@ -236,6 +272,9 @@ mod tests {
             assert_eq!(rows(Strategy::Full), full, "{what}");
         }
         // The last token came just now.
-        assert_eq!(passes_of(&Edit::insertion(100, 5), 100, Strategy::Pie, 64), [Pass::encoding(&[100..105], true)]);
+        assert_eq!(
+            passes_of(&Edit::insertion(100, 5), 100, Strategy::Pie, 64),
+            [Pass::encoding(&[100..105], true)]
+        );
     }
 }

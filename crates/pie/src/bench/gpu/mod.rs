@@ -5,12 +5,12 @@ mod floor;
 mod measure;
 mod row;
 
+use crate::Failure;
 use crate::bench::args::BenchGpuArgs;
 use crate::device::{self, DeviceArg};
 use crate::progress;
-use crate::Failure;
 use floor::{Floors, Rates};
-use measure::{DECODED, Measuring};
+use measure::Measuring;
 use pie_comm::{Collective, Solo};
 use pie_eval::engine::Machine;
 use pie_kv::KvShape;
@@ -75,9 +75,12 @@ pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
 fn config(name: &Path, arguments: &BenchGpuArgs) -> Result<Config, Failure> {
     let mut config = match name.to_str().map(Config::preset) {
         Some(Ok(config)) => config,
-        Some(Err(unknown)) if !name.is_file() => return Err(format!("--config: {unknown}, nor a file").into()),
+        Some(Err(unknown)) if !name.is_file() => {
+            return Err(format!("--config: {unknown}, nor a file").into());
+        }
         _ => {
-            let text = std::fs::read_to_string(name).map_err(|error| format!("--config {}: {error}", name.display()))?;
+            let text = std::fs::read_to_string(name)
+                .map_err(|error| format!("--config {}: {error}", name.display()))?;
             Config::parse(&text, name)?
         }
     };
@@ -88,7 +91,7 @@ fn config(name: &Path, arguments: &BenchGpuArgs) -> Result<Config, Failure> {
 
 /// Tokens beside a document: what an edit inserts or a session generates.
 fn room(arguments: &BenchGpuArgs) -> u32 {
-    arguments.insert.max(DECODED) + 2
+    arguments.insert.max(arguments.tokens) + 2
 }
 
 fn rates(gpu: &Gpu, config: &Config, dtype: Dtype, free: u64) -> Result<Rates, Failure> {
@@ -105,7 +108,8 @@ fn slots(gpu: &Gpu, config: &Config, dtype: Dtype, arguments: &BenchGpuArgs) -> 
     let most = |numbers: &[u32]| u64::from(numbers.iter().copied().max().unwrap_or(1));
     let (context, batch) = (most(&arguments.contexts), most(&arguments.batches));
     let weights = OnGpu::weight_bytes(config, member, dtype)?;
-    let activations = OnGpu::pass_bytes(config, member, dtype, arguments.step_tokens as usize, batch as usize)?;
+    let activations =
+        OnGpu::pass_bytes(config, member, dtype, arguments.step_tokens as usize, batch as usize)?;
     let (free, _) = gpu.memory()?;
     let Some(left) = free.checked_sub(weights + activations) else {
         let say = |bytes: u64| bytes as f64 / 1e9;
@@ -125,7 +129,13 @@ fn slots(gpu: &Gpu, config: &Config, dtype: Dtype, arguments: &BenchGpuArgs) -> 
     Ok(u32::try_from(wanted.min(left / 100 * KV_PERCENT / row.max(1)))?)
 }
 
-fn load(gpu: &Gpu, config: &Config, dtype: Dtype, slots: u32, arguments: &BenchGpuArgs) -> Result<OnGpu, Failure> {
+fn load(
+    gpu: &Gpu,
+    config: &Config,
+    dtype: Dtype,
+    slots: u32,
+    arguments: &BenchGpuArgs,
+) -> Result<OnGpu, Failure> {
     let bar = progress::bytes("making random weights");
     let (member, seed) = (Solo::new().member(), u64::from(arguments.seed));
     let mut compute = OnGpu::random(gpu, config.clone(), member, dtype, slots as usize, seed)?;
