@@ -15,6 +15,7 @@ speed worth knowing. FILTER runs only tests whose names contain it.
     kernels      shared out to blocks as they should be, with the cache's own tests
     collectives  NCCL between processes: right sums, a killed and a silent rank named within 5 s
     model        logits and tokens of Transformers at 1, 2 and 8 ranks on one GPU; f16 and bf16 within bounds; graphs
+    bench        pie bench gpu has every row, beside its floor
     rank         layer-0 identity after 50 edits, adoption, sharing: the tests of the CPU, on the GPU
 
     pool         whole pools over NCCL and TCP, from Python: they say what a pool on the CPU says; a killed rank
@@ -70,6 +71,7 @@ else
     run --test nccl -- --test-threads 1 one_rank_alone one_gpu
 fi
 run --test cuda
+run --test bench_gpu
 PIE_TEST_DEVICE=cuda run --test oracle --test branches
 if [ $emulated = yes ]; then
     # The same results in another order of threads, and with copies that land at once: no kernel lives by an order.

@@ -1,9 +1,11 @@
 //! A rank of world size 1 with one session, driven by plans as its group's owner would. `pie bench` drives it too.
 
+mod together;
+
 use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
-use pie_model::{Device, Model, OnCpu};
+use pie_model::{Compute, Device, Model, OnCpu};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
     TokenIndex,
@@ -13,15 +15,17 @@ use pie_worker::{Rank, SampledToken};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
+pub use together::Together;
 
 const SESSION: SessionId = SessionId(1);
-/// Tokens of a step, as the router's default.
+/// Rows of a step, as the router's default.
 const CHUNK: u32 = 512;
 
-/// A loaded model and its cache.
-pub struct Machine {
-    compute: OnCpu,
+/// A rank's model with its cache.
+pub struct Machine<C: Compute = OnCpu> {
+    compute: C,
     slots: u32,
+    chunk: u32,
     epoch: u64,
 }
 
@@ -33,7 +37,7 @@ impl Machine {
     pub fn load(folder: &Path, slots: u32, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, EvalError> {
         let model = Model::load(folder, Solo::new().member(), &Device::Cpu, progress)?;
         let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu)?;
-        Ok(Self { compute: OnCpu::new(model, cache), slots, epoch: 0 })
+        Ok(Self::new(OnCpu::new(model, cache), slots))
     }
 
     /// The model.
@@ -50,41 +54,39 @@ impl Machine {
     }
 }
 
-/// Encodes several documents, a session each, and lets all generate `tokens` tokens together, in one plan. Returns how long
-/// the generating took.
-///
-/// # Errors
-/// Documents that the cache has no room for.
-pub fn decode_together(
-    machine: &mut Machine,
-    documents: &[Vec<TokenId>],
-    tokens: u32,
-) -> Result<Duration, EvalError> {
-    machine.epoch += 1;
-    let epoch = Epoch(machine.epoch);
-    let comm = Box::new(Solo::new());
-    let mut rank = Rank::new(&mut machine.compute, comm, epoch, machine.slots);
-    let sessions: Vec<SessionId> = (1..=documents.len() as u64).map(SessionId).collect();
-    let mut step = |changes: Vec<Change>, runs: Vec<Run>, passes: u32| {
-        let (seq, digest) = (rank.group().next_seq(), DigestWanted::Skip);
-        let sampling = sessions.iter().map(|session| (*session, greedy(passes, 0))).collect();
-        let plan = Plan { epoch, seq, changes, runs, passes, digest };
-        rank.step(&Step { plan, sampling }).map(|report| report.compute)
-    };
-    for (session, document) in sessions.iter().zip(documents) {
-        let (session, splices) = (*session, Splices::append(0, document.clone())?);
-        step(
-            vec![Change::Open { session }, Change::Splice { session, splices, strategy: Strategy::Pie }],
-            vec![],
-            1,
-        )?;
-        for _ in 0..document.len().div_ceil(CHUNK as usize) {
-            step(vec![], vec![Run::Encode { session, limit: CHUNK }], 1)?;
-        }
+impl<C: Compute> Machine<C> {
+    /// A machine of whatever computes alone; its cache has at least `slots` slots.
+    pub fn new(compute: C, slots: u32) -> Self {
+        Self { compute, slots, chunk: CHUNK, epoch: 0 }
     }
-    let runs = || sessions.iter().map(|session| Run::Sample { session: *session }).collect();
-    step(vec![], runs(), 1)?;
-    Ok(step(vec![], runs(), tokens)?)
+
+    /// The same machine with steps of so many rows at most; 512 without it.
+    #[must_use]
+    pub fn with_chunk(self, rows: u32) -> Self {
+        Self { chunk: rows.max(1), ..self }
+    }
+
+    /// Rows of a step at most.
+    pub fn chunk(&self) -> u32 {
+        self.chunk
+    }
+
+    /// What computes.
+    pub fn compute(&self) -> &C {
+        &self.compute
+    }
+
+    /// What computes, for measuring it by itself. Rows that beds have made are then another's to answer for.
+    pub fn compute_mut(&mut self) -> &mut C {
+        &mut self.compute
+    }
+
+    /// An empty rank in a group of its own.
+    fn rank(&mut self) -> (Rank<'_>, Epoch) {
+        self.epoch += 1;
+        let epoch = Epoch(self.epoch);
+        (Rank::new(&mut self.compute, Box::new(Solo::new()), epoch, self.slots), epoch)
+    }
 }
 
 /// What steps did for the session.
@@ -118,6 +120,7 @@ pub struct Bed<'a> {
     rank: Rank<'a>,
     /// The owner's replica, which says how much is pending.
     replica: Group,
+    chunk: u32,
     top_logprobs: u32,
 }
 
@@ -126,12 +129,10 @@ impl<'a> Bed<'a> {
     ///
     /// # Errors
     /// None that is no bug.
-    pub fn new(machine: &'a mut Machine) -> Result<Self, EvalError> {
-        machine.epoch += 1;
-        let epoch = Epoch(machine.epoch);
-        let rank = Rank::new(&mut machine.compute, Box::new(Solo::new()), epoch, machine.slots);
-        let replica = Group::new(epoch, machine.slots);
-        let mut bed = Self { rank, replica, top_logprobs: 0 };
+    pub fn new<C: Compute>(machine: &'a mut Machine<C>) -> Result<Self, EvalError> {
+        let (slots, chunk) = (machine.slots, machine.chunk);
+        let (rank, epoch) = machine.rank();
+        let mut bed = Self { rank, replica: Group::new(epoch, slots), chunk, top_logprobs: 0 };
         bed.run(vec![Change::Open { session: SESSION }], None, 1)?;
         Ok(bed)
     }
@@ -171,9 +172,9 @@ impl<'a> Bed<'a> {
         let start = Instant::now();
         let sample = Run::Sample { session: SESSION };
         let mut done = Done::default();
-        let next = if strategy == Strategy::Full || splices.inserted() > CHUNK as usize {
+        let next = if strategy == Strategy::Full || splices.inserted() > self.chunk as usize {
             self.run(edit(splices, strategy), None, 1)?;
-            done = self.catch_up(CHUNK as usize)?;
+            done = self.catch_up(self.chunk as usize)?;
             self.counted(Vec::new(), Some(sample), &mut done)?
         } else {
             self.counted(edit(splices, strategy), Some(sample), &mut done)?
@@ -189,7 +190,7 @@ impl<'a> Bed<'a> {
     /// As [`Bed::edit`].
     pub fn encode(&mut self, splices: Splices, strategy: Strategy) -> Result<Done, EvalError> {
         let mut done = Done::default();
-        self.counted(edit(splices, strategy), Some(encode(CHUNK)), &mut done)?;
+        self.counted(edit(splices, strategy), Some(encode(self.chunk)), &mut done)?;
         let rest = self.catch_up(0)?;
         Ok(Done { encoded: done.encoded + rest.encoded, rotated: done.rotated + rest.rotated })
     }
@@ -264,7 +265,7 @@ impl<'a> Bed<'a> {
     fn catch_up(&mut self, left: usize) -> Result<Done, EvalError> {
         let mut done = Done::default();
         while self.table().is_some_and(|table| table.pending() > left) {
-            self.counted(Vec::new(), Some(encode(CHUNK)), &mut done)?;
+            self.counted(Vec::new(), Some(encode(self.chunk)), &mut done)?;
         }
         Ok(done)
     }

@@ -54,7 +54,7 @@ pub enum Command {
     /// Run one rank of a group.
     Worker(WorkerArgs),
     /// Measure edit-to-first-token, prefill and decode of one rank, and write BENCHMARKS rows.
-    Bench(BenchArgs),
+    Bench(Box<crate::bench::args::BenchArgs>),
     /// Evaluate PIE as the paper does: quality and time against full recomputation, as tables and figures.
     Eval(EvalArgs),
     /// Send a pool edit streams (made up, or a git repository's history) in open loop, and measure.
@@ -267,32 +267,6 @@ pub struct DemoArgs {
     /// Write a plot of both latencies.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-}
-
-/// `pie bench`
-#[derive(Clone, Debug, Args)]
-pub struct BenchArgs {
-    /// Models to measure: `pie-coder`, the one that ships, or seeded shapes.
-    #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
-    pub models: Vec<String>,
-    /// Context lengths.
-    #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',')]
-    pub contexts: Vec<u32>,
-    /// Inserted tokens.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub insert: u32,
-    /// Sessions that decode together, each with a context of its own.
-    #[arg(long, default_value = "1,4,16", value_name = "COUNTS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub sessions: Vec<u32>,
-    /// Repetitions; medians are reported.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub repeat: u32,
-    /// Threads; 0 takes all cores.
-    #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
-    pub threads: usize,
-    /// Write all figures as JSON.
-    #[arg(long, value_name = "FILE")]
-    pub report: Option<PathBuf>,
 }
 
 /// `pie eval`

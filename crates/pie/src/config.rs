@@ -58,9 +58,14 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Cli, ConfigError> {
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
 }
 
-/// The file must be known before the command line can be parsed with its defaults.
+/// The file must be known before the command line can be parsed with its defaults. Behind `bench gpu` a `--config` is a
+/// model's.
 fn settings_path(arguments: &[OsString]) -> Option<PathBuf> {
-    let mut arguments = arguments.iter();
+    let place = |word: &str, from: usize| {
+        arguments[from..].iter().position(|argument| argument == word).map(|place| from + place)
+    };
+    let end = place("bench", 0).and_then(|bench| place("gpu", bench)).unwrap_or(arguments.len());
+    let mut arguments = arguments[..end].iter();
     while let Some(argument) = arguments.next() {
         match argument.to_str() {
             Some("--config") => return arguments.next().map(PathBuf::from),
@@ -166,6 +171,20 @@ mod tests {
             ("info", 2, Some(1 << 30))
         );
         assert_eq!(pool.group.etcd, ["http://a", "http://b"]);
+    }
+
+    #[test]
+    fn behind_bench_gpu_config_is_the_model() {
+        let model = ["bench", "gpu", "--config", "deepseek-coder-33b"];
+        for settings in ["", "log = 'info'"] {
+            let cli = parsed(settings, &model).expect("the settings are right");
+            assert_eq!(cli.log, if settings.is_empty() { "warn" } else { "info" });
+            let Command::Bench(bench) = cli.command else { panic!("another command") };
+            let Some(crate::bench::args::BenchCommand::Gpu(gpu)) = bench.command else {
+                panic!("no command")
+            };
+            assert_eq!(gpu.config, Some(PathBuf::from("deepseek-coder-33b")));
+        }
     }
 
     #[test]

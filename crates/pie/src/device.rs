@@ -139,8 +139,9 @@ pub fn of_rank(rank: u32, ranks: u32, arguments: &RankArgs) -> Result<RankArgs, 
     Ok(RankArgs { device: DeviceArg::Cuda(Some(own)), collectives, kv_memory, ..arguments.clone() })
 }
 
+/// What builds without GPUs say when they are asked for one.
 #[cfg(not(feature = "cuda"))]
-const NO_GPUS: &str = "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
+pub const NO_GPUS: &str = "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
 
 #[cfg(not(feature = "cuda"))]
 fn count_gpus() -> Result<usize, Failure> {
@@ -159,6 +160,8 @@ fn on_gpu(
     Err(NO_GPUS.into())
 }
 
+#[cfg(feature = "cuda")]
+pub use gpu::dtype;
 #[cfg(feature = "cuda")]
 use gpu::{count_gpus, on_gpu};
 
@@ -185,7 +188,7 @@ mod gpu {
     }
 
     /// Numbers of weights, activations and rows: bf16 unless asked otherwise.
-    fn dtype(argument: DtypeArg) -> Dtype {
+    pub fn dtype(argument: DtypeArg) -> Dtype {
         match argument {
             DtypeArg::Auto | DtypeArg::Bf16 => Dtype::Bf16,
             DtypeArg::F16 => Dtype::F16,

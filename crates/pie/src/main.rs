@@ -52,7 +52,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Demo(arguments) => runtime(2)?.block_on(demo::run(arguments)),
         Command::Ctl(arguments) => runtime(1)?.block_on(ctl::run(arguments)),
         Command::Load(arguments) => runtime(2)?.block_on(load::run(*arguments)),
-        Command::Bench(arguments) => bench::run(arguments),
+        Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
     }

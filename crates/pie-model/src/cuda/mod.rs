@@ -5,8 +5,10 @@
 //! many rows, kernels of `kernels/` do the rest. A pass whose launches were seen before is replayed as a CUDA graph.
 
 mod graphs;
+mod measure;
 mod pass;
 mod product;
+mod random;
 mod sampled;
 mod space;
 mod staged;
@@ -20,12 +22,14 @@ use crate::sampling::Sampled;
 use crate::seeded::Spec;
 use crate::shard::Shard;
 use graphs::Graphs;
+pub use measure::{copy_rate, matrix_rate};
 use pass::LayerKernels;
 use pie_comm::{Collective, Member};
-use pie_kv::cuda::{Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Memory, PushKernelArg, Upload};
+use pie_kv::cuda::{Dtype, Gpu, GpuCache, GpuError, Memory, Upload};
 use pie_kv::{KvShape, Rope};
 use pie_plan::Slot;
 use product::{Matrix, Products};
+use random::Random;
 use space::Space;
 use staged::Staged;
 use std::path::Path;
@@ -272,21 +276,9 @@ fn fill_randomly(
     dtype: Dtype,
     seed: u64,
 ) -> Result<(), ModelError> {
-    let kernels = gpu.load(include_str!("../../kernels/layers.ptx"))?;
-    let random = kernels.get(&format!("random_{}", dtype.suffix()))?;
-    let mut stream = seed << 16;
-    let mut fill = |matrix: &Matrix, gain: f32| -> Result<(), GpuError> {
-        stream += 1;
-        let (address, count) = (matrix.memory.at(0), (matrix.outputs * matrix.inputs) as u64);
-        let (mean, deviation) = (0.0_f32, gain / (matrix.inputs as f32).sqrt());
-        let mut launch = gpu.stream().launch_builder(&random);
-        launch.arg(&address).arg(&count).arg(&stream).arg(&mean).arg(&deviation);
-        let grid_dim = (8 * gpu.multiprocessors(), 1, 1);
-        let config = LaunchConfig { grid_dim, block_dim: (256, 1, 1), shared_mem_bytes: 0 };
-        // SAFETY: the arguments are those of `random` in layers.cu, and the matrix has so many numbers.
-        unsafe { launch.launch(config) }.map_err(GpuError::failed("launching random numbers"))?;
-        Ok(())
-    };
+    let mut random = Random::new(gpu, dtype, seed)?;
+    let mut fill =
+        |matrix: &Matrix, gain: f32| random.fill(&matrix.memory, gain / (matrix.inputs as f32).sqrt());
     fill(&weights.embedding, Spec::TABLE_GAIN)?;
     for layer in &weights.layers {
         // Queries and keys a little more than values, as far as one matrix of the three allows.

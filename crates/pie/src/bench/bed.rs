@@ -1,8 +1,9 @@
-//! What `pie bench` does to a session: noise in, noise out.
+//! What the benchmarks do to a session: noise in, noise out.
 
 use crate::{Failure, progress};
-use pie_eval::engine::{self, Bed as Engine, Done, Machine};
-use pie_plan::{Strategy, TokenId};
+use pie_eval::engine::{Bed as Engine, Done, Machine, Together};
+use pie_model::Compute;
+use pie_plan::{Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,24 +17,32 @@ pub fn load(folder: &Path, slots: u32) -> Result<Machine, Failure> {
 
 /// Tokens a second of sessions that decode together, each behind a context of its own.
 pub fn together(machine: &mut Machine, sessions: u32, context: u32, tokens: u32) -> Result<f64, Failure> {
-    let mut noise = Noise::of(machine)?;
-    let documents: Vec<_> = (0..sessions).map(|_| noise.tokens(context)).collect();
-    let elapsed = engine::decode_together(machine, &documents, tokens)?;
+    let mut noise = Noise::of(machine, 1)?;
+    let mut group = Together::new(machine);
+    for _ in 0..sessions {
+        group.open(noise.tokens(context))?;
+    }
+    group.decode(sessions as usize, 1)?;
+    let elapsed = group.decode(sessions as usize, tokens)?;
     Ok(f64::from(sessions * tokens) / elapsed.as_secs_f64())
 }
 
 /// Seeded noise: speed does not depend on what the tokens are.
-struct Noise {
+pub struct Noise {
     vocabulary: u32,
     state: u32,
 }
 
 impl Noise {
-    fn of(machine: &Machine) -> Result<Self, Failure> {
-        Ok(Self { vocabulary: u32::try_from(machine.model().config().vocab_size)?, state: 1 })
+    /// Tokens of a machine's vocabulary.
+    pub fn of<C: Compute>(machine: &Machine<C>, seed: u32) -> Result<Self, Failure> {
+        let vocabulary = u32::try_from(machine.compute().config().vocab_size)?;
+        // The generator stays at 0 for ever.
+        Ok(Self { vocabulary, state: seed.max(1) })
     }
 
-    fn tokens(&mut self, count: u32) -> Vec<TokenId> {
+    /// The next so many.
+    pub fn tokens(&mut self, count: u32) -> Vec<TokenId> {
         let mut next = || {
             self.state ^= self.state << 13;
             self.state ^= self.state >> 17;
@@ -44,6 +53,39 @@ impl Noise {
     }
 }
 
+/// What comes and goes at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Index of the token before the edit.
+    pub at: u32,
+    /// Tokens that go.
+    pub delete: u32,
+    /// Tokens that come.
+    pub insert: u32,
+}
+
+/// An edit, but for which tokens come: pieces in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit(pub Vec<Piece>);
+
+impl Edit {
+    /// Tokens that come at one place.
+    pub fn insertion(at: u32, insert: u32) -> Self {
+        Self(vec![Piece { at, delete: 0, insert }])
+    }
+
+    /// What takes the edit back.
+    pub fn inverse(&self) -> Self {
+        let mut shift = 0;
+        let inverse = |piece: &Piece| {
+            let at = (i64::from(piece.at) + shift) as u32;
+            shift += i64::from(piece.insert) - i64::from(piece.delete);
+            Piece { at, delete: piece.insert, insert: piece.delete }
+        };
+        Self(self.0.iter().map(inverse).collect())
+    }
+}
+
 /// One session on a machine.
 pub struct Bed<'a> {
     engine: Engine<'a>,
@@ -51,8 +93,8 @@ pub struct Bed<'a> {
 }
 
 impl<'a> Bed<'a> {
-    pub fn new(machine: &'a mut Machine) -> Result<Self, Failure> {
-        let noise = Noise::of(machine)?;
+    pub fn new<C: Compute>(machine: &'a mut Machine<C>, seed: u32) -> Result<Self, Failure> {
+        let noise = Noise::of(machine, seed)?;
         Ok(Self { engine: Engine::new(machine)?, noise })
     }
 
@@ -73,22 +115,30 @@ impl<'a> Bed<'a> {
         Ok(elapsed)
     }
 
-    /// From an insertion to the next token.
-    pub fn insert(
-        &mut self,
-        at: usize,
-        tokens: u32,
-        strategy: Strategy,
-    ) -> Result<(Duration, Done), Failure> {
-        let insert = self.noise.tokens(tokens);
-        let edited = self.engine.edit(self.engine.splice(at, 0, insert)?, strategy)?;
+    /// From an edit to the next token.
+    pub fn edit(&mut self, edit: &Edit, strategy: Strategy) -> Result<(Duration, Done), Failure> {
+        let splice = |piece: &Piece| Splice {
+            at: TokenIndex(piece.at),
+            delete: piece.delete,
+            insert: self.noise.tokens(piece.insert),
+        };
+        let splices = Splices::new(edit.0.iter().map(splice).collect(), self.engine.tokens().len())?;
+        let edited = self.engine.edit(splices, strategy)?;
         self.engine.end_branch()?;
         Ok((edited.elapsed, edited.done))
     }
+}
 
-    /// Takes an insertion back, and settles.
-    pub fn remove(&mut self, at: usize, tokens: u32) -> Result<(), Failure> {
-        self.engine.edit(self.engine.splice(at, tokens, Vec::new())?, Strategy::Pie)?;
-        Ok(self.engine.end_branch()?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edit_and_its_inverse_cancel() {
+        let piece = |at, delete, insert| Piece { at, delete, insert };
+        let edit = Edit(vec![piece(3, 0, 5), piece(10, 4, 0), piece(20, 1, 2)]);
+        let inverse = edit.inverse();
+        assert_eq!(inverse.0, [piece(3, 5, 0), piece(15, 0, 4), piece(21, 2, 1)]);
+        assert_eq!(inverse.inverse(), edit);
     }
 }

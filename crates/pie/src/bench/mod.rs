@@ -1,12 +1,15 @@
 //! `pie bench`: what one rank costs, without router and network. `pie` and `full` are measured in turns in one run, so
 //! that their ratio holds on a noisy machine.
 
+pub mod args;
 mod bed;
+#[cfg(feature = "cuda")]
+mod gpu;
 
 use crate::Failure;
-use crate::cli::BenchArgs;
 use crate::models;
-use bed::Bed;
+use args::{BenchArgs, BenchCommand, BenchRunArgs};
+use bed::{Bed, Edit};
 use pie_eval::engine::Machine;
 use pie_eval::metrics::median;
 use pie_plan::Strategy;
@@ -63,6 +66,16 @@ struct BatchRow {
 }
 
 pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
+    match arguments.command {
+        None => on_cpu(arguments.run),
+        #[cfg(feature = "cuda")]
+        Some(BenchCommand::Gpu(arguments)) => gpu::run(&arguments),
+        #[cfg(not(feature = "cuda"))]
+        Some(BenchCommand::Gpu(_)) => Err(crate::device::NO_GPUS.into()),
+    }
+}
+
+fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
     crate::worker::set_threads(threads)?;
@@ -78,7 +91,7 @@ pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result<(), Failure> {
+fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Result<(), Failure> {
     let folder = match preset {
         "pie-coder" => models::resolve(None)?.path,
         _ => models::seeded(preset)?,
@@ -90,7 +103,7 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
 
     println!("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
     for context in std::iter::once(1).chain(arguments.contexts.iter().copied()) {
-        let mut bed = Bed::new(&mut machine)?;
+        let mut bed = Bed::new(&mut machine, 1)?;
         let prefill = bed.open(context)?;
         let decode = bed.decode(DECODED)?;
         let row = SpeedRow {
@@ -129,7 +142,7 @@ fn measure(preset: &str, arguments: &BenchArgs, figures: &mut Figures) -> Result
 /// Tokens a second of one session and of several together, in turns.
 fn batches(
     preset: &str,
-    arguments: &BenchArgs,
+    arguments: &BenchRunArgs,
     folder: &std::path::Path,
     figures: &mut Figures,
 ) -> Result<(), Failure> {
@@ -168,20 +181,21 @@ fn edit(
     machine: &mut Machine,
     context: u32,
     place: usize,
-    arguments: &BenchArgs,
+    arguments: &BenchRunArgs,
 ) -> Result<EditRow, Failure> {
-    let mut bed = Bed::new(machine)?;
+    let mut bed = Bed::new(machine, 1)?;
     bed.open(context)?;
-    let at = context as usize * place / 100;
+    let edit = Edit::insertion((context as usize * place / 100) as u32, arguments.insert);
+    let back = edit.inverse();
     let (mut pies, mut fulls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut pie_work, mut full_work) = Default::default();
     for _ in 0..arguments.repeat {
-        let (pie, work) = bed.insert(at, arguments.insert, Strategy::Pie)?;
+        let (pie, work) = bed.edit(&edit, Strategy::Pie)?;
         pie_work = work;
-        bed.remove(at, arguments.insert)?;
-        let (full, work) = bed.insert(at, arguments.insert, Strategy::Full)?;
+        bed.edit(&back, Strategy::Pie)?;
+        let (full, work) = bed.edit(&edit, Strategy::Full)?;
         full_work = work;
-        bed.remove(at, arguments.insert)?;
+        bed.edit(&back, Strategy::Pie)?;
         ratios.push(full.as_secs_f64() / pie.as_secs_f64());
         pies.push(milliseconds(pie));
         fulls.push(milliseconds(full));
