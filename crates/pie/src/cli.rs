@@ -175,6 +175,19 @@ pub struct ServeArgs {
     /// Write one line of JSON to this file when the pool serves: its address and its processes.
     #[arg(long, env = "PIE_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// How long completions that run may go on after SIGTERM, while new ones are refused; a second signal ends it.
+    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
+    pub drain_grace: Duration,
+    #[command(flatten)]
+    pub observe: ObserveArgs,
+}
+
+/// What a platform sees.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ObserveArgs {
+    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
+    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The most that one tenant (gRPC metadata `pie-tenant`) may have.
@@ -236,6 +249,8 @@ pub struct WorkerArgs {
     /// Address of the collectives' listener, which the other ranks must reach.
     #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub collective_listen: SocketAddr,
+    #[command(flatten)]
+    pub observe: ObserveArgs,
     /// Print one line of JSON when the control API answers, and stop when standard input closes. For `pie pool`.
     #[arg(long, hide = true)]
     pub supervised: bool,
