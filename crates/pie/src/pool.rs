@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::budget::Budget;
-use crate::cli::{ObserveArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
 use crate::observe::{Observe, RouterSource, Source};
 use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
@@ -82,7 +82,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
                     eprintln!("pie: interrupted: stopping");
                     GRACE
                 }
-                Stop::Terminated => router::drain(&pool.serving, arguments.serve.drain_grace, &mut signals).await,
+                Stop::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,
             };
             tokio::select! {
                 stopped = pool.stop_within(grace) => stopped,
@@ -109,7 +109,7 @@ pub struct LocalPool {
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
     pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
-        let observe = Observe::start(&arguments.serve.observe, "the workers are loading the model").await?;
+        let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
         let world_size = u64::from(arguments.group.world_size);
         device::check_pool(&folder.path, world_size, &arguments.rank)?;
@@ -345,7 +345,6 @@ pub fn local_serve() -> ServeArgs {
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,
-        drain_grace: GRACE,
-        observe: ObserveArgs::default(),
+        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE },
     }
 }

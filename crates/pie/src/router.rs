@@ -22,7 +22,7 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// Runs a router until Ctrl-C or SIGTERM.
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let observe = Observe::start(&arguments.serve.observe, "the router is starting").await?;
+    let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
@@ -44,7 +44,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
             eprintln!("pie: interrupted: stopping");
             GRACE
         }
-        Stop::Terminated => drain(&serving, arguments.serve.drain_grace, &mut signals).await,
+        Stop::Terminated => drain(&serving, arguments.serve.platform.drain_grace, &mut signals).await,
     };
     // A second signal cuts the wait short: what is left is told, and the group is given up.
     let stopped = tokio::select! {

@@ -4,13 +4,13 @@ use crate::cli::WorkerArgs;
 use crate::device::{self, Loaded};
 use crate::observe::{Observe, RankSource, Source};
 use crate::pool::WorkerReady;
-use crate::signals::Signals;
+use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
-use pie_worker::{Engine, service::RankService};
+use pie_worker::{Engine, RankStats, service::RankService};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -22,11 +22,13 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 
 const MESSAGE_LIMIT: usize = 256 << 20;
+/// How often a rank that is to stop looks whether its group is given up.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
 pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let observe = Observe::start(&arguments.observe, "the rank is loading its weights").await?;
+    let observe = Observe::start(&arguments.platform, "the rank is loading its weights").await?;
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
     }
@@ -38,7 +40,8 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let facts = facts(&loaded, &folder.path);
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
     let engine = Engine::start(compute, peers)?;
-    let source = RankSource { index: arguments.index, facts: facts.clone(), stats: engine.stats() };
+    let stats = engine.stats();
+    let source = RankSource { index: arguments.index, facts: facts.clone(), stats: stats.clone() };
 
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
@@ -68,12 +71,31 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let ended = tokio::select! {
         ended = server => Ok(ended??),
         () = end_of_input(), if arguments.supervised => Ok(()),
-        _ = signals.next() => Ok(()),
+        signal = signals.next() => {
+            observe.ends("the rank is stopping");
+            set_health(&health, ServingStatus::NotServing).await;
+            if signal == Stop::Terminated {
+                leave(&stats, arguments.platform.drain_grace, &mut signals).await;
+            }
+            Ok(())
+        }
     };
-    observe.ends("the rank is stopping");
-    set_health(&health, ServingStatus::NotServing).await;
     placement::withdraw(registration).await;
     ended
+}
+
+/// Waits until the owner gives the group up, as one that is drained does: a rank that goes first cuts all streams.
+async fn leave(stats: &RankStats, grace: Duration, signals: &mut Signals) {
+    let left = async {
+        while stats.epoch() != 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = left => {}
+        () = tokio::time::sleep(grace) => {}
+        _ = signals.next() => {}
+    }
 }
 
 /// gRPC health beside the control API: a rank that listens has loaded its weights.

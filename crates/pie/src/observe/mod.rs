@@ -7,7 +7,7 @@ mod rank;
 mod router;
 
 use crate::Failure;
-use crate::cli::ObserveArgs;
+use crate::cli::PlatformArgs;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
@@ -71,7 +71,7 @@ impl Observe {
     ///
     /// # Errors
     /// The address cannot be had.
-    pub async fn start(arguments: &ObserveArgs, starting: &'static str) -> Result<Self, Failure> {
+    pub async fn start(arguments: &PlatformArgs, starting: &'static str) -> Result<Self, Failure> {
         let listener = match arguments.metrics_listen {
             Some(listen) => Some(TcpListener::bind(listen).await.map_err(|error| {
                 format!("cannot listen on {listen}: {error}; choose another address with --metrics-listen")
