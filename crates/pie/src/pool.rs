@@ -49,14 +49,9 @@ struct PoolReady<'a> {
 /// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
 pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
     let world_size = arguments.group.world_size;
+    let mut pool = LocalPool::start(&arguments, log).await?;
+    // Until here a signal ends the process at once, and its workers with it.
     let mut signals = Signals::listen()?;
-    let mut pool = tokio::select! {
-        started = LocalPool::start(&arguments, log) => started?,
-        signal = signals.next() => {
-            eprintln!("pie: {signal}: the pool did not serve yet");
-            return Ok(());
-        }
-    };
     if let Some(path) = &arguments.serve.ready_file {
         pool.write_ready(path)?;
     }

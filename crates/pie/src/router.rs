@@ -21,11 +21,12 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Runs a router until Ctrl-C or SIGTERM.
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
+    // Until here a signal ends the process at once: it holds nothing.
+    let mut signals = Signals::listen()?;
     let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
     observe.serves(&arguments.group.group, Source::Router(RouterSource::of(&serving)));
     eprintln!("pie: the router listens at http://{}", serving.address);

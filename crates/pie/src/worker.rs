@@ -27,7 +27,6 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
 pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
-    let mut signals = Signals::listen()?;
     let observe = Observe::start(&arguments.platform, "the rank is loading its weights").await?;
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
@@ -37,6 +36,8 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
     let loaded = device::load(&folder.path, member, &arguments.rank, mesh)?;
+    // Until here a signal ends the process at once, however long loading takes.
+    let mut signals = Signals::listen()?;
     let facts = facts(&loaded, &folder.path);
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
     let engine = Engine::start(compute, peers)?;
