@@ -282,7 +282,8 @@ mod tests {
     #[test]
     fn a_time_is_counted_in_the_first_bucket_that_it_does_not_exceed() {
         let histogram = Histogram::default();
-        [0, 500, 501, 700_000, 700_001, u64::from(u32::MAX)].map(|time| histogram.observe_us(time));
+        let times = [0, 500, 501, 700_000, 700_001, u64::from(u32::MAX)];
+        times.iter().for_each(|time| histogram.observe_us(*time));
         let buckets = histogram.buckets();
         let at = |bound: u64| buckets[BOUNDS_US.iter().position(|other| *other == bound).expect("a bound")];
         assert_eq!([at(500), at(1_000), at(700_000), at(1_000_000)], [2, 1, 1, 1]);
