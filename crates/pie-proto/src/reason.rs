@@ -127,6 +127,11 @@ reasons! {
     /// The pool is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable,
         "The router is stopping and takes no new work. Retry: another router may answer.";
+    /// The router is being drained.
+    ServerDraining = "SERVER_DRAINING", Unavailable,
+        "The router got SIGTERM: completions that run may end (`--drain-grace`), edits of open sessions are taken, new sessions and new \
+         completions are not. Retry after the pause in RetryInfo, on a new connection: another router takes the group over. Sessions end with \
+         the router that holds them, so open them again with the whole text.";
     /// No group can take the session.
     NoGroup = "NO_GROUP", Unavailable,
         "No group of ranks serves at the moment. Retry; if it stays so, look at DescribePool and the workers' logs.";

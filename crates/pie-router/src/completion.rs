@@ -6,7 +6,7 @@ use pie_proto::plan::Sampling;
 use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Fault, v1, worker_v1};
 use pie_text::{Cut, StopStrings, TokenDecoder};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// What the first token of a completion cost.
@@ -29,6 +29,20 @@ pub enum After {
     Over,
     /// It is over by a stop string, which the ranks do not know.
     Stopped,
+}
+
+/// The time that a token took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// The first: from the call, and from the latest edit, if there was one since the completion before.
+    Call {
+        /// From the call.
+        call: Duration,
+        /// From the edit.
+        edit: Option<Duration>,
+    },
+    /// From the token before.
+    Token(Duration),
 }
 
 /// Where a completion writes.
@@ -61,6 +75,8 @@ pub struct Completion {
     arrived: Instant,
     before: Before,
     started: Option<Instant>,
+    /// When the latest token came.
+    latest: Option<Instant>,
 }
 
 /// What happened before a completion began.
@@ -103,6 +119,7 @@ impl Completion {
             arrived,
             before: Before::default(),
             started: None,
+            latest: None,
         };
         (completion, stream)
     }
@@ -161,11 +178,21 @@ impl Completion {
         }
     }
 
+    /// What a token that comes now has taken.
+    pub fn since(&self, now: Instant) -> Since {
+        let since = |from: Instant| now.saturating_duration_since(from);
+        match self.latest {
+            Some(latest) => Since::Token(since(latest)),
+            None => Since::Call { call: since(self.arrived), edit: self.before.edited.map(since) },
+        }
+    }
+
     /// Takes a sampled token and sends what it adds to the text.
     pub fn take(&mut self, sampled: worker_v1::Sampled, now: Instant) -> After {
         let token = TokenId(sampled.token);
         let first = self.produced == 0;
         self.produced += 1;
+        self.latest = Some(now);
         let stops_here = self.stop_tokens.contains(&token);
         let delta = if stops_here { String::new() } else { self.decoder.push(token) };
         let (mut text, stopped) = self.stop.push(&delta);

@@ -11,6 +11,7 @@ use crate::completion::{Completion, Place};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Ahead, Exact, Residence, Session, count, difference};
+use crate::stats::{Outcome, Stats};
 use crate::tenants::{Tenant, TenantLimits, Tenants};
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
@@ -62,7 +63,7 @@ pub struct Core {
     /// Changes that the replica has and the ranks have not: they go with the next plan.
     staged: Vec<Change>,
     in_flight: Option<InFlight>,
-    counters: v1::Counters,
+    stats: Arc<Stats>,
     /// What a row of a large step takes.
     pace: Pace,
     /// Completions that run or wait.
@@ -97,7 +98,7 @@ impl Core {
             queued: VecDeque::new(),
             staged: Vec::new(),
             in_flight: None,
-            counters: v1::Counters::default(),
+            stats: Arc::default(),
             pace: Pace::default(),
             completions: 0,
             next_session: 1,
@@ -127,12 +128,22 @@ impl Core {
         self.active.clear();
         self.worn.clear();
         for session in self.sessions.values_mut() {
-            for completion in session.completions.drain(..) {
-                completion.fail(faults::group_lost(why));
-            }
             (session.residence, session.layout, session.shadow) = (Residence::Dropped, Layout::Plain, None);
         }
+        self.fail_all(&faults::group_lost(why));
+    }
+
+    /// Ends all completions.
+    pub fn fail_all(&mut self, fault: &Fault) {
+        for session in self.sessions.values_mut() {
+            session.completions.drain(..).for_each(|completion| fail(&self.stats, completion, fault));
+        }
         self.completions = 0;
+    }
+
+    /// What is counted here.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
     }
 
     /// The epoch that is served.
@@ -159,10 +170,12 @@ impl Core {
                 let _ = reply.send(self.counted(accepted));
             }
             Call::Get { session, content, reply } => {
-                let _ = reply.send(self.get(&session, content));
+                let got = self.get(&session, content);
+                let _ = reply.send(self.counted(got));
             }
             Call::Close { session, reply } => {
-                let _ = reply.send(self.close(&session));
+                let closed = self.close(&session);
+                let _ = reply.send(self.counted(closed));
             }
             Call::List { after, limit, reply } => {
                 let _ = reply.send(self.list(after, limit));
@@ -173,13 +186,8 @@ impl Core {
         }
     }
 
-    fn counted<T>(&mut self, result: Result<T, Fault>) -> Result<T, Fault> {
-        if let Err(fault) = &result
-            && fault.reason.code() == tonic::Code::ResourceExhausted
-        {
-            self.counters.refused += 1;
-        }
-        result
+    fn counted<T>(&self, result: Result<T, Fault>) -> Result<T, Fault> {
+        result.inspect_err(|fault| self.stats.fault(fault))
     }
 
     fn open(
@@ -225,6 +233,7 @@ impl Core {
         self.sessions.insert(id, session);
         self.names.insert(name.clone(), id);
         self.queue(Op::Open { session: id });
+        self.stats.sessions_opened.add(1);
         let session = name.as_str().to_owned();
         Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
     }
@@ -264,6 +273,7 @@ impl Core {
         self.check_growth(id, change.splices())?;
         let tokens_retokenized = count(change.stats().tokens_retokenized);
         self.commit(id, change, strategy, Some(arrived))?;
+        self.stats.edits.add(1);
         let session = self.session(id, &request.session)?;
         Ok(v1::ApplyEditsResponse {
             revision: session.document.revision().0,
@@ -319,7 +329,10 @@ impl Core {
         session.ahead.add(encoded);
         self.tenants.edited(&session.tenant, before, after);
         self.completions -= end.len();
-        end.into_iter().for_each(Completion::end_by_edit);
+        for completion in end {
+            self.stats.ended(Outcome::Edited);
+            completion.end_by_edit();
+        }
         self.queue(Op::Splice { session: id, splices, strategy });
         Ok(())
     }
@@ -401,7 +414,7 @@ impl Core {
             self.tenants.closed(&session.tenant, session.tokens());
             self.completions -= session.completions.len();
             for completion in session.completions {
-                completion.fail(faults::no_session(name.as_str()));
+                fail(&self.stats, completion, &faults::no_session(name.as_str()));
             }
             self.active.remove(&id);
             self.worn.remove(&id);
@@ -460,4 +473,11 @@ impl Core {
             }
         }
     }
+}
+
+/// A completion that had been accepted fails.
+fn fail(stats: &Stats, completion: Completion, fault: &Fault) {
+    stats.fault(fault);
+    stats.ended(Outcome::Failed);
+    completion.fail(fault.clone());
 }

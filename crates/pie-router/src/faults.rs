@@ -94,6 +94,20 @@ fn splice(error: &SpliceError) -> Fault {
     Fault::new(reason, error.to_string()).with("edit", error.index())
 }
 
+/// The router is about to end.
+pub(crate) fn stopping() -> Fault {
+    Fault::new(Reason::ShuttingDown, "the router is stopping")
+}
+
+/// When another router should have taken over.
+const TAKEOVER: Duration = Duration::from_secs(1);
+
+pub(crate) fn draining() -> Fault {
+    let message = "this router is being drained: it ends what runs and takes no new sessions and completions; retry, so \
+                   that another router answers";
+    Fault::new(Reason::ServerDraining, message).retry_after(TAKEOVER)
+}
+
 /// Prepares an edit of a document: nothing is changed yet.
 pub(crate) fn prepare(
     document: &Document,

@@ -18,7 +18,8 @@ pub mod ranks;
 pub mod server;
 pub mod service;
 mod session;
+pub mod stats;
 pub mod tenants;
 
-pub use owner::{Owner, OwnerOptions, State, spawn_owner};
-pub use server::{ServeError, ServeOptions, Serving, serve};
+pub use owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
+pub use server::{Phase, ServeError, ServeOptions, Serving, readiness, serve};

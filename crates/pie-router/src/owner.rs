@@ -2,7 +2,9 @@
 
 use crate::call::Call;
 use crate::core::{Core, Settings};
+use crate::faults;
 use crate::ranks::{self, Events, Failure, FailureKind, Formed};
+use crate::stats::{GroupEvent, RankTimes, Stats};
 use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_proto::{Fault, Reason, v1, worker_v1};
@@ -53,6 +55,8 @@ pub enum Event {
         /// Of which epoch.
         epoch: Epoch,
     },
+    /// The owner is to end: completions fail, and the group is given up.
+    Stop,
 }
 
 /// How an owner works.
@@ -88,6 +92,8 @@ pub enum State {
 pub struct Owner {
     events: mpsc::Sender<Event>,
     state: watch::Receiver<State>,
+    stats: Arc<Stats>,
+    ranks: Arc<[RankTimes]>,
 }
 
 impl Owner {
@@ -100,10 +106,32 @@ impl Owner {
             mpsc::error::TrySendError::Full(_) => {
                 Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
             }
-            mpsc::error::TrySendError::Closed(_) => {
-                Fault::new(Reason::ShuttingDown, "the router is stopping")
-            }
+            mpsc::error::TrySendError::Closed(_) => faults::stopping(),
         })
+    }
+
+    /// Ends the owner, whoever still has a handle: completions fail, and the group is given up, so that another router need
+    /// not wait for a lease to run out. Returns when that is done.
+    pub async fn stop(&self) {
+        let mut state = self.state.clone();
+        // One that has ended already needs no telling.
+        let _ = self.events.send(Event::Stop).await;
+        while state.changed().await.is_ok() {}
+    }
+
+    /// What the owner counts.
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// A handle for those who only look on.
+    pub fn watch(&self) -> Watched {
+        Watched {
+            events: self.events.downgrade(),
+            state: self.state.clone(),
+            stats: self.stats.clone(),
+            ranks: self.ranks.clone(),
+        }
     }
 
     /// The state of the group, to watch.
@@ -112,13 +140,48 @@ impl Owner {
     }
 }
 
+/// Looks at an owner without keeping it alive, and without asking it anything.
+#[derive(Clone)]
+pub struct Watched {
+    events: mpsc::WeakSender<Event>,
+    state: watch::Receiver<State>,
+    stats: Arc<Stats>,
+    ranks: Arc<[RankTimes]>,
+}
+
+impl Watched {
+    /// The state of the group, to watch.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// What the owner counts.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the ranks reported, in rank order.
+    pub fn ranks(&self) -> &[RankTimes] {
+        &self.ranks
+    }
+
+    /// Events that wait for the owner.
+    pub fn queue_length(&self) -> usize {
+        self.events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity())
+    }
+}
+
 /// Starts the owner's task. It ends when the last handle is gone.
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
     let core = Core::new(tokenizer, options.settings, options.group.to_string());
+    let stats = core.stats();
+    let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let task = Task {
         core,
+        stats: stats.clone(),
+        rank_times: rank_times.clone(),
         options,
         placement,
         events: Events(events.downgrade()),
@@ -126,10 +189,11 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         formed: None,
         failures: Vec::new(),
         digests: BTreeMap::new(),
+        work: BTreeMap::new(),
         ranks: Vec::new(),
     };
     tokio::spawn(task.run(receiver));
-    Owner { events, state }
+    Owner { events, state, stats, ranks: rank_times }
 }
 
 struct Task {
@@ -142,20 +206,33 @@ struct Task {
     failures: Vec<Failure>,
     /// P3, P4: what the ranks said of each plan, until all have.
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
+    /// The least and the most work of a rank in each plan, until all have reported, microseconds.
+    work: BTreeMap<u64, (u64, u64)>,
     ranks: Vec<v1::Rank>,
+    stats: Arc<Stats>,
+    rank_times: Arc<[RankTimes]>,
 }
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
         self.start_forming();
-        while let Some(event) = events.recv().await {
-            self.handle(event);
+        'serving: while let Some(event) = events.recv().await {
+            let mut next = Some(event);
             // Whatever else has come in meanwhile joins the same plan.
-            while let Ok(event) = events.try_recv() {
+            while let Some(event) = next {
+                if matches!(event, Event::Stop) {
+                    break 'serving;
+                }
                 self.handle(event);
+                next = events.try_recv().ok();
             }
             self.next_step();
+            self.core.publish();
         }
+        // From here on nobody is told anything but that.
+        drop(events);
+        self.core.fail_all(&faults::stopping());
+        self.core.publish();
         // Whoever is next need not wait until the lease runs out.
         if let Some(formed) = self.formed
             && let Err(error) = formed.ownership.release().await
@@ -176,6 +253,7 @@ impl Task {
             Event::Call(call) => self.core.call(call),
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed(why) => {
+                self.stats.event(GroupEvent::NotFormed);
                 tracing::info!(%why, "the group is not formed yet");
                 self.state.send_replace(State::Waiting(why));
             }
@@ -183,6 +261,7 @@ impl Task {
             Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
             Event::Blame { epoch } if self.serves(epoch) => self.blame(),
             Event::OwnershipLost { epoch } if self.serves(epoch) => {
+                self.stats.event(GroupEvent::OwnershipLost);
                 self.lose("the lease of the group's ownership ran out")
             }
             // Of an epoch that is over.
@@ -190,6 +269,8 @@ impl Task {
             | Event::RankFailed { .. }
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
+            // Whoever reads the events ends by it.
+            Event::Stop => {}
         }
     }
 
@@ -208,6 +289,8 @@ impl Task {
         self.ranks.clone_from(&formed.ranks);
         self.failures.clear();
         self.digests.clear();
+        self.work.clear();
+        self.stats.event(GroupEvent::Formed);
         self.formed = Some(formed);
         self.state.send_replace(State::Serving);
     }
@@ -231,6 +314,7 @@ impl Task {
         let (seq, done) = (report.seq, report.done);
         if done {
             self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
+            self.count(rank, &report);
         }
         if rank == 0 {
             let wants_digest = report.digest.is_some();
@@ -245,6 +329,17 @@ impl Task {
         if done {
             self.compare(seq);
         }
+    }
+
+    /// Books a rank's time in a step.
+    fn count(&mut self, rank: u32, report: &worker_v1::Report) {
+        let own = report.compute_us.saturating_sub(report.collective_us);
+        if let Some(times) = self.rank_times.get(rank as usize) {
+            times.compute_us.add(own);
+            times.collective_us.add(report.collective_us);
+        }
+        let work = self.work.entry(report.seq).or_insert((own, own));
+        *work = (work.0.min(own), work.1.max(own));
     }
 
     /// P3 and P4: all ranks sampled the same tokens, and have the same tables as the owner.
@@ -264,6 +359,9 @@ impl Task {
         };
         let violation = violation.map(|what| format!("invariant {what} in plan {seq}: {said:?}"));
         self.digests.remove(&seq);
+        if let Some((least, most)) = self.work.remove(&seq) {
+            self.stats.skew.observe_us(most - least);
+        }
         if let Some(violation) = violation {
             self.lose(&violation);
         }
@@ -272,6 +370,7 @@ impl Task {
     /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
     fn rank_failed(&mut self, epoch: Epoch, failure: Failure) {
         tracing::debug!(%failure, "a rank's stream ended");
+        self.stats.event(GroupEvent::RankFailed);
         let first = self.failures.is_empty();
         let certain = failure.kind == FailureKind::Connection;
         self.failures.push(failure);
@@ -295,6 +394,7 @@ impl Task {
     /// Ends the epoch: the streams to all ranks close with `formed`, so the ranks leave too.
     fn lose(&mut self, why: &str) {
         tracing::error!(why, "the group is lost");
+        self.stats.event(GroupEvent::Lost);
         self.formed = None;
         self.core.lost(why);
         self.state.send_replace(State::Lost(why.to_owned()));

@@ -2,7 +2,7 @@
 
 use crate::call::Call;
 use crate::core::Settings;
-use crate::owner::{Owner, OwnerOptions, State, spawn_owner};
+use crate::owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
 use crate::service::{Homes, PoolService};
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
 use pie_proto::v1::pool_server::PoolServer;
@@ -19,6 +19,10 @@ use tonic::transport::server::TcpIncoming;
 const MESSAGE_SLACK: usize = 1 << 20;
 /// The owner gives its group up in this time, or leaves it to its lease.
 const OWNER_GRACE: Duration = Duration::from_secs(2);
+/// Clients whose streams are cut are told so in this time.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// How often a router that is drained looks whether all streams have ended.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How a router serves.
 #[derive(Clone, Debug)]
@@ -62,12 +66,22 @@ pub enum ServeError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// What a router takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// All calls.
+    Serving,
+    /// No new sessions and no new completions: it is about to end.
+    Draining,
+}
+
 /// A serving router. Dropping it stops the server at once; [`Serving::stop`] lets running calls end.
 pub struct Serving {
     /// Where.
     pub address: SocketAddr,
     owner: Owner,
     homes: Homes,
+    phase: watch::Sender<Phase>,
     stop: oneshot::Sender<()>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
@@ -78,27 +92,51 @@ impl Serving {
         self.owner.state()
     }
 
-    /// Stops: no new calls; running ones may end within `grace`.
+    /// For those who look on.
+    pub fn watch(&self) -> Watched {
+        self.owner.watch()
+    }
+
+    /// What it takes, to watch.
+    pub fn phase(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Refuses new sessions and completions from now on, and says so to whoever asks for its health. All else goes on.
+    pub fn drain(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// Waits until no completion streams. Cancel safe.
+    pub async fn idle(&self) {
+        while self.owner.stats().streams.get() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Stops: no new calls; running ones may end within `grace`, then they are told. The group is given up.
     ///
     /// # Errors
     /// The server had failed already.
     pub async fn stop(self, grace: Duration) -> Result<(), ServeError> {
+        self.drain();
         let Self { owner, homes, stop, mut server, .. } = self;
         let _ = stop.send(());
-        forget_sessions(&owner, &homes).await;
-        let ended = match tokio::time::timeout(grace, &mut server).await {
-            Ok(ended) => ended?,
-            Err(_) => {
-                server.abort();
-                Ok(())
-            }
+        let _ = tokio::time::timeout(OWNER_GRACE, forget_sessions(&owner, &homes)).await;
+        let ended = tokio::time::timeout(grace, &mut server).await.ok();
+        let _ = tokio::time::timeout(OWNER_GRACE, owner.stop()).await;
+        let ended = match ended {
+            Some(ended) => ended,
+            // The owner has told those that are left.
+            None => match tokio::time::timeout(FAREWELL, &mut server).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    server.abort();
+                    return Ok(());
+                }
+            },
         };
-        // The owner ends with its last handle, and gives the group up.
-        let mut state = owner.state();
-        drop(owner);
-        let owner_gone = async { while state.changed().await.is_ok() {} };
-        let _ = tokio::time::timeout(OWNER_GRACE, owner_gone).await;
-        Ok(ended?)
+        Ok(ended??)
     }
 }
 
@@ -144,13 +182,15 @@ pub async fn serve(
     // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let homes = Homes { placement, group: options.group };
-    let service = PoolService::new(owner.clone(), tokenizer, options.document_limit, homes.clone());
+    let (phase, phase_seen) = watch::channel(Phase::Serving);
+    let service =
+        PoolService::new(owner.clone(), tokenizer, options.document_limit, homes.clone(), phase_seen.clone());
     let service = PoolServer::new(service)
         .max_decoding_message_size(options.document_limit + MESSAGE_SLACK)
         .max_encoding_message_size(usize::MAX);
 
     let (reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(owner.state(), reporter));
+    tokio::spawn(report_health(owner.state(), phase_seen, reporter));
     let descriptors = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
@@ -168,20 +208,42 @@ pub async fn serve(
             // A dropped handle stops the server too.
             let _ = stopped.await;
         });
-    Ok(Serving { address, owner, homes, stop, server: tokio::spawn(server) })
+    Ok(Serving { address, owner, homes, phase, stop, server: tokio::spawn(server) })
 }
 
-/// gRPC health follows the group.
-async fn report_health(mut state: watch::Receiver<State>, reporter: tonic_health::server::HealthReporter) {
+/// Why a router takes no work, if so: what health and readiness follow.
+///
+/// # Errors
+/// In words.
+pub fn readiness(state: &State, phase: Phase) -> Result<(), String> {
+    match (phase, state) {
+        (Phase::Draining, _) => Err("the router is being drained".to_owned()),
+        (Phase::Serving, State::Serving) => Ok(()),
+        (Phase::Serving, State::Waiting(why)) => Err(format!("the group is not formed: {why}")),
+        (Phase::Serving, State::Lost(why)) => Err(format!("the group is lost: {why}")),
+    }
+}
+
+/// gRPC health follows the group, and the router's end.
+async fn report_health(
+    mut state: watch::Receiver<State>,
+    mut phase: watch::Receiver<Phase>,
+    reporter: tonic_health::server::HealthReporter,
+) {
     loop {
-        let status = match &*state.borrow_and_update() {
-            State::Serving => tonic_health::ServingStatus::Serving,
-            State::Waiting(_) | State::Lost(_) => tonic_health::ServingStatus::NotServing,
+        let ready = readiness(&state.borrow_and_update(), *phase.borrow_and_update());
+        let status = match ready {
+            Ok(()) => tonic_health::ServingStatus::Serving,
+            Err(_) => tonic_health::ServingStatus::NotServing,
         };
         for service in ["", "pie.v1.Pool"] {
             reporter.set_service_status(service, status).await;
         }
-        if state.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = state.changed() => changed,
+            changed = phase.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

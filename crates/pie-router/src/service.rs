@@ -3,15 +3,19 @@
 use crate::call::{Call, More, Reply};
 use crate::faults;
 use crate::owner::Owner;
+use crate::server::Phase;
+use crate::stats::Streaming;
 use crate::tenants::Tenant;
 use pie_placement::{GroupId, Placed, Placement, PlacementError, SessionKey};
 use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, Tokenizer};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -28,6 +32,7 @@ pub struct PoolService {
     tokenizer: Arc<Tokenizer>,
     bytes_limit: usize,
     homes: Homes,
+    phase: watch::Receiver<Phase>,
 }
 
 /// Where sessions live (A2).
@@ -69,14 +74,39 @@ fn unplaced(error: &PlacementError) -> Fault {
 
 impl PoolService {
     /// A service in front of an owner. Documents may have at most `bytes_limit` bytes.
-    pub fn new(owner: Owner, tokenizer: Arc<Tokenizer>, bytes_limit: usize, homes: Homes) -> Self {
-        Self { owner, tokenizer, bytes_limit, homes }
+    pub fn new(
+        owner: Owner,
+        tokenizer: Arc<Tokenizer>,
+        bytes_limit: usize,
+        homes: Homes,
+        phase: watch::Receiver<Phase>,
+    ) -> Self {
+        Self { owner, tokenizer, bytes_limit, homes, phase }
     }
 
+    /// What the owner refuses, the owner counts.
     async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        self.owner.call(call(reply))?;
-        Ok(answer.await.map_err(|_| stopping())??)
+        Ok(self.reach(call(reply), answer).await??)
+    }
+
+    /// Hands a call to the owner, and waits for its answer.
+    async fn reach<T>(&self, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+        self.counted(self.owner.call(call))?;
+        self.counted(answer.await.map_err(|_| faults::stopping()))
+    }
+
+    /// What the service itself refuses is counted here.
+    fn counted<T>(&self, result: Result<T, Fault>) -> Result<T, Status> {
+        Ok(result.inspect_err(|fault| self.owner.stats().fault(fault))?)
+    }
+
+    /// New work is taken until the router is drained.
+    fn check_phase(&self) -> Result<(), Status> {
+        match *self.phase.borrow() {
+            Phase::Serving => Ok(()),
+            Phase::Draining => self.counted(Err(faults::draining())),
+        }
     }
 
     async fn document(&self, content: Content) -> Result<Document, Fault> {
@@ -101,8 +131,18 @@ fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
     }
 }
 
-fn stopping() -> Fault {
-    Fault::new(Reason::ShuttingDown, "the router is stopping")
+/// A completion's messages, counted as an open stream until all are sent or nobody reads them.
+pub struct CompletionStream {
+    messages: ReceiverStream<Result<v1::CompleteResponse, Status>>,
+    _counted: Streaming,
+}
+
+impl tokio_stream::Stream for CompletionStream {
+    type Item = Result<v1::CompleteResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.messages).poll_next(context)
+    }
 }
 
 #[tonic::async_trait]
@@ -111,20 +151,21 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
-        let tenant = tenant(&request)?;
-        let request = OpenSession::try_from(request.into_inner())?;
-        let document = Box::new(self.document(request.content).await?);
+        self.check_phase()?;
+        let tenant = self.counted(tenant(&request))?;
+        let request = self.counted(OpenSession::try_from(request.into_inner()))?;
+        let document = Box::new(self.counted(self.document(request.content).await)?);
         let (name, strategy) = (request.name, request.strategy);
         let wanted = name.as_ref().map(|name| name.as_str().to_owned());
         let placed = match &wanted {
-            Some(name) => Some(self.homes.place(name).await?),
+            Some(name) => Some(self.counted(self.homes.place(name).await)?),
             None => None,
         };
         let opened = self.ask(|reply| Call::Open { tenant, name, document, strategy, reply }).await;
         match (&opened, wanted, placed) {
-            (Ok(opened), None, _) => drop(self.homes.place(&opened.session).await?),
+            (Ok(opened), None, _) => drop(self.counted(self.homes.place(&opened.session).await)?),
             // Nobody lives in a home that was claimed in vain.
-            (Err(_), Some(name), Some(Placed::Claimed(_))) => self.homes.forget(&name).await?,
+            (Err(_), Some(name), Some(Placed::Claimed(_))) => self.counted(self.homes.forget(&name).await)?,
             _ => {}
         }
         let opened = opened?;
@@ -136,20 +177,23 @@ impl Pool for PoolService {
         request: Request<v1::ApplyEditsRequest>,
     ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
         let arrived = Instant::now();
-        let request = ApplyEdits::try_from(request.into_inner())?;
+        let request = self.counted(ApplyEdits::try_from(request.into_inner()))?;
         self.ask(|reply| Call::Edit { request, arrived, reply }).await.map(Response::new)
     }
 
-    type CompleteStream = ReceiverStream<Result<v1::CompleteResponse, Status>>;
+    type CompleteStream = CompletionStream;
 
     async fn complete(
         &self,
         request: Request<v1::CompleteRequest>,
     ) -> Result<Response<Self::CompleteStream>, Status> {
         let arrived = Instant::now();
-        let request = Complete::try_from(request.into_inner())?;
+        // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
+        let counted = Streaming::new(self.owner.stats());
+        self.check_phase()?;
+        let request = self.counted(Complete::try_from(request.into_inner()))?;
         let stream = self.ask(|reply| Call::Complete { request, arrived, reply }).await?;
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(CompletionStream { messages: ReceiverStream::new(stream), _counted: counted }))
     }
 
     async fn get_session(
@@ -157,7 +201,7 @@ impl Pool for PoolService {
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         let request = request.into_inner();
-        let (session, content) = (SessionName::new(request.session)?, request.content);
+        let (session, content) = (self.counted(SessionName::new(request.session))?, request.content);
         self.ask(|reply| Call::Get { session, content, reply }).await.map(Response::new)
     }
 
@@ -165,10 +209,10 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
-        let session = SessionName::new(request.into_inner().session)?;
+        let session = self.counted(SessionName::new(request.into_inner().session))?;
         let name = session.as_str().to_owned();
         self.ask(|reply| Call::Close { session, reply }).await?;
-        self.homes.forget(&name).await?;
+        self.counted(self.homes.forget(&name).await)?;
         Ok(Response::new(v1::CloseSessionResponse {}))
     }
 
@@ -185,14 +229,12 @@ impl Pool for PoolService {
             Some(name) => Some(name.to_owned()),
             None if request.page_token.is_empty() => None,
             None => {
-                return Err(
-                    Fault::new(Reason::BadPageToken, "the page token is not one of this pool's").into()
-                );
+                let fault = Fault::new(Reason::BadPageToken, "the page token is not one of this pool's");
+                return self.counted(Err(fault));
             }
         };
         let (reply, answer) = oneshot::channel();
-        self.owner.call(Call::List { after, limit, reply })?;
-        let (sessions, more) = answer.await.map_err(|_| stopping())?;
+        let (sessions, more) = self.reach(Call::List { after, limit, reply }, answer).await?;
         let last = sessions.last().map(|session| format!("{PAGE_TOKEN}{}", session.session));
         let next_page_token = if more == More::Yes { last.unwrap_or_default() } else { String::new() };
         Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
@@ -203,7 +245,6 @@ impl Pool for PoolService {
         _request: Request<v1::DescribePoolRequest>,
     ) -> Result<Response<v1::DescribePoolResponse>, Status> {
         let (reply, answer) = oneshot::channel();
-        self.owner.call(Call::Describe { reply })?;
-        Ok(Response::new(answer.await.map_err(|_| stopping())?))
+        Ok(Response::new(self.reach(Call::Describe { reply }, answer).await?))
     }
 }

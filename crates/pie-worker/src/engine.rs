@@ -3,6 +3,7 @@
 
 use crate::error::WorkerError;
 use crate::rank::{Observer, Rank, SampledToken, StepReport};
+use crate::stats::RankStats;
 use pie_comm::{Collective, CommError};
 use pie_model::Compute;
 use pie_plan::{Epoch, Seq, SessionId};
@@ -93,6 +94,7 @@ enum Command {
 pub struct Engine {
     commands: mpsc::Sender<Command>,
     interrupted: Arc<AtomicU64>,
+    stats: Arc<RankStats>,
 }
 
 /// Follows a step on behalf of the engine's handles.
@@ -120,9 +122,15 @@ impl Engine {
     pub fn start(compute: Box<dyn Compute>, peers: Box<dyn Peers>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let interrupted = Arc::new(AtomicU64::new(0));
-        let engine = Loop { compute, peers, interrupted: interrupted.clone() };
+        let stats: Arc<RankStats> = Arc::default();
+        let engine = Loop { compute, peers, interrupted: interrupted.clone(), stats: stats.clone() };
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
-        Ok(Self { commands, interrupted })
+        Ok(Self { commands, interrupted, stats })
+    }
+
+    /// What the rank counts. Does not keep the engine alive.
+    pub fn stats(&self) -> Arc<RankStats> {
+        self.stats.clone()
     }
 
     /// Forms a group; the rank leaves the one before.
@@ -177,6 +185,7 @@ struct Loop {
     peers: Box<dyn Peers>,
     /// The number of the plan that is to end early.
     interrupted: Arc<AtomicU64>,
+    stats: Arc<RankStats>,
 }
 
 impl Loop {
@@ -215,14 +224,19 @@ impl Loop {
         // Plans of the new epoch are numbered from 1 again.
         self.interrupted.store(0, Ordering::Relaxed);
         let mut rank = Rank::new(self.compute.as_mut(), comm, epoch, formation.slots);
+        self.stats.joined(epoch.0);
         send(formed, Ok(()));
         loop {
             match commands.blocking_recv()? {
                 Command::Step { step, passes, reply } => {
                     let mut follower = Follower { passes, interrupted: &self.interrupted };
                     let result = guarded(|| rank.step_observed(&step, &mut follower));
-                    let failed = result.is_err();
-                    if failed {
+                    if let Ok(report) = &result {
+                        let group = rank.group();
+                        self.stats.done(report, group.capacity() - group.free_slots());
+                    } else {
+                        self.stats.failed();
+                        self.stats.left();
                         // The peers must see the connections close before the owner hears of it.
                         drop(rank);
                         send(reply, result);
@@ -231,12 +245,18 @@ impl Loop {
                     send(reply, result);
                 }
                 Command::Read { session, layer, reply } => send(reply, read(&rank, session, layer)),
-                Command::Leave { epoch: over } if over == epoch => return commands.blocking_recv(),
+                Command::Leave { epoch: over } if over == epoch => {
+                    self.stats.left();
+                    return commands.blocking_recv();
+                }
                 Command::Leave { .. } => {}
                 Command::Form { formation, reply } if formation.epoch <= epoch => {
                     send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served: epoch }));
                 }
-                newer @ Command::Form { .. } => return Some(newer),
+                newer @ Command::Form { .. } => {
+                    self.stats.left();
+                    return Some(newer);
+                }
             }
         }
     }

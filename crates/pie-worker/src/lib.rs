@@ -12,12 +12,14 @@ pub mod engine;
 pub mod error;
 pub mod rank;
 pub mod service;
+mod stats;
 mod tcp;
 mod timed;
 
 pub use engine::{Engine, Peers, RankFacts};
 pub use error::WorkerError;
 pub use rank::{Observer, Rank, SampledToken, Saved, StepReport};
+pub use stats::RankStats;
 #[cfg(feature = "cuda")]
 pub use tcp::NcclPeers;
 pub use tcp::TcpPeers;

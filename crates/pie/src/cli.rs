@@ -175,6 +175,20 @@ pub struct ServeArgs {
     /// Write one line of JSON to this file when the pool serves: its address and its processes.
     #[arg(long, env = "PIE_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub platform: PlatformArgs,
+}
+
+/// What those who run the pool see, and how it ends when they say so.
+#[derive(Clone, Debug, Args)]
+pub struct PlatformArgs {
+    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
+    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
+    /// signal ends it.
+    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
+    pub drain_grace: Duration,
 }
 
 /// The most that one tenant (gRPC metadata `pie-tenant`) may have.
@@ -236,6 +250,8 @@ pub struct WorkerArgs {
     /// Address of the collectives' listener, which the other ranks must reach.
     #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub collective_listen: SocketAddr,
+    #[command(flatten)]
+    pub platform: PlatformArgs,
     /// Print one line of JSON when the control API answers, and stop when standard input closes. For `pie pool`.
     #[arg(long, hide = true)]
     pub supervised: bool,

@@ -12,10 +12,12 @@ mod eval;
 mod explain;
 mod load;
 mod models;
+mod observe;
 mod placement;
 mod pool;
 mod progress;
 mod router;
+mod signals;
 mod units;
 mod worker;
 

@@ -2,7 +2,9 @@
 
 use crate::Failure;
 use crate::budget::Budget;
-use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::observe::{Observe, RouterSource, Source};
+use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State};
@@ -40,6 +42,7 @@ pub struct WorkerReady {
 struct PoolReady<'a> {
     address: String,
     pid: u32,
+    metrics: Option<String>,
     workers: &'a [WorkerReady],
 }
 
@@ -47,6 +50,8 @@ struct PoolReady<'a> {
 pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
     let world_size = arguments.group.world_size;
     let mut pool = LocalPool::start(&arguments, log).await?;
+    // Until here a signal ends the process at once, and its workers with it.
+    let mut signals = Signals::listen()?;
     if let Some(path) = &arguments.serve.ready_file {
         pool.write_ready(path)?;
     }
@@ -66,9 +71,21 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
             pool.stop().await?;
             Err(lost.into())
         }
-        signal = router::stop_signal() => {
-            eprintln!("pie: {signal}: stopping");
-            pool.stop().await
+        signal = signals.next() => {
+            let grace = match signal {
+                Stop::Interrupted => {
+                    eprintln!("pie: interrupted: stopping");
+                    GRACE
+                }
+                Stop::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,
+            };
+            tokio::select! {
+                stopped = pool.stop_within(grace) => stopped,
+                signal = signals.next() => {
+                    eprintln!("pie: {signal} again: stopping at once");
+                    Ok(())
+                }
+            }
         }
     }
 }
@@ -76,6 +93,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
 /// Worker processes and a router in this process.
 pub struct LocalPool {
     serving: Serving,
+    observe: Observe,
     workers: Vec<WorkerReady>,
     deaths: mpsc::Receiver<String>,
     // Workers stop when their standard input closes: kept until then.
@@ -86,6 +104,7 @@ pub struct LocalPool {
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
     pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
+        let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
         let world_size = u64::from(arguments.group.world_size);
         device::check_pool(&folder.path, world_size, &arguments.rank)?;
@@ -109,8 +128,9 @@ impl LocalPool {
             Vec::new()
         };
         let serving = router::start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+        observe.serves(&arguments.group.group, Source::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
-        Ok(Self { serving, workers, deaths, lifelines, _registrations: registrations })
+        Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
     }
 
     /// Where the public API listens.
@@ -128,7 +148,12 @@ impl LocalPool {
 
     /// Stops the router, then the workers.
     pub async fn stop(self) -> Result<(), Failure> {
-        self.serving.stop(GRACE).await?;
+        self.stop_within(GRACE).await
+    }
+
+    /// The same; streams that run may end within `grace`.
+    async fn stop_within(self, grace: Duration) -> Result<(), Failure> {
+        self.serving.stop(grace).await?;
         drop(self.lifelines);
         let mut deaths = self.deaths;
         // The channel closes when the last worker has ended.
@@ -152,6 +177,7 @@ impl LocalPool {
         let ready = PoolReady {
             address: self.address().to_string(),
             pid: std::process::id(),
+            metrics: self.observe.address().map(|address| address.to_string()),
             workers: &self.workers,
         };
         // Renamed into place, so that a reader never sees half a line.
@@ -223,6 +249,8 @@ impl Spawn<'_> {
             // The matrix products size their thread pool by this.
             .env("RAYON_NUM_THREADS", threads.to_string())
             .env_remove("PIE_CONFIG")
+            // One address is for one process.
+            .env_remove("PIE_METRICS_LISTEN")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -312,5 +340,6 @@ pub fn local_serve() -> ServeArgs {
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,
+        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE },
     }
 }

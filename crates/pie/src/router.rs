@@ -1,6 +1,8 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
 use crate::cli::{GroupArgs, RouterArgs, ServeArgs};
+use crate::observe::{Observe, RouterSource, Source};
+use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_plan::schedule::Limits;
@@ -11,28 +13,67 @@ use pie_text::Tokenizer;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 
-/// Running streams may end in this time.
+/// Running streams may end in this time after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(25);
+/// When all streams have ended, their last bytes and idle connections go in this time.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Runs a router until Ctrl-C or SIGTERM.
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
+    let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
+    // Until here a signal ends the process at once: it holds nothing.
+    let mut signals = Signals::listen()?;
     let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+    observe.serves(&arguments.group.group, Source::Router(RouterSource::of(&serving)));
     eprintln!("pie: the router listens at http://{}", serving.address);
     if let Some(path) = &arguments.serve.ready_file {
-        let ready = serde_json::json!({ "address": serving.address.to_string(), "pid": std::process::id() });
+        let metrics = observe.address().map(|address| address.to_string());
+        let ready = serde_json::json!({
+            "address": serving.address.to_string(),
+            "pid": std::process::id(),
+            "metrics": metrics,
+        });
         std::fs::write(path, format!("{ready}\n"))
             .map_err(|error| format!("--ready-file {}: {error}", path.display()))?;
     }
-    let signal = stop_signal().await;
-    eprintln!("pie: {signal}: stopping");
-    let stopped = serving.stop(GRACE).await;
+    let grace = match signals.next().await {
+        Stop::Interrupted => {
+            eprintln!("pie: interrupted: stopping");
+            GRACE
+        }
+        Stop::Terminated => drain(&serving, arguments.serve.platform.drain_grace, &mut signals).await,
+    };
+    // A second signal cuts the wait short: what is left is told, and the group is given up.
+    let stopped = tokio::select! {
+        stopped = serving.stop(grace) => stopped,
+        signal = signals.next() => {
+            eprintln!("pie: {signal} again: stopping at once");
+            Ok(())
+        }
+    };
     placement::withdraw(registrations).await;
     Ok(stopped?)
+}
+
+/// Takes nothing new, and waits for what runs: until all streams have ended, the time is over, or another signal comes. Returns
+/// what is left for stopping.
+pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) -> Duration {
+    eprintln!(
+        "pie: SIGTERM: taking nothing new; what runs may end within {grace:?} (another signal ends it)"
+    );
+    serving.drain();
+    tokio::select! {
+        () = serving.idle() => LAST_BYTES,
+        () = tokio::time::sleep(grace) => Duration::ZERO,
+        signal = signals.next() => {
+            eprintln!("pie: {signal} again: stopping at once");
+            Duration::ZERO
+        }
+    }
 }
 
 /// Starts a router in this process.
@@ -97,16 +138,4 @@ async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<V
         registrations.push(placement.register_rank(record, Ttl::DEFAULT).await?);
     }
     Ok(registrations)
-}
-
-/// Waits for the signal to stop, and names it.
-pub async fn stop_signal() -> &'static str {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => match interrupted {
-            Ok(()) => "interrupted",
-            Err(_) => std::future::pending().await,
-        },
-        _ = terminate.recv() => "SIGTERM",
-    }
 }

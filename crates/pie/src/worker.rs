@@ -2,24 +2,32 @@
 
 use crate::cli::WorkerArgs;
 use crate::device::{self, Loaded};
+use crate::observe::{Observe, RankSource, Source};
 use crate::pool::WorkerReady;
-use crate::{Failure, models, placement, router};
+use crate::signals::{Signals, Stop};
+use crate::{Failure, models, placement};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
-use pie_worker::{Engine, service::RankService};
+use pie_worker::{Engine, RankStats, service::RankService};
 use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::server::HealthReporter;
 
 const MESSAGE_LIMIT: usize = 256 << 20;
+/// How often a rank that is to stop looks whether its group is given up.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
 pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
+    let observe = Observe::start(&arguments.platform, "the rank is loading its weights").await?;
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
     }
@@ -28,26 +36,33 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();
     let loaded = device::load(&folder.path, member, &arguments.rank, mesh)?;
+    // Until here a signal ends the process at once, however long loading takes.
+    let mut signals = Signals::listen()?;
     let facts = facts(&loaded, &folder.path);
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
     let engine = Engine::start(compute, peers)?;
+    let stats = engine.stats();
+    let source = RankSource { index: arguments.index, facts: facts.clone(), stats: stats.clone() };
 
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
     })?;
     let control = format!("http://{}", listener.local_addr()?);
+    let (health, health_service) = health().await;
     let service = RankService::new(engine, facts, member, collective_address);
     let service = WorkerServer::new(service)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
     let server = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .add_service(health_service)
         .add_service(service)
         // Small reports must not wait for an acknowledgement of the one before.
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let server = tokio::spawn(server);
 
     let registration = announce(&arguments, &control, &fingerprint).await?;
+    observe.serves(&arguments.group.group, Source::Rank(source));
     let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
     if arguments.supervised {
         println!("{}", serde_json::to_string(&ready)?);
@@ -57,10 +72,44 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let ended = tokio::select! {
         ended = server => Ok(ended??),
         () = end_of_input(), if arguments.supervised => Ok(()),
-        _ = router::stop_signal() => Ok(()),
+        signal = signals.next() => {
+            observe.ends("the rank is stopping");
+            set_health(&health, ServingStatus::NotServing).await;
+            if signal == Stop::Terminated {
+                leave(&stats, arguments.platform.drain_grace, &mut signals).await;
+            }
+            Ok(())
+        }
     };
     placement::withdraw(registration).await;
     ended
+}
+
+/// Waits until the owner gives the group up, as one that is drained does: a rank that goes first cuts all streams.
+async fn leave(stats: &RankStats, grace: Duration, signals: &mut Signals) {
+    let left = async {
+        while stats.epoch() != 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = left => {}
+        () = tokio::time::sleep(grace) => {}
+        _ = signals.next() => {}
+    }
+}
+
+/// gRPC health beside the control API: a rank that listens has loaded its weights.
+async fn health() -> (HealthReporter, HealthServer<impl Health>) {
+    let (reporter, service) = tonic_health::server::health_reporter();
+    set_health(&reporter, ServingStatus::Serving).await;
+    (reporter, service)
+}
+
+async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
+    for service in ["", "pie.worker.v1.Worker"] {
+        reporter.set_service_status(service, status).await;
+    }
 }
 
 /// With etcd a worker announces itself; without, the one who started it does.

@@ -66,7 +66,7 @@ impl Core {
             slots_free: count(slots_free),
             sessions: count(self.sessions.len()),
             state,
-            counters: Some(self.counters),
+            counters: Some(self.stats.counters()),
         };
         v1::DescribePoolResponse {
             model: self.model.name.clone(),
@@ -76,6 +76,21 @@ impl Core {
             groups: vec![group],
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Tells those who only look on what is so now.
+    pub fn publish(&self) {
+        let stats = &self.stats;
+        let (slots, free, epoch) =
+            self.group().map_or((0, 0, 0), |group| (group.capacity(), group.free_slots(), group.epoch().0));
+        let running = self.running_completions().min(self.completions);
+        stats.sessions.set(self.sessions.len() as u64);
+        stats.running.set(running as u64);
+        stats.waiting.set((self.completions - running) as u64);
+        stats.changes_waiting.set(self.queued.len() as u64);
+        stats.slots.set(slots as u64);
+        stats.slots_used.set((slots - free) as u64);
+        stats.epoch.set(epoch);
     }
 
     /// Slots of what ended completions left: kept for adoption, and given up as soon as somebody needs them.

@@ -1,11 +1,12 @@
 //! The owner's stepping: what goes into the next plan, and what a report means.
 
 use super::tables::Placed;
-use super::{Core, Replica};
-use crate::completion::{After, Before, Completion, Place};
+use super::{Core, Replica, fail};
+use crate::completion::{After, Before, Completion, Place, Since};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
+use crate::stats::Outcome;
 use pie_plan::schedule::{Demand, Want, schedule};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Then, TokenId, TokenIndex};
 use pie_proto::plan::Step;
@@ -150,8 +151,8 @@ impl Core {
     /// Books what the plan does for each session, and adds the sampling parameters.
     fn dispatch(&mut self, plan: Plan, work: &pie_plan::Work, now: Instant) -> Step {
         let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
-        self.counters.steps += 1;
-        self.counters.tokens_rotated += work.turns.slots.len() as u64;
+        self.stats.steps.add(1);
+        self.stats.tokens_rotated.add(work.turns.slots.len() as u64);
         for sequence in &work.sequences {
             let id = sequence.session;
             let (encoded, rotated) = (count(sequence.rows.len()), count(sequence.turned));
@@ -159,7 +160,7 @@ impl Core {
             let worn = sequence.turned > 0 && self.is_worn(id);
             let Some(session) = self.sessions.get_mut(&id) else {
                 // A shadow.
-                self.counters.tokens_refreshed += u64::from(encoded);
+                self.stats.tokens_refreshed.add(u64::from(encoded));
                 continue;
             };
             if worn {
@@ -168,13 +169,13 @@ impl Core {
             session.ticket = ticket;
             let begun = session.completions.front_mut().filter(|completion| completion.has_begun());
             let Some(completion) = begun else {
-                self.counters.tokens_encoded += u64::from(encoded);
+                self.stats.tokens_encoded.add(u64::from(encoded));
                 session.ahead.encoded += encoded;
                 session.ahead.rotated += rotated;
                 continue;
             };
             if completion.waits_for_first_token() {
-                self.counters.tokens_encoded += u64::from(encoded);
+                self.stats.tokens_encoded.add(u64::from(encoded));
                 completion.cost.encoded += encoded;
                 completion.cost.rotated += rotated;
             }
@@ -201,8 +202,10 @@ impl Core {
     /// A report that the owner's tables refuse: the replicas differ, and the group must be formed again.
     pub fn report(&mut self, report: worker_v1::Report, now: Instant) -> Result<(), PlanError> {
         let Some(mut in_flight) = self.in_flight.take() else { return Ok(()) };
-        self.counters.compute_us += report.compute_us;
-        self.counters.collective_us += report.collective_us;
+        if report.done {
+            self.stats.step.observe_us(report.compute_us);
+            self.stats.collective.observe_us(report.collective_us);
+        }
         for (session, id) in &in_flight.completions {
             if let Some(completion) = self.running(*session, *id) {
                 completion.cost.compute_us += report.compute_us;
@@ -219,7 +222,7 @@ impl Core {
                 group.append(&tokens)?;
             }
             in_flight.reported += 1;
-            self.counters.tokens_generated += tokens.len() as u64;
+            self.stats.tokens_generated.add(tokens.len() as u64);
             for sampled in pass.sampled {
                 let session = SessionId(sampled.session);
                 if let Some(id) = in_flight.completions.get(&session) {
@@ -231,11 +234,16 @@ impl Core {
             if in_flight.passes == 1 {
                 self.pace.learn(in_flight.rows, report.compute_us);
             }
-            self.counters.passes += u64::from(in_flight.reported.max(1));
+            self.stats.passes.add(u64::from(in_flight.reported.max(1)));
         } else {
             self.in_flight = Some(in_flight);
         }
         Ok(())
+    }
+
+    /// Completions that are in the step in flight.
+    pub(super) fn running_completions(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |in_flight| in_flight.completions.len())
     }
 
     /// The plan that should end after its present pass, because something that is not in it waits, or what is in it is not
@@ -258,7 +266,7 @@ impl Core {
         if !wanted {
             return None;
         }
-        self.counters.interrupts += 1;
+        self.stats.interrupts.add(1);
         let in_flight = self.in_flight.as_mut()?;
         in_flight.interrupted = true;
         Some(in_flight.seq)
@@ -266,13 +274,18 @@ impl Core {
 
     fn deliver(&mut self, session: SessionId, id: u64, sampled: worker_v1::Sampled, now: Instant) -> After {
         let Some(completion) = self.running(session, id) else { return After::GoesOn };
-        let first = completion.waits_for_first_token();
-        let after = completion.take(sampled, now);
-        if first {
-            let reused = completion.reused();
-            self.counters.tokens_reused += u64::from(reused);
+        let (since, after) = (completion.since(now), completion.take(sampled, now));
+        let reused = completion.reused();
+        match since {
+            Since::Call { call, edit } => {
+                self.stats.tokens_reused.add(u64::from(reused));
+                self.stats.first_token.observe(call);
+                edit.into_iter().for_each(|edit| self.stats.edit_to_first_token.observe(edit));
+            }
+            Since::Token(token) => self.stats.inter_token.observe(token),
         }
         if after != After::GoesOn {
+            self.stats.ended(Outcome::Finished);
             self.end_front(session);
         }
         after
@@ -332,7 +345,9 @@ impl Core {
             if let Some(session) = self.sessions.get_mut(id) {
                 let before = session.completions.len();
                 session.completions.retain(|completion| !completion.is_abandoned());
-                self.completions -= before - session.completions.len();
+                let gone = before - session.completions.len();
+                self.completions -= gone;
+                (0..gone).for_each(|_| self.stats.ended(Outcome::Abandoned));
             }
         }
     }
@@ -345,7 +360,7 @@ impl Core {
 
     fn fail_front(&mut self, session: SessionId, fault: &Fault) {
         if let Some(completion) = self.end_front(session) {
-            completion.fail(fault.clone());
+            fail(&self.stats, completion, fault);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What happens to the group's tables between two plans: changes are applied to the owner's replica at once, and go to the
 //! ranks with the next plan. Where slots run short, sessions that nobody completes make room, the longest idle first.
 
-use super::{Core, Replica};
+use super::{Core, Replica, fail};
 use crate::faults;
 use crate::layout::{Layout, Patch};
 use crate::session::{Exact, Residence, Session, count};
@@ -57,7 +57,7 @@ impl Core {
         let Replica::Serving(group) = &mut self.replica else { return Ok(Staged::default()) };
         let staged = group.stage(&changes)?;
         self.staged.extend(changes);
-        self.counters.tokens_adopted += staged.adopted as u64;
+        self.stats.tokens_adopted.add(staged.adopted as u64);
         Ok(staged)
     }
 
@@ -121,7 +121,7 @@ impl Core {
         self.end_shadow(id)?;
         self.worn.remove(&id);
         self.stage(vec![Change::Clear { session: id }])?;
-        self.counters.sessions_dropped += 1;
+        self.stats.sessions_dropped.add(1);
         if let Some(session) = self.sessions.get_mut(&id) {
             (session.residence, session.layout) = (Residence::Dropped, Layout::Plain);
             session.ahead.done();
@@ -150,7 +150,7 @@ impl Core {
             changes.push(Change::Splice { session: id, splices: rest, strategy });
             match self.stage(changes) {
                 Ok(_) => {
-                    self.counters.tokens_shared += length as u64;
+                    self.stats.tokens_shared.add(length as u64);
                     break self.restored(id, tokens.len() - length);
                 }
                 Err(PlanError::OutOfSlots { .. }) => {
@@ -281,7 +281,8 @@ impl Core {
         self.clear(id)?;
         if let Some(session) = self.sessions.get_mut(&id) {
             self.completions -= session.completions.len();
-            session.completions.drain(..).for_each(|completion| completion.fail(faults::all_busy()));
+            let busy = faults::all_busy();
+            session.completions.drain(..).for_each(|completion| fail(&self.stats, completion, &busy));
         }
         Ok(())
     }
@@ -308,7 +309,7 @@ impl Core {
                     let branch = Change::EndBranch { session: id };
                     self.stage(vec![branch, Change::Replace { session: id, by: shadow }])?;
                     self.worn.remove(&id);
-                    self.counters.sessions_refreshed += 1;
+                    self.stats.sessions_refreshed.add(1);
                     if let Some(session) = self.sessions.get_mut(&id) {
                         (session.shadow, session.exact) = (None, Exact::All);
                     }

@@ -1,0 +1,136 @@
+//! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz` (docs/observability.md). The numbers are counted
+//! elsewhere, as plain atomics; here they get names.
+
+mod http;
+mod out;
+mod rank;
+mod router;
+
+use crate::Failure;
+use crate::cli::PlatformArgs;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::net::TcpListener;
+
+pub use rank::RankSource;
+pub use router::RouterSource;
+
+/// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
+#[derive(Clone)]
+pub struct Observe {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Where, if anywhere.
+    address: Option<SocketAddr>,
+    /// What is known from the first moment on.
+    build: Registry,
+    /// What serves, as soon as it does.
+    source: OnceLock<(Registry, Source)>,
+    /// Why it is not ready, apart from what the source says.
+    hold: Mutex<Option<Cow<'static, str>>>,
+}
+
+/// What a process serves.
+pub enum Source {
+    /// A router.
+    Router(RouterSource),
+    /// One rank.
+    Rank(RankSource),
+}
+
+impl Source {
+    fn readiness(&self) -> Result<(), String> {
+        match self {
+            Self::Router(router) => router.readiness(),
+            // It listens only when it has loaded.
+            Self::Rank(_) => Ok(()),
+        }
+    }
+
+    fn registry(&self, group: &str) -> Registry {
+        let mut labels = vec![("group".into(), group.to_owned().into())];
+        if let Self::Rank(rank) = self {
+            labels.push(("rank".into(), rank.index.to_string().into()));
+        }
+        let mut registry = Registry::with_labels(labels.into_iter());
+        match self {
+            Self::Router(router) => registry.register_collector(Box::new(router.clone())),
+            Self::Rank(rank) => registry.register_collector(Box::new(rank.clone())),
+        }
+        registry
+    }
+}
+
+impl Observe {
+    /// Starts the endpoints, if they are wanted. The process is alive and not ready.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub async fn start(arguments: &PlatformArgs, starting: &'static str) -> Result<Self, Failure> {
+        let listener = match arguments.metrics_listen {
+            Some(listen) => Some(TcpListener::bind(listen).await.map_err(|error| {
+                format!("cannot listen on {listen}: {error}; choose another address with --metrics-listen")
+            })?),
+            None => None,
+        };
+        let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        let mut build = Registry::default();
+        build.register_collector(Box::new(out::Build));
+        let hold = Mutex::new(Some(starting.into()));
+        let observe = Self { shared: Arc::new(Shared { address, build, source: OnceLock::new(), hold }) };
+        if let Some(listener) = listener {
+            tokio::spawn(http::serve(listener, observe.clone()));
+        }
+        Ok(observe)
+    }
+
+    /// Where the endpoints listen.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.shared.address
+    }
+
+    /// From now on this serves. A process serves one thing: what comes second is not shown.
+    pub fn serves(&self, group: &str, source: Source) {
+        let registry = source.registry(group);
+        let _ = self.shared.source.set((registry, source));
+        self.set_hold(None);
+    }
+
+    /// From now on the process is not ready, for this reason.
+    pub fn ends(&self, why: &'static str) {
+        self.set_hold(Some(why.into()));
+    }
+
+    fn set_hold(&self, why: Option<Cow<'static, str>>) {
+        *self.shared.hold.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Whether the process serves.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        if let Some(why) = &*self.shared.hold.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(why.to_string());
+        }
+        self.shared.source.get().map_or(Ok(()), |(_, source)| source.readiness())
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    /// A number that cannot be written: a bug.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &self.shared.build)?;
+        if let Some((registry, _)) = self.shared.source.get() {
+            prometheus_text::encode(&mut text, registry)?;
+        }
+        Ok(text)
+    }
+}

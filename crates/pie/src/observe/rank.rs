@@ -1,0 +1,48 @@
+//! A rank's metrics.
+
+use super::out::Out;
+use pie_worker::{RankFacts, RankStats};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use std::fmt::Error;
+use std::sync::Arc;
+
+/// A rank that serves.
+#[derive(Clone, Debug)]
+pub struct RankSource {
+    /// Its index in the group.
+    pub index: u32,
+    /// What it is.
+    pub facts: RankFacts,
+    /// What it counts.
+    pub stats: Arc<RankStats>,
+}
+
+impl Collector for RankSource {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let (mut out, facts, stats) = (Out(encoder), &self.facts, &self.stats);
+        let info = [("device", facts.device.as_str()), ("model", facts.model.as_str())];
+        out.gauges("pie_rank_info", "What the rank computes on, and which model; always 1.", [(info, 1)])?;
+        out.counter("pie_rank_steps", "Plans that the rank applied.", stats.steps())?;
+        out.seconds(
+            "pie_rank_compute_seconds",
+            "The rank's own work in them, without collectives.",
+            stats.compute().as_secs_f64(),
+        )?;
+        out.seconds(
+            "pie_rank_collective_seconds",
+            "Its time in collectives, waiting for slower ranks included.",
+            stats.collective().as_secs_f64(),
+        )?;
+        out.counter(
+            "pie_rank_failures",
+            "Plans that failed: each ended an epoch on this rank.",
+            stats.failures(),
+        )?;
+        out.gauge("pie_rank_kv_slots", "KV slots that the rank has.", facts.slots.into())?;
+        out.gauge("pie_rank_kv_slots_used", "KV slots that are not free.", stats.slots_used())?;
+        out.gauge("pie_rank_epoch", "The epoch that the rank serves; 0 in no group.", stats.epoch())?;
+        out.gauge("pie_rank_weight_bytes", "Memory of the rank's slice of the weights.", facts.weight_bytes)?;
+        out.gauge("pie_rank_kv_bytes", "Memory of the rank's KV cache.", facts.kv_bytes)
+    }
+}
