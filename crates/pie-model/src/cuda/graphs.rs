@@ -8,6 +8,7 @@ use pie_kv::cuda::{Gpu, GpuError};
 use std::collections::HashMap;
 
 /// Graphs by what was launched: equal plans are equal launches, of equal addresses.
+#[derive(Default)]
 pub(super) struct Graphs {
     known: HashMap<Plan, Seen>,
     replays: u64,
@@ -36,12 +37,6 @@ unsafe impl Send for Captured {}
 
 /// More kinds of passes than a pool has at once; beyond, all are forgotten.
 const KINDS: usize = 64;
-
-impl Default for Graphs {
-    fn default() -> Self {
-        Self { known: HashMap::new(), replays: 0, off: false }
-    }
-}
 
 impl Graphs {
     /// None is ever captured.

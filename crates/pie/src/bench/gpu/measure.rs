@@ -274,7 +274,7 @@ mod tests {
         // The last token came just now.
         assert_eq!(
             passes_of(&Edit::insertion(100, 5), 100, Strategy::Pie, 64),
-            [Pass::encoding(&[100..105], true)]
+            [Pass::encoding(std::slice::from_ref(&(100..105)), true)]
         );
     }
 }

@@ -33,6 +33,9 @@ pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
     let DeviceArg::Cuda(ordinal) = arguments.device else {
         return Err("--device: this measures a GPU, cuda:N; `pie bench` measures the CPU".into());
     };
+    if arguments.step_tokens < arguments.insert {
+        return Err("--step-tokens is less than --insert: an edit is to be measured as one pass".into());
+    }
     let (gpu, dtype) = (Gpu::open(ordinal.unwrap_or(0))?, device::dtype(arguments.dtype));
     let config = config(name, arguments)?;
     let (free, total) = gpu.memory()?;
