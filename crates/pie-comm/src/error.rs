@@ -46,7 +46,9 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operation {
             Operation::Form => self.operation.fmt(f),
-            Operation::Barrier | Operation::Compute => write!(f, "{} (call {})", self.operation, self.sequence),
+            Operation::Barrier | Operation::Compute => {
+                write!(f, "{} (call {})", self.operation, self.sequence)
+            }
             other => write!(f, "{other} of {} elements (call {})", self.elements, self.sequence),
         }
     }

@@ -169,7 +169,8 @@ impl DeviceCollective for NcclGroup {
         let (pointer, stream) = (address as *mut std::ffi::c_void, self.stream.cu_stream().cast());
         let (kind, sum) = (ncclDataType_t::ncclFloat32, ncclRedOp_t::ncclSum);
         // SAFETY: the caller answers for the address; the communicator and the stream are alive.
-        let status = unsafe { result::all_reduce(pointer, pointer, numbers, kind, sum, self.handle.0, stream) };
+        let status =
+            unsafe { result::all_reduce(pointer, pointer, numbers, kind, sum, self.handle.0, stream) };
         self.taken(call, status)
     }
 

@@ -28,10 +28,7 @@ impl ThreadGroup {
     ///
     /// # Errors
     /// [`CommError::WorldSize`].
-    pub fn with_deadline(
-        world_size: u32,
-        deadline: Duration,
-    ) -> Result<Vec<ThreadMember>, CommError> {
+    pub fn with_deadline(world_size: u32, deadline: Duration) -> Result<Vec<ThreadMember>, CommError> {
         let world_size = WorldSize::new(world_size)?;
         let ranks = world_size.get() as usize;
         let buffers = || (0..ranks).map(|_| Mutex::default()).collect();

@@ -3,9 +3,7 @@
 mod common;
 
 use common::{Kind, PATIENT, each, group, listen, options, tcp_on};
-use pie_comm::{
-    Call, Collective, CommError, Loss, Member, Operation, Rank, Refusal, TcpMesh,
-};
+use pie_comm::{Call, Collective, CommError, Loss, Member, Operation, Rank, Refusal, TcpMesh};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -37,10 +35,7 @@ fn ranks_that_are_out_of_step_learn_both_sides() {
         (|comm| reduce(comm, 100), |comm| comm.barrier()),
         (|comm| reduce(comm, 100), |comm| reduce(comm, 101)),
         (|comm| reduce(comm, 200_000), |comm| reduce(comm, 10)),
-        (
-            |comm| reduce(comm, 8),
-            |comm| comm.all_gather(&[1.0; 8], &mut [0.0; 24]),
-        ),
+        (|comm| reduce(comm, 8), |comm| comm.all_gather(&[1.0; 8], &mut [0.0; 24])),
     ];
     for (kind, odd) in [(Kind::Threads, 1), (Kind::Tcp, 0), (Kind::Tcp, 2)] {
         for (common, other) in ways {

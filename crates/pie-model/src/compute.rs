@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::model::Model;
 use crate::sampling::{Sampled, SamplingParameters, sample};
-use pie_comm::{Collective, Member};
 use candle_core::Device;
+use pie_comm::{Collective, Member};
 use pie_kv::{KvCache, KvShape, Precision};
 use pie_plan::Slot;
 

@@ -83,7 +83,8 @@ fn specs(config: &Config) -> Vec<Spec> {
         deviation: gain / (inputs as f32).sqrt(),
     };
     let norm = |name: String| Spec { name, shape: vec![hidden], mean: 1.0, deviation: 0.1 };
-    let mut specs = vec![matrix("model.embed_tokens.weight".to_owned(), vocab_size, hidden, Spec::TABLE_GAIN)];
+    let mut specs =
+        vec![matrix("model.embed_tokens.weight".to_owned(), vocab_size, hidden, Spec::TABLE_GAIN)];
     for layer in 0..config.layers {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         specs.extend([

@@ -28,17 +28,24 @@ fn shipped() -> PathBuf {
 fn on_ranks<T: Send>(world_size: u32, test: impl Fn(&mut dyn Collective) -> T + Sync) -> Vec<T> {
     let members = ThreadGroup::new(world_size).expect("a world size");
     std::thread::scope(|scope| {
-        let rank = |mut comm| scope.spawn({
-            let test = &test;
-            move || test(&mut comm)
-        });
+        let rank = |mut comm| {
+            scope.spawn({
+                let test = &test;
+                move || test(&mut comm)
+            })
+        };
         let ranks: Vec<_> = members.into_iter().map(rank).collect();
         ranks.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
     })
 }
 
 /// Prefills in chunks, then decodes greedily: logits of the prompt, and tokens.
-fn run(model: &mut OnGpu, comm: &mut dyn Collective, golden: &Golden, chunk: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
+fn run(
+    model: &mut OnGpu,
+    comm: &mut dyn Collective,
+    golden: &Golden,
+    chunk: usize,
+) -> (Vec<Vec<f32>>, Vec<u32>) {
     let mut document = Document::new(&golden.prompt, 0);
     let mut logits = Vec::new();
     for start in (0..document.tokens.len()).step_by(chunk) {
@@ -121,7 +128,8 @@ fn bf16_and_f16_are_no_further_off_than_transformers() {
         for batch in &batches {
             got.extend(gpu.logits(batch, &mut solo).expect("it runs"));
         }
-        let mut off: Vec<f32> = got.iter().zip(&expected).map(|(got, expected)| difference(got, expected)).collect();
+        let mut off: Vec<f32> =
+            got.iter().zip(&expected).map(|(got, expected)| difference(got, expected)).collect();
         off.sort_by(f32::total_cmp);
         let (median, worst) = (off[off.len() / 2], off[off.len() - 1]);
         println!("{dtype:?}: off by {median:.5}, at most {worst:.5}");
@@ -155,7 +163,10 @@ fn what_does_not_fit_is_refused() {
     let draws = [greedily()];
     let before = model.forward(&batch, &draws, &mut solo).expect("it runs");
     batch.slots[3] = Slot(SLOTS as u32);
-    assert_eq!(model.forward(&batch, &draws, &mut solo).expect_err("no such slot").code(), "MODEL_BATCH_INVALID");
+    assert_eq!(
+        model.forward(&batch, &draws, &mut solo).expect_err("no such slot").code(),
+        "MODEL_BATCH_INVALID"
+    );
     batch.slots[3] = Slot(3);
     assert_eq!(model.forward(&batch, &[], &mut solo).expect_err("no draw").code(), "MODEL_BATCH_INVALID");
     assert_eq!(Gpu::open(1000).err().map(|error| error.code()), Some("GPU_NO_DEVICE"));

@@ -80,12 +80,7 @@ pub struct Rank<'a> {
 
 impl<'a> Rank<'a> {
     /// Joins a group of `slots` slots that is still empty; the cache of `compute` has at least as many.
-    pub fn new(
-        compute: &'a mut dyn Compute,
-        comm: Box<dyn Collective>,
-        epoch: Epoch,
-        slots: u32,
-    ) -> Self {
+    pub fn new(compute: &'a mut dyn Compute, comm: Box<dyn Collective>, epoch: Epoch, slots: u32) -> Self {
         Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots) }
     }
 
@@ -201,7 +196,8 @@ impl<'a> Rank<'a> {
         let batch = self.batch(work)?;
         let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();
-        let draws = sessions.iter().map(|session| draw(*session, step, index)).collect::<Result<Vec<_>, _>>()?;
+        let draws =
+            sessions.iter().map(|session| draw(*session, step, index)).collect::<Result<Vec<_>, _>>()?;
         let sampled = self.compute.forward(&batch, &draws, &mut self.comm)?;
         let sampled = sessions.into_iter().zip(sampled);
         Ok(sampled.map(|(session, sampled)| SampledToken::new(session, sampled)).collect())

@@ -61,7 +61,12 @@ pub struct Loaded {
 }
 
 /// Loads a rank's slice of a model and makes its cache; refuses what does not fit before taking it.
-pub fn load(folder: &Path, member: Member, arguments: &RankArgs, mesh: TcpListening) -> Result<Loaded, Failure> {
+pub fn load(
+    folder: &Path,
+    member: Member,
+    arguments: &RankArgs,
+    mesh: TcpListening,
+) -> Result<Loaded, Failure> {
     let config = Config::read(folder)?;
     config.check_world_size(member.world_size().get() as usize)?;
     match arguments.device {
@@ -81,7 +86,10 @@ fn on_cpu(
     mesh: TcpListening,
 ) -> Result<Loaded, Failure> {
     if !matches!(arguments.dtype, DtypeArg::Auto | DtypeArg::F32) {
-        return Err("--dtype: the CPU computes in f32 (weights stay in bf16 if they are); others need --device cuda".into());
+        return Err(
+            "--dtype: the CPU computes in f32 (weights stay in bf16 if they are); others need --device cuda"
+                .into(),
+        );
     }
     if arguments.collectives == Collectives::Nccl {
         return Err("--collectives nccl is for GPUs: take tcp, or --device cuda".into());
@@ -133,8 +141,7 @@ pub fn of_rank(rank: u32, ranks: u32, arguments: &RankArgs) -> Result<RankArgs, 
 
 /// What builds without GPUs say when they are asked for one.
 #[cfg(not(feature = "cuda"))]
-pub const NO_GPUS: &str =
-    "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
+pub const NO_GPUS: &str = "--device cuda: this program was built without GPUs; build it with `cargo build --release --features cuda` (docs/gpu.md)";
 
 #[cfg(not(feature = "cuda"))]
 fn count_gpus() -> Result<usize, Failure> {
@@ -218,7 +225,13 @@ mod gpu {
         Ok(Loaded { compute: Box::new(compute), peers, budget, fingerprint, device })
     }
 
-    fn budget(gpu: &Gpu, config: &Config, member: Member, dtype: Dtype, kv: Option<u64>) -> Result<Budget, Failure> {
+    fn budget(
+        gpu: &Gpu,
+        config: &Config,
+        member: Member,
+        dtype: Dtype,
+        kv: Option<u64>,
+    ) -> Result<Budget, Failure> {
         let weights = OnGpu::weight_bytes(config, member, dtype)?;
         let activations = OnGpu::pass_bytes(config, member, dtype, STEP_ROWS as usize, WANTED_ROWS as usize)?;
         let (free, _) = gpu.memory()?;

@@ -1,8 +1,8 @@
 //! `pie worker`: one rank of a group.
 
 use crate::cli::WorkerArgs;
-use crate::pool::WorkerReady;
 use crate::device::{self, Loaded};
+use crate::pool::WorkerReady;
 use crate::{Failure, models, placement, router};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};

@@ -6,7 +6,7 @@ use super::links::{Exchange, Links};
 use super::wire::{Notice, Phase};
 use crate::collective::check_whole;
 use crate::thread::{add, chunk};
-use crate::{Call, CommError, Collective, Member, Operation, Rank};
+use crate::{Call, Collective, CommError, Member, Operation, Rank};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 

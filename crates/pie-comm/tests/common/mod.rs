@@ -1,9 +1,7 @@
 //! Groups of every kind, with the ranks as threads of the test.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use pie_comm::{
-    Collective, Member, Options, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize,
-};
+use pie_comm::{Collective, Member, Options, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize};
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -71,13 +71,18 @@ impl Attend {
         let kernels = gpu.load(include_str!("../../kernels/attention.ptx"))?;
         let (suffix, dim) = (dtype.suffix(), shape.head_dim);
         if dim > LARGEST_DIMENSION {
-            return Err(GpuError::Unsupported(format!("heads of {dim} numbers; {LARGEST_DIMENSION} at most")));
+            return Err(GpuError::Unsupported(format!(
+                "heads of {dim} numbers; {LARGEST_DIMENSION} at most"
+            )));
         }
         let tensor_cores = dtype != Dtype::F32 && DIMENSIONS.contains(&dim);
         let (few, many) = if tensor_cores {
             let few = format!("attend_{suffix}_{dim}_few");
             let many = format!("attend_{suffix}_{dim}_many");
-            (Kernel::tensor_cores(&kernels, &few, dim, FEW_SHAPE)?, Some(Kernel::tensor_cores(&kernels, &many, dim, MANY_SHAPE)?))
+            (
+                Kernel::tensor_cores(&kernels, &few, dim, FEW_SHAPE)?,
+                Some(Kernel::tensor_cores(&kernels, &many, dim, MANY_SHAPE)?),
+            )
         } else {
             (Kernel::plain(&kernels, &format!("attend_plain_{suffix}"), dim)?, None)
         };
@@ -236,6 +241,12 @@ impl Kernel {
 
     fn plain(kernels: &Kernels, name: &str, dim: usize) -> Result<Self, GpuError> {
         let shared = 128 * dim as u32 + 2496;
-        Ok(Self { function: kernels.get(name)?, shape: FEW_SHAPE, threads: 128, shared, told: Some(dim as u32) })
+        Ok(Self {
+            function: kernels.get(name)?,
+            shape: FEW_SHAPE,
+            threads: 128,
+            shared,
+            told: Some(dim as u32),
+        })
     }
 }

@@ -118,8 +118,12 @@ impl GpuCache {
         if rope.inverse_frequencies().len() != half {
             return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
         }
-        let turned: Vec<(u32, i32)> =
-            slots.iter().zip(deltas).filter(|(_, delta)| **delta != 0).map(|(slot, delta)| (slot.0, *delta)).collect();
+        let turned: Vec<(u32, i32)> = slots
+            .iter()
+            .zip(deltas)
+            .filter(|(_, delta)| **delta != 0)
+            .map(|(slot, delta)| (slot.0, *delta))
+            .collect();
         if turned.is_empty() {
             return Ok(());
         }
@@ -130,7 +134,8 @@ impl GpuCache {
         self.upload.send()?;
         let (slots, angle_of, angles) =
             (self.upload.at(places.0), self.upload.at(places.1), self.upload.at(places.2));
-        let (count, kv_heads, dim) = (turned.len() as u32, self.shape.kv_heads as u32, self.shape.head_dim as u32);
+        let (count, kv_heads, dim) =
+            (turned.len() as u32, self.shape.kv_heads as u32, self.shape.head_dim as u32);
         let threads = turned.len() * self.shape.kv_heads * (half / self.together() as usize);
         let (keys, stride) = (self.keys.at(0), self.layer_numbers());
         let mut launch = self.gpu.stream().launch_builder(&self.kernels.turn);
@@ -155,7 +160,8 @@ impl GpuCache {
         self.shape.check(0, from)?;
         self.shape.check(0, to)?;
         for wave in waves(from, to) {
-            let numbers = |slots: &[Slot]| slots[wave.clone()].iter().map(|slot| slot.0).collect::<Vec<u32>>();
+            let numbers =
+                |slots: &[Slot]| slots[wave.clone()].iter().map(|slot| slot.0).collect::<Vec<u32>>();
             self.upload.begin();
             let places = (self.upload.put(&numbers(from)), self.upload.put(&numbers(to)));
             self.upload.send()?;
@@ -196,8 +202,11 @@ impl GpuCache {
         launch.arg(&qkv).arg(&angles).arg(&slots).arg(&queries).arg(&keys).arg(&values);
         launch.arg(&rows).arg(&heads).arg(&kv_heads).arg(&dim);
         let threads = (heads + 2 * kv_heads) * (dim / 2) / self.together();
-        let config =
-            LaunchConfig { grid_dim: (threads.div_ceil(128), rows, 1), block_dim: (128, 1, 1), shared_mem_bytes: 0 };
+        let config = LaunchConfig {
+            grid_dim: (threads.div_ceil(128), rows, 1),
+            block_dim: (128, 1, 1),
+            shared_mem_bytes: 0,
+        };
         // SAFETY: the arguments are those of `place` in rows.cu; the caller answers for the addresses.
         unsafe { launch.launch(config) }.map_err(GpuError::failed("launching the writing of rows"))?;
         Ok(())
@@ -251,7 +260,8 @@ impl GpuCache {
     pub fn rows(&self, layer: usize, slots: &[Slot]) -> Result<(Vec<f32>, Vec<f32>), KvError> {
         self.shape.check(layer, slots)?;
         let read = |memory: &Memory| -> Result<Vec<f32>, GpuError> {
-            let out = Memory::zeros(&self.gpu, slots.len() * self.shape.row() * self.dtype.size(), "rows to read")?;
+            let out =
+                Memory::zeros(&self.gpu, slots.len() * self.shape.row() * self.dtype.size(), "rows to read")?;
             self.move_rows(&self.kernels.gather, (self.layer(memory, layer), out.at(0)), slots)?;
             widened(&out, self.dtype, slots.len() * self.shape.row())
         };
@@ -262,7 +272,13 @@ impl GpuCache {
     ///
     /// # Errors
     /// A layer or slot out of range, too few numbers; the driver.
-    pub fn set_rows(&mut self, layer: usize, slots: &[Slot], keys: &[f32], values: &[f32]) -> Result<(), KvError> {
+    pub fn set_rows(
+        &mut self,
+        layer: usize,
+        slots: &[Slot],
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<(), KvError> {
         self.shape.check(layer, slots)?;
         let numbers = slots.len() * self.shape.row();
         for (rows, what) in [(keys, "keys"), (values, "values")] {
@@ -280,7 +296,12 @@ impl GpuCache {
         Ok(())
     }
 
-    fn move_rows(&self, kernel: &CudaFunction, (rows, packed): (u64, u64), slots: &[Slot]) -> Result<(), GpuError> {
+    fn move_rows(
+        &self,
+        kernel: &CudaFunction,
+        (rows, packed): (u64, u64),
+        slots: &[Slot],
+    ) -> Result<(), GpuError> {
         if slots.is_empty() {
             return Ok(());
         }
@@ -367,8 +388,12 @@ fn waves(from: &[Slot], to: &[Slot]) -> Vec<std::ops::Range<usize>> {
 pub fn widened(memory: &Memory, dtype: Dtype, count: usize) -> Result<Vec<f32>, GpuError> {
     Ok(match dtype {
         Dtype::F32 => memory.read::<f32>(0, count)?,
-        Dtype::F16 => memory.read::<u16>(0, count)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        Dtype::Bf16 => memory.read::<u16>(0, count)?.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect(),
+        Dtype::F16 => {
+            memory.read::<u16>(0, count)?.into_iter().map(|bits| f16::from_bits(bits).to_f32()).collect()
+        }
+        Dtype::Bf16 => {
+            memory.read::<u16>(0, count)?.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect()
+        }
     })
 }
 
@@ -376,10 +401,17 @@ pub fn widened(memory: &Memory, dtype: Dtype, count: usize) -> Result<Vec<f32>, 
 ///
 /// # Errors
 /// The driver.
-pub fn write_narrowed(memory: &mut Memory, dtype: Dtype, byte: usize, numbers: &[f32]) -> Result<(), GpuError> {
+pub fn write_narrowed(
+    memory: &mut Memory,
+    dtype: Dtype,
+    byte: usize,
+    numbers: &[f32],
+) -> Result<(), GpuError> {
     match dtype {
         Dtype::F32 => memory.write(byte, numbers),
-        Dtype::F16 => memory.write(byte, &numbers.iter().map(|number| f16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
-        Dtype::Bf16 => memory.write(byte, &numbers.iter().map(|number| bf16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
+        Dtype::F16 => memory
+            .write(byte, &numbers.iter().map(|number| f16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
+        Dtype::Bf16 => memory
+            .write(byte, &numbers.iter().map(|number| bf16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
     }
 }

@@ -111,7 +111,8 @@ impl Gpu {
     /// # Errors
     /// The driver.
     pub fn memory(&self) -> Result<(u64, u64), GpuError> {
-        let (free, total) = self.context.mem_get_info().map_err(GpuError::failed("asking for free memory"))?;
+        let (free, total) =
+            self.context.mem_get_info().map_err(GpuError::failed("asking for free memory"))?;
         Ok((free as u64, total as u64))
     }
 

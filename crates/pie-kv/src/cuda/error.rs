@@ -17,7 +17,9 @@ pub enum GpuError {
         package: &'static str,
     },
     /// There is no such GPU.
-    #[error("there is no GPU {ordinal}: this machine has {count}, counted from 0 (CUDA_VISIBLE_DEVICES may hide some)")]
+    #[error(
+        "there is no GPU {ordinal}: this machine has {count}, counted from 0 (CUDA_VISIBLE_DEVICES may hide some)"
+    )]
     NoDevice {
         /// Which was asked for.
         ordinal: usize,
@@ -25,7 +27,9 @@ pub enum GpuError {
         count: usize,
     },
     /// Memory that the GPU does not have.
-    #[error("{bytes} bytes for {what} are not free on the GPU ({free} are): lower --kv-memory, or use more ranks")]
+    #[error(
+        "{bytes} bytes for {what} are not free on the GPU ({free} are): lower --kv-memory, or use more ranks"
+    )]
     OutOfMemory {
         /// What was asked for.
         bytes: u64,

@@ -18,7 +18,8 @@ impl Memory {
     /// [`GpuError::OutOfMemory`], saying for what.
     pub fn zeros(gpu: &Gpu, bytes: usize, what: &'static str) -> Result<Self, GpuError> {
         let free = gpu.memory()?.0;
-        let slice = gpu.stream().alloc_zeros(bytes.max(16)).map_err(GpuError::allocation(bytes, what, free))?;
+        let slice =
+            gpu.stream().alloc_zeros(bytes.max(16)).map_err(GpuError::allocation(bytes, what, free))?;
         Ok(Self { slice, gpu: gpu.clone() })
     }
 

@@ -138,7 +138,13 @@ impl OnGpu {
     ///
     /// # Errors
     /// [`ModelError::WorldSize`].
-    pub fn pass_bytes(config: &Config, member: Member, dtype: Dtype, rows: usize, wanted: usize) -> Result<u64, ModelError> {
+    pub fn pass_bytes(
+        config: &Config,
+        member: Member,
+        dtype: Dtype,
+        rows: usize,
+        wanted: usize,
+    ) -> Result<u64, ModelError> {
         let shard = Shard::new(config, member)?;
         Ok(Space::bytes(config, &shard, member.world_size().get() as usize, dtype, rows, wanted))
     }
@@ -263,9 +269,16 @@ fn checked_shard(config: &Config, member: Member, dtype: Dtype) -> Result<Shard,
 }
 
 /// The deviations of [`crate::seeded`]; the numbers are others.
-fn fill_randomly(gpu: &Gpu, config: &Config, weights: &mut Weights, dtype: Dtype, seed: u64) -> Result<(), ModelError> {
+fn fill_randomly(
+    gpu: &Gpu,
+    config: &Config,
+    weights: &mut Weights,
+    dtype: Dtype,
+    seed: u64,
+) -> Result<(), ModelError> {
     let mut random = Random::new(gpu, dtype, seed)?;
-    let mut fill = |matrix: &Matrix, gain: f32| random.fill(&matrix.memory, gain / (matrix.inputs as f32).sqrt());
+    let mut fill =
+        |matrix: &Matrix, gain: f32| random.fill(&matrix.memory, gain / (matrix.inputs as f32).sqrt());
     fill(&weights.embedding, Spec::TABLE_GAIN)?;
     for layer in &weights.layers {
         // Queries and keys a little more than values, as far as one matrix of the three allows.

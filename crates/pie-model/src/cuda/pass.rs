@@ -159,7 +159,8 @@ impl OnGpu {
             self.sum(at.partial, rows, comm)?;
             self.mlp(index, rows, &at)?;
             self.sum(at.partial, rows, comm)?;
-            let weight = self.weights.layers.get(index + 1).map_or(&self.weights.norm, |next| &next.attention_norm);
+            let weight =
+                self.weights.layers.get(index + 1).map_or(&self.weights.norm, |next| &next.attention_norm);
             self.add_norm(weight.at(0), rows, &at)?;
         }
         self.head(plan.wanted(), &at, comm)
@@ -219,7 +220,8 @@ impl OnGpu {
         // SAFETY: activations have room for all rows.
         unsafe { self.products.multiply(&layer.gate_up, at.normed, at.gate_up, rows, Output::Same)? };
         let width = self.space.widths.mlp;
-        let threads = if width.is_multiple_of(self.kernels.together) { width / self.kernels.together } else { width };
+        let threads =
+            if width.is_multiple_of(self.kernels.together) { width / self.kernels.together } else { width };
         let grid_dim = ((threads as u32).div_ceil(THREADS), rows as u32, 1);
         let config = LaunchConfig { grid_dim, block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
         let width = width as u32;
@@ -243,7 +245,8 @@ impl OnGpu {
 
     /// Rows of x and of the queries that go on, one behind the other; the addresses are theirs from here on.
     fn pick(&self, rows: usize, picked: Place, at: &mut Places) -> Result<(), ModelError> {
-        let (hidden, queries) = (4 * self.space.widths.hidden, self.dtype().size() * self.space.widths.queries);
+        let (hidden, queries) =
+            (4 * self.space.widths.hidden, self.dtype().size() * self.space.widths.queries);
         let list = self.upload.at(picked);
         for (from, to, bytes) in [(at.x, at.picked_x, hidden), (at.queries, at.picked_queries, queries)] {
             let row = (bytes / 16) as u32;

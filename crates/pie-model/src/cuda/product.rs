@@ -133,7 +133,14 @@ impl Products {
         }
     }
 
-    unsafe fn few(&self, w: View, x: Address, y: Address, rows: usize, output: Output) -> Result<(), ModelError> {
+    unsafe fn few(
+        &self,
+        w: View,
+        x: Address,
+        y: Address,
+        rows: usize,
+        output: Output,
+    ) -> Result<(), ModelError> {
         const SHARED: u32 = 32 << 10;
         let index = rows.next_power_of_two().trailing_zeros() as usize;
         let function = &self.few[index][usize::from(output == Output::F32)];
@@ -149,7 +156,14 @@ impl Products {
     }
 
     /// Row-major y = x W^T is column-major y^T = W x^T, with W as it lies read transposed.
-    pub unsafe fn many(&self, w: View, x: Address, y: Address, rows: usize, output: Output) -> Result<(), ModelError> {
+    pub unsafe fn many(
+        &self,
+        w: View,
+        x: Address,
+        y: Address,
+        rows: usize,
+        output: Output,
+    ) -> Result<(), ModelError> {
         let kind = cublas_type(self.dtype);
         let out = if output == Output::F32 { cublas_type(Dtype::F32) } else { kind };
         let (one, zero) = (1.0_f32, 0.0_f32);
@@ -186,7 +200,11 @@ impl Products {
     }
 }
 
-fn few_kernels(kernels: &Kernels, dtype: Dtype, rows: usize) -> Result<[cudarc::driver::CudaFunction; 2], GpuError> {
+fn few_kernels(
+    kernels: &Kernels,
+    dtype: Dtype,
+    rows: usize,
+) -> Result<[cudarc::driver::CudaFunction; 2], GpuError> {
     let name = format!("few_{}_{rows}", dtype.suffix());
     Ok([kernels.get(&name)?, kernels.get(&format!("{name}_f32"))?])
 }

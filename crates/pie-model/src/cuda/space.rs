@@ -96,7 +96,14 @@ impl Space {
     }
 
     /// Bytes for so many rows.
-    pub fn bytes(config: &Config, shard: &Shard, ranks: usize, dtype: Dtype, rows: usize, wanted: usize) -> u64 {
+    pub fn bytes(
+        config: &Config,
+        shard: &Shard,
+        ranks: usize,
+        dtype: Dtype,
+        rows: usize,
+        wanted: usize,
+    ) -> u64 {
         let (Widths { hidden, queries, qkv, mlp, part }, size) = (Widths::new(config, shard), dtype.size());
         let row = 12 * hidden + size * (hidden + 3 * queries + qkv + 3 * mlp);
         (row * rows.max(ROWS) + 4 * wanted.max(FEW) * part * (1 + ranks)) as u64
@@ -121,8 +128,18 @@ impl Space {
     }
 
     pub fn places(&self) -> Places {
-        let Activations { x, picked_x, normed, qkv, queries, picked_queries, attended, partial, gate_up, gated } =
-            &self.numbers;
+        let Activations {
+            x,
+            picked_x,
+            normed,
+            qkv,
+            queries,
+            picked_queries,
+            attended,
+            partial,
+            gate_up,
+            gated,
+        } = &self.numbers;
         let Logits { part, whole, drawn } = &self.logits;
         Places {
             x: x.at(0),

@@ -22,7 +22,12 @@ impl Staged {
     ///
     /// # Safety
     /// The address is of so many f32 in device memory.
-    pub unsafe fn sum(&mut self, address: Address, count: usize, comm: &mut dyn Collective) -> Result<(), ModelError> {
+    pub unsafe fn sum(
+        &mut self,
+        address: Address,
+        count: usize,
+        comm: &mut dyn Collective,
+    ) -> Result<(), ModelError> {
         // SAFETY: the caller's.
         unsafe { self.fetch(address, count)? };
         let numbers = &mut self.numbers.as_mut_slice().map_err(GpuError::failed("reading a sum"))?[..count];
@@ -65,7 +70,8 @@ impl Staged {
         let failed = GpuError::failed("reading a sum");
         let numbers = &mut self.numbers.as_mut_slice().map_err(&failed)?[..count];
         // SAFETY: the address is the caller's, and the stream is waited for while the memory is borrowed.
-        unsafe { result::memcpy_dtoh_async(numbers, address, self.gpu.stream().cu_stream()) }.map_err(&failed)?;
+        unsafe { result::memcpy_dtoh_async(numbers, address, self.gpu.stream().cu_stream()) }
+            .map_err(&failed)?;
         self.gpu.synchronize()
     }
 }

@@ -6,9 +6,9 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::model::EMBEDDING;
 use crate::shard::Shard;
+use cudarc::driver::{CudaEvent, PinnedHostSlice};
 use half::{bf16, f16};
 use pie_kv::cuda::{Dtype, Gpu, GpuError, Memory};
-use cudarc::driver::{CudaEvent, PinnedHostSlice};
 use std::ops::Range;
 use std::path::Path;
 
@@ -46,7 +46,13 @@ impl Weights {
 
     /// Memory for a slice, all zeros. `fill` is told of each matrix: its place among all, its numbers, and their deviation
     /// if they are to be random.
-    pub fn zeros(gpu: &Gpu, config: &Config, shard: &Shard, ranks: usize, dtype: Dtype) -> Result<Self, GpuError> {
+    pub fn zeros(
+        gpu: &Gpu,
+        config: &Config,
+        shard: &Shard,
+        ranks: usize,
+        dtype: Dtype,
+    ) -> Result<Self, GpuError> {
         let Config { hidden_size: hidden, head_dim, layers, vocab_size, .. } = *config;
         let (heads, kv_heads, mlp) = (shard.heads.len(), shard.kv_heads.len(), shard.mlp.len());
         let matrix = |outputs, inputs| Matrix::zeros(gpu, dtype, outputs, inputs);
@@ -107,7 +113,8 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn layer(&mut self, index: usize, to: &mut Layer) -> Result<(), ModelError> {
-        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } = *self.config;
+        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } =
+            *self.config;
         let name = |part: &str| format!("model.layers.{index}.{part}.weight");
         let of_heads = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
         let (own, own_kv, own_mlp) =
@@ -174,12 +181,23 @@ impl<'a> Feed<'a> {
     }
 
     /// Some rows of a matrix, to rows of `to` from `first` on.
-    fn rows(&mut self, to: &mut Matrix, first: usize, from: &checkpoint::Matrix, rows: Range<usize>) -> Result<(), ModelError> {
+    fn rows(
+        &mut self,
+        to: &mut Matrix,
+        first: usize,
+        from: &checkpoint::Matrix,
+        rows: Range<usize>,
+    ) -> Result<(), ModelError> {
         self.block(to, first, from, rows, 0..from.columns())
     }
 
     /// Some columns of all rows.
-    fn columns(&mut self, to: &mut Matrix, from: &checkpoint::Matrix, columns: Range<usize>) -> Result<(), ModelError> {
+    fn columns(
+        &mut self,
+        to: &mut Matrix,
+        from: &checkpoint::Matrix,
+        columns: Range<usize>,
+    ) -> Result<(), ModelError> {
         self.block(to, 0, from, 0..from.rows(), columns)
     }
 
@@ -198,7 +216,8 @@ impl<'a> Feed<'a> {
             let (pinned, travelled) = &mut self.pieces[self.next];
             self.next ^= 1;
             travelled.synchronize().map_err(GpuError::failed("sending weights"))?;
-            let bytes = &mut pinned.as_mut_slice().map_err(GpuError::failed("sending weights"))?[..some.len() * width];
+            let bytes = &mut pinned.as_mut_slice().map_err(GpuError::failed("sending weights"))?
+                [..some.len() * width];
             for (row, bytes) in some.clone().zip(bytes.chunks_exact_mut(width)) {
                 fill(from, row, columns.clone(), self.dtype, bytes);
             }
