@@ -27,6 +27,8 @@ const MATRIX_ROWS: usize = 8192;
 /// Of what weights and activations leave of a GPU's memory, the part that KV rows may take: graphs, tables and partial results
 /// of attention take some too.
 const KV_PERCENT: u64 = 90;
+/// What cuBLAS and the arrays of steps take, whatever the model.
+const FIXED: u64 = 64 << 20;
 
 pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
     let name = arguments.config.as_deref().ok_or("--config is missing")?;
@@ -114,7 +116,7 @@ fn slots(gpu: &Gpu, config: &Config, dtype: Dtype, arguments: &BenchGpuArgs) -> 
     let activations =
         OnGpu::pass_bytes(config, member, dtype, arguments.step_tokens as usize, batch as usize)?;
     let (free, _) = gpu.memory()?;
-    let Some(left) = free.checked_sub(weights + activations) else {
+    let Some(left) = free.checked_sub(weights + activations + FIXED) else {
         let say = |bytes: u64| bytes as f64 / 1e9;
         return Err(format!(
             "{:.1} GB of weights and {:.1} GB of activations are more than the {:.1} GB that GPU {} has free: take a smaller \
