@@ -27,7 +27,7 @@ fn every_row_is_there_beside_its_floor() {
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     let (report, markdown) = (path("gpu.json"), path("gpu.md"));
     let mut arguments = vec!["--config", "test", "--contexts", "64", "--batches", "1,2", "--repeat", "1"];
-    arguments.extend(["--tokens", "4", "--step-tokens", "48", "--report", &report, "--markdown", &markdown]);
+    arguments.extend(["--tokens", "4", "--step-tokens", "64", "--report", &report, "--markdown", &markdown]);
     let output = bench(&arguments);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "a GPU, or the emulated one, is needed: {said}");
@@ -77,7 +77,8 @@ fn edits_encode_what_they_should(figures: &Value) {
 /// What cannot be measured is refused with what to do.
 #[test]
 fn refusals_say_what_to_do() {
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], &str); 4] = [
+        (&["--config", "test", "--step-tokens", "32"], "--insert"),
         (&["--config", "no-such-preset"], "deepseek-coder-33b"),
         (&["--config", "test", "--device", "cpu"], "cuda:N"),
         (&[], "--config <NAME|FILE>"),

@@ -83,7 +83,8 @@ impl OnGpu {
         }
         let plan = self.send(batch, &wanted, ranks)?;
         let on_stream = ranks == 1 || comm.on_device().is_some();
-        let way = if on_stream { self.graphs.way(&plan)? } else { Way::Launch };
+        // Larger passes run longer than their launches take, and seldom come again.
+        let way = if on_stream && plan.rows <= REPLAYED { self.graphs.way(&plan)? } else { Way::Launch };
         match way {
             Way::Launch => self.enqueue(&plan, comm)?,
             Way::Capture => {
@@ -314,6 +315,8 @@ impl OnGpu {
     }
 }
 
+/// Rows up to which passes are replayed as graphs.
+const REPLAYED: usize = 128;
 const THREADS: u32 = 256;
 /// A number of each warp.
 const NORM_SHARED: u32 = 128;

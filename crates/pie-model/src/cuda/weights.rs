@@ -44,8 +44,7 @@ impl Weights {
         (dtype.size() * (layers * layer + table + head) + 4 * hidden * (2 * layers + 1)) as u64
     }
 
-    /// Memory for a slice, all zeros. `fill` is told of each matrix: its place among all, its numbers, and their deviation
-    /// if they are to be random.
+    /// Memory for a slice, all zeros.
     pub fn zeros(
         gpu: &Gpu,
         config: &Config,

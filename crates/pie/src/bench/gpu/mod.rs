@@ -27,12 +27,17 @@ const MATRIX_ROWS: usize = 8192;
 /// Of what weights and activations leave of a GPU's memory, the part that KV rows may take: graphs, tables and partial results
 /// of attention take some too.
 const KV_PERCENT: u64 = 90;
+/// What cuBLAS and the arrays of steps take, whatever the model.
+const FIXED: u64 = 64 << 20;
 
 pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
     let name = arguments.config.as_deref().ok_or("--config is missing")?;
     let DeviceArg::Cuda(ordinal) = arguments.device else {
         return Err("--device: this measures a GPU, cuda:N; `pie bench` measures the CPU".into());
     };
+    if arguments.step_tokens < arguments.insert {
+        return Err("--step-tokens is less than --insert: an edit is to be measured as one pass".into());
+    }
     let (gpu, dtype) = (Gpu::open(ordinal.unwrap_or(0))?, device::dtype(arguments.dtype));
     let config = config(name, arguments)?;
     let (free, total) = gpu.memory()?;
@@ -111,7 +116,7 @@ fn slots(gpu: &Gpu, config: &Config, dtype: Dtype, arguments: &BenchGpuArgs) -> 
     let activations =
         OnGpu::pass_bytes(config, member, dtype, arguments.step_tokens as usize, batch as usize)?;
     let (free, _) = gpu.memory()?;
-    let Some(left) = free.checked_sub(weights + activations) else {
+    let Some(left) = free.checked_sub(weights + activations + FIXED) else {
         let say = |bytes: u64| bytes as f64 / 1e9;
         return Err(format!(
             "{:.1} GB of weights and {:.1} GB of activations are more than the {:.1} GB that GPU {} has free: take a smaller \

@@ -45,7 +45,9 @@ pub struct Row {
     pub over_floor: f64,
     /// Of generated or encoded tokens.
     pub tokens_per_s: f64,
-    /// Bytes that must be read (of settling: read and written) a second, as a share of the measured bandwidth.
+    /// Bytes that must be read (of settling: read and written) a second, in 10^9.
+    pub gb_per_s: f64,
+    /// The same as a share of the measured bandwidth.
     pub of_bandwidth: f64,
     /// Operations a second as a share of the measured matrix rate.
     pub of_matrix_rate: f64,
@@ -71,6 +73,7 @@ impl Row {
             floor_ms: 1e3 * floor,
             over_floor: seconds / floor,
             tokens_per_s: tokens as f64 / seconds,
+            gb_per_s: floors.bytes(passes) as f64 / seconds / 1e9,
             of_bandwidth: floors.bytes(passes) as f64 / seconds / rates.bytes_per_s,
             of_matrix_rate: floors.operations(passes) as f64 / seconds / rates.operations_per_s,
             below_full: None,
@@ -89,7 +92,7 @@ impl Row {
         let floor = bytes / rates.bytes_per_s;
         Self {
             kind: Kind::Settle,
-            what: format!("turning keys alone, {:.1} GB/s", bytes / seconds / 1e9),
+            what: "turning keys alone".to_owned(),
             context,
             batch: 1,
             strategy: None,
@@ -100,6 +103,7 @@ impl Row {
             floor_ms: 1e3 * floor,
             over_floor: seconds / floor,
             tokens_per_s: f64::from(turned) / seconds,
+            gb_per_s: bytes / seconds / 1e9,
             of_bandwidth: floor / seconds,
             of_matrix_rate: 0.0,
             below_full: None,
@@ -200,15 +204,15 @@ pub struct Figures {
 
 /// The heads of the table's columns.
 pub const HEAD: &str = "\
-| what | context | strategy | encoded | turned | ms | floor ms | time / floor | tokens/s | of bandwidth | of matrix rate | below full |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
+| what | context | strategy | encoded | turned | ms | floor ms | time / floor | tokens/s | GB/s | of bandwidth | of matrix rate | below full |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// A row of the table.
 pub fn line(row: &Row) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let some = |count: u64| if count > 0 { count.to_string() } else { "-".to_owned() };
     format!(
-        "| {} | {} | {} | {} | {} | {:.3} | {:.3} | {:.2} | {:.0} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {:.3} | {:.3} | {:.2} | {:.0} | {:.1} | {} | {} | {} |",
         row.what,
         row.context,
         row.strategy.unwrap_or("-"),
@@ -218,6 +222,7 @@ pub fn line(row: &Row) -> String {
         row.floor_ms,
         row.over_floor,
         row.tokens_per_s,
+        row.gb_per_s,
         percent(row.of_bandwidth),
         percent(row.of_matrix_rate),
         row.below_full.map_or_else(|| "-".to_owned(), percent),
@@ -240,7 +245,7 @@ impl Figures {
             bytes_per_s / 1e9,
             operations_per_s / 1e12,
             self.step_tokens,
-            if self.graphs { "seen before" } else { "launched kernel by kernel" },
+            if self.graphs { "passes replayed as graphs" } else { "passes launched kernel by kernel" },
             self.repeat,
         )
     }
