@@ -142,5 +142,5 @@ else
     say "- compare: not run, torch and transformers are not there, or there is nothing to compare with"
 fi
 say ""
-if [ $worst -eq 0 ]; then say "All steps passed."; else say "Some steps FAILED or were not run: see above."; fi
+if [ $worst -eq 0 ]; then say "Every step that ran passed."; else say "Some steps FAILED or were not run: see above."; fi
 exit $worst
