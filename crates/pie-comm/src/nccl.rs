@@ -10,7 +10,9 @@ use begin::{FORM, Handle, Watchdog, begin, said, shared_id};
 use cudarc::driver::{CudaEvent, CudaStream};
 use cudarc::nccl::result::{self, NcclStatus};
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t};
+use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 mod begin;
@@ -18,6 +20,9 @@ mod begin;
 /// Collectives of f32 numbers in device memory. They are enqueued on the group's stream; what fails is told by
 /// [`DeviceCollective::wait`].
 pub trait DeviceCollective {
+    /// A number that no other group of this process has: a captured sum is of its group, and must not outlive it.
+    fn group(&self) -> NonZeroU64;
+
     /// Enqueues: sums `numbers` numbers at a device address over all ranks, in place. The same bits on every rank.
     ///
     /// # Errors
@@ -52,7 +57,11 @@ pub struct NcclGroup {
     deadline: Duration,
     calls: u64,
     watchdog: Watchdog,
+    number: NonZeroU64,
 }
+
+/// Groups that were formed so far.
+static GROUPS: AtomicU64 = AtomicU64::new(0);
 
 /// How often peers are looked at while the stream runs.
 const WATCH: Duration = Duration::from_millis(1);
@@ -81,7 +90,8 @@ impl NcclGroup {
             problem: error.to_string(),
         })?;
         let handle = begin(tcp.member(), id, &stream, &mut tcp)?;
-        Ok(Self { tcp, handle, stream, done, deadline, calls: 0, watchdog })
+        let number = NonZeroU64::MIN.saturating_add(GROUPS.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { tcp, handle, stream, done, deadline, calls: 0, watchdog, number })
     }
 
     /// What NCCL says of itself.
@@ -153,6 +163,10 @@ impl NcclGroup {
 }
 
 impl DeviceCollective for NcclGroup {
+    fn group(&self) -> NonZeroU64 {
+        self.number
+    }
+
     unsafe fn all_reduce_sum(&mut self, address: u64, numbers: usize) -> Result<(), CommError> {
         let pointer = address as *mut std::ffi::c_void;
         let (kind, sum) = (ncclDataType_t::ncclFloat32, ncclRedOp_t::ncclSum);

@@ -3,7 +3,7 @@
 use crate::batch::{Batch, Limits, Sequence, Wanted};
 use crate::error::ModelError;
 use crate::layers::{add_sum, gated};
-use crate::model::{Layer, Model};
+use crate::model::{Layer, Model, check_member};
 use candle_core::{DType, Device, Tensor};
 use pie_comm::Collective;
 use pie_kv::simd::with_scratch;
@@ -179,12 +179,7 @@ impl Model {
     }
 
     fn check(&self, batch: &Batch, cache: &KvCache, comm: &dyn Collective) -> Result<(), ModelError> {
-        if comm.member() != self.member {
-            let say =
-                |member: pie_comm::Member| format!("rank {} of {}", member.rank(), member.world_size().get());
-            let (weights, collective) = (say(self.member), say(comm.member()));
-            return Err(ModelError::MemberMismatch { weights, collective });
-        }
+        check_member(self.member, comm.member())?;
         let slots = cache.shape().slots;
         if cache.shape() != self.kv_shape(slots) {
             let (got, needed) = (cache.shape(), self.kv_shape(slots));

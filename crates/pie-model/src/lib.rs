@@ -25,6 +25,7 @@ mod raw;
 mod sampling;
 pub mod seeded;
 mod shard;
+mod tensors;
 
 pub use batch::{Batch, Sequence};
 pub use candle_core::Device;

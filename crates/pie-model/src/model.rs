@@ -6,6 +6,7 @@ use crate::error::ModelError;
 use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
 use crate::product::{Numbers, Packed};
 use crate::shard::Shard;
+use crate::tensors::LayerTensors;
 use candle_core::Device;
 use pie_comm::Member;
 use pie_kv::{KvShape, Rope};
@@ -13,6 +14,8 @@ use std::ops::Range;
 use std::path::Path;
 
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const NORM: &str = "model.norm.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// One member's slice of a model of the Llama family, in f32, ready for [`Model::forward`].
 pub struct Model {
@@ -63,7 +66,7 @@ impl Model {
         progress(0, total);
         let mut loader = Loader { checkpoint, config: &config, shard: &shard, progress, done: 0, total };
         let layers = (0..config.layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
-        let norm = loader.norm("model.norm.weight")?;
+        let norm = loader.norm(loader.checkpoint.vector(NORM, config.hidden_size)?);
         let embedding = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
         let head = loader.head()?;
         let fingerprint = loader.checkpoint.fingerprint(&config);
@@ -112,6 +115,15 @@ impl Model {
     }
 }
 
+/// Refuses weights that were loaded for another member than the collective's.
+pub(crate) fn check_member(weights: Member, collective: Member) -> Result<(), ModelError> {
+    if weights == collective {
+        return Ok(());
+    }
+    let say = |member: Member| format!("rank {} of {}", member.rank(), member.world_size().get());
+    Err(ModelError::MemberMismatch { weights: say(weights), collective: say(collective) })
+}
+
 /// Numbers of a slice's matrices.
 fn slice_size(config: &Config, shard: &Shard) -> u64 {
     let heads = 2 * shard.heads.len() + 2 * shard.kv_heads.len();
@@ -130,32 +142,21 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn layer(&mut self, index: usize) -> Result<Layer, ModelError> {
-        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } =
-            *self.config;
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let of_heads = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
-        let (own, own_kv) = (of_heads(&self.shard.heads), of_heads(&self.shard.kv_heads));
+        let of = LayerTensors::find(&self.checkpoint, self.config, index)?;
+        let (own, own_kv) = self.shard.head_rows(self.config.head_dim);
         let own_mlp = self.shard.mlp.clone();
-        let matrix = |part: &str, rows, columns| self.checkpoint.matrix(&name(part), rows, columns);
-        let query = matrix("self_attn.q_proj", heads * head_dim, hidden)?;
-        let key = matrix("self_attn.k_proj", kv_heads * head_dim, hidden)?;
-        let value = matrix("self_attn.v_proj", kv_heads * head_dim, hidden)?;
-        let output = matrix("self_attn.o_proj", hidden, heads * head_dim)?;
-        let gate = matrix("mlp.gate_proj", mlp, hidden)?;
-        let up = matrix("mlp.up_proj", mlp, hidden)?;
-        let down = matrix("mlp.down_proj", hidden, mlp)?;
         Ok(Layer {
-            attention_norm: self.norm(&name("input_layernorm"))?,
-            qkv: self.rows(&[(&query, own.clone()), (&key, own_kv.clone()), (&value, own_kv)]),
-            output: self.columns(&output, own),
-            mlp_norm: self.norm(&name("post_attention_layernorm"))?,
-            gate_up: self.rows(&[(&gate, own_mlp.clone()), (&up, own_mlp.clone())]),
-            down: self.columns(&down, own_mlp),
+            attention_norm: self.norm(of.attention_norm),
+            qkv: self.rows(&[(&of.query, own.clone()), (&of.key, own_kv.clone()), (&of.value, own_kv)]),
+            output: self.columns(&of.output, own),
+            mlp_norm: self.norm(of.mlp_norm),
+            gate_up: self.rows(&[(&of.gate, own_mlp.clone()), (&of.up, own_mlp.clone())]),
+            down: self.columns(&of.down, own_mlp),
         })
     }
 
     fn head(&mut self) -> Result<ColumnParallel, ModelError> {
-        let name = if self.config.tied_head { EMBEDDING } else { "lm_head.weight" };
+        let name = if self.config.tied_head { EMBEDDING } else { HEAD };
         let matrix = self.checkpoint.matrix(name, self.config.vocab_size, self.config.hidden_size)?;
         let (own, columns) = (self.shard.vocabulary.clone(), self.config.hidden_size);
         let packed = Packed::new(self.shard.vocabulary_part, columns, matrix.numbers(), |output, row| {
@@ -169,9 +170,8 @@ impl Loader<'_> {
         Ok(ColumnParallel(packed))
     }
 
-    fn norm(&self, name: &str) -> Result<RmsNorm, ModelError> {
-        let weight = self.checkpoint.vector(name, self.config.hidden_size)?;
-        Ok(RmsNorm { weight, epsilon: self.config.rms_norm_eps as f32 })
+    fn norm(&self, weight: Vec<f32>) -> RmsNorm {
+        RmsNorm { weight, epsilon: self.config.rms_norm_eps as f32 }
     }
 
     /// Some rows of several matrices, one below the other.

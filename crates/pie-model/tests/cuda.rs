@@ -5,15 +5,18 @@ mod common;
 
 use common::golden::{Golden, MODELS, golden};
 use common::{Document, Logits, difference, greedy};
-use pie_comm::{Collective, Solo, ThreadGroup};
+use pie_comm::{Collective, Member, NcclGroup, Options, Solo, TcpListening, TcpMesh, ThreadGroup, WorldSize};
 use pie_kv::KvCache;
 use pie_kv::cuda::{Dtype, Gpu};
 use pie_model::cuda::OnGpu;
 use pie_model::{Batch, Compute, Device, Draw, Model, SamplingParameters};
 use pie_plan::{Slot, TokenId};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const SLOTS: usize = 160;
+/// A deadline that no test should meet.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn load(folder: &Path, comm: &dyn Collective, dtype: Dtype) -> OnGpu {
     let gpu = Gpu::open(0).expect("a GPU, or the emulated one: run scripts/gpu/test.sh");
@@ -143,7 +146,9 @@ fn graphs_give_the_same_tokens() {
     let mut solo = Solo::new();
     let mut tokens = |graphs: bool| {
         let mut model = load(&golden.folder, &solo, Dtype::F32);
-        model.use_graphs(graphs);
+        if !graphs {
+            model.without_graphs();
+        }
         let tokens = run(&mut model, &mut solo, &golden, golden.prompt.len()).1;
         (tokens, model.replays())
     };
@@ -151,6 +156,36 @@ fn graphs_give_the_same_tokens() {
     let (replayed, some) = tokens(true);
     assert_eq!((launched, none), (replayed, 0));
     assert!(some as usize >= golden.greedy.len() - 4, "{some} passes were replayed");
+}
+
+/// A group that is formed anew has another communicator: graphs that sum over the old one must not be replayed. On two GPUs
+/// where there are two: one alone sums nothing.
+#[test]
+fn graphs_do_not_outlive_the_group_that_they_sum_over() {
+    let golden = golden(MODELS[0]);
+    let world_size = WorldSize::new(Gpu::count().expect("a driver").min(2) as u32).expect("one GPU or two");
+    let listening: Vec<_> =
+        world_size.ranks().map(|_| TcpMesh::bind("127.0.0.1:0").expect("a free port")).collect();
+    let addresses: Vec<_> = listening.iter().map(TcpListening::local_address).collect();
+    std::thread::scope(|scope| {
+        for (member, listening) in Member::all(world_size).zip(&listening) {
+            let (golden, addresses) = (&golden, &addresses);
+            scope.spawn(move || {
+                let gpu = Gpu::open(member.rank().index()).expect("it was counted");
+                let model = OnGpu::load(&gpu, &golden.folder, member, Dtype::F32, SLOTS, &mut |_, _| {});
+                let mut model = model.expect("it loads");
+                for epoch in 1..=3 {
+                    let tcp = listening.form(member, addresses, epoch, Options::default());
+                    let tcp = tcp.expect("all ranks are there");
+                    let stream = model.gpu().stream().clone();
+                    let mut group = NcclGroup::form(tcp, stream, PATIENCE).expect("all ranks are there");
+                    let before = model.replays();
+                    assert_eq!(run(&mut model, &mut group, golden, 7).1, golden.greedy, "epoch {epoch}");
+                    assert!(model.replays() > before, "no pass was replayed in epoch {epoch}");
+                }
+            });
+        }
+    });
 }
 
 /// What is refused has changed nothing.

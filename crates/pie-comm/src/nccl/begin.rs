@@ -40,6 +40,9 @@ impl Drop for Handle {
 /// All ranks must come within this time; NCCL finds its paths between GPUs meanwhile.
 const BEGIN: Duration = Duration::from_secs(60);
 
+/// For NCCL to say what a peer has heard already.
+const HEARING: Duration = Duration::from_millis(500);
+
 /// Begins a communicator on a thread of its own: the call returns when all ranks have made it, which a rank that dies now
 /// prevents. (A communicator that does not block would start a thread for every sum.)
 pub(super) fn begin(
@@ -66,10 +69,12 @@ pub(super) fn begin(
             Ok(Ok(handle)) => return Ok(handle),
             Ok(Err(problem)) => problem,
             Err(RecvTimeoutError::Timeout) if Instant::now() < until => {
-                if let Err(error) = tcp.watch() {
-                    return Err(tcp.end(error));
+                let Err(lost) = tcp.watch() else { continue };
+                // What ended a peer may be told to this rank too, and then says more than that the peer is gone.
+                match begun.recv_timeout(HEARING) {
+                    Ok(Err(problem)) => problem,
+                    _ => return Err(tcp.end(lost)),
                 }
-                continue;
             }
             Err(_) => format!("the ranks did not meet within {BEGIN:?}"),
         };

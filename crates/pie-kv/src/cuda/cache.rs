@@ -289,7 +289,7 @@ impl GpuCache {
         }
         for (rows, memory) in [(keys, &self.keys), (values, &self.values)] {
             let mut from = Memory::zeros(&self.gpu, numbers * self.dtype.size(), "rows to write")?;
-            write_narrowed(&mut from, self.dtype, 0, rows)?;
+            write_narrowed(&mut from, self.dtype, rows)?;
             self.move_rows(&self.kernels.scatter, (self.layer(memory, layer), from.at(0)), slots)?;
             self.gpu.synchronize()?;
         }
@@ -385,7 +385,7 @@ fn waves(from: &[Slot], to: &[Slot]) -> Vec<std::ops::Range<usize>> {
 ///
 /// # Errors
 /// The driver.
-pub fn widened(memory: &Memory, dtype: Dtype, count: usize) -> Result<Vec<f32>, GpuError> {
+fn widened(memory: &Memory, dtype: Dtype, count: usize) -> Result<Vec<f32>, GpuError> {
     Ok(match dtype {
         Dtype::F32 => memory.read::<f32>(0, count)?,
         Dtype::F16 => {
@@ -397,21 +397,16 @@ pub fn widened(memory: &Memory, dtype: Dtype, count: usize) -> Result<Vec<f32>, 
     })
 }
 
-/// Writes numbers from a byte on, rounded to a type.
+/// Writes numbers, rounded to a type.
 ///
 /// # Errors
 /// The driver.
-pub fn write_narrowed(
-    memory: &mut Memory,
-    dtype: Dtype,
-    byte: usize,
-    numbers: &[f32],
-) -> Result<(), GpuError> {
+fn write_narrowed(memory: &mut Memory, dtype: Dtype, numbers: &[f32]) -> Result<(), GpuError> {
     match dtype {
-        Dtype::F32 => memory.write(byte, numbers),
+        Dtype::F32 => memory.write(0, numbers),
         Dtype::F16 => memory
-            .write(byte, &numbers.iter().map(|number| f16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
+            .write(0, &numbers.iter().map(|number| f16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
         Dtype::Bf16 => memory
-            .write(byte, &numbers.iter().map(|number| bf16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
+            .write(0, &numbers.iter().map(|number| bf16::from_f32(*number).to_bits()).collect::<Vec<_>>()),
     }
 }

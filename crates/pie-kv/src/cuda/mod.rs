@@ -12,7 +12,7 @@ mod memory;
 mod tiles;
 
 pub use attention::Prepared;
-pub use cache::{GpuCache, Placing, widened, write_narrowed};
+pub use cache::{GpuCache, Placing};
 pub use cudarc::driver::{CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 pub use device::{Dtype, Gpu, Kernels};
 pub use error::GpuError;

@@ -6,11 +6,14 @@ use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use pie_kv::cuda::{Gpu, GpuError};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 
 /// Graphs by what was launched: equal plans are equal launches, of equal addresses.
 #[derive(Default)]
 pub(super) struct Graphs {
     known: HashMap<Plan, Seen>,
+    /// The group whose sums they hold; none if they hold no sums.
+    group: Option<NonZeroU64>,
     replays: u64,
     off: bool,
 }
@@ -24,7 +27,7 @@ enum Seen {
 pub(super) enum Way {
     /// Enqueue it.
     Launch,
-    /// Enqueue it between [`begin`] and [`Graphs::end`].
+    /// Enqueue it between [`begin`] and [`Graphs::end`], or [`abandon`].
     Capture,
     /// It was enqueued already, by a graph.
     Replayed,
@@ -53,10 +56,14 @@ impl Graphs {
         self.known.clear();
     }
 
-    /// Replays a pass, or says what to do with it.
-    pub fn way(&mut self, plan: &Plan) -> Result<Way, GpuError> {
+    /// Replays a pass with sums of this group, or says what to do with it.
+    pub fn way(&mut self, plan: &Plan, group: Option<NonZeroU64>) -> Result<Way, GpuError> {
         if self.off {
             return Ok(Way::Launch);
+        }
+        if group != self.group {
+            self.forget();
+            self.group = group;
         }
         match self.known.get(plan) {
             Some(Seen::Captured(graph)) => {
@@ -77,12 +84,12 @@ impl Graphs {
 
     /// Ends a capture, and launches what was captured. False if the pass has to be enqueued after all: then no pass is
     /// captured any more.
-    pub fn end(&mut self, gpu: &Gpu, plan: Plan, enqueued: bool) -> bool {
+    pub fn end(&mut self, gpu: &Gpu, plan: Plan) -> bool {
         let graph = gpu.stream().end_capture(CUgraphInstantiate_flags(0));
-        let launched = match (enqueued, graph) {
-            (true, Ok(Some(graph))) => graph.launch().map(|()| graph).map_err(|error| format!("{error:?}")),
-            (_, Ok(_)) => Err("nothing was captured".to_owned()),
-            (_, Err(error)) => Err(format!("{error:?}")),
+        let launched = match graph {
+            Ok(Some(graph)) => graph.launch().map(|()| graph).map_err(|error| format!("{error:?}")),
+            Ok(None) => Err("nothing was captured".to_owned()),
+            Err(error) => Err(format!("{error:?}")),
         };
         match launched {
             Ok(graph) => {
@@ -95,6 +102,13 @@ impl Graphs {
                 false
             }
         }
+    }
+}
+
+/// Ends a capture whose pass could not be enqueued: the stream computes again.
+pub(super) fn abandon(gpu: &Gpu) {
+    if let Err(error) = gpu.stream().end_capture(CUgraphInstantiate_flags(0)) {
+        tracing::debug!(?error, "a capture had ended already");
     }
 }
 

@@ -18,6 +18,7 @@ use crate::batch::{Batch, Limits};
 use crate::compute::{Compute, Draw, Rows, check_draws};
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::model::check_member;
 use crate::sampling::Sampled;
 use crate::seeded::Spec;
 use crate::shard::Shard;
@@ -159,19 +160,14 @@ impl OnGpu {
         &self.gpu
     }
 
-    /// The cache.
-    pub fn cache(&self) -> &GpuCache {
-        &self.cache
-    }
-
     /// The number type of weights, activations and rows.
     pub fn dtype(&self) -> Dtype {
         self.cache.dtype()
     }
 
-    /// Whether passes are replayed as graphs. They are unless a capture failed or this said otherwise.
-    pub fn use_graphs(&mut self, wanted: bool) {
-        self.graphs = if wanted { Graphs::default() } else { Graphs::off() };
+    /// Launches every pass kernel by kernel from now on, and replays none as a graph.
+    pub fn without_graphs(&mut self) {
+        self.graphs = Graphs::off();
     }
 
     /// How many graphs were replayed so far.
@@ -189,21 +185,8 @@ impl OnGpu {
         self.read_logits(&wanted.order, wanted.rows.len())
     }
 
-    /// The time of the rotation alone, for measuring.
-    ///
-    /// # Errors
-    /// As [`GpuCache::turn`].
-    pub fn turn_and_wait(&mut self, slots: &[Slot], deltas: &[i32]) -> Result<(), ModelError> {
-        self.cache.turn(&self.rope, slots, deltas)?;
-        Ok(self.gpu.synchronize()?)
-    }
-
     fn check(&self, batch: &Batch, comm: &dyn Collective) -> Result<(), ModelError> {
-        if comm.member() != self.member {
-            let say = |member: Member| format!("rank {} of {}", member.rank(), member.world_size().get());
-            let (weights, collective) = (say(self.member), say(comm.member()));
-            return Err(ModelError::MemberMismatch { weights, collective });
-        }
+        check_member(self.member, comm.member())?;
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
         batch.check(&Limits { vocabulary, positions, slots: self.cache.shape().slots })
     }

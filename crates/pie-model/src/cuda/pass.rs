@@ -82,18 +82,20 @@ impl OnGpu {
             return Ok(wanted);
         }
         let plan = self.send(batch, &wanted, ranks)?;
-        let on_stream = ranks == 1 || comm.on_device().is_some();
+        let group = comm.on_device().map(|device| device.group());
+        let on_stream = ranks == 1 || group.is_some();
         // Larger passes run longer than their launches take, and seldom come again.
-        let way = if on_stream && plan.rows <= REPLAYED { self.graphs.way(&plan)? } else { Way::Launch };
+        let way =
+            if on_stream && plan.rows <= REPLAYED { self.graphs.way(&plan, group)? } else { Way::Launch };
         match way {
             Way::Launch => self.enqueue(&plan, comm)?,
             Way::Capture => {
                 graphs::begin(&self.gpu)?;
-                let enqueued = self.enqueue(&plan, comm);
-                if let Err(error @ ModelError::Comm(_)) = enqueued {
+                if let Err(error) = self.enqueue(&plan, comm) {
+                    graphs::abandon(&self.gpu);
                     return Err(error);
                 }
-                if !self.graphs.end(&self.gpu, plan.clone(), enqueued.is_ok()) {
+                if !self.graphs.end(&self.gpu, plan.clone()) {
                     self.enqueue(&plan, comm)?;
                 }
             }
@@ -198,7 +200,13 @@ impl OnGpu {
         };
         // SAFETY: activations have room for all rows; slots were checked with the batch.
         unsafe {
-            self.products.multiply(&self.layer(index).qkv, at.normed, at.qkv, plan.rows, Output::Same)?;
+            self.products.multiply(
+                self.layer(index).qkv.all(),
+                at.normed,
+                at.qkv,
+                plan.rows,
+                Output::Same,
+            )?;
             self.cache.place(index, &placing)?;
         }
         Ok(())
@@ -210,7 +218,7 @@ impl OnGpu {
         // SAFETY: activations have room for all rows, and these are as many as were prepared.
         unsafe {
             self.cache.attend(index, &self.upload, seen, (at.queries, at.attended), heads)?;
-            self.products.multiply(&self.layer(index).output, at.attended, at.partial, rows, Output::F32)
+            self.products.multiply(self.layer(index).output.all(), at.attended, at.partial, rows, Output::F32)
         }
     }
 
@@ -219,7 +227,7 @@ impl OnGpu {
         let layer = self.layer(index);
         self.add_norm(layer.mlp_norm.at(0), rows, at)?;
         // SAFETY: activations have room for all rows.
-        unsafe { self.products.multiply(&layer.gate_up, at.normed, at.gate_up, rows, Output::Same)? };
+        unsafe { self.products.multiply(layer.gate_up.all(), at.normed, at.gate_up, rows, Output::Same)? };
         let width = self.space.widths.mlp;
         let threads =
             if width.is_multiple_of(self.kernels.together) { width / self.kernels.together } else { width };
@@ -231,7 +239,7 @@ impl OnGpu {
         // SAFETY: the arguments are those of `gated`; activations have room for all rows.
         unsafe {
             run(&mut launch, config)?;
-            self.products.multiply(&layer.down, at.gated, at.partial, rows, Output::F32)
+            self.products.multiply(layer.down.all(), at.gated, at.partial, rows, Output::F32)
         }
     }
 
@@ -291,14 +299,14 @@ impl OnGpu {
     /// The addresses have room for the rows.
     unsafe fn logits_part(&self, rows: usize, normed: Address, to: Address) -> Result<(), ModelError> {
         let table = match &self.weights.head {
-            Some(head) => head.view(0, head.outputs),
+            Some(head) => head.all(),
             None => {
                 let part = self.space.widths.part;
                 self.weights.embedding.view(self.member.rank().index() * part, part)
             }
         };
         // SAFETY: the caller's.
-        unsafe { self.products.multiply_view(table, normed, to, rows, Output::F32) }
+        unsafe { self.products.multiply(table, normed, to, rows, Output::F32) }
     }
 
     /// Sums `[rows][hidden]` over all ranks, in place.

@@ -21,6 +21,11 @@ impl Matrix {
         Ok(Self { memory, outputs, inputs, dtype })
     }
 
+    /// All of it.
+    pub fn all(&self) -> View {
+        self.view(0, self.outputs)
+    }
+
     /// `outputs` rows from one on.
     pub fn view(&self, first: usize, outputs: usize) -> View {
         let address = self.memory.at(first * self.inputs * self.dtype.size());
@@ -101,22 +106,6 @@ impl Products {
     /// # Safety
     /// The addresses are of device memory of these sizes.
     pub unsafe fn multiply(
-        &self,
-        w: &Matrix,
-        x: Address,
-        y: Address,
-        rows: usize,
-        output: Output,
-    ) -> Result<(), ModelError> {
-        // SAFETY: the caller's.
-        unsafe { self.multiply_view(w.view(0, w.outputs), x, y, rows, output) }
-    }
-
-    /// As [`Products::multiply`], with some rows of a matrix.
-    ///
-    /// # Safety
-    /// Likewise.
-    pub unsafe fn multiply_view(
         &self,
         w: View,
         x: Address,

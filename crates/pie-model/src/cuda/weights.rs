@@ -4,8 +4,9 @@ use super::product::Matrix;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::model::EMBEDDING;
+use crate::model::{EMBEDDING, HEAD, NORM};
 use crate::shard::Shard;
+use crate::tensors::LayerTensors;
 use cudarc::driver::{CudaEvent, PinnedHostSlice};
 use half::{bf16, f16};
 use pie_kv::cuda::{Dtype, Gpu, GpuError, Memory};
@@ -90,11 +91,11 @@ impl Weights {
         for (index, layer) in weights.layers.iter_mut().enumerate() {
             loader.layer(index, layer)?;
         }
-        loader.norm("model.norm.weight", &mut weights.norm)?;
+        loader.feed.norm(&mut weights.norm, &loader.checkpoint.vector(NORM, config.hidden_size)?)?;
         let table = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
         loader.feed.rows(&mut weights.embedding, 0, &table, 0..config.vocab_size)?;
         if let Some(head) = &mut weights.head {
-            let table = loader.checkpoint.matrix("lm_head.weight", config.vocab_size, config.hidden_size)?;
+            let table = loader.checkpoint.matrix(HEAD, config.vocab_size, config.hidden_size)?;
             loader.feed.rows(head, 0, &table, shard.vocabulary.clone())?;
         }
         gpu.synchronize()?;
@@ -112,38 +113,20 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn layer(&mut self, index: usize, to: &mut Layer) -> Result<(), ModelError> {
-        let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } =
-            *self.config;
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let of_heads = |heads: &Range<usize>| heads.start * head_dim..heads.end * head_dim;
-        let (own, own_kv, own_mlp) =
-            (of_heads(&self.shard.heads), of_heads(&self.shard.kv_heads), self.shard.mlp.clone());
-        let matrix = |part: &str, rows, columns| self.checkpoint.matrix(&name(part), rows, columns);
-        let query = matrix("self_attn.q_proj", heads * head_dim, hidden)?;
-        let key = matrix("self_attn.k_proj", kv_heads * head_dim, hidden)?;
-        let value = matrix("self_attn.v_proj", kv_heads * head_dim, hidden)?;
-        let output = matrix("self_attn.o_proj", hidden, heads * head_dim)?;
-        let gate = matrix("mlp.gate_proj", mlp, hidden)?;
-        let up = matrix("mlp.up_proj", mlp, hidden)?;
-        let down = matrix("mlp.down_proj", hidden, mlp)?;
-        self.norm(&name("input_layernorm"), &mut to.attention_norm)?;
-        self.norm(&name("post_attention_layernorm"), &mut to.mlp_norm)?;
+        let of = LayerTensors::find(&self.checkpoint, self.config, index)?;
+        let (own, own_kv) = self.shard.head_rows(self.config.head_dim);
+        let own_mlp = self.shard.mlp.clone();
         let feed = &mut self.feed;
+        feed.norm(&mut to.attention_norm, &of.attention_norm)?;
+        feed.norm(&mut to.mlp_norm, &of.mlp_norm)?;
         let (queries, keys) = (own.len(), own_kv.len());
-        feed.rows(&mut to.qkv, 0, &query, own.clone())?;
-        feed.rows(&mut to.qkv, queries, &key, own_kv.clone())?;
-        feed.rows(&mut to.qkv, queries + keys, &value, own_kv)?;
-        feed.columns(&mut to.output, &output, own)?;
-        feed.rows(&mut to.gate_up, 0, &gate, own_mlp.clone())?;
-        feed.rows(&mut to.gate_up, own_mlp.len(), &up, own_mlp.clone())?;
-        feed.columns(&mut to.down, &down, own_mlp)
-    }
-
-    fn norm(&mut self, name: &str, to: &mut Memory) -> Result<(), ModelError> {
-        let weight = self.checkpoint.vector(name, self.config.hidden_size)?;
-        to.write(0, &weight)?;
-        self.feed.count(4 * weight.len());
-        Ok(())
+        feed.rows(&mut to.qkv, 0, &of.query, own.clone())?;
+        feed.rows(&mut to.qkv, queries, &of.key, own_kv.clone())?;
+        feed.rows(&mut to.qkv, queries + keys, &of.value, own_kv)?;
+        feed.columns(&mut to.output, &of.output, own)?;
+        feed.rows(&mut to.gate_up, 0, &of.gate, own_mlp.clone())?;
+        feed.rows(&mut to.gate_up, own_mlp.len(), &of.up, own_mlp.clone())?;
+        feed.columns(&mut to.down, &of.down, own_mlp)
     }
 }
 
@@ -177,6 +160,12 @@ impl<'a> Feed<'a> {
         };
         progress(0, total);
         Ok(Self { gpu: gpu.clone(), dtype, pieces: [piece()?, piece()?], next: 0, progress, done: 0, total })
+    }
+
+    fn norm(&mut self, to: &mut Memory, weight: &[f32]) -> Result<(), ModelError> {
+        to.write(0, weight)?;
+        self.count(size_of_val(weight));
+        Ok(())
     }
 
     /// Some rows of a matrix, to rows of `to` from `first` on.

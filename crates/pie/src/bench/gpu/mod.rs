@@ -144,7 +144,9 @@ fn load(
     let bar = progress::bytes("making random weights");
     let (member, seed) = (Solo::new().member(), u64::from(arguments.seed));
     let mut compute = OnGpu::random(gpu, config.clone(), member, dtype, slots as usize, seed)?;
-    compute.use_graphs(!arguments.no_graphs);
+    if arguments.no_graphs {
+        compute.without_graphs();
+    }
     bar.finish_and_clear();
     Ok(compute)
 }
