@@ -46,23 +46,30 @@ pub enum Source {
 impl Source {
     fn readiness(&self) -> Result<(), String> {
         match self {
-            Self::Router(router) => router.readiness(),
+            Self::Router(router) => router.readiness.now(),
             // It listens only when it has loaded.
             Self::Rank(_) => Ok(()),
         }
     }
 
-    fn registry(&self, group: &str) -> Registry {
-        let mut labels = vec![("group".into(), group.to_owned().into())];
-        if let Self::Rank(rank) = self {
-            labels.push(("rank".into(), rank.index.to_string().into()));
-        }
-        let mut registry = Registry::with_labels(labels.into_iter());
+    fn registry(&self) -> Registry {
         match self {
-            Self::Router(router) => registry.register_collector(Box::new(router.clone())),
-            Self::Rank(rank) => registry.register_collector(Box::new(rank.clone())),
+            // It has several groups, and says of each number which one's it is.
+            Self::Router(router) => {
+                let mut registry = Registry::default();
+                registry.register_collector(Box::new(router.clone()));
+                registry
+            }
+            Self::Rank(rank) => {
+                let labels = [
+                    ("group".into(), rank.group.clone().into()),
+                    ("rank".into(), rank.index.to_string().into()),
+                ];
+                let mut registry = Registry::with_labels(labels.into_iter());
+                registry.register_collector(Box::new(rank.clone()));
+                registry
+            }
         }
-        registry
     }
 }
 
@@ -95,8 +102,8 @@ impl Observe {
     }
 
     /// From now on this serves. A process serves one thing: what comes second is not shown.
-    pub fn serves(&self, group: &str, source: Source) {
-        let registry = source.registry(group);
+    pub fn serves(&self, source: Source) {
+        let registry = source.registry();
         let _ = self.shared.source.set((registry, source));
         self.set_hold(None);
     }
