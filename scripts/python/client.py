@@ -125,30 +125,30 @@ class Client:
         request = pb.ApplyEditsRequest(session=session, base_revision=revision, strategy=strategy)
         request.text.SetInParent()
         request.text.edits.extend(edits)
-        return self.stub.ApplyEdits(request, timeout=TIMEOUT)
+        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
 
     def splice(self, session: str, revision: int, *splices: pb.TokenSplice, strategy: int = 0):
         request = pb.ApplyEditsRequest(session=session, base_revision=revision, strategy=strategy)
         request.tokens.SetInParent()
         request.tokens.splices.extend(splices)
-        return self.stub.ApplyEdits(request, timeout=TIMEOUT)
+        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
 
     def stream(self, session: str, timeout: float = TIMEOUT, **fields):
-        return self.stub.Complete(pb.CompleteRequest(session=session, **fields), timeout=timeout)
+        return self.stub.Complete(pb.CompleteRequest(session=session, **fields), timeout=timeout, metadata=self._metadata)
 
     def complete(self, session: str, **fields) -> Completion:
         return Completion.read(self.stream(session, **fields))
 
     def get(self, session: str, content: bool = True) -> pb.GetSessionResponse:
-        return self.stub.GetSession(pb.GetSessionRequest(session=session, content=content), timeout=TIMEOUT)
+        return self.stub.GetSession(pb.GetSessionRequest(session=session, content=content), timeout=TIMEOUT, metadata=self._metadata)
 
     def close(self, session: str) -> None:
-        self.stub.CloseSession(pb.CloseSessionRequest(session=session), timeout=TIMEOUT)
+        self.stub.CloseSession(pb.CloseSessionRequest(session=session), timeout=TIMEOUT, metadata=self._metadata)
         self._opened.discard(session)
 
     def list(self, page_size: int = 0, page_token: str = "") -> pb.ListSessionsResponse:
         request = pb.ListSessionsRequest(page_size=page_size, page_token=page_token)
-        return self.stub.ListSessions(request, timeout=TIMEOUT)
+        return self.stub.ListSessions(request, timeout=TIMEOUT, metadata=self._metadata)
 
     def describe(self) -> pb.DescribePoolResponse:
         return self.stub.DescribePool(pb.DescribePoolRequest(), timeout=TIMEOUT)

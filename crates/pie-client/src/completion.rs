@@ -1,7 +1,9 @@
 //! A completion: how to ask for one, its stream, and all of it.
 
+use crate::Pool;
 use crate::error::ClientError;
-use pie_proto::v1;
+use crate::patience::Patience;
+use pie_proto::{Reason, v1};
 
 /// How to complete.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,15 +45,39 @@ impl CompletionOptions {
 }
 
 /// A completion that is running. Dropping it cancels it.
-#[derive(Debug)]
 pub struct Completion {
     messages: tonic::Streaming<v1::CompleteResponse>,
     finish: v1::FinishReason,
+    /// Until the first message comes, nothing is lost by asking again.
+    again: Option<Again>,
+}
+
+struct Again {
+    pool: Pool,
+    request: v1::CompleteRequest,
+    patience: Patience,
+}
+
+impl Again {
+    async fn ask(&mut self) -> Result<tonic::Streaming<v1::CompleteResponse>, ClientError> {
+        loop {
+            match self.pool.wire().complete(self.request.clone()).await {
+                Ok(messages) => return Ok(messages.into_inner()),
+                Err(status) => match ClientError::from(status) {
+                    // Whether an overloaded pool is worth asking again is the caller's to say: people type on.
+                    error if error.reason() == Some(Reason::Overloaded) => return Err(error),
+                    error => self.patience.wait(error).await?,
+                },
+            }
+        }
+    }
 }
 
 impl Completion {
-    pub(crate) fn new(messages: tonic::Streaming<v1::CompleteResponse>) -> Self {
-        Self { messages, finish: v1::FinishReason::Unspecified }
+    pub(crate) async fn start(pool: Pool, request: v1::CompleteRequest) -> Result<Self, ClientError> {
+        let mut again = Again { patience: pool.patience(), pool, request };
+        let messages = again.ask().await?;
+        Ok(Self { messages, finish: v1::FinishReason::Unspecified, again: Some(again) })
     }
 
     /// The next message; `None` behind the last, which carries the finish reason.
@@ -59,13 +85,20 @@ impl Completion {
     /// # Errors
     /// The pool's refusal, or a stream that ends without a finish reason.
     pub async fn next(&mut self) -> Result<Option<v1::CompleteResponse>, ClientError> {
-        match self.messages.message().await? {
-            Some(message) => {
-                self.finish = message.finish_reason();
-                Ok(Some(message))
-            }
-            None if self.finish == v1::FinishReason::Unspecified => Err(ClientError::CutOff),
-            None => Ok(None),
+        loop {
+            let error = match self.messages.message().await {
+                Ok(Some(message)) => {
+                    self.again = None;
+                    self.finish = message.finish_reason();
+                    return Ok(Some(message));
+                }
+                Ok(None) if self.finish != v1::FinishReason::Unspecified => return Ok(None),
+                Ok(None) => ClientError::CutOff,
+                Err(status) => status.into(),
+            };
+            let Some(again) = &mut self.again else { return Err(error) };
+            again.patience.wait(error).await?;
+            self.messages = again.ask().await?;
         }
     }
 

@@ -2,7 +2,9 @@
 
 use pie_proto::Reason;
 use pie_proto::reason::reason_of;
+use std::time::Duration;
 use tonic::Status;
+use tonic_types::StatusExt;
 
 /// Why a call fails.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,25 @@ impl ClientError {
     pub fn reason(&self) -> Option<Reason> {
         match self {
             Self::Refused(status) => reason_of(status),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may succeed in a moment.
+    pub fn passes(&self) -> bool {
+        match self {
+            Self::Refused(status) => {
+                status.code() == tonic::Code::Unavailable || self.reason() == Some(Reason::Overloaded)
+            }
+            Self::CutOff => true,
+            Self::Connect { .. } | Self::BadEdit { .. } | Self::BadTenant { .. } => false,
+        }
+    }
+
+    /// When the pool wants to be asked again, if it says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(status) => status.get_details_retry_info()?.retry_delay,
             _ => None,
         }
     }

@@ -8,8 +8,11 @@
 
 mod completion;
 mod error;
+mod patience;
 mod session;
 mod tenant;
+
+use patience::{Patience, Repeats};
 
 pub use completion::{Completed, Completion, CompletionOptions};
 pub use error::ClientError;
@@ -23,9 +26,6 @@ use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-/// Attempts at a call that the pool asks to retry.
-const ATTEMPTS: u32 = 6;
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Documents travel whole when they are opened.
 const MESSAGE_LIMIT: usize = 64 << 20;
 
@@ -34,24 +34,32 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 pub struct Pool {
     channel: Channel,
     tenant: Tenant,
+    repeats: Repeats,
 }
 
 impl Pool {
-    /// Connects to a pool, for example at `http://127.0.0.1:7400`.
+    /// Connects to a pool, for example at `http://127.0.0.1:7400`. Several routers, separated by commas, are called in turn; one that
+    /// is away is left out until it is back.
     ///
     /// # Errors
     /// The address is none, or nobody answers.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
         let refused = |source| ClientError::Connect { url: url.to_owned(), source };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refused)?;
-        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(refused)?;
+        let endpoints = url.split(',').map(|url| {
+            let endpoint = Endpoint::from_shared(url.to_owned())?;
+            Ok(endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true))
+        });
+        let endpoints = endpoints.collect::<Result<Vec<_>, _>>().map_err(refused)?;
+        let channel = match <[Endpoint; 1]>::try_from(endpoints) {
+            Ok([endpoint]) => endpoint.connect().await.map_err(refused)?,
+            Err(endpoints) => Channel::balance_list(endpoints.into_iter()),
+        };
         Ok(Self::over(channel))
     }
 
     /// The pool at the other end of a channel.
     pub fn over(channel: Channel) -> Self {
-        Self { channel, tenant: Tenant::default() }
+        Self { channel, tenant: Tenant::default(), repeats: Repeats::default() }
     }
 
     /// The same connection in a tenant's name (metadata `pie-tenant`).
@@ -59,7 +67,30 @@ impl Pool {
     /// # Errors
     /// [`ClientError::BadTenant`].
     pub fn as_tenant(&self, name: &str) -> Result<Self, ClientError> {
-        Ok(Self { channel: self.channel.clone(), tenant: Tenant::new(name)? })
+        Ok(Self { tenant: Tenant::new(name)?, ..self.clone() })
+    }
+
+    /// How often calls were repeated, because the pool refused them for a moment.
+    pub fn repeats(&self) -> u64 {
+        self.repeats.count()
+    }
+
+    /// Calls until the pool answers, as long as it refuses for a moment.
+    async fn patiently<T, Answer: Future<Output = Result<tonic::Response<T>, tonic::Status>>>(
+        &self,
+        call: impl Fn(Wire<InterceptedService<Channel, Tenant>>) -> Answer,
+    ) -> Result<T, ClientError> {
+        let mut patience = self.patience();
+        loop {
+            match call(self.wire()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => patience.wait(status.into()).await?,
+            }
+        }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::new(&self.repeats)
     }
 
     /// The generated client, for calls that need no handle.

@@ -1,8 +1,8 @@
 //! One document of the client's.
 
+use crate::Pool;
 use crate::completion::{Completed, Completion, CompletionOptions};
 use crate::error::ClientError;
-use crate::{ATTEMPTS, FIRST_PAUSE, Pool};
 use pie_proto::{Reason, v1};
 use std::future::Future;
 use std::ops::Range;
@@ -84,14 +84,18 @@ impl Session {
             })),
             strategy: v1::Strategy::Unspecified.into(),
         };
-        match self.pool.wire().apply_edits(request).await.map_err(ClientError::from) {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                (self.text, self.revision) = (text, answer.revision);
-                Ok(Edited::Applied(answer))
+        let mut patience = self.pool.patience();
+        loop {
+            match self.pool.wire().apply_edits(request.clone()).await.map_err(ClientError::from) {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    (self.text, self.revision) = (text, answer.revision);
+                    return Ok(Edited::Applied(answer));
+                }
+                // Also what a repeated call finds that had been heard the first time.
+                Err(error) if parted(&error) => return self.replace(text).await.map(Edited::Resynced),
+                Err(error) => patience.wait(error).await?,
             }
-            Err(error) if parted(&error) => self.replace(text).await.map(Edited::Resynced),
-            Err(error) => Err(error),
         }
     }
 
@@ -100,27 +104,24 @@ impl Session {
     /// # Errors
     /// The pool's refusal, after retries of what may be retried.
     pub async fn complete(&mut self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let mut pause = FIRST_PAUSE;
-        for _ in 1..ATTEMPTS {
+        let mut patience = self.pool.patience();
+        loop {
             match self.complete_once(options).await {
                 Err(error) if error.reason() == Some(Reason::SessionUnknown) => {
                     self.push().await?;
+                    return self.complete_once(options).await;
                 }
-                Err(error) if may_retry(&error) => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                result => return result,
+                Err(error) => patience.wait(error).await?,
+                completed => return completed,
             }
         }
-        self.complete_once(options).await
     }
 
     async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
         self.start(options).await?.finished().await
     }
 
-    /// Starts a completion of the text as it is now, once. The future borrows nothing, so the session can be edited meanwhile.
+    /// Starts a completion of the text as it is now. The future borrows nothing, so the session can be edited meanwhile.
     ///
     /// # Errors
     /// The pool's refusal.
@@ -129,8 +130,7 @@ impl Session {
         options: &CompletionOptions,
     ) -> impl Future<Output = Result<Completion, ClientError>> + Send + use<> {
         let request = options.request(self.name.clone(), self.revision);
-        let mut wire = self.pool.wire();
-        async move { Ok(Completion::new(wire.complete(request).await?.into_inner())) }
+        Completion::start(self.pool.clone(), request)
     }
 
     /// Replaces the whole text, here and in the pool, which keeps what it holds of it.
@@ -152,7 +152,12 @@ impl Session {
     /// The pool's refusal.
     pub async fn held(&self) -> Result<v1::GetSessionResponse, ClientError> {
         let request = v1::GetSessionRequest { session: self.name.clone(), content: true };
-        Ok(self.pool.wire().get_session(request).await?.into_inner())
+        self.pool
+            .patiently(|mut wire| {
+                let request = request.clone();
+                async move { wire.get_session(request).await }
+            })
+            .await
     }
 
     /// Closes the session.
@@ -160,7 +165,13 @@ impl Session {
     /// # Errors
     /// The pool's refusal.
     pub async fn close(self) -> Result<(), ClientError> {
-        self.pool.wire().close_session(v1::CloseSessionRequest { session: self.name }).await?;
+        let request = v1::CloseSessionRequest { session: self.name };
+        self.pool
+            .patiently(|mut wire| {
+                let request = request.clone();
+                async move { wire.close_session(request).await }
+            })
+            .await?;
         Ok(())
     }
 
@@ -171,23 +182,15 @@ impl Session {
             content: Some(v1::open_session_request::Content::Text(self.text.clone())),
             strategy: self.strategy.into(),
         };
-        let mut pause = FIRST_PAUSE;
-        let mut attempt = 1;
-        loop {
-            match self.pool.wire().open_session(request.clone()).await.map_err(ClientError::from) {
-                Ok(opened) => {
-                    let opened = opened.into_inner();
-                    self.revision = opened.revision;
-                    return Ok(opened);
-                }
-                Err(error) if attempt < ATTEMPTS && may_retry(&error) => {
-                    attempt += 1;
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let opened = self
+            .pool
+            .patiently(|mut wire| {
+                let request = request.clone();
+                async move { wire.open_session(request).await }
+            })
+            .await?;
+        self.revision = opened.revision;
+        Ok(opened)
     }
 
     fn edited(&self, edits: &[Edit]) -> Result<String, ClientError> {
@@ -211,14 +214,4 @@ impl Session {
 /// The pool has another text than the client thinks.
 fn parted(error: &ClientError) -> bool {
     matches!(error.reason(), Some(Reason::RevisionMismatch | Reason::SessionUnknown))
-}
-
-fn may_retry(error: &ClientError) -> bool {
-    match error {
-        ClientError::Refused(status) => {
-            let reason = error.reason();
-            status.code() == tonic::Code::Unavailable || reason == Some(Reason::Overloaded)
-        }
-        _ => false,
-    }
 }

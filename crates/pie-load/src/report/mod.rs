@@ -241,6 +241,9 @@ pub struct Report {
     pub tokens: TokenCounts,
     /// Latencies by name.
     pub latencies: BTreeMap<String, Latency>,
+    /// Calls that were repeated, because the pool refused them for a moment.
+    #[serde(default)]
+    pub repeats: u64,
     /// Failed calls by code.
     pub errors: BTreeMap<String, ErrorCount>,
     /// Documents compared at their end; nothing if that was not asked for.
@@ -277,6 +280,7 @@ impl Report {
             completions: tally.completions.clone(),
             tokens: tally.tokens.clone(),
             latencies,
+            repeats: 0,
             errors: tally.errors.clone(),
             compared: tally.compared.clone(),
             pool,

@@ -164,6 +164,9 @@ fn write_server(page: &mut String, report: &Report) -> std::fmt::Result {
 }
 
 fn write_troubles(page: &mut String, report: &Report) -> std::fmt::Result {
+    if report.repeats > 0 {
+        writeln!(page, "repeated     {} calls that the pool refused for a moment", report.repeats)?;
+    }
     for (code, error) in &report.errors {
         writeln!(page, "error        {} times {code}, first: {}", error.count, error.example)?;
     }

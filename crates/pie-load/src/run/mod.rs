@@ -149,7 +149,8 @@ pub async fn run(
     let facts = Facts::of(&shared, recorder.always(|tally| tally.edits.clone()), before.as_ref());
     let pool = PoolFacts::of(before.as_ref(), after.as_ref());
     let process = process.and_then(Watch::finish);
-    Ok(recorder.always(|tally| Report::of(facts, tally, pool, process)))
+    let repeats = target.repeats();
+    Ok(recorder.always(|tally| Report { repeats, ..Report::of(facts, tally, pool, process) }))
 }
 
 fn speed(options: &Options, source: &Source) -> Result<f64, LoadError> {

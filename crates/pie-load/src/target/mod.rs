@@ -52,6 +52,14 @@ impl Target {
         }
     }
 
+    /// How often calls were repeated, because the pool refused them for a moment.
+    pub(crate) fn repeats(&self) -> u64 {
+        match self {
+            Self::Pool(pools) => pools.iter().map(Pool::repeats).sum(),
+            Self::OpenAi(_) => 0,
+        }
+    }
+
     pub(crate) async fn open(
         &self,
         index: usize,

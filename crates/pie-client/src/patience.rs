@@ -1,0 +1,49 @@
+//! When to call again: what was refused for a moment is asked for again, after the pause that the pool names.
+
+use crate::error::ClientError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Attempts at one call. With the pauses below, about ten seconds: longer than a group takes to change its router.
+const ATTEMPTS: u32 = 10;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_millis(1600);
+
+/// Counts how often calls of a connection were repeated.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Repeats(Arc<AtomicU64>);
+
+impl Repeats {
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One call's patience.
+pub(crate) struct Patience {
+    left: u32,
+    pause: Duration,
+    repeats: Repeats,
+}
+
+impl Patience {
+    pub fn new(repeats: &Repeats) -> Self {
+        Self { left: ATTEMPTS, pause: FIRST_PAUSE, repeats: repeats.clone() }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The error itself, if it does not pass, or the patience is over.
+    pub async fn wait(&mut self, error: ClientError) -> Result<(), ClientError> {
+        self.left -= 1;
+        if self.left == 0 || !error.passes() {
+            return Err(error);
+        }
+        tokio::time::sleep(error.retry_after().unwrap_or(self.pause).max(self.pause / 2)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.repeats.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}

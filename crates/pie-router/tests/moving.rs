@@ -1,0 +1,154 @@
+//! Sessions that change their group: what their clients see on the way, and that nothing of them is lost.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod common;
+
+use common::{Pool, SETTINGS, TEXT, drain, name};
+use pie_proto::Reason;
+use pie_proto::carried::Carried;
+use pie_proto::request::Content;
+use pie_router::call::{Busy, Call, Given, Taken};
+use pie_router::tenants::{Tenant, TenantLimits};
+use pie_text::{Document, Revision};
+
+fn give(pool: &mut Pool, session: &str, busy: Busy) -> Result<Given, Reason> {
+    pool.ask(|reply| Call::Give { tenant: Tenant::default(), session: name(session), busy, reply })
+}
+
+fn carried(given: Result<Given, Reason>) -> Carried {
+    match given {
+        Ok(Given::Carried(carried)) => *carried,
+        other => panic!("not given: {other:?}"),
+    }
+}
+
+fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
+    let Content::Text(text) = &carried.content else { panic!("a document of text") };
+    let document = Document::open(pool.tokenizer.clone(), text, 1 << 20).expect("a short text");
+    let document = Box::new(document.at_revision(Revision(carried.revision)));
+    let tenant = Tenant::default();
+    let taken = Taken { tenant, name: carried.name, strategy: carried.strategy, document };
+    pool.ask(|reply| Call::Take { taken, reply })
+}
+
+#[test]
+fn a_session_moves_with_its_revision_and_answers_as_before() {
+    let (mut from, mut to) = (Pool::new(400, SETTINGS), Pool::new(400, SETTINGS));
+    from.open("a", TEXT).expect("room");
+    from.edit("a", 0, 0, "// edited\n").expect("the revision fits");
+    from.answer("a", 4);
+    let session = carried(give(&mut from, "a", Busy::Waits));
+    assert_eq!((session.revision, &session.content), (1, &Content::Text(format!("// edited\n{TEXT}"))));
+
+    // On its way it can be asked for nowhere, and nothing is changed.
+    assert_eq!(from.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionMoving);
+    assert_eq!(from.complete("a", 4, &[]).unwrap_err(), Reason::SessionMoving);
+    assert_eq!(from.open("a", "other").unwrap_err(), Reason::SessionMoving);
+    assert_eq!(to.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionUnknown);
+
+    take(&mut to, session).expect("room");
+    from.core.call(Call::Depart { tenant: Tenant::default(), session: name("a") });
+    from.run();
+    assert_eq!(from.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionUnknown);
+    assert_eq!(from.core.describe().groups[0].slots_free, 400, "K1: its slots are free");
+    assert_eq!(to.edit("a", 0, 0, "x").unwrap_err(), Reason::RevisionMismatch, "R1 holds across the move");
+    assert_eq!(to.edit("a", 1, 0, "x").expect("the client's next edit fits").revision, 2);
+    assert_eq!(to.answer("a", 4).tokens_reused, 0, "the cache did not travel");
+}
+
+#[test]
+fn a_session_that_could_not_be_moved_goes_on() {
+    let mut pool = Pool::new(400, SETTINGS);
+    pool.open("a", TEXT).expect("room");
+    pool.run();
+    carried(give(&mut pool, "a", Busy::Waits));
+    pool.core.call(Call::Keep { tenant: Tenant::default(), session: name("a") });
+    pool.edit("a", 0, 0, "x").expect("it is here");
+    assert!(pool.answer("a", 4).tokens_reused > 0, "with its cache");
+}
+
+#[test]
+fn completions_hold_a_session_back_until_there_is_no_more_time() {
+    let mut pool = Pool::new(400, SETTINGS);
+    pool.open("a", TEXT).expect("room");
+    let mut stream = pool.complete("a", 6, &[]).expect("it is open");
+    pool.step();
+    assert!(matches!(give(&mut pool, "a", Busy::Waits), Ok(Given::NotYet)));
+    pool.run();
+    assert_eq!(drain(&mut stream).1, 6, "it was not disturbed");
+
+    let mut stream = pool.complete("a", 6, &[]).expect("it is open");
+    carried(give(&mut pool, "a", Busy::Fails));
+    let mut last = None;
+    while let Ok(message) = stream.try_recv() {
+        last = Some(message);
+    }
+    let status = last.expect("it is told").expect_err("it cannot go on");
+    assert_eq!(pie_proto::reason::reason_of(&status), Some(Reason::SessionMoving));
+    pool.run();
+}
+
+#[test]
+fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
+    let tenant = TenantLimits { sessions: 1, ..TenantLimits::NONE };
+    let mut from = Pool::new(400, SETTINGS);
+    let mut to = Pool::new(400, pie_router::core::Settings { tenant, ..SETTINGS });
+    from.open("a", TEXT).expect("room");
+    from.open("b", TEXT).expect("room");
+    to.open("b", "newer").expect("room");
+    for session in ["a", "b"] {
+        let session = carried(give(&mut from, session, Busy::Waits));
+        take(&mut to, session).expect("a limit is no reason to lose a document");
+    }
+    assert_eq!(to.get("b").text.as_deref(), Some("newer"), "its client opened it again meanwhile");
+    assert_eq!(to.get("a").text.as_deref(), Some(TEXT));
+}
+
+#[test]
+fn a_group_that_is_given_up_gives_everything_once() {
+    let mut pool = Pool::new(400, SETTINGS);
+    pool.open("a", TEXT).expect("room");
+    pool.edit("a", 0, 0, "x").expect("the revision fits");
+    let all = |pool: &mut Pool| pool.ask(|reply| Call::GiveAll { reply });
+    assert_eq!(all(&mut pool).unwrap_err(), Reason::Internal, "not while it is served");
+    let mut stream = pool.complete("a", 6, &[]).expect("it is open");
+    pool.core.retire();
+    let failed = stream.try_recv().expect("it is told").expect_err("it cannot go on");
+    assert_eq!(failed.code(), tonic::Code::Unavailable);
+    for reason in [pool.edit("a", 1, 0, "x").unwrap_err(), pool.open("new", "x").unwrap_err()] {
+        assert_eq!(reason, Reason::SessionMoving);
+    }
+    let given = all(&mut pool).expect("it is given up");
+    assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [1]);
+    assert!(all(&mut pool).expect("nothing is left").is_empty());
+    assert_eq!(
+        pool.edit("a", 1, 0, "x").unwrap_err(),
+        Reason::SessionMoving,
+        "whoever comes late asks again"
+    );
+}
+
+#[test]
+fn a_tenant_has_names_of_its_own() {
+    let mut pool = Pool::new(400, SETTINGS);
+    let tenants = ["ada", "grace"].map(|tenant| Tenant::new(tenant).expect("a right name"));
+    for tenant in &tenants {
+        let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");
+        let (tenant, document) = (tenant.clone(), Box::new(document));
+        let strategy = pie_plan::Strategy::Pie;
+        pool.ask(|reply| Call::Open { tenant, name: name("main.rs"), document, strategy, reply })
+            .expect("room");
+    }
+    for tenant in &tenants {
+        let (whose, session) = (tenant.clone(), name("main.rs"));
+        let got = pool.ask(|reply| Call::Get { tenant: whose, session, content: true, reply });
+        assert_eq!(got.expect("it is open").text.as_deref(), Some(tenant.as_str()));
+    }
+    let (tenant, session) = (Tenant::default(), name("main.rs"));
+    let unknown = pool.ask(|reply| Call::Get { tenant, session, content: true, reply });
+    assert_eq!(unknown.unwrap_err(), Reason::SessionUnknown, "another's name cannot even be asked for");
+    let [ada, grace] = tenants;
+    pool.ask(|reply| Call::Close { tenant: ada, session: name("main.rs"), reply }).expect("it is open");
+    let (tenant, session) = (grace, name("main.rs"));
+    pool.ask(|reply| Call::Get { tenant, session, content: true, reply }).expect("the other's is still open");
+}
