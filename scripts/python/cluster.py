@@ -52,7 +52,7 @@ class Cluster:
         common = ["--etcd", etcd, "--world-size", str(world_size)]
         self.workers: dict[str, list[Process]] = {}
         for group in groups:
-            worker = ["--log", "info", "worker", *common, "--group", group, "--kv-memory", "32MiB", "--threads", "1"]
+            worker = ["--log", "info", "worker", *common, "--group", group, "--kv-memory", "128MiB", "--threads", "1"]
             self.workers[group] = [
                 Process(cache, folder / f"{group}-{rank}.log", *worker, "--rank", str(rank)) for rank in range(world_size)
             ]
@@ -110,8 +110,10 @@ class Load:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(cluster.cache)
         )
 
-    def runs(self) -> bool:
-        return self.process.poll() is None
+    def expect_running(self, when: str) -> None:
+        if self.process.poll() is not None:
+            said, _ = self.process.communicate()
+            raise AssertionError(f"the load was over {when}: {self.process.returncode}\n{said}")
 
     def finish(self, deadline: float) -> dict:
         """Its report; it has found every document right, and no call has failed for good."""

@@ -1,6 +1,8 @@
 """A pool of two groups and two routers is rolled under load: every worker and every router is replaced, no document is lost, and no
 call fails that its client repeats when it is told to."""
 
+import time
+
 import pytest
 from client import Client, at_bytes, connect, refused
 from cluster import Cluster, Load
@@ -52,7 +54,7 @@ def test_each_router_serves_every_session(cluster, etcd):
         for client in (one, other):
             assert refused(client.get, "nobody").reason == "SESSION_UNKNOWN"
             for name in names:
-                assert refused(client.edit, name, 0, at_bytesat_bytes(0, 0, "x")).reason == "REVISION_MISMATCH"
+                assert refused(client.edit, name, 0, at_bytes(0, 0, "x")).reason == "REVISION_MISMATCH"
                 assert refused(client.edit, name, 2, at_bytes(0, 10**6, "x")).reason == "RANGE_OUT_OF_BOUNDS"
         for number, name in enumerate(names):
             (other if number % 2 else one).close(name)
@@ -62,16 +64,19 @@ def test_each_router_serves_every_session(cluster, etcd):
 def test_a_drained_group_gives_its_sessions_away(cluster, etcd):
     with connect(cluster.addresses[0]) as first:
         client = Client(first)
+        # Routers look at each other's groups twice a second: until then those of the test before seem to be there.
+        time.sleep(0.8)
         for number in range(6):
             client.open(TEXT, session=f"d{number}")
             client.edit(f"d{number}", 0, at_bytes(0, 0, f"// {number}\n"))
-        assert set(homes(etcd).values()) == set(GROUPS)
-        assert "3 sessions moved" in cluster.ctl("drain", "g0")
+        there = list(homes(etcd).values()).count("g0")
+        assert 0 < there < 6
+        assert f"{there} sessions moved" in cluster.ctl("drain", "g0")
         assert set(homes(etcd).values()) == {"g1"}
         for number in range(6):
             held = client.get(f"d{number}")
             assert (held.text, held.session.revision, held.session.group) == (f"// {number}\n" + TEXT, 1, "g1")
-            assert client.edit(f"d{number}", 1, at_bytes(0, 0, "")).revision == 1
+            assert client.edit(f"d{number}", 1, at_bytes(0, 0, "// moved\n")).revision == 2
         client.open(TEXT, session="late")
         assert homes(etcd)["late"] == "g1", "a closed group takes nobody"
         # The last open group keeps its sessions: there is nowhere to go.
@@ -94,11 +99,12 @@ def test_a_pool_is_rolled_under_load(cluster, tmp_path):
         ready = lambda: cluster.states() == dict.fromkeys(GROUPS, "serving")
         until(f"group {group} serves again", ready, 30.0)
         until(f"group {group} takes sessions again", lambda: " no " not in cluster.ctl("pool"), 10.0)
+        load.expect_running(f"when {group} was rolled")
     for router, address in zip(cluster.routers, cluster.addresses, strict=True):
         router.restart()
         cluster.ctl("health", "--wait", "30s", at=address)
         until("all groups serve", lambda: cluster.states(address) == dict.fromkeys(GROUPS, "serving"), 30.0)
-    assert load.runs(), "the load was over before the pool was rolled"
+    load.expect_running("before the pool was rolled")
     report = load.finish(90.0)
     assert report["errors"] == {}
     assert report["edits"]["acknowledged"] == report["edits"]["sent"] > 100

@@ -92,10 +92,11 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     ended
 }
 
-/// Waits until the owner gives the group up, as one that is drained does: a rank that goes first cuts all streams.
+/// Waits until the owner gives the group up, as one that stops does, or until it holds nothing, since it was drained: a rank that goes
+/// first cuts all streams.
 async fn leave(stats: &RankStats, grace: Duration, signals: &mut Signals) {
     let left = async {
-        while stats.epoch() != 0 {
+        while stats.epoch() != 0 && stats.slots_used() != 0 {
             tokio::time::sleep(LOOK).await;
         }
     };

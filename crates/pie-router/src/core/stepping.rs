@@ -48,7 +48,9 @@ impl Core {
         self.refresh()?;
         let limits = self.pace.limits(self.settings.limits, self.settings.prefill, self.sessions.len());
         let chosen = schedule(&self.demands(), limits);
-        if chosen.is_none() && self.staged.len() < CHANGES_LIMIT {
+        // Changes alone can wait, but for the last: ranks that hold nothing should know it, and may then be stopped.
+        let wait = self.staged.is_empty() || (self.staged.len() < CHANGES_LIMIT && !self.sessions.is_empty());
+        if chosen.is_none() && wait {
             return Ok(None);
         }
         let (mut runs, mut passes) = chosen.map_or((Vec::new(), 1), |chosen| (chosen.runs, chosen.passes));
