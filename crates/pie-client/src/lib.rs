@@ -7,17 +7,18 @@
 //! **Must not know** the router's insides: only `pie.v1`.
 
 mod completion;
+mod credentials;
 mod error;
 mod session;
-mod tenant;
 
 pub use completion::{Completed, Completion, CompletionOptions};
+pub use credentials::{Credentials, Token};
 pub use error::ClientError;
 pub use session::{Edit, Edited, Session};
-pub use tenant::Tenant;
 
 use pie_proto::v1;
 use pie_proto::v1::pool_client::PoolClient as Wire;
+use pie_transport::Connector;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
@@ -32,7 +33,16 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Pool {
     channel: Channel,
-    tenant: Tenant,
+    credentials: Credentials,
+}
+
+/// How a pool is reached, and who calls. By default in plaintext, and nobody in particular.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The way there.
+    pub connector: Connector,
+    /// Who calls.
+    pub token: Option<Token>,
 }
 
 impl Pool {
@@ -41,29 +51,41 @@ impl Pool {
     /// # Errors
     /// The address is none, or nobody answers.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
-        let refused = |source| ClientError::Connect { url: url.to_owned(), source };
-        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(refused)?;
-        let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-        let channel = endpoint.connect().await.map_err(refused)?;
-        Ok(Self::over(channel))
+        Self::connect_with(url, &Access::default()).await
+    }
+
+    /// The same, over TLS (`https://`), or with a token.
+    ///
+    /// # Errors
+    /// As [`Pool::connect`], or the two sides do not trust each other.
+    pub async fn connect_with(url: &str, access: &Access) -> Result<Self, ClientError> {
+        let endpoint = Endpoint::from_shared(url.to_owned())
+            .map_err(|_| ClientError::BadUrl { url: url.to_owned() })?
+            .connect_timeout(Duration::from_secs(5));
+        let channel = access
+            .connector
+            .connect(endpoint)
+            .await
+            .map_err(|source| ClientError::Connect { url: url.to_owned(), source })?;
+        Ok(Self { channel, credentials: Credentials::new(access.token.clone()) })
     }
 
     /// The pool at the other end of a channel.
     pub fn over(channel: Channel) -> Self {
-        Self { channel, tenant: Tenant::default() }
+        Self { channel, credentials: Credentials::default() }
     }
 
-    /// The same connection in a tenant's name (metadata `pie-tenant`).
+    /// The same connection in a tenant's name (metadata `pie-tenant`); a pool that asks for tokens goes by the token.
     ///
     /// # Errors
     /// [`ClientError::BadTenant`].
     pub fn as_tenant(&self, name: &str) -> Result<Self, ClientError> {
-        Ok(Self { channel: self.channel.clone(), tenant: Tenant::new(name)? })
+        Ok(Self { channel: self.channel.clone(), credentials: self.credentials.as_tenant(name)? })
     }
 
     /// The generated client, for calls that need no handle.
-    pub fn wire(&self) -> Wire<InterceptedService<Channel, Tenant>> {
-        Wire::with_interceptor(self.channel.clone(), self.tenant.clone())
+    pub fn wire(&self) -> Wire<InterceptedService<Channel, Credentials>> {
+        Wire::with_interceptor(self.channel.clone(), self.credentials.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }

@@ -8,6 +8,7 @@
 //!
 //! **Must not know** tensors, candle, CUDA: ranks are behind `pie.worker.v1`.
 
+pub mod auth;
 pub mod call;
 pub mod completion;
 pub mod core;

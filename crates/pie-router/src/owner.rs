@@ -5,10 +5,12 @@ use crate::core::{Core, Settings};
 use crate::faults;
 use crate::ranks::{self, Events, Failure, FailureKind, Formed};
 use crate::stats::{GroupEvent, RankTimes, Stats};
+use crate::tenants::Quotas;
 use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_proto::{Fault, Reason, v1, worker_v1};
 use pie_text::Tokenizer;
+use pie_transport::Connector;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,6 +76,10 @@ pub struct OwnerOptions {
     pub settings: Settings,
     /// Of the ownership's lease.
     pub lease: Ttl,
+    /// Of tenants whose limits are their own.
+    pub quotas: Quotas,
+    /// The way to the ranks.
+    pub ranks: Connector,
 }
 
 /// Whether the group serves.
@@ -175,7 +181,8 @@ impl Watched {
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
-    let core = Core::new(tokenizer, options.settings, options.group.to_string());
+    let core =
+        Core::new(tokenizer, options.settings, options.group.to_string()).with_quotas(options.quotas.clone());
     let stats = core.stats();
     let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let task = Task {
@@ -455,6 +462,6 @@ async fn form_once(
         // An owner that has gone owns nothing.
         let _ = told.send(Event::OwnershipLost { epoch }).await;
     });
-    let formed = ranks::form(ownership, &addresses, options.deadline, events.clone()).await;
+    let formed = ranks::form(ownership, &addresses, &options.ranks, options.deadline, events.clone()).await;
     formed.map_err(|error| error.to_string())
 }

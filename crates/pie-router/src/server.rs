@@ -1,5 +1,6 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
+use crate::auth::{Authorize, Gate};
 use crate::call::Call;
 use crate::core::Settings;
 use crate::owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
@@ -7,13 +8,12 @@ use crate::service::{Homes, PoolService};
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
 use pie_proto::v1::pool_server::PoolServer;
 use pie_text::Tokenizer;
+use pie_transport::{Acceptor, Connector, limited};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
@@ -39,6 +39,12 @@ pub struct ServeOptions {
     pub settings: Settings,
     /// Bytes of the largest document.
     pub document_limit: usize,
+    /// Takes the connections of the public API.
+    pub public: Acceptor,
+    /// Who may call, if tokens are asked for.
+    pub gate: Option<Gate>,
+    /// The way to the ranks.
+    pub ranks: Connector,
 }
 
 /// Why a router cannot serve.
@@ -79,6 +85,7 @@ pub enum Phase {
 pub struct Serving {
     /// Where.
     pub address: SocketAddr,
+    scheme: &'static str,
     owner: Owner,
     homes: Homes,
     phase: watch::Sender<Phase>,
@@ -87,6 +94,11 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Where, as clients are told.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
     /// The state of the group, to watch.
     pub fn state(&self) -> watch::Receiver<State> {
         self.owner.state()
@@ -168,7 +180,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(refused)?;
     let router = RouterRecord {
         id: RouterId::new(format!("router-{}-{}", std::process::id(), address.port()))?,
-        address: format!("http://{address}"),
+        address: format!("{}://{address}", options.public.scheme()),
     };
     let owner_options = OwnerOptions {
         group: options.group.clone(),
@@ -177,10 +189,11 @@ pub async fn serve(
         deadline: options.deadline,
         settings: options.settings,
         lease: Ttl::DEFAULT,
+        quotas: options.gate.as_ref().map(Gate::quotas).unwrap_or_default(),
+        ranks: options.ranks,
     };
     let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());
-    // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = options.public.accept(listener);
     let homes = Homes { placement, group: options.group };
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let service =
@@ -197,8 +210,8 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let (stop, stopped) = oneshot::channel();
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+    let server = limited()
+        .layer(Authorize::new(options.gate, owner.stats().clone()))
         .add_service(health)
         .add_service(descriptors().build_v1()?)
         // Older clients, Python's grpcio-reflection among them, ask for this one.
@@ -208,7 +221,15 @@ pub async fn serve(
             // A dropped handle stops the server too.
             let _ = stopped.await;
         });
-    Ok(Serving { address, owner, homes, phase, stop, server: tokio::spawn(server) })
+    Ok(Serving {
+        address,
+        scheme: options.public.scheme(),
+        owner,
+        homes,
+        phase,
+        stop,
+        server: tokio::spawn(server),
+    })
 }
 
 /// Why a router takes no work, if so: what health and readiness follow.

@@ -5,7 +5,7 @@ use crate::faults;
 use crate::owner::Owner;
 use crate::server::Phase;
 use crate::stats::Streaming;
-use crate::tenants::Tenant;
+use crate::tenants::{Caller, Tenant};
 use pie_placement::{GroupId, Placed, Placement, PlacementError, SessionKey};
 use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
@@ -123,8 +123,11 @@ impl PoolService {
     }
 }
 
-/// Whose call it is.
+/// Whose call it is: its token's tenant; where no tokens are asked for, the one that it names.
 fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
+    if let Some(caller) = request.extensions().get::<Caller>() {
+        return Ok(caller.tenant.clone());
+    }
     match request.metadata().get(TENANT) {
         None => Ok(Tenant::default()),
         Some(name) => Tenant::new(name.to_str().unwrap_or_default()),

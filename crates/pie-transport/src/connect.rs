@@ -95,7 +95,8 @@ impl Connector {
         let secure = address.scheme_str() == Some("https");
         let (tls, name) = match self.0 {
             Way::Plain if secure => {
-                let advice = "give the authority's certificate (--ca; --internal-ca between routers and workers)";
+                let advice =
+                    "give the authority's certificate (--ca; --internal-ca between routers and workers)";
                 return Err(ConnectError::NoTls(address.to_string(), advice));
             }
             Way::Plain => return Ok(Connection::plain(dial(&address, 80).await?)),

@@ -83,7 +83,10 @@ impl AsyncRead for Connection {
                 self.opening = None;
             }
         } else if opening.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not speak HTTP/2")));
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the client does not speak HTTP/2",
+            )));
         }
         read
     }

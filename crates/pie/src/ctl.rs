@@ -19,7 +19,7 @@ impl From<StrategyArg> for v1::Strategy {
 }
 
 pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
-    let pool = Pool::connect(&arguments.pool).await?;
+    let pool = Pool::connect_with(&arguments.pool, &arguments.access.open()?).await?;
     match arguments.command {
         CtlCommand::Pool => describe(&pool).await,
         CtlCommand::Ranks => ranks(&pool).await,

@@ -107,6 +107,8 @@ fn code(reason: Reason) -> &'static str {
         Code::OutOfRange => "OUT_OF_RANGE",
         Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
         Code::Unavailable => "UNAVAILABLE",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+        Code::PermissionDenied => "PERMISSION_DENIED",
         Code::Internal => "INTERNAL",
         _ => "UNKNOWN",
     }
