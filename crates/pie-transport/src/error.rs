@@ -9,10 +9,10 @@ pub enum IdentityError {
     #[error("it is not PEM: {0}")]
     Pem(rustls::pki_types::pem::Error),
     /// PEM without a certificate.
-    #[error("it has no certificate (a block `BEGIN CERTIFICATE`)")]
+    #[error("there is no certificate (a block `BEGIN CERTIFICATE`)")]
     NoCertificate,
     /// PEM without a key, or with an encrypted one.
-    #[error("it has no private key (a block `BEGIN PRIVATE KEY`, not encrypted)")]
+    #[error("there is no private key (a block `BEGIN PRIVATE KEY`, not encrypted)")]
     NoKey,
     /// A certificate that cannot be used.
     #[error("a certificate cannot be used: {0}")]
