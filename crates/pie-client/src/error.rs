@@ -83,14 +83,9 @@ fn refusal(status: &Status) -> String {
     match reason_of(status) {
         Some(reason) => format!("{reason}: {} (`pie explain {reason}` says more)", status.message()),
         // Not of this program's making: the cause says more than the message, for example that a certificate was refused.
-        None => {
-            let mut text = format!("{}: {}", status.code(), status.message());
-            let mut next = std::error::Error::source(status);
-            while let Some(cause) = next {
-                text = format!("{text}: {cause}");
-                next = cause.source();
-            }
-            text
-        }
+        None => match std::error::Error::source(status) {
+            Some(cause) => format!("{}: {}", status.code(), pie_transport::causes(cause)),
+            None => format!("{}: {}", status.code(), status.message()),
+        },
     }
 }

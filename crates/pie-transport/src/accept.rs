@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -16,6 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After an error of accepting, for example too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A client that is refused reads why in this time.
+const PARTING: Duration = Duration::from_secs(1);
 /// Connections that have shaken hands and wait for the server's task.
 const READY: usize = 64;
 
@@ -113,11 +116,27 @@ impl Acceptor {
         let connection = match &self.tls {
             None => Connection::plain(stream),
             Some(tls) => {
-                let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+                let handshake = TlsAcceptor::from(tls.current()).accept(stream).into_fallible();
                 let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
-                Connection::tls(timeout_at(deadline, handshake).await.map_err(late)??)
+                match timeout_at(deadline, handshake).await.map_err(late)? {
+                    Ok(stream) => Connection::tls(stream),
+                    Err((error, stream)) => {
+                        part(stream).await;
+                        return Err(error);
+                    }
+                }
             }
         };
         Ok(connection.accepted(place, sleep_until(deadline + HANDSHAKE)))
     }
+}
+
+/// Lets the client read the alert: a connection that is closed with bytes unread is cut, and the alert with it.
+async fn part(mut stream: TcpStream) {
+    let parting = async {
+        let _ = stream.shutdown().await;
+        let mut unread = [0; 256];
+        while matches!(stream.read(&mut unread).await, Ok(read) if read > 0) {}
+    };
+    let _ = timeout(PARTING, parting).await;
 }

@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::current::Current;
-use crate::error::{ConnectError, IdentityError};
+use crate::error::{ConnectError, IdentityError, causes};
 use crate::identity::{ALPN, Identity, PeerName, Roots, provider};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -88,7 +88,10 @@ impl Connector {
     /// # Errors
     /// [`ConnectError`], in words that name the cause.
     pub async fn connect(&self, endpoint: Endpoint) -> Result<Channel, ConnectError> {
-        endpoint.connect_with_connector(self.clone()).await.map_err(|error| ConnectError::of(&error))
+        endpoint
+            .connect_with_connector(self.clone())
+            .await
+            .map_err(|error| ConnectError::Other(causes(&error)))
     }
 
     async fn reach(self, address: Uri) -> Result<Connection, ConnectError> {

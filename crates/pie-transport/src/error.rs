@@ -54,20 +54,18 @@ pub enum ConnectError {
     Other(String),
 }
 
-impl ConnectError {
-    /// The cause that says most: tonic hides it behind two others.
-    pub(crate) fn of(error: &tonic::transport::Error) -> Self {
-        let mut causes = vec![error.to_string()];
-        let mut next = error.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !causes.iter().any(|known| known.contains(&text)) {
-                causes.push(text);
-            }
-            next = cause.source();
+/// An error in one line, with its causes: tonic hides the one that matters behind two others.
+pub fn causes(error: &(dyn Error + 'static)) -> String {
+    let mut told = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !told.iter().any(|known| known.contains(&text)) {
+            told.push(text);
         }
-        // `transport error` says nothing once there is a cause.
-        let told = if causes.len() > 1 { &causes[1..] } else { &causes[..] };
-        Self::Other(told.join(": "))
+        next = cause.source();
     }
+    // `transport error` says nothing once there is a cause.
+    let first = usize::from(told.len() > 1 && told[0] == "transport error");
+    told[first..].join(": ")
 }

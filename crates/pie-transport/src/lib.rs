@@ -17,6 +17,6 @@ mod named;
 pub use accept::{AcceptStats, Acceptor, Incoming};
 pub use connect::{ClientTls, Connector};
 pub use connection::Connection;
-pub use error::{ConnectError, IdentityError};
+pub use error::{ConnectError, IdentityError, causes};
 pub use identity::{Clients, Identity, PeerName, Roots, ServerTls};
 pub use limits::limited;
