@@ -9,14 +9,23 @@ use tonic_types::StatusExt;
 /// Why a call fails.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody answers.
+    /// Nobody answers, or the two sides do not trust each other.
     #[error("no pool answers at {url}: is `pie pool` running there? ({source})")]
     Connect {
         /// Where.
         url: String,
         /// Why.
-        source: tonic::transport::Error,
+        source: pie_transport::ConnectError,
     },
+    /// An address that is none.
+    #[error("`{url}` is no URL: give one like http://127.0.0.1:7400, or https:// for a pool with TLS")]
+    BadUrl {
+        /// Which.
+        url: String,
+    },
+    /// A token that cannot stand in a header.
+    #[error("the token is none: it must be the one line that `pie token` printed")]
+    BadToken,
     /// The pool refuses.
     #[error("{}", refusal(.0))]
     Refused(Box<Status>),
@@ -59,7 +68,11 @@ impl ClientError {
                 status.code() == tonic::Code::Unavailable || self.reason() == Some(Reason::Overloaded)
             }
             Self::CutOff => true,
-            Self::Connect { .. } | Self::BadEdit { .. } | Self::BadTenant { .. } => false,
+            Self::Connect { .. }
+            | Self::BadUrl { .. }
+            | Self::BadToken
+            | Self::BadEdit { .. }
+            | Self::BadTenant { .. } => false,
         }
     }
 
@@ -75,6 +88,8 @@ impl ClientError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Connect { .. } => "CONNECT_FAILED",
+            Self::BadUrl { .. } => "BAD_URL",
+            Self::BadToken => "BAD_TOKEN",
             Self::Refused(status) => reason_of(status).map_or("UNKNOWN", Reason::as_str),
             Self::BadEdit { .. } => "BAD_EDIT",
             Self::BadTenant { .. } => "BAD_TENANT",
@@ -92,6 +107,10 @@ impl From<Status> for ClientError {
 fn refusal(status: &Status) -> String {
     match reason_of(status) {
         Some(reason) => format!("{reason}: {} (`pie explain {reason}` says more)", status.message()),
-        None => format!("{}: {}", status.code(), status.message()),
+        // Not of this program's making: the cause says more than the message, for example that a certificate was refused.
+        None => match std::error::Error::source(status) {
+            Some(cause) => format!("{}: {}", status.code(), pie_transport::causes(cause)),
+            None => format!("{}: {}", status.code(), status.message()),
+        },
     }
 }

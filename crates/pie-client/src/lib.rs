@@ -6,25 +6,27 @@
 //!
 //! **Must not know** the router's insides: only `pie.v1`.
 
+mod channels;
 mod completion;
+mod credentials;
 mod error;
 mod patience;
 mod session;
-mod tenant;
 
+use channels::Channels;
 use patience::{Patience, Repeats};
 
 pub use completion::{Completed, Completion, CompletionOptions};
+pub use credentials::{Credentials, Token};
 pub use error::ClientError;
 pub use session::{Edit, Edited, Session};
-pub use tenant::Tenant;
 
 use pie_proto::v1;
 use pie_proto::v1::admin_client::AdminClient as Admin;
 use pie_proto::v1::pool_client::PoolClient as Wire;
-use std::time::Duration;
+use pie_transport::Connector;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// Documents travel whole when they are opened.
 const MESSAGE_LIMIT: usize = 64 << 20;
@@ -32,42 +34,52 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 /// A connection to a pool. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Pool {
-    channel: Channel,
-    tenant: Tenant,
+    channels: Channels,
+    credentials: Credentials,
     repeats: Repeats,
+}
+
+/// How a pool is reached, and who calls. By default in plaintext, and nobody in particular.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// The way there.
+    pub connector: Connector,
+    /// Who calls.
+    pub token: Option<Token>,
 }
 
 impl Pool {
     /// Connects to a pool, for example at `http://127.0.0.1:7400`. Several routers, separated by commas, are called in turn; one that
-    /// is away is left out until it is back.
+    /// is away is passed over by the calls that are repeated.
     ///
     /// # Errors
     /// The address is none, or nobody answers.
     pub async fn connect(url: &str) -> Result<Self, ClientError> {
-        let refused = |source| ClientError::Connect { url: url.to_owned(), source };
-        let endpoints = url.split(',').map(|url| {
-            let endpoint = Endpoint::from_shared(url.to_owned())?;
-            Ok(endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true))
-        });
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>().map_err(refused)?;
-        let channel = match <[Endpoint; 1]>::try_from(endpoints) {
-            Ok([endpoint]) => endpoint.connect().await.map_err(refused)?,
-            Err(endpoints) => Channel::balance_list(endpoints.into_iter()),
-        };
-        Ok(Self::over(channel))
+        Self::connect_with(url, &Access::default()).await
+    }
+
+    /// The same, over TLS (`https://`), or with a token.
+    ///
+    /// # Errors
+    /// As [`Pool::connect`], or the two sides do not trust each other.
+    pub async fn connect_with(url: &str, access: &Access) -> Result<Self, ClientError> {
+        let channels = Channels::connect(url, &access.connector).await?;
+        let credentials = Credentials::new(access.token.clone());
+        Ok(Self { channels, credentials, repeats: Repeats::default() })
     }
 
     /// The pool at the other end of a channel.
     pub fn over(channel: Channel) -> Self {
-        Self { channel, tenant: Tenant::default(), repeats: Repeats::default() }
+        let (credentials, repeats) = (Credentials::default(), Repeats::default());
+        Self { channels: Channels::one(channel), credentials, repeats }
     }
 
-    /// The same connection in a tenant's name (metadata `pie-tenant`).
+    /// The same connection in a tenant's name (metadata `pie-tenant`); a pool that asks for tokens goes by the token.
     ///
     /// # Errors
     /// [`ClientError::BadTenant`].
     pub fn as_tenant(&self, name: &str) -> Result<Self, ClientError> {
-        Ok(Self { tenant: Tenant::new(name)?, ..self.clone() })
+        Ok(Self { credentials: self.credentials.as_tenant(name)?, ..self.clone() })
     }
 
     /// How often calls were repeated, because the pool refused them for a moment.
@@ -78,7 +90,7 @@ impl Pool {
     /// Calls until the pool answers, as long as it refuses for a moment.
     async fn patiently<T, Answer: Future<Output = Result<tonic::Response<T>, tonic::Status>>>(
         &self,
-        call: impl Fn(Wire<InterceptedService<Channel, Tenant>>) -> Answer,
+        call: impl Fn(Wire<InterceptedService<Channel, Credentials>>) -> Answer,
     ) -> Result<T, ClientError> {
         let mut patience = self.patience();
         loop {
@@ -94,15 +106,15 @@ impl Pool {
     }
 
     /// The generated client, for calls that need no handle.
-    pub fn wire(&self) -> Wire<InterceptedService<Channel, Tenant>> {
-        Wire::with_interceptor(self.channel.clone(), self.tenant.clone())
+    pub fn wire(&self) -> Wire<InterceptedService<Channel, Credentials>> {
+        Wire::with_interceptor(self.channels.next(), self.credentials.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
     }
 
     /// The generated client of those who run the pool.
-    pub fn admin(&self) -> Admin<InterceptedService<Channel, Tenant>> {
-        Admin::with_interceptor(self.channel.clone(), self.tenant.clone())
+    pub fn admin(&self) -> Admin<InterceptedService<Channel, Credentials>> {
+        Admin::with_interceptor(self.channels.next(), self.credentials.clone())
     }
 
     /// Opens a session with a text, or brings one that is open to it; an empty name lets the pool choose.

@@ -81,11 +81,29 @@ reasons! {
         "The group's KV cache has too few free slots. Close sessions, retry later, or start the pool with more `--kv-memory`.";
     /// A tenant has its share.
     TenantLimit = "TENANT_LIMIT", ResourceExhausted,
-        "The tenant (gRPC metadata `pie-tenant`) has as many sessions, tokens or running completions as one may have; the message names \
-         which and the limit (`--tenant-sessions`, `--tenant-tokens`, `--tenant-requests`). Close sessions, or retry after the pause in RetryInfo.";
+        "The tenant (its token's, or gRPC metadata `pie-tenant`) has as many sessions, tokens or running completions as it may have; the message \
+         names which and the limit (its quota in the tokens file, or `--tenant-sessions`, `--tenant-tokens`, `--tenant-requests`). Close sessions, or \
+         retry after the pause in RetryInfo.";
     /// A tenant's name that cannot be used.
     BadTenant = "BAD_TENANT", InvalidArgument,
         "The gRPC metadata `pie-tenant` must be 1 to 64 visible ASCII characters other than `/`.";
+    /// A call without a token.
+    NoToken = "NO_TOKEN", Unauthenticated,
+        "The pool asks for a token, and the call has none, or one in another form. Send gRPC metadata `authorization: Bearer TOKEN` with every call \
+         (`pie ctl --token-file FILE`). Who runs the pool makes tokens with `pie token`.";
+    /// A token that the pool does not know.
+    BadToken = "BAD_TOKEN", Unauthenticated,
+        "The pool does not know the token: it was mistyped, or taken out of the tokens file (`--tokens`). Ask who runs the pool for another one.";
+    /// A token whose time is over.
+    TokenExpired = "TOKEN_EXPIRED", Unauthenticated,
+        "The token was valid until the moment in its entry of the tokens file (`expires`). Ask who runs the pool for another one; a tenant may have \
+         several, so that the next one is there before the last expires.";
+    /// A call that only those who run the pool may make.
+    NotAdmin = "NOT_ADMIN", PermissionDenied,
+        "Calls of pie.v1.Admin need a token whose entry in the tokens file says `admin = true` (`pie token --admin` makes one).";
+    /// A list that is longer than it may be.
+    TooMany = "TOO_MANY", InvalidArgument,
+        "A list in the request, or one of its members, is longer than it may be; the message names it and the limit. Send several requests.";
     /// No markers for filling in the middle.
     FimUnsupported = "FIM_UNSUPPORTED", FailedPrecondition,
         "The model's tokenizer has no fill-in-the-middle markers of a known family, or the document is one of tokens whose client must place them \

@@ -7,6 +7,11 @@ use pie_plan::{Splice, Strategy, TokenId, TokenIndex};
 /// Alternatives that a completion may ask for at each token.
 pub const TOP_LOGPROBS_LIMIT: u32 = 20;
 const STOP_STRINGS_LIMIT: usize = 16;
+/// Bytes of a stop string: as much text is held back while it may be its beginning.
+const STOP_BYTES_LIMIT: usize = 1024;
+const STOP_TOKENS_LIMIT: usize = 256;
+/// Edits, or splices, of one request.
+const EDITS_LIMIT: usize = 65_536;
 const DEFAULT_MAX_TOKENS: u32 = 64;
 const NAME_LIMIT: usize = 256;
 
@@ -133,8 +138,14 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
     fn try_from(request: v1::ApplyEditsRequest) -> Result<Self, Fault> {
         use v1::apply_edits_request::Edits as Wire;
         let edits = match request.edits {
-            Some(Wire::Text(list)) => Edits::Text(numbered(list.edits, text_edit)?),
-            Some(Wire::Tokens(list)) => Edits::Tokens(list.splices.into_iter().map(splice).collect()),
+            Some(Wire::Text(list)) => {
+                at_most("edits", list.edits.len(), EDITS_LIMIT)?;
+                Edits::Text(numbered(list.edits, text_edit)?)
+            }
+            Some(Wire::Tokens(list)) => {
+                at_most("splices", list.splices.len(), EDITS_LIMIT)?;
+                Edits::Tokens(list.splices.into_iter().map(splice).collect())
+            }
             None => return Err(missing("edits", "`text` edits or `tokens` splices")),
         };
         let session = SessionName::new(request.session)?;
@@ -238,6 +249,9 @@ impl TryFrom<v1::CompleteRequest> for Complete {
                 "there may be at most {STOP_STRINGS_LIMIT} stop strings, and none may be empty"
             ));
         }
+        let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
+        at_most("bytes in a stop string", longest, STOP_BYTES_LIMIT)?;
+        at_most("stop tokens", request.stop_tokens.len(), STOP_TOKENS_LIMIT)?;
         let mode = match v1::CompletionMode::try_from(request.mode) {
             Ok(v1::CompletionMode::Unspecified | v1::CompletionMode::Continue) => Mode::Continue,
             Ok(v1::CompletionMode::FillInTheMiddle) => Mode::FillInTheMiddle,
@@ -324,6 +338,13 @@ fn text_edit(edit: v1::TextEdit) -> Result<TextEdit, Fault> {
 fn numbered<A, B>(list: Vec<A>, convert: impl Fn(A) -> Result<B, Fault>) -> Result<Vec<B>, Fault> {
     let one = |(index, item)| convert(item).map_err(|fault: Fault| fault.with("edit", index));
     list.into_iter().enumerate().map(one).collect()
+}
+
+fn at_most(what: &str, number: usize, limit: usize) -> Result<(), Fault> {
+    if number <= limit {
+        return Ok(());
+    }
+    Err(Fault::new(Reason::TooMany, format!("{number} {what}; the limit is {limit}")).with("limit", limit))
 }
 
 pub(crate) fn missing(field: &str, wanted: &str) -> Fault {

@@ -15,7 +15,7 @@ use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
-use crate::tenants::{Tenant, TenantLimits, Tenants};
+use crate::tenants::{Quotas, Tenant, TenantLimits, Tenants};
 pub(crate) use moving::Standing;
 use names::Names;
 use pace::Pace;
@@ -115,6 +115,13 @@ impl Core {
             next_ticket: 1,
             next_completion: 1,
         }
+    }
+
+    /// Some tenants have limits of their own.
+    #[must_use]
+    pub fn with_quotas(mut self, quotas: Quotas) -> Self {
+        self.tenants.follow(quotas);
+        self
     }
 
     /// A group is there, empty: sessions are encoded again from their documents, the latest used last, so that they are in
@@ -355,12 +362,12 @@ impl Core {
         if self.completions >= self.settings.completions {
             return Err(faults::too_many_completions(self.settings.completions));
         }
-        if !self.tenants.limits_requests() {
+        if !self.tenants.limits_requests(tenant) {
             return Ok(());
         }
         let active = self.active.iter().filter_map(|id| self.sessions.get(id));
         let theirs = active.filter(|session| session.tenant == *tenant);
-        self.tenants.check_request(theirs.map(|session| session.completions.len()).sum())
+        self.tenants.check_request(tenant, theirs.map(|session| session.completions.len()).sum())
     }
 
     fn check_length(&self, tokens: usize) -> Result<(), Fault> {

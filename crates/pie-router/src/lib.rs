@@ -9,6 +9,7 @@
 //! **Must not know** tensors, candle, CUDA: ranks are behind `pie.worker.v1`.
 
 mod admin;
+pub mod auth;
 pub mod call;
 mod carrying;
 pub mod completion;

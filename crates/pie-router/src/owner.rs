@@ -8,11 +8,13 @@ use crate::faults;
 use crate::peers::Peers;
 use crate::ranks::{Events, Failure, FailureKind, Formed};
 use crate::stats::{GroupEvent, RankTimes, Stats};
+use crate::tenants::Quotas;
 use forming::{Candidate, Claim};
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_proto::{Fault, Reason, v1, worker_v1};
 use pie_text::Tokenizer;
+use pie_transport::Connector;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,6 +89,10 @@ pub struct OwnerOptions {
     pub settings: Settings,
     /// Of the ownership's lease.
     pub lease: Ttl,
+    /// Of tenants whose limits are their own.
+    pub quotas: Quotas,
+    /// The way to the ranks.
+    pub ranks: Connector,
     /// Bytes of the largest document.
     pub document_limit: usize,
     /// Other routers.
@@ -214,7 +220,8 @@ impl Watched {
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
-    let core = Core::new(tokenizer.clone(), options.settings, options.group.to_string());
+    let core = Core::new(tokenizer.clone(), options.settings, options.group.to_string())
+        .with_quotas(options.quotas.clone());
     let stats = core.stats();
     let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let task = Task {

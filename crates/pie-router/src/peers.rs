@@ -6,6 +6,7 @@ use pie_proto::peer_v1::peer_client::PeerClient;
 use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::pool_client::PoolClient;
 use pie_proto::{Fault, Reason, reason::reason_of};
+use pie_transport::Connector;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,10 +31,16 @@ const CHANNELS: usize = 256;
 /// Connections to other routers, made when they are needed and kept.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
+    connector: Connector,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
 impl Peers {
+    /// Reached so.
+    pub fn new(connector: Connector) -> Self {
+        Self { connector, channels: Arc::default() }
+    }
+
     fn channel(&self, router: &RouterRecord) -> Result<Channel, Fault> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = channels.get(&router.address) {
@@ -41,8 +48,9 @@ impl Peers {
         }
         let endpoint =
             Endpoint::from_shared(router.address.clone()).map_err(|error| unreachable(router, &error))?;
-        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        let channel = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING).connect_lazy();
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
+        let endpoint = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING);
+        let channel = self.connector.lazily(endpoint);
         if channels.len() >= CHANNELS {
             channels.clear();
         }

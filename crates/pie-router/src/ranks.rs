@@ -10,6 +10,7 @@ use pie_proto::reason::rank_code_of;
 use pie_proto::v1;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
+use pie_transport::Connector;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -166,6 +167,7 @@ impl std::fmt::Display for Failure {
 pub async fn form(
     ownership: Ownership,
     addresses: &[String],
+    connector: &Connector,
     deadline: Duration,
     events: Events,
 ) -> Result<Formed, FormError> {
@@ -174,7 +176,7 @@ pub async fn form(
     let mut described = Vec::new();
     for (rank, address) in (0u32..).zip(addresses) {
         let failed = |why: String| FormError::Rank { rank, address: address.clone(), why };
-        let mut client = connect(address).await.map_err(&failed)?;
+        let mut client = connect(address, connector).await.map_err(&failed)?;
         let answer = client.describe(wire::DescribeRequest {}).await;
         described.push(answer.map_err(|status| failed(status.message().to_owned()))?.into_inner());
         clients.push(client);
@@ -196,7 +198,7 @@ pub async fn form(
     Ok(Formed { epoch, slots, model: facts(&described[0]), ranks, ownership, orders })
 }
 
-async fn connect(address: &str) -> Result<WorkerClient<Channel>, String> {
+async fn connect(address: &str, connector: &Connector) -> Result<WorkerClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|error| error.to_string())?;
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
@@ -204,7 +206,7 @@ async fn connect(address: &str) -> Result<WorkerClient<Channel>, String> {
         .keep_alive_timeout(PING_TIMEOUT)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let channel = endpoint.connect().await.map_err(|error| format!("cannot connect: {error}"))?;
+    let channel = connector.connect(endpoint).await.map_err(|error| format!("cannot connect: {error}"))?;
     Ok(WorkerClient::new(channel)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT))

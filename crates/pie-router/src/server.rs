@@ -1,6 +1,7 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
 use crate::admin::AdminService;
+use crate::auth::{Authorize, Gate};
 use crate::call::Call;
 use crate::core::Settings;
 use crate::directory::Directory;
@@ -14,13 +15,13 @@ use pie_proto::peer_v1::peer_server::PeerServer;
 use pie_proto::v1::admin_server::AdminServer;
 use pie_proto::v1::pool_server::PoolServer;
 use pie_text::Tokenizer;
+use pie_transport::{Acceptor, Connector, Incoming, limited};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
@@ -50,6 +51,16 @@ pub struct ServeOptions {
     pub settings: Settings,
     /// Bytes of the largest document.
     pub document_limit: usize,
+    /// Takes the connections of the public API.
+    pub public: Acceptor,
+    /// Who may call, if tokens are asked for.
+    pub gate: Option<Gate>,
+    /// Takes the connections of other routers.
+    pub internal: Acceptor,
+    /// The way to the ranks.
+    pub ranks: Connector,
+    /// The way to other routers.
+    pub routers: Connector,
 }
 
 /// Why a router cannot serve.
@@ -92,6 +103,7 @@ pub enum Phase {
 pub struct Serving {
     /// Where clients reach it.
     pub address: SocketAddr,
+    scheme: &'static str,
     /// Where other routers do.
     pub peer_address: SocketAddr,
     directory: Arc<Directory>,
@@ -102,6 +114,11 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Where, as clients are told.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
     /// The groups that this router owns, or wants to, for those who look on.
     pub fn groups(&self) -> Vec<(GroupId, Watched)> {
         self.directory.locals().map(|(group, owner)| (group.clone(), owner.watch())).collect()
@@ -177,23 +194,23 @@ impl Serving {
     }
 }
 
-/// A server that can be told to take no more.
+/// A server that can be told to take no more. A dropped one stops too.
 struct Plug {
     stop: Option<oneshot::Sender<()>>,
     server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
+/// A server at work.
+type Running = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
+
+/// Ends when a server is to take no more.
+type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl Plug {
-    /// Serves on a listener until it is told, or dropped.
-    fn serve(router: tonic::transport::server::Router, listener: TcpListener) -> Self {
-        // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        let (stop, stopped) = oneshot::channel();
-        let server = router.serve_with_incoming_shutdown(incoming, async {
-            // A dropped handle stops the server too.
-            let _ = stopped.await;
-        });
-        Self { stop: Some(stop), server: tokio::spawn(server) }
+    fn new<E>(start: impl FnOnce(Stopped) -> Result<Running, E>) -> Result<Self, E> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = start(Box::pin(async { drop(stopped.await) }))?;
+        Ok(Self { stop: Some(stop), server: tokio::spawn(server) })
     }
 
     fn pull(&mut self) {
@@ -242,9 +259,10 @@ pub async fn serve(
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     let router = RouterRecord {
         id: RouterId::new(format!("router-{}", unique()))?,
-        address: format!("http://{host}:{}", peer_address.port()),
+        address: format!("{}://{host}:{}", options.internal.scheme(), peer_address.port()),
     };
-    let (peers, owned, stats) = (Peers::default(), Owned::default(), Arc::new(Stats::default()));
+    let (peers, owned, stats) =
+        (Peers::new(options.routers.clone()), Owned::default(), Arc::new(Stats::default()));
     let locals = options.groups.iter().map(|group| {
         let owner_options = OwnerOptions {
             group: group.clone(),
@@ -253,6 +271,8 @@ pub async fn serve(
             deadline: options.deadline,
             settings: options.settings,
             lease: Ttl::DEFAULT,
+            quotas: options.gate.as_ref().map(Gate::quotas).unwrap_or_default(),
+            ranks: options.ranks.clone(),
             document_limit: options.document_limit,
             peers: peers.clone(),
             owned: owned.clone(),
@@ -267,9 +287,18 @@ pub async fn serve(
     let services =
         Services { options: &options, directory: &directory, tokenizer, stats: &stats, phase: &phase_seen };
     let readiness = Readiness { directory: directory.clone(), phase: phase_seen.clone() };
-    let public = Plug::serve(services.public(readiness)?, public);
-    let internal = Plug::serve(services.internal(), internal);
-    Ok(Serving { address, peer_address, directory, stats, phase, public, internal })
+    let public = Plug::new(|stopped| services.public(readiness, options.public.accept(public), stopped))?;
+    let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
+    Ok(Serving {
+        address,
+        peer_address,
+        scheme: options.public.scheme(),
+        directory,
+        stats,
+        phase,
+        public,
+        internal,
+    })
 }
 
 /// Another name for each run: nobody takes a router for its predecessor.
@@ -296,7 +325,12 @@ struct Services<'a> {
 }
 
 impl Services<'_> {
-    fn public(&self, readiness: Readiness) -> Result<tonic::transport::server::Router, ServeError> {
+    fn public(
+        &self,
+        readiness: Readiness,
+        incoming: Incoming,
+        stopped: Stopped,
+    ) -> Result<Running, ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(readiness, reporter));
         let descriptors = || {
@@ -304,25 +338,30 @@ impl Services<'_> {
                 .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        Ok(builder()
+        let server = limited()
+            .layer(Authorize::new(self.options.gate.clone(), self.stats.clone()))
             .add_service(health)
             .add_service(descriptors().build_v1()?)
             // Older clients, Python's grpcio-reflection among them, ask for this one.
             .add_service(descriptors().build_v1alpha()?)
             .add_service(self.pool(Plane::Public))
-            .add_service(self.admin(Plane::Public)))
+            .add_service(self.admin(Plane::Public))
+            .serve_with_incoming_shutdown(incoming, stopped);
+        Ok(Box::pin(server))
     }
 
-    fn internal(&self) -> tonic::transport::server::Router {
+    fn internal(&self, incoming: Incoming, stopped: Stopped) -> Result<Running, ServeError> {
         let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
         let peer = PeerService { directory, tokenizer, document_limit: self.options.document_limit };
         let limit = self.options.document_limit + MESSAGE_SLACK;
-        builder()
+        let server = limited()
             .add_service(self.pool(Plane::Internal))
             .add_service(self.admin(Plane::Internal))
             .add_service(
                 PeerServer::new(peer).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX),
             )
+            .serve_with_incoming_shutdown(incoming, stopped);
+        Ok(Box::pin(server))
     }
 
     fn pool(&self, plane: Plane) -> PoolServer<PoolService> {
@@ -348,10 +387,6 @@ impl Services<'_> {
             document_limit: self.options.document_limit,
         })
     }
-}
-
-fn builder() -> Server {
-    Server::builder().http2_keepalive_interval(Some(Duration::from_secs(10)))
 }
 
 /// Whether a router serves: some group is served, by it or by another router that it forwards to.

@@ -11,7 +11,7 @@ use crate::owner::Owner;
 use crate::peers::{Elsewhere, GROUP, TENANT, passed_on};
 use crate::server::Phase;
 use crate::stats::{Stats, Streaming};
-use crate::tenants::Tenant;
+use crate::tenants::{self, Tenant};
 use pie_placement::{GroupId, Placed, RouterRecord};
 use pie_proto::reason::reason_of;
 use pie_proto::request::{ApplyEdits, Complete, OpenSession, SessionName};
@@ -267,8 +267,11 @@ fn new_name() -> Result<String, Fault> {
     Ok(format!("session-{:016x}", u64::from_le_bytes(random)))
 }
 
-/// Whose call it is.
+/// Whose call it is: by its token, where tokens are asked for, or as it says.
 fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
+    if let Some(caller) = request.extensions().get::<tenants::Caller>() {
+        return Ok(caller.tenant.clone());
+    }
     match request.metadata().get(TENANT) {
         None => Ok(Tenant::default()),
         Some(name) if name.is_empty() => Ok(Tenant::default()),

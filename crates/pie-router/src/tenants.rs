@@ -2,6 +2,7 @@
 
 use pie_proto::{Fault, Reason};
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// Who a session belongs to; nobody in particular without a name.
@@ -22,16 +23,34 @@ impl Tenant {
         let visible = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if !visible || name.len() > NAME_LIMIT {
             let message =
-                format!("`pie-tenant` must be 1 to {NAME_LIMIT} visible ASCII characters other than `/`");
+                format!("a tenant's name must be 1 to {NAME_LIMIT} visible ASCII characters other than `/`");
             return Err(Fault::new(Reason::BadTenant, message));
         }
         Ok(Self(name.to_owned()))
     }
 
-    /// Its name; empty for nobody in particular.
+    /// The name; empty for nobody in particular.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Use the pool.
+    User,
+    /// And run it.
+    Admin,
+}
+
+/// Whose call it is, by its token: an extension of the request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// In whose name.
+    pub tenant: Tenant,
+    /// With which rights.
+    pub role: Role,
 }
 
 /// The most that one tenant may have.
@@ -50,6 +69,39 @@ impl TenantLimits {
     pub const NONE: Self = Self { sessions: usize::MAX, tokens: usize::MAX, requests: usize::MAX };
 }
 
+/// What one tenant may have, where that differs from [`TenantLimits`] for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    /// Open sessions.
+    pub sessions: Option<usize>,
+    /// Tokens of their documents.
+    pub tokens: Option<usize>,
+    /// Completions that run or wait.
+    pub requests: Option<usize>,
+}
+
+/// The tenants that have limits of their own. Clones share them; they may change at any time, and what is above a new limit
+/// stays, but does not grow.
+#[derive(Clone, Debug, Default)]
+pub struct Quotas(Arc<RwLock<BTreeMap<Tenant, Quota>>>);
+
+impl Quotas {
+    /// From now on these hold, and no others.
+    pub fn replace(&self, quotas: BTreeMap<Tenant, Quota>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = quotas;
+    }
+
+    fn limits(&self, tenant: &Tenant, all: TenantLimits) -> TenantLimits {
+        let own = self.0.read().unwrap_or_else(PoisonError::into_inner).get(tenant).copied();
+        let own = own.unwrap_or_default();
+        TenantLimits {
+            sessions: own.sessions.unwrap_or(all.sessions),
+            tokens: own.tokens.unwrap_or(all.tokens),
+            requests: own.requests.unwrap_or(all.requests),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
     sessions: usize,
@@ -59,36 +111,48 @@ struct Usage {
 /// The books.
 #[derive(Debug)]
 pub(crate) struct Tenants {
+    /// Of each tenant without a quota.
     limits: TenantLimits,
+    quotas: Quotas,
     usage: BTreeMap<Tenant, Usage>,
 }
 
 impl Tenants {
     pub fn new(limits: TenantLimits) -> Self {
-        Self { limits, usage: BTreeMap::new() }
+        Self { limits, quotas: Quotas::default(), usage: BTreeMap::new() }
+    }
+
+    /// Some tenants have limits of their own.
+    pub fn follow(&mut self, quotas: Quotas) {
+        self.quotas = quotas;
+    }
+
+    fn limits(&self, tenant: &Tenant) -> TenantLimits {
+        self.quotas.limits(tenant, self.limits)
     }
 
     /// Whether a tenant may open another session of so many tokens.
     pub fn check_open(&self, tenant: &Tenant, tokens: usize) -> Result<(), Fault> {
         let usage = self.usage.get(tenant).copied().unwrap_or_default();
-        check("sessions", usage.sessions + 1, self.limits.sessions)?;
-        check("tokens", usage.tokens + tokens, self.limits.tokens)
+        let limits = self.limits(tenant);
+        check("sessions", usage.sessions + 1, limits.sessions)?;
+        check("tokens", usage.tokens + tokens, limits.tokens)
     }
 
     /// Whether a tenant's documents may grow by so many tokens.
     pub fn check_growth(&self, tenant: &Tenant, tokens: usize) -> Result<(), Fault> {
         let usage = self.usage.get(tenant).copied().unwrap_or_default();
-        check("tokens", usage.tokens + tokens, self.limits.tokens)
+        check("tokens", usage.tokens + tokens, self.limits(tenant).tokens)
     }
 
     /// Whether a tenant that has so many completions may have one more.
-    pub fn check_request(&self, running: usize) -> Result<(), Fault> {
-        check("running completions", running + 1, self.limits.requests)
+    pub fn check_request(&self, tenant: &Tenant, running: usize) -> Result<(), Fault> {
+        check("running completions", running + 1, self.limits(tenant).requests)
     }
 
-    /// Whether completions need to be counted at all.
-    pub fn limits_requests(&self) -> bool {
-        self.limits.requests < usize::MAX
+    /// Whether a tenant's completions need to be counted at all.
+    pub fn limits_requests(&self, tenant: &Tenant) -> bool {
+        self.limits(tenant).requests < usize::MAX
     }
 
     pub fn opened(&mut self, tenant: &Tenant, tokens: usize) {

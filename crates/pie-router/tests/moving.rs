@@ -33,7 +33,7 @@ fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
 
 #[test]
 fn a_session_moves_with_its_revision_and_answers_as_before() {
-    let (mut from, mut to) = (Pool::new(400, SETTINGS), Pool::new(400, SETTINGS));
+    let (mut from, mut to) = (Pool::new(400), Pool::new(400));
     from.open("a", TEXT).expect("room");
     from.edit("a", 0, 0, "// edited\n").expect("the revision fits");
     from.answer("a", 4);
@@ -58,7 +58,7 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
 
 #[test]
 fn a_session_that_could_not_be_moved_goes_on() {
-    let mut pool = Pool::new(400, SETTINGS);
+    let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     pool.run();
     carried(give(&mut pool, "a", Busy::Waits));
@@ -69,7 +69,7 @@ fn a_session_that_could_not_be_moved_goes_on() {
 
 #[test]
 fn completions_hold_a_session_back_until_there_is_no_more_time() {
-    let mut pool = Pool::new(400, SETTINGS);
+    let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     let mut stream = pool.complete("a", 6, &[]).expect("it is open");
     pool.step();
@@ -91,8 +91,8 @@ fn completions_hold_a_session_back_until_there_is_no_more_time() {
 #[test]
 fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
     let tenant = TenantLimits { sessions: 1, ..TenantLimits::NONE };
-    let mut from = Pool::new(400, SETTINGS);
-    let mut to = Pool::new(400, pie_router::core::Settings { tenant, ..SETTINGS });
+    let mut from = Pool::new(400);
+    let mut to = Pool::with(400, pie_router::core::Settings { tenant, ..SETTINGS });
     from.open("a", TEXT).expect("room");
     from.open("b", TEXT).expect("room");
     to.open("b", "newer").expect("room");
@@ -106,7 +106,7 @@ fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
 
 #[test]
 fn a_group_that_is_given_up_gives_everything_once() {
-    let mut pool = Pool::new(400, SETTINGS);
+    let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     pool.edit("a", 0, 0, "x").expect("the revision fits");
     let all = |pool: &mut Pool| pool.ask(|reply| Call::GiveAll { reply });
@@ -130,7 +130,7 @@ fn a_group_that_is_given_up_gives_everything_once() {
 
 #[test]
 fn a_tenant_has_names_of_its_own() {
-    let mut pool = Pool::new(400, SETTINGS);
+    let mut pool = Pool::new(400);
     let tenants = ["ada", "grace"].map(|tenant| Tenant::new(tenant).expect("a right name"));
     for tenant in &tenants {
         let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");

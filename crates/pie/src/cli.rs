@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
 use crate::device::DeviceArg;
+use crate::secure::args::{ClientArgs, InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
 use std::net::SocketAddr;
@@ -61,6 +62,8 @@ pub enum Command {
     Load(Box<crate::load::args::LoadArgs>),
     /// Talk to a pool from the shell.
     Ctl(CtlArgs),
+    /// Make a bearer token, and its entry for the tokens file.
+    Token(TokenArgs),
     /// Say what an error's reason means and what to do.
     Explain(ExplainArgs),
 }
@@ -175,6 +178,8 @@ pub struct ServeArgs {
     /// Host under which other routers reach --peer-listen; needed where that listens on all addresses.
     #[arg(long, env = "PIE_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
+    #[command(flatten)]
+    pub public: PublicArgs,
     /// Longest time that any collective may take before the group is given up.
     #[arg(long, env = "PIE_COLLECTIVE_DEADLINE", default_value = "4s", value_name = "TIME", value_parser = crate::units::duration)]
     pub collective_deadline: Duration,
@@ -219,7 +224,7 @@ pub struct PlatformArgs {
     pub drain_grace: Duration,
 }
 
-/// The most that one tenant (gRPC metadata `pie-tenant`) may have.
+/// The most that one tenant (its token's, or gRPC metadata `pie-tenant`) may have.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TenantArgs {
     /// Sessions that a tenant may have open; no limit if not given.
@@ -255,6 +260,8 @@ pub struct RouterArgs {
     pub group: GroupsArgs,
     #[command(flatten)]
     pub serve: ServeArgs,
+    #[command(flatten)]
+    pub internal: InternalArgs,
     /// Control addresses of all ranks in rank order, group by group, separated by commas, when there is no etcd to ask.
     #[arg(long, env = "PIE_RANKS", value_name = "URLS", value_delimiter = ',')]
     pub ranks: Vec<String>,
@@ -275,6 +282,8 @@ pub struct WorkerArgs {
     /// Address of the control API.
     #[arg(long, env = "PIE_WORKER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub listen: SocketAddr,
+    #[command(flatten)]
+    pub internal: InternalArgs,
     /// Address of the collectives' listener, which the other ranks must reach.
     #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub collective_listen: SocketAddr,
@@ -400,6 +409,8 @@ pub struct CtlArgs {
     /// Address of the pool.
     #[arg(long, env = "PIE_POOL", default_value = "http://127.0.0.1:7400", value_name = "URL")]
     pub pool: String,
+    #[command(flatten)]
+    pub access: ClientArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: CtlCommand,

@@ -20,7 +20,7 @@ impl From<StrategyArg> for v1::Strategy {
 }
 
 pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
-    let pool = Pool::connect(&arguments.pool).await?;
+    let pool = Pool::connect_with(&arguments.pool, &arguments.access.open()?).await?;
     match arguments.command {
         CtlCommand::Pool => describe(&pool).await,
         CtlCommand::Health { wait } => health(&pool, wait).await,

@@ -17,6 +17,7 @@ mod placement;
 mod pool;
 mod progress;
 mod router;
+mod secure;
 mod signals;
 mod units;
 mod worker;
@@ -56,6 +57,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Load(arguments) => runtime(2)?.block_on(load::run(*arguments)),
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Token(arguments) => secure::token::run(&arguments),
         Command::Explain(arguments) => explain::run(arguments),
     }
 }

@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::budget::Budget;
 use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
 use crate::observe::{Observe, RouterSource, Source};
+use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -58,7 +59,7 @@ pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
     }
     pool.say_what_it_holds();
     let workers = pool.workers.len();
-    eprintln!("pie: {workers} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
+    eprintln!("pie: {workers} workers and a router serve at {} (Ctrl-C stops all)", pool.serving.url());
     let groups = pool.serving.groups();
     tokio::select! {
         death = pool.death() => {
@@ -107,6 +108,8 @@ impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
     pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
+        // What is wrong with certificates and tokens is said before the model is loaded. The ranks listen on loopback only.
+        let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
         let groups = router::groups(&arguments.group)?;
         let ranks = arguments.group.world_size * u32::try_from(groups.len())?;
@@ -134,7 +137,8 @@ impl LocalPool {
         } else {
             Vec::new()
         };
-        let serving = router::start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+        let serving =
+            router::start(&arguments.serve, &arguments.group, &folder.path, placement, ports).await?;
         observe.serves(Source::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
@@ -276,6 +280,9 @@ impl Spawn<'_> {
             // Of the pool; a worker has one group, and one address is for one process.
             .env_remove("PIE_GROUP")
             .env_remove("PIE_METRICS_LISTEN")
+            .env_remove("PIE_INTERNAL_CERT")
+            .env_remove("PIE_INTERNAL_KEY")
+            .env_remove("PIE_INTERNAL_CA")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -366,6 +373,7 @@ pub fn local_serve() -> ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         peer_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         advertise: None,
+        public: PublicArgs::none(),
         collective_deadline: Duration::from_secs(20),
         step_tokens: 512,
         prefill_time: Duration::from_millis(30),

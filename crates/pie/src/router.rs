@@ -2,6 +2,7 @@
 
 use crate::cli::{GroupsArgs, RouterArgs, ServeArgs};
 use crate::observe::{Observe, RouterSource, Source};
+use crate::secure::Ports;
 use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -22,14 +23,15 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 /// Runs a router until Ctrl-C or SIGTERM.
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
+    let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen()?;
-    let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
+    let serving = start(&arguments.serve, &arguments.group, &folder.path, placement, ports).await?;
     observe.serves(Source::Router(RouterSource::of(&serving)));
-    eprintln!("pie: the router listens at http://{}", serving.address);
+    eprintln!("pie: the router listens at {}", serving.url());
     if let Some(path) = &arguments.serve.ready_file {
         let metrics = observe.address().map(|address| address.to_string());
         let ready = serde_json::json!({
@@ -102,6 +104,7 @@ pub async fn start(
     group: &GroupsArgs,
     model: &Path,
     placement: Arc<dyn Placement>,
+    ports: Ports,
 ) -> Result<Serving, Failure> {
     let tokenizer = Arc::new(Tokenizer::from_file(&model.join("tokenizer.json"))?);
     let options = ServeOptions {
@@ -113,6 +116,11 @@ pub async fn start(
         deadline: serve.collective_deadline,
         settings: settings(serve),
         document_limit: usize::try_from(serve.document_limit)?,
+        public: ports.public,
+        gate: ports.gate,
+        internal: ports.internal,
+        ranks: ports.ranks,
+        routers: ports.routers,
     };
     Ok(pie_router::serve(options, placement, tokenizer).await?)
 }

@@ -5,7 +5,7 @@ use crate::device::{self, Loaded};
 use crate::observe::{Observe, RankSource, Source};
 use crate::pool::WorkerReady;
 use crate::signals::{Signals, Stop};
-use crate::{Failure, models, placement};
+use crate::{Failure, models, placement, secure};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
@@ -15,8 +15,6 @@ use std::path::Path;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -28,6 +26,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
 pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.platform, "the rank is loading its weights").await?;
+    let acceptor = secure::worker(&arguments.internal, observe.security())?;
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
     }
@@ -52,18 +51,16 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
     })?;
-    let control = format!("http://{}", listener.local_addr()?);
+    let control = format!("{}://{}", acceptor.scheme(), listener.local_addr()?);
     let (health, health_service) = health().await;
     let service = RankService::new(engine, facts, member, collective_address);
     let service = WorkerServer::new(service)
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT);
-    let server = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+    let server = pie_transport::limited()
         .add_service(health_service)
         .add_service(service)
-        // Small reports must not wait for an acknowledgement of the one before.
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .serve_with_incoming(acceptor.accept(listener));
     let server = tokio::spawn(server);
 
     let registration = announce(&arguments, &control, &fingerprint).await?;

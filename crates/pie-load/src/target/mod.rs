@@ -7,7 +7,7 @@ pub use openai::OpenAi;
 use crate::error::LoadError;
 use crate::script::{Ask, Mode, Place};
 use openai::Chunks;
-use pie_client::{ClientError, Completion, CompletionOptions, Edit, Edited, Pool, Session};
+use pie_client::{Access, ClientError, Completion, CompletionOptions, Edit, Edited, Pool, Session};
 use pie_proto::v1;
 use std::future::Future;
 use std::pin::Pin;
@@ -30,11 +30,16 @@ impl Target {
     ///
     /// # Errors
     /// Nobody answers.
-    pub async fn pool(url: &str, sessions: usize, tenants: usize) -> Result<Self, LoadError> {
+    pub async fn pool(
+        url: &str,
+        access: &Access,
+        sessions: usize,
+        tenants: usize,
+    ) -> Result<Self, LoadError> {
         let connections = sessions.div_ceil(SHARED).clamp(1, MOST_CONNECTIONS);
         let mut open = Vec::new();
         for _ in 0..connections {
-            open.push(Pool::connect(url).await?);
+            open.push(Pool::connect_with(url, access).await?);
         }
         if tenants == 0 {
             return Ok(Self::Pool(open));

@@ -93,7 +93,14 @@ impl Candidate {
             let _ = told.send(Event::OwnershipLost { epoch }).await;
         });
         self.inherit().await;
-        let formed = ranks::form(ownership, &addresses, self.options.deadline, self.events.clone()).await;
+        let formed = ranks::form(
+            ownership,
+            &addresses,
+            &self.options.ranks,
+            self.options.deadline,
+            self.events.clone(),
+        )
+        .await;
         Ok(formed.map_err(|error| error.to_string())?)
     }
 

@@ -1,6 +1,7 @@
 //! What `pie load` takes.
 
 use crate::cli::StrategyArg;
+use crate::secure::args::ClientArgs;
 use crate::units;
 use clap::{Args, Subcommand, ValueEnum};
 use pie_load::script::{Mode, Place};
@@ -47,6 +48,8 @@ pub struct RunArgs {
     /// Address of the pool.
     #[arg(long, env = "PIE_POOL", default_value = "http://127.0.0.1:7400", value_name = "URL")]
     pub pool: String,
+    #[command(flatten)]
+    pub access: ClientArgs,
     /// Send whole prompts to the /v1/completions of this server (llama.cpp, vLLM, …) instead.
     #[arg(long, value_name = "URL")]
     pub openai: Option<String>,

@@ -60,7 +60,7 @@ async fn measure(arguments: &RunArgs, tempo: Tempo, source: &Source) -> Result<R
         Some(url) => Target::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
         None => {
             let (sessions, tenants) = (arguments.sessions as usize, arguments.tenants as usize);
-            Target::pool(&arguments.pool, sessions, tenants).await?
+            Target::pool(&arguments.pool, &arguments.access.open()?, sessions, tenants).await?
         }
     };
     let options = Options {

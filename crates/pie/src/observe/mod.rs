@@ -5,6 +5,7 @@ mod http;
 mod out;
 mod rank;
 mod router;
+mod security;
 
 use crate::Failure;
 use crate::cli::PlatformArgs;
@@ -17,6 +18,7 @@ use tokio::net::TcpListener;
 
 pub use rank::RankSource;
 pub use router::RouterSource;
+pub use security::{Outcome, Security, What};
 
 /// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
 #[derive(Clone)]
@@ -27,6 +29,7 @@ pub struct Observe {
 struct Shared {
     /// Where, if anywhere.
     address: Option<SocketAddr>,
+    security: Security,
     /// What is known from the first moment on.
     build: Registry,
     /// What serves, as soon as it does.
@@ -88,8 +91,11 @@ impl Observe {
         let address = listener.as_ref().map(TcpListener::local_addr).transpose()?;
         let mut build = Registry::default();
         build.register_collector(Box::new(out::Build));
+        let security = Security::default();
+        build.register_collector(Box::new(security.clone()));
         let hold = Mutex::new(Some(starting.into()));
-        let observe = Self { shared: Arc::new(Shared { address, build, source: OnceLock::new(), hold }) };
+        let observe =
+            Self { shared: Arc::new(Shared { address, security, build, source: OnceLock::new(), hold }) };
         if let Some(listener) = listener {
             tokio::spawn(http::serve(listener, observe.clone()));
         }
@@ -99,6 +105,11 @@ impl Observe {
     /// Where the endpoints listen.
     pub fn address(&self) -> Option<SocketAddr> {
         self.shared.address
+    }
+
+    /// Where ports and files of secrets are counted.
+    pub fn security(&self) -> &Security {
+        &self.shared.security
     }
 
     /// From now on this serves. A process serves one thing: what comes second is not shown.

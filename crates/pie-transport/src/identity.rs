@@ -1,0 +1,150 @@
+//! Who a process is, whom it trusts, and what its clients must be.
+
+use crate::current::Current;
+use crate::error::IdentityError;
+use crate::named::Named;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, ServerConfig};
+use std::sync::Arc;
+
+/// What gRPC speaks.
+pub(crate) const ALPN: &[u8] = b"h2";
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// A certificate chain and the key that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Identity(Arc<CertifiedKey>);
+
+impl Identity {
+    /// Reads a chain (the process's own certificate first) and its key.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; [`IdentityError::Mismatch`] if the two do not belong together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        let chain = certificates(chain)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
+            PemError::NoItemsFound => IdentityError::NoKey,
+            error => IdentityError::Pem(error),
+        })?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(_) => IdentityError::Mismatch,
+            rustls::Error::InvalidCertificate(_) => IdentityError::BadCertificate(error),
+            error => IdentityError::BadKey(error),
+        })?;
+        Ok(Self(Arc::new(certified)))
+    }
+
+    pub(crate) fn resolver(&self) -> Arc<SingleCertAndKey> {
+        Arc::new(SingleCertAndKey::from(CertifiedKey::clone(&self.0)))
+    }
+}
+
+/// Authorities whose certificates are trusted.
+#[derive(Clone, Debug)]
+pub struct Roots(Arc<RootCertStore>);
+
+impl Roots {
+    /// Reads certificates of authorities.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn from_pem(text: &[u8]) -> Result<Self, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(text)? {
+            roots.add(certificate).map_err(IdentityError::BadCertificate)?;
+        }
+        Ok(Self(Arc::new(roots)))
+    }
+
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        self.0.clone()
+    }
+}
+
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let found = found.map_err(IdentityError::Pem)?;
+    if found.is_empty() { Err(IdentityError::NoCertificate) } else { Ok(found) }
+}
+
+/// A DNS name that a peer's certificate must carry, wherever the peer is: pods have addresses that no certificate names.
+#[derive(Clone, Debug)]
+pub struct PeerName(pub(crate) ServerName<'static>);
+
+impl PeerName {
+    /// A DNS name.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn new(name: &'static str) -> Result<Self, InvalidDnsNameError> {
+        Ok(Self(ServerName::try_from(name)?))
+    }
+}
+
+/// What a client must show.
+#[derive(Clone, Debug)]
+pub enum Clients {
+    /// Nothing.
+    Anyone,
+    /// A certificate of one of these authorities.
+    SignedBy(Roots),
+    /// The same, with this name.
+    Named(Roots, PeerName),
+}
+
+/// The server's side of TLS. Clones share it, and [`ServerTls::renew`] holds for all.
+#[derive(Clone, Debug)]
+pub struct ServerTls(Current<ServerConfig>);
+
+impl ServerTls {
+    /// Serves as `identity`.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn new(identity: &Identity, clients: &Clients) -> Result<Self, IdentityError> {
+        Ok(Self(Current::new(config(identity, clients)?)))
+    }
+
+    /// From the next connection on, serves as this. Nothing is resumed from before, so an authority that is gone is gone.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; the old identity stays.
+    pub fn renew(&self, identity: &Identity, clients: &Clients) -> Result<(), IdentityError> {
+        self.0.replace(config(identity, clients)?);
+        Ok(())
+    }
+
+    pub(crate) fn current(&self) -> Arc<ServerConfig> {
+        self.0.get()
+    }
+}
+
+fn config(identity: &Identity, clients: &Clients) -> Result<ServerConfig, IdentityError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(IdentityError::Tls)?;
+    let builder = match clients {
+        Clients::Anyone => builder.with_no_client_auth(),
+        Clients::SignedBy(roots) => builder.with_client_cert_verifier(signed_by(roots)?),
+        Clients::Named(roots, name) => {
+            builder.with_client_cert_verifier(Arc::new(Named::new(signed_by(roots)?, name.clone())))
+        }
+    };
+    let mut config = builder.with_cert_resolver(identity.resolver());
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+fn signed_by(roots: &Roots) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
+    WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
+        .build()
+        .map_err(IdentityError::Verifier)
+}

@@ -1,0 +1,208 @@
+//! Certificates, keys and tokens: read from the files that flags name, checked at the start, and read again when they change.
+//! What they are used for is below, in `pie-transport` and `pie_router::auth`.
+
+pub mod args;
+mod files;
+pub mod token;
+
+use crate::Failure;
+use crate::cli::ServeArgs;
+use crate::observe::{Security, What};
+use args::{ClientArgs, InternalArgs, PublicArgs};
+use files::{FlagFile, Followed, all_or_none};
+use pie_client::{Access, Token};
+use pie_router::auth::{Gate, Tokens};
+use pie_transport::{Acceptor, ClientTls, Clients, Connector, Identity, PeerName, Roots, ServerTls};
+
+/// Names that certificates of the internal plane carry, whatever the addresses.
+const ROUTER: &str = "pie-router";
+const WORKER: &str = "pie-worker";
+/// Connections of a rank's control port: its owner's, the next owner's, probes.
+const WORKER_CONNECTIONS: usize = 64;
+/// Connections of a router's internal port: one of each other router, and some to spare.
+const ROUTER_CONNECTIONS: usize = 1024;
+
+/// A router's ports, and its way to the ranks.
+pub struct Ports {
+    /// Of the public API.
+    pub public: Acceptor,
+    /// Who may call it.
+    pub gate: Option<Gate>,
+    /// Of the internal API.
+    pub internal: Acceptor,
+    /// To the ranks.
+    pub ranks: Connector,
+    /// To other routers.
+    pub routers: Connector,
+}
+
+impl Ports {
+    /// Reads what the flags name. Without `internal` the ranks are reached in plaintext.
+    pub fn of(
+        serve: &ServeArgs,
+        internal: Option<&InternalArgs>,
+        security: &Security,
+    ) -> Result<Self, Failure> {
+        let PublicArgs { tokens, insecure_tokens, connections, .. } = &serve.public;
+        let tls = public_tls(&serve.public, security)?;
+        let in_clear = tls.is_none() && !serve.listen.ip().is_loopback();
+        if let Some(tokens) = tokens
+            && in_clear
+            && !insecure_tokens
+        {
+            let (listen, tokens) = (serve.listen, tokens.display());
+            return Err(format!(
+                "--tokens {tokens}: tokens would travel in clear to {listen}: give --tls-cert and --tls-key, or, where TLS \
+                 ends in front of this router, --insecure-tokens"
+            )
+            .into());
+        }
+        let gate = match tokens {
+            Some(path) => Some(gate(FlagFile::new("--tokens", path), security)?),
+            None => None,
+        };
+        let internal = internal.map(|internal| internal_tls(internal, security)).transpose()?.flatten();
+        let to = |name| -> Result<Connector, Failure> {
+            Ok(match &internal {
+                Some((_, client)) => Connector::tls_to(client.clone(), PeerName::new(name)?),
+                None => Connector::plain(),
+            })
+        };
+        let (ranks, routers) = (to(WORKER)?, to(ROUTER)?);
+        let internal = Acceptor::new(internal.map(|(server, _)| server), ROUTER_CONNECTIONS);
+        security.watch_port("internal", internal.stats().clone());
+        let public = Acceptor::new(tls, *connections);
+        security.watch_port("public", public.stats().clone());
+        Ok(Self { public, gate, internal, ranks, routers })
+    }
+}
+
+/// A rank's control port: with an identity it takes routers only.
+pub fn worker(internal: &InternalArgs, security: &Security) -> Result<Acceptor, Failure> {
+    let tls = internal_tls(internal, security)?.map(|(server, _)| server);
+    let acceptor = Acceptor::new(tls, WORKER_CONNECTIONS);
+    security.watch_port("internal", acceptor.stats().clone());
+    Ok(acceptor)
+}
+
+/// The two files of an identity.
+#[derive(Clone)]
+struct Pair {
+    certificate: FlagFile,
+    key: FlagFile,
+}
+
+impl Pair {
+    fn read(&self) -> Result<Identity, Failure> {
+        let Self { certificate, key } = self;
+        let identity = Identity::from_pem(&certificate.read()?, &key.read()?);
+        Ok(identity.map_err(|error| format!("{certificate} with {key}: {error}"))?)
+    }
+}
+
+fn roots(file: &FlagFile) -> Result<Roots, Failure> {
+    Ok(Roots::from_pem(&file.read()?).map_err(|error| format!("{file}: {error}"))?)
+}
+
+fn public_tls(arguments: &PublicArgs, security: &Security) -> Result<Option<ServerTls>, Failure> {
+    let PublicArgs { tls_cert, tls_key, tls_client_ca, .. } = arguments;
+    let authority = tls_client_ca.as_ref().map(|path| FlagFile::new("--tls-client-ca", path));
+    let Some([certificate, key]) = all_or_none([("--tls-cert", tls_cert), ("--tls-key", tls_key)])? else {
+        return match authority {
+            Some(authority) => {
+                Err(format!("{authority}: client certificates need --tls-cert and --tls-key too").into())
+            }
+            None => Ok(None),
+        };
+    };
+    let followed = Followed::new([&certificate, &key].into_iter().chain(&authority));
+    let pair = Pair { certificate, key };
+    let read = move || -> Result<(Identity, Clients), Failure> {
+        let clients = match &authority {
+            Some(authority) => Clients::SignedBy(roots(authority)?),
+            None => Clients::Anyone,
+        };
+        Ok((pair.read()?, clients))
+    };
+    let (identity, clients) = read()?;
+    let tls = ServerTls::new(&identity, &clients)?;
+    let renewed = tls.clone();
+    followed.follow(What::Certificates, security, move || {
+        let (identity, clients) = read()?;
+        Ok(renewed.renew(&identity, &clients)?)
+    });
+    Ok(Some(tls))
+}
+
+/// Both sides of the internal plane: a server that takes routers only, and a client.
+fn internal_tls(
+    arguments: &InternalArgs,
+    security: &Security,
+) -> Result<Option<(ServerTls, ClientTls)>, Failure> {
+    let InternalArgs { internal_cert, internal_key, internal_ca } = arguments;
+    let files = [
+        ("--internal-cert", internal_cert),
+        ("--internal-key", internal_key),
+        ("--internal-ca", internal_ca),
+    ];
+    let Some([certificate, key, authority]) = all_or_none(files)? else { return Ok(None) };
+    let followed = Followed::new([&certificate, &key, &authority]);
+    let pair = Pair { certificate, key };
+    let read = move || -> Result<(Identity, Roots), Failure> { Ok((pair.read()?, roots(&authority)?)) };
+    let (identity, trusted) = read()?;
+    let router = PeerName::new(ROUTER)?;
+    let server = ServerTls::new(&identity, &Clients::Named(trusted.clone(), router.clone()))?;
+    let client = ClientTls::new(&trusted, Some(&identity))?;
+    let renewed = (server.clone(), client.clone());
+    followed.follow(What::Certificates, security, move || {
+        let (identity, trusted) = read()?;
+        let (server, client) = &renewed;
+        server.renew(&identity, &Clients::Named(trusted.clone(), router.clone()))?;
+        Ok(client.renew(&trusted, Some(&identity))?)
+    });
+    Ok(Some((server, client)))
+}
+
+fn gate(file: FlagFile, security: &Security) -> Result<Gate, Failure> {
+    let followed = Followed::new([&file]);
+    let read = move || -> Result<Tokens, Failure> {
+        let text = String::from_utf8(file.read()?).map_err(|_| format!("{file}: it is not UTF-8"))?;
+        Ok(Tokens::parse(&text).map_err(|error| format!("{file}: {error}"))?)
+    };
+    let gate = Gate::new(read()?);
+    let renewed = gate.clone();
+    followed.follow(What::Tokens, security, move || {
+        renewed.replace(read()?);
+        Ok(())
+    });
+    Ok(gate)
+}
+
+impl ClientArgs {
+    /// Reads what the flags name, once.
+    pub fn open(&self) -> Result<Access, Failure> {
+        let token = match &self.token_file {
+            Some(path) => {
+                let file = FlagFile::new("--token-file", path);
+                let text = String::from_utf8_lossy(&file.read()?).trim().to_owned();
+                Some(Token::new(&text).map_err(|error| format!("{file}: {error}"))?)
+            }
+            None => None,
+        };
+        let pair = all_or_none([("--client-cert", &self.client_cert), ("--client-key", &self.client_key)])?;
+        let identity = pair.map(|[certificate, key]| Pair { certificate, key }.read()).transpose()?;
+        let connector = match &self.ca {
+            Some(path) => {
+                let roots = roots(&FlagFile::new("--ca", path))?;
+                Connector::tls(ClientTls::new(&roots, identity.as_ref())?)
+            }
+            None if identity.is_some() => {
+                return Err(
+                    "--client-cert needs --ca too: the authority of the pool's own certificate".into()
+                );
+            }
+            None => Connector::plain(),
+        };
+        Ok(Access { connector, token })
+    }
+}
