@@ -8,7 +8,7 @@ use tonic::{Request, Status};
 /// The metadata key that names the tenant.
 const HEADER: &str = "pie-tenant";
 
-/// Names a tenant in the metadata of every call, if there is one.
+/// Names a tenant in the metadata of every call, if there is one, and the trace that the caller is in.
 #[derive(Clone, Debug, Default)]
 pub struct Tenant(Option<MetadataValue<Ascii>>);
 
@@ -24,6 +24,7 @@ impl Interceptor for Tenant {
         if let Some(tenant) = &self.0 {
             request.metadata_mut().insert(HEADER, tenant.clone());
         }
+        pie_proto::trace::inject(request.metadata_mut());
         Ok(request)
     }
 }

@@ -9,6 +9,7 @@
 pub mod plan;
 pub mod reason;
 pub mod request;
+pub mod trace;
 
 pub use reason::{Fault, Reason};
 

@@ -9,6 +9,7 @@
 //! **Must not know** tensors, candle, CUDA: ranks are behind `pie.worker.v1`.
 
 pub mod call;
+pub mod calls;
 pub mod completion;
 pub mod core;
 mod faults;
@@ -18,6 +19,7 @@ pub mod ranks;
 pub mod server;
 pub mod service;
 mod session;
+mod spans;
 pub mod stats;
 pub mod tenants;
 

@@ -4,6 +4,7 @@ use crate::call::Call;
 use crate::core::{Core, Settings};
 use crate::faults;
 use crate::ranks::{self, Events, Failure, FailureKind, Formed};
+use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
+use tracing::Span;
 
 /// Events that may wait; calls are refused before the owner drowns in them.
 const QUEUE: usize = 1024;
@@ -23,8 +25,8 @@ const FORM_PAUSE: Duration = Duration::from_millis(500);
 
 /// Everything that an owner reacts to.
 pub enum Event {
-    /// A client wants something.
-    Call(Call),
+    /// A client wants something, in the span of its call.
+    Call(Call, Span),
     /// The group is there.
     Formed(Box<Formed>),
     /// The group could not be formed; another attempt follows.
@@ -102,7 +104,7 @@ impl Owner {
     /// # Errors
     /// [`Reason::Overloaded`] when its queue is full, [`Reason::ShuttingDown`] when it is gone.
     pub fn call(&self, call: Call) -> Result<(), Fault> {
-        self.events.try_send(Event::Call(call)).map_err(|error| match error {
+        self.events.try_send(Event::Call(call, Span::current())).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
             }
@@ -190,6 +192,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         failures: Vec::new(),
         digests: BTreeMap::new(),
         work: BTreeMap::new(),
+        spans: StepSpans::default(),
         ranks: Vec::new(),
     };
     tokio::spawn(task.run(receiver));
@@ -208,6 +211,7 @@ struct Task {
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
     /// The least and the most work of a rank in each plan, until all have reported, microseconds.
     work: BTreeMap<u64, (u64, u64)>,
+    spans: StepSpans,
     ranks: Vec<v1::Rank>,
     stats: Arc<Stats>,
     rank_times: Arc<[RankTimes]>,
@@ -243,14 +247,14 @@ impl Task {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Call(Call::Describe { reply }) => {
+            Event::Call(Call::Describe { reply }, _) => {
                 let mut described = self.core.describe();
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.ranks);
                 }
                 let _ = reply.send(described);
             }
-            Event::Call(call) => self.core.call(call),
+            Event::Call(call, span) => span.in_scope(|| self.core.call(call)),
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed(why) => {
                 self.stats.event(GroupEvent::NotFormed);
@@ -301,7 +305,12 @@ impl Task {
             return;
         }
         match (self.core.next_step(Instant::now()), &self.formed) {
-            (Ok(Some(step)), Some(formed)) => formed.broadcast(&step),
+            (Ok(Some(step)), Some(formed)) => {
+                let recorded = self.core.recorded();
+                let group = self.options.group.as_str();
+                let trace = recorded.and_then(|recorded| self.spans.begin(group, &step.plan, &recorded));
+                formed.broadcast(&step, trace);
+            }
             (Ok(_), _) => {}
             (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
         }
@@ -359,6 +368,7 @@ impl Task {
         };
         let violation = violation.map(|what| format!("invariant {what} in plan {seq}: {said:?}"));
         self.digests.remove(&seq);
+        self.spans.end(seq);
         if let Some((least, most)) = self.work.remove(&seq) {
             self.stats.skew.observe_us(most - least);
         }
@@ -395,6 +405,7 @@ impl Task {
     fn lose(&mut self, why: &str) {
         tracing::error!(why, "the group is lost");
         self.stats.event(GroupEvent::Lost);
+        self.spans.lost(why);
         self.formed = None;
         self.core.lost(why);
         self.state.send_replace(State::Lost(why.to_owned()));

@@ -1,6 +1,7 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
 use crate::call::Call;
+use crate::calls::CallsLayer;
 use crate::core::Settings;
 use crate::owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
 use crate::service::{Homes, PoolService};
@@ -198,6 +199,7 @@ pub async fn serve(
     };
     let (stop, stopped) = oneshot::channel();
     let server = Server::builder()
+        .layer(CallsLayer)
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .add_service(health)
         .add_service(descriptors().build_v1()?)

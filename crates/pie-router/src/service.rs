@@ -1,6 +1,7 @@
 //! The public gRPC service: checks requests, tokenizes new documents off the owner's task, and hands calls on.
 
 use crate::call::{Call, More, Reply};
+use crate::calls;
 use crate::faults;
 use crate::owner::Owner;
 use crate::server::Phase;
@@ -151,6 +152,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         self.check_phase()?;
         let tenant = self.counted(tenant(&request))?;
         let request = self.counted(OpenSession::try_from(request.into_inner()))?;
@@ -169,6 +171,7 @@ impl Pool for PoolService {
             _ => {}
         }
         let opened = opened?;
+        calls::opened(&opened);
         Ok(Response::new(opened))
     }
 
@@ -177,8 +180,12 @@ impl Pool for PoolService {
         request: Request<v1::ApplyEditsRequest>,
     ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
         let arrived = Instant::now();
+        calls::about(&request.get_ref().session);
         let request = self.counted(ApplyEdits::try_from(request.into_inner()))?;
-        self.ask(|reply| Call::Edit { request, arrived, reply }).await.map(Response::new)
+        tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
+        let edited = self.ask(|reply| Call::Edit { request, arrived, reply }).await?;
+        calls::edited(&edited);
+        Ok(Response::new(edited))
     }
 
     type CompleteStream = CompletionStream;
@@ -188,6 +195,7 @@ impl Pool for PoolService {
         request: Request<v1::CompleteRequest>,
     ) -> Result<Response<Self::CompleteStream>, Status> {
         let arrived = Instant::now();
+        calls::about(&request.get_ref().session);
         // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
         let counted = Streaming::new(self.owner.stats());
         self.check_phase()?;
@@ -200,6 +208,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         let request = request.into_inner();
         let (session, content) = (self.counted(SessionName::new(request.session))?, request.content);
         self.ask(|reply| Call::Get { session, content, reply }).await.map(Response::new)
@@ -209,6 +218,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         let session = self.counted(SessionName::new(request.into_inner().session))?;
         let name = session.as_str().to_owned();
         self.ask(|reply| Call::Close { session, reply }).await?;

@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
 use crate::device::DeviceArg;
+use crate::observe::{LogArgs, TraceArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
 use std::net::SocketAddr;
@@ -22,24 +23,11 @@ pub struct Cli {
     /// TOML file of settings: keys are the long flags, in a table for each command ([pool], [worker], …).
     #[arg(long, global = true, env = "PIE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What to log, as `level` or `target=level,…`.
-    #[arg(long, global = true, env = "PIE_LOG", default_value = "warn", value_name = "FILTER")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, global = true, env = "PIE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub logs: LogArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
 }
 
 /// The commands.
@@ -189,6 +177,8 @@ pub struct PlatformArgs {
     /// signal ends it.
     #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
     pub drain_grace: Duration,
+    #[command(flatten)]
+    pub traces: TraceArgs,
 }
 
 /// The most that one tenant (gRPC metadata `pie-tenant`) may have.

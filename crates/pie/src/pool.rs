@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::budget::Budget;
 use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
-use crate::observe::{Observe, RouterSource, Source};
+use crate::observe::{LogArgs, Observe, RouterSource, Source, TraceArgs};
 use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -47,7 +47,7 @@ struct PoolReady<'a> {
 }
 
 /// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
-pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
+pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
     let world_size = arguments.group.world_size;
     let mut pool = LocalPool::start(&arguments, log).await?;
     // Until here a signal ends the process at once, and its workers with it.
@@ -103,7 +103,7 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
-    pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
+    pub async fn start(arguments: &PoolArgs, log: &LogArgs) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
         let world_size = u64::from(arguments.group.world_size);
@@ -203,7 +203,7 @@ async fn lost(state: &mut watch::Receiver<State>) -> String {
 struct Spawn<'a> {
     arguments: &'a PoolArgs,
     model: PathBuf,
-    log: &'a str,
+    log: &'a LogArgs,
 }
 
 /// A value as the command line has it.
@@ -232,14 +232,15 @@ impl Spawn<'_> {
     }
 
     fn command(&self, rank: u32) -> Result<Command, Failure> {
-        let PoolArgs { group, rank: arguments, .. } = self.arguments;
+        let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
         let RankArgs { device, dtype, collectives, kv_memory, threads } =
             device::of_rank(rank, group.world_size, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { (cores / group.world_size as usize).max(1) } else { threads };
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["--log", self.log, "worker", "--supervised"])
+            .args(self.log.flags())
+            .args(["worker", "--supervised"])
             .args(["--rank", &rank.to_string(), "--world-size", &group.world_size.to_string()])
             .args(["--group", &group.group, "--device", &device.to_string()])
             .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
@@ -256,6 +257,10 @@ impl Spawn<'_> {
             .kill_on_drop(true)
             // Ctrl-C is for the pool, which then stops its workers in order.
             .process_group(0);
+        let TraceArgs { otlp, trace_sample } = &serve.platform.traces;
+        if let Some(otlp) = otlp {
+            command.args(["--otlp", otlp, "--trace-sample", &trace_sample.to_string()]);
+        }
         if let Some(kv_memory) = kv_memory {
             command.args(["--kv-memory", &kv_memory.to_string()]);
         }
@@ -340,6 +345,6 @@ pub fn local_serve() -> ServeArgs {
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,
-        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE },
+        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE, traces: TraceArgs::OFF },
     }
 }

@@ -6,6 +6,7 @@ use crate::completion::{After, Before, Completion, Place, Since};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
+use crate::spans::{Recorded, Waits};
 use crate::stats::Outcome;
 use pie_plan::schedule::{Demand, Want, schedule};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Then, TokenId, TokenIndex};
@@ -239,6 +240,19 @@ impl Core {
             self.in_flight = Some(in_flight);
         }
         Ok(())
+    }
+
+    /// What the step in flight has to do with traces that are recorded; nothing, in most steps.
+    pub fn recorded(&self) -> Option<Recorded> {
+        let in_flight = self.in_flight.as_ref()?;
+        let of = |(session, id): (&SessionId, &u64)| {
+            let completion = self.front(*session).filter(|completion| completion.id == *id)?;
+            let waits = if completion.waits_for_first_token() { Waits::First } else { Waits::Later };
+            Some((completion.span.recorded()?.clone(), waits))
+        };
+        let calls: Vec<_> = in_flight.completions.iter().filter_map(of).collect();
+        let (rows, completions) = (in_flight.rows, in_flight.completions.len());
+        (!calls.is_empty()).then_some(Recorded { rows, completions, calls })
     }
 
     /// Completions that are in the step in flight.

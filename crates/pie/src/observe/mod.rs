@@ -1,10 +1,12 @@
-//! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz` (docs/observability.md). The numbers are counted
-//! elsewhere, as plain atomics; here they get names.
+//! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz`, its log and its traces (docs/observability.md). The
+//! numbers are counted elsewhere, as plain atomics; here they get names.
 
 mod http;
+mod logs;
 mod out;
 mod rank;
 mod router;
+mod traces;
 
 use crate::Failure;
 use crate::cli::PlatformArgs;
@@ -15,8 +17,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::net::TcpListener;
 
+pub use logs::{LogArgs, Telling};
 pub use rank::RankSource;
 pub use router::RouterSource;
+pub use traces::{Identity, TraceArgs, belong_to_starter};
 
 /// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
 #[derive(Clone)]
