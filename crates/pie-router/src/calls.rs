@@ -3,7 +3,7 @@
 //! What only those inside know (session, revision, what a completion cost) they write into the present span: the line and the
 //! trace have it from there. Nothing of a document or of a completion's text belongs in it.
 
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use pie_proto::reason::reason_of;
 use pie_proto::{trace, v1};
 use std::future::Future;

@@ -241,7 +241,7 @@ impl Task {
         if let Some(formed) = self.formed
             && let Err(error) = formed.ownership.release().await
         {
-            tracing::warn!(%error, "the ownership of the group is left to run out");
+            tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
         }
     }
 
@@ -258,7 +258,7 @@ impl Task {
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed(why) => {
                 self.stats.event(GroupEvent::NotFormed);
-                tracing::info!(%why, "the group is not formed yet");
+                tracing::info!(group = %self.options.group, %why, "the group is not formed yet");
                 self.state.send_replace(State::Waiting(why));
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
@@ -284,6 +284,7 @@ impl Task {
 
     fn formed(&mut self, formed: Formed) {
         tracing::info!(
+            group = %self.options.group,
             epoch = formed.epoch.0,
             world_size = formed.world_size(),
             slots = formed.slots,
@@ -379,7 +380,8 @@ impl Task {
 
     /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
     fn rank_failed(&mut self, epoch: Epoch, failure: Failure) {
-        tracing::debug!(%failure, "a rank's stream ended");
+        let group = &self.options.group;
+        tracing::debug!(%group, epoch = epoch.0, rank = failure.rank, %failure, "a rank's stream ended");
         self.stats.event(GroupEvent::RankFailed);
         let first = self.failures.is_empty();
         let certain = failure.kind == FailureKind::Connection;
@@ -403,7 +405,8 @@ impl Task {
 
     /// Ends the epoch: the streams to all ranks close with `formed`, so the ranks leave too.
     fn lose(&mut self, why: &str) {
-        tracing::error!(why, "the group is lost");
+        let epoch = self.formed.as_ref().map(|formed| formed.epoch.0);
+        tracing::error!(group = %self.options.group, epoch, why, "the group is lost");
         self.stats.event(GroupEvent::Lost);
         self.spans.lost(why);
         self.formed = None;

@@ -187,6 +187,8 @@ impl Core {
             }
         }
         let (seq, passes, rows) = (plan.seq, plan.passes, count(work.rows.len()));
+        let (group, epoch, sessions) = (&self.group_name, plan.epoch.0, work.sequences.len());
+        tracing::debug!(group, epoch, seq = seq.0, rows, sessions, passes, "a step");
         self.in_flight =
             Some(InFlight { seq, passes, rows, reported: 0, completions, stray: false, interrupted: false });
         Step { plan, sampling }
