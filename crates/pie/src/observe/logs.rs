@@ -8,6 +8,7 @@ use std::fmt;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
@@ -84,17 +85,17 @@ type Part = Box<dyn Layer<Registry> + Send + Sync>;
 fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
     let LogArgs { log, log_format, log_text } = arguments;
     let filter = EnvFilter::try_new(log).map_err(|error| format!("--log {log}: {error}"))?;
+    let shows_text = *log_text;
+    let has_no_text = move |about: &Metadata<'_>| shows_text || about.target() != pie_router::calls::TEXT;
+    let filter = filter.and(filter::filter_fn(has_no_text));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines: Part = match log_format {
+    Ok(match log_format {
         LogFormat::Text => Box::new(lines.with_filter(filter)),
         LogFormat::Json => {
             let lines = lines.fmt_fields(JsonFields::new()).event_format(Flat::new(identity));
             Box::new(lines.with_filter(filter))
         }
-    };
-    let shows_text = *log_text;
-    let has_no_text = move |about: &Metadata<'_>| shows_text || about.target() != pie_router::calls::TEXT;
-    Ok(Box::new(lines.with_filter(filter::filter_fn(has_no_text))))
+    })
 }
 
 /// Events stay in the log: in traces there are spans alone.
