@@ -105,6 +105,7 @@ impl Watch {
             tokens_adopted = Empty,
             queue_us = Empty,
             first_token_us = Empty,
+            edit_to_first_token_us = Empty,
             compute_us = Empty,
             finish = Empty,
             code = Empty,
@@ -169,7 +170,8 @@ impl Watch {
         let trace = opentelemetry::trace::TraceContextExt::span(&context).span_context().trace_id();
         let trace_id = recorded.then(|| tracing::field::display(trace));
         let duration_ms = self.began.elapsed().as_micros() as f64 / 1e3;
-        tracing::info!(parent: span, method = self.method, trace_id, duration_ms, "answered");
+        // In the span: it ends, in the trace, when it was left last.
+        span.in_scope(|| tracing::info!(method = self.method, trace_id, duration_ms, "answered"));
     }
 }
 
@@ -221,6 +223,11 @@ fn shortened(name: &str) -> &str {
     name.char_indices().nth(NAME_LENGTH).map_or(name, |(end, _)| &name[..end])
 }
 
+/// As traces have numbers; without a sign they become texts there.
+pub(crate) fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
 /// The present call is about this session.
 pub fn about(session: &str) {
     Span::current().record("session", shortened(session));
@@ -229,13 +236,14 @@ pub fn about(session: &str) {
 /// The present call opened a session.
 pub fn opened(answer: &v1::OpenSessionResponse) {
     let span = Span::current();
-    span.record("session", &answer.session).record("revision", answer.revision);
-    span.record("tokens", answer.tokens).record("tokens_reused", answer.reused);
+    span.record("session", &answer.session).record("revision", number(answer.revision));
+    span.record("tokens", number(answer.tokens)).record("tokens_reused", number(answer.reused));
 }
 
 /// The present call edited a session.
 pub fn edited(answer: &v1::ApplyEditsResponse) {
     let span = Span::current();
-    span.record("revision", answer.revision).record("tokens", answer.tokens);
-    span.record("tokens_inserted", answer.tokens_inserted).record("tokens_deleted", answer.tokens_deleted);
+    span.record("revision", number(answer.revision)).record("tokens", number(answer.tokens));
+    span.record("tokens_inserted", number(answer.tokens_inserted));
+    span.record("tokens_deleted", number(answer.tokens_deleted));
 }

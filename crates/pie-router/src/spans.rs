@@ -4,6 +4,7 @@
 //! A step is one span: a child of the first completion in it that is recorded, and linked with the others; up to
 //! their first token they are linked with it too. Each rank's span is a child of it: the plan carries its context.
 
+use crate::calls;
 use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
@@ -24,7 +25,7 @@ fn time_of(moment: Instant) -> SystemTime {
 }
 
 fn number(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
-    KeyValue::new(key, value.try_into().unwrap_or(i64::MAX))
+    KeyValue::new(key, calls::number(value))
 }
 
 /// A completion in the span of its call.
@@ -58,16 +59,22 @@ impl CompletionSpan {
     /// Its first token is there.
     pub fn first_token(&mut self, timings: &v1::Timings, now: Instant) {
         self.turn("decode", now);
-        if !self.call.is_disabled() {
-            self.call
-                .record("queue_us", timings.queue_us)
-                .record("first_token_us", timings.first_token_us)
-                .record("compute_us", timings.compute_us)
-                .record("tokens_encoded", timings.tokens_encoded)
-                .record("tokens_encoded_ahead", timings.tokens_encoded_ahead)
-                .record("tokens_rotated", timings.tokens_rotated)
-                .record("tokens_reused", timings.tokens_reused)
-                .record("tokens_adopted", timings.tokens_adopted);
+        if self.call.is_disabled() {
+            return;
+        }
+        let all = [
+            ("queue_us", timings.queue_us),
+            ("first_token_us", timings.first_token_us),
+            ("edit_to_first_token_us", timings.edit_to_first_token_us),
+            ("compute_us", timings.compute_us),
+            ("tokens_encoded", timings.tokens_encoded.into()),
+            ("tokens_encoded_ahead", timings.tokens_encoded_ahead.into()),
+            ("tokens_rotated", timings.tokens_rotated.into()),
+            ("tokens_reused", timings.tokens_reused.into()),
+            ("tokens_adopted", timings.tokens_adopted.into()),
+        ];
+        for (key, value) in all {
+            self.call.record(key, calls::number(value));
         }
     }
 
@@ -75,7 +82,8 @@ impl CompletionSpan {
     pub fn over(&self, finish: &'static str, revision: u64, produced: u32) {
         if !self.call.is_disabled() {
             let call = &self.call;
-            call.record("finish", finish).record("revision", revision).record("tokens_generated", produced);
+            call.record("finish", finish).record("revision", calls::number(revision));
+            call.record("tokens_generated", i64::from(produced));
         }
     }
 
