@@ -8,6 +8,7 @@ use std::fmt;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
+use tracing_log::NormalizeEvent;
 use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -85,9 +86,8 @@ type Part = Box<dyn Layer<Registry> + Send + Sync>;
 fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
     let LogArgs { log, log_format, log_text } = arguments;
     let filter = EnvFilter::try_new(log).map_err(|error| format!("--log {log}: {error}"))?;
-    let shows_text = *log_text;
-    let has_no_text = move |about: &Metadata<'_>| shows_text || about.target() != pie_router::calls::TEXT;
-    let filter = filter.and(filter::filter_fn(has_no_text));
+    let shown = if *log_text { Text::Shown } else { Text::Hidden };
+    let filter = filter.and(filter::filter_fn(move |about| shown == Text::Shown || !holds_text(about)));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     Ok(match log_format {
         LogFormat::Text => Box::new(lines.with_filter(filter)),
@@ -96,6 +96,18 @@ fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
             Box::new(lines.with_filter(filter))
         }
     })
+}
+
+/// What people write, in the log.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    Hidden,
+    Shown,
+}
+
+/// Lines that may: the router's own, and those of the tokenizer, which tells of each character.
+fn holds_text(about: &Metadata<'_>) -> bool {
+    about.target() == pie_router::calls::TEXT || about.target().starts_with("tokenizers")
 }
 
 /// Events stay in the log: in traces there are spans alone.
@@ -142,14 +154,15 @@ where
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
                 let fields: Map<String, Value> = serde_json::from_str(&fields.fields).unwrap_or_default();
-                // Dotted names are for traces alone.
                 line.0.extend(fields.into_iter().filter(|(name, _)| !name.contains('.')));
             }
         }
         event.record(&mut line);
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let about = event.metadata();
+        // Libraries that use `log` have their place in fields.
+        let normalized = event.normalized_metadata();
+        let about = normalized.as_ref().unwrap_or_else(|| event.metadata());
         for (name, value) in
             [("timestamp", time.as_str()), ("level", about.level().as_str()), ("target", about.target())]
         {
@@ -159,10 +172,14 @@ where
     }
 }
 
+/// Without dotted names: those are for traces, and of libraries.
 struct Line(Map<String, Value>);
 
 impl Line {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        if field.name().contains('.') {
+            return;
+        }
         self.0.insert(field.name().to_owned(), value.into());
     }
 }
