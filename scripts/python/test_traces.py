@@ -188,7 +188,7 @@ def test_a_step_that_calls_share_is_in_one_trace_and_linked_with_the_others(two_
             client.open(f"// {session}\n{CODE}", session=session)
         long = first.complete(client, "first", max_tokens=300)
         next(long)
-        list(second.complete(client, "second", max_tokens=20))
+        list(second.complete(client, "second", max_tokens=4))
         long.cancel()
         client.close_all()
     # As platforms stop it: the last spans are sent all the same.
