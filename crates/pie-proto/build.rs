@@ -5,7 +5,8 @@ use std::{env, fs, path::PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from("../../proto");
-    let files = ["pie/v1/pie.proto", "pie/worker/v1/worker.proto"];
+    let files =
+        ["pie/v1/pie.proto", "pie/v1/admin.proto", "pie/worker/v1/worker.proto", "pie/peer/v1/peer.proto"];
     println!("cargo:rerun-if-changed={}", root.display());
     let descriptors = protox::compile(files, [&root])?;
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), descriptors.encode_to_vec())?;

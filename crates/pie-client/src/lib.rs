@@ -17,6 +17,7 @@ pub use session::{Edit, Edited, Session};
 pub use tenant::Tenant;
 
 use pie_proto::v1;
+use pie_proto::v1::admin_client::AdminClient as Admin;
 use pie_proto::v1::pool_client::PoolClient as Wire;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
@@ -66,6 +67,11 @@ impl Pool {
         Wire::with_interceptor(self.channel.clone(), self.tenant.clone())
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The generated client of those who run the pool.
+    pub fn admin(&self) -> Admin<InterceptedService<Channel, Tenant>> {
+        Admin::with_interceptor(self.channel.clone(), self.tenant.clone())
     }
 
     /// Opens a session with a text, or brings one that is open to it; an empty name lets the pool choose.

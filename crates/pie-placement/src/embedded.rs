@@ -39,6 +39,7 @@ struct Group {
     /// The holders' ends of the leases, by the revision of the key that each protects.
     leases: BTreeMap<u64, watch::Sender<LeaseState>>,
     admission: Admission,
+    closed_at: u64,
 }
 
 impl Group {
@@ -69,7 +70,9 @@ impl State {
     fn admission(&self, group: &GroupId) -> Result<(), PlacementError> {
         match self.groups.get(group).map(|group| group.admission).unwrap_or_default() {
             Admission::Open => Ok(()),
-            Admission::Cordoned => Err(PlacementError::GroupCordoned { group: group.clone() }),
+            Admission::Cordoned | Admission::CordonedUntilFormed => {
+                Err(PlacementError::GroupCordoned { group: group.clone() })
+            }
         }
     }
 }
@@ -250,12 +253,17 @@ impl Placement for Embedded {
             ranks: ranks_of(group),
             owner: group.owner.borrow().owner(),
             admission: group.admission,
+            closed_at: group.closed_at,
         });
         Ok(records.filter(GroupRecord::is_known).collect())
     }
 
     async fn set_admission(&self, group: &GroupId, admission: Admission) -> Result<(), PlacementError> {
-        self.lock().groups.entry(group.clone()).or_default().admission = admission;
+        let mut state = self.lock();
+        let revision = state.next_revision();
+        let record = state.groups.entry(group.clone()).or_default();
+        record.closed_at = if admission == Admission::Open { 0 } else { revision };
+        record.admission = admission;
         Ok(())
     }
 }

@@ -87,6 +87,8 @@ pub enum Admission {
     Open,
     /// It keeps those that it has, to be moved or closed.
     Cordoned,
+    /// The same, until it has been formed again: its workers are about to be restarted.
+    CordonedUntilFormed,
 }
 
 /// What is known of a group.
@@ -100,17 +102,25 @@ pub struct GroupRecord {
     pub owner: Option<Owner>,
     /// Whether it takes new sessions.
     pub admission: Admission,
+    /// The revision at which it was closed; 0 if it is open. Epochs count alike (A1).
+    pub closed_at: u64,
 }
 
 impl GroupRecord {
     #[cfg(feature = "etcd")]
     pub(crate) fn empty(group: GroupId) -> Self {
-        Self { group, ranks: Vec::new(), owner: None, admission: Admission::Open }
+        Self { group, ranks: Vec::new(), owner: None, admission: Admission::Open, closed_at: 0 }
+    }
+
+    /// Whether a cordon for a restart is over: the group has an owner of a later epoch than the cordon.
+    pub fn is_formed_again(&self) -> bool {
+        let later = self.owner.as_ref().is_some_and(|owner| owner.epoch.0 > self.closed_at);
+        self.admission == Admission::CordonedUntilFormed && later
     }
 
     /// True if there is anything to say about the group; one that merely was asked about is not listed.
     pub(crate) fn is_known(&self) -> bool {
-        !self.ranks.is_empty() || self.owner.is_some() || self.admission == Admission::Cordoned
+        !self.ranks.is_empty() || self.owner.is_some() || self.admission != Admission::Open
     }
 }
 

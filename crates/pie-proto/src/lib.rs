@@ -1,4 +1,4 @@
-//! The wire: generated types of `pie.v1` (public) and `pie.worker.v1` (internal), the only checked conversions from
+//! The wire: generated types of `pie.v1` (public), `pie.worker.v1` and `pie.peer.v1` (internal), the only checked conversions from
 //! them, and the reasons that errors carry.
 //!
 //! **Invariant.** What leaves this crate has been checked: a request that converts names exactly one thing to do, and
@@ -6,6 +6,7 @@
 //!
 //! **Must not know** behaviour: sessions, models, documents.
 
+pub mod carried;
 pub mod plan;
 pub mod reason;
 pub mod request;
@@ -13,27 +14,35 @@ pub mod trace;
 
 pub use reason::{Fault, Reason};
 
-/// The public API, generated from `proto/pie/v1/pie.proto`, which documents it.
+/// Generated; nested as the packages are, since they name each other so.
 #[allow(
     missing_docs,
     clippy::all,
     clippy::allow_attributes_without_reason,
-    reason = "generated; the proto file is the documentation"
+    reason = "generated; the proto files are the documentation"
 )]
-pub mod v1 {
-    tonic::include_proto!("pie.v1");
+mod generated {
+    pub mod v1 {
+        tonic::include_proto!("pie.v1");
+    }
+    pub mod peer {
+        pub mod v1 {
+            tonic::include_proto!("pie.peer.v1");
+        }
+    }
+    pub mod worker {
+        pub mod v1 {
+            tonic::include_proto!("pie.worker.v1");
+        }
+    }
 }
 
+/// What routers say to each other, generated from `proto/pie/peer/v1/peer.proto`, which documents it.
+pub use generated::peer::v1 as peer_v1;
+/// The public API, generated from `proto/pie/v1`, which documents it.
+pub use generated::v1;
 /// The internal control, generated from `proto/pie/worker/v1/worker.proto`, which documents it.
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    reason = "generated; the proto file is the documentation"
-)]
-pub mod worker_v1 {
-    tonic::include_proto!("pie.worker.v1");
-}
+pub use generated::worker::v1 as worker_v1;
 
-/// Both packages as a file descriptor set, for gRPC reflection.
+/// All packages as a file descriptor set, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -85,7 +85,7 @@ reasons! {
          which and the limit (`--tenant-sessions`, `--tenant-tokens`, `--tenant-requests`). Close sessions, or retry after the pause in RetryInfo.";
     /// A tenant's name that cannot be used.
     BadTenant = "BAD_TENANT", InvalidArgument,
-        "The gRPC metadata `pie-tenant` must be 1 to 64 visible ASCII characters.";
+        "The gRPC metadata `pie-tenant` must be 1 to 64 visible ASCII characters other than `/`.";
     /// No markers for filling in the middle.
     FimUnsupported = "FIM_UNSUPPORTED", FailedPrecondition,
         "The model's tokenizer has no fill-in-the-middle markers of a known family, or the document is one of tokens whose client must place them \
@@ -130,14 +130,27 @@ reasons! {
     /// The router is being drained.
     ServerDraining = "SERVER_DRAINING", Unavailable,
         "The router got SIGTERM: completions that run may end (`--drain-grace`), edits of open sessions are taken, new sessions and new \
-         completions are not. Retry after the pause in RetryInfo, on a new connection: another router takes the group over. Sessions end with \
-         the router that holds them, so open them again with the whole text.";
+         completions are not. Retry after the pause in RetryInfo, on a new connection: another router takes its groups over, with the sessions. Where \
+         there is no other router, sessions end with this one: then they are SESSION_UNKNOWN, and opened again with the whole text.";
+    /// The session is on its way.
+    SessionMoving = "SESSION_MOVING", Unavailable,
+        "The session is being moved to another group or another router, with its document and its revision. Nothing was changed by the call: retry \
+         it as it is, after the pause in RetryInfo.";
     /// No group can take the session.
     NoGroup = "NO_GROUP", Unavailable,
-        "No group of ranks serves at the moment. Retry; if it stays so, look at DescribePool and the workers' logs.";
-    /// The session lives in a group of another router.
-    SessionElsewhere = "SESSION_ELSEWHERE", FailedPrecondition,
-        "The session lives in another group (metadata `group`), and this router does not own that group. Ask a router of that group.";
+        "No group of ranks serves at the moment, or none takes new sessions. Retry; if it stays so, look at DescribePool (`pie ctl pool`) and the \
+         workers' logs.";
+    /// The group has another owner than the router thought that asked.
+    SessionElsewhere = "SESSION_ELSEWHERE", Unavailable,
+        "A router forwarded the call to another one that does not own the session's group (metadata `group`) any more. Nothing was changed by the call: \
+         retry it as it is, after the pause in RetryInfo.";
+    /// The group's router cannot be reached.
+    RouterUnreachable = "ROUTER_UNREACHABLE", Unavailable,
+        "The router that owns the session's group did not answer the one that forwards. Retry: when it is gone, another router takes its group \
+         over. An edit may have been applied all the same: then the retry is refused with REVISION_MISMATCH.";
+    /// No group of this name.
+    GroupUnknown = "GROUP_UNKNOWN", NotFound,
+        "No group of this name has ranks or an owner. `pie ctl pool` lists them.";
     /// The tokenizer failed on text that it should take.
     TokenizerFailed = "TOKENIZER_FAILED", Internal,
         "The tokenizer refused a text. The session is unchanged. Please report the message with the tokenizer's name.";

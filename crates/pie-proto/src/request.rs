@@ -275,7 +275,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
 }
 
 /// A strategy field; `None` when unspecified.
-fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
+pub(crate) fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
     match v1::Strategy::try_from(value) {
         Ok(v1::Strategy::Unspecified) => Ok(None),
         Ok(v1::Strategy::Pie) => Ok(Some(Strategy::Pie)),
@@ -298,7 +298,7 @@ pub fn strategy_to_wire(strategy: Strategy) -> v1::Strategy {
     }
 }
 
-fn token_ids(ids: Vec<u32>) -> Vec<TokenId> {
+pub(crate) fn token_ids(ids: Vec<u32>) -> Vec<TokenId> {
     ids.into_iter().map(TokenId).collect()
 }
 
@@ -326,6 +326,6 @@ fn numbered<A, B>(list: Vec<A>, convert: impl Fn(A) -> Result<B, Fault>) -> Resu
     list.into_iter().enumerate().map(one).collect()
 }
 
-fn missing(field: &str, wanted: &str) -> Fault {
+pub(crate) fn missing(field: &str, wanted: &str) -> Fault {
     Fault::new(Reason::FieldMissing, format!("the field `{field}` is missing: send {wanted}"))
 }

@@ -2,6 +2,7 @@
 
 use crate::tenants::Tenant;
 use pie_plan::{Strategy, TokenId};
+use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Complete, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::Document;
@@ -17,8 +18,8 @@ pub enum Call {
     Open {
         /// Whose.
         tenant: Tenant,
-        /// `None`: choose one.
-        name: Option<SessionName>,
+        /// Its name among the tenant's.
+        name: SessionName,
         /// Tokenized already: that is the work that does not depend on what is held.
         document: Box<Document>,
         /// Of its edits.
@@ -28,6 +29,8 @@ pub enum Call {
     },
     /// Edit a session's document.
     Edit {
+        /// Whose.
+        tenant: Tenant,
         /// What.
         request: ApplyEdits,
         /// When the call came in.
@@ -37,6 +40,8 @@ pub enum Call {
     },
     /// Complete a session's document.
     Complete {
+        /// Whose.
+        tenant: Tenant,
         /// What.
         request: Complete,
         /// When the call came in.
@@ -46,6 +51,8 @@ pub enum Call {
     },
     /// Describe a session.
     Get {
+        /// Whose.
+        tenant: Tenant,
         /// Which.
         session: SessionName,
         /// With text and tokens.
@@ -55,25 +62,102 @@ pub enum Call {
     },
     /// Close a session.
     Close {
+        /// Whose.
+        tenant: Tenant,
         /// Which.
         session: SessionName,
         /// The answer.
         reply: Reply<()>,
     },
-    /// List sessions in order of their names.
+    /// List a tenant's sessions in order of their names.
     List {
+        /// Whose.
+        tenant: Tenant,
         /// Behind this name.
-        after: Option<String>,
+        after: Option<SessionName>,
         /// At most so many.
         limit: usize,
         /// The answer, and whether there are more.
         reply: oneshot::Sender<(Vec<v1::Session>, More)>,
+    },
+    /// Take a session that was open elsewhere.
+    Take {
+        /// Which.
+        taken: Taken,
+        /// The answer.
+        reply: Reply<()>,
+    },
+    /// Give a session away: until [`Call::Keep`] or [`Call::Depart`] it is out of reach.
+    Give {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+        /// If completions run.
+        busy: Busy,
+        /// The answer.
+        reply: Reply<Given>,
+    },
+    /// It could not be moved.
+    Keep {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+    },
+    /// It arrived elsewhere.
+    Depart {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+    },
+    /// Who is here: the sessions of all tenants.
+    Residents {
+        /// The answer.
+        reply: oneshot::Sender<Vec<(Tenant, SessionName)>>,
+    },
+    /// Give all documents to the group's next owner. Refused while the group is served here.
+    GiveAll {
+        /// The answer.
+        reply: Reply<Vec<Carried>>,
     },
     /// Describe the group.
     Describe {
         /// The answer.
         reply: oneshot::Sender<v1::DescribePoolResponse>,
     },
+}
+
+/// A session from elsewhere, tokenized.
+#[derive(Debug)]
+pub struct Taken {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Its name among the tenant's.
+    pub name: SessionName,
+    /// Of its edits.
+    pub strategy: Strategy,
+    /// At the revision that its client knows.
+    pub document: Box<Document>,
+}
+
+/// What giving a session does to completions that run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// They may end: the session is not given yet.
+    Waits,
+    /// They fail, and can be retried where the session will be.
+    Fails,
+}
+
+/// The answer to [`Call::Give`].
+#[derive(Debug)]
+pub enum Given {
+    /// The session, to be taken elsewhere.
+    Carried(Box<Carried>),
+    /// A completion runs.
+    NotYet,
 }
 
 /// Whether a page is the last.
@@ -83,6 +167,13 @@ pub enum More {
     Yes,
     /// That was all.
     No,
+}
+
+impl More {
+    /// Whether one of two lists goes on.
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self == Self::Yes { self } else { other }
+    }
 }
 
 /// A completion's messages.

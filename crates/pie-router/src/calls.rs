@@ -12,8 +12,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tower::{Layer, Service};
+use tower::Service;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -21,27 +22,24 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// Log lines with what people write have this target: the log has none of them unless asked to.
 pub const TEXT: &str = "pie_router::text";
 
-/// The calls of these packages are watched; probes and reflection are not.
-const PACKAGE: &str = "pie.";
 /// Names come in before they are checked.
 const NAME_LENGTH: usize = 128;
-
-/// Watches all calls of a server.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CallsLayer;
-
-impl<S> Layer<S> for CallsLayer {
-    type Service = Calls<S>;
-
-    fn layer(&self, inner: S) -> Calls<S> {
-        Calls { inner }
-    }
-}
 
 /// A service whose calls are watched.
 #[derive(Clone, Debug)]
 pub struct Calls<S> {
     inner: S,
+}
+
+impl<S> Calls<S> {
+    /// Watches the calls of a service.
+    pub fn of(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S: NamedService> NamedService for Calls<S> {
+    const NAME: &'static str = S::NAME;
 }
 
 type Answering<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -85,7 +83,7 @@ impl Watch {
     /// `None` for calls that nobody wants to see.
     fn begin(request: &Request<Body>) -> Option<Self> {
         let path = request.uri().path().trim_start_matches('/');
-        let (service, method) = path.split_once('/').filter(|(service, _)| service.starts_with(PACKAGE))?;
+        let (service, method) = path.split_once('/')?;
         // Dotted fields are for traces alone.
         let span = tracing::info_span!(
             "call",

@@ -1,6 +1,9 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod moving;
+mod names;
+mod opening;
 mod pace;
 mod reading;
 mod stepping;
@@ -10,15 +13,17 @@ use crate::call::{Call, ModelFacts, Stream};
 use crate::completion::{Completion, Place};
 use crate::faults;
 use crate::layout::Layout;
-use crate::session::{Ahead, Exact, Residence, Session, count, difference};
+use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Tenant, TenantLimits, Tenants};
+pub(crate) use moving::Standing;
+use names::Names;
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
 use pie_plan::{Change, Epoch, Group, SessionId, Splices, Strategy};
 use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::{Cursor, Document, FimMarkers, Tokenizer};
+use pie_text::{Cursor, FimMarkers, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,7 +56,9 @@ pub struct Core {
     settings: Settings,
     group_name: String,
     sessions: BTreeMap<SessionId, Session>,
-    names: BTreeMap<SessionName, SessionId>,
+    names: Names,
+    /// Whether this group is given up.
+    standing: Standing,
     tenants: Tenants,
     /// Sessions that want something: the others cost a step nothing.
     active: BTreeSet<SessionId>,
@@ -68,10 +75,11 @@ pub struct Core {
     pace: Pace,
     /// Completions that run or wait.
     completions: usize,
+    /// Of all documents.
+    tokens: usize,
     next_session: u64,
     next_ticket: u64,
     next_completion: u64,
-    next_name: u64,
 }
 
 /// The group's tables, or why there are none.
@@ -90,7 +98,8 @@ impl Core {
             settings,
             group_name,
             sessions: BTreeMap::new(),
-            names: BTreeMap::new(),
+            names: Names::default(),
+            standing: Standing::Here,
             tenants: Tenants::new(settings.tenant),
             active: BTreeSet::new(),
             worn: BTreeSet::new(),
@@ -101,10 +110,10 @@ impl Core {
             stats: Arc::default(),
             pace: Pace::default(),
             completions: 0,
+            tokens: 0,
             next_session: 1,
             next_ticket: 1,
             next_completion: 1,
-            next_name: 1,
         }
     }
 
@@ -161,24 +170,39 @@ impl Core {
                 let opened = self.open(tenant, name, *document, strategy);
                 let _ = reply.send(self.counted(opened));
             }
-            Call::Edit { request, arrived, reply } => {
-                let edited = self.edit(request, arrived);
+            Call::Edit { tenant, request, arrived, reply } => {
+                let edited = self.edit(&tenant, request, arrived);
                 let _ = reply.send(self.counted(edited));
             }
-            Call::Complete { request, arrived, reply } => {
-                let accepted = self.complete(request, arrived);
+            Call::Complete { tenant, request, arrived, reply } => {
+                let accepted = self.complete(&tenant, request, arrived);
                 let _ = reply.send(self.counted(accepted));
             }
-            Call::Get { session, content, reply } => {
-                let got = self.get(&session, content);
+            Call::Get { tenant, session, content, reply } => {
+                let got = self.get(&tenant, &session, content);
                 let _ = reply.send(self.counted(got));
             }
-            Call::Close { session, reply } => {
-                let closed = self.close(&session);
+            Call::Close { tenant, session, reply } => {
+                let closed = self.close(&tenant, &session);
                 let _ = reply.send(self.counted(closed));
             }
-            Call::List { after, limit, reply } => {
-                let _ = reply.send(self.list(after, limit));
+            Call::List { tenant, after, limit, reply } => {
+                let _ = reply.send(self.list(&tenant, after.as_ref(), limit));
+            }
+            Call::Take { taken, reply } => {
+                let taken = self.take(taken);
+                let _ = reply.send(self.counted(taken));
+            }
+            Call::Give { tenant, session, busy, reply } => {
+                let _ = reply.send(self.give(&tenant, &session, busy));
+            }
+            Call::Keep { tenant, session } => self.keep(&tenant, &session),
+            Call::Depart { tenant, session } => self.depart(&tenant, &session),
+            Call::Residents { reply } => {
+                let _ = reply.send(self.residents());
+            }
+            Call::GiveAll { reply } => {
+                let _ = reply.send(self.give_all());
             }
             Call::Describe { reply } => {
                 let _ = reply.send(self.describe());
@@ -190,82 +214,13 @@ impl Core {
         result.inspect_err(|fault| self.stats.fault(fault))
     }
 
-    fn open(
+    fn edit(
         &mut self,
-        tenant: Tenant,
-        name: Option<SessionName>,
-        document: Document,
-        strategy: Strategy,
-    ) -> Result<v1::OpenSessionResponse, Fault> {
-        let tokens = document.token_count();
-        self.check_length(tokens)?;
-        faults::check_tokens(&document, self.vocabulary())?;
-        let name = match name {
-            Some(name) => name,
-            None => self.new_name()?,
-        };
-        if let Some(id) = self.names.get(&name).copied() {
-            return self.reopen(id, document, strategy);
-        }
-        self.check_slots(tokens)?;
-        self.tenants.check_open(&tenant, tokens)?;
-        self.tenants.opened(&tenant, tokens);
-        let id = self.new_id();
-        let revision = document.revision().0;
-        let mut ahead = Ahead::default();
-        ahead.add(tokens);
-        let session = Session {
-            name: name.clone(),
-            id,
-            tenant,
-            document,
-            strategy,
-            completions: VecDeque::new(),
-            ticket: self.ticket(),
-            ahead,
-            edited: None,
-            residence: Residence::Dropped,
-            layout: Layout::Plain,
-            exact: Exact::All,
-            adopted: 0,
-            shadow: None,
-        };
-        self.sessions.insert(id, session);
-        self.names.insert(name.clone(), id);
-        self.queue(Op::Open { session: id });
-        self.stats.sessions_opened.add(1);
-        let session = name.as_str().to_owned();
-        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
-    }
-
-    /// The client's text is the truth; what the pool holds already is kept.
-    fn reopen(
-        &mut self,
-        id: SessionId,
-        document: Document,
-        strategy: Strategy,
-    ) -> Result<v1::OpenSessionResponse, Fault> {
-        let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
-        let change = difference(&session.document, &document).map_err(|error| faults::text(&error))?;
-        let inserted = change.splices().inserted();
-        let name = session.name.as_str().to_owned();
-        if !change.splices().is_empty() || session.document.text() != document.text() {
-            self.check_growth(id, change.splices())?;
-            self.commit(id, change, strategy, None)?;
-        }
-        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
-        session.strategy = strategy;
-        let (revision, tokens) = (session.document.revision().0, session.tokens());
-        Ok(v1::OpenSessionResponse {
-            session: name,
-            revision,
-            tokens: count(tokens),
-            reused: count(tokens.saturating_sub(inserted)),
-        })
-    }
-
-    fn edit(&mut self, request: ApplyEdits, arrived: Instant) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id(&request.session)?;
+        tenant: &Tenant,
+        request: ApplyEdits,
+        arrived: Instant,
+    ) -> Result<v1::ApplyEditsResponse, Fault> {
+        let id = self.id(tenant, &request.session)?;
         let session = self.session(id, &request.session)?;
         let strategy = request.strategy.unwrap_or(session.strategy);
         let change = faults::prepare(&session.document, &request, self.vocabulary())?;
@@ -328,6 +283,7 @@ impl Core {
         };
         session.ahead.add(encoded);
         self.tenants.edited(&session.tenant, before, after);
+        self.tokens = self.tokens + after - before;
         self.completions -= end.len();
         for completion in end {
             self.stats.ended(Outcome::Edited);
@@ -337,11 +293,11 @@ impl Core {
         Ok(())
     }
 
-    fn complete(&mut self, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
+    fn complete(&mut self, tenant: &Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
+        let id = self.id(tenant, &request.session)?;
         if let Replica::Lost(why) = &self.replica {
             return Err(faults::group_lost(why));
         }
-        let id = self.id(&request.session)?;
         let session = self.session(id, &request.session)?;
         faults::check_completion(&request, session, &self.model, WAITING_LIMIT)?;
         self.check_load(&session.tenant)?;
@@ -407,23 +363,6 @@ impl Core {
         self.tenants.check_request(theirs.map(|session| session.completions.len()).sum())
     }
 
-    fn close(&mut self, name: &SessionName) -> Result<(), Fault> {
-        let id = self.id(name)?;
-        self.names.remove(name);
-        if let Some(session) = self.sessions.remove(&id) {
-            self.tenants.closed(&session.tenant, session.tokens());
-            self.completions -= session.completions.len();
-            for completion in session.completions {
-                fail(&self.stats, completion, &faults::no_session(name.as_str()));
-            }
-            self.active.remove(&id);
-            self.worn.remove(&id);
-            let shadow = session.shadow.map(|session| Op::Close { session });
-            shadow.into_iter().chain([Op::Close { session: id }]).for_each(|op| self.queue(op));
-        }
-        Ok(())
-    }
-
     fn check_length(&self, tokens: usize) -> Result<(), Fault> {
         let limit = self.model.context_limit as usize;
         if limit > 0 && tokens >= limit {
@@ -446,8 +385,16 @@ impl Core {
         (self.model.vocabulary > 0).then_some(self.model.vocabulary)
     }
 
-    fn id(&self, name: &SessionName) -> Result<SessionId, Fault> {
-        self.names.get(name).copied().ok_or_else(|| faults::no_session(name.as_str()))
+    /// A session that may be used.
+    fn id(&self, tenant: &Tenant, name: &SessionName) -> Result<SessionId, Fault> {
+        let id = self.names.get(tenant, name).ok_or_else(|| match self.standing {
+            Standing::Here => faults::no_session(name.as_str()),
+            Standing::Leaving => faults::moving(name.as_str()),
+        })?;
+        match self.sessions.get(&id).map(|session| session.standing.max(self.standing)) {
+            Some(Standing::Leaving) => Err(faults::moving(name.as_str())),
+            _ => Ok(id),
+        }
     }
 
     fn session(&self, id: SessionId, name: &SessionName) -> Result<&Session, Fault> {
@@ -462,16 +409,6 @@ impl Core {
     fn new_id(&mut self) -> SessionId {
         self.next_session += 1;
         SessionId(self.next_session)
-    }
-
-    fn new_name(&mut self) -> Result<SessionName, Fault> {
-        loop {
-            let name = SessionName::new(format!("session-{}", self.next_name))?;
-            self.next_name += 1;
-            if !self.names.contains_key(&name) {
-                return Ok(name);
-            }
-        }
     }
 }
 

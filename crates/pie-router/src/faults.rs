@@ -108,6 +108,32 @@ pub(crate) fn draining() -> Fault {
     Fault::new(Reason::ServerDraining, message).retry_after(TAKEOVER)
 }
 
+/// When a session on its way should have arrived.
+const ARRIVAL: Duration = Duration::from_millis(100);
+
+pub(crate) fn moving(name: &str) -> Fault {
+    let message = format!("session `{name}` is being moved to another group or router: retry in a moment");
+    Fault::new(Reason::SessionMoving, message).retry_after(ARRIVAL)
+}
+
+/// A router forwarded a call to this one, which does not own the group any more.
+pub(crate) fn not_the_owner(group: &str) -> Fault {
+    let message = format!("this router does not own group {group} any more: retry in a moment");
+    Fault::new(Reason::SessionElsewhere, message).with("group", group).retry_after(ARRIVAL)
+}
+
+/// Another router does not take a session.
+pub(crate) fn undelivered(router: &str, status: &tonic::Status) -> Fault {
+    Fault::new(Reason::SessionMoving, format!("router {router} does not take it: {}", status.message()))
+        .retry_after(ARRIVAL)
+}
+
+/// Another router asks for documents that are in use.
+pub(crate) fn owned(group: &str) -> Fault {
+    let message = format!("this router owns group {group}: its documents are not given away");
+    Fault::new(Reason::Internal, message)
+}
+
 /// Prepares an edit of a document: nothing is changed yet.
 pub(crate) fn prepare(
     document: &Document,

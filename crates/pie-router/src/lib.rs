@@ -8,20 +8,26 @@
 //!
 //! **Must not know** tensors, candle, CUDA: ranks are behind `pie.worker.v1`.
 
+mod admin;
 pub mod call;
 pub mod calls;
+mod carrying;
 pub mod completion;
 pub mod core;
+mod directory;
 mod faults;
 mod layout;
+mod moving;
 pub mod owner;
+mod peer;
+mod peers;
 pub mod ranks;
 pub mod server;
-pub mod service;
+mod service;
 mod session;
 mod spans;
 pub mod stats;
 pub mod tenants;
 
-pub use owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
-pub use server::{Phase, ServeError, ServeOptions, Serving, readiness, serve};
+pub use owner::{State, Watched};
+pub use server::{Phase, Readiness, ServeError, ServeOptions, Serving, serve};

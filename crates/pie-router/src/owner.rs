@@ -1,27 +1,33 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
-use crate::call::Call;
+mod forming;
+
+use crate::call::{Call, Taken};
 use crate::core::{Core, Settings};
 use crate::faults;
-use crate::ranks::{self, Events, Failure, FailureKind, Formed};
+use crate::peers::Peers;
+use crate::ranks::{Events, Failure, FailureKind, Formed};
 use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
-use pie_placement::{Campaign, GroupId, Placement, RouterRecord, Ttl};
+use forming::{Candidate, Claim};
+use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_proto::{Fault, Reason, v1, worker_v1};
 use pie_text::Tokenizer;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 use tracing::Span;
 
 /// Events that may wait; calls are refused before the owner drowns in them.
 const QUEUE: usize = 1024;
 /// When ranks fail, the others fail within this time too; then the culprit is known.
 const BLAME_WINDOW: Duration = Duration::from_millis(300);
-/// Between two attempts to form the group.
-const FORM_PAUSE: Duration = Duration::from_millis(500);
+/// The ownership is given up in this time, or left to its lease.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// Everything that an owner reacts to.
 pub enum Event {
@@ -57,6 +63,13 @@ pub enum Event {
         /// Of which epoch.
         epoch: Epoch,
     },
+    /// The owner before gave these documents.
+    Inherited(Vec<Taken>),
+    /// The group is to go to another router: it is given up, and the documents wait for whoever asks for them.
+    Retire {
+        /// When it is given up.
+        done: oneshot::Sender<()>,
+    },
     /// The owner is to end: completions fail, and the group is given up.
     Stop,
 }
@@ -76,6 +89,22 @@ pub struct OwnerOptions {
     pub settings: Settings,
     /// Of the ownership's lease.
     pub lease: Ttl,
+    /// Bytes of the largest document.
+    pub document_limit: usize,
+    /// Other routers.
+    pub peers: Peers,
+    /// Groups that this router owns.
+    pub owned: Owned,
+}
+
+/// How many groups a router owns.
+#[derive(Clone, Debug, Default)]
+pub struct Owned(Arc<AtomicUsize>);
+
+impl Owned {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Whether the group serves.
@@ -87,6 +116,8 @@ pub enum State {
     Serving,
     /// It did, and lost a rank; it will be formed again.
     Lost(String),
+    /// It is given up for another router to own.
+    Retired,
 }
 
 /// A handle of the owner.
@@ -119,6 +150,14 @@ impl Owner {
         // One that has ended already needs no telling.
         let _ = self.events.send(Event::Stop).await;
         while state.changed().await.is_ok() {}
+    }
+
+    /// Gives the group up, with its documents, which wait here for its next owner. Nothing else is answered from then on.
+    pub async fn retire(&self) {
+        let (done, retired) = oneshot::channel();
+        if self.events.send(Event::Retire { done }).await.is_ok() {
+            let _ = retired.await;
+        }
     }
 
     /// What the owner counts.
@@ -177,11 +216,12 @@ impl Watched {
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
-    let core = Core::new(tokenizer, options.settings, options.group.to_string());
+    let core = Core::new(tokenizer.clone(), options.settings, options.group.to_string());
     let stats = core.stats();
     let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let task = Task {
         core,
+        tokenizer,
         stats: stats.clone(),
         rank_times: rank_times.clone(),
         options,
@@ -189,6 +229,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         events: Events(events.downgrade()),
         state: state_sender,
         formed: None,
+        forming: None,
         failures: Vec::new(),
         digests: BTreeMap::new(),
         work: BTreeMap::new(),
@@ -201,11 +242,13 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
 
 struct Task {
     core: Core,
+    tokenizer: Arc<Tokenizer>,
     options: OwnerOptions,
     placement: Arc<dyn Placement>,
     events: Events,
     state: watch::Sender<State>,
     formed: Option<Formed>,
+    forming: Option<AbortHandle>,
     failures: Vec<Failure>,
     /// P3, P4: what the ranks said of each plan, until all have.
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
@@ -219,15 +262,19 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        self.start_forming();
+        self.start_forming(Claim::New);
         'serving: while let Some(event) = events.recv().await {
             let mut next = Some(event);
             // Whatever else has come in meanwhile joins the same plan.
             while let Some(event) = next {
-                if matches!(event, Event::Stop) {
-                    break 'serving;
+                match event {
+                    Event::Stop => break 'serving,
+                    Event::Retire { done } => {
+                        self.retire().await;
+                        let _ = done.send(());
+                    }
+                    event => self.handle(event),
                 }
-                self.handle(event);
                 next = events.try_recv().ok();
             }
             self.next_step();
@@ -237,12 +284,27 @@ impl Task {
         drop(events);
         self.core.fail_all(&faults::stopping());
         self.core.publish();
-        // Whoever is next need not wait until the lease runs out.
-        if let Some(formed) = self.formed
-            && let Err(error) = formed.ownership.release().await
-        {
+        self.release().await;
+    }
+
+    /// Whoever is next need not wait until the lease runs out.
+    async fn release(&mut self) {
+        let Some(formed) = self.formed.take() else { return };
+        self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
+        if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {
             tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
         }
+    }
+
+    /// The documents stay until the next owner asks for them.
+    async fn retire(&mut self) {
+        tracing::info!(group = %self.options.group, "the group is given up");
+        if let Some(forming) = self.forming.take() {
+            forming.abort();
+        }
+        self.core.retire();
+        self.state.send_replace(State::Retired);
+        self.release().await;
     }
 
     fn handle(&mut self, event: Event) {
@@ -273,8 +335,9 @@ impl Task {
             | Event::RankFailed { .. }
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
-            // Whoever reads the events ends by it.
-            Event::Stop => {}
+            Event::Inherited(taken) => self.core.inherit(taken),
+            // Whoever reads the events takes these.
+            Event::Stop | Event::Retire { .. } => {}
         }
     }
 
@@ -283,6 +346,8 @@ impl Task {
     }
 
     fn formed(&mut self, formed: Formed) {
+        self.options.owned.0.fetch_add(1, Ordering::Relaxed);
+        self.forming = None;
         tracing::info!(
             group = %self.options.group,
             epoch = formed.epoch.0,
@@ -409,66 +474,24 @@ impl Task {
         tracing::error!(group = %self.options.group, epoch, why, "the group is lost");
         self.stats.event(GroupEvent::Lost);
         self.spans.lost(why);
-        self.formed = None;
+        if self.formed.take().is_some() {
+            self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
+        }
         self.core.lost(why);
         self.state.send_replace(State::Lost(why.to_owned()));
-        self.start_forming();
+        self.start_forming(Claim::Old);
     }
 
-    fn start_forming(&self) {
-        let (options, placement, events) =
-            (self.options.clone(), self.placement.clone(), self.events.clone());
-        tokio::spawn(async move { form_until_done(options, placement, events).await });
-    }
-}
-
-/// Tries until the group is formed or the owner is gone.
-async fn form_until_done(options: OwnerOptions, placement: Arc<dyn Placement>, events: Events) {
-    loop {
-        let event = match form_once(&options, placement.as_ref(), &events).await {
-            Ok(formed) => Event::Formed(Box::new(formed)),
-            Err(why) => Event::NotFormed(why),
+    fn start_forming(&mut self, claim: Claim) {
+        let candidate = Candidate {
+            options: self.options.clone(),
+            placement: self.placement.clone(),
+            tokenizer: self.tokenizer.clone(),
+            events: self.events.clone(),
+            former: None,
+            claim,
+            free_since: None,
         };
-        let done = matches!(event, Event::Formed(_));
-        if events.send(event).await.is_err() || done {
-            return;
-        }
-        tokio::time::sleep(FORM_PAUSE).await;
+        self.forming = Some(tokio::spawn(candidate.run()).abort_handle());
     }
-}
-
-/// One attempt: all ranks registered, the ownership won, the group formed.
-async fn form_once(
-    options: &OwnerOptions,
-    placement: &dyn Placement,
-    events: &Events,
-) -> Result<Formed, String> {
-    let records = placement.ranks(&options.group).await.map_err(|error| error.to_string())?;
-    let mut addresses = Vec::new();
-    for rank in 0..options.world_size {
-        match records.iter().find(|record| record.rank == rank && record.world_size == options.world_size) {
-            Some(record) => addresses.push(record.control.clone()),
-            None => {
-                let world_size = options.world_size;
-                return Err(format!(
-                    "waiting for rank {rank} of {world_size}: {} ranks are registered",
-                    records.len()
-                ));
-            }
-        }
-    }
-    // A1: the epoch is the revision of the ownership key, so it grows with every formation.
-    let campaign = placement.campaign(&options.group, &options.router, options.lease).await;
-    let ownership = match campaign.map_err(|error| error.to_string())? {
-        Campaign::Won(ownership) => ownership,
-        Campaign::Held(owner) => return Err(format!("router {} owns the group", owner.router.id)),
-    };
-    let (epoch, mut lease, told) = (ownership.epoch(), ownership.lease(), events.clone());
-    tokio::spawn(async move {
-        lease.lost().await;
-        // An owner that has gone owns nothing.
-        let _ = told.send(Event::OwnershipLost { epoch }).await;
-    });
-    let formed = ranks::form(ownership, &addresses, options.deadline, events.clone()).await;
-    formed.map_err(|error| error.to_string())
 }

@@ -1,11 +1,18 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
+use crate::admin::AdminService;
 use crate::call::Call;
-use crate::calls::CallsLayer;
+use crate::calls::Calls;
 use crate::core::Settings;
-use crate::owner::{Owner, OwnerOptions, State, Watched, spawn_owner};
-use crate::service::{Homes, PoolService};
+use crate::directory::Directory;
+use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
+use crate::peer::PeerService;
+use crate::peers::Peers;
+use crate::service::{Plane, PoolService};
+use crate::stats::Stats;
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
+use pie_proto::peer_v1::peer_server::PeerServer;
+use pie_proto::v1::admin_server::AdminServer;
 use pie_proto::v1::pool_server::PoolServer;
 use pie_text::Tokenizer;
 use std::net::SocketAddr;
@@ -30,9 +37,13 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct ServeOptions {
     /// Address of the public API; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The group that this router owns.
-    pub group: GroupId,
-    /// Its ranks.
+    /// Address of the internal API, for other routers.
+    pub peer_listen: SocketAddr,
+    /// The host under which other routers reach that; the listener's own if `None`.
+    pub advertise: Option<String>,
+    /// The groups that this router owns, or takes over when their owner goes.
+    pub groups: Vec<GroupId>,
+    /// Ranks of each.
     pub world_size: u32,
     /// C2: of every collective.
     pub deadline: Duration,
@@ -46,10 +57,12 @@ pub struct ServeOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address is taken, or not this machine's.
-    #[error("cannot listen on {address}: {source}; choose another address with --listen")]
+    #[error("cannot listen on {address}: {source}; choose another address with {flag}")]
     Listen {
         /// Which.
         address: SocketAddr,
+        /// Who says so.
+        flag: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -78,29 +91,36 @@ pub enum Phase {
 
 /// A serving router. Dropping it stops the server at once; [`Serving::stop`] lets running calls end.
 pub struct Serving {
-    /// Where.
+    /// Where clients reach it.
     pub address: SocketAddr,
-    owner: Owner,
-    homes: Homes,
+    /// Where other routers do.
+    pub peer_address: SocketAddr,
+    directory: Arc<Directory>,
+    stats: Arc<Stats>,
     phase: watch::Sender<Phase>,
-    stop: oneshot::Sender<()>,
-    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    public: Plug,
+    internal: Plug,
 }
 
 impl Serving {
-    /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.owner.state()
+    /// The groups that this router owns, or wants to, for those who look on.
+    pub fn groups(&self) -> Vec<(GroupId, Watched)> {
+        self.directory.locals().map(|(group, owner)| (group.clone(), owner.watch())).collect()
     }
 
-    /// For those who look on.
-    pub fn watch(&self) -> Watched {
-        self.owner.watch()
+    /// What the router counts for itself: calls that no owner saw, and streams.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
     }
 
     /// What it takes, to watch.
     pub fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.subscribe()
+    }
+
+    /// Whether it serves, to ask again and again.
+    pub fn readiness(&self) -> Readiness {
+        Readiness { directory: self.directory.clone(), phase: self.phase.subscribe() }
     }
 
     /// Refuses new sessions and completions from now on, and says so to whoever asks for its health. All else goes on.
@@ -110,143 +130,263 @@ impl Serving {
 
     /// Waits until no completion streams. Cancel safe.
     pub async fn idle(&self) {
-        while self.owner.stats().streams.get() > 0 {
+        while self.stats.streams.get() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Stops: no new calls; running ones may end within `grace`, then they are told. The group is given up.
+    /// Gives the groups up for other routers to own, and waits until those have fetched the documents. Calls are forwarded from then
+    /// on. Cancel safe: what was not fetched is still here.
+    pub async fn hand_over(&self) {
+        for (_, owner) in self.directory.locals() {
+            owner.retire().await;
+        }
+        let documents =
+            || self.directory.locals().map(|(_, owner)| owner.stats().sessions.get()).sum::<u64>();
+        while documents() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Stops: no new calls; running ones may end within `grace`, then they are told. The groups are given up.
     ///
     /// # Errors
     /// The server had failed already.
     pub async fn stop(self, grace: Duration) -> Result<(), ServeError> {
         self.drain();
-        let Self { owner, homes, stop, mut server, .. } = self;
-        let _ = stop.send(());
-        let _ = tokio::time::timeout(OWNER_GRACE, forget_sessions(&owner, &homes)).await;
-        let ended = tokio::time::timeout(grace, &mut server).await.ok();
-        let _ = tokio::time::timeout(OWNER_GRACE, owner.stop()).await;
+        let Self { directory, mut public, mut internal, .. } = self;
+        public.pull();
+        let _ = tokio::time::timeout(OWNER_GRACE, forget_sessions(&directory)).await;
+        let ended = tokio::time::timeout(grace, &mut public.server).await.ok();
+        for (_, owner) in directory.locals() {
+            let _ = tokio::time::timeout(OWNER_GRACE, owner.stop()).await;
+        }
+        internal.pull();
         let ended = match ended {
             Some(ended) => ended,
             // The owner has told those that are left.
-            None => match tokio::time::timeout(FAREWELL, &mut server).await {
+            None => match tokio::time::timeout(FAREWELL, &mut public.server).await {
                 Ok(ended) => ended,
                 Err(_) => {
-                    server.abort();
+                    public.server.abort();
                     return Ok(());
                 }
             },
         };
+        internal.server.abort();
         Ok(ended??)
     }
 }
 
-/// Sessions end with the router that holds their documents; their names are free again.
-async fn forget_sessions(owner: &Owner, homes: &Homes) {
-    let (reply, answer) = oneshot::channel();
-    if owner.call(Call::List { after: None, limit: usize::MAX, reply }).is_err() {
-        return;
+/// A server that can be told to take no more.
+struct Plug {
+    stop: Option<oneshot::Sender<()>>,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+impl Plug {
+    /// Serves on a listener until it is told, or dropped.
+    fn serve(router: tonic::transport::server::Router, listener: TcpListener) -> Self {
+        // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let (stop, stopped) = oneshot::channel();
+        let server = router.serve_with_incoming_shutdown(incoming, async {
+            // A dropped handle stops the server too.
+            let _ = stopped.await;
+        });
+        Self { stop: Some(stop), server: tokio::spawn(server) }
     }
-    for session in answer.await.map(|(sessions, _)| sessions).unwrap_or_default() {
-        if let Err(fault) = homes.forget(&session.session).await {
-            tracing::warn!(%fault, session = session.session, "its home could not be forgotten");
-            return;
+
+    fn pull(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
         }
     }
 }
 
-/// Starts a router: the owner of one group, and the public API in front of it.
+/// Sessions end with the router that holds their documents; their names are free again.
+async fn forget_sessions(directory: &Directory) {
+    for (group, owner) in directory.locals() {
+        let (reply, answer) = oneshot::channel();
+        if owner.call(Call::Residents { reply }).is_err() {
+            continue;
+        }
+        for (tenant, name) in answer.await.unwrap_or_default() {
+            if let Err(fault) = directory.forget(&tenant, &name, group).await {
+                tracing::warn!(%fault, session = name.as_str(), "its home could not be forgotten");
+                return;
+            }
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let refused = |source| ServeError::Listen { address, flag, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+/// Starts a router: the owner, or a candidate, of each of its groups, the public API in front of them, and the internal one for
+/// other routers.
 ///
 /// # Errors
-/// [`ServeError::Listen`] if the address cannot be had.
+/// [`ServeError::Listen`] if an address cannot be had.
 pub async fn serve(
     options: ServeOptions,
     placement: Arc<dyn Placement>,
     tokenizer: Arc<Tokenizer>,
 ) -> Result<Serving, ServeError> {
-    let refused = |source| ServeError::Listen { address: options.listen, source };
-    let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
+    let (public, address) = listen(options.listen, "--listen").await?;
+    let (internal, peer_address) = listen(options.peer_listen, "--peer-listen").await?;
+    let host = options.advertise.clone().unwrap_or_else(|| peer_address.ip().to_string());
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     let router = RouterRecord {
-        id: RouterId::new(format!("router-{}-{}", std::process::id(), address.port()))?,
-        address: format!("http://{address}"),
+        id: RouterId::new(format!("router-{}", unique()))?,
+        address: format!("http://{host}:{}", peer_address.port()),
     };
-    let owner_options = OwnerOptions {
-        group: options.group.clone(),
-        router,
-        world_size: options.world_size,
-        deadline: options.deadline,
-        settings: options.settings,
-        lease: Ttl::DEFAULT,
-    };
-    let owner = spawn_owner(owner_options, placement.clone(), tokenizer.clone());
-    // Small answers must not wait for an acknowledgement of the one before: tens of milliseconds.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    let homes = Homes { placement, group: options.group };
+    let (peers, owned, stats) = (Peers::default(), Owned::default(), Arc::new(Stats::default()));
+    let locals = options.groups.iter().map(|group| {
+        let owner_options = OwnerOptions {
+            group: group.clone(),
+            router: router.clone(),
+            world_size: options.world_size,
+            deadline: options.deadline,
+            settings: options.settings,
+            lease: Ttl::DEFAULT,
+            document_limit: options.document_limit,
+            peers: peers.clone(),
+            owned: owned.clone(),
+        };
+        (group.clone(), spawn_owner(owner_options, placement.clone(), tokenizer.clone()))
+    });
+    let locals = locals.collect();
+    let directory = Directory::new(placement, router.id, locals, peers);
+    directory.look().await;
+    tokio::spawn(directory.clone().follow());
     let (phase, phase_seen) = watch::channel(Phase::Serving);
-    let service =
-        PoolService::new(owner.clone(), tokenizer, options.document_limit, homes.clone(), phase_seen.clone());
-    let service = PoolServer::new(service)
-        .max_decoding_message_size(options.document_limit + MESSAGE_SLACK)
-        .max_encoding_message_size(usize::MAX);
-
-    let (reporter, health) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(owner.state(), phase_seen, reporter));
-    let descriptors = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let (stop, stopped) = oneshot::channel();
-    let server = Server::builder()
-        .layer(CallsLayer)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .add_service(health)
-        .add_service(descriptors().build_v1()?)
-        // Older clients, Python's grpcio-reflection among them, ask for this one.
-        .add_service(descriptors().build_v1alpha()?)
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, async {
-            // A dropped handle stops the server too.
-            let _ = stopped.await;
-        });
-    Ok(Serving { address, owner, homes, phase, stop, server: tokio::spawn(server) })
+    let services =
+        Services { options: &options, directory: &directory, tokenizer, stats: &stats, phase: &phase_seen };
+    let readiness = Readiness { directory: directory.clone(), phase: phase_seen.clone() };
+    let public = Plug::serve(services.public(readiness)?, public);
+    let internal = Plug::serve(services.internal(), internal);
+    Ok(Serving { address, peer_address, directory, stats, phase, public, internal })
 }
 
-/// Why a router takes no work, if so: what health and readiness follow.
-///
-/// # Errors
-/// In words.
-pub fn readiness(state: &State, phase: Phase) -> Result<(), String> {
-    match (phase, state) {
-        (Phase::Draining, _) => Err("the router is being drained".to_owned()),
-        (Phase::Serving, State::Serving) => Ok(()),
-        (Phase::Serving, State::Waiting(why)) => Err(format!("the group is not formed: {why}")),
-        (Phase::Serving, State::Lost(why)) => Err(format!("the group is lost: {why}")),
+/// Another name for each run: nobody takes a router for its predecessor.
+fn unique() -> String {
+    let mut random = [0; 8];
+    match getrandom::fill(&mut random) {
+        Ok(()) => format!("{:016x}", u64::from_le_bytes(random)),
+        // A process of the same number at the same time in another place: never mind without a source of randomness.
+        Err(_) => format!(
+            "{}-{}",
+            std::process::id(),
+            std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_micros()
+        ),
     }
 }
 
-/// gRPC health follows the group, and the router's end.
-async fn report_health(
-    mut state: watch::Receiver<State>,
-    mut phase: watch::Receiver<Phase>,
-    reporter: tonic_health::server::HealthReporter,
-) {
+/// What both planes serve.
+struct Services<'a> {
+    options: &'a ServeOptions,
+    directory: &'a Arc<Directory>,
+    tokenizer: Arc<Tokenizer>,
+    stats: &'a Arc<Stats>,
+    phase: &'a watch::Receiver<Phase>,
+}
+
+impl Services<'_> {
+    fn public(&self, readiness: Readiness) -> Result<tonic::transport::server::Router, ServeError> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        tokio::spawn(report_health(readiness, reporter));
+        let descriptors = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        Ok(builder()
+            .add_service(health)
+            .add_service(descriptors().build_v1()?)
+            // Older clients, Python's grpcio-reflection among them, ask for this one.
+            .add_service(descriptors().build_v1alpha()?)
+            .add_service(self.pool(Plane::Public))
+            .add_service(self.admin(Plane::Public)))
+    }
+
+    fn internal(&self) -> tonic::transport::server::Router {
+        let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
+        let peer = PeerService { directory, tokenizer, document_limit: self.options.document_limit };
+        let limit = self.options.document_limit + MESSAGE_SLACK;
+        builder()
+            .add_service(self.pool(Plane::Internal))
+            .add_service(self.admin(Plane::Internal))
+            .add_service(
+                PeerServer::new(peer).max_decoding_message_size(limit).max_encoding_message_size(usize::MAX),
+            )
+    }
+
+    fn pool(&self, plane: Plane) -> Calls<PoolServer<PoolService>> {
+        let service = PoolService {
+            plane,
+            directory: self.directory.clone(),
+            tokenizer: self.tokenizer.clone(),
+            document_limit: self.options.document_limit,
+            phase: self.phase.clone(),
+            stats: self.stats.clone(),
+        };
+        let service = PoolServer::new(service)
+            .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
+            .max_encoding_message_size(usize::MAX);
+        Calls::of(service)
+    }
+
+    fn admin(&self, plane: Plane) -> Calls<AdminServer<AdminService>> {
+        let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
+        Calls::of(AdminServer::new(AdminService {
+            plane,
+            directory,
+            tokenizer,
+            document_limit: self.options.document_limit,
+        }))
+    }
+}
+
+fn builder() -> Server {
+    Server::builder().http2_keepalive_interval(Some(Duration::from_secs(10)))
+}
+
+/// Whether a router serves: some group is served, by it or by another router that it forwards to.
+#[derive(Clone)]
+pub struct Readiness {
+    directory: Arc<Directory>,
+    phase: watch::Receiver<Phase>,
+}
+
+impl Readiness {
+    /// # Errors
+    /// Why not, in words.
+    pub fn now(&self) -> Result<(), String> {
+        match *self.phase.borrow() {
+            Phase::Draining => Err("the router is being drained".to_owned()),
+            Phase::Serving => self.directory.serves(),
+        }
+    }
+}
+
+/// gRPC health follows the groups, and the router's end.
+async fn report_health(mut readiness: Readiness, reporter: tonic_health::server::HealthReporter) {
     loop {
-        let ready = readiness(&state.borrow_and_update(), *phase.borrow_and_update());
-        let status = match ready {
+        let status = match readiness.now() {
             Ok(()) => tonic_health::ServingStatus::Serving,
             Err(_) => tonic_health::ServingStatus::NotServing,
         };
         for service in ["", "pie.v1.Pool"] {
             reporter.set_service_status(service, status).await;
         }
-        let changed = tokio::select! {
-            changed = state.changed() => changed,
-            changed = phase.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
+        tokio::select! {
+            changed = readiness.phase.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

@@ -1,108 +1,84 @@
-//! The public gRPC service: checks requests, tokenizes new documents off the owner's task, and hands calls on.
+//! The public gRPC service: checks requests, finds the session's home, and hands the call to the owner there: in this router, or,
+//! over the internal plane, in another one. Other routers are served by the same code, for this router's own groups alone.
 
-use crate::call::{Call, More, Reply};
+mod whole;
+
+use crate::call::{Call, Reply};
 use crate::calls;
+use crate::carrying;
+use crate::directory::{Directory, Home, Target};
 use crate::faults;
 use crate::owner::Owner;
+use crate::peers::{Elsewhere, GROUP, TENANT, passed_on};
 use crate::server::Phase;
-use crate::stats::Streaming;
+use crate::stats::{Stats, Streaming};
 use crate::tenants::Tenant;
-use pie_placement::{GroupId, Placed, Placement, PlacementError, SessionKey};
-use pie_proto::request::{ApplyEdits, Complete, Content, OpenSession, SessionName};
+use pie_placement::{GroupId, Placed, RouterRecord};
+use pie_proto::reason::reason_of;
+use pie_proto::request::{ApplyEdits, Complete, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
-use pie_text::{Document, Tokenizer};
+use pie_text::Tokenizer;
+use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::sync::{oneshot, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-/// The metadata that names a tenant.
-const TENANT: &str = "pie-tenant";
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
-/// Page tokens are names behind this, so that a client's own text is not taken for one.
-const PAGE_TOKEN: &str = "after:";
 
-/// The public API of a pool.
-pub struct PoolService {
-    owner: Owner,
-    tokenizer: Arc<Tokenizer>,
-    bytes_limit: usize,
-    homes: Homes,
-    phase: watch::Receiver<Phase>,
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plane {
+    /// Clients: whatever the pool holds.
+    Public,
+    /// Other routers: what this one owns.
+    Internal,
 }
 
-/// Where sessions live (A2).
+/// The API of a pool.
 #[derive(Clone)]
-pub struct Homes {
-    /// Who knows.
-    pub placement: Arc<dyn Placement>,
-    /// The group of this router's owner.
-    pub group: GroupId,
+pub(crate) struct PoolService {
+    pub plane: Plane,
+    pub directory: Arc<Directory>,
+    pub tokenizer: Arc<Tokenizer>,
+    pub document_limit: usize,
+    pub phase: watch::Receiver<Phase>,
+    /// Of the router, for what no owner counts.
+    pub stats: Arc<Stats>,
 }
 
-impl Homes {
-    /// Makes this router's group the home of a session.
-    async fn place(&self, name: &str) -> Result<Placed, Fault> {
-        let placed =
-            self.placement.place_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
-        if placed.group() == &self.group {
-            return Ok(placed);
-        }
-        let message =
-            format!("session `{name}` lives in group {}: ask a router of that group", placed.group());
-        Err(Fault::new(Reason::SessionElsewhere, message).with("group", placed.group()))
-    }
-
-    /// The session lives nowhere now.
-    pub(crate) async fn forget(&self, name: &str) -> Result<(), Fault> {
-        self.placement.forget_session(&key(name)?, &self.group).await.map_err(|error| unplaced(&error))?;
-        Ok(())
-    }
-}
-
-fn key(name: &str) -> Result<SessionKey, Fault> {
-    SessionKey::new(name).map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
-}
-
-fn unplaced(error: &PlacementError) -> Fault {
-    Fault::new(Reason::NoGroup, error.to_string())
+/// What a call carries beside its message.
+struct Caller {
+    tenant: Tenant,
+    /// Of a forwarded call.
+    group: Option<GroupId>,
 }
 
 impl PoolService {
-    /// A service in front of an owner. Documents may have at most `bytes_limit` bytes.
-    pub fn new(
-        owner: Owner,
-        tokenizer: Arc<Tokenizer>,
-        bytes_limit: usize,
-        homes: Homes,
-        phase: watch::Receiver<Phase>,
-    ) -> Self {
-        Self { owner, tokenizer, bytes_limit, homes, phase }
-    }
-
     /// What the owner refuses, the owner counts.
-    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
+    async fn ask<T>(&self, owner: &Owner, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
-        Ok(self.reach(call(reply), answer).await??)
+        Ok(self.reach(owner, call(reply), answer).await??)
     }
 
-    /// Hands a call to the owner, and waits for its answer.
-    async fn reach<T>(&self, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
-        self.counted(self.owner.call(call))?;
+    /// Hands a call to an owner, and waits for its answer.
+    async fn reach<T>(&self, owner: &Owner, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+        self.counted(owner.call(call))?;
         self.counted(answer.await.map_err(|_| faults::stopping()))
     }
 
     /// What the service itself refuses is counted here.
     fn counted<T>(&self, result: Result<T, Fault>) -> Result<T, Status> {
-        Ok(result.inspect_err(|fault| self.owner.stats().fault(fault))?)
+        Ok(result.inspect_err(|fault| self.stats.fault(fault))?)
     }
 
-    /// New work is taken until the router is drained.
+    /// Owners of this router take new work until it is drained.
     fn check_phase(&self) -> Result<(), Status> {
         match *self.phase.borrow() {
             Phase::Serving => Ok(()),
@@ -110,39 +86,216 @@ impl PoolService {
         }
     }
 
-    async fn document(&self, content: Content) -> Result<Document, Fault> {
-        let (tokenizer, limit) = (self.tokenizer.clone(), self.bytes_limit);
-        let open = move || match content {
-            Content::Text(text) => Document::open(tokenizer, &text, limit),
-            Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let tenant = self.counted(tenant(request))?;
+        let group = match self.plane {
+            Plane::Public => None,
+            Plane::Internal => self.counted(group(request.metadata()))?,
         };
-        // Tokenizing a whole document takes milliseconds to seconds: not on a thread that serves others.
-        let opened = tokio::task::spawn_blocking(open).await;
-        opened
-            .map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?
-            .map_err(|error| faults::text(&error))
+        Ok(Caller { tenant, group })
     }
+
+    /// Where a session's calls go. On the internal plane the caller has said so.
+    async fn home(&self, caller: &Caller, name: &SessionName) -> Result<Home, Status> {
+        match &caller.group {
+            None => self.counted(self.directory.home(&caller.tenant, name).await),
+            Some(group) => self.own(group),
+        }
+    }
+
+    fn own(&self, group: &GroupId) -> Result<Home, Status> {
+        let owner = self.directory.local(group).ok_or_else(|| faults::not_the_owner(group.as_str()));
+        let target = Target::Local(self.counted(owner)?.clone());
+        Ok(Home { group: group.clone(), target })
+    }
+
+    /// Where to try again after a refusal, if the session has moved.
+    async fn moved(
+        &self,
+        caller: &Caller,
+        name: &SessionName,
+        asked: &Home,
+        status: &Status,
+    ) -> Option<Home> {
+        let stale = matches!(reason_of(status), Some(Reason::SessionUnknown | Reason::SessionElsewhere));
+        match (stale, self.plane) {
+            (true, Plane::Public) => self.directory.moved(&caller.tenant, name, asked).await,
+            _ => None,
+        }
+    }
+
+    fn elsewhere(
+        &self,
+        router: &RouterRecord,
+        group: &GroupId,
+        tenant: &Tenant,
+    ) -> Result<Elsewhere, Status> {
+        self.counted(self.directory.peers().elsewhere(router, group, tenant))
+    }
+
+    /// Sends a call to the session's home, and, should the session have moved, to its new one.
+    async fn at_home<T, Answer: Future<Output = Result<T, Status>> + Send>(
+        &self,
+        caller: &Caller,
+        name: &SessionName,
+        call: impl Fn(Home) -> Answer + Send + Sync,
+    ) -> Result<T, Status> {
+        let home = self.home(caller, name).await?;
+        match call(home.clone()).await {
+            Err(status) => match self.moved(caller, name, &home, &status).await {
+                Some(home) => call(home).await,
+                None => Err(status),
+            },
+            answered => answered,
+        }
+    }
+
+    async fn open_at(
+        &self,
+        home: Home,
+        tenant: Tenant,
+        name: SessionName,
+        message: v1::OpenSessionRequest,
+    ) -> Result<v1::OpenSessionResponse, Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                self.check_phase()?;
+                let OpenSession { content, strategy, .. } = self.counted(OpenSession::try_from(message))?;
+                let document = carrying::document(content, self.tokenizer.clone(), self.document_limit).await;
+                let document = Box::new(self.counted(document)?);
+                self.ask(owner, |reply| Call::Open { tenant, name, document, strategy, reply }).await
+            }
+            Target::Remote(router) => {
+                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
+                elsewhere.call(message, async |pool, request| pool.open_session(request).await).await
+            }
+        }
+    }
+
+    async fn edit_at(
+        &self,
+        home: Home,
+        tenant: Tenant,
+        message: v1::ApplyEditsRequest,
+        arrived: Instant,
+    ) -> Result<v1::ApplyEditsResponse, Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                let request = self.counted(ApplyEdits::try_from(message))?;
+                tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
+                self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await
+            }
+            Target::Remote(router) => {
+                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
+                elsewhere.call(message, async |pool, request| pool.apply_edits(request).await).await
+            }
+        }
+    }
+
+    async fn complete_at(
+        &self,
+        home: Home,
+        tenant: Tenant,
+        message: v1::CompleteRequest,
+        arrived: Instant,
+    ) -> Result<CompletionStream, Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
+                let counted = Streaming::new(&self.stats);
+                self.check_phase()?;
+                let request = self.counted(Complete::try_from(message))?;
+                let stream =
+                    self.ask(owner, |reply| Call::Complete { tenant, request, arrived, reply }).await?;
+                let messages = tokio_stream::wrappers::ReceiverStream::new(stream);
+                Ok(CompletionStream { messages: Box::pin(messages), _counted: counted })
+            }
+            Target::Remote(router) => {
+                let counted = Streaming::new(&self.stats);
+                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
+                let stream =
+                    elsewhere.call(message, async |pool, request| pool.complete(request).await).await?;
+                let router = router.clone();
+                let messages = tokio_stream::StreamExt::map(stream, move |message| {
+                    message.map_err(|status| passed_on(&router, status))
+                });
+                Ok(CompletionStream { messages: Box::pin(messages), _counted: counted })
+            }
+        }
+    }
+
+    async fn get_at(
+        &self,
+        home: Home,
+        tenant: Tenant,
+        session: SessionName,
+        content: bool,
+    ) -> Result<v1::GetSessionResponse, Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                self.ask(owner, |reply| Call::Get { tenant, session, content, reply }).await
+            }
+            Target::Remote(router) => {
+                let message = v1::GetSessionRequest { session: session.as_str().to_owned(), content };
+                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
+                elsewhere.call(message, async |pool, request| pool.get_session(request).await).await
+            }
+        }
+    }
+
+    async fn close_at(&self, home: Home, tenant: Tenant, session: SessionName) -> Result<(), Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                let (whose, which) = (tenant.clone(), session.clone());
+                self.ask(owner, |reply| Call::Close { tenant: whose, session: which, reply }).await?;
+                self.counted(self.directory.forget(&tenant, &session, &home.group).await)
+            }
+            Target::Remote(router) => {
+                let message = v1::CloseSessionRequest { session: session.as_str().to_owned() };
+                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
+                elsewhere
+                    .call(message, async |pool, request| pool.close_session(request).await)
+                    .await
+                    .map(drop)
+            }
+        }
+    }
+}
+
+/// For a session whose client leaves the choice to the pool: no router must ask another whether it is free.
+fn new_name() -> Result<String, Fault> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Fault::new(Reason::Internal, error.to_string()))?;
+    Ok(format!("session-{:016x}", u64::from_le_bytes(random)))
 }
 
 /// Whose call it is.
 fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
     match request.metadata().get(TENANT) {
         None => Ok(Tenant::default()),
+        Some(name) if name.is_empty() => Ok(Tenant::default()),
         Some(name) => Tenant::new(name.to_str().unwrap_or_default()),
     }
 }
 
+/// Whose owner is to answer, where a router forwards.
+fn group(metadata: &MetadataMap) -> Result<Option<GroupId>, Fault> {
+    let Some(group) = metadata.get(GROUP) else { return Ok(None) };
+    let group = GroupId::new(group.to_str().unwrap_or_default());
+    group.map(Some).map_err(|error| Fault::new(Reason::GroupUnknown, error.to_string()))
+}
+
 /// A completion's messages, counted as an open stream until all are sent or nobody reads them.
-pub struct CompletionStream {
-    messages: ReceiverStream<Result<v1::CompleteResponse, Status>>,
+pub(crate) struct CompletionStream {
+    messages: Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>,
     _counted: Streaming,
 }
 
-impl tokio_stream::Stream for CompletionStream {
+impl Stream for CompletionStream {
     type Item = Result<v1::CompleteResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.messages).poll_next(context)
+        self.messages.as_mut().poll_next(context)
     }
 }
 
@@ -153,26 +306,26 @@ impl Pool for PoolService {
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        self.check_phase()?;
-        let tenant = self.counted(tenant(&request))?;
-        let request = self.counted(OpenSession::try_from(request.into_inner()))?;
-        let document = Box::new(self.counted(self.document(request.content).await)?);
-        let (name, strategy) = (request.name, request.strategy);
-        let wanted = name.as_ref().map(|name| name.as_str().to_owned());
-        let placed = match &wanted {
-            Some(name) => Some(self.counted(self.homes.place(name).await)?),
-            None => None,
-        };
-        let opened = self.ask(|reply| Call::Open { tenant, name, document, strategy, reply }).await;
-        match (&opened, wanted, placed) {
-            (Ok(opened), None, _) => drop(self.counted(self.homes.place(&opened.session).await)?),
-            // Nobody lives in a home that was claimed in vain.
-            (Err(_), Some(name), Some(Placed::Claimed(_))) => self.counted(self.homes.forget(&name).await)?,
-            _ => {}
+        let Caller { tenant, group } = self.caller(&request)?;
+        let mut message = request.into_inner();
+        if message.session.is_empty() {
+            message.session = self.counted(new_name())?;
         }
-        let opened = opened?;
-        calls::opened(&opened);
-        Ok(Response::new(opened))
+        let name = self.counted(SessionName::new(message.session.clone()))?;
+        let (home, placed) = match group {
+            Some(group) => (self.own(&group)?, None),
+            None => {
+                let bytes = message.encoded_len();
+                let (home, placed) = self.counted(self.directory.place(&tenant, &name, bytes).await)?;
+                (home, Some(placed))
+            }
+        };
+        let opened = self.open_at(home.clone(), tenant.clone(), name.clone(), message).await;
+        if opened.is_err() && matches!(placed, Some(Placed::Claimed(_))) {
+            // Nobody lives in a home that was claimed in vain.
+            self.counted(self.directory.forget(&tenant, &name, &home.group).await)?;
+        }
+        opened.inspect(calls::opened).map(Response::new)
     }
 
     async fn apply_edits(
@@ -181,11 +334,15 @@ impl Pool for PoolService {
     ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
         let arrived = Instant::now();
         calls::about(&request.get_ref().session);
-        let request = self.counted(ApplyEdits::try_from(request.into_inner()))?;
-        tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
-        let edited = self.ask(|reply| Call::Edit { request, arrived, reply }).await?;
-        calls::edited(&edited);
-        Ok(Response::new(edited))
+        let caller = self.caller(&request)?;
+        let message = request.into_inner();
+        let name = self.counted(SessionName::new(message.session.clone()))?;
+        let edited = self
+            .at_home(&caller, &name, |home| {
+                self.edit_at(home, caller.tenant.clone(), message.clone(), arrived)
+            })
+            .await;
+        edited.inspect(calls::edited).map(Response::new)
     }
 
     type CompleteStream = CompletionStream;
@@ -196,12 +353,15 @@ impl Pool for PoolService {
     ) -> Result<Response<Self::CompleteStream>, Status> {
         let arrived = Instant::now();
         calls::about(&request.get_ref().session);
-        // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
-        let counted = Streaming::new(self.owner.stats());
-        self.check_phase()?;
-        let request = self.counted(Complete::try_from(request.into_inner()))?;
-        let stream = self.ask(|reply| Call::Complete { request, arrived, reply }).await?;
-        Ok(Response::new(CompletionStream { messages: ReceiverStream::new(stream), _counted: counted }))
+        let caller = self.caller(&request)?;
+        let message = request.into_inner();
+        let name = self.counted(SessionName::new(message.session.clone()))?;
+        let stream = self
+            .at_home(&caller, &name, |home| {
+                self.complete_at(home, caller.tenant.clone(), message.clone(), arrived)
+            })
+            .await;
+        stream.map(Response::new)
     }
 
     async fn get_session(
@@ -209,9 +369,13 @@ impl Pool for PoolService {
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        let request = request.into_inner();
-        let (session, content) = (self.counted(SessionName::new(request.session))?, request.content);
-        self.ask(|reply| Call::Get { session, content, reply }).await.map(Response::new)
+        let caller = self.caller(&request)?;
+        let v1::GetSessionRequest { session, content } = request.into_inner();
+        let name = self.counted(SessionName::new(session))?;
+        let got = self
+            .at_home(&caller, &name, |home| self.get_at(home, caller.tenant.clone(), name.clone(), content))
+            .await;
+        got.map(Response::new)
     }
 
     async fn close_session(
@@ -219,42 +383,36 @@ impl Pool for PoolService {
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        let session = self.counted(SessionName::new(request.into_inner().session))?;
-        let name = session.as_str().to_owned();
-        self.ask(|reply| Call::Close { session, reply }).await?;
-        self.counted(self.homes.forget(&name).await)?;
-        Ok(Response::new(v1::CloseSessionResponse {}))
+        let caller = self.caller(&request)?;
+        let name = self.counted(SessionName::new(request.into_inner().session))?;
+        let closed = self
+            .at_home(&caller, &name, |home| self.close_at(home, caller.tenant.clone(), name.clone()))
+            .await;
+        closed.map(|()| Response::new(v1::CloseSessionResponse {}))
     }
 
     async fn list_sessions(
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let caller = self.caller(&request)?;
         let request = request.into_inner();
         let limit = match request.page_size as usize {
             0 => PAGE,
             size => size.min(PAGE_LIMIT),
         };
-        let after = match request.page_token.strip_prefix(PAGE_TOKEN) {
-            Some(name) => Some(name.to_owned()),
-            None if request.page_token.is_empty() => None,
-            None => {
-                let fault = Fault::new(Reason::BadPageToken, "the page token is not one of this pool's");
-                return self.counted(Err(fault));
-            }
-        };
-        let (reply, answer) = oneshot::channel();
-        let (sessions, more) = self.reach(Call::List { after, limit, reply }, answer).await?;
-        let last = sessions.last().map(|session| format!("{PAGE_TOKEN}{}", session.session));
-        let next_page_token = if more == More::Yes { last.unwrap_or_default() } else { String::new() };
-        Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
+        let after = self.counted(whole::after(&request.page_token))?;
+        Ok(Response::new(self.list(&caller.tenant, after, limit).await?))
     }
 
     async fn describe_pool(
         &self,
         _request: Request<v1::DescribePoolRequest>,
     ) -> Result<Response<v1::DescribePoolResponse>, Status> {
-        let (reply, answer) = oneshot::channel();
-        Ok(Response::new(self.reach(Call::Describe { reply }, answer).await?))
+        let mut pool = self.describe_own().await?;
+        if self.plane == Plane::Public {
+            self.describe_others(&mut pool).await?;
+        }
+        Ok(Response::new(pool))
     }
 }

@@ -1,6 +1,7 @@
 //! A session as its group's owner holds it.
 
 use crate::completion::Completion;
+use crate::core::Standing;
 use crate::layout::Layout;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
@@ -15,6 +16,7 @@ pub(crate) struct Session {
     pub name: SessionName,
     pub id: SessionId,
     pub tenant: Tenant,
+    pub standing: Standing,
     pub document: Document,
     pub strategy: Strategy,
     pub completions: VecDeque<Completion>,

@@ -170,6 +170,9 @@ pub struct Stats {
     pub sessions_refreshed: Counter,
     /// Sessions opened for the first time.
     pub sessions_opened: Counter,
+    /// Sessions that came from another group or router, and that went to one.
+    pub sessions_taken: Counter,
+    pub sessions_given: Counter,
     /// Edits that were applied.
     pub edits: Counter,
     outcomes: Table<{ Outcome::ALL.len() }>,
@@ -189,6 +192,8 @@ pub struct Stats {
     pub edit_to_first_token: Histogram,
     /// Open sessions.
     pub sessions: Gauge,
+    /// Tokens of all documents.
+    pub tokens: Gauge,
     /// Completions that are in the step in flight.
     pub running: Gauge,
     /// Completions that wait for a step.

@@ -18,12 +18,19 @@ impl Tenant {
     /// # Errors
     /// [`Reason::BadTenant`].
     pub fn new(name: &str) -> Result<Self, Fault> {
-        let visible = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        // A slash ends it where the placement keeps it before a session's name.
+        let visible = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
         if !visible || name.len() > NAME_LIMIT {
-            let message = format!("`pie-tenant` must be 1 to {NAME_LIMIT} visible ASCII characters");
+            let message =
+                format!("`pie-tenant` must be 1 to {NAME_LIMIT} visible ASCII characters other than `/`");
             return Err(Fault::new(Reason::BadTenant, message));
         }
         Ok(Self(name.to_owned()))
+    }
+
+    /// Its name; empty for nobody in particular.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -8,6 +8,7 @@ use pie_proto::Reason;
 use pie_proto::request::{At, Mode, OnEdit};
 use pie_router::call::{Call, Stream};
 use pie_router::core::Settings;
+use pie_router::tenants::Tenant;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -63,7 +64,11 @@ impl People {
             Action::Cancel { who } => self.streams.retain(|(name, _)| *name != NAMES[*who]),
             Action::Close { who } => {
                 let session = NAMES[*who];
-                let closed = self.pool.ask(|reply| Call::Close { session: name(session), reply });
+                let closed = self.pool.ask(|reply| Call::Close {
+                    tenant: Tenant::default(),
+                    session: name(session),
+                    reply,
+                });
                 assert_eq!(closed.is_ok(), self.documents.remove(session).is_some());
             }
             Action::Steps(count) => {
@@ -145,7 +150,7 @@ proptest! {
         people.streams.clear();
         people.check();
         for session in people.documents.keys() {
-            people.pool.ask(|reply| Call::Close { session: name(session), reply }).expect("it is open");
+            people.pool.ask(|reply| Call::Close { tenant: Tenant::default(), session: name(session), reply }).expect("it is open");
         }
         people.pool.open("last", "x").expect("there is room");
         people.pool.answer("last", 1);

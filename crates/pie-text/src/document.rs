@@ -63,6 +63,12 @@ impl Document {
         Self { tokenizer, content, tokens, revision, bytes_limit, identity }
     }
 
+    /// The same document at a revision that it had elsewhere, so that its client's next edit fits.
+    #[must_use]
+    pub fn at_revision(self, revision: Revision) -> Self {
+        Self { revision, ..self }
+    }
+
     /// How many edits were applied.
     pub fn revision(&self) -> Revision {
         self.revision

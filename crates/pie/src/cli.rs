@@ -1,7 +1,7 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
 use crate::device::DeviceArg;
-use crate::observe::{LogArgs, TraceArgs};
+use crate::observe::{LogArgs, PlatformArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
 use std::net::SocketAddr;
@@ -77,6 +77,28 @@ pub struct GroupArgs {
     pub etcd: Vec<String>,
 }
 
+/// Groups of ranks, all alike.
+#[derive(Clone, Debug, Args)]
+pub struct GroupsArgs {
+    /// Ranks of each group.
+    #[arg(long, env = "PIE_WORLD_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub world_size: u32,
+    /// Names of the groups, separated by commas: each holds a copy of the model, and sessions are shared out among them.
+    #[arg(
+        id = "groups",
+        long = "group",
+        env = "PIE_GROUP",
+        default_value = "g0",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub groups: Vec<String>,
+    /// etcd endpoints, separated by commas, instead of the placement inside the process (needs a build with
+    /// `--features etcd`).
+    #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
+    pub etcd: Vec<String>,
+}
+
 /// Numbers on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DtypeArg {
@@ -135,6 +157,12 @@ pub struct ServeArgs {
     /// Address of the public gRPC API; port 0 takes a free one.
     #[arg(long, env = "PIE_LISTEN", default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
     pub listen: SocketAddr,
+    /// Address of the internal gRPC API, through which routers pass calls on to each other: for routers alone.
+    #[arg(long, env = "PIE_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    pub peer_listen: SocketAddr,
+    /// Host under which other routers reach --peer-listen; needed where that listens on all addresses.
+    #[arg(long, env = "PIE_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
     /// Longest time that any collective may take before the group is given up.
     #[arg(long, env = "PIE_COLLECTIVE_DEADLINE", default_value = "4s", value_name = "TIME", value_parser = crate::units::duration)]
     pub collective_deadline: Duration,
@@ -167,20 +195,6 @@ pub struct ServeArgs {
     pub platform: PlatformArgs,
 }
 
-/// What those who run the pool see, and how it ends when they say so.
-#[derive(Clone, Debug, Args)]
-pub struct PlatformArgs {
-    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
-    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
-    /// signal ends it.
-    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
-    pub drain_grace: Duration,
-    #[command(flatten)]
-    pub traces: TraceArgs,
-}
-
 /// The most that one tenant (gRPC metadata `pie-tenant`) may have.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TenantArgs {
@@ -201,7 +215,7 @@ pub struct PoolArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
-    pub group: GroupArgs,
+    pub group: GroupsArgs,
     #[command(flatten)]
     pub rank: RankArgs,
     #[command(flatten)]
@@ -214,10 +228,10 @@ pub struct RouterArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     #[command(flatten)]
-    pub group: GroupArgs,
+    pub group: GroupsArgs,
     #[command(flatten)]
     pub serve: ServeArgs,
-    /// Control addresses of all ranks in rank order, separated by commas, when there is no etcd to ask.
+    /// Control addresses of all ranks in rank order, group by group, separated by commas, when there is no etcd to ask.
     #[arg(long, env = "PIE_RANKS", value_name = "URLS", value_delimiter = ',')]
     pub ranks: Vec<String>,
 }
@@ -372,6 +386,28 @@ pub struct CtlArgs {
 pub enum CtlCommand {
     /// Describe the pool: model, groups, ranks, capacity.
     Pool,
+    /// Wait until the pool serves, and say so; for scripts and probes.
+    Health {
+        /// How long to wait; not at all if not given.
+        #[arg(long, default_value = "0s", value_name = "TIME", value_parser = crate::units::duration)]
+        wait: Duration,
+    },
+    /// Close a group to new sessions, and move those that it has to other groups.
+    Drain {
+        /// Its name.
+        group: String,
+        /// Open it again by itself when it has been formed anew: its workers are about to be restarted.
+        #[arg(long)]
+        for_restart: bool,
+        /// How long completions that run may hold their session back; then they fail with SESSION_MOVING.
+        #[arg(long, default_value = "30s", value_name = "TIME", value_parser = crate::units::duration)]
+        timeout: Duration,
+    },
+    /// Open a group to new sessions again.
+    Uncordon {
+        /// Its name.
+        group: String,
+    },
     /// List the ranks.
     Ranks,
     /// List the sessions.

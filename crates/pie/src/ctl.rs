@@ -7,6 +7,7 @@ use pie_client::Pool;
 use pie_proto::v1;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 impl From<StrategyArg> for v1::Strategy {
     fn from(strategy: StrategyArg) -> Self {
@@ -22,6 +23,12 @@ pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
     let pool = Pool::connect(&arguments.pool).await?;
     match arguments.command {
         CtlCommand::Pool => describe(&pool).await,
+        CtlCommand::Health { wait } => health(&pool, wait).await,
+        CtlCommand::Drain { group, for_restart, timeout } => drain(&pool, group, for_restart, timeout).await,
+        CtlCommand::Uncordon { group } => {
+            refused(pool.admin().uncordon_group(v1::UncordonGroupRequest { group }).await)?;
+            Ok(())
+        }
         CtlCommand::Ranks => ranks(&pool).await,
         CtlCommand::Sessions => sessions(&pool).await,
         CtlCommand::Show { session } => show(&pool, session).await,
@@ -71,19 +78,76 @@ async fn describe(pool: &Pool) -> Result<(), Failure> {
     println!("pie-pool {}", about.version);
     println!("model    {} ({millions:.1} M parameters, vocabulary {})", about.model, about.vocabulary);
     println!("context  {} tokens", about.context_limit);
-    let mut groups = table(["group", "state", "epoch", "ranks", "sessions", "slots free", "slots"]);
+    let header = [
+        "group",
+        "state",
+        "takes new",
+        "epoch",
+        "ranks",
+        "sessions",
+        "tokens",
+        "slots free",
+        "slots",
+        "router",
+    ];
+    let mut groups = table(header);
     for group in about.groups {
         groups.add_row([
             group.group,
             group.state,
+            if group.open { "yes" } else { "no" }.to_owned(),
             group.epoch.to_string(),
             group.ranks.len().to_string(),
             group.sessions.to_string(),
+            group.tokens.to_string(),
             group.slots_free.to_string(),
             group.slots_total.to_string(),
+            group.owner,
         ]);
     }
     println!("{groups}");
+    Ok(())
+}
+
+/// Looks again at this pace.
+const LOOK: Duration = Duration::from_millis(200);
+
+async fn health(pool: &Pool, wait: Duration) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let groups = pool.describe().await.map(|pool| pool.groups);
+        let why = match groups {
+            Ok(groups) if groups.iter().any(|group| group.state == "serving") => {
+                let serving = groups.iter().filter(|group| group.state == "serving").count();
+                println!("serving: {serving} of {} groups", groups.len());
+                return Ok(());
+            }
+            Ok(groups) => {
+                let state = |group: v1::Group| format!("group {}: {}", group.group, group.state);
+                groups.into_iter().map(state).collect::<Vec<_>>().join("; ")
+            }
+            Err(error) => error.to_string(),
+        };
+        if begun.elapsed() >= wait {
+            return Err(format!("the pool does not serve: {why}").into());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn drain(pool: &Pool, group: String, for_restart: bool, timeout: Duration) -> Result<(), Failure> {
+    let reopening = if for_restart { v1::Reopening::WhenFormed } else { v1::Reopening::ByHand };
+    let timeout_ms = u32::try_from(timeout.as_millis().max(1)).unwrap_or(u32::MAX);
+    let request = v1::DrainGroupRequest { group: group.clone(), timeout_ms, reopening: reopening.into() };
+    let mut messages = refused(pool.admin().drain_group(request).await)?;
+    let mut last = v1::DrainGroupResponse::default();
+    while let Some(message) = messages.message().await.map_err(pie_client::ClientError::from)? {
+        last = message;
+    }
+    match last.left {
+        0 => println!("group {group} is closed; {} sessions moved to other groups", last.moved),
+        left => println!("group {group} is closed; {} sessions moved, {left} stay: {}", last.moved, last.why),
+    }
     Ok(())
 }
 

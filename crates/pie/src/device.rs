@@ -110,11 +110,11 @@ fn on_cpu(
 }
 
 /// What all ranks of a pool take, before any is started: on the CPU they share one memory.
-pub fn check_pool(folder: &Path, ranks: u64, arguments: &RankArgs) -> Result<(), Failure> {
+pub fn check_pool(folder: &Path, world_size: u64, ranks: u64, arguments: &RankArgs) -> Result<(), Failure> {
     match arguments.device {
         DeviceArg::Cpu => {
             let kv = arguments.kv_memory.unwrap_or(KV_MEMORY);
-            Budget::new(&Config::read(folder)?, ranks, kv).check(ranks)
+            Budget::new(&Config::read(folder)?, world_size, kv).check(ranks)
         }
         // Each asks its own GPU.
         DeviceArg::Cuda(_) => Ok(()),

@@ -73,12 +73,16 @@ fn run(cli: Cli) -> Result<(), Failure> {
 /// Who a process is, and where its traces go.
 fn identity(command: &Command) -> (&TraceArgs, Identity) {
     let (service, platform, group, rank) = match command {
-        Command::Worker(worker) => ("pie-worker", &worker.platform, &worker.group, Some(worker.index)),
-        Command::Router(router) => ("pie-router", &router.serve.platform, &router.group, None),
-        Command::Pool(pool) => ("pie-router", &pool.serve.platform, &pool.group, None),
+        Command::Worker(worker) => {
+            ("pie-worker", &worker.platform, worker.group.group.clone(), Some(worker.index))
+        }
+        Command::Router(router) => {
+            ("pie-router", &router.serve.platform, router.group.groups.join(","), None)
+        }
+        Command::Pool(pool) => ("pie-router", &pool.serve.platform, pool.group.groups.join(","), None),
         _ => return (&TraceArgs::OFF, Identity::default()),
     };
-    (&platform.traces, Identity { service, group: Some(group.group.clone()), rank })
+    (&platform.traces, Identity { service, group: Some(group), rank })
 }
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {

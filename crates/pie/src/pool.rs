@@ -2,12 +2,12 @@
 
 use crate::Failure;
 use crate::budget::Budget;
-use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
-use crate::observe::{LogArgs, Observe, RouterSource, Source, TraceArgs};
+use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Source, TraceArgs};
 use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
-use pie_router::{Serving, State};
+use pie_router::{Serving, State, Watched};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,7 +26,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// The line that a supervised worker prints when it answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerReady {
-    /// Its index.
+    /// Its group.
+    pub group: String,
+    /// Its index in that.
     pub rank: u32,
     /// Its process.
     pub pid: u32,
@@ -48,7 +50,6 @@ struct PoolReady<'a> {
 
 /// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
 pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
-    let world_size = arguments.group.world_size;
     let mut pool = LocalPool::start(&arguments, log).await?;
     // Until here a signal ends the process at once, and its workers with it.
     let mut signals = Signals::listen()?;
@@ -56,8 +57,9 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
         pool.write_ready(path)?;
     }
     pool.say_what_it_holds();
-    eprintln!("pie: {world_size} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
-    let mut state = pool.serving.state();
+    let workers = pool.workers.len();
+    eprintln!("pie: {workers} workers and a router serve at http://{} (Ctrl-C stops all)", pool.address());
+    let groups = pool.serving.groups();
     tokio::select! {
         death = pool.death() => {
             eprintln!("pie: {death}; the pool ends");
@@ -65,7 +67,7 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
             pool.stop().await?;
             Err(death.into())
         }
-        lost = lost(&mut state) => {
+        lost = any_lost(&groups) => {
             eprintln!("pie: {lost}; the pool ends");
             tokio::time::sleep(FAREWELL).await;
             pool.stop().await?;
@@ -106,15 +108,20 @@ impl LocalPool {
     pub async fn start(arguments: &PoolArgs, log: &LogArgs) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
+        let groups = router::groups(&arguments.group)?;
+        let ranks = arguments.group.world_size * u32::try_from(groups.len())?;
         let world_size = u64::from(arguments.group.world_size);
-        device::check_pool(&folder.path, world_size, &arguments.rank)?;
-        let spawn = Spawn { arguments, model: folder.path.clone(), log };
-        let (deaths_sender, mut deaths) = mpsc::channel(arguments.group.world_size as usize);
+        device::check_pool(&folder.path, world_size, u64::from(ranks), &arguments.rank)?;
+        let spawn = Spawn { arguments, ranks, model: folder.path.clone(), log };
+        let (deaths_sender, mut deaths) = mpsc::channel(ranks as usize);
         let (mut starting, mut lifelines) = (Vec::new(), Vec::new());
-        for rank in 0..arguments.group.world_size {
-            let (lifeline, ready) = spawn.worker(rank, deaths_sender.clone())?;
-            lifelines.push(lifeline);
-            starting.push(ready);
+        for (number, group) in (0..).zip(&groups) {
+            for rank in 0..arguments.group.world_size {
+                let place = Place { group, rank, machine: number * arguments.group.world_size + rank };
+                let (lifeline, ready) = spawn.worker(&place, deaths_sender.clone())?;
+                lifelines.push(lifeline);
+                starting.push(ready);
+            }
         }
         let workers = tokio::select! {
             workers = all_ready(starting) => workers?,
@@ -123,12 +130,12 @@ impl LocalPool {
         let placement = placement::open(&arguments.group.etcd).await?;
         // With etcd, workers announce themselves.
         let registrations = if arguments.group.etcd.is_empty() {
-            register(placement.as_ref(), &arguments.group.group, &workers).await?
+            register(placement.as_ref(), arguments.group.world_size, &workers).await?
         } else {
             Vec::new()
         };
         let serving = router::start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
-        observe.serves(&arguments.group.group, Source::Router(RouterSource::of(&serving)));
+        observe.serves(Source::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
     }
@@ -188,20 +195,32 @@ impl LocalPool {
     }
 }
 
-/// Waits until the router gives the group up: a rank that hangs does not die.
-async fn lost(state: &mut watch::Receiver<State>) -> String {
-    loop {
-        if let State::Lost(why) = &*state.borrow_and_update() {
-            return why.clone();
-        }
-        if state.changed().await.is_err() {
-            return std::future::pending().await;
-        }
+/// Waits until the router gives a group up: a rank that hangs does not die.
+async fn any_lost(groups: &[(GroupId, Watched)]) -> String {
+    let lost = groups.iter().map(|(group, watched)| Box::pin(lost(group, watched.state())));
+    futures::future::select_all(lost).await.0
+}
+
+async fn lost(group: &GroupId, mut state: watch::Receiver<State>) -> String {
+    let lost = state.wait_for(|state| matches!(state, State::Lost(_))).await;
+    match lost.as_deref() {
+        Ok(State::Lost(why)) => format!("group {group}: {why}"),
+        _ => std::future::pending().await,
     }
+}
+
+/// Which rank a worker is to be.
+struct Place<'a> {
+    group: &'a GroupId,
+    rank: u32,
+    /// Its index among all ranks of this machine: of its GPU.
+    machine: u32,
 }
 
 struct Spawn<'a> {
     arguments: &'a PoolArgs,
+    /// Of all groups.
+    ranks: u32,
     model: PathBuf,
     log: &'a LogArgs,
 }
@@ -215,9 +234,14 @@ type Ready = tokio::task::JoinHandle<Result<WorkerReady, String>>;
 
 impl Spawn<'_> {
     /// Starts one worker and the task that minds it.
-    fn worker(&self, rank: u32, deaths: mpsc::Sender<String>) -> Result<(mpsc::Sender<()>, Ready), Failure> {
+    fn worker(
+        &self,
+        place: &Place<'_>,
+        deaths: mpsc::Sender<String>,
+    ) -> Result<(mpsc::Sender<()>, Ready), Failure> {
+        let rank = place.rank;
         let mut child =
-            self.command(rank)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
+            self.command(place)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
         let stdout = child.stdout.take().ok_or("the worker's standard output is not piped")?;
         let (lifeline, alive) = mpsc::channel(1);
         let ready = tokio::spawn(async move {
@@ -231,18 +255,18 @@ impl Spawn<'_> {
         Ok((lifeline, ready))
     }
 
-    fn command(&self, rank: u32) -> Result<Command, Failure> {
+    fn command(&self, place: &Place<'_>) -> Result<Command, Failure> {
         let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
         let RankArgs { device, dtype, collectives, kv_memory, threads } =
-            device::of_rank(rank, group.world_size, arguments)?;
+            device::of_rank(place.machine, self.ranks, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { (cores / group.world_size as usize).max(1) } else { threads };
+        let threads = if threads == 0 { (cores / self.ranks as usize).max(1) } else { threads };
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(self.log.flags())
             .args(["worker", "--supervised"])
-            .args(["--rank", &rank.to_string(), "--world-size", &group.world_size.to_string()])
-            .args(["--group", &group.group, "--device", &device.to_string()])
+            .args(["--rank", &place.rank.to_string(), "--world-size", &group.world_size.to_string()])
+            .args(["--group", place.group.as_str(), "--device", &device.to_string()])
             .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
             .args(["--threads", &threads.to_string()])
             .arg("--model")
@@ -250,7 +274,8 @@ impl Spawn<'_> {
             // The matrix products size their thread pool by this.
             .env("RAYON_NUM_THREADS", threads.to_string())
             .env_remove("PIE_CONFIG")
-            // One address is for one process.
+            // Of the pool; a worker has one group, and one address is for one process.
+            .env_remove("PIE_GROUP")
             .env_remove("PIE_METRICS_LISTEN")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -305,15 +330,15 @@ async fn all_ready(starting: Vec<Ready>) -> Result<Vec<WorkerReady>, Failure> {
 /// Workers without etcd are announced by the process that started them.
 async fn register(
     placement: &dyn Placement,
-    group: &str,
+    world_size: u32,
     workers: &[WorkerReady],
 ) -> Result<Vec<Registration>, Failure> {
     let mut registrations = Vec::new();
     for worker in workers {
         let record = RankRecord {
-            group: GroupId::new(group)?,
+            group: GroupId::new(worker.group.as_str())?,
             rank: worker.rank,
-            world_size: u32::try_from(workers.len())?,
+            world_size,
             control: worker.control.clone(),
             model_fingerprint: worker.fingerprint.clone(),
         };
@@ -323,12 +348,20 @@ async fn register(
 }
 
 async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String>) -> Result<(), Failure> {
-    let mut state = serving.state();
-    let served = state.wait_for(|state| *state == State::Serving);
+    let served = async {
+        for (_, watched) in serving.groups() {
+            let mut state = watched.state();
+            state
+                .wait_for(|state| *state == State::Serving)
+                .await
+                .map_err(|_| "the router ended before it served")?;
+        }
+        Ok(())
+    };
     tokio::select! {
-        served = served => served.map(drop).map_err(|_| "the router ended before it served".into()),
+        served = served => served,
         death = deaths.recv() => Err(death.unwrap_or_else(|| "the workers ended".to_owned()).into()),
-        () = tokio::time::sleep(START_LIMIT) => Err(format!("the group was not formed within {START_LIMIT:?}").into()),
+        () = tokio::time::sleep(START_LIMIT) => Err(format!("the groups were not formed within {START_LIMIT:?}").into()),
     }
 }
 
@@ -336,6 +369,8 @@ async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String
 pub fn local_serve() -> ServeArgs {
     ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        peer_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        advertise: None,
         collective_deadline: Duration::from_secs(20),
         step_tokens: 512,
         prefill_time: Duration::from_millis(30),

@@ -1,6 +1,6 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
-use crate::cli::{GroupArgs, RouterArgs, ServeArgs};
+use crate::cli::{GroupsArgs, RouterArgs, ServeArgs};
 use crate::observe::{Observe, RouterSource, Source};
 use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
@@ -12,7 +12,7 @@ use pie_router::{ServeOptions, Serving};
 use pie_text::Tokenizer;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Running streams may end in this time after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(25);
@@ -28,12 +28,13 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen()?;
     let serving = start(&arguments.serve, &arguments.group, &folder.path, placement).await?;
-    observe.serves(&arguments.group.group, Source::Router(RouterSource::of(&serving)));
+    observe.serves(Source::Router(RouterSource::of(&serving)));
     eprintln!("pie: the router listens at http://{}", serving.address);
     if let Some(path) = &arguments.serve.ready_file {
         let metrics = observe.address().map(|address| address.to_string());
         let ready = serde_json::json!({
             "address": serving.address.to_string(),
+            "peer": serving.peer_address.to_string(),
             "pid": std::process::id(),
             "metrics": metrics,
         });
@@ -45,7 +46,17 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
             eprintln!("pie: interrupted: stopping");
             GRACE
         }
-        Stop::Terminated => drain(&serving, arguments.serve.platform.drain_grace, &mut signals).await,
+        Stop::Terminated => {
+            let grace = arguments.serve.platform.drain_grace;
+            let begun = Instant::now();
+            let left = drain(&serving, grace, &mut signals).await;
+            // Without others there is nobody to hand anything to.
+            if !arguments.group.etcd.is_empty() {
+                hand_over(&serving, grace.saturating_sub(begun.elapsed()).max(LAST_BYTES), &mut signals)
+                    .await;
+            }
+            left
+        }
     };
     // A second signal cuts the wait short: what is left is told, and the group is given up.
     let stopped = tokio::select! {
@@ -76,23 +87,59 @@ pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) ->
     }
 }
 
+/// Lets other routers take the groups over, with their sessions.
+async fn hand_over(serving: &Serving, limit: Duration, signals: &mut Signals) {
+    tokio::select! {
+        () = serving.hand_over() => eprintln!("pie: the groups and their sessions are given up"),
+        () = tokio::time::sleep(limit) => eprintln!("pie: no other router took the sessions over: they end here"),
+        signal = signals.next() => eprintln!("pie: {signal} again: stopping at once"),
+    }
+}
+
 /// Starts a router in this process.
 pub async fn start(
     serve: &ServeArgs,
-    group: &GroupArgs,
+    group: &GroupsArgs,
     model: &Path,
     placement: Arc<dyn Placement>,
 ) -> Result<Serving, Failure> {
     let tokenizer = Arc::new(Tokenizer::from_file(&model.join("tokenizer.json"))?);
     let options = ServeOptions {
         listen: serve.listen,
-        group: GroupId::new(group.group.as_str())?,
+        peer_listen: serve.peer_listen,
+        advertise: advertise(serve)?,
+        groups: groups(group)?,
         world_size: group.world_size,
         deadline: serve.collective_deadline,
         settings: settings(serve),
         document_limit: usize::try_from(serve.document_limit)?,
     };
     Ok(pie_router::serve(options, placement, tokenizer).await?)
+}
+
+/// The groups, each once.
+pub fn groups(arguments: &GroupsArgs) -> Result<Vec<GroupId>, Failure> {
+    let mut groups: Vec<GroupId> = Vec::new();
+    for name in &arguments.groups {
+        let group = GroupId::new(name.as_str())?;
+        if groups.contains(&group) {
+            return Err(format!("--group names {group} twice").into());
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+/// A router that listens on all addresses must be told which of them others can reach.
+fn advertise(serve: &ServeArgs) -> Result<Option<String>, Failure> {
+    if serve.advertise.is_none() && serve.peer_listen.ip().is_unspecified() {
+        let listen = serve.peer_listen;
+        return Err(format!(
+            "--peer-listen {listen} listens on all addresses: name the one that others reach with --advertise"
+        )
+        .into());
+    }
+    Ok(serve.advertise.clone())
 }
 
 fn settings(serve: &ServeArgs) -> Settings {
@@ -118,18 +165,19 @@ fn settings(serve: &ServeArgs) -> Settings {
 /// Ranks that cannot announce themselves are named on the command line.
 async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<Vec<Registration>, Failure> {
     let world_size = arguments.group.world_size;
-    if arguments.group.etcd.is_empty() && arguments.ranks.len() != world_size as usize {
-        let given = arguments.ranks.len();
+    let groups = groups(&arguments.group)?;
+    if arguments.group.etcd.is_empty() && arguments.ranks.len() != groups.len() * world_size as usize {
+        let (given, groups) = (arguments.ranks.len(), groups.len());
         return Err(format!(
-            "--ranks names {given} workers, --world-size is {world_size}: name each, or use --etcd"
+            "--ranks names {given} workers, --group {groups} groups of {world_size}: name each worker, or use --etcd"
         )
         .into());
     }
+    let ranks = groups.iter().flat_map(|group| (0..world_size).map(move |rank| (group, rank)));
     let mut registrations = Vec::new();
-    for (rank, control) in (0..).zip(&arguments.ranks) {
-        let group = GroupId::new(arguments.group.group.as_str())?;
+    for ((group, rank), control) in ranks.zip(&arguments.ranks) {
         let record = RankRecord {
-            group,
+            group: group.clone(),
             rank,
             world_size,
             control: control.clone(),

@@ -42,7 +42,12 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
     let engine = Engine::start(compute, peers)?;
     let stats = engine.stats();
-    let source = RankSource { index: arguments.index, facts: facts.clone(), stats: stats.clone() };
+    let source = RankSource {
+        group: arguments.group.group.clone(),
+        index: arguments.index,
+        facts: facts.clone(),
+        stats: stats.clone(),
+    };
 
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another with --listen", arguments.listen)
@@ -62,8 +67,10 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let server = tokio::spawn(server);
 
     let registration = announce(&arguments, &control, &fingerprint).await?;
-    observe.serves(&arguments.group.group, Source::Rank(source));
-    let ready = WorkerReady { rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
+    observe.serves(Source::Rank(source));
+    let group = arguments.group.group.clone();
+    let ready =
+        WorkerReady { group, rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
     if arguments.supervised {
         println!("{}", serde_json::to_string(&ready)?);
     } else {

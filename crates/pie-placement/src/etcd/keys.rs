@@ -4,13 +4,13 @@
 //! | --- | --- | --- |
 //! | `groups/<group>/ranks/<rank>` | world size, control address, model fingerprint | the worker's |
 //! | `groups/<group>/owner` | router, address; the key's revision is the epoch (A1) | the router's |
-//! | `groups/<group>/cordon` | nothing but the version | none |
+//! | `groups/<group>/cordon` | whether it ends when the group is formed again | none |
 //! | `sessions/<session>` | group | none |
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{GroupId, PlacementError, RankRecord, RouterId, RouterRecord, SessionKey};
+use crate::{Admission, GroupId, PlacementError, RankRecord, RouterId, RouterRecord, SessionKey};
 
 /// The version of values that this program writes and reads.
 const VERSION: u64 = 1;
@@ -111,8 +111,12 @@ struct SessionValue {
     group: String,
 }
 
-#[derive(Serialize)]
-struct CordonValue {}
+#[derive(Serialize, Deserialize)]
+struct CordonValue {
+    /// Cordons of earlier releases last.
+    #[serde(default)]
+    until_formed: bool,
+}
 
 fn encode<T: Serialize>(value: T) -> Vec<u8> {
     serde_json::to_vec(&Versioned { version: VERSION, value })
@@ -172,8 +176,19 @@ pub(super) fn decode_session(key: &str, value: &[u8]) -> Result<GroupId, Placeme
     GroupId::new(group).map_err(|error| malformed(key, error))
 }
 
-pub(super) fn encode_cordon() -> Vec<u8> {
-    encode(CordonValue {})
+/// `None` for a group that is open: it has no key.
+pub(super) fn encode_cordon(admission: Admission) -> Option<Vec<u8>> {
+    let until_formed = match admission {
+        Admission::Open => return None,
+        Admission::Cordoned => false,
+        Admission::CordonedUntilFormed => true,
+    };
+    Some(encode(CordonValue { until_formed }))
+}
+
+pub(super) fn decode_cordon(key: &str, value: &[u8]) -> Result<Admission, PlacementError> {
+    let CordonValue { until_formed } = decode(key, value)?;
+    Ok(if until_formed { Admission::CordonedUntilFormed } else { Admission::Cordoned })
 }
 
 #[cfg(test)]

@@ -314,7 +314,10 @@ impl Placement for Etcd {
                     record.ranks.push(keys::decode_rank(&group, rank, &key, kv.value())?);
                 }
                 GroupKey::Owner => record.owner = Some(owner_from(&key, kv)?),
-                GroupKey::Cordon => record.admission = Admission::Cordoned,
+                GroupKey::Cordon => {
+                    record.admission = keys::decode_cordon(&key, kv.value())?;
+                    record.closed_at = kv.mod_revision().unsigned_abs();
+                }
             }
         }
         Ok(groups.into_values().collect())
@@ -324,11 +327,9 @@ impl Placement for Etcd {
         const OPERATION: &str = "set a group's admission";
         let mut client = self.calls.client.clone();
         let key = self.keys.cordon(group);
-        match admission {
-            Admission::Cordoned => {
-                self.calls.call(OPERATION, client.put(key, keys::encode_cordon(), None)).await.map(drop)
-            }
-            Admission::Open => self.calls.call(OPERATION, client.delete(key, None)).await.map(drop),
+        match keys::encode_cordon(admission) {
+            Some(cordon) => self.calls.call(OPERATION, client.put(key, cordon, None)).await.map(drop),
+            None => self.calls.call(OPERATION, client.delete(key, None)).await.map(drop),
         }
     }
 }

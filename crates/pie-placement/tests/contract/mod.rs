@@ -282,6 +282,20 @@ pub async fn a_cordoned_group_takes_no_sessions(placement: Subject) {
     assert_eq!(groups[0].ranks, [rank(&left, 0)]);
     assert_eq!(groups[0].owner.as_ref().map(|owner| owner.epoch), Some(ownership.epoch()));
 
+    assert!(!groups[0].is_formed_again(), "that cordon lasts");
+
+    // One for a restart is over with the next epoch.
+    placement.set_admission(&left, Admission::CordonedUntilFormed).await.unwrap();
+    assert!(placement.place_session(&session("cordon-late"), &left).await.is_err());
+    let groups = listed(placement.groups().await.unwrap());
+    assert_eq!(groups[0].admission, Admission::CordonedUntilFormed);
+    assert!(!groups[0].is_formed_again(), "the owner is still the same: {groups:?}");
+    ownership.release().await.unwrap();
+    assert!(!listed(placement.groups().await.unwrap())[0].is_formed_again(), "nobody owns it");
+    let ownership = won(placement.campaign(&left, &router(4), Ttl::DEFAULT).await.unwrap());
+    let groups = listed(placement.groups().await.unwrap());
+    assert!(groups[0].is_formed_again(), "{groups:?}");
+
     registration.release().await.unwrap();
     ownership.release().await.unwrap();
     assert_eq!(listed(placement.groups().await.unwrap()).len(), 1, "a cordon outlives ranks and owners");

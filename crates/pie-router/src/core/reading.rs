@@ -4,13 +4,19 @@ use super::tables::Op;
 use super::{Core, Replica};
 use crate::call::More;
 use crate::session::{Residence, Session, count};
+use crate::tenants::Tenant;
 use pie_plan::Group;
 use pie_proto::request::{SessionName, strategy_to_wire};
 use pie_proto::{Fault, v1};
 
 impl Core {
-    pub(super) fn get(&self, name: &SessionName, content: bool) -> Result<v1::GetSessionResponse, Fault> {
-        let session = self.session(self.id(name)?, name)?;
+    pub(super) fn get(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        content: bool,
+    ) -> Result<v1::GetSessionResponse, Fault> {
+        let session = self.session(self.id(tenant, name)?, name)?;
         let ids = || v1::Tokens { ids: session.document.tokens().map(|token| token.0).collect() };
         Ok(v1::GetSessionResponse {
             session: Some(self.describe_session(session)),
@@ -19,10 +25,14 @@ impl Core {
         })
     }
 
-    pub(super) fn list(&self, after: Option<String>, limit: usize) -> (Vec<v1::Session>, More) {
-        let behind = |name: &&SessionName| after.as_deref().is_none_or(|after| name.as_str() > after);
-        let mut ids = self.names.iter().filter(|(name, _)| behind(name)).map(|(_, id)| id);
-        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(id));
+    pub(super) fn list(
+        &self,
+        tenant: &Tenant,
+        after: Option<&SessionName>,
+        limit: usize,
+    ) -> (Vec<v1::Session>, More) {
+        let mut ids = self.names.behind(tenant, after);
+        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(&id));
         let page = page.map(|session| self.describe_session(session)).collect();
         (page, if ids.next().is_some() { More::Yes } else { More::No })
     }
@@ -67,6 +77,8 @@ impl Core {
             sessions: count(self.sessions.len()),
             state,
             counters: Some(self.stats.counters()),
+            tokens: self.tokens as u64,
+            ..Default::default()
         };
         v1::DescribePoolResponse {
             model: self.model.name.clone(),
@@ -85,6 +97,7 @@ impl Core {
             self.group().map_or((0, 0, 0), |group| (group.capacity(), group.free_slots(), group.epoch().0));
         let running = self.running_completions().min(self.completions);
         stats.sessions.set(self.sessions.len() as u64);
+        stats.tokens.set(self.tokens as u64);
         stats.running.set(running as u64);
         stats.waiting.set((self.completions - running) as u64);
         stats.changes_waiting.set(self.queued.len() as u64);

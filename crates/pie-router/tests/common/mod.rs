@@ -137,7 +137,7 @@ impl Pool {
 
     pub fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
-        let (name, document) = (Some(name(session)), Box::new(document));
+        let (name, document) = (name(session), Box::new(document));
         let tenant = Tenant::default();
         self.ask(|reply| Call::Open { tenant, name, document, strategy: Strategy::Pie, reply })
     }
@@ -167,7 +167,7 @@ impl Pool {
             edits: Edits::Text(vec![edit]),
             strategy: None,
         };
-        self.ask(|reply| Call::Edit { request, arrived: Instant::now(), reply })
+        self.ask(|reply| Call::Edit { tenant: Tenant::default(), request, arrived: Instant::now(), reply })
     }
 
     pub fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {
@@ -213,7 +213,12 @@ impl Pool {
             on_edit: OnEdit::End,
         };
         change(&mut request);
-        self.ask(|reply| Call::Complete { request, arrived: Instant::now(), reply })
+        self.ask(|reply| Call::Complete {
+            tenant: Tenant::default(),
+            request,
+            arrived: Instant::now(),
+            reply,
+        })
     }
 }
 
@@ -250,7 +255,8 @@ pub const TEXT: &str = "fn main() {\n    let answer = 42;\n    println!(\"{answe
 impl Pool {
     pub fn get(&mut self, session: &str) -> v1::GetSessionResponse {
         let session = name(session);
-        self.ask(|reply| Call::Get { session, content: true, reply }).expect("it is open")
+        self.ask(|reply| Call::Get { tenant: Tenant::default(), session, content: true, reply })
+            .expect("it is open")
     }
 
     pub fn core_tokens(&mut self, session: &str) -> u32 {

@@ -5,7 +5,7 @@ mod plot;
 mod report;
 mod script;
 
-use crate::cli::{DemoArgs, GroupArgs, ModelArgs, PoolArgs, RankArgs};
+use crate::cli::{DemoArgs, GroupsArgs, ModelArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
 use crate::observe::LogArgs;
 use crate::pool::{LocalPool, local_serve};
@@ -90,7 +90,11 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
 fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
     PoolArgs {
         model: ModelArgs { model: arguments.model.model.clone() },
-        group: GroupArgs { world_size: arguments.world_size, group: "demo".to_owned(), etcd: Vec::new() },
+        group: GroupsArgs {
+            world_size: arguments.world_size,
+            groups: vec!["demo".to_owned()],
+            etcd: Vec::new(),
+        },
         rank: RankArgs::default(),
         serve: local_serve(),
     }

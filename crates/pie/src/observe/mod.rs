@@ -9,18 +9,33 @@ mod router;
 mod traces;
 
 use crate::Failure;
-use crate::cli::PlatformArgs;
+use clap::Args;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use logs::{LogArgs, Telling};
 pub use rank::RankSource;
 pub use router::RouterSource;
 pub use traces::{Identity, TraceArgs, belong_to_starter};
+
+/// What those who run the pool see, and how it ends when they say so.
+#[derive(Clone, Debug, Args)]
+pub struct PlatformArgs {
+    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
+    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
+    /// signal ends it.
+    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
+    pub drain_grace: Duration,
+    #[command(flatten)]
+    pub traces: TraceArgs,
+}
 
 /// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
 #[derive(Clone)]
@@ -50,23 +65,30 @@ pub enum Source {
 impl Source {
     fn readiness(&self) -> Result<(), String> {
         match self {
-            Self::Router(router) => router.readiness(),
+            Self::Router(router) => router.readiness.now(),
             // It listens only when it has loaded.
             Self::Rank(_) => Ok(()),
         }
     }
 
-    fn registry(&self, group: &str) -> Registry {
-        let mut labels = vec![("group".into(), group.to_owned().into())];
-        if let Self::Rank(rank) = self {
-            labels.push(("rank".into(), rank.index.to_string().into()));
-        }
-        let mut registry = Registry::with_labels(labels.into_iter());
+    fn registry(&self) -> Registry {
         match self {
-            Self::Router(router) => registry.register_collector(Box::new(router.clone())),
-            Self::Rank(rank) => registry.register_collector(Box::new(rank.clone())),
+            // It has several groups, and says of each number which one's it is.
+            Self::Router(router) => {
+                let mut registry = Registry::default();
+                registry.register_collector(Box::new(router.clone()));
+                registry
+            }
+            Self::Rank(rank) => {
+                let labels = [
+                    ("group".into(), rank.group.clone().into()),
+                    ("rank".into(), rank.index.to_string().into()),
+                ];
+                let mut registry = Registry::with_labels(labels.into_iter());
+                registry.register_collector(Box::new(rank.clone()));
+                registry
+            }
         }
-        registry
     }
 }
 
@@ -99,8 +121,8 @@ impl Observe {
     }
 
     /// From now on this serves. A process serves one thing: what comes second is not shown.
-    pub fn serves(&self, group: &str, source: Source) {
-        let registry = source.registry(group);
+    pub fn serves(&self, source: Source) {
+        let registry = source.registry();
         let _ = self.shared.source.set((registry, source));
         self.set_hold(None);
     }

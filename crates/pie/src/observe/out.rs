@@ -67,13 +67,21 @@ impl Out<'_> {
     }
 
     /// Times.
-    pub fn histogram(&mut self, name: &str, help: &str, times: &Histogram) -> Result<(), Error> {
-        let counted = times.buckets();
-        let bounds = BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(counted).collect();
+    pub fn histograms<'h, L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        all: impl IntoIterator<Item = Series<L, &'h Histogram>>,
+    ) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        let (sum, count) = (seconds(times.sum_us()), counted.iter().sum());
-        metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+        for (labels, times) in all {
+            let counted = times.buckets();
+            let bounds = BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counted).collect();
+            let (sum, count) = (seconds(times.sum_us()), counted.iter().sum());
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
     }
 }
 

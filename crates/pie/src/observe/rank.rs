@@ -10,7 +10,9 @@ use std::sync::Arc;
 /// A rank that serves.
 #[derive(Clone, Debug)]
 pub struct RankSource {
-    /// Its index in the group.
+    /// Its group.
+    pub group: String,
+    /// Its index in that.
     pub index: u32,
     /// What it is.
     pub facts: RankFacts,

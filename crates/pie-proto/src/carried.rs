@@ -1,0 +1,59 @@
+//! A session on its way from one group or router to another: checked like what a client sends.
+
+use crate::peer_v1::{Carried as Wire, carried::Content as WireContent};
+use crate::reason::Fault;
+use crate::request::{Content, SessionName, missing, strategy, strategy_to_wire, token_ids};
+use crate::v1;
+use pie_plan::Strategy;
+
+/// A session without its cache.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// Whose; empty for those who do not say.
+    pub tenant: String,
+    /// Its name among those of the tenant.
+    pub name: SessionName,
+    /// The client's next edit names it.
+    pub revision: u64,
+    /// Of its edits.
+    pub strategy: Strategy,
+    /// The document.
+    pub content: Content,
+}
+
+impl TryFrom<Wire> for Carried {
+    type Error = Fault;
+
+    fn try_from(wire: Wire) -> Result<Self, Fault> {
+        let content = match wire.content {
+            Some(WireContent::Text(text)) => Content::Text(text),
+            Some(WireContent::Tokens(tokens)) => Content::Tokens(token_ids(tokens.ids)),
+            None => return Err(missing("content", "the document as `text` (may be empty) or `tokens`")),
+        };
+        Ok(Self {
+            tenant: wire.tenant,
+            name: SessionName::new(wire.session)?,
+            revision: wire.revision,
+            strategy: strategy(wire.strategy)?.unwrap_or_default(),
+            content,
+        })
+    }
+}
+
+impl From<Carried> for Wire {
+    fn from(carried: Carried) -> Self {
+        let content = match carried.content {
+            Content::Text(text) => WireContent::Text(text),
+            Content::Tokens(tokens) => {
+                WireContent::Tokens(v1::Tokens { ids: tokens.into_iter().map(|token| token.0).collect() })
+            }
+        };
+        Self {
+            tenant: carried.tenant,
+            session: carried.name.as_str().to_owned(),
+            revision: carried.revision,
+            strategy: strategy_to_wire(carried.strategy).into(),
+            content: Some(content),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sessions that come from elsewhere and go elsewhere: the document and its revision move, the cache is encoded again.
+
+use super::{Core, fail};
+use crate::call::{Busy, Given, Taken};
+use crate::faults;
+use crate::session::Session;
+use crate::tenants::Tenant;
+use pie_proto::Fault;
+use pie_proto::carried::Carried;
+use pie_proto::request::{Content, SessionName};
+
+/// Whether sessions may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// They may.
+    #[default]
+    Here,
+    /// They are on their way: whoever asks for them is to ask again.
+    Leaving,
+}
+
+impl Core {
+    /// Takes a session that was open elsewhere. Limits of tenants do not hold it back: nothing may be lost on the way. One that
+    /// its client has opened here meanwhile is newer, and stays.
+    pub(super) fn take(&mut self, taken: Taken) -> Result<(), Fault> {
+        let Taken { tenant, name, strategy, document } = taken;
+        if self.standing == Standing::Leaving {
+            return Err(faults::moving(name.as_str()));
+        }
+        if self.names.get(&tenant, &name).is_none() {
+            self.check_length(document.token_count())?;
+            self.insert(tenant, name, *document, strategy);
+            self.stats.sessions_taken.add(1);
+        }
+        Ok(())
+    }
+
+    /// Takes the documents that the group's owner before had.
+    pub fn inherit(&mut self, taken: Vec<Taken>) {
+        for session in taken {
+            let name = session.name.clone();
+            if let Err(fault) = self.take(session) {
+                tracing::error!(%fault, session = name.as_str(), "a document that came with the group is refused");
+            }
+        }
+    }
+
+    /// Gives a session's document away. It stays here too, out of reach, until it is known to have arrived.
+    pub(super) fn give(&mut self, tenant: &Tenant, name: &SessionName, busy: Busy) -> Result<Given, Fault> {
+        let id = self.id(tenant, name)?;
+        let Some(session) = self.sessions.get_mut(&id) else { return Err(faults::no_session(name.as_str())) };
+        if busy == Busy::Waits && !session.completions.is_empty() {
+            return Ok(Given::NotYet);
+        }
+        session.standing = Standing::Leaving;
+        let ended: Vec<_> = session.completions.drain(..).collect();
+        let given = carried(session);
+        self.completions -= ended.len();
+        self.active.remove(&id);
+        ended
+            .into_iter()
+            .for_each(|completion| fail(&self.stats, completion, &faults::moving(name.as_str())));
+        Ok(Given::Carried(Box::new(given)))
+    }
+
+    /// It could not be moved: it goes on here.
+    pub(super) fn keep(&mut self, tenant: &Tenant, name: &SessionName) {
+        let id = self.names.get(tenant, name);
+        if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
+            session.standing = Standing::Here;
+        }
+    }
+
+    /// It has arrived elsewhere.
+    pub(super) fn depart(&mut self, tenant: &Tenant, name: &SessionName) {
+        if let Some(id) = self.names.get(tenant, name) {
+            self.remove(id, &faults::moving(name.as_str()));
+            self.stats.sessions_given.add(1);
+        }
+    }
+
+    /// The whole group goes to another router: nothing is answered any more but that.
+    pub fn retire(&mut self) {
+        self.lost("another router takes the group over");
+        self.standing = Standing::Leaving;
+    }
+
+    /// All documents, for the next owner. Nothing is left here.
+    pub(super) fn give_all(&mut self) -> Result<Vec<Carried>, Fault> {
+        if self.group().is_some() {
+            return Err(faults::owned(&self.group_name));
+        }
+        let ids: Vec<_> = self.sessions.keys().copied().collect();
+        let all: Vec<_> = self.sessions.values().map(carried).collect();
+        self.stats.sessions_given.add(ids.len() as u64);
+        for id in ids {
+            self.remove(id, &faults::moving("this"));
+        }
+        Ok(all)
+    }
+
+    /// Sessions of all tenants that have not left.
+    pub(super) fn residents(&self) -> Vec<(Tenant, SessionName)> {
+        let here = self.sessions.values().filter(|session| session.standing == Standing::Here);
+        here.map(|session| (session.tenant.clone(), session.name.clone())).collect()
+    }
+}
+
+fn carried(session: &Session) -> Carried {
+    let document = &session.document;
+    let content = match document.text() {
+        Some(text) => Content::Text(text),
+        None => Content::Tokens(document.tokens().collect()),
+    };
+    Carried {
+        tenant: session.tenant.as_str().to_owned(),
+        name: session.name.clone(),
+        revision: document.revision().0,
+        strategy: session.strategy,
+        content,
+    }
+}

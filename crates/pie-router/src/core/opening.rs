@@ -1,0 +1,125 @@
+//! Sessions come and go.
+
+use super::tables::Op;
+use super::{Core, Standing, fail};
+use crate::faults;
+use crate::layout::Layout;
+use crate::session::{Ahead, Exact, Residence, Session, count, difference};
+use crate::tenants::Tenant;
+use pie_plan::{SessionId, Strategy};
+use pie_proto::request::SessionName;
+use pie_proto::{Fault, v1};
+use pie_text::Document;
+use std::collections::VecDeque;
+
+impl Core {
+    pub(super) fn open(
+        &mut self,
+        tenant: Tenant,
+        name: SessionName,
+        document: Document,
+        strategy: Strategy,
+    ) -> Result<v1::OpenSessionResponse, Fault> {
+        if self.standing == Standing::Leaving {
+            return Err(faults::moving(name.as_str()));
+        }
+        let tokens = document.token_count();
+        self.check_length(tokens)?;
+        faults::check_tokens(&document, self.vocabulary())?;
+        if self.names.get(&tenant, &name).is_some() {
+            let id = self.id(&tenant, &name)?;
+            return self.reopen(id, document, strategy);
+        }
+        self.check_slots(tokens)?;
+        self.tenants.check_open(&tenant, tokens)?;
+        let (session, revision) = (name.as_str().to_owned(), document.revision().0);
+        self.insert(tenant, name, document, strategy);
+        self.stats.sessions_opened.add(1);
+        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
+    }
+
+    /// A session that is new here: all of it is to be encoded.
+    pub(super) fn insert(
+        &mut self,
+        tenant: Tenant,
+        name: SessionName,
+        document: Document,
+        strategy: Strategy,
+    ) {
+        let tokens = document.token_count();
+        self.tenants.opened(&tenant, tokens);
+        self.tokens += tokens;
+        let id = self.new_id();
+        let mut ahead = Ahead::default();
+        ahead.add(tokens);
+        let session = Session {
+            name: name.clone(),
+            id,
+            tenant: tenant.clone(),
+            standing: Standing::Here,
+            document,
+            strategy,
+            completions: VecDeque::new(),
+            ticket: self.ticket(),
+            ahead,
+            edited: None,
+            residence: Residence::Dropped,
+            layout: Layout::Plain,
+            exact: Exact::All,
+            adopted: 0,
+            shadow: None,
+        };
+        self.sessions.insert(id, session);
+        self.names.insert(tenant, name, id);
+        self.queue(Op::Open { session: id });
+    }
+
+    /// The client's text is the truth; what the pool holds already is kept.
+    fn reopen(
+        &mut self,
+        id: SessionId,
+        document: Document,
+        strategy: Strategy,
+    ) -> Result<v1::OpenSessionResponse, Fault> {
+        let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
+        let change = difference(&session.document, &document).map_err(|error| faults::text(&error))?;
+        let inserted = change.splices().inserted();
+        let name = session.name.as_str().to_owned();
+        if !change.splices().is_empty() || session.document.text() != document.text() {
+            self.check_growth(id, change.splices())?;
+            self.commit(id, change, strategy, None)?;
+        }
+        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
+        session.strategy = strategy;
+        let (revision, tokens) = (session.document.revision().0, session.tokens());
+        Ok(v1::OpenSessionResponse {
+            session: name,
+            revision,
+            tokens: count(tokens),
+            reused: count(tokens.saturating_sub(inserted)),
+        })
+    }
+
+    pub(super) fn close(&mut self, tenant: &Tenant, name: &SessionName) -> Result<(), Fault> {
+        let id = self.id(tenant, name)?;
+        self.remove(id, &faults::no_session(name.as_str()));
+        Ok(())
+    }
+
+    /// A session is gone; whoever waits for it is told.
+    pub(super) fn remove(&mut self, id: SessionId, fault: &Fault) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.names.remove(&session.tenant, &session.name);
+            self.tenants.closed(&session.tenant, session.tokens());
+            self.tokens -= session.tokens();
+            self.completions -= session.completions.len();
+            for completion in session.completions {
+                fail(&self.stats, completion, fault);
+            }
+            self.active.remove(&id);
+            self.worn.remove(&id);
+            let shadow = session.shadow.map(|session| Op::Close { session });
+            shadow.into_iter().chain([Op::Close { session: id }]).for_each(|op| self.queue(op));
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! Who owns which group, how full each is, and where sessions live (A2): what a router must know to send a call to its owner.
+//!
+//! It is looked at again twice a second, and whenever a call shows that it has grown old. A mistake is harmless: a router that does
+//! not own a group refuses its calls, and the placement has the last word on homes.
+
+use crate::owner::{Owner, State};
+use crate::peers::Peers;
+use crate::tenants::Tenant;
+use pie_placement::{
+    Admission, GroupId, Moved, Placed, Placement, PlacementError, RouterId, RouterRecord, SessionKey,
+};
+use pie_proto::request::SessionName;
+use pie_proto::{Fault, Reason, v1};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+/// A router that lives describes itself in this time.
+const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Homes that are remembered; all are asked for again when there are more.
+const HOMES: usize = 200_000;
+/// Groups are tried one after the other when one has just been cordoned.
+const ATTEMPTS: usize = 4;
+/// Bytes of a document for a token, to book a session before its group has told its tokens.
+const BYTES_PER_TOKEN: u64 = 3;
+/// When a group that nobody owns should have an owner.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Who answers a call.
+#[derive(Clone)]
+pub(crate) enum Target {
+    /// An owner in this router.
+    Local(Owner),
+    /// Another router.
+    Remote(RouterRecord),
+}
+
+/// The home of a session, and who answers there.
+#[derive(Clone)]
+pub(crate) struct Home {
+    pub group: GroupId,
+    pub target: Target,
+}
+
+/// What is known of a group.
+#[derive(Clone, Debug)]
+struct Seen {
+    owner: Option<RouterRecord>,
+    admission: Admission,
+    /// It was closed for a restart, which is over.
+    formed_again: bool,
+    ranks: usize,
+    load: Load,
+}
+
+/// How full a group is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    slots: u64,
+    tokens: u64,
+}
+
+impl Load {
+    /// Free KV tokens, if each document were in the cache: below 0 where some are not.
+    fn room(self) -> i64 {
+        self.slots.cast_signed() - self.tokens.cast_signed()
+    }
+}
+
+/// A router's knowledge of the pool.
+pub(crate) struct Directory {
+    placement: Arc<dyn Placement>,
+    me: RouterId,
+    locals: BTreeMap<GroupId, Owner>,
+    peers: Peers,
+    seen: Mutex<BTreeMap<GroupId, Seen>>,
+    homes: Mutex<HashMap<SessionKey, GroupId>>,
+}
+
+impl Directory {
+    pub fn new(
+        placement: Arc<dyn Placement>,
+        me: RouterId,
+        locals: BTreeMap<GroupId, Owner>,
+        peers: Peers,
+    ) -> Arc<Self> {
+        let (seen, homes) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { placement, me, locals, peers, seen, homes })
+    }
+
+    /// Looks again and again, as long as somebody else has the directory.
+    pub async fn follow(self: Arc<Self>) {
+        let weak = Arc::downgrade(&self);
+        drop(self);
+        while let Some(directory) = weak.upgrade() {
+            directory.look().await;
+            drop(directory);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The owners in this router.
+    pub fn locals(&self) -> impl Iterator<Item = (&GroupId, &Owner)> {
+        self.locals.iter()
+    }
+
+    /// An owner in this router that serves its group, or has its documents.
+    pub fn local(&self, group: &GroupId) -> Option<&Owner> {
+        let owner = self.locals.get(group)?;
+        let has = match *owner.state().borrow() {
+            State::Serving => true,
+            State::Retired => false,
+            State::Waiting(_) | State::Lost(_) => owner.stats().sessions.get() > 0,
+        };
+        has.then_some(owner)
+    }
+
+    /// Whether any group is served, here or elsewhere.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn serves(&self) -> Result<(), String> {
+        let mut why = "no group is served".to_owned();
+        for (group, owner) in &self.locals {
+            match &*owner.state().borrow() {
+                State::Serving => return Ok(()),
+                State::Waiting(waiting) => why = format!("group {group} is not formed: {waiting}"),
+                State::Lost(lost) => why = format!("group {group} is lost: {lost}"),
+                State::Retired => why = format!("group {group} is given up"),
+            }
+        }
+        if self.remotes().is_empty() { Err(why) } else { Ok(()) }
+    }
+
+    /// The owner-to-be in this router.
+    pub fn candidate(&self, group: &GroupId) -> Option<&Owner> {
+        self.locals.get(group)
+    }
+
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// The other routers that own groups, and which.
+    pub fn remotes(&self) -> Vec<(GroupId, RouterRecord)> {
+        let seen = self.seen();
+        let remote = |(group, seen): (&GroupId, &Seen)| {
+            let owner = seen.owner.clone().filter(|owner| owner.id != self.me)?;
+            Some((group.clone(), owner))
+        };
+        seen.iter().filter_map(remote).collect()
+    }
+
+    /// Groups as the placement lists them.
+    pub async fn groups(&self) -> Result<Vec<pie_placement::GroupRecord>, Fault> {
+        self.placement.groups().await.map_err(|error| unplaced(&error))
+    }
+
+    /// Who answers for a group.
+    ///
+    /// # Errors
+    /// [`Reason::NoGroup`] while nobody does.
+    pub fn target(&self, group: &GroupId) -> Result<Target, Fault> {
+        if let Some(owner) = self.local(group) {
+            return Ok(Target::Local(owner.clone()));
+        }
+        let owner = self.seen().get(group).and_then(|seen| seen.owner.clone());
+        match owner.filter(|owner| owner.id != self.me) {
+            Some(router) => Ok(Target::Remote(router)),
+            None => Err(self.unowned(group)),
+        }
+    }
+
+    fn unowned(&self, group: &GroupId) -> Fault {
+        let why = match self.locals.get(group).map(|owner| owner.state().borrow().clone()) {
+            Some(State::Waiting(why) | State::Lost(why)) => format!(": {why}"),
+            _ => String::new(),
+        };
+        Fault::new(Reason::NoGroup, format!("no router serves group {group}{why}")).retry_after(RETRY)
+    }
+
+    /// The home of a session that is open.
+    ///
+    /// # Errors
+    /// [`Reason::SessionUnknown`], [`Reason::NoGroup`].
+    pub async fn home(&self, tenant: &Tenant, name: &SessionName) -> Result<Home, Fault> {
+        let key = key(tenant, name)?;
+        let known = self.homes().get(&key).cloned();
+        let group = match known {
+            Some(group) => group,
+            None => {
+                let home = self.placement.session_home(&key).await.map_err(|error| unplaced(&error))?;
+                let home = home.ok_or_else(|| crate::faults::no_session(name.as_str()))?;
+                self.remember(key, home.clone());
+                home
+            }
+        };
+        Ok(Home { target: self.target(&group)?, group })
+    }
+
+    /// After a refusal that may mean that the session has moved: its home, if that is not where the call went.
+    pub async fn moved(&self, tenant: &Tenant, name: &SessionName, asked: &Home) -> Option<Home> {
+        self.forget_home(tenant, name);
+        self.look().await;
+        let home = self.home(tenant, name).await.ok()?;
+        let same = match (&home.target, &asked.target) {
+            (Target::Local(_), Target::Local(_)) => home.group == asked.group,
+            (Target::Remote(now), Target::Remote(then)) => now.id == then.id && home.group == asked.group,
+            _ => false,
+        };
+        (!same).then_some(home)
+    }
+
+    /// Finds a home for a session that is to be opened: the one that it has, or the group with the most room.
+    ///
+    /// # Errors
+    /// [`Reason::NoGroup`].
+    pub async fn place(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        bytes: usize,
+    ) -> Result<(Home, Placed), Fault> {
+        let key = key(tenant, name)?;
+        for _ in 0..ATTEMPTS {
+            let known = self.homes().get(&key).cloned();
+            if let Some(home) =
+                known.and_then(|group| Some(Home { target: self.target(&group).ok()?, group }))
+            {
+                let placed = Placed::Existing(home.group.clone());
+                return Ok((home, placed));
+            }
+            let best = self.roomiest(None).await?;
+            let placed = match self.placement.place_session(&key, &best.group).await {
+                Err(PlacementError::GroupCordoned { .. }) => {
+                    self.look().await;
+                    continue;
+                }
+                placed => placed.map_err(|error| unplaced(&error))?,
+            };
+            let group = placed.group().clone();
+            if let Some(home) = self.settled(&key, group, &best).await? {
+                self.remember(key, home.group.clone());
+                if matches!(placed, Placed::Claimed(_)) {
+                    self.book(&home.group, bytes);
+                }
+                return Ok((home, placed));
+            }
+        }
+        Err(Fault::new(Reason::NoGroup, "no group takes new sessions at the moment").retry_after(RETRY))
+    }
+
+    /// The home in `group`; a group that is gone for good gives its sessions to the best one.
+    async fn settled(&self, key: &SessionKey, group: GroupId, best: &Home) -> Result<Option<Home>, Fault> {
+        let gone = self.seen().get(&group).is_none_or(|seen| seen.ranks == 0 && seen.owner.is_none());
+        if gone && !self.locals.contains_key(&group) {
+            let moved = self.placement.move_session(key, &group, &best.group).await;
+            return Ok((moved.map_err(|error| unplaced(&error))? == Moved::Done).then(|| best.clone()));
+        }
+        Ok(Some(Home { target: self.target(&group)?, group }))
+    }
+
+    /// The open group with the most free KV tokens.
+    ///
+    /// # Errors
+    /// [`Reason::NoGroup`] if none is open and owned.
+    pub async fn roomiest(&self, except: Option<&GroupId>) -> Result<Home, Fault> {
+        if let Some(home) = self.roomiest_seen(except) {
+            return Ok(home);
+        }
+        self.look().await;
+        self.roomiest_seen(except).ok_or_else(|| match self.locals.keys().next() {
+            Some(group) if except.is_none() && self.is_open(group) => self.unowned(group),
+            _ => Fault::new(Reason::NoGroup, "no group takes sessions at the moment").retry_after(RETRY),
+        })
+    }
+
+    fn is_open(&self, group: &GroupId) -> bool {
+        self.seen().get(group).is_none_or(|seen| seen.admission == Admission::Open)
+    }
+
+    fn roomiest_seen(&self, except: Option<&GroupId>) -> Option<Home> {
+        let open: Vec<(GroupId, i64)> = {
+            let seen = self.seen();
+            let open = seen
+                .iter()
+                .filter(|(group, seen)| seen.admission == Admission::Open && Some(*group) != except);
+            open.map(|(group, seen)| (group.clone(), self.load(group, seen).room())).collect()
+        };
+        let owned = open
+            .into_iter()
+            .filter_map(|(group, room)| Some((room, Home { target: self.target(&group).ok()?, group })));
+        owned.max_by_key(|(room, home)| (*room, std::cmp::Reverse(home.group.clone()))).map(|(_, home)| home)
+    }
+
+    fn load(&self, group: &GroupId, seen: &Seen) -> Load {
+        match self.local(group).map(Owner::stats) {
+            Some(stats) => Load { slots: stats.slots.get(), tokens: stats.tokens.get() },
+            None => seen.load,
+        }
+    }
+
+    /// A session was just sent there.
+    fn book(&self, group: &GroupId, bytes: usize) {
+        if let Some(seen) = self.seen().get_mut(group) {
+            seen.load.tokens += bytes as u64 / BYTES_PER_TOKEN;
+        }
+    }
+
+    /// The session lives nowhere now, if it lived in `group`.
+    pub async fn forget(&self, tenant: &Tenant, name: &SessionName, group: &GroupId) -> Result<(), Fault> {
+        let key = key(tenant, name)?;
+        self.homes().remove(&key);
+        self.placement.forget_session(&key, group).await.map_err(|error| unplaced(&error)).map(drop)
+    }
+
+    /// The session has gone from one group to another.
+    pub async fn moves(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        from: &GroupId,
+        to: &GroupId,
+    ) -> Result<Moved, Fault> {
+        let key = key(tenant, name)?;
+        let moved = self.placement.move_session(&key, from, to).await.map_err(|error| unplaced(&error))?;
+        self.homes().remove(&key);
+        Ok(moved)
+    }
+
+    /// Opens a group to new sessions or closes it.
+    pub async fn admit(&self, group: &GroupId, admission: Admission) -> Result<(), Fault> {
+        self.placement.set_admission(group, admission).await.map_err(|error| unplaced(&error))?;
+        self.look().await;
+        Ok(())
+    }
+
+    fn forget_home(&self, tenant: &Tenant, name: &SessionName) {
+        if let Ok(key) = key(tenant, name) {
+            self.homes().remove(&key);
+        }
+    }
+
+    fn remember(&self, key: SessionKey, group: GroupId) {
+        let mut homes = self.homes();
+        if homes.len() >= HOMES {
+            homes.clear();
+        }
+        homes.insert(key, group);
+    }
+
+    /// Looks at the placement, and asks the other routers how full their groups are.
+    pub async fn look(&self) {
+        let records = match self.placement.groups().await {
+            Ok(records) => records,
+            Err(error) => {
+                return tracing::debug!(%error, "the placement does not answer: what is known stays");
+            }
+        };
+        let mut seen = BTreeMap::new();
+        for record in records {
+            let formed_again = record.is_formed_again();
+            let owner = record.owner.map(|owner| owner.router);
+            let load = match &owner {
+                Some(router) if router.id != self.me => {
+                    self.ask(router, &record.group).await.unwrap_or_default()
+                }
+                _ => Load::default(),
+            };
+            let (admission, ranks) = (record.admission, record.ranks.len());
+            seen.insert(record.group, Seen { owner, admission, formed_again, ranks, load });
+        }
+        *self.seen() = seen;
+        self.reopen().await;
+    }
+
+    /// A group that was closed for the restart of its workers is open again as soon as it has been formed.
+    async fn reopen(&self) {
+        let closed: Vec<GroupId> = {
+            let seen = self.seen();
+            let closed = seen.iter().filter(|(_, seen)| seen.formed_again);
+            closed.map(|(group, _)| group.clone()).collect()
+        };
+        for group in closed {
+            let Some(owner) = self.locals.get(&group) else { continue };
+            if *owner.state().borrow() != State::Serving {
+                continue;
+            }
+            match self.placement.set_admission(&group, Admission::Open).await {
+                Ok(()) => tracing::info!(%group, "the group has been formed again, and is open"),
+                Err(error) => tracing::warn!(%error, %group, "the group stays closed for now"),
+            }
+        }
+    }
+
+    async fn ask(&self, router: &RouterRecord, group: &GroupId) -> Option<Load> {
+        let described = describe(&self.peers, router).await.ok()?;
+        let group = described.groups.into_iter().find(|other| other.group == group.as_str())?;
+        Some(Load { slots: group.slots_total.into(), tokens: group.tokens })
+    }
+
+    // Both are plain data, whole at any time.
+    fn seen(&self) -> MutexGuard<'_, BTreeMap<GroupId, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn homes(&self) -> MutexGuard<'_, HashMap<SessionKey, GroupId>> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What another router says of its own groups.
+pub(crate) async fn describe(
+    peers: &Peers,
+    router: &RouterRecord,
+) -> Result<v1::DescribePoolResponse, tonic::Status> {
+    let mut pool = peers.pool(router)?;
+    let answer = tokio::time::timeout(ASK_TIMEOUT, pool.describe_pool(v1::DescribePoolRequest {})).await;
+    let late = || tonic::Status::unavailable("no answer in time");
+    Ok(answer.unwrap_or_else(|_| Err(late()))?.into_inner())
+}
+
+/// A session's name in the whole pool. A tenant's name has no slash, so that no two can be mixed up.
+fn key(tenant: &Tenant, name: &SessionName) -> Result<SessionKey, Fault> {
+    SessionKey::new(format!("{}/{name}", tenant.as_str()))
+        .map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
+}
+
+fn unplaced(error: &PlacementError) -> Fault {
+    Fault::new(Reason::NoGroup, error.to_string()).retry_after(RETRY)
+}

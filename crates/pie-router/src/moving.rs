@@ -1,0 +1,174 @@
+//! Moves the sessions of a group to other groups, one by one: the document arrives first, then the placement says where it
+//! lives (A2), then it goes here. Whoever asks meanwhile is told to ask again.
+
+use crate::call::{Busy, Call, Given, Taken};
+use crate::carrying;
+use crate::directory::{Directory, Target};
+use crate::owner::Owner;
+use crate::session::count;
+use crate::tenants::Tenant;
+use pie_placement::{GroupId, Moved};
+use pie_proto::carried::Carried;
+use pie_proto::request::SessionName;
+use pie_proto::{Fault, peer_v1, v1};
+use pie_text::Tokenizer;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tonic::Status;
+
+/// Sessions that are on their way at a time.
+const AT_ONCE: usize = 8;
+/// Before completions that run are looked at again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Before a group is looked for that takes what the last one did not.
+const ATTEMPTS: usize = 3;
+
+/// What becomes of a session that is to be moved.
+enum Fate {
+    Moved,
+    /// A completion runs.
+    Busy(Tenant, SessionName),
+    /// It is not here any more: its client closed it.
+    Gone,
+    /// It stays, and why.
+    Stays(Fault),
+}
+
+/// Moves sessions out of a group of this router's.
+#[derive(Clone)]
+pub(crate) struct Mover {
+    pub directory: Arc<Directory>,
+    pub tokenizer: Arc<Tokenizer>,
+    pub document_limit: usize,
+    pub group: GroupId,
+    pub owner: Owner,
+}
+
+impl Mover {
+    /// Moves all, and says how far it is.
+    pub async fn drain(
+        self,
+        timeout: Duration,
+        progress: mpsc::Sender<Result<v1::DrainGroupResponse, Status>>,
+    ) {
+        let end = Instant::now() + timeout;
+        let mut said = v1::DrainGroupResponse::default();
+        let residents = match self.residents().await {
+            Ok(residents) => residents,
+            Err(fault) => return drop(progress.send(Err(fault.into())).await),
+        };
+        if let Err(fault) = self.directory.roomiest(Some(&self.group)).await {
+            (said.left, said.why) =
+                (count(residents.len()), format!("{fault}; the documents stay with their router"));
+            return drop(progress.send(Ok(said)).await);
+        }
+        let mut waiting: VecDeque<_> = residents.into();
+        let (mut stay, mut why) = (0, String::new());
+        let mut moving = JoinSet::new();
+        loop {
+            let mut busy = Vec::new();
+            while !waiting.is_empty() || !moving.is_empty() {
+                while moving.len() < AT_ONCE
+                    && let Some((tenant, name)) = waiting.pop_front()
+                {
+                    let mover = self.clone();
+                    let patience = if Instant::now() < end { Busy::Waits } else { Busy::Fails };
+                    moving.spawn(async move { mover.move_one(tenant, name, patience).await });
+                }
+                match moving.join_next().await {
+                    Some(Ok(Fate::Moved)) => said.moved += 1,
+                    Some(Ok(Fate::Busy(tenant, name))) => busy.push((tenant, name)),
+                    Some(Ok(Fate::Stays(fault))) => (stay, why) = (stay + 1, fault.to_string()),
+                    Some(Ok(Fate::Gone)) | None => {}
+                    Some(Err(error)) => (stay, why) = (stay + 1, error.to_string()),
+                }
+            }
+            said.left = count(busy.len() + stay);
+            if busy.is_empty() || progress.send(Ok(said.clone())).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+            waiting = busy.into();
+        }
+        said.why = why;
+        tracing::info!(group = %self.group, moved = said.moved, left = said.left, "a group was drained");
+        let _ = progress.send(Ok(said)).await;
+    }
+
+    async fn residents(&self) -> Result<Vec<(Tenant, SessionName)>, Fault> {
+        let (reply, answer) = oneshot::channel();
+        self.owner.call(Call::Residents { reply })?;
+        answer.await.map_err(|_| crate::faults::stopping())
+    }
+
+    async fn move_one(&self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
+        let (reply, answer) = oneshot::channel();
+        let session = name.clone();
+        if let Err(fault) = self.owner.call(Call::Give { tenant: tenant.clone(), session, busy, reply }) {
+            return Fate::Stays(fault);
+        }
+        let carried = match answer.await {
+            Ok(Ok(Given::Carried(carried))) => *carried,
+            Ok(Ok(Given::NotYet)) => return Fate::Busy(tenant, name),
+            Ok(Err(_)) | Err(_) => return Fate::Gone,
+        };
+        match self.carry(&tenant, &name, carried).await {
+            Ok(()) => {
+                let _ = self.owner.call(Call::Depart { tenant, session: name });
+                Fate::Moved
+            }
+            Err(fault) => {
+                let _ = self.owner.call(Call::Keep { tenant, session: name });
+                Fate::Stays(fault)
+            }
+        }
+    }
+
+    /// Finds a group that takes the session, and makes that its home.
+    async fn carry(&self, tenant: &Tenant, name: &SessionName, carried: Carried) -> Result<(), Fault> {
+        let mut attempt = 1;
+        loop {
+            let home = self.directory.roomiest(Some(&self.group)).await?;
+            match self.deliver(&home.group, &home.target, carried.clone()).await {
+                Ok(()) => {
+                    return match self.directory.moves(tenant, name, &self.group, &home.group).await? {
+                        Moved::Done => Ok(()),
+                        Moved::Conflict { .. } => Err(crate::faults::no_session(name.as_str())),
+                    };
+                }
+                Err(fault) if attempt == ATTEMPTS => return Err(fault),
+                Err(_) => {
+                    attempt += 1;
+                    tokio::time::sleep(PAUSE).await;
+                    self.directory.look().await;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, group: &GroupId, target: &Target, carried: Carried) -> Result<(), Fault> {
+        match target {
+            Target::Local(owner) => {
+                let taken = carrying::open(carried, self.tokenizer.clone(), self.document_limit).await?;
+                take(owner, taken).await
+            }
+            Target::Remote(router) => {
+                let message =
+                    peer_v1::TakeSessionRequest { group: group.to_string(), session: Some(carried.into()) };
+                let mut peer = self.directory.peers().peer(router)?;
+                let taken = peer.take_session(message).await;
+                taken.map(drop).map_err(|status| crate::faults::undelivered(&router.id.to_string(), &status))
+            }
+        }
+    }
+}
+
+/// An owner takes a session.
+pub(crate) async fn take(owner: &Owner, taken: Taken) -> Result<(), Fault> {
+    let (reply, answer) = oneshot::channel();
+    owner.call(Call::Take { taken, reply })?;
+    answer.await.map_err(|_| crate::faults::stopping())?
+}

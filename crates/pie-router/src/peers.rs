@@ -1,0 +1,121 @@
+//! Other routers, as this one reaches them on the internal plane.
+
+use crate::tenants::Tenant;
+use pie_placement::{GroupId, RouterRecord};
+use pie_proto::peer_v1::peer_client::PeerClient;
+use pie_proto::v1::admin_client::AdminClient;
+use pie_proto::v1::pool_client::PoolClient;
+use pie_proto::{Fault, Reason, reason::reason_of, trace};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::metadata::errors::InvalidMetadataValue;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+
+/// The metadata that names a tenant.
+pub(crate) const TENANT: &str = "pie-tenant";
+/// The metadata that names the group whose owner is to answer a forwarded call.
+pub(crate) const GROUP: &str = "pie-group";
+
+/// A router that lives answers within this time.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+const PING: Duration = Duration::from_secs(2);
+/// Documents pass whole.
+const MESSAGE_LIMIT: usize = usize::MAX;
+/// Idle connections to routers that have gone are dropped when so many are known.
+const CHANNELS: usize = 256;
+
+/// Connections to other routers, made when they are needed and kept.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+}
+
+impl Peers {
+    fn channel(&self, router: &RouterRecord) -> Result<Channel, Fault> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&router.address) {
+            return Ok(channel.clone());
+        }
+        let endpoint =
+            Endpoint::from_shared(router.address.clone()).map_err(|error| unreachable(router, &error))?;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        let channel = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING).connect_lazy();
+        if channels.len() >= CHANNELS {
+            channels.clear();
+        }
+        channels.insert(router.address.clone(), channel.clone());
+        Ok(channel)
+    }
+
+    /// For forwarded calls.
+    pub(crate) fn elsewhere(
+        &self,
+        router: &RouterRecord,
+        group: &GroupId,
+        tenant: &Tenant,
+    ) -> Result<Elsewhere, Fault> {
+        let value = |text: &str| {
+            let refused = |error: InvalidMetadataValue| Fault::new(Reason::Internal, error.to_string());
+            text.parse::<MetadataValue<Ascii>>().map_err(refused)
+        };
+        let (group, tenant) = (value(group.as_str())?, value(tenant.as_str())?);
+        Ok(Elsewhere { router: router.clone(), group, tenant, pool: self.pool(router)? })
+    }
+
+    pub(crate) fn pool(&self, router: &RouterRecord) -> Result<PoolClient<Channel>, Fault> {
+        let client = PoolClient::new(self.channel(router)?);
+        Ok(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+    }
+
+    /// For forwarded calls of those who run the pool.
+    pub(crate) fn admin(&self, router: &RouterRecord) -> Result<AdminClient<Channel>, Fault> {
+        Ok(AdminClient::new(self.channel(router)?))
+    }
+
+    /// For what routers say to each other.
+    pub(crate) fn peer(&self, router: &RouterRecord) -> Result<PeerClient<Channel>, Fault> {
+        let client = PeerClient::new(self.channel(router)?);
+        Ok(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+    }
+}
+
+/// The owner of a group, in another router, as it is asked in a tenant's name.
+pub(crate) struct Elsewhere {
+    router: RouterRecord,
+    group: MetadataValue<Ascii>,
+    tenant: MetadataValue<Ascii>,
+    pool: PoolClient<Channel>,
+}
+
+impl Elsewhere {
+    /// Forwards a call.
+    pub async fn call<M, T>(
+        mut self,
+        message: M,
+        send: impl AsyncFnOnce(&mut PoolClient<Channel>, Request<M>) -> Result<Response<T>, Status>,
+    ) -> Result<T, Status> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(GROUP, self.group);
+        request.metadata_mut().insert(TENANT, self.tenant);
+        trace::inject(request.metadata_mut());
+        let answer = send(&mut self.pool, request).await;
+        answer.map(Response::into_inner).map_err(|status| passed_on(&self.router, status))
+    }
+}
+
+/// What another router answered is passed on as it is; that it did not answer is told by a reason of its own.
+pub(crate) fn passed_on(router: &RouterRecord, status: Status) -> Status {
+    let lost = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    match reason_of(&status) {
+        None if lost => unreachable(router, &status.message()).into(),
+        _ => status,
+    }
+}
+
+fn unreachable(router: &RouterRecord, why: &dyn std::fmt::Display) -> Fault {
+    let message = format!("router {} at {} does not answer ({why}): retry", router.id, router.address);
+    Fault::new(Reason::RouterUnreachable, message).retry_after(CONNECT_TIMEOUT / 2)
+}
