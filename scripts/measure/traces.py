@@ -19,9 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts/python"))
+from pool import binary  # noqa: E402
 from receiver import Receiver  # noqa: E402
 
-PROGRAM = ROOT / "target/release/pie"
+PROGRAM = binary()
 
 
 def processor_time(pid: int) -> float:

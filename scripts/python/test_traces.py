@@ -274,3 +274,16 @@ def test_no_line_of_any_level_holds_what_people_write_unless_asked_to(two_ranks,
         texts = [json.loads(line) for line in with_mark]
         assert texts and {(line["level"], line["target"]) for line in texts} == {("DEBUG", "pie_router::text")}
         assert all(f"{MARK}_" in line["edits"] for line in texts)
+
+
+@pytest.mark.parametrize(
+    "flag, value, advice",
+    [
+        ("--otlp", "localhost:4317", "http://HOST:PORT"),
+        ("--otlp", "https://receiver", "run a collector beside the pool"),
+        ("--trace-sample", "1.5", "between 0 and 1"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flag, value, advice):
+    refused_flag = subprocess.run([str(binary()), "pool", flag, value], capture_output=True, text=True, check=False)
+    assert refused_flag.returncode == 2 and flag in refused_flag.stderr and advice in refused_flag.stderr, refused_flag.stderr
