@@ -29,7 +29,7 @@ impl Token {
     }
 }
 
-/// Adds who calls to the metadata of every call.
+/// Adds who calls, and the trace that the caller is in, to the metadata of every call.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     token: Option<Token>,
@@ -55,6 +55,7 @@ impl Interceptor for Credentials {
         if let Some(tenant) = &self.tenant {
             request.metadata_mut().insert(TENANT, tenant.clone());
         }
+        pie_proto::trace::inject(request.metadata_mut());
         Ok(request)
     }
 }

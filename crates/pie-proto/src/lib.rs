@@ -10,6 +10,7 @@ pub mod carried;
 pub mod plan;
 pub mod reason;
 pub mod request;
+pub mod trace;
 
 pub use reason::{Fault, Reason};
 

@@ -47,6 +47,8 @@ impl From<&Step> for wire::Plan {
             runs: plan.runs.iter().map(|run| run_to_wire(run, step)).collect(),
             passes: plan.passes,
             report_digest: plan.digest == DigestWanted::Report,
+            // Whoever sends it knows.
+            trace: None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A running completion: turns sampled tokens into messages, and knows when it is over.
 
 use crate::call::Stream;
+use crate::spans::CompletionSpan;
 use pie_plan::TokenId;
 use pie_proto::plan::Sampling;
 use pie_proto::request::{Complete, Mode, OnEdit};
@@ -60,6 +61,8 @@ pub struct Completion {
     pub id: u64,
     /// D1: the revision that it continues.
     pub revision: u64,
+    /// Its part in the call's trace.
+    pub span: CompletionSpan,
     /// What the first token costs; the owner counts.
     pub cost: FirstTokenCost,
     /// Where it writes.
@@ -107,6 +110,7 @@ impl Completion {
         let completion = Self {
             id,
             revision,
+            span: CompletionSpan::of_call(arrived),
             cost: FirstTokenCost::default(),
             place,
             request,
@@ -160,7 +164,10 @@ impl Completion {
 
     /// Its first step is on its way.
     pub fn start(&mut self, now: Instant) {
-        self.started.get_or_insert(now);
+        if self.started.is_none() {
+            self.started = Some(now);
+            self.span.planned(now);
+        }
     }
 
     /// How the ranks draw its next tokens.
@@ -206,12 +213,21 @@ impl Completion {
         if finish != v1::FinishReason::Unspecified && !stopped {
             text.push_str(&self.flush());
         }
+        let timings = first.then(|| self.timings(now));
+        if let Some(timings) = &timings {
+            self.span.first_token(timings, now);
+        }
+        match finish {
+            v1::FinishReason::Unspecified => {}
+            v1::FinishReason::Length => self.over("length"),
+            _ => self.over("stop"),
+        }
         self.send(v1::CompleteResponse {
             revision: self.revision,
             text_delta: text,
             tokens: vec![completed(sampled)],
             finish_reason: finish.into(),
-            timings: first.then(|| self.timings(now)),
+            timings,
         });
         match finish {
             v1::FinishReason::Unspecified => After::GoesOn,
@@ -223,6 +239,7 @@ impl Completion {
     /// A newer edit ends it.
     pub fn end_by_edit(mut self) {
         let text_delta = self.flush();
+        self.over("edited");
         self.send(v1::CompleteResponse {
             revision: self.revision,
             text_delta,
@@ -233,7 +250,13 @@ impl Completion {
 
     /// It fails.
     pub fn fail(self, fault: Fault) {
+        self.over("failed");
         let _ = self.messages.try_send(Err(fault.into()));
+    }
+
+    /// Said before the last message: whoever writes the call's line has it then.
+    fn over(&self, finish: &'static str) {
+        self.span.over(finish, self.revision, self.produced);
     }
 
     /// What decoder and stop strings still hold back.

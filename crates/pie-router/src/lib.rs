@@ -11,6 +11,7 @@
 mod admin;
 pub mod auth;
 pub mod call;
+pub mod calls;
 mod carrying;
 pub mod completion;
 pub mod core;
@@ -25,6 +26,7 @@ pub mod ranks;
 pub mod server;
 mod service;
 mod session;
+mod spans;
 pub mod stats;
 pub mod tenants;
 

@@ -7,6 +7,7 @@ use crate::core::{Core, Settings};
 use crate::faults;
 use crate::peers::Peers;
 use crate::ranks::{Events, Failure, FailureKind, Formed};
+use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use forming::{Candidate, Claim};
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 /// Events that may wait; calls are refused before the owner drowns in them.
 const QUEUE: usize = 1024;
@@ -31,8 +33,8 @@ const RELEASE: Duration = Duration::from_secs(1);
 
 /// Everything that an owner reacts to.
 pub enum Event {
-    /// A client wants something.
-    Call(Call),
+    /// A client wants something, in the span of its call.
+    Call(Call, Span),
     /// The group is there.
     Formed(Box<Formed>),
     /// The group could not be formed; another attempt follows.
@@ -139,7 +141,7 @@ impl Owner {
     /// # Errors
     /// [`Reason::Overloaded`] when its queue is full, [`Reason::ShuttingDown`] when it is gone.
     pub fn call(&self, call: Call) -> Result<(), Fault> {
-        self.events.try_send(Event::Call(call)).map_err(|error| match error {
+        self.events.try_send(Event::Call(call, Span::current())).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
             }
@@ -238,6 +240,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         failures: Vec::new(),
         digests: BTreeMap::new(),
         work: BTreeMap::new(),
+        spans: StepSpans::default(),
         ranks: Vec::new(),
     };
     tokio::spawn(task.run(receiver));
@@ -258,6 +261,7 @@ struct Task {
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
     /// The least and the most work of a rank in each plan, until all have reported, microseconds.
     work: BTreeMap<u64, (u64, u64)>,
+    spans: StepSpans,
     ranks: Vec<v1::Rank>,
     stats: Arc<Stats>,
     rank_times: Arc<[RankTimes]>,
@@ -295,13 +299,13 @@ impl Task {
         let Some(formed) = self.formed.take() else { return };
         self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {
-            tracing::warn!(%error, "the ownership of the group is left to run out");
+            tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
         }
     }
 
     /// The documents stay until the next owner asks for them.
     async fn retire(&mut self) {
-        tracing::info!("the group is given up");
+        tracing::info!(group = %self.options.group, "the group is given up");
         if let Some(forming) = self.forming.take() {
             forming.abort();
         }
@@ -312,18 +316,18 @@ impl Task {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Call(Call::Describe { reply }) => {
+            Event::Call(Call::Describe { reply }, _) => {
                 let mut described = self.core.describe();
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.ranks);
                 }
                 let _ = reply.send(described);
             }
-            Event::Call(call) => self.core.call(call),
+            Event::Call(call, span) => span.in_scope(|| self.core.call(call)),
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed(why) => {
                 self.stats.event(GroupEvent::NotFormed);
-                tracing::info!(%why, "the group is not formed yet");
+                tracing::info!(group = %self.options.group, %why, "the group is not formed yet");
                 self.state.send_replace(State::Waiting(why));
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
@@ -352,6 +356,7 @@ impl Task {
         self.options.owned.0.fetch_add(1, Ordering::Relaxed);
         self.forming = None;
         tracing::info!(
+            group = %self.options.group,
             epoch = formed.epoch.0,
             world_size = formed.world_size(),
             slots = formed.slots,
@@ -373,7 +378,12 @@ impl Task {
             return;
         }
         match (self.core.next_step(Instant::now()), &self.formed) {
-            (Ok(Some(step)), Some(formed)) => formed.broadcast(&step),
+            (Ok(Some(step)), Some(formed)) => {
+                let recorded = self.core.recorded();
+                let group = self.options.group.as_str();
+                let trace = recorded.and_then(|recorded| self.spans.begin(group, &step.plan, &recorded));
+                formed.broadcast(&step, trace);
+            }
             (Ok(_), _) => {}
             (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
         }
@@ -431,6 +441,7 @@ impl Task {
         };
         let violation = violation.map(|what| format!("invariant {what} in plan {seq}: {said:?}"));
         self.digests.remove(&seq);
+        self.spans.end(seq);
         if let Some((least, most)) = self.work.remove(&seq) {
             self.stats.skew.observe_us(most - least);
         }
@@ -441,7 +452,8 @@ impl Task {
 
     /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
     fn rank_failed(&mut self, epoch: Epoch, failure: Failure) {
-        tracing::debug!(%failure, "a rank's stream ended");
+        let group = &self.options.group;
+        tracing::debug!(%group, epoch = epoch.0, rank = failure.rank, %failure, "a rank's stream ended");
         self.stats.event(GroupEvent::RankFailed);
         let first = self.failures.is_empty();
         let certain = failure.kind == FailureKind::Connection;
@@ -465,8 +477,10 @@ impl Task {
 
     /// Ends the epoch: the streams to all ranks close with `formed`, so the ranks leave too.
     fn lose(&mut self, why: &str) {
-        tracing::error!(why, "the group is lost");
+        let epoch = self.formed.as_ref().map(|formed| formed.epoch.0);
+        tracing::error!(group = %self.options.group, epoch, why, "the group is lost");
         self.stats.event(GroupEvent::Lost);
+        self.spans.lost(why);
         if self.formed.take().is_some() {
             self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
         }

@@ -5,7 +5,7 @@ use pie_placement::{GroupId, RouterRecord};
 use pie_proto::peer_v1::peer_client::PeerClient;
 use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::pool_client::PoolClient;
-use pie_proto::{Fault, Reason, reason::reason_of};
+use pie_proto::{Fault, Reason, reason::reason_of, trace};
 use pie_transport::Connector;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,6 +108,7 @@ impl Elsewhere {
         let mut request = Request::new(message);
         request.metadata_mut().insert(GROUP, self.group);
         request.metadata_mut().insert(TENANT, self.tenant);
+        trace::inject(request.metadata_mut());
         let answer = send(&mut self.pool, request).await;
         answer.map(Response::into_inner).map_err(|status| passed_on(&self.router, status))
     }

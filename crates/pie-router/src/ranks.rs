@@ -79,9 +79,9 @@ pub struct Formed {
 }
 
 impl Formed {
-    /// Sends a step to all ranks. A rank whose stream is gone is reported by its reader.
-    pub fn broadcast(&self, step: &Step) {
-        self.order(wire::order::Kind::Plan(wire::Plan::from(step)));
+    /// Sends a step to all ranks, with its trace, if it is recorded. A rank whose stream is gone is reported by its reader.
+    pub fn broadcast(&self, step: &Step, trace: Option<wire::TraceContext>) {
+        self.order(wire::order::Kind::Plan(wire::Plan { trace, ..wire::Plan::from(step) }));
     }
 
     /// Ends a plan after the pass that runs.

@@ -3,6 +3,7 @@
 use crate::admin::AdminService;
 use crate::auth::{Authorize, Gate};
 use crate::call::Call;
+use crate::calls::Calls;
 use crate::core::Settings;
 use crate::directory::Directory;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
@@ -364,7 +365,7 @@ impl Services<'_> {
         Ok(Box::pin(server))
     }
 
-    fn pool(&self, plane: Plane) -> PoolServer<PoolService> {
+    fn pool(&self, plane: Plane) -> Calls<PoolServer<PoolService>> {
         let service = PoolService {
             plane,
             directory: self.directory.clone(),
@@ -373,19 +374,20 @@ impl Services<'_> {
             phase: self.phase.clone(),
             stats: self.stats.clone(),
         };
-        PoolServer::new(service)
+        let service = PoolServer::new(service)
             .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
-            .max_encoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        Calls::of(service)
     }
 
-    fn admin(&self, plane: Plane) -> AdminServer<AdminService> {
+    fn admin(&self, plane: Plane) -> Calls<AdminServer<AdminService>> {
         let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
-        AdminServer::new(AdminService {
+        Calls::of(AdminServer::new(AdminService {
             plane,
             directory,
             tokenizer,
             document_limit: self.options.document_limit,
-        })
+        }))
     }
 }
 

@@ -4,6 +4,7 @@
 mod whole;
 
 use crate::call::{Call, Reply};
+use crate::calls;
 use crate::carrying;
 use crate::directory::{Directory, Home, Target};
 use crate::faults;
@@ -181,6 +182,7 @@ impl PoolService {
         match &home.target {
             Target::Local(owner) => {
                 let request = self.counted(ApplyEdits::try_from(message))?;
+                tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
                 self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await
             }
             Target::Remote(router) => {
@@ -306,6 +308,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         let Caller { tenant, group } = self.caller(&request)?;
         let mut message = request.into_inner();
         if message.session.is_empty() {
@@ -325,7 +328,7 @@ impl Pool for PoolService {
             // Nobody lives in a home that was claimed in vain.
             self.counted(self.directory.forget(&tenant, &name, &home.group).await)?;
         }
-        opened.map(Response::new)
+        opened.inspect(calls::opened).map(Response::new)
     }
 
     async fn apply_edits(
@@ -333,6 +336,7 @@ impl Pool for PoolService {
         request: Request<v1::ApplyEditsRequest>,
     ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
         let arrived = Instant::now();
+        calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
         let message = request.into_inner();
         let name = self.counted(SessionName::new(message.session.clone()))?;
@@ -341,7 +345,7 @@ impl Pool for PoolService {
                 self.edit_at(home, caller.tenant.clone(), message.clone(), arrived)
             })
             .await;
-        edited.map(Response::new)
+        edited.inspect(calls::edited).map(Response::new)
     }
 
     type CompleteStream = CompletionStream;
@@ -351,6 +355,7 @@ impl Pool for PoolService {
         request: Request<v1::CompleteRequest>,
     ) -> Result<Response<Self::CompleteStream>, Status> {
         let arrived = Instant::now();
+        calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
         let message = request.into_inner();
         let name = self.counted(SessionName::new(message.session.clone()))?;
@@ -366,6 +371,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
         let v1::GetSessionRequest { session, content } = request.into_inner();
         let name = self.counted(SessionName::new(session))?;
@@ -379,6 +385,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
         let name = self.counted(SessionName::new(request.into_inner().session))?;
         let closed = self

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod rank;
 pub mod service;
+mod span;
 mod stats;
 mod tcp;
 mod timed;

@@ -36,6 +36,10 @@ pub struct StepReport {
     pub digest: Option<u64>,
     /// Of all sampled tokens.
     pub sampled_digest: u64,
+    /// Rows of all its passes.
+    pub encoded: usize,
+    /// Keys that were turned.
+    pub rotated: usize,
     /// The whole step.
     pub compute: Duration,
     /// Of that, in collectives.
@@ -144,7 +148,9 @@ impl<'a> Rank<'a> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
         let mut passes: Vec<Vec<SampledToken>> = Vec::new();
+        let (mut encoded, mut rotated) = (0, 0);
         loop {
+            (encoded, rotated) = (encoded + work.rows.len(), rotated + work.turns.slots.len());
             let sampled = self.pass(&work, step, passes.len())?;
             if sampled.is_empty() {
                 break;
@@ -174,6 +180,8 @@ impl<'a> Rank<'a> {
             passes,
             digest,
             sampled_digest,
+            encoded,
+            rotated,
             compute: start.elapsed(),
             collective: self.comm.take_spent(),
         })

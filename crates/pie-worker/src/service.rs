@@ -2,6 +2,7 @@
 
 use crate::engine::{Engine, Formation, RankFacts};
 use crate::rank::{SampledToken, StepReport};
+use crate::span::StepSpan;
 use pie_comm::Member;
 use pie_plan::{Epoch, Seq, SessionId};
 use pie_proto::plan::Step;
@@ -67,7 +68,8 @@ impl Worker for RankService {
             deadline: Duration::from_millis(u64::from(request.deadline_ms)),
             slots: request.slots.min(self.facts.slots),
         };
-        tracing::info!(epoch = request.epoch, peers = formation.peers.len(), "forming the group");
+        let rank = self.member.rank().0;
+        tracing::info!(rank, epoch = request.epoch, peers = formation.peers.len(), "forming the group");
         self.engine.form(formation).await?;
         Ok(Response::new(wire::FormResponse {}))
     }
@@ -120,9 +122,11 @@ impl Drive {
                 },
             };
             epoch = Some(Epoch(plan.epoch));
+            let (number, seq) = (plan.epoch, plan.seq);
             let answer = self.step(plan, &mut orders, &mut early, &reports).await;
             if let Err(status) = &answer {
-                tracing::error!(rank = self.member.rank().0, %status, "the epoch is over on this rank");
+                let rank = self.member.rank().0;
+                tracing::error!(rank, epoch = number, seq, %status, "the epoch is over on this rank");
             }
             let failed = answer.is_err();
             if reports.send(answer).await.is_err() || failed {
@@ -138,11 +142,12 @@ impl Drive {
     /// may come before this rank is done with the one in hand.
     async fn step(
         &self,
-        plan: wire::Plan,
+        mut plan: wire::Plan,
         orders: &mut Streaming<wire::Order>,
         early: &mut VecDeque<wire::Plan>,
         reports: &Reports,
     ) -> Result<wire::Report, Status> {
+        let span = StepSpan::begin(self.member.rank(), &mut plan);
         let step = Step::try_from(plan)?;
         let (epoch, seq) = (step.plan.epoch, step.plan.seq);
         let (sender, mut passes) = mpsc::channel(step.plan.passes.max(1) as usize);
@@ -170,9 +175,13 @@ impl Drive {
                     // Whoever does not listen any more is seen when the last report is sent.
                     let _ = reports.send(Ok(report)).await;
                 },
-                report = &mut running => break report?,
+                report = &mut running => break report,
             }
         };
+        if let Some(span) = span {
+            span.end(&report);
+        }
+        let report = report?;
         Ok(self.report(epoch, seq, report, reported))
     }
 

@@ -1,6 +1,7 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
 use crate::device::DeviceArg;
+use crate::observe::{LogArgs, PlatformArgs};
 use crate::secure::args::{ClientArgs, InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
@@ -23,24 +24,11 @@ pub struct Cli {
     /// TOML file of settings: keys are the long flags, in a table for each command ([pool], [worker], …).
     #[arg(long, global = true, env = "PIE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// What to log, as `level` or `target=level,…`.
-    #[arg(long, global = true, env = "PIE_LOG", default_value = "warn", value_name = "FILTER")]
-    pub log: String,
-    /// How to log.
-    #[arg(long, global = true, env = "PIE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub logs: LogArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For machines.
-    Json,
 }
 
 /// The commands.
@@ -210,18 +198,6 @@ pub struct ServeArgs {
     pub ready_file: Option<PathBuf>,
     #[command(flatten)]
     pub platform: PlatformArgs,
-}
-
-/// What those who run the pool see, and how it ends when they say so.
-#[derive(Clone, Debug, Args)]
-pub struct PlatformArgs {
-    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
-    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
-    /// signal ends it.
-    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
-    pub drain_grace: Duration,
 }
 
 /// The most that one tenant (its token's, or gRPC metadata `pie-tenant`) may have.

@@ -167,7 +167,7 @@ mod tests {
         let cli = parsed(settings, &["pool", "--world-size", "2"]).expect("the settings are right");
         let Command::Pool(pool) = cli.command else { panic!("another command") };
         assert_eq!(
-            (cli.log.as_str(), pool.group.world_size, pool.rank.kv_memory),
+            (cli.logs.log.as_str(), pool.group.world_size, pool.rank.kv_memory),
             ("info", 2, Some(1 << 30))
         );
         assert_eq!(pool.group.etcd, ["http://a", "http://b"]);
@@ -178,7 +178,7 @@ mod tests {
         let model = ["bench", "gpu", "--config", "deepseek-coder-33b"];
         for settings in ["", "log = 'info'"] {
             let cli = parsed(settings, &model).expect("the settings are right");
-            assert_eq!(cli.log, if settings.is_empty() { "warn" } else { "info" });
+            assert_eq!(cli.logs.log, if settings.is_empty() { "warn" } else { "info" });
             let Command::Bench(bench) = cli.command else { panic!("another command") };
             let Some(crate::bench::args::BenchCommand::Gpu(gpu)) = bench.command else {
                 panic!("no command")

@@ -22,9 +22,9 @@ mod signals;
 mod units;
 mod worker;
 
-use cli::{Cli, Command, LogFormat};
+use cli::{Cli, Command};
+use observe::{Identity, Telling, TraceArgs};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// What a command fails with: a sentence that says what was wrong, where, and what to do.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -46,32 +46,47 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    start_log(&cli)?;
-    match cli.command {
+    let Cli { logs, command, .. } = cli;
+    let (traces, identity) = identity(&command);
+    let telling = Telling::start(&logs, traces, &identity)?;
+    let result = match command {
         // The rank computes on its own thread; its control plane needs but one more.
         Command::Worker(arguments) => runtime(1)?.block_on(worker::run(arguments)),
-        Command::Pool(arguments) => runtime(2)?.block_on(pool::run(arguments, &cli.log)),
+        Command::Pool(arguments) => runtime(2)?.block_on(pool::run(arguments, &logs)),
         Command::Router(arguments) => runtime(2)?.block_on(router::run(arguments)),
         Command::Demo(arguments) => runtime(2)?.block_on(demo::run(arguments)),
-        Command::Ctl(arguments) => runtime(1)?.block_on(ctl::run(arguments)),
-        Command::Load(arguments) => runtime(2)?.block_on(load::run(*arguments)),
+        Command::Ctl(arguments) => {
+            observe::belong_to_starter();
+            runtime(1)?.block_on(ctl::run(arguments))
+        }
+        Command::Load(arguments) => {
+            observe::belong_to_starter();
+            runtime(2)?.block_on(load::run(*arguments))
+        }
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Token(arguments) => secure::token::run(&arguments),
         Command::Explain(arguments) => explain::run(arguments),
-    }
+    };
+    telling.end();
+    result
+}
+
+/// Who a process is, and where its traces go.
+fn identity(command: &Command) -> (&TraceArgs, Identity) {
+    let (service, platform, group, rank) = match command {
+        Command::Worker(worker) => {
+            ("pie-worker", &worker.platform, worker.group.group.clone(), Some(worker.index))
+        }
+        Command::Router(router) => {
+            ("pie-router", &router.serve.platform, router.group.groups.join(","), None)
+        }
+        Command::Pool(pool) => ("pie-router", &pool.serve.platform, pool.group.groups.join(","), None),
+        _ => return (&TraceArgs::OFF, Identity::default()),
+    };
+    (&platform.traces, Identity { service, group: Some(group), rank })
 }
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
-}
-
-fn start_log(cli: &Cli) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&cli.log).map_err(|error| format!("--log {}: {error}", cli.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
 }

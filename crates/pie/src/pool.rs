@@ -2,8 +2,8 @@
 
 use crate::Failure;
 use crate::budget::Budget;
-use crate::cli::{PlatformArgs, PoolArgs, RankArgs, ServeArgs, TenantArgs};
-use crate::observe::{Observe, RouterSource, Source};
+use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Source, TraceArgs};
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, Stop};
 use crate::{device, models, placement, progress, router};
@@ -50,7 +50,7 @@ struct PoolReady<'a> {
 }
 
 /// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
-pub async fn run(arguments: PoolArgs, log: &str) -> Result<(), Failure> {
+pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
     let mut pool = LocalPool::start(&arguments, log).await?;
     // Until here a signal ends the process at once, and its workers with it.
     let mut signals = Signals::listen()?;
@@ -106,7 +106,7 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves.
-    pub async fn start(arguments: &PoolArgs, log: &str) -> Result<Self, Failure> {
+    pub async fn start(arguments: &PoolArgs, log: &LogArgs) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         // What is wrong with certificates and tokens is said before the model is loaded. The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
@@ -226,7 +226,7 @@ struct Spawn<'a> {
     /// Of all groups.
     ranks: u32,
     model: PathBuf,
-    log: &'a str,
+    log: &'a LogArgs,
 }
 
 /// A value as the command line has it.
@@ -260,14 +260,15 @@ impl Spawn<'_> {
     }
 
     fn command(&self, place: &Place<'_>) -> Result<Command, Failure> {
-        let PoolArgs { group, rank: arguments, .. } = self.arguments;
+        let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
         let RankArgs { device, dtype, collectives, kv_memory, threads } =
             device::of_rank(place.machine, self.ranks, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { (cores / self.ranks as usize).max(1) } else { threads };
         let mut command = Command::new(std::env::current_exe()?);
         command
-            .args(["--log", self.log, "worker", "--supervised"])
+            .args(self.log.flags())
+            .args(["worker", "--supervised"])
             .args(["--rank", &place.rank.to_string(), "--world-size", &group.world_size.to_string()])
             .args(["--group", place.group.as_str(), "--device", &device.to_string()])
             .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
@@ -288,6 +289,10 @@ impl Spawn<'_> {
             .kill_on_drop(true)
             // Ctrl-C is for the pool, which then stops its workers in order.
             .process_group(0);
+        let TraceArgs { otlp, trace_sample } = &serve.platform.traces;
+        if let Some(otlp) = otlp {
+            command.args(["--otlp", otlp, "--trace-sample", &trace_sample.to_string()]);
+        }
         if let Some(kv_memory) = kv_memory {
             command.args(["--kv-memory", &kv_memory.to_string()]);
         }
@@ -383,6 +388,6 @@ pub fn local_serve() -> ServeArgs {
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,
-        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE },
+        platform: PlatformArgs { metrics_listen: None, drain_grace: GRACE, traces: TraceArgs::OFF },
     }
 }

@@ -211,7 +211,11 @@ mod tests {
         assert_eq!(encode_rank(&decode_rank(&group, 1, "k", rank.as_bytes()).unwrap()), rank.as_bytes());
         let owner = r#"{"version":1,"router":"r","address":"http://r:1"}"#;
         assert_eq!(encode_owner(&decode_owner("k", owner.as_bytes()).unwrap()), owner.as_bytes());
-        assert_eq!(encode_cordon(), br#"{"version":1}"#);
+        let cordon = |admission| encode_cordon(admission).map(|value| String::from_utf8(value).unwrap());
+        assert_eq!(cordon(Admission::Open), None);
+        assert_eq!(cordon(Admission::Cordoned).as_deref(), Some(r#"{"version":1,"until_formed":false}"#));
+        // As earlier releases wrote it.
+        assert_eq!(decode_cordon("k", br#"{"version":1}"#).unwrap(), Admission::Cordoned);
 
         for (value, code) in [
             (r#"{"version":2,"group":{}}"#, "PLACEMENT_UNKNOWN_VERSION"),

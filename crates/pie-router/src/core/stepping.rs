@@ -6,6 +6,7 @@ use crate::completion::{After, Before, Completion, Place, Since};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
+use crate::spans::{Recorded, Waits};
 use crate::stats::Outcome;
 use pie_plan::schedule::{Demand, Want, schedule};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Then, TokenId, TokenIndex};
@@ -188,6 +189,8 @@ impl Core {
             }
         }
         let (seq, passes, rows) = (plan.seq, plan.passes, count(work.rows.len()));
+        let (group, epoch, sessions) = (&self.group_name, plan.epoch.0, work.sequences.len());
+        tracing::debug!(group, epoch, seq = seq.0, rows, sessions, passes, "a step");
         self.in_flight =
             Some(InFlight { seq, passes, rows, reported: 0, completions, stray: false, interrupted: false });
         Step { plan, sampling }
@@ -241,6 +244,19 @@ impl Core {
             self.in_flight = Some(in_flight);
         }
         Ok(())
+    }
+
+    /// What the step in flight has to do with traces that are recorded; nothing, in most steps.
+    pub fn recorded(&self) -> Option<Recorded> {
+        let in_flight = self.in_flight.as_ref()?;
+        let of = |(session, id): (&SessionId, &u64)| {
+            let completion = self.front(*session).filter(|completion| completion.id == *id)?;
+            let waits = if completion.waits_for_first_token() { Waits::First } else { Waits::Later };
+            Some((completion.span.recorded()?.clone(), waits))
+        };
+        let calls: Vec<_> = in_flight.completions.iter().filter_map(of).collect();
+        let (rows, completions) = (in_flight.rows, in_flight.completions.len());
+        (!calls.is_empty()).then_some(Recorded { rows, completions, calls })
     }
 
     /// Completions that are in the step in flight.

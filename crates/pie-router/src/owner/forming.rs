@@ -165,15 +165,16 @@ impl Candidate {
         let Some(former) = self.former.take() else { return };
         match tokio::time::timeout(FETCH_TIMEOUT, self.fetch(&former)).await {
             Ok(Ok(taken)) => {
-                tracing::info!(sessions = taken.len(), router = %former.id, "documents came with the group");
+                let group = &self.options.group;
+                tracing::info!(%group, sessions = taken.len(), router = %former.id, "documents came with the group");
                 let _ = self.events.send(Event::Inherited(taken)).await;
             }
             Ok(Err(status)) => {
                 let error = status.message();
-                tracing::warn!(%error, router = %former.id, "the owner before gives no documents: clients open them again");
+                tracing::warn!(group = %self.options.group, %error, router = %former.id, "the owner before gives no documents: clients open them again");
             }
             Err(_) => {
-                tracing::warn!(router = %former.id, "the owner before is too slow: clients open their documents again")
+                tracing::warn!(group = %self.options.group, router = %former.id, "the owner before is too slow: clients open their documents again")
             }
         }
     }
@@ -186,7 +187,9 @@ impl Candidate {
         while let Some(carried) = stream.message().await? {
             match carrying::unpack(carried, self.tokenizer.clone(), self.options.document_limit).await {
                 Ok(session) => taken.push(session),
-                Err(fault) => tracing::error!(%fault, "a document that came with the group cannot be opened"),
+                Err(fault) => {
+                    tracing::error!(group = %self.options.group, %fault, "a document that came with the group cannot be opened")
+                }
             }
         }
         Ok(taken)

@@ -7,6 +7,7 @@ mod script;
 
 use crate::cli::{DemoArgs, GroupsArgs, ModelArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
+use crate::observe::LogArgs;
 use crate::pool::{LocalPool, local_serve};
 use crate::{Failure, models, progress};
 use pie_client::{Completed, CompletionOptions, Pool, Session};
@@ -30,7 +31,7 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let script = script(arguments.script.as_deref())?;
     let steps = if arguments.short { SHORT.min(script.steps.len()) } else { script.steps.len() };
 
-    let local = LocalPool::start(&pool_arguments(&arguments), "warn").await?;
+    let local = LocalPool::start(&pool_arguments(&arguments), &LogArgs::warnings()).await?;
     let pool = Pool::connect(&format!("http://{}", local.address())).await?;
     let about = pool.describe().await?;
     println!(

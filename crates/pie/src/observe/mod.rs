@@ -1,24 +1,43 @@
-//! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz` (docs/observability.md). The numbers are counted
-//! elsewhere, as plain atomics; here they get names.
+//! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz`, its log and its traces (docs/observability.md). The
+//! numbers are counted elsewhere, as plain atomics; here they get names.
 
 mod http;
+mod logs;
 mod out;
 mod rank;
 mod router;
 mod security;
+mod traces;
 
 use crate::Failure;
-use crate::cli::PlatformArgs;
+use clap::Args;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
+pub use logs::{LogArgs, Telling};
 pub use rank::RankSource;
 pub use router::RouterSource;
 pub use security::{Outcome, Security, What};
+pub use traces::{Identity, TraceArgs, belong_to_starter};
+
+/// What those who run the pool see, and how it ends when they say so.
+#[derive(Clone, Debug, Args)]
+pub struct PlatformArgs {
+    /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
+    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
+    /// signal ends it.
+    #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
+    pub drain_grace: Duration,
+    #[command(flatten)]
+    pub traces: TraceArgs,
+}
 
 /// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
 #[derive(Clone)]
