@@ -130,8 +130,8 @@ def test_ranks_have_metrics_and_health_and_names_match(group):
     """A rank and a router tell the truth from their start on; and what dashboard, alerts and page name is there."""
     controls = ",".join(f"http://{control}" for control in group.controls)
     router, facts = group.router("router", "--ranks", controls)
-    status, why = ask(facts["metrics"], "/readyz")
-    assert status == 503 and "rank 0" in why, why
+    until("it says what is missing", lambda: "rank 0" in ask(facts["metrics"], "/readyz")[1])
+    assert ask(facts["metrics"], "/readyz")[0] == 503
     with connect(facts["address"]) as channel:
         assert health(channel) == health(channel, "pie.v1.Pool") == "NOT_SERVING"
         assert Scrape(facts["metrics"])("pie_group_serving") == 0
