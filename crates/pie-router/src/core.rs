@@ -42,6 +42,8 @@ pub struct Settings {
     pub prefill: Duration,
     /// Of each tenant.
     pub tenant: TenantLimits,
+    /// Sessions that the group may have.
+    pub sessions: usize,
     /// Completions that run or wait in the whole group.
     pub completions: usize,
     /// How often a key may be turned before its session is encoded anew, when nobody wants anything.

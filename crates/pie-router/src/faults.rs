@@ -47,6 +47,11 @@ pub(crate) fn no_slot_for_token() -> Fault {
     .retry_after(RETRY)
 }
 
+pub(crate) fn too_many_sessions(limit: usize) -> Fault {
+    let message = format!("the group has {limit} sessions, as many as it may: close some, or retry later");
+    Fault::new(Reason::Overloaded, message).retry_after(RETRY)
+}
+
 pub(crate) fn too_many_completions(limit: usize) -> Fault {
     let message = format!("{limit} completions run or wait already: retry after a pause");
     Fault::new(Reason::Overloaded, message).retry_after(RETRY)

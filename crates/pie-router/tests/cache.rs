@@ -230,3 +230,11 @@ fn each_tenant_has_its_share() {
     let _running = pool.complete("a", 5, &[]).expect("the first");
     assert_eq!(pool.complete("a", 5, &[]).map(drop), Err(Reason::TenantLimit), "requests");
 }
+
+#[test]
+fn a_group_has_no_more_sessions_than_it_may() {
+    let mut pool = Pool::with(1000, Settings { sessions: 1, ..SETTINGS });
+    pool.open("a", TEXT).expect("the first");
+    assert_eq!(pool.open("b", "x").map(drop), Err(Reason::Overloaded));
+    pool.open("a", "again").expect("it is open already");
+}

@@ -181,7 +181,10 @@ pub struct ServeArgs {
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
     #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,
-    /// Completions that may run or wait in the pool; more are refused with a pause to retry after.
+    /// Sessions that a group may have; more are refused. Those that do not fit in the cache are encoded again when they are used.
+    #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N")]
+    pub sessions: usize,
+    /// Completions that may run or wait in each group; more are refused with a pause to retry after.
     #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N")]
     pub completions: usize,
     /// How often a cached key may be turned before its session is encoded anew, when nobody wants anything. Each turn rounds

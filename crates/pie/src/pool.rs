@@ -383,6 +383,7 @@ pub fn local_serve() -> ServeArgs {
         step_tokens: 512,
         prefill_time: Duration::from_millis(30),
         decode_tokens: 32,
+        sessions: 10_000,
         completions: 1024,
         rotation_budget: 256,
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },

@@ -165,6 +165,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             tokens: limit(tenant.tenant_tokens),
             requests: limit(tenant.tenant_requests),
         },
+        sessions: serve.sessions,
         completions: serve.completions,
         rotations: serve.rotation_budget,
     }

@@ -30,6 +30,9 @@ impl Core {
             let id = self.id(&tenant, &name)?;
             return self.reopen(id, document, strategy);
         }
+        if self.sessions.len() >= self.settings.sessions {
+            return Err(faults::too_many_sessions(self.settings.sessions));
+        }
         self.check_slots(tokens)?;
         self.tenants.check_open(&tenant, tokens)?;
         let (session, revision) = (name.as_str().to_owned(), document.revision().0);

@@ -19,6 +19,7 @@ pub const SETTINGS: Settings = Settings {
     limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
     prefill: std::time::Duration::from_millis(30),
     tenant: TenantLimits::NONE,
+    sessions: 100,
     completions: 100,
     rotations: 30,
 };

@@ -75,7 +75,11 @@ impl Collector for Security {
                 ([("what", what.as_str()), ("outcome", name)], count)
             })
         });
-        out.counters("pie_reloads", "Files of tokens or certificates that changed and were read again.", reloads)?;
+        out.counters(
+            "pie_reloads",
+            "Files of tokens or certificates that changed and were read again.",
+            reloads,
+        )?;
         let ports = self.0.ports.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let refused = ports.iter().flat_map(|(plane, stats)| {
             [("full", stats.full()), ("handshake", stats.handshakes_failed())]
