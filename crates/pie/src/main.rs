@@ -17,6 +17,7 @@ mod placement;
 mod pool;
 mod progress;
 mod router;
+mod settings;
 mod signals;
 mod units;
 mod worker;
