@@ -34,10 +34,11 @@ class Model:
     mlp: int
     vocab: int
     tied: bool = False
+    own_head_dim: int = 0
 
     @property
     def head_dim(self) -> int:
-        return self.hidden // self.heads
+        return self.own_head_dim or self.hidden // self.heads
 
     def fits(self, world: int) -> bool:
         shares = self.kv_heads % world == 0 or world % self.kv_heads == 0
@@ -144,8 +145,6 @@ def filled(page: str, models) -> str:
 def read(path: str) -> Model:
     config = json.loads(Path(path).read_text())
     heads = config["num_attention_heads"]
-    if config.get("head_dim", config["hidden_size"] // heads) * heads != config["hidden_size"]:
-        sys.exit(f"{path}: heads that do not divide the hidden size are not reckoned here")
     return Model(
         config.get("_name_or_path") or path,
         config["num_hidden_layers"],
@@ -155,6 +154,7 @@ def read(path: str) -> Model:
         config["intermediate_size"],
         config["vocab_size"],
         config.get("tie_word_embeddings", False),
+        config.get("head_dim") or 0,
     )
 
 

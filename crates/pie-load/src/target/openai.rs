@@ -4,7 +4,7 @@
 use super::events::Events;
 use super::{CallError, Piece};
 use crate::error::LoadError;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Uri, header};
 use hyper_util::client::legacy::Client;
@@ -12,6 +12,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use std::future::Future;
+
+/// Bytes of a refusal that are read at all.
+const REFUSAL_LIMIT: usize = 1 << 16;
 
 /// A server of `/v1/completions`.
 #[derive(Clone, Debug)]
@@ -68,7 +71,8 @@ impl OpenAi {
             if status.is_success() {
                 return Ok(Chunks { body: response.into_body(), events: Events::default() });
             }
-            let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let message = String::from_utf8_lossy(&body).chars().take(300).collect();
             Err(CallError { code: format!("HTTP_{}", status.as_u16()), message })
         }

@@ -29,18 +29,19 @@ pub fn page() -> String {
         "# API reference: {PACKAGE}\n\n\
         <!-- Made of proto/pie/v1 by `PIE_WRITE_DOCS=1 cargo test -p pie-proto --test docs`. -->\n"
     );
-    let files: Vec<(&FileDescriptorProto, Comments)> = set
-        .file
-        .iter()
-        .filter(|file| file.package() == PACKAGE)
-        .map(|file| (file, comments(file)))
-        .collect();
+    let files: Vec<(&FileDescriptorProto, Comments)> =
+        set.file.iter().filter(|file| file.package() == PACKAGE).map(|file| (file, comments(file))).collect();
     for (_, comments) in &files {
         if let Some(about) = comments.get(&vec![SYNTAX]) {
             add(&mut page, format_args!("\n{about}\n"));
         }
     }
-    add(&mut page, format_args!("\nFields that are not set are 0, empty or false, as in every proto3 API. Reasons of errors: [errors.md](errors.md).\n"));
+    add(
+        &mut page,
+        format_args!(
+            "\nFields that are not set are 0, empty or false, as in every proto3 API. Reasons of errors: [errors.md](errors.md).\n"
+        ),
+    );
     for (file, comments) in &files {
         for (index, each) in (0..).zip(&file.service) {
             service(&mut page, each, &[SERVICES, index], comments);
@@ -132,7 +133,10 @@ fn message(page: &mut String, message: &DescriptorProto, path: &[i32], comments:
         if let (Some(oneof), false) = (field.oneof_index, field.proto3_optional()) {
             let name = message.oneof_decl[oneof as usize].name();
             let about = of(comments, path, ONEOFS, oneof);
-            meaning = format!("One of `{name}`. {about} {meaning}").split_whitespace().collect::<Vec<_>>().join(" ");
+            meaning = format!("One of `{name}`. {about} {meaning}")
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" ");
         }
         add(page, format_args!("| `{}` | {} | {meaning} |\n", field.name(), kind(field)));
     }

@@ -6,7 +6,11 @@ use tonic::Code;
 
 /// A gRPC code as its documentation spells it, and who must act.
 const CODES: [(Code, &str, &str); 7] = [
-    (Code::InvalidArgument, "INVALID_ARGUMENT", "The request is wrong whatever the pool's state: the same call fails again."),
+    (
+        Code::InvalidArgument,
+        "INVALID_ARGUMENT",
+        "The request is wrong whatever the pool's state: the same call fails again.",
+    ),
     (
         Code::OutOfRange,
         "OUT_OF_RANGE",
