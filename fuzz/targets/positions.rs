@@ -16,7 +16,10 @@ struct Input<'a> {
     text: &'a str,
 }
 
-fuzz_target!(|input: Input| {
+// Tokenizers take a while to load, which is no input's fault.
+fuzz_target!(init: {
+    std::sync::LazyLock::force(&PAIRS);
+}, |input: Input| {
     let small = |number: u32| if input.small { number % 16 } else { number };
     let at = |(line, column)| LspPosition { line: small(line), utf16_column: small(column) };
     let offset = |offset: u64| {

@@ -75,7 +75,11 @@ fn cut(document: &Document, pair: &Pair, text: &str, tokens: &[TokenId], cursor:
     assert_eq!(back, pair.whole(&text[at..])[prefix..], "behind the cursor");
 }
 
-fuzz_target!(|input: Input| {
+// Tokenizers take a while to load, which is no input's fault.
+fuzz_target!(init: {
+    std::sync::LazyLock::force(&PAIRS);
+    std::sync::LazyLock::force(&FALLBACKS);
+}, |input: Input| {
     let choice = usize::from(input.tokenizer) % (PAIRS.len() + FALLBACKS.len());
     let pair = PAIRS.get(choice).unwrap_or_else(|| &FALLBACKS[choice - PAIRS.len()].0);
     let mut text = input.text.0;

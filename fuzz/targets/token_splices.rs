@@ -33,7 +33,10 @@ fn spliced(tokens: &[TokenId], list: &[Splice]) -> Option<Vec<TokenId>> {
     Some(new)
 }
 
-fuzz_target!(|input: Input| {
+// Tokenizers take a while to load, which is no input's fault.
+fuzz_target!(init: {
+    std::sync::LazyLock::force(&PAIRS);
+}, |input: Input| {
     let ids = |list: &[u32]| list.iter().map(|id| TokenId(*id)).collect::<Vec<_>>();
     let mut tokens = ids(&input.tokens);
     let mut document = Document::open_tokens(PAIRS[0].ours.clone(), tokens.clone()).expect("few tokens");
@@ -49,12 +52,13 @@ fuzz_target!(|input: Input| {
             list.sort_by_key(|splice| splice.at);
         }
         let wanted = spliced(&tokens, &list);
-        // As the router does it: checked by themselves first, then against the document.
         let splices = Splices::new(list.clone(), tokens.len());
         assert_eq!(splices.is_ok(), wanted.is_some(), "{list:?} on {}: {splices:?}", tokens.len());
-        if let Ok(wide) = Splices::new(list, u32::MAX as usize) {
+        // A rank checks a plan's splices before it knows the length: those that do nothing are gone by then.
+        if let Ok(wide) = Splices::new(list.clone(), u32::MAX as usize) {
+            list.retain(|splice| splice.delete > 0 || !splice.insert.is_empty());
             let prepared = document.prepare_tokens(document.revision(), wide);
-            assert_eq!(prepared.is_ok(), wanted.is_some(), "{prepared:?}");
+            assert_eq!(prepared.is_ok(), spliced(&tokens, &list).is_some(), "{prepared:?}");
         }
         let (Some(splices), Some(wanted)) = (explained(splices), wanted) else { continue };
         let touching = splices.iter().zip(splices.iter().skip(1)).any(|(one, next)| one.end() >= next.at);
