@@ -3,7 +3,7 @@
 
 mod pairs;
 
-pub use pairs::{FALLBACKS, HARD, PAIRS, Pair, changed, with_added};
+pub use pairs::*;
 
 use pie_plan::{Splices, TokenId};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
