@@ -7,7 +7,7 @@ usage() {
     cat <<'TEXT'
 usage: scripts/audit.sh [--advisories required | if-possible | off] [--database FOLDER] [--build]
 
-Checks the crates that pie-pool is built of, in Cargo.lock and fuzz/Cargo.lock:
+Checks the crates that pie-pool is built of, as Cargo.lock names them:
   * cargo-deny: licences, second versions of one crate, sources other than crates.io (deny.toml)
   * cargo-audit: known vulnerabilities, unmaintained and yanked crates, of RustSec's database (.cargo/audit.toml)
 
@@ -53,13 +53,8 @@ install_tools() {
 
 if ! command -v cargo-deny >/dev/null || ! command -v cargo-audit >/dev/null; then install_tools; fi
 
-locks=(Cargo.lock fuzz/Cargo.lock)
-for lock in "${locks[@]}"; do
-    say "==> licences, versions, sources of $lock"
-    # Not --quiet: what is wrong must be read.
-    cargo deny --manifest-path "$(dirname "$lock")/Cargo.toml" --config deny.toml --log-level error --locked \
-        check licenses bans sources >&2
-done
+say "==> licences, versions, sources"
+cargo deny --log-level error --locked check licenses bans sources >&2
 
 if [ $advisories = off ]; then exit 0; fi
 
@@ -79,7 +74,5 @@ if [ -z "$database" ] && ! fetch_database; then
     if [ $advisories = required ]; then exit 1; fi
     exit 0
 fi
-for lock in "${locks[@]}"; do
-    say "==> advisories for $lock, database of $(git -C "$database" log -1 --format=%cs)"
-    cargo audit --db "$database" --no-fetch --stale --file "$lock" >&2
-done
+say "==> advisories, database of $(git -C "$database" log -1 --format=%cs)"
+cargo audit --db "$database" --no-fetch --stale >&2

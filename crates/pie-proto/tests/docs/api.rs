@@ -69,15 +69,16 @@ fn add(page: &mut String, text: std::fmt::Arguments) {
 fn comments(file: &FileDescriptorProto) -> Comments {
     let info = file.source_code_info.as_ref().expect("the descriptors have comments");
     let comment = |location: &prost_types::source_code_info::Location| {
-        let lines = location.leading_comments().lines().map(str::trim).collect::<Vec<_>>();
-        (location.path.clone(), lines.join(" ").trim().to_owned())
+        let lines: Vec<&str> = location.leading_comments().trim().lines().map(str::trim).collect();
+        let paragraphs = lines.split(|line| line.is_empty()).map(|lines| lines.join(" "));
+        (location.path.clone(), paragraphs.collect::<Vec<_>>().join("\n\n"))
     };
     info.location.iter().map(comment).filter(|(_, text)| !text.is_empty()).collect()
 }
 
 fn of(comments: &Comments, path: &[i32], parts: i32, index: i32) -> String {
     let path = [path, &[parts, index]].concat();
-    comments.get(&path).map(|text| text.replace('|', "\\|")).unwrap_or_default()
+    comments.get(&path).map(|text| text.replace("\n\n", " ").replace('|', "\\|")).unwrap_or_default()
 }
 
 fn heading(page: &mut String, level: &str, name: &str, path: &[i32], comments: &Comments) {
