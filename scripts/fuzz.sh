@@ -7,7 +7,7 @@ usage() {
     cat <<'TEXT'
 usage: scripts/fuzz.sh [--seconds N] [--jobs N] [TARGET...]
 
-Runs the fuzz targets of fuzz/targets, all or those that are named, each for N seconds (default 5), N at once (default: half the
+Runs the fuzz targets of fuzz/targets, all or those that are named, each for N seconds (default 5), N at once (default: as many as
 cores). They start from the inputs in fuzz/seeds/TARGET and keep what they learn in target/fuzz/corpus/TARGET. The last line counts
 targets; an input that fails is said, and stays in target/fuzz/findings. To see one again:
 
@@ -17,7 +17,7 @@ A finding becomes a fix and an ordinary test. Needs g++ for libFuzzer; the toolc
 TEXT
 }
 
-seconds=5 jobs=$(((${FUZZ_CORES:-$(nproc)} + 1) / 2)) targets=()
+seconds=5 jobs=$(nproc) targets=()
 while [ $# -gt 0 ]; do
     case "$1" in
         --seconds) seconds=${2-}; shift ;;
@@ -49,7 +49,7 @@ CARGO_INCREMENTAL=0 CARGO_TARGET_DIR=$home RUSTC_WRAPPER=$PWD/scripts/fuzz/rustc
 run() {
     local target=$1 log=$home/logs/$1.log status=0
     mkdir -p "$home/corpus/$target" "$home/findings" "$home/logs" "fuzz/seeds/$target"
-    "$home/release/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=3072 -max_len=8192 -print_final_stats=1 \
+    "$home/release/$target" -max_total_time="$seconds" -timeout=60 -rss_limit_mb=3072 -max_len=8192 -print_final_stats=1 \
         -artifact_prefix="$home/findings/$target-" "$home/corpus/$target" "fuzz/seeds/$target" </dev/null >"$log" 2>&1 || status=$?
     if [ $status -ne 0 ]; then
         tail -n 40 "$log" >&2
