@@ -74,6 +74,18 @@ fn scripts_that_cannot_be_played_are_refused_with_their_line() {
             3,
             "touches the one before",
         ),
+        // Found by fuzzing: times that overflow, and a line that stands for more steps than fit in memory.
+        (
+            "{\"open\":{\"text\":\"\"}}\n{\"type\":{\"text\":\"abc\",\"key_ms\":18446744073709551615}}",
+            3,
+            "more than a year",
+        ),
+        ("{\"open\":{\"text\":\"\"}}\n{\"pause\":{\"ms\":31536000001}}", 3, "more than a year"),
+        (
+            "{\"open\":{\"text\":\"\"}}\n{\"accept\":{\"typed\":{\"chars\":100001,\"key_ms\":0}}}",
+            3,
+            "at most 100000",
+        ),
     ];
     for (body, at, words) in cases {
         match compiled(body) {

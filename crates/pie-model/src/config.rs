@@ -78,10 +78,23 @@ impl Config {
 
     /// Numbers of the whole model; tied weights count once.
     pub fn parameters(&self) -> u64 {
-        let attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads);
-        let layer = attention + 3 * self.hidden_size * self.intermediate_size + 2 * self.hidden_size;
+        self.counted() as u64
+    }
+
+    /// The same, where sizes were not checked yet.
+    fn counted(&self) -> u128 {
+        let [hidden, mlp, layers, heads, vocab] = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.layers,
+            self.heads + self.kv_heads,
+            self.vocab_size,
+        ]
+        .map(|size| size as u128);
+        let attention = 2 * hidden * self.head_dim as u128 * heads;
+        let layer = attention + 3 * hidden * mlp + 2 * hidden;
         let tables = if self.tied_head { 1 } else { 2 };
-        (self.layers * layer + self.hidden_size + tables * self.vocab_size * self.hidden_size) as u64
+        layers * layer + hidden + tables * vocab * hidden
     }
 
     /// Refuses a world size that does not divide the model. KV heads are shared or replicated; the vocabulary is padded.
@@ -122,9 +135,13 @@ impl Config {
             ("head_dim", self.head_dim),
             ("max_position_embeddings", self.max_position_embeddings),
         ];
-        // Products of two sizes must not overflow; no real model comes near.
+        // Products of sizes must not overflow; no real model comes near.
         if let Some((name, size)) = sizes.iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(format!("{name} is {size}"));
+        }
+        // So that bytes of weights, caches and activations can be reckoned; a thousand times the largest model.
+        if self.counted() > 1 << 50 {
+            return Err(format!("it would have {} parameters", self.counted()));
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(format!("{} heads cannot share {} KV heads evenly", self.heads, self.kv_heads));

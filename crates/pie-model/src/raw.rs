@@ -35,8 +35,10 @@ pub(crate) struct RawConfig {
 
 #[derive(Clone, Default, Deserialize, Serialize)]
 struct RawRope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older spelling; some files have both.
+    #[serde(rename = "type", skip_serializing)]
+    old_type: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     factor: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,7 +156,7 @@ enum Scaling {
 impl RawRope {
     fn scaling(&self, max_position: usize) -> Result<RopeScaling, Scaling> {
         let need = |value: Option<f64>, key| value.filter(|value| *value > 0.0).ok_or(Scaling::Without(key));
-        match self.rope_type.as_deref().unwrap_or("default") {
+        match self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default") {
             "default" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
             "llama3" => Ok(RopeScaling::Llama3 {

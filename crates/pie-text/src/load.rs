@@ -11,6 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
+/// Tables have an entry for each id, so that one stray id must not fill the memory. The largest vocabularies have some 2^18.
+const LARGEST_VOCABULARY: u32 = 1 << 24;
+
 impl Tokenizer {
     /// Loads the `tokenizer.json` of a model folder. A `tokenizer_config.json` beside it decides about the begin of
     /// sentence as in Transformers: DeepSeek-Coder's `tokenizer.json` adds none, its configuration does.
@@ -71,6 +74,10 @@ impl Loader {
         let (restart, reach) = restart(&inner, &file);
         let largest = inner.get_vocab(true).values().max().copied();
         let vocabulary = largest.map_or(0, |largest| largest.saturating_add(1));
+        if vocabulary > LARGEST_VOCABULARY {
+            let what = format!("its largest token id is {}, which no model has", vocabulary - 1);
+            return Err(self.unsupported(what));
+        }
         let table = Arc::new(TokenBytes::of(&inner, vocabulary));
         let fingerprint = fingerprint(bytes, &prefix);
         Ok(Tokenizer { inner, restart, reach, prefix, vocabulary, table, fingerprint })

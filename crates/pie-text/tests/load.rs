@@ -18,7 +18,7 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
         file["post_processor"] = json!({"type": "TemplateProcessing", "single": single, "pair": [],
             "special_tokens": {"<|endoftext|>": special}});
     };
-    let table: [(Vec<u8>, &str, &str); 8] = [
+    let table: [(Vec<u8>, &str, &str); 9] = [
         (b"{".to_vec(), "TOKENIZER_INVALID", "EOF"),
         (b"{}".to_vec(), "TOKENIZER_UNSUPPORTED", "its model is null"),
         (with(|file| file["model"]["type"] = json!("WordPiece")), "TOKENIZER_UNSUPPORTED", "WordPiece"),
@@ -37,6 +37,12 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
             }),
             "TOKENIZER_UNSUPPORTED",
             "byte 0x51",
+        ),
+        // Found by fuzzing: a table with an entry for each id.
+        (
+            with(|file| file["model"]["vocab"]["stray"] = json!(u32::MAX - 1)),
+            "TOKENIZER_UNSUPPORTED",
+            "4294967294",
         ),
     ];
     for (bytes, code, part) in table {

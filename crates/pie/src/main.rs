@@ -18,6 +18,7 @@ mod pool;
 mod progress;
 mod router;
 mod secure;
+mod settings;
 mod signals;
 mod units;
 mod worker;

@@ -6,6 +6,11 @@ use crate::error::LoadError;
 use std::collections::HashMap;
 use std::time::Duration;
 
+/// The last millisecond of a document's life, a year: sums of times behind it stay far from overflow.
+const LONGEST: u64 = 365 * 24 * 3_600_000;
+/// Keystrokes that one line may stand for.
+const MOST_KEYS: usize = 100_000;
+
 /// The streams of a script, in the order in which their documents are opened.
 ///
 /// # Errors
@@ -70,7 +75,15 @@ impl Compiler {
             }
             self.clock = at;
         }
-        match &line.action {
+        self.act(&line.action)?;
+        if self.clock > LONGEST {
+            return Err(format!("its time is {} ms, which is more than a year", self.clock));
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: &Action) -> Result<(), String> {
+        match action {
             Action::Open { .. } => Ok(()),
             Action::Type { at, text, key_ms } => self.typed(*at, text, *key_ms),
             Action::Paste { at, text } => self.insert(*at, text, EditKind::Pasted),
@@ -89,10 +102,7 @@ impl Compiler {
                 self.push(Step::Complete(ask));
                 Ok(())
             }
-            Action::Accept(accept) => {
-                self.accept(*accept);
-                Ok(())
-            }
+            Action::Accept(accept) => self.accept(*accept),
             Action::Discard {} => {
                 self.push(Step::Discard);
                 Ok(())
@@ -131,7 +141,7 @@ impl Compiler {
         }
         for character in text.chars() {
             self.insert(None, character.encode_utf8(&mut [0; 4]), EditKind::Typed)?;
-            self.clock += key_ms;
+            self.clock = self.clock.saturating_add(key_ms);
         }
         Ok(())
     }
@@ -148,17 +158,21 @@ impl Compiler {
         Ok(())
     }
 
-    fn accept(&mut self, accept: Accept) {
+    fn accept(&mut self, accept: Accept) -> Result<(), String> {
         match accept {
             Accept::Whole => self.push(Step::Accept(Part::Whole)),
             Accept::Line => self.push(Step::Accept(Part::Line)),
             Accept::Word => self.push(Step::Accept(Part::Word)),
+            Accept::Typed { chars, .. } if chars > MOST_KEYS => {
+                return Err(format!("{chars} characters to type; at most {MOST_KEYS} at once"));
+            }
             Accept::Typed { chars, key_ms } => {
                 for _ in 0..chars {
                     self.push(Step::Accept(Part::Character));
-                    self.clock += key_ms;
+                    self.clock = self.clock.saturating_add(key_ms);
                 }
             }
         }
+        Ok(())
     }
 }

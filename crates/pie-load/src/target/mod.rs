@@ -1,7 +1,9 @@
 //! What load is sent to: a pool, which holds documents, or an OpenAI-style server, which takes whole prompts.
 
+mod events;
 mod openai;
 
+pub use events::Events;
 pub use openai::OpenAi;
 
 use crate::error::LoadError;
@@ -84,8 +86,10 @@ impl Target {
 
 /// Why a call fails, as reports count it.
 #[derive(Clone, Debug)]
-pub(crate) struct CallError {
+pub struct CallError {
+    /// Stable: what is counted.
     pub code: String,
+    /// A sentence.
     pub message: String,
 }
 
@@ -185,17 +189,22 @@ pub(crate) enum Answer {
 }
 
 /// What came at once.
-#[derive(Default)]
-pub(crate) struct Piece {
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Piece {
+    /// What it adds to the completion.
     pub text: String,
+    /// How many tokens that is.
     pub tokens: u32,
+    /// Of the pool's own clock.
     pub timings: Option<v1::Timings>,
     /// Set in the last one.
     pub end: Option<End>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+/// Why a completion ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The model or the limit.
     Finished,
     /// A newer edit came.
     Edited,

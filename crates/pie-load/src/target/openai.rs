@@ -1,17 +1,20 @@
 //! `/v1/completions` with `stream: true`, as llama.cpp, vLLM and others serve it: whole prompts, tokens as server-sent
 //! events. Each event with text counts as a token.
 
-use super::{CallError, End, Piece};
+use super::events::Events;
+use super::{CallError, Piece};
 use crate::error::LoadError;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde::Deserialize;
 use serde_json::json;
 use std::future::Future;
+
+/// Bytes of a refusal that are read at all.
+const REFUSAL_LIMIT: usize = 1 << 16;
 
 /// A server of `/v1/completions`.
 #[derive(Clone, Debug)]
@@ -66,9 +69,10 @@ impl OpenAi {
             let response = client.request(request).await.map_err(|error| failed("CONNECT_FAILED", &error))?;
             let status = response.status();
             if status.is_success() {
-                return Ok(Chunks { body: response.into_body(), rest: Vec::new(), ended: false });
+                return Ok(Chunks { body: response.into_body(), events: Events::default() });
             }
-            let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
+            let body = body.map(|body| body.to_bytes()).unwrap_or_default();
             let message = String::from_utf8_lossy(&body).chars().take(300).collect();
             Err(CallError { code: format!("HTTP_{}", status.as_u16()), message })
         }
@@ -80,73 +84,27 @@ fn failed(code: &str, error: &dyn std::error::Error) -> CallError {
     CallError { code: code.to_owned(), message: format!("{error}{cause}") }
 }
 
-/// The events of an answer.
+/// An answer as it comes.
 pub(crate) struct Chunks {
     body: Incoming,
-    rest: Vec<u8>,
-    ended: bool,
-}
-
-#[derive(Deserialize)]
-struct Chunk {
-    #[serde(default)]
-    choices: Vec<Choice>,
-}
-
-#[derive(Deserialize)]
-struct Choice {
-    #[serde(default)]
-    text: String,
-    finish_reason: Option<String>,
+    events: Events,
 }
 
 impl Chunks {
     pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
-        while !self.ended {
-            if let Some(line) = self.line() {
-                match piece(&line)? {
-                    Line::Nothing => {}
-                    Line::Done => self.ended = true,
-                    Line::Piece(piece) => {
-                        self.ended = piece.end.is_some();
-                        return Ok(Some(piece));
-                    }
-                }
-            } else if let Some(frame) = self.body.frame().await {
-                let frame = frame.map_err(|error| failed("CONNECTION_BROKE", &error))?;
-                self.rest.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
-            } else {
+        loop {
+            if let Some(piece) = self.events.next()? {
+                return Ok(Some(piece));
+            }
+            if self.events.ended() {
+                return Ok(None);
+            }
+            let Some(frame) = self.body.frame().await else {
                 let message = "the stream ended without [DONE] or a finish_reason".to_owned();
                 return Err(CallError { code: "COMPLETION_CUT_OFF".to_owned(), message });
-            }
+            };
+            let frame = frame.map_err(|error| failed("CONNECTION_BROKE", &error))?;
+            self.events.push(frame.data_ref().map_or(&[][..], |data| data));
         }
-        Ok(None)
     }
-
-    fn line(&mut self) -> Option<String> {
-        let end = self.rest.iter().position(|byte| *byte == b'\n')?;
-        let line: Vec<u8> = self.rest.drain(..=end).collect();
-        Some(String::from_utf8_lossy(&line).trim().to_owned())
-    }
-}
-
-enum Line {
-    Nothing,
-    Done,
-    Piece(Piece),
-}
-
-fn piece(line: &str) -> Result<Line, CallError> {
-    let Some(data) = line.strip_prefix("data:").map(str::trim) else { return Ok(Line::Nothing) };
-    if data == "[DONE]" {
-        return Ok(Line::Done);
-    }
-    let chunk: Chunk = serde_json::from_str(data).map_err(|error| CallError {
-        code: "BAD_RESPONSE".to_owned(),
-        message: format!("`{}`: {error}", data.chars().take(200).collect::<String>()),
-    })?;
-    let Some(choice) = chunk.choices.into_iter().next() else { return Ok(Line::Nothing) };
-    let end = choice.finish_reason.map(|_| End::Finished);
-    let tokens = u32::from(!choice.text.is_empty());
-    Ok(Line::Piece(Piece { text: choice.text, tokens, timings: None, end }))
 }

@@ -1,0 +1,55 @@
+//! Configurations that are refused: what would be computed wrongly by its name, what no model can have by its number.
+
+use pie_model::Config;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A whole configuration with one key changed; null takes it away.
+fn parsed(key: &str, value: Value) -> Result<Config, String> {
+    let mut config = json!({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 99, "hidden_size": 48,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "hidden_act": "silu"
+    });
+    config[key] = value;
+    if config[key].is_null() {
+        config.as_object_mut().expect("an object").remove(key);
+    }
+    Config::parse(&config.to_string(), Path::new("folder/config.json")).map_err(|error| error.to_string())
+}
+
+#[test]
+fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
+    let good = parsed("head_dim", json!(6)).expect("the configuration is whole");
+    assert_eq!(good.parameters(), Config::parse(&good.to_json(), Path::new("")).expect("reads").parameters());
+    parsed("rope_scaling", json!({"type": "linear", "rope_type": "linear", "factor": 4.0}))
+        .expect("both spellings");
+    let table = [
+        ("model_type", json!("qwen2"), "qwen2"),
+        ("architectures", json!(["MistralForCausalLM"]), "MistralForCausalLM"),
+        ("quantization_config", json!({"quant_method": "gptq"}), "gptq"),
+        ("attention_bias", json!(true), "attention_bias"),
+        ("hidden_act", json!("gelu"), "gelu"),
+        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "dynamic"),
+        ("rope_scaling", json!({"type": "linear"}), "factor"),
+        ("hidden_size", Value::Null, "hidden_size"),
+        ("num_attention_heads", json!(0), "num_attention_heads"),
+        ("num_attention_heads", json!(7), "divide"),
+        ("num_key_value_heads", json!(3), "share"),
+        ("head_dim", json!(5), "even"),
+        ("rms_norm_eps", json!(0), "rms_norm_eps"),
+        ("eos_token_id", json!(99), "beyond the vocabulary"),
+        ("vocab_size", json!(1 << 25), "vocab_size"),
+        ("vocab_size", json!(-1), "invalid value"),
+    ];
+    for (key, value, words) in table {
+        let error = parsed(key, value.clone()).expect_err(&format!("{key} = {value}"));
+        assert!(error.contains(words), "{key} = {value}: {error}");
+    }
+    // Found by fuzzing: each size is possible, their product is not.
+    let wide = Config { hidden_size: 1 << 24, head_dim: 1 << 24, layers: 1 << 24, ..good };
+    let error =
+        Config::parse(&wide.to_json(), Path::new("")).expect_err("no model is that large").to_string();
+    assert!(error.contains("parameters"), "{error}");
+}

@@ -1,0 +1,114 @@
+//! Plans of `pie.worker.v1` as a rank takes them: from bytes, and made of parts that fit more often. Two replicas must agree on
+//! every one of them (P2), also on refusals, which change nothing.
+#![no_main]
+
+use arbitrary::{Arbitrary, Unstructured};
+use libfuzzer_sys::fuzz_target;
+use pie_plan::{Epoch, Group};
+use pie_proto::plan::Step;
+use pie_proto::worker_v1 as wire;
+use prost::Message;
+
+const CAPACITY: u32 = 64;
+
+#[derive(Arbitrary, Debug)]
+enum Change {
+    Open,
+    Close,
+    Clear,
+    EndBranch,
+    Edit { splices: Vec<(u8, u8, Vec<u8>)>, strategy: u8 },
+    Share { from: u8, length: u8 },
+    Replace { by: u8 },
+    Branch { at: u8, tokens: Vec<u8> },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Plan {
+    changes: Vec<(u8, Change)>,
+    runs: Vec<(u8, Option<u8>)>,
+    passes: u8,
+}
+
+fn change((session, change): &(u8, Change)) -> wire::Change {
+    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Replace, Share};
+    let ids = |list: &[u8]| list.iter().map(|id| u32::from(*id)).collect();
+    let kind = match change {
+        Change::Open => Kind::Open(Open {}),
+        Change::Close => Kind::Close(Close {}),
+        Change::Clear => Kind::Clear(Clear {}),
+        Change::EndBranch => Kind::EndBranch(EndBranch {}),
+        Change::Edit { splices, strategy } => {
+            let splice = |(at, delete, insert): &(u8, u8, Vec<u8>)| wire::Splice {
+                at: u32::from(*at),
+                delete: u32::from(*delete),
+                insert: ids(insert),
+            };
+            Kind::Edit(EditTokens {
+                splices: splices.iter().map(splice).collect(),
+                strategy: i32::from(strategy % 5),
+            })
+        }
+        Change::Share { from, length } => {
+            Kind::Share(Share { from: u64::from(from % 4), length: u32::from(*length) })
+        }
+        Change::Replace { by } => Kind::Replace(Replace { by: u64::from(by % 4) }),
+        Change::Branch { at, tokens } => Kind::Branch(Branch { at: u32::from(*at), tokens: ids(tokens) }),
+    };
+    wire::Change { session: u64::from(session % 4), kind: Some(kind) }
+}
+
+fn plan(plan: &Plan, seq: u64) -> wire::Plan {
+    let run = |(session, limit): &(u8, Option<u8>)| {
+        let sampling = wire::Sampling { max_tokens: 1, top_p: 1.0, ..Default::default() };
+        let kind = match limit {
+            Some(limit) => wire::run::Kind::Encode(u32::from(*limit)),
+            None => wire::run::Kind::Sample(sampling),
+        };
+        wire::Run { session: u64::from(session % 4), kind: Some(kind) }
+    };
+    wire::Plan {
+        epoch: 1,
+        seq,
+        changes: plan.changes.iter().map(change).collect(),
+        runs: plan.runs.iter().map(run).collect(),
+        passes: u32::from(plan.passes % 4),
+        report_digest: false,
+    }
+}
+
+fn apply(groups: &mut [Group; 2], step: &Step) {
+    let before = groups[0].clone();
+    let [one, two] = groups;
+    let (first, second) = (one.apply(&step.plan), two.apply(&step.plan));
+    assert_eq!(first, second, "P2");
+    assert_eq!(one.digest(), two.digest(), "P2, P4");
+    if let Err(error) = first {
+        assert!(!error.to_string().is_empty());
+        assert_eq!(one.digest(), before.digest(), "R2: a refused plan has changed nothing");
+        assert_eq!(one.next_seq(), before.next_seq());
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((choice, bytes)) = input.split_first() else { return };
+    let mut groups = [(); 2].map(|()| Group::new(Epoch(1), CAPACITY));
+    if choice % 4 == 0 {
+        if let Ok(plan) = wire::Plan::decode(bytes)
+            && let Ok(step) = Step::try_from(plan)
+        {
+            let again = Step::try_from(wire::Plan::from(&step)).expect("what was read can be written");
+            // Not equal where a number is none.
+            assert_eq!(format!("{again:?}"), format!("{step:?}"));
+            apply(&mut groups, &step);
+        }
+        return;
+    }
+    let Ok(plans) = Vec::<Plan>::arbitrary(&mut Unstructured::new(bytes)) else { return };
+    for each in &plans {
+        let wire = plan(each, groups[0].next_seq().0);
+        if let Ok(step) = Step::try_from(wire) {
+            apply(&mut groups, &step);
+        }
+    }
+});
