@@ -1,0 +1,59 @@
+# Sourced: sets up what the tests of the chart need, under .cache/helm. Knows: set_up_python, set_up_tools TOOL…, find_pie.
+
+cache=$PWD/.cache/helm
+export PATH="$cache/bin:$PATH"
+say() { printf '%s\n' "$*" >&2; }
+
+apt_install() {
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then as_root=(sudo); fi
+    say "installing: $*"
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null >&2
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null >&2
+}
+
+set_up_python() {
+    local wanted=scripts/helm/requirements.txt stamp=$cache/venv/requirements.installed
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then apt_install python3-venv; fi
+    if cmp -s "$wanted" "$stamp"; then return; fi
+    python3 -m venv --clear "$cache/venv"
+    "$cache/venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted" >&2
+    cp "$wanted" "$stamp"
+}
+
+# Builds the tools that are named, at the versions of scripts/helm/tools/go.mod, if they are not there. Helm takes about four minutes,
+# kube-apiserver and kube-controller-manager twenty, on two cores.
+set_up_tools() {
+    local tool package missing=()
+    for tool in "$@"; do
+        if ! cmp -s scripts/helm/tools/go.sum "$cache/bin/$tool.sum"; then missing+=("$tool"); fi
+    done
+    if [ ${#missing[@]} -eq 0 ]; then return; fi
+    # A go of Debian that is too old fetches the one that go.mod asks for.
+    if ! command -v go >/dev/null; then
+        apt_install golang-go
+        export GOTOOLCHAIN=auto
+    fi
+    mkdir -p "$cache/bin"
+    for tool in "${missing[@]}"; do
+        say "building $tool, once"
+        package=k8s.io/kubernetes/cmd/$tool
+        if [ "$tool" = helm ]; then package=helm.sh/helm/v3/cmd/helm; fi
+        # Which Kubernetes `helm template` and `helm lint` take for granted: that of go.mod.
+        local minor=37 lint=helm.sh/helm/v3/pkg/lint/rules chart=helm.sh/helm/v3/pkg/chartutil
+        (cd scripts/helm/tools && nice -n 5 go build -mod=readonly -buildvcs=false -trimpath -o "$cache/bin/$tool" -ldflags \
+            "-s -w -X $chart.k8sVersionMajor=1 -X $chart.k8sVersionMinor=$minor -X $lint.k8sVersionMajor=1 -X $lint.k8sVersionMinor=$minor" \
+            "$package") >&2
+        cp scripts/helm/tools/go.sum "$cache/bin/$tool.sum"
+    done
+}
+
+# The program, of whose settings and commands the chart makes use: $PIE, or the release build, which is built if it is not there.
+find_pie() {
+    PIE=${PIE:-$PWD/target/release/pie}
+    if [ ! -x "$PIE" ]; then
+        say "building pie"
+        cargo build --release --workspace --features pie/etcd </dev/null >&2
+    fi
+    export PIE
+}
