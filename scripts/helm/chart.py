@@ -15,11 +15,11 @@ class Refused(Exception):
     """What helm said."""
 
 
-def template(values=None, files=(), kube="1.37.0", release="pool", namespace="demo"):
+def template(values=None, files=(), kube="1.37.0", release="pool", namespace="demo", chart=CHART):
     """The text that `helm template` prints."""
-    command = ["helm", "template", release, str(CHART), "--namespace", namespace, "--kube-version", kube, "--values", "-"]
+    command = ["helm", "template", release, str(chart), "--namespace", namespace, "--kube-version", kube, "--values", "-"]
     for file in files:
-        command[-2:-2] = ["--values", str(CHART / file)]
+        command[-2:-2] = ["--values", str(chart / file)]
     run = subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True)
     if run.returncode != 0:
         raise Refused(run.stderr)
@@ -27,7 +27,7 @@ def template(values=None, files=(), kube="1.37.0", release="pool", namespace="de
 
 
 def documents(text):
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 def render(*arguments, **named):

@@ -13,12 +13,23 @@ import yaml
 
 import chart
 
-VERSIONS = ["1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
+VERSIONS = ["1.30", "1.33", "1.34", "1.35", "1.37"]
 # Go modules that have custom resources' definitions in them.
 MODULES = {
     "github.com/cert-manager/cert-manager@v1.21.2": "deploy/crds/cert-manager.io_*.yaml",
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": "example/prometheus-operator-crd/*.yaml",
 }
+
+
+# It reads the definitions anew for each object.
+kubernetes_validate.utils.schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)
+
+
+class Loader(yaml.CSafeLoader):
+    """One that takes `=` as a text."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:value", Loader.construct_yaml_str)
 
 
 @functools.cache
@@ -30,7 +41,7 @@ def custom_definitions():
         run = subprocess.run(command, cwd=os.environ.get("TMPDIR", "/tmp"), capture_output=True, text=True, check=True)
         folder = pathlib.Path(json.loads(run.stdout)["Dir"])
         for path in folder.glob(files):
-            definition = yaml.safe_load(path.read_text())
+            definition = yaml.load(path.read_text(), Loader)
             found[definition["spec"]["names"]["kind"]] = definition
     return found
 

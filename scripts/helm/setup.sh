@@ -1,4 +1,4 @@
-# Sourced: sets up what the tests of the chart need, under .cache/helm. Knows: set_up_python, set_up_tools TOOL…, find_pie.
+# Sourced: sets up what the tests of the chart need, under .cache/helm. Has: set_up_python, set_up_tools TOOL…, find_pie, run_pytest TEST…
 
 cache=$PWD/.cache/helm
 export PATH="$cache/bin:$PATH"
@@ -56,4 +56,15 @@ find_pie() {
         cargo build --release --workspace --features pie/etcd </dev/null >&2
     fi
     export PIE
+}
+
+# Runs tests, and counts them in the last line.
+run_pytest() {
+    local log status=0
+    log=$(mktemp)
+    "$cache/venv/bin/python" -B -m pytest --color=no -q --tb=short -p no:cacheprovider "$@" </dev/null 2>&1 | tee "$log" >&2 || status=$?
+    count() { grep -oE "[0-9]+ $1" <<<"$(tail -n 1 "$log")" | grep -oE '[0-9]+' || echo 0; }
+    echo "$(count passed) passed, $(($(count failed) + $(count error))) failed"
+    rm -f "$log"
+    return "$status"
 }
