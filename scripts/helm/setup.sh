@@ -1,7 +1,7 @@
 # Sourced: sets up what the tests of the chart need, under .cache/helm. Has: set_up_python, set_up_tools TOOL…, find_pie, run_pytest TEST…
 
 cache=$PWD/.cache/helm
-export PATH="$cache/bin:$PATH"
+export PATH="$cache/bin:$cache/venv/bin:$PATH"
 say() { printf '%s\n' "$*" >&2; }
 
 apt_install() {
