@@ -82,7 +82,7 @@ def test_the_cpu_image_serves_read_only_as_nobody_without_a_shell(folder):
               f"mount -t proc proc {made.folder}/proc", f"mount -t tmpfs -o uid=65532 tmpfs {made.folder}/cache",
               f"mount --bind /dev/null {made.folder}/dev/null", f"mount --bind /dev/urandom {made.folder}/dev/urandom",
               f"mount -o remount,bind,ro {made.folder}", "ip link set lo up"]
-    run = f"env -i {' '.join(f'{key}={value}' for key, value in made.env.items())} setpriv --no-new-privs --inh-caps=-all chroot --userspec={made.user} {made.folder} {' '.join(made.entry)}"
+    run = f"env -i {' '.join(f'{key}={value}' for key, value in made.env.items())} /usr/bin/setpriv --no-new-privs --inh-caps=-all /usr/sbin/chroot --userspec={made.user} {made.folder} {' '.join(made.entry)}"
     script += [
         f"if {run} pool --model /nowhere 2>&1; then exit 9; fi",
         f"{run} pool --world-size 2 --kv-memory 16MiB --threads 1 --metrics-listen 127.0.0.1:9400 & pool=$!",
