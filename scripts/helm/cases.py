@@ -32,7 +32,7 @@ ACCEPTED = {
     "hub-claim": ({**CPU, "model": {"source": "hub", "hub": {"repository": "a/b", "claim": "cache", "endpoint": "https://hub.example"}}}, [], "1.30"),
     "tls": ({**CPU, **TLS}, [], "1.30"),
     "tls-issuer": (
-        {**CPU, "tls": {"public": {"source": "certManager", "issuer": {"name": "letsencrypt"}, "dnsNames": ["pool.example.com"], "clientCertificates": True}}},
+        {**CPU, "tls": {"public": {"source": "certManager", "issuer": {"name": "corporate"}, "dnsNames": ["pool.example.com"], "clientCertificates": True}}},
         [],
         "1.30",
     ),

@@ -23,9 +23,10 @@ app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/* (list $ SUFFIX) */}}
 {{- define "pie-pool.image" -}}
-{{- $tag := default (printf "%s%s" .Chart.AppVersion (ternary "-cuda" "" .Values.gpu.enabled)) .Values.image.tag -}}
-{{- printf "%s:%s" .Values.image.repository $tag -}}
+{{- $root := index . 0 -}}
+{{- printf "%s:%s%s" $root.Values.image.repository (default $root.Chart.AppVersion $root.Values.image.tag) (index . 1) -}}
 {{- end -}}
 
 {{/* g0,g1,… */}}

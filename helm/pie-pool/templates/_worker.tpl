@@ -24,6 +24,10 @@ spec:
   {{- with $values.gpu.runtimeClassName }}
   runtimeClassName: {{ . }}
   {{- end }}
+  {{- if gt (int .ranks) 1 }}
+  # CUDA shares memory of GPUs between processes that see each other.
+  shareProcessNamespace: true
+  {{- end }}
   {{- end }}
   # The hook below, the rank's own grace, and a while.
   terminationGracePeriodSeconds: {{ add $values.worker.drainTimeoutSeconds 20 }}
@@ -31,7 +35,7 @@ spec:
   containers:
     {{- range $i := until (int .ranks) }}
     - name: rank-{{ $i }}
-      image: {{ include "pie-pool.image" $root }}
+      image: {{ include "pie-pool.image" (list $root (ternary "-cuda" "" $values.gpu.enabled)) }}
       imagePullPolicy: {{ $values.image.pullPolicy }}
       args: [worker]
       env:
