@@ -8,19 +8,19 @@ usage() {
 usage: scripts/deploy/test.sh [--build | --help]
 
 Lints deploy/Dockerfile, builds the stage `cpu` around a program that is there and runs a pool in it (read-only, as nobody, without a shell),
-installs and runs what the stage `download` installs, checks compose.yaml against its specification, and the files that it mounts. The last
-line counts the tests.
+installs and runs what the stage `download` installs, checks compose.yaml and the files that it mounts, and runs its pool and its Prometheus as
+processes. The last line counts the tests.
 
   --build   also do each step of the stages chef, plan and build in a clean Debian root (debootstrap): an hour on two cores
 
-Not done anywhere: pulling base images, the stage `cuda` (NVIDIA's packages), the containers of compose.yaml together.
+Not done anywhere: pulling base images, the stage `cuda` (NVIDIA's packages), the collector and Grafana of compose.yaml.
 
 Needed beforehand: root and Linux namespaces, Go, Python 3.10, and a release build of pie (or PIE=FILE; built if it is not there).
-promtool (package prometheus) and debootstrap come from Debian.
+Prometheus, etcd and debootstrap come from Debian.
 TEXT
 }
 
-tests=(scripts/deploy/test_deploy.py)
+tests=(scripts/deploy/test_deploy.py scripts/deploy/test_compose.py)
 case "${1-}" in
     "") ;;
     --build) tests+=(scripts/deploy/test_build.py) ;;
@@ -36,6 +36,7 @@ fi
 . scripts/helm/setup.sh
 packages=()
 command -v promtool >/dev/null || packages+=(prometheus)
+command -v etcd >/dev/null || packages+=(etcd-server)
 command -v strip >/dev/null || packages+=(binutils)
 command -v ip >/dev/null || packages+=(iproute2)
 [ "${1-}" != --build ] || command -v debootstrap >/dev/null || packages+=(debootstrap)

@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 LIBRARIES = ["/lib/x86_64-linux-gnu", "/lib64"]
-BRIDGE, SUBNET = "pie-nodes", "10.213.0"
+BRIDGE = "pie-nodes"
 
 
 def run(*command):
@@ -31,15 +31,20 @@ def run(*command):
 class Node:
     """Runs all pods of the cluster behind `api` (cluster.Api). `programs` are files by their name in /usr/local/bin."""
 
+    subnet = "10.213.0"
+
     def __init__(self, api, folder, programs, rewrite=lambda arguments: arguments, lenient=lambda pod: False):
         self.api, self.folder, self.programs, self.rewrite, self.lenient = api, pathlib.Path(folder), programs, rewrite, lenient
         self.pods, self.addresses, self.events, self.stopping = {}, iter(range(10, 250)), [], False
         run("ip", "link", "add", BRIDGE, "type", "bridge")
-        run("ip", "addr", "add", f"{SUBNET}.1/24", "dev", BRIDGE)
+        run("ip", "addr", "add", f"{self.subnet}.1/24", "dev", BRIDGE)
         run("ip", "link", "set", BRIDGE, "up")
         api.create("/api/v1/nodes", {"kind": "Node", "metadata": {"name": "node", "labels": {"kubernetes.io/hostname": "node"}}})
         self.thread = threading.Thread(target=self.loop, daemon=True)
         self.thread.start()
+
+    def address(self, _pod):
+        return f"{self.subnet}.{next(self.addresses)}"
 
     def note(self, what, pod, **more):
         self.events.append({"at": time.monotonic(), "what": what, "pod": pod, **more})
@@ -60,7 +65,7 @@ class Node:
             if mine is None and not pod["metadata"].get("deletionTimestamp"):
                 if not pod["spec"].get("nodeName"):
                     self.bind(pod)
-                self.pods[uid] = Pod(self, pod, f"{SUBNET}.{next(self.addresses)}")
+                self.pods[uid] = Pod(self, pod, self.address(pod))
             elif mine is not None:
                 mine.update(pod)
         for uid in [uid for uid in self.pods if uid not in there]:
@@ -129,6 +134,8 @@ class Pod:
         folder = self.folder / "volumes" / volume["name"]
         if "persistentVolumeClaim" in volume:
             folder = self.node.folder / "claims" / volume["persistentVolumeClaim"]["claimName"]
+        if "hostPath" in volume:
+            return pathlib.Path(volume["hostPath"]["path"])
         folder.mkdir(parents=True, exist_ok=True)
         if "secret" in volume:
             source = volume["secret"]
@@ -240,6 +247,7 @@ class Container:
             if pathlib.Path(source).is_dir():
                 target.mkdir(parents=True, exist_ok=True)
             else:
+                target.parent.mkdir(parents=True, exist_ok=True)
                 target.touch()
             script.append(f"mount -o bind {shlex.quote(str(source))} {shlex.quote(str(target))}")
             if "ro" in options:
@@ -282,7 +290,7 @@ class Container:
         code = self.process.poll()
         if code is not None and self.code is None:
             self.code, self.ready = code, False
-            if self.pod.spec.get("restartPolicy", "Always") == "Always":
+            if self.pod.spec.get("restartPolicy", "Always") == "Always" and self.pod.alive and not self.pod.terminating:
                 self.pod.node.note("restarted", self.pod.name, container=self.spec["name"], code=code)
                 self.restarts += 1
                 time.sleep(1)
