@@ -33,8 +33,8 @@ class Node:
 
     subnet = "10.213.0"
 
-    def __init__(self, api, folder, programs, rewrite=lambda arguments: arguments, lenient=lambda pod: False):
-        self.api, self.folder, self.programs, self.rewrite, self.lenient = api, pathlib.Path(folder), programs, rewrite, lenient
+    def __init__(self, api, folder, programs, rewrite=lambda arguments, environment: arguments):
+        self.api, self.folder, self.programs, self.rewrite = api, pathlib.Path(folder), programs, rewrite
         self.pods, self.addresses, self.events, self.stopping = {}, iter(range(10, 250)), [], False
         run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{self.subnet}.1/24", "dev", BRIDGE)
@@ -237,6 +237,7 @@ class Container:
     def launch(self, arguments, log):
         """Runs a program of the container in a root of its own: what is mounted there, and nothing else."""
         environment = self.environment()
+        arguments = self.pod.node.rewrite(arguments, environment)
         security, user = self.spec["securityContext"], self.pod.spec["securityContext"]
         assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
         for folder in ["usr/local/bin", "etc", "proc", "dev", *[path.lstrip("/") for path in LIBRARIES]]:
@@ -281,7 +282,7 @@ class Container:
     def start(self):
         arguments = [*self.spec.get("command", ["/usr/local/bin/pie"]), *self.spec.get("args", [])]
         environment = self.environment()
-        arguments = self.pod.node.rewrite([self.expand(argument, environment) for argument in arguments])
+        arguments = [self.expand(argument, environment) for argument in arguments]
         self.code, self.started, self.ready = None, False, "readinessProbe" not in self.spec and "startupProbe" not in self.spec
         with self.log.open("ab") as log:
             self.process = self.launch(arguments, log)
@@ -320,8 +321,6 @@ class Container:
         if probe is None or time.monotonic() - self.asked.get(kind, time.monotonic() - 99) < period:
             return None
         self.asked[kind] = time.monotonic()
-        if kind == "readinessProbe" and self.pod.node.lenient(self.pod):
-            probe = self.spec["livenessProbe"]
         return self.ask(probe)
 
     def ask(self, probe):
