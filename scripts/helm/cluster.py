@@ -1,4 +1,7 @@
-"""A Kubernetes of its own: etcd, kube-apiserver and kube-controller-manager as processes, and the node of node.py."""
+"""A Kubernetes of its own: etcd, kube-apiserver and kube-controller-manager as processes, and the node of node.py.
+
+With SIMULATED_CONTROLLERS set, controllers.py stands for kube-controller-manager.
+"""
 
 import json
 import os
@@ -11,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 
+import controllers
 import node
 
 
@@ -81,9 +85,13 @@ class Cluster:
                    "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16")
         self.api = Api(self.url, self.token)
         self.wait("kube-apiserver", 120, lambda: self.api.get("/api/v1/namespaces/default"))
-        self.start("kube-controller-manager", f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={key}",
-                   "--leader-elect=false", "--secure-port=0", "--node-monitor-grace-period=24h",
-                   "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller")
+        self.controllers = None
+        if os.environ.get("SIMULATED_CONTROLLERS"):
+            self.controllers = controllers.Controllers(self.api)
+        else:
+            self.start("kube-controller-manager", f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={key}",
+                       "--leader-elect=false", "--secure-port=0", "--node-monitor-grace-period=24h",
+                       "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller")
         self.node = node.Node(self.api, self.folder / "node", programs, **more)
 
     def start(self, name, *arguments):
@@ -107,6 +115,8 @@ class Cluster:
         return run
 
     def stop(self):
+        if getattr(self, "controllers", None):
+            self.controllers.stop()
         if hasattr(self, "node"):
             self.node.stop()
         for process in reversed(self.processes):
