@@ -24,7 +24,7 @@ set_up_python() {
 # Builds the tools that are named, at the versions of scripts/helm/tools/go.mod, if they are not there. Helm takes about four minutes,
 # kube-apiserver and kube-controller-manager twenty, on two cores.
 set_up_tools() {
-    local tool package missing=()
+    local tool package flags entry missing=()
     for tool in "$@"; do
         if ! cmp -s scripts/helm/tools/go.sum "$cache/bin/$tool.sum"; then missing+=("$tool"); fi
     done
@@ -39,11 +39,13 @@ set_up_tools() {
         say "building $tool, once"
         package=k8s.io/kubernetes/cmd/$tool
         if [ "$tool" = helm ]; then package=helm.sh/helm/v3/cmd/helm; fi
-        # Which Kubernetes `helm template` and `helm lint` take for granted: that of go.mod.
-        local minor=37 lint=helm.sh/helm/v3/pkg/lint/rules chart=helm.sh/helm/v3/pkg/chartutil
-        (cd scripts/helm/tools && nice -n 5 go build -mod=readonly -buildvcs=false -trimpath -o "$cache/bin/$tool" -ldflags \
-            "-s -w -X $chart.k8sVersionMajor=1 -X $chart.k8sVersionMinor=$minor -X $lint.k8sVersionMajor=1 -X $lint.k8sVersionMinor=$minor" \
-            "$package") >&2
+        # Go builds do not know their versions: helm takes this one for granted, servers say it.
+        flags="-s -w"
+        for entry in helm.sh/helm/v3/pkg/chartutil.k8sVersion{Major=1,Minor=37} helm.sh/helm/v3/pkg/lint/rules.k8sVersion{Major=1,Minor=37} \
+            k8s.io/component-base/version.git{Version=v1.37.2,Major=1,Minor=37}; do
+            flags+=" -X $entry"
+        done
+        (cd scripts/helm/tools && nice -n 5 go build -mod=readonly -buildvcs=false -trimpath -o "$cache/bin/$tool" -ldflags "$flags" "$package") >&2
         cp scripts/helm/tools/go.sum "$cache/bin/$tool.sum"
     done
 }

@@ -77,7 +77,7 @@ def test_the_server_takes_every_render_and_warns_of_none(pool):
     for kind in ("certificates.cert-manager.io", "issuers.cert-manager.io", "servicemonitors.monitoring.coreos.com", "prometheusrules.monitoring.coreos.com"):
         pool.command("kubectl", "wait", "--for=condition=Established", f"crd/{kind}", "--timeout=60s")
     # A pod, unlike a template of pods, is refused without its account.
-    pool.command("kubectl", "-n", NAMESPACE, "create", "serviceaccount", "pool-pie-pool")
+    pool.command("kubectl", "-n", NAMESPACE, "create", "serviceaccount", "pool-pie-pool", "--save-config")
     for case, (values, files, _) in cases.ACCEPTED.items():
         if case == "lws":
             continue
