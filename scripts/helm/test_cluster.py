@@ -55,6 +55,11 @@ def events(pool, what, prefix=""):
     return [event for event in pool.node.events if event["what"] == what and event["pod"].startswith(prefix)]
 
 
+def serving(pool):
+    """All pods but that of `helm test`."""
+    return [pod for pod in pool.node.find("pie-pool") if not pod.name.endswith("-test")]
+
+
 def helm(pool, verb, *words, over=None):
     text = yaml.safe_dump(chart.merged(OVER, over or {}))
     return pool.command("helm", verb, "pie-pool", str(chart.CHART), *SETTINGS, "--values", "-", "--wait", "--timeout", "6m", *words, text=text)
@@ -94,7 +99,7 @@ def test_install(pool):
     run = helm(pool, "install")
     assert "helm -n demo test pie-pool" in run.stdout
     assert len(pool.node.find("pie-pool-etcd")) == 3 and len(pool.node.find("pie-pool-worker")) == OVER["groups"]
-    assert all(pod.ready for pod in pool.node.find("pie-pool"))
+    assert all(pod.ready for pod in serving(pool))
 
 
 def test_helm_test_passes(pool):
@@ -111,7 +116,7 @@ def test_the_pool_completes(pool, tmp_path):
 
 
 def test_processes_are_nobody_and_their_files_read_only(pool):
-    for pod in pool.node.find("pie-pool"):
+    for pod in serving(pool):
         for container in pod.containers:
             status = pathlib.Path(f"/proc/{container.process.pid}/status").read_text()
             lines = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -168,7 +173,7 @@ def test_rollback(pool):
 def test_a_value_that_makes_no_sense_changes_nothing(pool):
     run = pool.command("helm", "upgrade", "pie-pool", str(chart.CHART), *SETTINGS, "--set", "groups=0", check=False)
     assert run.returncode != 0 and "groups" in run.stderr
-    assert all(pod.ready for pod in pool.node.find("pie-pool"))
+    assert all(pod.ready for pod in serving(pool))
 
 
 def test_no_rank_was_restarted_by_a_probe(pool):
@@ -178,7 +183,7 @@ def test_no_rank_was_restarted_by_a_probe(pool):
 def test_uninstall_leaves_only_the_data_of_etcd(pool):
     pool.command("helm", "uninstall", "pie-pool", "--namespace", NAMESPACE, "--wait", "--timeout", "3m")
     for _ in range(240):
-        left = [pod.name for pod in pool.node.find("pie-pool") if not pod.name.endswith("-test")]
+        left = serving(pool)
         if not left:
             break
         time.sleep(0.5)
