@@ -82,7 +82,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
             Panel(
                 "Completions in progress",
                 "Those that wait should be few, and not for long.",
-                [("{{state}}", gauge("pie_completions_in_progress", "state")), ("streams", gauge("pie_streams"))],
+                [("{{state}}", gauge("pie_completions_in_progress", "state")), ("streams", "sum (pie_streams)")],
                 width=6,
             ),
             Panel(

@@ -408,7 +408,8 @@ pub enum CtlCommand {
     },
     /// Close a group to new sessions, and move those that it has to other groups.
     Drain {
-        /// Its name.
+        /// Its name; a worker's own in a worker's environment.
+        #[arg(env = "PIE_GROUP")]
         group: String,
         /// Open it again by itself when it has been formed anew: its workers are about to be restarted.
         #[arg(long)]
