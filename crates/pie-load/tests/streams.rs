@@ -74,7 +74,7 @@ fn scripts_that_cannot_be_played_are_refused_with_their_line() {
             3,
             "touches the one before",
         ),
-        // Found by fuzzing: times that overflow, and a line that stands for more steps than fit in memory.
+        // Found while the fuzz targets were written: times that overflow, and a line that stands for more steps than fit in memory.
         (
             "{\"open\":{\"text\":\"\"}}\n{\"type\":{\"text\":\"abc\",\"key_ms\":18446744073709551615}}",
             3,

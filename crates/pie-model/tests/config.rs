@@ -47,7 +47,7 @@ fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
         let error = parsed(key, value.clone()).expect_err(&format!("{key} = {value}"));
         assert!(error.contains(words), "{key} = {value}: {error}");
     }
-    // Found by fuzzing: each size is possible, their product is not.
+    // Found while the fuzz targets were written: each size is possible, their product is not.
     let wide = Config { hidden_size: 1 << 24, head_dim: 1 << 24, layers: 1 << 24, ..good };
     let error =
         Config::parse(&wide.to_json(), Path::new("")).expect_err("no model is that large").to_string();

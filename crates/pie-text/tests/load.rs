@@ -38,7 +38,7 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
             "TOKENIZER_UNSUPPORTED",
             "byte 0x51",
         ),
-        // Found by fuzzing: a table with an entry for each id.
+        // Found while the fuzz targets were written: a table with an entry for each id.
         (
             with(|file| file["model"]["vocab"]["stray"] = json!(u32::MAX - 1)),
             "TOKENIZER_UNSUPPORTED",
