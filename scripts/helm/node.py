@@ -74,8 +74,10 @@ class Node:
 
     def bind(self, pod):
         meta = pod["metadata"]
-        self.api.create(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding", {
-            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": {"kind": "Node", "name": "node"}})
+        self.api.create(
+            f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding",
+            {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": {"kind": "Node", "name": "node"}},
+        )
 
     def write_hosts(self):
         lines = ["127.0.0.1 localhost"]
@@ -165,10 +167,17 @@ class Pod:
 
     def report(self):
         status = str(self.ready)
-        conditions = [{"type": kind, "status": value} for kind, value in
-                      [("PodScheduled", "True"), ("Initialized", "True"), ("ContainersReady", status), ("Ready", status)]]
-        report = {"phase": self.phase, "podIP": self.address, "podIPs": [{"ip": self.address}], "conditions": conditions,
-                  "containerStatuses": [container.status() for container in self.containers]}
+        conditions = [
+            {"type": kind, "status": value}
+            for kind, value in [("PodScheduled", "True"), ("Initialized", "True"), ("ContainersReady", status), ("Ready", status)]
+        ]
+        report = {
+            "phase": self.phase,
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
+            "conditions": conditions,
+            "containerStatuses": [container.status() for container in self.containers],
+        }
         if report != getattr(self, "reported", None):
             self.reported = report
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -243,6 +252,7 @@ class Container:
         for folder in ["usr/local/bin", "etc", "proc", "dev", *[path.lstrip("/") for path in LIBRARIES]]:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         script = ["set -e", "mount --make-rprivate /"]
+
         def bind(source, target, options="bind"):
             target = self.root / str(target).lstrip("/")
             if pathlib.Path(source).is_dir():
@@ -253,6 +263,7 @@ class Container:
             script.append(f"mount -o bind {shlex.quote(str(source))} {shlex.quote(str(target))}")
             if "ro" in options:
                 script.append(f"mount -o remount,bind,ro {shlex.quote(str(target))}")
+
         mounts = []
         for path in LIBRARIES:
             mounts.append((path, path, "ro"))
@@ -363,5 +374,12 @@ class Container:
     def status(self):
         started = self.code is None and self.process is not None
         state = {"running": {}} if started else {"terminated": {"exitCode": self.code if isinstance(self.code, int) else 137}}
-        return {"name": self.spec["name"], "image": self.spec["image"], "imageID": "", "ready": self.ready, "started": self.started,
-                "restartCount": self.restarts, "state": state}
+        return {
+            "name": self.spec["name"],
+            "image": self.spec["image"],
+            "imageID": "",
+            "ready": self.ready,
+            "started": self.started,
+            "restartCount": self.restarts,
+            "state": state,
+        }
