@@ -6,7 +6,6 @@ services and of their pods are in /etc/hosts. What it does not do: images, limit
 """
 
 import base64
-import json
 import os
 import pathlib
 import shlex
@@ -32,6 +31,8 @@ class Node:
     """Runs all pods of the cluster behind `api` (cluster.Api). `programs` are files by their name in /usr/local/bin."""
 
     subnet = "10.213.0"
+    # Names that are known, for pods that begin.
+    names = "127.0.0.1 localhost\n"
 
     def __init__(self, api, folder, programs, rewrite=lambda arguments, environment: arguments):
         self.api, self.folder, self.programs, self.rewrite = api, pathlib.Path(folder), programs, rewrite
@@ -93,7 +94,7 @@ class Node:
                     lines.append(f"{pod.address} {pod.name}.{name}")
                 if pod.ready or spec.get("publishNotReadyAddresses"):
                     lines.append(f"{pod.address} {name}")
-        text = "\n".join(lines) + "\n"
+        text = self.names = "\n".join(lines) + "\n"
         for pod in pods:
             if pod.hosts.read_text() != text:
                 pod.hosts.write_text(text)
@@ -120,7 +121,7 @@ class Pod:
         self.net, self.alive, self.ready, self.terminating, self.phase = f"pie-{address.rsplit('.', 1)[1]}", True, False, False, "Pending"
         self.folder.mkdir(parents=True)
         self.hosts = self.folder / "hosts"
-        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.hosts.write_text(node.names)
         run("ip", "netns", "add", self.net)
         link = f"v{self.net}"
         run("ip", "link", "add", link, "master", BRIDGE, "type", "veth", "peer", "name", "eth0", "netns", self.net)
