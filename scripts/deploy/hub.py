@@ -38,14 +38,28 @@ def serve(folder):
                 if self.command == "GET":
                     asked["bytes"][name] += 1
                 etag = hashlib.sha256(files[name]).hexdigest()
-                return self.answer(files[name], ETag=f'"{etag}"', X_Repo_Commit=COMMIT, Content_Type="application/octet-stream", Accept_Ranges="bytes")
+                return self.answer(
+                    files[name], ETag=f'"{etag}"', X_Repo_Commit=COMMIT, Content_Type="application/octet-stream", Accept_Ranges="bytes"
+                )
             siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
             if "/tree/" in path:
-                tree = [{"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()} for name, content in files.items()]
+                tree = [
+                    {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()} for name, content in files.items()
+                ]
                 return self.answer(json.dumps(tree).encode(), Content_Type="application/json")
             if path.startswith("/api/models/"):
-                model = {"id": f"pie/{folder.name}", "modelId": f"pie/{folder.name}", "sha": COMMIT, "siblings": siblings, "private": False,
-                         "downloads": 0, "likes": 0, "tags": [], "gated": False, "disabled": False}
+                model = {
+                    "id": f"pie/{folder.name}",
+                    "modelId": f"pie/{folder.name}",
+                    "sha": COMMIT,
+                    "siblings": siblings,
+                    "private": False,
+                    "downloads": 0,
+                    "likes": 0,
+                    "tags": [],
+                    "gated": False,
+                    "disabled": False,
+                }
                 return self.answer(json.dumps(model).encode(), Content_Type="application/json")
             return self.answer(b"", 404)
 

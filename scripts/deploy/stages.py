@@ -62,11 +62,15 @@ class Root:
         # Where packages come from and whom to trust are the machine's, not the image's.
         for file in ("/etc/resolv.conf", "/etc/hosts"):
             script.append(f"touch {self.folder}{file}; mount --bind {file} {self.folder}{file}")
-        passed = {key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or key in ("PIP_CERT", "SSL_CERT_FILE", "PIP_INDEX_URL")}
+        passed = {
+            key: value for key, value in os.environ.items() if key.lower().endswith("_proxy") or key in ("PIP_CERT", "SSL_CERT_FILE", "PIP_INDEX_URL")
+        }
         words = ["env", "-i", *[f"{key}={value}" for key, value in {**passed, "HOME": "/root", **self.env}.items()]]
         inner = f"cd {self.work} && {command}"
         script.append(f"exec {shlex.join(words)} chroot --userspec={self.user} {self.folder} /bin/sh -c {shlex.quote(inner)}")
-        subprocess.run(["unshare", "--mount", "bash", "-c", "\n".join(script)], check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        subprocess.run(
+            ["unshare", "--mount", "bash", "-c", "\n".join(script)], check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
 
     def build(self, instructions, stages, log):
         """Does what a stage says; `stages` are the folders of those that it copies from."""

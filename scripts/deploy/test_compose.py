@@ -44,10 +44,19 @@ def pod(name, service, address):
     if service["image"].startswith("pie-pool"):
         environment = {**image_environment(), **environment}
     environment = [{"name": key, "value": value} for key, value in environment.items()]
-    container = {"name": name, "image": service["image"], "command": ENTRYPOINTS[service["image"].rsplit(":", 1)[0]], "args": service["command"], "env": environment,
-                 "volumeMounts": mounts, "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False}}
-    return {"metadata": {"name": name, "namespace": "compose", "uid": f"{name}-uid", "annotations": {"address": address}},
-            "spec": {"nodeName": "node", "securityContext": NOBODY, "containers": [container], "volumes": volumes}}
+    container = {
+        "name": name,
+        "image": service["image"],
+        "command": ENTRYPOINTS[service["image"].rsplit(":", 1)[0]],
+        "args": service["command"],
+        "env": environment,
+        "volumeMounts": mounts,
+        "securityContext": {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False},
+    }
+    return {
+        "metadata": {"name": name, "namespace": "compose", "uid": f"{name}-uid", "annotations": {"address": address}},
+        "spec": {"nodeName": "node", "securityContext": NOBODY, "containers": [container], "volumes": volumes},
+    }
 
 
 class Engine:
@@ -113,8 +122,10 @@ def test_the_pool_of_compose_serves_and_is_watched(machine, tmp_path):
     file.write_text("fn main() {")
     (prometheus,) = [index for index, name in enumerate(yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]) if name == "prometheus"]
     assert 130 + prometheus == 135
+
     def ctl(*words):
         return subprocess.run([os.environ["PIE"], "ctl", "--pool", "http://172.30.74.10:7400", *words], capture_output=True, text=True)
+
     end, healthy = time.monotonic() + 120, {}
     while time.monotonic() < end:
         opened = ctl("open", str(file))

@@ -53,7 +53,12 @@ def test_images_run_as_nobody_without_a_shell():
 def test_the_build_sees_all_that_it_reads():
     """Files that the crates take into the program lie in the context."""
     seen = stages.context()
-    lines = subprocess.run(["grep", "-rnoE", "--exclude-dir=tests", "--exclude-dir=benches", r'include_(str|bytes)!\("(\.\./)+[^"]+"', "crates", "--include=*.rs"], cwd=stages.ROOT, capture_output=True, text=True).stdout
+    lines = subprocess.run(
+        ["grep", "-rnoE", "--exclude-dir=tests", "--exclude-dir=benches", r'include_(str|bytes)!\("(\.\./)+[^"]+"', "crates", "--include=*.rs"],
+        cwd=stages.ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout
     assert lines
     for line in lines.splitlines():
         file, _, match = line.split(":", 2)
@@ -77,18 +82,28 @@ def cpu(folder):
 def test_the_cpu_image_serves_read_only_as_nobody_without_a_shell(folder):
     made = cpu(folder)
     assert not [path for path in ("bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/env") if (made.folder / path).exists()]
-    script = ["set -e", "mount --make-rprivate /", f"mkdir -p {made.folder}/dev {made.folder}/proc", f"touch {made.folder}/dev/null {made.folder}/dev/urandom",
-              f"mount --bind /dev/null {made.folder}/dev/null", f"mount --bind /dev/urandom {made.folder}/dev/urandom", f"mount --bind {made.folder} {made.folder}",
-              f"mount -t proc proc {made.folder}/proc", f"mount -t tmpfs -o uid=65532 tmpfs {made.folder}/cache",
-              f"mount --bind /dev/null {made.folder}/dev/null", f"mount --bind /dev/urandom {made.folder}/dev/urandom",
-              f"mount -o remount,bind,ro {made.folder}", "ip link set lo up"]
+    script = [
+        "set -e",
+        "mount --make-rprivate /",
+        f"mkdir -p {made.folder}/dev {made.folder}/proc",
+        f"touch {made.folder}/dev/null {made.folder}/dev/urandom",
+        f"mount --bind /dev/null {made.folder}/dev/null",
+        f"mount --bind /dev/urandom {made.folder}/dev/urandom",
+        f"mount --bind {made.folder} {made.folder}",
+        f"mount -t proc proc {made.folder}/proc",
+        f"mount -t tmpfs -o uid=65532 tmpfs {made.folder}/cache",
+        f"mount --bind /dev/null {made.folder}/dev/null",
+        f"mount --bind /dev/urandom {made.folder}/dev/urandom",
+        f"mount -o remount,bind,ro {made.folder}",
+        "ip link set lo up",
+    ]
     run = f"env -i {' '.join(f'{key}={value}' for key, value in made.env.items())} /usr/bin/setpriv --no-new-privs --inh-caps=-all /usr/sbin/chroot --userspec={made.user} {made.folder} {' '.join(made.entry)}"
     script += [
         f"if {run} pool --model /nowhere 2>&1; then exit 9; fi",
         f"{run} pool --world-size 2 --kv-memory 16MiB --threads 1 --metrics-listen 127.0.0.1:9400 & pool=$!",
         # A pool that is there answers; one that is not, is asked again.
         f"for try in $(seq 120); do if answer=$({run} ctl pool 2>&1); then break; fi; sleep 0.5; done",
-        "kill -TERM $pool; wait $pool; echo \"$answer\"",
+        'kill -TERM $pool; wait $pool; echo "$answer"',
     ]
     run = subprocess.run(["unshare", "--mount", "--net", "bash", "-c", "\n".join(script)], capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -105,9 +120,16 @@ def test_the_download_image_downloads(folder):
     subprocess.run([str(venv / "bin/pip"), "-q", *words[1:]], check=True)
     assert subprocess.run([str(venv / "bin/pip"), "check"], capture_output=True).returncode == 0, requirements
     import hub
+
     with hub.serve(stages.ROOT / "models/pie-coder") as (url, asked):
         target = folder / "models/pie-coder"
-        environment = {"HF_ENDPOINT": url, "HF_HOME": str(folder / "hub"), "HF_TOKEN": "hf_secret", "PATH": f"{venv}/bin", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment = {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(folder / "hub"),
+            "HF_TOKEN": "hf_secret",
+            "PATH": f"{venv}/bin",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
         command = ["hf", "download", "pie/pie-coder", "--revision=main", f"--local-dir={target}", "--include=*.json", "--include=*.safetensors"]
         for _ in range(2):
             run = subprocess.run(command, env=environment, executable=str(venv / "bin/hf"), capture_output=True, text=True, timeout=120)

@@ -32,19 +32,44 @@ ACCEPTED = {
     "hub-claim": ({**CPU, "model": {"source": "hub", "hub": {"repository": "a/b", "claim": "cache", "endpoint": "https://hub.example"}}}, [], "1.30"),
     "tls": ({**CPU, **TLS}, [], "1.30"),
     "tls-issuer": (
-        {**CPU, "tls": {"public": {"source": "certManager", "issuer": {"name": "corporate"}, "dnsNames": ["pool.example.com"], "clientCertificates": True}}},
+        {
+            **CPU,
+            "tls": {
+                "public": {"source": "certManager", "issuer": {"name": "corporate"}, "dnsNames": ["pool.example.com"], "clientCertificates": True}
+            },
+        },
         [],
         "1.30",
     ),
-    "secured": ({**CPU, **TLS_SECRETS, **TOKENS, **WATCHED, "groups": 2, "networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"editor": "yes"}}}], "monitoringNamespace": "monitoring"}}, [], "1.30"),
+    "secured": (
+        {
+            **CPU,
+            **TLS_SECRETS,
+            **TOKENS,
+            **WATCHED,
+            "groups": 2,
+            "networkPolicy": {"clients": [{"podSelector": {"matchLabels": {"editor": "yes"}}}], "monitoringNamespace": "monitoring"},
+        },
+        [],
+        "1.30",
+    ),
     "watched": ({**CPU, **WATCHED}, [], "1.30"),
     "external-etcd": ({**CPU, "etcd": {"enabled": False, "endpoints": ["http://etcd-0:2379", "http://etcd-1:2379"]}}, [], "1.30"),
     "scaled": (
         {
             **CPU,
-            "router": {"autoscaling": {"enabled": True}, "service": {"type": "LoadBalancer", "annotations": {"a": "b"}}, "settings": {"PIE_COMPLETIONS": "2048"}},
-            "worker": {"settings": {"PIE_KV_MEMORY": "1GiB"}, "nodeSelector": {"pool": "cpu"}, "priorityClassName": "high",
-                       "tolerations": [{"operator": "Exists"}], "podAnnotations": {"note": "x"}},
+            "router": {
+                "autoscaling": {"enabled": True},
+                "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+                "settings": {"PIE_COMPLETIONS": "2048"},
+            },
+            "worker": {
+                "settings": {"PIE_KV_MEMORY": "1GiB"},
+                "nodeSelector": {"pool": "cpu"},
+                "priorityClassName": "high",
+                "tolerations": [{"operator": "Exists"}],
+                "podAnnotations": {"note": "x"},
+            },
             "image": {"pullSecrets": ["registry"], "tag": "main"},
             "networkPolicy": {"enabled": False},
         },

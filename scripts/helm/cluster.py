@@ -70,28 +70,61 @@ class Cluster:
         tokens = self.folder / "tokens.csv"
         tokens.write_text(f'{self.token},admin,1,"system:masters"\n')
         self.kubeconfig = self.folder / "kubeconfig"
-        self.kubeconfig.write_text(json.dumps({
-            "apiVersion": "v1", "kind": "Config", "current-context": "own",
-            "clusters": [{"name": "own", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}],
-            "users": [{"name": "admin", "user": {"token": self.token}}],
-            "contexts": [{"name": "own", "context": {"cluster": "own", "user": "admin"}}],
-        }))
-        self.start("etcd", "--data-dir", str(self.folder / "etcd"), "--listen-client-urls", f"http://127.0.0.1:{etcd}",
-                   "--advertise-client-urls", f"http://127.0.0.1:{etcd}", "--listen-peer-urls", f"http://127.0.0.1:{peer}",
-                   "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}", "--initial-cluster", f"default=http://127.0.0.1:{peer}")
-        self.start("kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}", "--bind-address=127.0.0.1", f"--secure-port={port}",
-                   f"--cert-dir={self.folder}/certificates", f"--token-auth-file={tokens}", "--authorization-mode=RBAC",
-                   f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-                   "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16")
+        self.kubeconfig.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "own",
+                    "clusters": [{"name": "own", "cluster": {"server": self.url, "insecure-skip-tls-verify": True}}],
+                    "users": [{"name": "admin", "user": {"token": self.token}}],
+                    "contexts": [{"name": "own", "context": {"cluster": "own", "user": "admin"}}],
+                }
+            )
+        )
+        self.start(
+            "etcd",
+            "--data-dir",
+            str(self.folder / "etcd"),
+            "--listen-client-urls",
+            f"http://127.0.0.1:{etcd}",
+            "--advertise-client-urls",
+            f"http://127.0.0.1:{etcd}",
+            "--listen-peer-urls",
+            f"http://127.0.0.1:{peer}",
+            "--initial-advertise-peer-urls",
+            f"http://127.0.0.1:{peer}",
+            "--initial-cluster",
+            f"default=http://127.0.0.1:{peer}",
+        )
+        self.start(
+            "kube-apiserver",
+            f"--etcd-servers=http://127.0.0.1:{etcd}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={port}",
+            f"--cert-dir={self.folder}/certificates",
+            f"--token-auth-file={tokens}",
+            "--authorization-mode=RBAC",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+        )
         self.api = Api(self.url, self.token)
         self.wait("kube-apiserver", 120, lambda: self.api.get("/api/v1/namespaces/default"))
         self.controllers = None
         if os.environ.get("SIMULATED_CONTROLLERS"):
             self.controllers = controllers.Controllers(self.api)
         else:
-            self.start("kube-controller-manager", f"--kubeconfig={self.kubeconfig}", f"--service-account-private-key-file={key}",
-                       "--leader-elect=false", "--secure-port=0", "--node-monitor-grace-period=24h",
-                       "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller")
+            self.start(
+                "kube-controller-manager",
+                f"--kubeconfig={self.kubeconfig}",
+                f"--service-account-private-key-file={key}",
+                "--leader-elect=false",
+                "--secure-port=0",
+                "--node-monitor-grace-period=24h",
+                "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller",
+            )
         self.node = node.Node(self.api, self.folder / "node", programs, **more)
 
     def start(self, name, *arguments):

@@ -104,7 +104,11 @@ class Controllers:
         for ordinal in range(spec["replicas"]):
             name = f"{meta['name']}-{ordinal}"
             if name not in mine:
-                labels = {"apps.kubernetes.io/pod-index": str(ordinal), "statefulset.kubernetes.io/pod-name": name, "controller-revision-hash": revision}
+                labels = {
+                    "apps.kubernetes.io/pod-index": str(ordinal),
+                    "statefulset.kubernetes.io/pod-name": name,
+                    "controller-revision-hash": revision,
+                }
                 more = {"hostname": name, "subdomain": spec["serviceName"]}
                 self.create_pod(one, "StatefulSet", name, labels, more, spec["template"], spec.get("volumeClaimTemplates", []))
         ordered = sorted(pods, key=lambda pod: -int(pod["metadata"]["name"].rsplit("-", 1)[1]))
@@ -122,8 +126,17 @@ class Controllers:
                 break
         done = len(new) == spec["replicas"]
         current = revision if done else one.get("status", {}).get("currentRevision", revision)
-        self.status("statefulsets", one, replicas=len(pods), readyReplicas=len(well), availableReplicas=len(well), updatedReplicas=len(new),
-                    currentReplicas=len(new) if done else len(pods) - len(new), currentRevision=current, updateRevision=revision)
+        self.status(
+            "statefulsets",
+            one,
+            replicas=len(pods),
+            readyReplicas=len(well),
+            availableReplicas=len(well),
+            updatedReplicas=len(new),
+            currentReplicas=len(new) if done else len(pods) - len(new),
+            currentRevision=current,
+            updateRevision=revision,
+        )
 
     def deployment(self, one, replicas, pods):
         meta, spec = one["metadata"], one["spec"]
@@ -136,10 +149,17 @@ class Controllers:
             template = copy.deepcopy(spec["template"])
             template["metadata"]["labels"].update(label)
             number = max([int(entry["metadata"]["annotations"]["deployment.kubernetes.io/revision"]) for entry in replicas], default=0) + 1
-            body = {"apiVersion": "apps/v1", "kind": "ReplicaSet",
-                    "metadata": {"name": name, "labels": template["metadata"]["labels"], "ownerReferences": owned(one, "Deployment"),
-                                 "annotations": {"deployment.kubernetes.io/revision": str(number)}},
-                    "spec": {"replicas": 0, "selector": {"matchLabels": {**spec["selector"]["matchLabels"], **label}}, "template": template}}
+            body = {
+                "apiVersion": "apps/v1",
+                "kind": "ReplicaSet",
+                "metadata": {
+                    "name": name,
+                    "labels": template["metadata"]["labels"],
+                    "ownerReferences": owned(one, "Deployment"),
+                    "annotations": {"deployment.kubernetes.io/revision": str(number)},
+                },
+                "spec": {"replicas": 0, "selector": {"matchLabels": {**spec["selector"]["matchLabels"], **label}}, "template": template},
+            }
             self.api.create(f"{GROUP}/namespaces/{meta['namespace']}/replicasets", body)
             return
         new, old = mine[name], [pod for key, group in mine.items() if key != name for pod in group]
@@ -153,9 +173,28 @@ class Controllers:
             self.remove("pods", new[-1])
         for entry in replicas:
             group = mine[entry["metadata"]["name"]]
-            self.status("replicasets", entry, replicas=len(group), readyReplicas=len([pod for pod in group if ready(pod)]), availableReplicas=len([pod for pod in group if ready(pod)]))
+            self.status(
+                "replicasets",
+                entry,
+                replicas=len(group),
+                readyReplicas=len([pod for pod in group if ready(pod)]),
+                availableReplicas=len([pod for pod in group if ready(pod)]),
+            )
         available = len(well) >= spec["replicas"]
-        conditions = [{"type": kind, "status": str(value), "reason": reason} for kind, value, reason in
-                      [("Available", available, "MinimumReplicas"), ("Progressing", True, "NewReplicaSetAvailable" if available and not old else "ReplicaSetUpdated")]]
-        self.status("deployments", one, replicas=len(new) + len(old), updatedReplicas=len(new), readyReplicas=len(well), availableReplicas=len(well),
-                    unavailableReplicas=max(0, spec["replicas"] - len(well)), conditions=conditions)
+        conditions = [
+            {"type": kind, "status": str(value), "reason": reason}
+            for kind, value, reason in [
+                ("Available", available, "MinimumReplicas"),
+                ("Progressing", True, "NewReplicaSetAvailable" if available and not old else "ReplicaSetUpdated"),
+            ]
+        ]
+        self.status(
+            "deployments",
+            one,
+            replicas=len(new) + len(old),
+            updatedReplicas=len(new),
+            readyReplicas=len(well),
+            availableReplicas=len(well),
+            unavailableReplicas=max(0, spec["replicas"] - len(well)),
+            conditions=conditions,
+        )

@@ -49,6 +49,7 @@ def custom_definitions():
 def strict(schema):
     """The schema, refusing what it does not name, as a server does that is asked to be strict."""
     schema = copy.deepcopy(schema)
+
     def close(part):
         if not isinstance(part, dict):
             return
@@ -64,6 +65,7 @@ def strict(schema):
             close(entry)
         for key in ("items", "additionalProperties"):
             close(part.get(key))
+
     close(schema)
     schema["properties"]["metadata"] = {"type": "object"}
     return schema

@@ -8,8 +8,19 @@ import subprocess
 
 # ---- Names that are still to come. Delete this block, and what uses COMING, when the program has them. ----
 COMING_VARIABLES = {
-    "PIE_TLS_CERT", "PIE_TLS_KEY", "PIE_TLS_CLIENT_CA", "PIE_TOKENS", "PIE_INTERNAL_CERT", "PIE_INTERNAL_KEY", "PIE_INTERNAL_CA",
-    "PIE_OTLP", "PIE_TRACE_SAMPLE", "PIE_TOKEN_FILE", "PIE_CA", "PIE_CLIENT_CERT", "PIE_CLIENT_KEY",
+    "PIE_TLS_CERT",
+    "PIE_TLS_KEY",
+    "PIE_TLS_CLIENT_CA",
+    "PIE_TOKENS",
+    "PIE_INTERNAL_CERT",
+    "PIE_INTERNAL_KEY",
+    "PIE_INTERNAL_CA",
+    "PIE_OTLP",
+    "PIE_TRACE_SAMPLE",
+    "PIE_TOKEN_FILE",
+    "PIE_CA",
+    "PIE_CLIENT_CERT",
+    "PIE_CLIENT_KEY",
 }
 # `pie ctl drain` takes the group of PIE_GROUP where none is named: the hook of a pod cannot put its pod's group together.
 COMING_DEFAULTS = {("ctl", "drain")}

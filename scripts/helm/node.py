@@ -6,7 +6,6 @@ services and of their pods are in /etc/hosts. What it does not do: images, limit
 """
 
 import base64
-import json
 import os
 import pathlib
 import shlex
@@ -32,6 +31,8 @@ class Node:
     """Runs all pods of the cluster behind `api` (cluster.Api). `programs` are files by their name in /usr/local/bin."""
 
     subnet = "10.213.0"
+    # Names that are known, for pods that begin.
+    names = "127.0.0.1 localhost\n"
 
     def __init__(self, api, folder, programs, rewrite=lambda arguments, environment: arguments):
         self.api, self.folder, self.programs, self.rewrite = api, pathlib.Path(folder), programs, rewrite
@@ -74,8 +75,10 @@ class Node:
 
     def bind(self, pod):
         meta = pod["metadata"]
-        self.api.create(f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding", {
-            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": {"kind": "Node", "name": "node"}})
+        self.api.create(
+            f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/binding",
+            {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": meta["name"]}, "target": {"kind": "Node", "name": "node"}},
+        )
 
     def write_hosts(self):
         lines = ["127.0.0.1 localhost"]
@@ -91,7 +94,7 @@ class Node:
                     lines.append(f"{pod.address} {pod.name}.{name}")
                 if pod.ready or spec.get("publishNotReadyAddresses"):
                     lines.append(f"{pod.address} {name}")
-        text = "\n".join(lines) + "\n"
+        text = self.names = "\n".join(lines) + "\n"
         for pod in pods:
             if pod.hosts.read_text() != text:
                 pod.hosts.write_text(text)
@@ -118,7 +121,7 @@ class Pod:
         self.net, self.alive, self.ready, self.terminating, self.phase = f"pie-{address.rsplit('.', 1)[1]}", True, False, False, "Pending"
         self.folder.mkdir(parents=True)
         self.hosts = self.folder / "hosts"
-        self.hosts.write_text("127.0.0.1 localhost\n")
+        self.hosts.write_text(node.names)
         run("ip", "netns", "add", self.net)
         link = f"v{self.net}"
         run("ip", "link", "add", link, "master", BRIDGE, "type", "veth", "peer", "name", "eth0", "netns", self.net)
@@ -165,10 +168,17 @@ class Pod:
 
     def report(self):
         status = str(self.ready)
-        conditions = [{"type": kind, "status": value} for kind, value in
-                      [("PodScheduled", "True"), ("Initialized", "True"), ("ContainersReady", status), ("Ready", status)]]
-        report = {"phase": self.phase, "podIP": self.address, "podIPs": [{"ip": self.address}], "conditions": conditions,
-                  "containerStatuses": [container.status() for container in self.containers]}
+        conditions = [
+            {"type": kind, "status": value}
+            for kind, value in [("PodScheduled", "True"), ("Initialized", "True"), ("ContainersReady", status), ("Ready", status)]
+        ]
+        report = {
+            "phase": self.phase,
+            "podIP": self.address,
+            "podIPs": [{"ip": self.address}],
+            "conditions": conditions,
+            "containerStatuses": [container.status() for container in self.containers],
+        }
         if report != getattr(self, "reported", None):
             self.reported = report
             stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -243,6 +253,7 @@ class Container:
         for folder in ["usr/local/bin", "etc", "proc", "dev", *[path.lstrip("/") for path in LIBRARIES]]:
             (self.root / folder).mkdir(parents=True, exist_ok=True)
         script = ["set -e", "mount --make-rprivate /"]
+
         def bind(source, target, options="bind"):
             target = self.root / str(target).lstrip("/")
             if pathlib.Path(source).is_dir():
@@ -253,6 +264,7 @@ class Container:
             script.append(f"mount -o bind {shlex.quote(str(source))} {shlex.quote(str(target))}")
             if "ro" in options:
                 script.append(f"mount -o remount,bind,ro {shlex.quote(str(target))}")
+
         mounts = []
         for path in LIBRARIES:
             mounts.append((path, path, "ro"))
@@ -363,5 +375,12 @@ class Container:
     def status(self):
         started = self.code is None and self.process is not None
         state = {"running": {}} if started else {"terminated": {"exitCode": self.code if isinstance(self.code, int) else 137}}
-        return {"name": self.spec["name"], "image": self.spec["image"], "imageID": "", "ready": self.ready, "started": self.started,
-                "restartCount": self.restarts, "state": state}
+        return {
+            "name": self.spec["name"],
+            "image": self.spec["image"],
+            "imageID": "",
+            "ready": self.ready,
+            "started": self.started,
+            "restartCount": self.restarts,
+            "state": state,
+        }

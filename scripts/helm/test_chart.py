@@ -39,7 +39,7 @@ def test_every_version_of_kubernetes_takes_what_is_rendered(case):
     oldest = cases.ACCEPTED[case][2]
     wrong = [
         f"{version}: {complaint}"
-        for version in definitions.VERSIONS[definitions.VERSIONS.index(oldest):]
+        for version in definitions.VERSIONS[definitions.VERSIONS.index(oldest) :]
         for document in render(case)
         if (complaint := definitions.complaints(document, version))
     ]
@@ -105,6 +105,7 @@ def keys(value, path=()):
 
 def test_values_and_their_schema_name_the_same_keys():
     schema = json.loads((chart.CHART / "values.schema.json").read_text())
+
     def named(part, path=()):
         if "$ref" in part:
             part = schema["$defs"][part["$ref"].rsplit("/", 1)[1]]
@@ -113,6 +114,7 @@ def test_values_and_their_schema_name_the_same_keys():
                 yield from named(entry, (*path, key))
         else:
             yield ".".join(path)
+
     values = yaml.safe_load((chart.CHART / "values.yaml").read_text())
     for role in ("router", "worker", "etcd"):
         values[role]["resources"] = "amounts"
@@ -156,8 +158,10 @@ def test_services_budgets_and_scalers_find_their_pods(case):
     manifests = render(case)
     found = chart.by_name(manifests)
     pods = [pod for _, pod in chart.pods(manifests)]
+
     def chosen(labels):
         return [pod for pod in pods if labels.items() <= pod["metadata"]["labels"].items()]
+
     for document in manifests:
         spec = document.get("spec", {})
         if document["kind"] == "Service":
@@ -184,8 +188,12 @@ def ranks(case):
         size = document["spec"].get("leaderWorkerTemplate", {}).get("size", 1)
         for replica in range(replicas):
             for worker in range(size):
-                labels = {**pod["metadata"]["labels"], "apps.kubernetes.io/pod-index": str(replica),
-                          "leaderworkerset.sigs.k8s.io/group-index": str(replica), "leaderworkerset.sigs.k8s.io/worker-index": str(worker)}
+                labels = {
+                    **pod["metadata"]["labels"],
+                    "apps.kubernetes.io/pod-index": str(replica),
+                    "leaderworkerset.sigs.k8s.io/group-index": str(replica),
+                    "leaderworkerset.sigs.k8s.io/worker-index": str(worker),
+                }
                 for container in pod["spec"]["containers"]:
                     known_so_far = {}
                     for key, value in chart.environment(container).items():
@@ -248,15 +256,23 @@ def reaches(manifests, source, target, port):
     policies = [document["spec"] for document in manifests if document["kind"] == "NetworkPolicy"]
     policies = [spec for spec in policies if spec["podSelector"]["matchLabels"].items() <= target["labels"].items()]
     assert policies, "a pod that no policy guards"
+
     def open_port(ports):
         names = target["ports"]
-        return ports is None or any(entry["port"] in (names.get(port), port) or (isinstance(entry["port"], int) and entry["port"] <= port <= entry.get("endPort", entry["port"])) for entry in ports)
+        return ports is None or any(
+            entry["port"] in (names.get(port), port)
+            or (isinstance(entry["port"], int) and entry["port"] <= port <= entry.get("endPort", entry["port"]))
+            for entry in ports
+        )
+
     def open_peer(peers):
         def one(peer):
             if "namespaceSelector" in peer:
                 return peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == source.get("namespace")
             return "namespace" not in source and peer["podSelector"]["matchLabels"].items() <= source.items()
+
         return peers is None or any(map(one, peers))
+
     return any(open_port(rule.get("ports")) and open_peer(rule.get("from")) for spec in policies for rule in spec["ingress"])
 
 
@@ -270,12 +286,23 @@ def test_network_policies_open_what_is_needed_and_nothing_else():
     manifests = render("secured")
     sources = {
         **{role: pod_of(role)["labels"] for role in ("router", "worker", "etcd", "test")},
-        "editor": {"editor": "yes"}, "stranger": {}, "prometheus": {"namespace": "monitoring"}, "other namespace": {"namespace": "x"},
+        "editor": {"editor": "yes"},
+        "stranger": {},
+        "prometheus": {"namespace": "monitoring"},
+        "other namespace": {"namespace": "x"},
     }
     wanted = {
-        ("router", 7400): {"worker", "test", "editor"}, ("router", 7401): {"router"}, ("router", 9400): {"prometheus"},
-        ("worker", 7500): {"router"}, ("worker", 7507): {"router"}, ("worker", 7508): set(), ("worker", 7600): set(), ("worker", 9407): {"prometheus"},
-        ("etcd", 2379): {"router", "worker"}, ("etcd", 2380): {"etcd"}, ("etcd", 2381): {"prometheus"},
+        ("router", 7400): {"worker", "test", "editor"},
+        ("router", 7401): {"router"},
+        ("router", 9400): {"prometheus"},
+        ("worker", 7500): {"router"},
+        ("worker", 7507): {"router"},
+        ("worker", 7508): set(),
+        ("worker", 7600): set(),
+        ("worker", 9407): {"prometheus"},
+        ("etcd", 2379): {"router", "worker"},
+        ("etcd", 2380): {"etcd"},
+        ("etcd", 2381): {"prometheus"},
     }
     for (role, port), who in wanted.items():
         assert {source for source, labels in sources.items() if reaches(manifests, labels, pod_of(role), port)} == who, (role, port)
@@ -285,6 +312,7 @@ def test_network_policies_open_what_is_needed_and_nothing_else():
 def test_ranks_reach_those_of_their_own_group(case, label):
     def of(group):
         return pod_of("worker", **{key: value.format(group) for key, value in label.items()})
+
     manifests = render(case)
     assert reaches(manifests, of(0)["labels"], of(0), 7600) and reaches(manifests, of(1)["labels"], of(1), 40000)
     assert not reaches(manifests, of(0)["labels"], of(1), 7600)
@@ -330,7 +358,11 @@ def test_every_process_is_scraped_once():
     for document in found.values():
         if document["kind"] == "Service" and wanted <= set(document["metadata"]["labels"].items()):
             names = {entry["port"] for entry in monitor["endpoints"]}
-            scraped += [(document["spec"]["selector"]["app.kubernetes.io/component"], port["port"]) for port in document["spec"]["ports"] if port["name"] in names]
+            scraped += [
+                (document["spec"]["selector"]["app.kubernetes.io/component"], port["port"])
+                for port in document["spec"]["ports"]
+                if port["name"] in names
+            ]
     assert sorted(scraped) == sorted([("router", 9400), ("etcd", 2381), *(("worker", 9400 + rank) for rank in range(8))])
 
 
@@ -352,8 +384,10 @@ def test_the_notes_tell_the_next_command(tmp_path):
     copy = shutil.copytree(chart.CHART, tmp_path / "pie-pool")
     shutil.move(copy / "templates/NOTES.txt", copy / "notes.txt")
     (copy / "templates/notes.yaml").write_text('kind: Notes\nmetadata: {name: notes}\ntext: |{{ tpl (.Files.Get "notes.txt") . | nindent 2 }}\n')
+
     def notes(values):
         return chart.by_name(chart.render(values, chart=copy))["Notes/notes"]["text"]
+
     plain = notes(cases.CPU)
     assert "helm -n demo test pool" in plain and "port-forward service/pool-pie-pool 7400" in plain and "tls.internal.source" in plain
     secured = notes({**cases.CPU, **cases.TLS, **cases.TOKENS})

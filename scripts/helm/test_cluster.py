@@ -29,6 +29,8 @@ COMING = "PIE_GROUP" not in subprocess.run([os.environ["PIE"], "ctl", "drain", "
 
 def rewrite(arguments, environment):
     return [*arguments, environment["PIE_GROUP"]] if COMING and arguments[1:3] == ["ctl", "drain"] else arguments
+
+
 # ---- End of the program whose `ctl drain` does not take its group from PIE_GROUP. ----
 
 
@@ -75,7 +77,12 @@ def ctl(pool, *words):
 def test_the_server_takes_every_render_and_warns_of_none(pool):
     for definition in definitions.custom_definitions().values():
         pool.command("kubectl", "create", "-f", "-", text=yaml.safe_dump(definition))
-    for kind in ("certificates.cert-manager.io", "issuers.cert-manager.io", "servicemonitors.monitoring.coreos.com", "prometheusrules.monitoring.coreos.com"):
+    for kind in (
+        "certificates.cert-manager.io",
+        "issuers.cert-manager.io",
+        "servicemonitors.monitoring.coreos.com",
+        "prometheusrules.monitoring.coreos.com",
+    ):
         pool.command("kubectl", "wait", "--for=condition=Established", f"crd/{kind}", "--timeout=60s")
     # A pod, unlike a template of pods, is refused without its account.
     pool.command("kubectl", "-n", NAMESPACE, "create", "serviceaccount", "pool-pie-pool", "--save-config")
@@ -124,12 +131,14 @@ def test_processes_are_nobody_and_their_files_read_only(pool):
 def test_upgrade_rolls_routers_without_a_gap_and_groups_one_at_a_time(pool):
     before = len(pool.node.events)
     gaps, done = [], threading.Event()
+
     def watch():
         while not done.is_set():
             ready = [pod for pod in pool.node.find("pie-pool-router") if pod.ready]
             if len(ready) < OVER["router"]["replicas"]:
                 gaps.append(len(ready))
             time.sleep(0.1)
+
     thread = threading.Thread(target=watch)
     thread.start()
     over = {"router": {"podAnnotations": {"roll": "1"}}, "worker": {"podAnnotations": {"roll": "1"}}}
@@ -189,7 +198,9 @@ def test_a_group_of_several_pods_serves(pool):
 
 
 def test_no_rank_was_restarted_by_a_probe(pool):
-    wrong = [event for event in pool.node.events[pool.installed:] if event["what"] in ("killed", "restarted") and event["pod"].startswith("pie-pool")]
+    wrong = [
+        event for event in pool.node.events[pool.installed :] if event["what"] in ("killed", "restarted") and event["pod"].startswith("pie-pool")
+    ]
     assert not wrong, wrong
 
 
@@ -201,5 +212,13 @@ def test_uninstall_leaves_only_the_data_of_etcd(pool):
             break
         time.sleep(0.5)
     assert not left
-    run = pool.command("kubectl", "-n", NAMESPACE, "get", "deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,persistentvolumeclaims", "-o", "name")
+    run = pool.command(
+        "kubectl",
+        "-n",
+        NAMESPACE,
+        "get",
+        "deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,persistentvolumeclaims",
+        "-o",
+        "name",
+    )
     assert {line.split("/")[0] for line in run.stdout.split()} == {"persistentvolumeclaim"}
