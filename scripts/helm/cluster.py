@@ -60,7 +60,7 @@ class Api:
 class Cluster:
     """Starts with the first use and ends with `stop`. `kubeconfig` is for helm and kubectl."""
 
-    def __init__(self, folder, programs, **more):
+    def __init__(self, folder, programs):
         self.folder, self.processes = pathlib.Path(folder), []
         self.token = secrets.token_hex(16)
         etcd, peer, port = free_port(), free_port(), free_port()
@@ -125,7 +125,7 @@ class Cluster:
                 "--node-monitor-grace-period=24h",
                 "--controllers=*,-node-lifecycle-controller,-node-ipam-controller,-service-lb-controller,-node-route-controller",
             )
-        self.node = node.Node(self.api, self.folder / "node", programs, **more)
+        self.node = node.Node(self.api, self.folder / "node", programs)
 
     def start(self, name, *arguments):
         log = (self.folder / f"{name}.log").open("wb")

@@ -6,26 +6,6 @@
 import re
 import subprocess
 
-# ---- Names that are still to come. Delete this block, and what uses COMING, when the program has them. ----
-COMING_VARIABLES = {
-    "PIE_TLS_CERT",
-    "PIE_TLS_KEY",
-    "PIE_TLS_CLIENT_CA",
-    "PIE_TOKENS",
-    "PIE_INTERNAL_CERT",
-    "PIE_INTERNAL_KEY",
-    "PIE_INTERNAL_CA",
-    "PIE_OTLP",
-    "PIE_TRACE_SAMPLE",
-    "PIE_TOKEN_FILE",
-    "PIE_CA",
-    "PIE_CLIENT_CERT",
-    "PIE_CLIENT_KEY",
-}
-# `pie ctl drain` takes the group of PIE_GROUP where none is named: the hook of a pod cannot put its pod's group together.
-COMING_DEFAULTS = {("ctl", "drain")}
-# ---- End of the names that are still to come. ----
-
 
 class Program:
     """What one build of `pie` knows, by its help."""
@@ -68,8 +48,8 @@ def unknown(program, arguments, variables, hooks=()):
         flags = {argument.split("=")[0] for argument in rest if argument.startswith("--")}
         complaints += [f"`pie {' '.join(words)}` has no {flag}" for flag in sorted(flags - program.flags(words))]
         named = rest[:1] and not rest[0].startswith("--")
-        if words == ("ctl", "drain") and not named and "PIE_GROUP" not in program.variables(words) and words not in COMING_DEFAULTS:
+        if words == ("ctl", "drain") and not named and "PIE_GROUP" not in program.variables(words):
             complaints.append("`pie ctl drain` needs a group")
     asked = {name for name in variables if name.startswith("PIE_")}
-    complaints += [f"`pie {arguments[0]}` does not know {name}" for name in sorted(asked - known - COMING_VARIABLES)]
+    complaints += [f"`pie {arguments[0]}` does not know {name}" for name in sorted(asked - known)]
     return complaints

@@ -34,8 +34,8 @@ class Node:
     # Names that are known, for pods that begin.
     names = "127.0.0.1 localhost\n"
 
-    def __init__(self, api, folder, programs, rewrite=lambda arguments, environment: arguments):
-        self.api, self.folder, self.programs, self.rewrite = api, pathlib.Path(folder), programs, rewrite
+    def __init__(self, api, folder, programs):
+        self.api, self.folder, self.programs = api, pathlib.Path(folder), programs
         self.pods, self.addresses, self.events, self.stopping = {}, iter(range(10, 250)), [], False
         run("ip", "link", "add", BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{self.subnet}.1/24", "dev", BRIDGE)
@@ -247,7 +247,6 @@ class Container:
     def launch(self, arguments, log):
         """Runs a program of the container in a root of its own: what is mounted there, and nothing else."""
         environment = self.environment()
-        arguments = self.pod.node.rewrite(arguments, environment)
         security, user = self.spec["securityContext"], self.pod.spec["securityContext"]
         assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
         for folder in ["usr/local/bin", "etc", "proc", "dev", *[path.lstrip("/") for path in LIBRARIES]]:

@@ -23,22 +23,12 @@ NAMESPACE = "demo"
 SETTINGS = ["--namespace", NAMESPACE, "--values", str(chart.CHART / "values-laptop.yaml")]
 OVER = {"etcd": {"replicas": 3, "storage": "1Gi"}, "groups": 2, "router": {"replicas": 2}, "worker": {"drainTimeoutSeconds": 20}}
 
-# ---- A program whose `ctl drain` does not take its group from PIE_GROUP. Delete this block, and its use, when it does. ----
-COMING = "PIE_GROUP" not in subprocess.run([os.environ["PIE"], "ctl", "drain", "--help"], capture_output=True, text=True).stdout
-
-
-def rewrite(arguments, environment):
-    return [*arguments, environment["PIE_GROUP"]] if COMING and arguments[1:3] == ["ctl", "drain"] else arguments
-
-
-# ---- End of the program whose `ctl drain` does not take its group from PIE_GROUP. ----
-
 
 @pytest.fixture(scope="module")
 def pool():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="pie-cluster-", dir="/var/tmp"))
     folder.chmod(0o755)
-    started = cluster.Cluster(folder, {"pie": os.environ["PIE"], "etcd": shutil.which("etcd")}, rewrite=rewrite)
+    started = cluster.Cluster(folder, {"pie": os.environ["PIE"], "etcd": shutil.which("etcd")})
     try:
         labels = "pod-security.kubernetes.io/enforce=restricted pod-security.kubernetes.io/warn=restricted".split()
         started.command("kubectl", "create", "namespace", NAMESPACE)
