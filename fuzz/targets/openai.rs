@@ -9,7 +9,7 @@ fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Piece>, Option<S
     for chunk in chunks {
         events.push(chunk);
         loop {
-            match events.next() {
+            match events.next_piece() {
                 Ok(Some(piece)) => pieces.push(piece),
                 Ok(None) => break,
                 Err(error) => return (pieces, Some(error.code + &error.message), events.ended()),

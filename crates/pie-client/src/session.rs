@@ -94,6 +94,8 @@ impl Session {
                 }
                 // Also what a repeated call finds that had been heard the first time.
                 Err(error) if parted(&error) => return self.replace(text).await.map(Edited::Resynced),
+                // Whether an overloaded pool is worth asking again is the caller's to say: people type on.
+                Err(error) if error.reason() == Some(Reason::Overloaded) => return Err(error),
                 Err(error) => patience.wait(error).await?,
             }
         }

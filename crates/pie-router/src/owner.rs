@@ -1,6 +1,7 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
 mod forming;
+mod watched;
 
 use crate::call::{Call, Taken};
 use crate::core::{Core, Settings};
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::Span;
+pub use watched::Watched;
 
 /// Events that may wait; calls are refused before the owner drowns in them.
 const QUEUE: usize = 1024;
@@ -184,37 +186,6 @@ impl Owner {
     /// The state of the group, to watch.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()
-    }
-}
-
-/// Looks at an owner without keeping it alive, and without asking it anything.
-#[derive(Clone)]
-pub struct Watched {
-    events: mpsc::WeakSender<Event>,
-    state: watch::Receiver<State>,
-    stats: Arc<Stats>,
-    ranks: Arc<[RankTimes]>,
-}
-
-impl Watched {
-    /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-
-    /// What the owner counts.
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
-    /// What the ranks reported, in rank order.
-    pub fn ranks(&self) -> &[RankTimes] {
-        &self.ranks
-    }
-
-    /// Events that wait for the owner.
-    pub fn queue_length(&self) -> usize {
-        self.events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity())
     }
 }
 

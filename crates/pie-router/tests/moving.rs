@@ -60,7 +60,7 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
 fn a_session_that_could_not_be_moved_goes_on() {
     let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
-    pool.run();
+    pool.answer("a", 1);
     carried(give(&mut pool, "a", Busy::Waits));
     pool.core.call(Call::Keep { tenant: Tenant::default(), session: name("a") });
     pool.edit("a", 0, 0, "x").expect("it is here");

@@ -47,7 +47,7 @@ fn what_is_wrong_with_the_file_is_said() {
     let cases = [
         (String::new(), "nobody could call"),
         ("[tenant.acme]\nsessions = 3".to_owned(), "nobody could call"),
-        (format!("{one}\n= 3"), "line 5"),
+        (format!("{one}\n= 3"), "line 6"),
         (format!("{one}colour = 1"), "unknown field `colour`"),
         (format!("{one}[tenant.acme]\nsession = 1"), "unknown field `session`"),
         (format!("{one}[tenant.acme]\nsessions = -1"), "line 6"),

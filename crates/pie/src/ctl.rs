@@ -1,7 +1,9 @@
 //! `pie ctl`: a pool from the shell.
 
+pub mod args;
+
 use crate::Failure;
-use crate::cli::{CtlArgs, CtlCommand, StrategyArg};
+use args::{CtlArgs, CtlCommand, StrategyArg};
 use comfy_table::{ContentArrangement, Table, presets};
 use pie_client::Pool;
 use pie_proto::v1;

@@ -49,7 +49,7 @@ impl Events {
     ///
     /// # Errors
     /// An event that cannot be read.
-    pub fn next(&mut self) -> Result<Option<Piece>, CallError> {
+    pub fn next_piece(&mut self) -> Result<Option<Piece>, CallError> {
         while !self.ended {
             let Some(line) = self.line()? else { break };
             match read(&line)? {

@@ -151,7 +151,7 @@ impl Document {
                 let at = (ask.place == Place::Cursor).then_some(offset);
                 let options = CompletionOptions { max_tokens, at, mode, ..Default::default() };
                 let started = session.start(&options);
-                Box::pin(async move { Ok(Answer::Pool(started.await?)) })
+                Box::pin(async move { Ok(Answer::Pool(Box::new(started.await?))) })
             }
             Self::Prompts(server) => {
                 let suffix = (ask.mode == Mode::Fim).then(|| text[offset..].to_owned());
@@ -184,7 +184,7 @@ impl Document {
 
 /// A completion as it comes.
 pub(crate) enum Answer {
-    Pool(Completion),
+    Pool(Box<Completion>),
     Prompts(Chunks),
 }
 

@@ -93,7 +93,7 @@ pub(crate) struct Chunks {
 impl Chunks {
     pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
         loop {
-            if let Some(piece) = self.events.next()? {
+            if let Some(piece) = self.events.next_piece()? {
                 return Ok(Some(piece));
             }
             if self.events.ended() {

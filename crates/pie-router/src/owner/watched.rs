@@ -1,0 +1,37 @@
+//! An owner for those who only look on.
+
+use super::{Event, State};
+use crate::stats::{RankTimes, Stats};
+use std::sync::Arc;
+use tokio::sync::{mpsc, watch};
+
+/// Looks at an owner without keeping it alive, and without asking it anything.
+#[derive(Clone)]
+pub struct Watched {
+    pub(super) events: mpsc::WeakSender<Event>,
+    pub(super) state: watch::Receiver<State>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) ranks: Arc<[RankTimes]>,
+}
+
+impl Watched {
+    /// The state of the group, to watch.
+    pub fn state(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// What the owner counts.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// What the ranks reported, in rank order.
+    pub fn ranks(&self) -> &[RankTimes] {
+        &self.ranks
+    }
+
+    /// Events that wait for the owner.
+    pub fn queue_length(&self) -> usize {
+        self.events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity())
+    }
+}
