@@ -60,6 +60,7 @@ class Cluster:
         self.routers = []
         for number, address in enumerate(self.addresses):
             router = ["--log", "info", "router", *common, "--group", ",".join(groups), "--listen", address]
+            router += ["--ready-file", str(folder / f"router-{number}.json")]
             self.routers.append(Process(cache, folder / f"router-{number}.log", *router))
         for address in self.addresses:
             self.ctl("health", "--wait", "60s", at=address)
@@ -87,6 +88,10 @@ class Cluster:
         lines = [line.split() for line in self.ctl("pool", at=at).splitlines()]
         begin = next(number for number, line in enumerate(lines) if line[:1] == ["group"])
         return {line[0]: line[1] for line in lines[begin + 1 :] if line}
+
+    def peer(self, number: int) -> str:
+        """Where other routers reach a router."""
+        return json.loads((self.folder / f"router-{number}.json").read_text())["peer"]
 
     def output(self) -> str:
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in sorted(self.folder.glob("*.log")))
