@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from observe import Process, Scrape, ask, health
 from pool import Pool, binary, environment, until
 from secrets_of import CERTIFICATE, KEY, Authority, Secret, channel, make_token, shown, takes
-from test_etcd import free_port
+from etcd import free_port
 
 LOOPBACK = "127.0.0.1"
 READ_AGAIN = 5.0

@@ -15,7 +15,7 @@ from pie.v1 import pie_pb2 as pb
 from pool import Pool, binary, environment, until
 from receiver import Receiver, Span
 from stubs import ROOT
-from test_etcd import free_port
+from etcd import free_port
 
 CODE = "".join(f"fn value_{index}(x: u32) -> u32 {{ x * {index} + 1 }}\n" for index in range(40))
 PHASES = ["queue", "plan", "first token", "decode"]
@@ -55,7 +55,7 @@ class Caller:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        return [("traceparent", self.parent), ("tracestate", "vendor=a1")]
+        return [("traceparent", self.parent), ("tracestate", "vendor=a1"), ("pie-tenant", "acme")]
 
     def complete(self, client: Client, session: str, **fields):
         request = pb.CompleteRequest(session=session, **fields)
@@ -89,7 +89,7 @@ def test_one_trace_leads_from_the_clients_call_to_each_ranks_step(two_ranks, rec
         whole = Completion.read(caller.complete(client, "a.rs", max_tokens=40))
         list(unseen.complete(client, "a.rs", max_tokens=2))
         assert refused(caller.complete, client, "nobody").reason == "SESSION_UNKNOWN"
-        command = [str(binary()), "ctl", "--pool", f"http://{pool.address}", "complete", "a.rs", "--tokens", "1"]
+        command = [str(binary()), "ctl", "--pool", f"http://{pool.address}", "--tenant", "acme", "complete", "a.rs", "--tokens", "1"]
         named = environment(cache) | {"TRACEPARENT": shell.parent}
         subprocess.run(command, env=named, check=True, capture_output=True)
         client.close_all()
@@ -183,7 +183,7 @@ def test_a_step_that_calls_share_is_in_one_trace_and_linked_with_the_others(two_
     pool = two_ranks("--otlp", receiver.url, "--trace-sample", "0")
     first, second = Caller(0xF1), Caller(0x5EC)
     with connect(pool.address) as channel:
-        client = Client(channel)
+        client = Client(channel, tenant="acme")
         for session in ("first", "second"):
             client.open(f"// {session}\n{CODE}", session=session)
         long = first.complete(client, "first", max_tokens=300)

@@ -3,7 +3,8 @@
 
 use crate::call::{Busy, Call, Given, Taken};
 use crate::carrying;
-use crate::directory::{Directory, Target};
+use crate::directory::{Directory, Home, Target};
+use crate::faults;
 use crate::owner::Owner;
 use crate::session::count;
 use crate::tenants::Tenant;
@@ -60,6 +61,8 @@ impl Mover {
             Ok(residents) => residents,
             Err(fault) => return drop(progress.send(Err(fault.into())).await),
         };
+        // Whoever drains one group after the other has just closed or opened another.
+        self.directory.look().await;
         if let Err(fault) = self.directory.roomiest(Some(&self.group)).await {
             (said.left, said.why) =
                 (count(residents.len()), format!("{fault}; the documents stay with their router"));
@@ -101,7 +104,7 @@ impl Mover {
     async fn residents(&self) -> Result<Vec<(Tenant, SessionName)>, Fault> {
         let (reply, answer) = oneshot::channel();
         self.owner.call(Call::Residents { reply })?;
-        answer.await.map_err(|_| crate::faults::stopping())
+        answer.await.map_err(|_| faults::stopping())
     }
 
     async fn move_one(&self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
@@ -132,19 +135,51 @@ impl Mover {
         let mut attempt = 1;
         loop {
             let home = self.directory.roomiest(Some(&self.group)).await?;
-            match self.deliver(&home.group, &home.target, carried.clone()).await {
-                Ok(()) => {
-                    return match self.directory.moves(tenant, name, &self.group, &home.group).await? {
-                        Moved::Done => Ok(()),
-                        Moved::Conflict { .. } => Err(crate::faults::no_session(name.as_str())),
-                    };
-                }
-                Err(fault) if attempt == ATTEMPTS => return Err(fault),
-                Err(_) => {
+            match self.settle(tenant, name, &home, carried.clone()).await {
+                Err(_) if attempt < ATTEMPTS => {
                     attempt += 1;
                     tokio::time::sleep(PAUSE).await;
                     self.directory.look().await;
                 }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// Brings the session to a group. If that cannot be its home after all, it is not left there.
+    async fn settle(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        home: &Home,
+        carried: Carried,
+    ) -> Result<(), Fault> {
+        self.deliver(&home.group, &home.target, carried).await?;
+        let settled = match self.directory.moves(tenant, name, &self.group, &home.group).await {
+            Ok(Moved::Done) => return Ok(()),
+            Ok(Moved::Conflict { .. }) => Err(faults::no_session(name.as_str())),
+            Err(fault) => Err(fault),
+        };
+        if let Err(error) = self.take_back(tenant, name, home).await {
+            tracing::warn!(%error, session = name.as_str(), group = %home.group, "a session was left where it does not live");
+        }
+        settled
+    }
+
+    async fn take_back(&self, tenant: &Tenant, name: &SessionName, home: &Home) -> Result<(), Status> {
+        match &home.target {
+            Target::Local(owner) => {
+                let (reply, answer) = oneshot::channel();
+                owner.call(Call::Close { tenant: tenant.clone(), session: name.clone(), reply })?;
+                Ok(answer.await.map_err(|_| faults::stopping())??)
+            }
+            Target::Remote(router) => {
+                let message = v1::CloseSessionRequest { session: name.as_str().to_owned() };
+                let elsewhere = self.directory.peers().elsewhere(router, &home.group, tenant)?;
+                elsewhere
+                    .call(message, async |pool, request| pool.close_session(request).await)
+                    .await
+                    .map(drop)
             }
         }
     }
@@ -160,7 +195,7 @@ impl Mover {
                     peer_v1::TakeSessionRequest { group: group.to_string(), session: Some(carried.into()) };
                 let mut peer = self.directory.peers().peer(router)?;
                 let taken = peer.take_session(message).await;
-                taken.map(drop).map_err(|status| crate::faults::undelivered(&router.id.to_string(), &status))
+                taken.map(drop).map_err(|status| faults::undelivered(&router.id.to_string(), &status))
             }
         }
     }
@@ -170,5 +205,5 @@ impl Mover {
 pub(crate) async fn take(owner: &Owner, taken: Taken) -> Result<(), Fault> {
     let (reply, answer) = oneshot::channel();
     owner.call(Call::Take { taken, reply })?;
-    answer.await.map_err(|_| crate::faults::stopping())?
+    answer.await.map_err(|_| faults::stopping())?
 }

@@ -23,6 +23,10 @@ impl From<StrategyArg> for v1::Strategy {
 
 pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
     let pool = Pool::connect_with(&arguments.pool, &arguments.access.open()?).await?;
+    let pool = match &arguments.tenant {
+        Some(tenant) => pool.as_tenant(tenant)?,
+        None => pool,
+    };
     match arguments.command {
         CtlCommand::Pool => describe(&pool).await,
         CtlCommand::Health { wait } => health(&pool, wait).await,

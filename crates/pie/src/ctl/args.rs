@@ -13,6 +13,9 @@ pub struct CtlArgs {
     pub pool: String,
     #[command(flatten)]
     pub access: ClientArgs,
+    /// In whose name to call, where the pool asks for no tokens: each tenant has sessions of its own.
+    #[arg(long, env = "PIE_TENANT", value_name = "NAME")]
+    pub tenant: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: CtlCommand,
