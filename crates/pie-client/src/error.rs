@@ -65,7 +65,11 @@ impl ClientError {
     pub fn passes(&self) -> bool {
         match self {
             Self::Refused(status) => {
-                status.code() == tonic::Code::Unavailable || self.reason() == Some(Reason::Overloaded)
+                let broken = std::error::Error::source(status.as_ref()).is_some();
+                // A connection that broke under the call is told by various codes; no router has said any of them.
+                status.code() == tonic::Code::Unavailable
+                    || self.reason() == Some(Reason::Overloaded)
+                    || broken
             }
             Self::CutOff => true,
             Self::Connect { .. }

@@ -112,7 +112,10 @@ impl Directory {
         let has = match *owner.state().borrow() {
             State::Serving => true,
             State::Retired => false,
-            State::Waiting(_) | State::Lost(_) => owner.stats().sessions.get() > 0,
+            // What is left here of a group that another router owns now is on its way to it.
+            State::Waiting(_) | State::Lost(_) => {
+                owner.stats().sessions.get() > 0 && self.owned_elsewhere(group).is_none()
+            }
         };
         has.then_some(owner)
     }
@@ -166,11 +169,15 @@ impl Directory {
         if let Some(owner) = self.local(group) {
             return Ok(Target::Local(owner.clone()));
         }
-        let owner = self.seen().get(group).and_then(|seen| seen.owner.clone());
-        match owner.filter(|owner| owner.id != self.me) {
+        match self.owned_elsewhere(group) {
             Some(router) => Ok(Target::Remote(router)),
             None => Err(self.unowned(group)),
         }
+    }
+
+    fn owned_elsewhere(&self, group: &GroupId) -> Option<RouterRecord> {
+        let owner = self.seen().get(group).and_then(|seen| seen.owner.clone());
+        owner.filter(|owner| owner.id != self.me)
     }
 
     fn unowned(&self, group: &GroupId) -> Fault {

@@ -69,6 +69,8 @@ pub enum Event {
     },
     /// The owner before gave these documents.
     Inherited(Vec<Taken>),
+    /// Another router owns the group.
+    OwnedBy(RouterRecord),
     /// The group is to go to another router: it is given up, and the documents wait for whoever asks for them.
     Retire {
         /// When it is given up.
@@ -314,6 +316,7 @@ impl Task {
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
             Event::Inherited(taken) => self.core.inherit(taken),
+            Event::OwnedBy(router) => self.send_after(router),
             // Whoever reads the events takes these.
             Event::Stop | Event::Retire { .. } => {}
         }
@@ -458,6 +461,15 @@ impl Task {
         self.core.lost(why);
         self.state.send_replace(State::Lost(why.to_owned()));
         self.start_forming(Claim::Old);
+    }
+
+    /// Documents that are still here when another router won the group go to it: they find their owner, whoever that is.
+    fn send_after(&mut self, router: RouterRecord) {
+        if let Ok(left) = self.core.give_all()
+            && !left.is_empty()
+        {
+            tokio::spawn(forming::send_after(self.options.clone(), router, left));
+        }
     }
 
     fn start_forming(&mut self, claim: Claim) {

@@ -86,7 +86,7 @@ impl Core {
     }
 
     /// All documents, for the next owner. Nothing is left here.
-    pub(super) fn give_all(&mut self) -> Result<Vec<Carried>, Fault> {
+    pub fn give_all(&mut self) -> Result<Vec<Carried>, Fault> {
         if self.group().is_some() {
             return Err(faults::owned(&self.group_name));
         }

@@ -6,7 +6,8 @@ use crate::call::Taken;
 use crate::carrying;
 use crate::ranks::{self, Events, Formed};
 use pie_placement::{Campaign, Placement, RouterRecord};
-use pie_proto::peer_v1::{GiveGroupRequest, StandingRequest};
+use pie_proto::carried::Carried;
+use pie_proto::peer_v1::{GiveGroupRequest, StandingRequest, TakeSessionRequest};
 use pie_text::Tokenizer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,6 +135,9 @@ impl Candidate {
     async fn wait_for_turn(&mut self) -> Result<(), NotYet> {
         let owner = self.placement.owner(&self.options.group).await.map_err(|error| error.to_string())?;
         if let Some(owner) = owner {
+            if owner.router.id != self.options.router.id {
+                let _ = self.events.send(Event::OwnedBy(owner.router.clone())).await;
+            }
             return Err(self.held(owner.router).into());
         }
         let free = self.free_since.get_or_insert_with(Instant::now).elapsed();
@@ -193,5 +197,32 @@ impl Candidate {
             }
         }
         Ok(taken)
+    }
+}
+
+/// How often a document is offered to the group's owner, which may have to form the group first.
+const OFFERS: usize = 40;
+
+/// Sends documents to the router that owns their group.
+pub(super) async fn send_after(options: OwnerOptions, router: RouterRecord, left: Vec<Carried>) {
+    let group = options.group.to_string();
+    tracing::info!(sessions = left.len(), router = %router.id, "documents follow the group to its owner");
+    for carried in left {
+        let name = carried.name.clone();
+        let request = TakeSessionRequest { group: group.clone(), session: Some(carried.into()) };
+        for offer in 1..=OFFERS {
+            let taken = match options.peers.peer(&router) {
+                Ok(mut peer) => peer.take_session(request.clone()).await.map(drop),
+                Err(fault) => Err(fault.into()),
+            };
+            match taken {
+                Ok(()) => break,
+                Err(error) if offer == OFFERS => {
+                    let error = error.message();
+                    tracing::warn!(%error, session = name.as_str(), "the group's owner does not take a document: its client opens it again");
+                }
+                Err(_) => tokio::time::sleep(FORM_PAUSE).await,
+            }
+        }
     }
 }
