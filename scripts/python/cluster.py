@@ -47,19 +47,32 @@ class Process:
 class Cluster:
     """Groups of workers, and routers that all want all groups."""
 
-    def __init__(self, cache: Path, folder: Path, etcd: str, groups: list[str], routers: int = 2, world_size: int = 1):
-        self.cache, self.folder = cache, folder
+    def __init__(
+        self,
+        cache: Path,
+        folder: Path,
+        etcd: str,
+        groups: list[str],
+        routers: int = 2,
+        world_size: int = 1,
+        worker_flags: tuple[str, ...] = (),
+        router_flags: tuple[str, ...] = (),
+        access: tuple[str, ...] = (),
+    ):
+        """`access`: how `pie ctl` calls these routers."""
+        self.cache, self.folder, self.access = cache, folder, access
         common = ["--etcd", etcd, "--world-size", str(world_size)]
         self.workers: dict[str, list[Process]] = {}
         for group in groups:
             worker = ["--log", "info", "worker", *common, "--group", group, "--kv-memory", "128MiB", "--threads", "1"]
+            worker += worker_flags
             self.workers[group] = [
                 Process(cache, folder / f"{group}-{rank}.log", *worker, "--rank", str(rank)) for rank in range(world_size)
             ]
         self.addresses = [f"127.0.0.1:{free_port()}" for _ in range(routers)]
         self.routers = []
         for number, address in enumerate(self.addresses):
-            router = ["--log", "info", "router", *common, "--group", ",".join(groups), "--listen", address]
+            router = ["--log", "info", "router", *common, "--group", ",".join(groups), "--listen", address, *router_flags]
             router += ["--ready-file", str(folder / f"router-{number}.json")]
             self.routers.append(Process(cache, folder / f"router-{number}.log", *router))
         for address in self.addresses:
@@ -71,7 +84,7 @@ class Cluster:
         address = at or self.addresses[0]
 
         def run():
-            arguments = [str(binary()), "ctl", "--pool", f"http://{address}", *command]
+            arguments = [str(binary()), "ctl", "--pool", f"http://{address}", *self.access, *command]
             return subprocess.run(
                 arguments, capture_output=True, text=True, timeout=90, env=environment(self.cache), check=False
             )

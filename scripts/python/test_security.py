@@ -10,13 +10,15 @@ from types import SimpleNamespace
 
 import grpc
 import pytest
-from client import Client, refused
+from client import Client, at_bytes, refused
+from cluster import Cluster
+from etcd import free_port
 from grpc import StatusCode as Code
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from observe import Process, Scrape, ask, health
 from pool import Pool, binary, environment, until
 from secrets_of import CERTIFICATE, KEY, Authority, Secret, channel, make_token, shown, takes
-from etcd import free_port
+from test_etcd import etcd  # noqa: F401  (a fixture)
 
 LOOPBACK = "127.0.0.1"
 READ_AGAIN = 5.0
@@ -318,3 +320,51 @@ def following_gets(client: Client, session: str) -> bool:
         return bool(client.get(session))
     except grpc.RpcError:
         return False
+
+
+class Bearer(Client):
+    """A client with a token in plaintext, and another tenant's name, which does not count."""
+
+    def __init__(self, open_channel: grpc.Channel, token: str):
+        super().__init__(open_channel)
+        self._metadata = [("authorization", f"Bearer {token}"), ("pie-tenant", "somebody-else")]
+
+
+def test_routers_pass_calls_on_over_mtls_in_the_name_of_the_token(folder, authority, stranger, cache, etcd):  # noqa: F811
+    """What one router owns is reached through the other, by its tenant alone; the port between them is for routers alone."""
+    router, worker = authority.issue("pie-router"), authority.issue("pie-worker")
+    made = {"acme": make_token("--tenant", "acme"), "other": make_token("--tenant", "other", "--admin")}
+    tokens, admin = folder / "routers-tokens.toml", folder / "routers-admin"
+    tokens.write_text("".join(entry for _, entry in made.values()))
+    admin.write_text(made["other"][0])
+    place = folder / "routers"
+    place.mkdir()
+    flags = (*router.internal(), "--tokens", str(tokens))
+    access = ("--token-file", str(admin))
+    cluster = Cluster(
+        cache, place, etcd.url, ["g0", "g1"], worker_flags=tuple(worker.internal()), router_flags=flags, access=access
+    )
+    try:
+        with grpc.insecure_channel(cluster.addresses[0]) as first, grpc.insecure_channel(cluster.addresses[1]) as second:
+            acme = [Bearer(open_channel, made["acme"][0]) for open_channel in (first, second)]
+            other = [Bearer(open_channel, made["other"][0]) for open_channel in (first, second)]
+            for number in range(4):
+                acme[number % 2].open("fn main() {}", session=f"{number}.rs")
+            for number in range(4):
+                for revision, client in enumerate(acme):
+                    assert client.edit(f"{number}.rs", revision, at_bytes(0, 0, "// x\n")).revision == revision + 1
+                    assert len(client.complete(f"{number}.rs", max_tokens=3).tokens) == 3
+                for client in other:
+                    assert refused(client.get, f"{number}.rs").reason == "SESSION_UNKNOWN"
+            assert [client.list().sessions for client in other] == [[], []]
+            assert [len(client.list().sessions) for client in acme] == [4, 4]
+            assert "sessions moved" in cluster.ctl("drain", "g0")
+            assert {session.group for session in acme[1].list().sessions} == {"g1"}
+        for number in range(2):
+            peer = cluster.peer(number)
+            assert takes(peer, authority.file, "pie-router", router)
+            assert not takes(peer, authority.file, "pie-router"), "no certificate"
+            assert not takes(peer, authority.file, "pie-router", worker), "another role's"
+            assert not takes(peer, authority.file, "pie-router", stranger.issue("pie-router")), "another authority's"
+    finally:
+        cluster.end()
