@@ -1,10 +1,11 @@
-//! Messages of `pie.v1` from bytes, through every checked conversion. A refusal becomes a status that clients can read.
+//! Messages of `pie.v1`, and the sessions that routers send each other, from bytes, through every checked conversion. A refusal becomes a status that clients can read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use pie_proto::carried::Carried;
 use pie_proto::reason::{self, Fault};
 use pie_proto::request::{ApplyEdits, At, Complete, Content, Edits, OpenSession, SessionName};
-use pie_proto::v1;
+use pie_proto::{peer_v1, v1};
 use prost::Message;
 
 fn checked<W: Message + Default, T: TryFrom<W, Error = Fault>>(bytes: &[u8]) -> Option<T> {
@@ -29,7 +30,7 @@ fn good(name: &SessionName) {
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, bytes)) = input.split_first() else { return };
-    match choice % 3 {
+    match choice % 4 {
         0 => {
             if let Some(open) = checked::<v1::OpenSessionRequest, OpenSession>(bytes) {
                 open.name.as_ref().map(good);
@@ -42,6 +43,12 @@ fuzz_target!(|input: &[u8]| {
                 if let Edits::Tokens(list) = apply.edits {
                     let _ = pie_plan::Splices::new(list, 100);
                 }
+            }
+        }
+        2 => {
+            if let Some(carried) = checked::<peer_v1::Carried, Carried>(bytes) {
+                good(&carried.name);
+                assert_eq!(Carried::try_from(peer_v1::Carried::from(carried.clone())).as_ref(), Ok(&carried));
             }
         }
         _ => {

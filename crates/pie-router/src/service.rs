@@ -89,7 +89,9 @@ impl PoolService {
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let tenant = self.counted(tenant(request))?;
         // A token's tenant is not in the headers, where the call's span looks.
-        tracing::Span::current().record("tenant", tenant.as_str());
+        if tenant != Tenant::default() {
+            tracing::Span::current().record("tenant", tenant.as_str());
+        }
         let group = match self.plane {
             Plane::Public => None,
             Plane::Internal => self.counted(group(request.metadata()))?,
