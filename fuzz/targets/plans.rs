@@ -68,6 +68,7 @@ fn plan(plan: &Plan, seq: u64) -> wire::Plan {
         wire::Run { session: u64::from(session % 4), kind: Some(kind) }
     };
     wire::Plan {
+        trace: None,
         epoch: 1,
         seq,
         changes: plan.changes.iter().map(change).collect(),

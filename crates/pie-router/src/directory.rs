@@ -13,10 +13,12 @@ use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
+/// A look that is not older is new enough.
+const LATELY: Duration = Duration::from_millis(50);
 /// A router that lives describes itself in this time.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Homes that are remembered; all are asked for again when there are more.
@@ -77,6 +79,7 @@ pub(crate) struct Directory {
     peers: Peers,
     seen: Mutex<BTreeMap<GroupId, Seen>>,
     homes: Mutex<HashMap<SessionKey, GroupId>>,
+    looked: Mutex<Instant>,
 }
 
 impl Directory {
@@ -86,8 +89,8 @@ impl Directory {
         locals: BTreeMap<GroupId, Owner>,
         peers: Peers,
     ) -> Arc<Self> {
-        let (seen, homes) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { placement, me, locals, peers, seen, homes })
+        let (seen, homes, looked) = (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
+        Arc::new(Self { placement, me, locals, peers, seen, homes, looked })
     }
 
     /// Looks again and again, as long as somebody else has the directory.
@@ -204,7 +207,15 @@ impl Directory {
                 home
             }
         };
-        Ok(Home { target: self.target(&group)?, group })
+        let target = match self.target(&group) {
+            Ok(target) => target,
+            // It may have an owner since the last look.
+            Err(_) => {
+                self.look_again().await;
+                self.target(&group)?
+            }
+        };
+        Ok(Home { target, group })
     }
 
     /// After a refusal that may mean that the session has moved: its home, if that is not where the call went.
@@ -358,8 +369,17 @@ impl Directory {
         homes.insert(key, group);
     }
 
+    /// Looks now, unless that was just done: calls to a group that is away must not all ask the placement.
+    async fn look_again(&self) {
+        let lately = self.looked.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < LATELY;
+        if !lately {
+            self.look().await;
+        }
+    }
+
     /// Looks at the placement, and asks the other routers how full their groups are.
     pub async fn look(&self) {
+        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let records = match self.placement.groups().await {
             Ok(records) => records,
             Err(error) => {
