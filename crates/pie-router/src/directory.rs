@@ -386,13 +386,19 @@ impl Directory {
                 return tracing::debug!(%error, "the placement does not answer: what is known stays");
             }
         };
+        // A router that owns several groups is asked once: one that is silent must hold this up once only.
+        let mut described: BTreeMap<RouterId, Vec<v1::Group>> = BTreeMap::new();
         let mut seen = BTreeMap::new();
         for record in records {
             let formed_again = record.is_formed_again();
             let owner = record.owner.map(|owner| owner.router);
             let load = match &owner {
                 Some(router) if router.id != self.me => {
-                    self.ask(router, &record.group).await.unwrap_or_default()
+                    if !described.contains_key(&router.id) {
+                        let groups = describe(&self.peers, router).await.map(|pool| pool.groups);
+                        described.insert(router.id.clone(), groups.unwrap_or_default());
+                    }
+                    load_of(&record.group, described.get(&router.id).map_or(&[], Vec::as_slice))
                 }
                 _ => Load::default(),
             };
@@ -422,12 +428,6 @@ impl Directory {
         }
     }
 
-    async fn ask(&self, router: &RouterRecord, group: &GroupId) -> Option<Load> {
-        let described = describe(&self.peers, router).await.ok()?;
-        let group = described.groups.into_iter().find(|other| other.group == group.as_str())?;
-        Some(Load { slots: group.slots_total.into(), tokens: group.tokens })
-    }
-
     // Both are plain data, whole at any time.
     fn seen(&self) -> MutexGuard<'_, BTreeMap<GroupId, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
@@ -436,6 +436,12 @@ impl Directory {
     fn homes(&self) -> MutexGuard<'_, HashMap<SessionKey, GroupId>> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How full a group is, as its owner describes it.
+fn load_of(group: &GroupId, described: &[v1::Group]) -> Load {
+    let group = described.iter().find(|other| other.group == group.as_str());
+    group.map_or_else(Load::default, |group| Load { slots: group.slots_total.into(), tokens: group.tokens })
 }
 
 /// What another router says of its own groups.
