@@ -10,12 +10,14 @@ import time
 
 import pytest
 from client import Client, Completion, at_bytes, connect, refused
+from cluster import Cluster
+from etcd import free_port
 from opentelemetry.proto.trace.v1 import trace_pb2
 from pie.v1 import pie_pb2 as pb
 from pool import Pool, binary, environment, until
 from receiver import Receiver, Span
 from stubs import ROOT
-from etcd import free_port
+from test_etcd import etcd  # noqa: F401  (a fixture)
 
 CODE = "".join(f"fn value_{index}(x: u32) -> u32 {{ x * {index} + 1 }}\n" for index in range(40))
 PHASES = ["queue", "plan", "first token", "decode"]
@@ -202,6 +204,28 @@ def test_a_step_that_calls_share_is_in_one_trace_and_linked_with_the_others(two_
     back = set(calls[second.trace].links)
     assert back and back <= {(first.trace, span.id) for span in shared}, "whose first token it made leads there too"
     assert (calls[first.trace].attributes["code"], calls[second.trace].attributes["code"]) == ("Cancelled", "Ok")
+
+
+def test_a_forwarded_call_stays_in_its_trace(cache, etcd, receiver, tmp_path):  # noqa: F811
+    traced = ("--otlp", receiver.url, "--trace-sample", "0")
+    cluster = Cluster(cache, tmp_path, etcd.url, ["g0"], worker_flags=traced, router_flags=traced)
+    caller = Caller(0xF0)
+    try:
+        with connect(cluster.addresses[0]) as first, connect(cluster.addresses[1]) as second:
+            clients = [Client(channel, tenant="acme") for channel in (first, second)]
+            owner = clients[0].describe().groups[0].owner
+            other = next(number for number in (0, 1) if not owner.endswith(cluster.peer(number)))
+            clients[other].open(CODE, session="a.rs")
+            assert len(Completion.read(caller.complete(clients[other], "a.rs", max_tokens=3)).tokens) == 3
+        until("all spans are there", lambda: len(receiver.named(CALL)) == 2 and receiver.named("rank step"))
+    finally:
+        cluster.end()
+    outer, inner = sorted(receiver.named(CALL), key=lambda span: span.parent != caller.id)
+    assert (outer.trace, outer.parent, inner.trace, inner.parent) == (caller.trace, caller.id, caller.trace, outer.id)
+    assert outer.resource["service.instance.id"] != inner.resource["service.instance.id"], "one span of each router"
+    steps = {span.id: span for span in receiver.named("step")}
+    assert {span.parent for span in steps.values()} == {inner.id}
+    assert {span.parent for span in receiver.named("rank step")} <= set(steps)
 
 
 def test_a_receiver_that_is_silent_holds_nothing_up(two_ranks):

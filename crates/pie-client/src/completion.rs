@@ -2,8 +2,8 @@
 
 use crate::Pool;
 use crate::error::ClientError;
-use crate::patience::Patience;
-use pie_proto::{Reason, v1};
+use crate::patience::{Overload, Patience};
+use pie_proto::v1;
 
 /// How to complete.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -48,7 +48,7 @@ impl CompletionOptions {
 pub struct Completion {
     messages: tonic::Streaming<v1::CompleteResponse>,
     finish: v1::FinishReason,
-    /// Until the first message comes, nothing is lost by asking again.
+    /// Until the first message comes, nothing is lost by asking again, where nobody else does.
     again: Option<Again>,
 }
 
@@ -63,11 +63,7 @@ impl Again {
         loop {
             match self.pool.wire().complete(self.request.clone()).await {
                 Ok(messages) => return Ok(messages.into_inner()),
-                Err(status) => match ClientError::from(status) {
-                    // Whether an overloaded pool is worth asking again is the caller's to say: people type on.
-                    error if error.reason() == Some(Reason::Overloaded) => return Err(error),
-                    error => self.patience.wait(error).await?,
-                },
+                Err(status) => self.patience.wait(status.into()).await?,
             }
         }
     }
@@ -75,9 +71,15 @@ impl Again {
 
 impl Completion {
     pub(crate) async fn start(pool: Pool, request: v1::CompleteRequest) -> Result<Self, ClientError> {
-        let mut again = Again { patience: pool.patience(), pool, request };
+        let mut again = Again { patience: pool.patience(Overload::Tells), pool, request };
         let messages = again.ask().await?;
         Ok(Self { messages, finish: v1::FinishReason::Unspecified, again: Some(again) })
+    }
+
+    /// Asks once, for callers who have a patience of their own.
+    pub(crate) async fn once(pool: &Pool, request: v1::CompleteRequest) -> Result<Self, ClientError> {
+        let messages = pool.wire().complete(request).await?.into_inner();
+        Ok(Self { messages, finish: v1::FinishReason::Unspecified, again: None })
     }
 
     /// The next message; `None` behind the last, which carries the finish reason.

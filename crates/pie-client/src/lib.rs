@@ -14,7 +14,7 @@ mod patience;
 mod session;
 
 use channels::Channels;
-use patience::{Patience, Repeats};
+use patience::{Overload, Patience, Repeats};
 
 pub use completion::{Completed, Completion, CompletionOptions};
 pub use credentials::{Credentials, Token};
@@ -92,7 +92,7 @@ impl Pool {
         &self,
         call: impl Fn(Wire<InterceptedService<Channel, Credentials>>) -> Answer,
     ) -> Result<T, ClientError> {
-        let mut patience = self.patience();
+        let mut patience = self.patience(Overload::Waits);
         loop {
             match call(self.wire()).await {
                 Ok(answer) => return Ok(answer.into_inner()),
@@ -101,8 +101,8 @@ impl Pool {
         }
     }
 
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::new(&self.repeats)
+    pub(crate) fn patience(&self, overload: Overload) -> Patience {
+        Patience::new(&self.repeats, overload)
     }
 
     /// The generated client, for calls that need no handle.

@@ -1,6 +1,7 @@
 //! When to call again: what was refused for a moment is asked for again, after the pause that the pool names.
 
 use crate::error::ClientError;
+use pie_proto::Reason;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,16 +21,26 @@ impl Repeats {
     }
 }
 
+/// What to do when the pool has too much to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overload {
+    /// Ask again.
+    Waits,
+    /// Tell the caller, whose it is to say whether asking again is worth it: people type on.
+    Tells,
+}
+
 /// One call's patience.
 pub(crate) struct Patience {
+    overload: Overload,
     left: u32,
     pause: Duration,
     repeats: Repeats,
 }
 
 impl Patience {
-    pub fn new(repeats: &Repeats) -> Self {
-        Self { left: ATTEMPTS, pause: FIRST_PAUSE, repeats: repeats.clone() }
+    pub fn new(repeats: &Repeats, overload: Overload) -> Self {
+        Self { overload, left: ATTEMPTS, pause: FIRST_PAUSE, repeats: repeats.clone() }
     }
 
     /// Waits before the next attempt.
@@ -38,7 +49,8 @@ impl Patience {
     /// The error itself, if it does not pass, or the patience is over.
     pub async fn wait(&mut self, error: ClientError) -> Result<(), ClientError> {
         self.left -= 1;
-        if self.left == 0 || !error.passes() {
+        let told = self.overload == Overload::Tells && error.reason() == Some(Reason::Overloaded);
+        if self.left == 0 || told || !error.passes() {
             return Err(error);
         }
         tokio::time::sleep(error.retry_after().unwrap_or(self.pause).max(self.pause / 2)).await;

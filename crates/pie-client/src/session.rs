@@ -3,6 +3,7 @@
 use crate::Pool;
 use crate::completion::{Completed, Completion, CompletionOptions};
 use crate::error::ClientError;
+use crate::patience::Overload;
 use pie_proto::{Reason, v1};
 use std::future::Future;
 use std::ops::Range;
@@ -84,7 +85,7 @@ impl Session {
             })),
             strategy: v1::Strategy::Unspecified.into(),
         };
-        let mut patience = self.pool.patience();
+        let mut patience = self.pool.patience(Overload::Tells);
         loop {
             match self.pool.wire().apply_edits(request.clone()).await.map_err(ClientError::from) {
                 Ok(answer) => {
@@ -94,8 +95,6 @@ impl Session {
                 }
                 // Also what a repeated call finds that had been heard the first time.
                 Err(error) if parted(&error) => return self.replace(text).await.map(Edited::Resynced),
-                // Whether an overloaded pool is worth asking again is the caller's to say: people type on.
-                Err(error) if error.reason() == Some(Reason::Overloaded) => return Err(error),
                 Err(error) => patience.wait(error).await?,
             }
         }
@@ -106,7 +105,7 @@ impl Session {
     /// # Errors
     /// The pool's refusal, after retries of what may be retried.
     pub async fn complete(&mut self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let mut patience = self.pool.patience();
+        let mut patience = self.pool.patience(Overload::Waits);
         loop {
             match self.complete_once(options).await {
                 Err(error) if error.reason() == Some(Reason::SessionUnknown) => {
@@ -120,7 +119,8 @@ impl Session {
     }
 
     async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        self.start(options).await?.finished().await
+        let request = options.request(self.name.clone(), self.revision);
+        Completion::once(&self.pool, request).await?.finished().await
     }
 
     /// Starts a completion of the text as it is now. The future borrows nothing, so the session can be edited meanwhile.
