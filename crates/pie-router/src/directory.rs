@@ -3,26 +3,27 @@
 //! It is looked at again twice a second, and whenever a call shows that it has grown old. A mistake is harmless: a router that does
 //! not own a group refuses its calls, and the placement has the last word on homes.
 
+mod known;
+mod looking;
+#[cfg(test)]
+mod tests;
+
 use crate::owner::{Owner, State};
 use crate::peers::Peers;
 use crate::tenants::Tenant;
+use known::{Homes, Snapshot};
+use looking::Looks;
 use pie_placement::{
     Admission, GroupId, Moved, Placed, Placement, PlacementError, RouterId, RouterRecord, SessionKey,
 };
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(500);
-/// A look that is not older is new enough.
-const LATELY: Duration = Duration::from_millis(50);
 /// A router that lives describes itself in this time.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Homes that are remembered; all are asked for again when there are more.
-const HOMES: usize = 200_000;
 /// Groups are tried one after the other when one has just been cordoned.
 const ATTEMPTS: usize = 4;
 /// Bytes of a document for a token, to book a session before its group has told its tokens.
@@ -77,9 +78,9 @@ pub(crate) struct Directory {
     me: RouterId,
     locals: BTreeMap<GroupId, Owner>,
     peers: Peers,
-    seen: Mutex<BTreeMap<GroupId, Seen>>,
-    homes: Mutex<HashMap<SessionKey, GroupId>>,
-    looked: Mutex<Instant>,
+    seen: Snapshot<BTreeMap<GroupId, Seen>>,
+    homes: Homes,
+    looks: Arc<Looks>,
 }
 
 impl Directory {
@@ -89,19 +90,8 @@ impl Directory {
         locals: BTreeMap<GroupId, Owner>,
         peers: Peers,
     ) -> Arc<Self> {
-        let (seen, homes, looked) = (Mutex::default(), Mutex::default(), Mutex::new(Instant::now()));
-        Arc::new(Self { placement, me, locals, peers, seen, homes, looked })
-    }
-
-    /// Looks again and again, as long as somebody else has the directory.
-    pub async fn follow(self: Arc<Self>) {
-        let weak = Arc::downgrade(&self);
-        drop(self);
-        while let Some(directory) = weak.upgrade() {
-            directory.look().await;
-            drop(directory);
-            tokio::time::sleep(LOOK).await;
-        }
+        let (seen, homes, looks) = (Snapshot::default(), Homes::default(), Arc::default());
+        Arc::new(Self { placement, me, locals, peers, seen, homes, looks })
     }
 
     /// The owners in this router.
@@ -109,10 +99,14 @@ impl Directory {
         self.locals.iter()
     }
 
+    fn is_served_here(&self, group: &GroupId) -> bool {
+        self.locals.get(group).is_some_and(|owner| owner.now() == State::Serving)
+    }
+
     /// An owner in this router that serves its group, or has its documents.
     pub fn local(&self, group: &GroupId) -> Option<&Owner> {
         let owner = self.locals.get(group)?;
-        let has = match *owner.state().borrow() {
+        let has = match owner.now() {
             State::Serving => true,
             State::Retired => false,
             // What is left here of a group that another router owns now is on its way to it.
@@ -130,7 +124,7 @@ impl Directory {
     pub fn serves(&self) -> Result<(), String> {
         let mut why = "no group is served".to_owned();
         for (group, owner) in &self.locals {
-            match &*owner.state().borrow() {
+            match owner.now() {
                 State::Serving => return Ok(()),
                 State::Waiting(waiting) => why = format!("group {group} is not formed: {waiting}"),
                 State::Lost(lost) => why = format!("group {group} is lost: {lost}"),
@@ -151,7 +145,7 @@ impl Directory {
 
     /// The other routers that own groups, and which.
     pub fn remotes(&self) -> Vec<(GroupId, RouterRecord)> {
-        let seen = self.seen();
+        let seen = self.seen.get();
         let remote = |(group, seen): (&GroupId, &Seen)| {
             let owner = seen.owner.clone().filter(|owner| owner.id != self.me)?;
             Some((group.clone(), owner))
@@ -179,12 +173,12 @@ impl Directory {
     }
 
     fn owned_elsewhere(&self, group: &GroupId) -> Option<RouterRecord> {
-        let owner = self.seen().get(group).and_then(|seen| seen.owner.clone());
+        let owner = self.seen.get().get(group).and_then(|seen| seen.owner.clone());
         owner.filter(|owner| owner.id != self.me)
     }
 
     fn unowned(&self, group: &GroupId) -> Fault {
-        let why = match self.locals.get(group).map(|owner| owner.state().borrow().clone()) {
+        let why = match self.locals.get(group).map(Owner::now) {
             Some(State::Waiting(why) | State::Lost(why)) => format!(": {why}"),
             _ => String::new(),
         };
@@ -197,13 +191,13 @@ impl Directory {
     /// [`Reason::SessionUnknown`], [`Reason::NoGroup`].
     pub async fn home(&self, tenant: &Tenant, name: &SessionName) -> Result<Home, Fault> {
         let key = key(tenant, name)?;
-        let known = self.homes().get(&key).cloned();
+        let known = self.homes.get(&key);
         let group = match known {
             Some(group) => group,
             None => {
                 let home = self.placement.session_home(&key).await.map_err(|error| unplaced(&error))?;
                 let home = home.ok_or_else(|| crate::faults::no_session(name.as_str()))?;
-                self.remember(key, home.clone());
+                self.homes.insert(key, home.clone());
                 home
             }
         };
@@ -220,8 +214,8 @@ impl Directory {
 
     /// After a refusal that may mean that the session has moved: its home, if that is not where the call went.
     pub async fn moved(&self, tenant: &Tenant, name: &SessionName, asked: &Home) -> Option<Home> {
-        self.forget_home(tenant, name);
-        self.look().await;
+        self.homes.remove(&key(tenant, name).ok()?);
+        self.look_again().await;
         let home = self.home(tenant, name).await.ok()?;
         let same = match (&home.target, &asked.target) {
             (Target::Local(_), Target::Local(_)) => home.group == asked.group,
@@ -243,7 +237,7 @@ impl Directory {
     ) -> Result<(Home, Placed), Fault> {
         let key = key(tenant, name)?;
         for _ in 0..ATTEMPTS {
-            let known = self.homes().get(&key).cloned();
+            let known = self.homes.get(&key);
             if let Some(home) =
                 known.and_then(|group| Some(Home { target: self.target(&group).ok()?, group }))
             {
@@ -260,7 +254,7 @@ impl Directory {
             };
             let group = placed.group().clone();
             if let Some(home) = self.settled(&key, group, &best).await? {
-                self.remember(key, home.group.clone());
+                self.homes.insert(key, home.group.clone());
                 if matches!(placed, Placed::Claimed(_)) {
                     self.book(&home.group, bytes);
                 }
@@ -272,7 +266,7 @@ impl Directory {
 
     /// The home in `group`; a group that is gone for good gives its sessions to the best one.
     async fn settled(&self, key: &SessionKey, group: GroupId, best: &Home) -> Result<Option<Home>, Fault> {
-        let gone = self.seen().get(&group).is_none_or(|seen| seen.ranks == 0 && seen.owner.is_none());
+        let gone = self.seen.get().get(&group).is_none_or(|seen| seen.ranks == 0 && seen.owner.is_none());
         if gone && !self.locals.contains_key(&group) {
             let moved = self.placement.move_session(key, &group, &best.group).await;
             return Ok((moved.map_err(|error| unplaced(&error))? == Moved::Done).then(|| best.clone()));
@@ -296,21 +290,27 @@ impl Directory {
     }
 
     fn is_open(&self, group: &GroupId) -> bool {
-        self.seen().get(group).is_none_or(|seen| seen.admission == Admission::Open)
+        self.seen.get().get(group).is_none_or(|seen| seen.admission == Admission::Open)
     }
 
     fn roomiest_seen(&self, except: Option<&GroupId>) -> Option<Home> {
-        let open: Vec<(GroupId, i64)> = {
-            let seen = self.seen();
-            let open = seen
-                .iter()
-                .filter(|(group, seen)| seen.admission == Admission::Open && Some(*group) != except);
-            open.map(|(group, seen)| (group.clone(), self.load(group, seen).room())).collect()
-        };
-        let owned = open
-            .into_iter()
-            .filter_map(|(group, room)| Some((room, Home { target: self.target(&group).ok()?, group })));
+        let seen = self.seen.get();
+        let open = seen.iter().filter(|(group, seen)| {
+            seen.admission == Admission::Open && Some(*group) != except && self.is_served(group, seen)
+        });
+        let owned = open.filter_map(|(group, seen)| {
+            let home = Home { target: self.target(group).ok()?, group: group.clone() };
+            Some((self.load(group, seen).room(), home))
+        });
         owned.max_by_key(|(room, home)| (*room, std::cmp::Reverse(home.group.clone()))).map(|(_, home)| home)
+    }
+
+    /// A group that is lost has documents, and takes no new ones.
+    fn is_served(&self, group: &GroupId, seen: &Seen) -> bool {
+        match self.local(group) {
+            Some(_) => self.is_served_here(group),
+            None => seen.load.slots > 0,
+        }
     }
 
     fn load(&self, group: &GroupId, seen: &Seen) -> Load {
@@ -322,15 +322,18 @@ impl Directory {
 
     /// A session was just sent there.
     fn book(&self, group: &GroupId, bytes: usize) {
-        if let Some(seen) = self.seen().get_mut(group) {
-            seen.load.tokens += bytes as u64 / BYTES_PER_TOKEN;
-        }
+        let group = group.clone();
+        self.seen.change(move |seen| {
+            if let Some(seen) = seen.get_mut(&group) {
+                seen.load.tokens += bytes as u64 / BYTES_PER_TOKEN;
+            }
+        });
     }
 
     /// The session lives nowhere now, if it lived in `group`.
     pub async fn forget(&self, tenant: &Tenant, name: &SessionName, group: &GroupId) -> Result<(), Fault> {
         let key = key(tenant, name)?;
-        self.homes().remove(&key);
+        self.homes.remove(&key);
         self.placement.forget_session(&key, group).await.map_err(|error| unplaced(&error)).map(drop)
     }
 
@@ -344,7 +347,7 @@ impl Directory {
     ) -> Result<Moved, Fault> {
         let key = key(tenant, name)?;
         let moved = self.placement.move_session(&key, from, to).await.map_err(|error| unplaced(&error))?;
-        self.homes().remove(&key);
+        self.homes.remove(&key);
         Ok(moved)
     }
 
@@ -354,94 +357,6 @@ impl Directory {
         self.look().await;
         Ok(())
     }
-
-    fn forget_home(&self, tenant: &Tenant, name: &SessionName) {
-        if let Ok(key) = key(tenant, name) {
-            self.homes().remove(&key);
-        }
-    }
-
-    fn remember(&self, key: SessionKey, group: GroupId) {
-        let mut homes = self.homes();
-        if homes.len() >= HOMES {
-            homes.clear();
-        }
-        homes.insert(key, group);
-    }
-
-    /// Looks now, unless that was just done: calls to a group that is away must not all ask the placement.
-    async fn look_again(&self) {
-        let lately = self.looked.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < LATELY;
-        if !lately {
-            self.look().await;
-        }
-    }
-
-    /// Looks at the placement, and asks the other routers how full their groups are.
-    pub async fn look(&self) {
-        *self.looked.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        let records = match self.placement.groups().await {
-            Ok(records) => records,
-            Err(error) => {
-                return tracing::debug!(%error, "the placement does not answer: what is known stays");
-            }
-        };
-        // A router that owns several groups is asked once: one that is silent must hold this up once only.
-        let mut described: BTreeMap<RouterId, Vec<v1::Group>> = BTreeMap::new();
-        let mut seen = BTreeMap::new();
-        for record in records {
-            let formed_again = record.is_formed_again();
-            let owner = record.owner.map(|owner| owner.router);
-            let load = match &owner {
-                Some(router) if router.id != self.me => {
-                    if !described.contains_key(&router.id) {
-                        let groups = describe(&self.peers, router).await.map(|pool| pool.groups);
-                        described.insert(router.id.clone(), groups.unwrap_or_default());
-                    }
-                    load_of(&record.group, described.get(&router.id).map_or(&[], Vec::as_slice))
-                }
-                _ => Load::default(),
-            };
-            let (admission, ranks) = (record.admission, record.ranks.len());
-            seen.insert(record.group, Seen { owner, admission, formed_again, ranks, load });
-        }
-        *self.seen() = seen;
-        self.reopen().await;
-    }
-
-    /// A group that was closed for the restart of its workers is open again as soon as it has been formed.
-    async fn reopen(&self) {
-        let closed: Vec<GroupId> = {
-            let seen = self.seen();
-            let closed = seen.iter().filter(|(_, seen)| seen.formed_again);
-            closed.map(|(group, _)| group.clone()).collect()
-        };
-        for group in closed {
-            let Some(owner) = self.locals.get(&group) else { continue };
-            if *owner.state().borrow() != State::Serving {
-                continue;
-            }
-            match self.placement.set_admission(&group, Admission::Open).await {
-                Ok(()) => tracing::info!(%group, "the group has been formed again, and is open"),
-                Err(error) => tracing::warn!(%error, %group, "the group stays closed for now"),
-            }
-        }
-    }
-
-    // Both are plain data, whole at any time.
-    fn seen(&self) -> MutexGuard<'_, BTreeMap<GroupId, Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn homes(&self) -> MutexGuard<'_, HashMap<SessionKey, GroupId>> {
-        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// How full a group is, as its owner describes it.
-fn load_of(group: &GroupId, described: &[v1::Group]) -> Load {
-    let group = described.iter().find(|other| other.group == group.as_str());
-    group.map_or_else(Load::default, |group| Load { slots: group.slots_total.into(), tokens: group.tokens })
 }
 
 /// What another router says of its own groups.

@@ -185,6 +185,11 @@ impl Owner {
         }
     }
 
+    /// The state of the group as it is: a copy, so that nobody holds the owner's lock while they go on.
+    pub fn now(&self) -> State {
+        self.state.borrow().clone()
+    }
+
     /// The state of the group, to watch.
     pub fn state(&self) -> watch::Receiver<State> {
         self.state.clone()

@@ -48,7 +48,7 @@ impl Peer for PeerService {
     ) -> Result<Response<peer_v1::StandingResponse>, Status> {
         let group = group(&request.into_inner().group)?;
         let owner = self.directory.candidate(&group);
-        let candidate = owner.is_some_and(|owner| *owner.state().borrow() != State::Retired);
+        let candidate = owner.is_some_and(|owner| owner.now() != State::Retired);
         Ok(Response::new(peer_v1::StandingResponse { candidate }))
     }
 

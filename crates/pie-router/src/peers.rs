@@ -8,7 +8,7 @@ use pie_proto::v1::pool_client::PoolClient;
 use pie_proto::{Fault, Reason, reason::reason_of, trace};
 use pie_transport::Connector;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::metadata::errors::InvalidMetadataValue;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -42,20 +42,25 @@ impl Peers {
     }
 
     fn channel(&self, router: &RouterRecord) -> Result<Channel, Fault> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&router.address) {
+        if let Some(channel) = self.channels().get(&router.address) {
             return Ok(channel.clone());
         }
         let endpoint =
             Endpoint::from_shared(router.address.clone()).map_err(|error| unreachable(router, &error))?;
         let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT);
         let endpoint = endpoint.http2_keep_alive_interval(PING).keep_alive_timeout(PING);
-        let channel = self.connector.lazily(endpoint);
+        // Made without the lock: two at a time may make one each, and one of them is kept.
+        let made = self.connector.lazily(endpoint);
+        let mut channels = self.channels();
         if channels.len() >= CHANNELS {
             channels.clear();
         }
-        channels.insert(router.address.clone(), channel.clone());
-        Ok(channel)
+        Ok(channels.entry(router.address.clone()).or_insert(made).clone())
+    }
+
+    // Plain data, whole at any time.
+    fn channels(&self) -> MutexGuard<'_, BTreeMap<String, Channel>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For forwarded calls.

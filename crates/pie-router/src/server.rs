@@ -282,8 +282,8 @@ pub async fn serve(
     });
     let locals = locals.collect();
     let directory = Directory::new(placement, router.id, locals, peers);
-    directory.look().await;
     tokio::spawn(directory.clone().follow());
+    directory.look().await;
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let services =
         Services { options: &options, directory: &directory, tokenizer, stats: &stats, phase: &phase_seen };

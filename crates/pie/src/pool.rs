@@ -53,7 +53,7 @@ struct PoolReady<'a> {
 pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
     let mut pool = LocalPool::start(&arguments, log).await?;
     // Until here a signal ends the process at once, and its workers with it.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     if let Some(path) = &arguments.serve.ready_file {
         pool.write_ready(path)?;
     }

@@ -28,7 +28,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     let serving = start(&arguments.serve, &arguments.group, &folder.path, placement, ports).await?;
     observe.serves(Source::Router(RouterSource::of(&serving)));
     eprintln!("pie: the router listens at {}", serving.url());

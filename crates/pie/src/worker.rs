@@ -36,7 +36,7 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let collective_address = mesh.local_address().to_string();
     let loaded = device::load(&folder.path, member, &arguments.rank, mesh)?;
     // Until here a signal ends the process at once, however long loading takes.
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen(arguments.platform.drain_grace)?;
     let facts = facts(&loaded, &folder.path);
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
     let engine = Engine::start(compute, peers)?;

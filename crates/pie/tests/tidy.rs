@@ -122,6 +122,27 @@ fn files_are_short() {
     assert!(long.is_empty(), "over {LINES} lines, a sign that two ideas share a room: {long:?}");
 }
 
+/// A guard that lives on in its caller is there when the caller asks for the same lock again. Locks stay in small files, and leave
+/// as copies; each of these is one whose guards were looked at.
+#[test]
+fn locks_are_handed_out_where_that_was_looked_at_only() {
+    let looked_at = [
+        "pie-comm/src/thread.rs",
+        "pie-load/src/run/flight.rs",
+        "pie-placement/src/embedded.rs",
+        "pie-router/src/directory/known.rs",
+        "pie-router/src/peers.rs",
+    ];
+    let guards = ["MutexGuard", "RwLockReadGuard", "RwLockWriteGuard"];
+    let elsewhere: Vec<_> = sources()
+        .into_iter()
+        .filter(|(path, text)| !path.ends_with("tidy.rs") && guards.iter().any(|guard| text.contains(guard)))
+        .map(|(path, _)| path)
+        .filter(|path| !looked_at.iter().any(|known| path.ends_with(known)))
+        .collect();
+    assert!(elsewhere.is_empty(), "return copies, not guards: {elsewhere:?}");
+}
+
 /// Every invariant of the design stands in product code, where it is kept, and in a test.
 #[test]
 fn every_invariant_is_kept_somewhere_and_tested() {

@@ -152,8 +152,9 @@ impl Observe {
     /// # Errors
     /// Why not.
     pub fn readiness(&self) -> Result<(), String> {
-        if let Some(why) = &*self.shared.hold.lock().unwrap_or_else(PoisonError::into_inner) {
-            return Err(why.to_string());
+        let hold = self.shared.hold.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(why) = hold {
+            return Err(why.into_owned());
         }
         self.shared.source.get().map_or(Ok(()), |(_, source)| source.readiness())
     }

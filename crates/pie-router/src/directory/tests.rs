@@ -1,0 +1,138 @@
+//! What a router knows, while groups and other routers are away.
+
+use super::{Directory, Home, Load, Seen, Target};
+use crate::core::Settings;
+use crate::owner::{Owned, OwnerOptions, spawn_owner};
+use crate::peers::Peers;
+use crate::tenants::{Quotas, Tenant, TenantLimits};
+use pie_placement::{Admission, Embedded, GroupId, Placement, RankRecord, RouterId, RouterRecord, Ttl};
+use pie_plan::schedule::Limits;
+use pie_proto::Reason;
+use pie_proto::request::SessionName;
+use pie_text::Tokenizer;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Whoever hangs is found out after this time; nobody else waits for it.
+const HANGS: Duration = Duration::from_secs(30);
+
+const SETTINGS: Settings = Settings {
+    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
+    prefill: Duration::from_millis(30),
+    tenant: TenantLimits::NONE,
+    sessions: 100,
+    completions: 100,
+    rotations: 30,
+};
+
+fn group(name: &str) -> GroupId {
+    GroupId::new(name).expect("a right name")
+}
+
+fn router(name: &str) -> RouterRecord {
+    // Nobody listens at port 9.
+    RouterRecord { id: RouterId::new(name).expect("a right name"), address: "http://127.0.0.1:9".to_owned() }
+}
+
+/// A router that wants `g0`, a group whose only rank is away.
+async fn directory() -> Arc<Directory> {
+    let placement: Arc<dyn Placement> = Arc::new(Embedded::new());
+    let rank = RankRecord {
+        group: group("g0"),
+        rank: 0,
+        world_size: 2,
+        control: "http://127.0.0.1:9".to_owned(),
+        model_fingerprint: "any".to_owned(),
+    };
+    // The registration lives as long as the placement: nobody is to take it for released.
+    std::mem::forget(placement.register_rank(rank, Ttl::DEFAULT).await.expect("it is free"));
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
+    let tokenizer = Arc::new(Tokenizer::from_file(Path::new(file)).expect("it ships"));
+    let options = OwnerOptions {
+        group: group("g0"),
+        router: router("me"),
+        world_size: 2,
+        deadline: Duration::from_secs(1),
+        settings: SETTINGS,
+        lease: Ttl::DEFAULT,
+        quotas: Quotas::default(),
+        ranks: Default::default(),
+        document_limit: 1 << 20,
+        peers: Peers::default(),
+        owned: Owned::default(),
+    };
+    let owner = spawn_owner(options, placement.clone(), tokenizer);
+    let locals = [(group("g0"), owner)].into_iter().collect();
+    let directory = Directory::new(placement, router("me").id, locals, Peers::default());
+    tokio::spawn(directory.clone().follow());
+    directory.look().await;
+    directory
+}
+
+/// Asks in a thread of its own: a lock that is taken twice is to fail the test, not to hang it.
+fn asked<T: Send + 'static>(
+    directory: &Arc<Directory>,
+    ask: impl FnOnce(&Directory) -> T + Send + 'static,
+) -> T {
+    let (answer, answered) = mpsc::channel();
+    let directory = directory.clone();
+    std::thread::spawn(move || answer.send(ask(&directory)));
+    answered.recv_timeout(HANGS).expect("an answer: no lock is taken twice")
+}
+
+/// Its documents are there, so that `local` asks who else may own the group: with the look's lock held, that was for ever.
+#[tokio::test]
+async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
+    let directory = directory().await;
+    let best = |directory: &Arc<Directory>| {
+        for (_, owner) in directory.locals() {
+            owner.stats().sessions.set(1);
+        }
+        asked(directory, |directory| directory.roomiest_seen(None).map(|home| home.group))
+    };
+    assert_eq!(best(&directory), None, "no group is served");
+    assert_eq!(asked(&directory, |directory| directory.serves().is_err()), true);
+    let name = SessionName::new("two".to_owned()).expect("a right name");
+    let refused = directory.place(&Tenant::default(), &name, 10).await.map(|(home, _)| home.group);
+    assert_eq!(refused.map_err(|fault| fault.reason), Err(Reason::NoGroup));
+
+    // Another router serves another group: that is taken.
+    let other = Seen {
+        owner: Some(router("other")),
+        admission: Admission::Open,
+        formed_again: false,
+        ranks: 2,
+        load: Load { slots: 100, tokens: 200 },
+    };
+    directory.seen.change(|seen| drop(seen.insert(group("g1"), other)));
+    assert_eq!(best(&directory), Some(group("g1")), "however full it is");
+    assert!(asked(&directory, |directory| directory.serves().is_ok()));
+}
+
+#[tokio::test]
+async fn refused_calls_share_a_look() {
+    const CALLS: u64 = 300;
+    let directory = directory().await;
+    let before = directory.looks.begun();
+    let calls: Vec<_> = (0..CALLS)
+        .map(|call| {
+            let directory = directory.clone();
+            tokio::spawn(async move {
+                let name = SessionName::new(format!("s{call}")).expect("a right name");
+                let asked = Home { group: group("g0"), target: Target::Remote(router("other")) };
+                directory.moved(&Tenant::default(), &name, &asked).await.is_none()
+            })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.expect("no panic"), "a session that is open nowhere has no other home");
+    }
+    let looks = directory.looks.begun() - before;
+    assert!(looks * 10 < CALLS, "{looks} looks for {CALLS} refused calls");
+
+    // Whoever asks for a look gets one that began later.
+    let before = directory.looks.begun();
+    directory.look().await;
+    assert!(directory.looks.ended() > before);
+}
