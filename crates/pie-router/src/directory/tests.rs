@@ -92,7 +92,7 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
         asked(directory, |directory| directory.roomiest_seen(None).map(|home| home.group))
     };
     assert_eq!(best(&directory), None, "no group is served");
-    assert_eq!(asked(&directory, |directory| directory.serves().is_err()), true);
+    assert!(asked(&directory, |directory| directory.serves().is_err()));
     let name = SessionName::new("two".to_owned()).expect("a right name");
     let refused = directory.place(&Tenant::default(), &name, 10).await.map(|(home, _)| home.group);
     assert_eq!(refused.map_err(|fault| fault.reason), Err(Reason::NoGroup));
