@@ -12,8 +12,8 @@ pub struct CompletionOptions {
     pub max_tokens: u32,
     /// 0 is greedy.
     pub temperature: f32,
-    /// Equal seeds give equal tokens.
-    pub seed: u64,
+    /// Equal seeds give equal tokens; the pool chooses one when absent.
+    pub seed: Option<u64>,
     /// End before one of these.
     pub stop: Vec<String>,
     /// Alternatives to report for each token.

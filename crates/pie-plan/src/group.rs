@@ -5,7 +5,7 @@ use crate::invariant::{Invariant, Violation};
 use crate::plan::{Change, Copies, Plan, PlanError, Run, SequenceRows, Then, Work};
 use crate::rows::OutOfSlots;
 use crate::slots::Slots;
-use crate::table::Table;
+use crate::table::{Reach, Table};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tables and slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.
@@ -147,6 +147,15 @@ impl Group {
         }
         let free = self.free_slots();
         if needed > free { Err(PlanError::OutOfSlots { needed, free }) } else { Ok(()) }
+    }
+
+    /// What the first pass of a run would ask a model to know.
+    pub fn reach(&self, run: Run) -> Reach {
+        let then = match run {
+            Run::Encode { .. } => Then::Stop,
+            Run::Sample { .. } => Then::Sample,
+        };
+        self.table(run.session()).map_or_else(Reach::default, |table| table.reach(then))
     }
 
     fn change_all(&mut self, changes: &[Change], before: &mut Before) -> Result<Staged, PlanError> {

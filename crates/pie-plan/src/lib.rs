@@ -26,4 +26,4 @@ pub use plan::{
     Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Strategy, Then, Turns, Work,
 };
 pub use splice::{Splice, SpliceError, Splices};
-pub use table::Table;
+pub use table::{Reach, Table};

@@ -1,6 +1,6 @@
 //! The policy: who takes part in the next step. Edits and first tokens before running decodes, decodes before prefills,
-//! prefills in turn, all under a token budget (L1), nobody forever (L2); sessions past their rotation budget are
-//! encoded again when nobody wants anything.
+//! prefills in turn, those that a completion waits for first, all under a token budget (L1), nobody forever (L2); what
+//! nobody waits for is encoded when nobody wants anything.
 
 use crate::ids::SessionId;
 use crate::plan::Run;
@@ -18,7 +18,8 @@ pub enum Want {
     NextToken,
     /// Only that its tokens are encoded.
     Encoding,
-    /// That its tokens are encoded anew beside the rows that serve meanwhile: no answer waits for it.
+    /// That its tokens are encoded, anew beside the rows that serve meanwhile or ahead of anybody's wish: no answer waits
+    /// for it.
     Refresh,
 }
 
@@ -65,6 +66,11 @@ impl Limits {
     }
 }
 
+/// What of so many rows first tokens that come in chunks leave to the other prefills (L2).
+fn kept_for_others(rows: u32) -> u32 {
+    rows / 4
+}
+
 /// Rows that are left in a step.
 struct Budget {
     left: u32,
@@ -85,23 +91,23 @@ impl Budget {
 /// First tokens come first, longest waiting first, then decodes. A quarter of the budget is kept for decodes, at one row
 /// each, and for prefills, while any waits. Prefills are cut into chunks, longest waiting first, so that with renewed
 /// tickets they take turns. A session that wants a token and has more to encode than first tokens may take is served by
-/// chunks until it has not. Hence nobody starves, provided that the owner renews the tickets of the served.
+/// chunks until it has not: before prefills that nobody waits for, however many there are, of which it leaves a quarter.
+/// Hence nobody starves, provided that the owner renews the tickets of the served.
 pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
     let mut queue: Vec<&Demand> = demands.iter().filter(|demand| demand.rows > 0).collect();
     queue.sort_by_key(|demand| (demand.ticket, demand.session));
     let of = |want: Want| queue.iter().copied().filter(move |demand| demand.want == want);
     let wants_token = |demand: &&Demand| demand.want <= Want::NextToken;
     let fits = |demand: &&Demand| demand.rows <= limits.token_share() || demand.pending == 0;
-    let chunks: Vec<&Demand> = queue
-        .iter()
-        .copied()
-        .filter(|demand| demand.want == Want::Encoding || (wants_token(demand) && !fits(demand)))
-        .collect();
+    let large: Vec<&Demand> =
+        queue.iter().copied().filter(|demand| wants_token(demand) && !fits(demand)).collect();
+    let prefills: Vec<&Demand> = of(Want::Encoding).collect();
     let firsts = of(Want::FirstToken).filter(fits);
     let nexts: Vec<&Demand> = of(Want::NextToken).filter(fits).collect();
 
     let for_decodes = (limits.rows / 8).min(u32::try_from(nexts.len()).unwrap_or(u32::MAX));
-    let for_prefills = if chunks.is_empty() { 0 } else { limits.rows / 4 - for_decodes };
+    let nobody_prefills = large.is_empty() && prefills.is_empty();
+    let for_prefills = if nobody_prefills { 0 } else { limits.rows / 4 - for_decodes };
     let mut budget = Budget { left: limits.rows, kept: for_decodes + for_prefills };
     let mut runs = Vec::new();
     let sample = |demand: &Demand| Run::Sample { session: demand.session };
@@ -110,16 +116,21 @@ pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
     runs.extend(nexts.iter().filter(|demand| budget.take(demand.rows)).map(|demand| sample(demand)));
     let tokens = runs.len();
 
-    let mut left = if tokens == 0 { budget.left } else { budget.left.min(limits.prefill_rows) };
-    for demand in &chunks {
+    let left = if tokens == 0 { budget.left } else { budget.left.min(limits.prefill_rows) };
+    let kept = if prefills.is_empty() { 0 } else { kept_for_others(left) };
+    let mut budget = Budget { left, kept };
+    let mut chunk = |demand: &Demand, budget: &mut Budget| {
         // The last token is left to the step that samples, which encodes it in any case (W1).
-        let most = demand.pending - u32::from(wants_token(demand)).min(demand.pending);
-        let limit = most.min(left);
-        left -= limit;
+        let most = demand.pending - u32::from(wants_token(&demand)).min(demand.pending);
+        let limit = most.min(budget.left.saturating_sub(budget.kept));
+        budget.left -= limit;
         if limit > 0 {
             runs.push(Run::Encode { session: demand.session, limit });
         }
-    }
+    };
+    large.iter().for_each(|demand| chunk(demand, &mut budget));
+    budget.kept = 0;
+    prefills.iter().for_each(|demand| chunk(demand, &mut budget));
     if let (true, Some(demand)) = (runs.is_empty(), of(Want::Refresh).next()) {
         runs.push(Run::Encode { session: demand.session, limit: demand.pending.min(limits.prefill_rows) });
     }

@@ -34,6 +34,15 @@ struct Branch {
     origin: Origin,
 }
 
+/// What a run asks a model to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// So many positions, from 0.
+    pub positions: usize,
+    /// So many entries of the vocabulary, from 0.
+    pub tokens: u32,
+}
+
 /// One session's document and branch.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -118,6 +127,24 @@ impl Table {
         let last = branch.last().or(keys.last()).is_some_and(|key| *key != PackedKey::PENDING);
         let pending = keys.iter().chain(branch).filter(|key| **key == PackedKey::PENDING).count();
         pending + usize::from(last)
+    }
+
+    /// What a run asks a model to know: one more than its last position, and than the largest token that it would encode.
+    pub fn reach(&self, then: Then) -> Reach {
+        let keys = match then {
+            Then::Stop => &self.document.keys[..],
+            Then::Sample => &self.document.keys[..self.share()],
+        };
+        let branch = self.branch.as_ref().filter(|_| then == Then::Sample).map(|branch| &branch.rows);
+        let pending = |keys: &[PackedKey], tokens: &[TokenId]| {
+            let pending = keys.iter().zip(tokens).filter(|(key, _)| **key == PackedKey::PENDING);
+            pending.map(|(_, token)| token.0 + 1).max().unwrap_or(0)
+        };
+        let of_branch = branch.map_or(0, |rows| pending(&rows.keys, &rows.tokens));
+        Reach {
+            positions: keys.len() + branch.map_or(0, Rows::len),
+            tokens: pending(keys, &self.document.tokens).max(of_branch),
+        }
     }
 
     /// How often the most turned key was turned since it was encoded.

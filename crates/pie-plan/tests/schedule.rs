@@ -91,6 +91,21 @@ fn who_runs() {
             Some((vec![sample(1)], 1)),
         ),
         (
+            "an edit too large for a step goes before prefills that wait longer, and leaves them a quarter",
+            vec![demand(1, 500, FirstToken, 9), demand(2, 500, Encoding, 1), demand(3, 500, Encoding, 2)],
+            Some((vec![encode(1, 75), encode(2, 25)], 1)),
+        ),
+        (
+            "what it does not need is theirs",
+            vec![demand(1, 81, FirstToken, 9), demand(2, 500, Encoding, 1), demand(3, 9, Encoding, 0)],
+            Some((vec![encode(1, 75), encode(3, 9), encode(2, 16)], 1)),
+        ),
+        (
+            "edits too large for a step, in turn",
+            vec![demand(1, 90, FirstToken, 2), demand(2, 90, NextToken, 1)],
+            Some((vec![encode(2, 89), encode(1, 11)], 1)),
+        ),
+        (
             "prefills in turn",
             vec![demand(1, 60, Encoding, 2), demand(2, 60, Encoding, 1)],
             Some((vec![encode(2, 60), encode(1, 40)], 1)),
@@ -217,4 +232,45 @@ fn typing_waits_for_steps_not_for_prefills() {
     assert!(waits.len() > 300, "{}", waits.len());
     assert!(prefills.iter().all(|prefill| prefill.pending == 0), "L2: {prefills:?}");
     assert!(worst <= 2 * cost_us(LIMITS.rows), "{worst} us: an edit waits for one full step and its own");
+}
+
+/// Sixty files are opened, and somebody asks for a token behind more than fits in a step: it takes the steps that its own
+/// rows take, not those of the files, of which each is encoded in the end although such completions never end.
+#[test]
+fn a_large_first_token_waits_for_its_own_rows_and_not_for_every_file() {
+    const OWN: u32 = 170;
+    let mut files: Vec<_> = (0..60).map(|id| demand(id, 3000, Want::Encoding, id)).collect();
+    let (mut ticket, mut clock) = (1000_u64, 0);
+    let ask = |ticket: u64| demand(99, OWN, Want::FirstToken, ticket);
+    let (mut asked, mut asked_at, mut worst) = (ask(ticket), 0, 0);
+    for step in 0.. {
+        let demands: Vec<_> = files.iter().filter(|file| file.pending > 0).chain([&asked]).copied().collect();
+        if demands.len() == 1 {
+            assert!(step < 8000, "L2: the files are done at last");
+            break;
+        }
+        let chosen = schedule(&demands, LIMITS).expect("there is work");
+        let rows = |run: &Run| match run {
+            Run::Encode { limit, .. } => *limit,
+            Run::Sample { .. } => asked.rows,
+        };
+        clock += cost_us(chosen.runs.iter().map(rows).sum());
+        for run in chosen.runs {
+            ticket += 1;
+            match run {
+                Run::Sample { .. } => {
+                    worst = worst.max(clock - asked_at);
+                    (asked, asked_at) = (ask(ticket), clock);
+                }
+                Run::Encode { session: SessionId(99), limit } => {
+                    asked = demand(99, asked.pending - limit, Want::FirstToken, ticket);
+                }
+                Run::Encode { session, limit } => {
+                    let file = &mut files[session.0 as usize];
+                    *file = demand(session.0, file.pending - limit, Want::Encoding, ticket);
+                }
+            }
+        }
+    }
+    assert!(worst <= 4 * cost_us(LIMITS.rows), "{worst} us for {OWN} rows");
 }

@@ -65,8 +65,8 @@ pub struct OpenSession {
     pub name: Option<SessionName>,
     /// The document.
     pub content: Content,
-    /// Of its edits, unless they say otherwise.
-    pub strategy: Strategy,
+    /// Of its edits, unless they say otherwise; `None`: as it was, or PIE.
+    pub strategy: Option<Strategy>,
 }
 
 impl TryFrom<v1::OpenSessionRequest> for OpenSession {
@@ -79,7 +79,7 @@ impl TryFrom<v1::OpenSessionRequest> for OpenSession {
             None => return Err(missing("content", "the document as `text` (may be empty) or `tokens`")),
         };
         let name = if request.session.is_empty() { None } else { Some(SessionName::new(request.session)?) };
-        Ok(Self { name, content, strategy: strategy(request.strategy)?.unwrap_or_default() })
+        Ok(Self { name, content, strategy: strategy(request.strategy)? })
     }
 }
 
@@ -167,7 +167,7 @@ pub struct SamplingRequest {
     pub top_p: f32,
     /// 0: all.
     pub top_k: u32,
-    /// Equal seeds give equal tokens.
+    /// Equal seeds give equal tokens. Whoever takes requests without one chooses it.
     pub seed: u64,
     /// Alternatives to report.
     pub top_logprobs: u32,
@@ -276,7 +276,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
                 temperature: request.temperature,
                 top_p,
                 top_k: request.top_k,
-                seed: request.seed,
+                seed: request.seed.unwrap_or(0),
                 top_logprobs: request.top_logprobs,
             },
             stop: request.stop,

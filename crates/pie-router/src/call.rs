@@ -22,8 +22,8 @@ pub enum Call {
         name: SessionName,
         /// Tokenized already: that is the work that does not depend on what is held.
         document: Box<Document>,
-        /// Of its edits.
-        strategy: Strategy,
+        /// Of its edits; without one a session that is open keeps its own.
+        strategy: Option<Strategy>,
         /// The answer.
         reply: Reply<v1::OpenSessionResponse>,
     },

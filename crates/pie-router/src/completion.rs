@@ -155,6 +155,13 @@ impl Completion {
         (self.before, self.cost.rotated) = (before, rotated);
     }
 
+    /// So many tokens may follow those that it wrote; false when it has none left, and is over.
+    pub fn fits_in(&mut self, room: usize) -> bool {
+        let most = self.produced.saturating_add(u32::try_from(room).unwrap_or(u32::MAX));
+        self.request.max_tokens = self.request.max_tokens.min(most);
+        self.produced < self.request.max_tokens
+    }
+
     /// Whether it outlives an edit: one that has a cursor and waits does not, since nobody says where the cursor is then.
     /// Markers for filling in the middle are placed anew after an edit, so such a completion ends too.
     pub fn outlives_edits(&self) -> bool {
@@ -228,6 +235,8 @@ impl Completion {
             tokens: vec![completed(sampled)],
             finish_reason: finish.into(),
             timings,
+            seed: Some(self.request.sampling.seed)
+                .filter(|_| first && self.request.sampling.temperature > 0.0),
         });
         match finish {
             v1::FinishReason::Unspecified => After::GoesOn,
@@ -237,13 +246,22 @@ impl Completion {
     }
 
     /// A newer edit ends it.
-    pub fn end_by_edit(mut self) {
+    pub fn end_by_edit(self) {
+        self.end_by(v1::FinishReason::Edited, "edited");
+    }
+
+    /// It has no room left.
+    pub fn end_by_length(self) {
+        self.end_by(v1::FinishReason::Length, "length");
+    }
+
+    fn end_by(mut self, finish: v1::FinishReason, name: &'static str) {
         let text_delta = self.flush();
-        self.over("edited");
+        self.over(name);
         self.send(v1::CompleteResponse {
             revision: self.revision,
             text_delta,
-            finish_reason: v1::FinishReason::Edited.into(),
+            finish_reason: finish.into(),
             ..Default::default()
         });
     }

@@ -1,6 +1,7 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod limits;
 mod moving;
 mod names;
 mod opening;
@@ -8,6 +9,7 @@ mod pace;
 mod reading;
 mod stepping;
 mod tables;
+mod waking;
 
 use crate::call::{Call, ModelFacts, Stream};
 use crate::completion::{Completion, Place};
@@ -15,12 +17,12 @@ use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
-use crate::tenants::{Quotas, Tenant, TenantLimits, Tenants};
+use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits, Tenants};
 pub(crate) use moving::Standing;
 use names::Names;
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
-use pie_plan::{Change, Epoch, Group, SessionId, Splices, Strategy};
+use pie_plan::{Change, Epoch, Group, SessionId, Strategy};
 use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Cursor, FimMarkers, Tokenizer};
@@ -42,6 +44,8 @@ pub struct Settings {
     pub prefill: Duration,
     /// Of each tenant.
     pub tenant: TenantLimits,
+    /// Whose rows a document may begin with.
+    pub sharing: Sharing,
     /// Sessions that the group may have.
     pub sessions: usize,
     /// Completions that run or wait in the whole group.
@@ -66,6 +70,11 @@ pub struct Core {
     active: BTreeSet<SessionId>,
     /// Sessions past their rotation budget.
     worn: BTreeSet<SessionId>,
+    /// Sessions of which the ranks have held nothing yet, the next to be encoded last: until they are used, or nobody wants
+    /// anything.
+    asleep: Vec<SessionId>,
+    /// Sessions that are encoded though nobody has used them yet.
+    quiet: BTreeSet<SessionId>,
     replica: Replica,
     /// What calls want of the tables, in order, while a plan is on its way.
     queued: VecDeque<Op>,
@@ -105,6 +114,8 @@ impl Core {
             tenants: Tenants::new(settings.tenant),
             active: BTreeSet::new(),
             worn: BTreeSet::new(),
+            asleep: Vec::new(),
+            quiet: BTreeSet::new(),
             replica: Replica::Lost("the group is forming for the first time".to_owned()),
             queued: VecDeque::new(),
             staged: Vec::new(),
@@ -126,15 +137,15 @@ impl Core {
         self
     }
 
-    /// A group is there, empty: sessions are encoded again from their documents, the latest used last, so that they are in
-    /// if not all fit.
+    /// A group is there, empty: sessions are encoded again from their documents as they are used, and else, the latest used
+    /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
         self.model = model;
         self.replica = Replica::Serving(Box::new(Group::new(epoch, slots)));
         let mut sessions: Vec<_> =
             self.sessions.values().map(|session| (session.ticket, session.id)).collect();
         sessions.sort_unstable();
-        self.queued.extend(sessions.into_iter().map(|(_, session)| Op::Open { session }));
+        sessions.into_iter().for_each(|(_, session)| self.lay_by(session));
     }
 
     /// The group is gone: completions fail, documents stay.
@@ -145,6 +156,8 @@ impl Core {
         self.in_flight = None;
         self.active.clear();
         self.worn.clear();
+        self.asleep.clear();
+        self.quiet.clear();
         for session in self.sessions.values_mut() {
             (session.residence, session.layout, session.shadow) = (Residence::Dropped, Layout::Plain, None);
         }
@@ -234,7 +247,7 @@ impl Core {
         let strategy = request.strategy.unwrap_or(session.strategy);
         let change = faults::prepare(&session.document, &request, self.vocabulary())?;
         let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
-        self.check_growth(id, change.splices())?;
+        self.check_growth(session, change.splices())?;
         let tokens_retokenized = count(change.stats().tokens_retokenized);
         self.commit(id, change, strategy, Some(arrived))?;
         self.stats.edits.add(1);
@@ -246,16 +259,6 @@ impl Core {
             tokens_deleted: count(deleted),
             tokens_retokenized,
         })
-    }
-
-    /// Whether a document may change so: the model's context, the cache, and the tenant have limits.
-    fn check_growth(&self, id: SessionId, splices: &Splices) -> Result<(), Fault> {
-        let Some(session) = self.sessions.get(&id) else { return Ok(()) };
-        let before = session.tokens();
-        let after = before - splices.deleted() + splices.inserted();
-        self.check_length(after)?;
-        self.check_slots(after)?;
-        if after > before { self.tenants.check_growth(&session.tenant, after - before) } else { Ok(()) }
     }
 
     /// Changes a document, ends its older completions (D1), and queues the splices. Everything was checked before.
@@ -274,6 +277,7 @@ impl Core {
         if session.document.revision() == revision {
             return Ok(());
         }
+        self.quiet.remove(&id);
         session.edited = arrived.or(session.edited);
         if session.completions.is_empty() {
             session.ticket = ticket;
@@ -309,11 +313,14 @@ impl Core {
         }
         let session = self.session(id, &request.session)?;
         faults::check_completion(&request, session, &self.model, WAITING_LIMIT)?;
+        self.check_fit(session)?;
         self.check_load(&session.tenant)?;
         let place = self.place(session, &request)?;
+        let context = self.layout(session, &place, request.mode).context(session.tokens());
+        self.check_length(context)?;
         let revision = session.document.revision().0;
         let mut request = request;
-        request.max_tokens = request.max_tokens.min(self.model.context_limit - count(session.tokens()));
+        request.max_tokens = request.max_tokens.min(count(self.room(context)));
         self.next_completion += 1;
         let decoder = self.tokenizer.decoder();
         let (completion, stream) = Completion::new(
@@ -332,6 +339,7 @@ impl Core {
             session.completions.push_back(completion);
             self.completions += 1;
             self.active.insert(id);
+            self.quiet.remove(&id);
         }
         Ok(stream)
     }
@@ -339,7 +347,7 @@ impl Core {
     /// Where a completion is to write: found now, so that a cursor that is none is refused at once.
     fn place(&self, session: &Session, request: &Complete) -> Result<Place, Fault> {
         let document = &session.document;
-        let cut = |cursor| document.cut(cursor).map_err(|error| faults::text(&error));
+        let cut = |cursor| document.cut(cursor).map_err(|error| faults::at_cursor(&error));
         match (request.mode, request.at.map(faults::cursor)) {
             (Mode::Continue, None) => Ok(Place::End),
             (Mode::Continue, Some(cursor)) => {
@@ -357,41 +365,6 @@ impl Core {
                 Ok(Place::Cursor(cut(at.unwrap_or(Cursor::Byte(document.len_bytes())))?))
             }
         }
-    }
-
-    /// Bounded queues: work that is admitted keeps its latency.
-    fn check_load(&self, tenant: &Tenant) -> Result<(), Fault> {
-        if self.completions >= self.settings.completions {
-            return Err(faults::too_many_completions(self.settings.completions));
-        }
-        if !self.tenants.limits_requests(tenant) {
-            return Ok(());
-        }
-        let active = self.active.iter().filter_map(|id| self.sessions.get(id));
-        let theirs = active.filter(|session| session.tenant == *tenant);
-        self.tenants.check_request(tenant, theirs.map(|session| session.completions.len()).sum())
-    }
-
-    fn check_length(&self, tokens: usize) -> Result<(), Fault> {
-        let limit = self.model.context_limit as usize;
-        if limit > 0 && tokens >= limit {
-            return Err(faults::too_long(tokens, limit));
-        }
-        Ok(())
-    }
-
-    /// A document must fit in the cache alone, with a token to generate; for that others make room.
-    fn check_slots(&self, tokens: usize) -> Result<(), Fault> {
-        match &self.replica {
-            Replica::Serving(group) if tokens >= group.capacity() => {
-                Err(faults::no_slots(tokens + 1, group.capacity()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn vocabulary(&self) -> Option<u32> {
-        (self.model.vocabulary > 0).then_some(self.model.vocabulary)
     }
 
     /// A session that may be used.

@@ -91,6 +91,41 @@ pub(crate) fn text(error: &TextError) -> Fault {
     fault
 }
 
+/// What is wrong with a completion's cursor.
+pub(crate) fn at_cursor(error: &TextError) -> Fault {
+    let what = match error {
+        TextError::RangeOutOfBounds { end, length, .. } => {
+            format!("is at byte {end}; the text has {length}: is the text the client's?")
+        }
+        TextError::SpliceOutOfBounds { end, length, .. } => {
+            format!("is at token {end}; the document has {length}: is it the client's?")
+        }
+        TextError::InsideCharacter { offset, before, after, .. } => format!(
+            "is at byte {offset}, inside of the character at bytes {before}..{after}: offsets count bytes of UTF-8; send an \
+             LSP position if you count UTF-16 units"
+        ),
+        TextError::BadLine { line, lines, .. } => {
+            format!("is on line {line}; the text has {lines} lines: lines count from 0")
+        }
+        TextError::ColumnPastEnd { line, column, length, .. } => format!(
+            "is at column {column} of line {line}, which has {length} UTF-16 units without its end: is the text the client's?"
+        ),
+        TextError::ColumnInsidePair { line, column, .. } => {
+            format!(
+                "is at column {column} of line {line}, inside of a surrogate pair: move it to either side"
+            )
+        }
+        _ => return text(error),
+    };
+    Fault::new(text(error).reason, format!("the completion's cursor {what}"))
+}
+
+/// Rows that a rank would refuse. The checks before should have refused whatever leads here.
+pub(crate) fn beyond_the_model() -> Fault {
+    let message = "the session has tokens that the model cannot see, which a check should have refused before: please report it";
+    Fault::new(Reason::Internal, message)
+}
+
 fn splice(error: &SpliceError) -> Fault {
     let reason = match error {
         SpliceError::Overlap { .. } => Reason::SplicesUnsorted,

@@ -80,6 +80,12 @@ impl Layout {
         (go, Splices::new(come, left).unwrap_or_default())
     }
 
+    /// Tokens of the table of a document that has `tokens`.
+    pub fn length(&self, tokens: usize) -> usize {
+        let longer: i64 = self.places().iter().map(growth).sum();
+        usize::try_from(tokens as i64 + longer).unwrap_or(0)
+    }
+
     fn places(&self) -> &[Splice] {
         match self {
             Self::Plain => &[],
@@ -123,6 +129,7 @@ mod tests {
         for (name, cut, expected) in cases {
             let layout = Layout::Fim(Patch::new(cut, markers, &document, 1));
             let table = apply(&Layout::Plain, &layout, &document);
+            assert_eq!(layout.length(document.len()), table.len(), "{name}");
             assert_eq!(table, ids(expected), "{name}");
             assert_eq!(apply(&layout, &Layout::Plain, &table), document, "{name}, undone");
             // From each to each, the markers that stay are not touched.

@@ -268,9 +268,20 @@ impl PoolService {
 
 /// For a session whose client leaves the choice to the pool: no router must ask another whether it is free.
 fn new_name() -> Result<String, Fault> {
+    Ok(format!("session-{:016x}", random()?))
+}
+
+/// Bits of a seed that the pool chooses: as many as a client's floating point number keeps.
+const SEED_BITS: u32 = 53;
+
+fn new_seed() -> Result<u64, Fault> {
+    Ok(random()? >> (u64::BITS - SEED_BITS))
+}
+
+fn random() -> Result<u64, Fault> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(|error| Fault::new(Reason::Internal, error.to_string()))?;
-    Ok(format!("session-{:016x}", u64::from_le_bytes(random)))
+    Ok(u64::from_le_bytes(random))
 }
 
 /// Whose call it is: by its token, where tokens are asked for, or as it says.
@@ -361,7 +372,11 @@ impl Pool for PoolService {
         let arrived = Instant::now();
         calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
-        let message = request.into_inner();
+        let mut message = request.into_inner();
+        // Here, so that the call draws the same wherever it is answered.
+        if message.seed.is_none() && message.temperature != 0.0 {
+            message.seed = Some(self.counted(new_seed())?);
+        }
         let name = self.counted(SessionName::new(message.session.clone()))?;
         let stream = self
             .at_home(&caller, &name, |home| {

@@ -67,7 +67,7 @@ impl Exact {
 
 /// Pending tokens from which on a session is encoded without being asked for a completion. A smaller edit waits for
 /// the completion that follows it: both then cost one pass over the weights instead of two.
-const AHEAD_TOKENS: usize = 256;
+pub(crate) const AHEAD_TOKENS: usize = 256;
 
 /// What is encoded without being asked for a completion.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -69,6 +69,16 @@ impl TenantLimits {
     pub const NONE: Self = Self { sessions: usize::MAX, tokens: usize::MAX, requests: usize::MAX };
 }
 
+/// Whose encoded rows a document with the same beginning may take over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharing {
+    /// Its own tenant's. What is cached answers sooner, so that whoever shares can find out what others hold.
+    #[default]
+    WithinTenant,
+    /// Everybody's: for pools whose tenants trust each other.
+    AcrossTenants,
+}
+
 /// What one tenant may have, where that differs from [`TenantLimits`] for all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quota {

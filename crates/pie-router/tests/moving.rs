@@ -135,7 +135,7 @@ fn a_tenant_has_names_of_its_own() {
     for tenant in &tenants {
         let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");
         let (tenant, document) = (tenant.clone(), Box::new(document));
-        let strategy = pie_plan::Strategy::Pie;
+        let strategy = Some(pie_plan::Strategy::Pie);
         pool.ask(|reply| Call::Open { tenant, name: name("main.rs"), document, strategy, reply })
             .expect("room");
     }

@@ -1,24 +1,27 @@
-//! Random people on a group with few slots: whatever they do, the ranks' tables hold the documents, and no slot leaks.
+//! Random people on a group with few slots and a short context: whatever they do, the ranks can see what they are sent, their
+//! tables hold the documents, and no slot leaks.
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, name};
+use common::{Pool, SETTINGS, facts, name};
 use pie_proto::Reason;
 use pie_proto::request::{At, Mode, OnEdit};
-use pie_router::call::{Call, Stream};
+use pie_router::call::{Call, ModelFacts, Stream};
 use pie_router::core::Settings;
 use pie_router::tenants::Tenant;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// So short that documents and completions meet it.
+const CONTEXT: u32 = 150;
 const LINE: &str = "    let total = width * height; // größe 🙂\n";
 
 #[derive(Clone, Debug)]
 enum Action {
     Open { who: usize, lines: usize },
-    Edit { who: usize, at: u16, delete: u8, insert: &'static str },
+    Edit { who: usize, at: u16, delete: u8, insert: String },
     Complete { who: usize, at: Option<u16>, fim: bool, go_on: bool, tokens: u32 },
     Cancel { who: usize },
     Close { who: usize },
@@ -27,18 +30,28 @@ enum Action {
 
 fn action() -> impl Strategy<Value = Action> {
     let who = || 0..NAMES.len();
-    let insert = prop_oneof![Just(""), Just("x"), Just("\n"), Just("fn f() {}\n"), Just(LINE)];
+    let insert = prop_oneof![
+        Just(String::new()),
+        Just("x".to_owned()),
+        Just("\n".to_owned()),
+        Just("fn f() {}\n".to_owned()),
+        (1..12_usize).prop_map(|lines| LINE.repeat(lines)),
+    ];
     prop_oneof![
         2 => (who(), 0..5_usize).prop_map(|(who, lines)| Action::Open { who, lines }),
         8 => (who(), any::<u16>(), 0..30_u8, insert)
             .prop_map(|(who, at, delete, insert)| Action::Edit { who, at, delete, insert }),
-        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), 1..12_u32).prop_map(
+        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), 1..CONTEXT).prop_map(
             |(who, at, fim, go_on, tokens)| Action::Complete { who, at, fim, go_on, tokens }
         ),
         1 => who().prop_map(|who| Action::Cancel { who }),
         1 => who().prop_map(|who| Action::Close { who }),
         6 => (1..6_u8).prop_map(Action::Steps),
     ]
+}
+
+fn is_a_limit(reason: Reason) -> bool {
+    matches!(reason, Reason::KvExhausted | Reason::DocumentTooLong)
 }
 
 /// A place between two characters.
@@ -83,7 +96,7 @@ impl People {
         let text = format!("// {lines}\n{}", LINE.repeat(lines));
         match self.pool.open(session, &text) {
             Ok(opened) => drop(self.documents.insert(session, (text, opened.revision))),
-            Err(reason) => assert_eq!(reason, Reason::KvExhausted),
+            Err(reason) => assert!(is_a_limit(reason), "{reason}"),
         }
     }
 
@@ -97,7 +110,7 @@ impl People {
                 let new = format!("{}{insert}{}", &text[..start], &text[end..]);
                 self.documents.insert(session, (new, edited.revision));
             }
-            Err(reason) => assert_eq!(reason, Reason::KvExhausted),
+            Err(reason) => assert!(is_a_limit(reason), "{reason}"),
         }
     }
 
@@ -111,7 +124,10 @@ impl People {
         });
         match asked {
             Ok(stream) => self.streams.push((session, stream)),
-            Err(reason) => assert!(matches!(reason, Reason::Overloaded | Reason::ContextEmpty), "{reason}"),
+            Err(reason) => {
+                let of_another_kind = matches!(reason, Reason::Overloaded | Reason::ContextEmpty);
+                assert!(of_another_kind || (fim && reason == Reason::DocumentTooLong), "{reason}");
+            }
         }
     }
 
@@ -141,7 +157,8 @@ proptest! {
     fn tables_hold_the_documents_whatever_people_do(
         slots in 60..400_u32, rotations in 1..8_u16, actions in prop::collection::vec(action(), 1..80),
     ) {
-        let pool = Pool::with(slots, Settings { rotations, ..SETTINGS });
+        let model = ModelFacts { context_limit: CONTEXT, ..facts() };
+        let pool = Pool::of(slots, Settings { rotations, ..SETTINGS }, model);
         let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new() };
         for action in &actions {
             people.act(action);

@@ -120,15 +120,18 @@ impl Document {
     }
 
     /// Checks edits and works out what they do to the tokens; changes nothing. All edits are in offsets of the current
-    /// text; two insertions at one place go in the order of the request.
+    /// text; two insertions at one place go in the order of the request. Edits that leave the text as it is keep the revision.
     ///
     /// # Errors
     /// [`TextError`] names the edit that is wrong, why, and what to do.
     pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
-        let edits = narrowed(text, place(text, edits)?);
-        self.change(text, &edits, base.next())
+        let mut edits = narrowed(text, place(text, edits)?);
+        edits.retain(|edit| text.byte_slice(edit.start..edit.end) != edit.insert);
+        // What changes nothing makes no revision.
+        let revision = if edits.is_empty() { base } else { base.next() };
+        self.change(text, &edits, revision)
     }
 
     /// The same with token splices, for a document of tokens.
@@ -152,6 +155,13 @@ impl Document {
             },
         })?;
         check_length(self.token_count() - splices.deleted() + splices.inserted(), LARGEST_LIMIT)?;
+        let stays = |splice: &Splice| {
+            let there = self.tokens.iter_from(splice.at.usize()).take(splice.delete as usize);
+            there.map(|entry| entry.id).eq(splice.insert.iter().copied())
+        };
+        if splices.iter().all(stays) {
+            return Ok(self.changed(base, Splices::default(), EditStats::default(), Next::Tokens));
+        }
         Ok(self.changed(base.next(), splices, EditStats::default(), Next::Tokens))
     }
 

@@ -192,6 +192,10 @@ pub struct ServeArgs {
     /// once more; in f32 hundreds are lost in the noise.
     #[arg(long, env = "PIE_ROTATION_BUDGET", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub rotation_budget: u16,
+    /// Documents that begin alike share cached rows whoever's they are, not only within a tenant. Whoever may open documents can
+    /// then find out by trying what others have open: for pools whose tenants trust each other.
+    #[arg(long, env = "PIE_SHARE_ACROSS_TENANTS")]
+    pub share_across_tenants: bool,
     #[command(flatten)]
     pub tenant: TenantArgs,
     /// Largest document.

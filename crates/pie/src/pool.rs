@@ -386,6 +386,7 @@ pub fn local_serve() -> ServeArgs {
         sessions: 10_000,
         completions: 1024,
         rotation_budget: 256,
+        share_across_tenants: false,
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,
         ready_file: None,

@@ -8,7 +8,7 @@ use crate::{Failure, models, placement};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_plan::schedule::Limits;
 use pie_router::core::Settings;
-use pie_router::tenants::TenantLimits;
+use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
 use pie_text::Tokenizer;
 use std::path::Path;
@@ -165,6 +165,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             tokens: limit(tenant.tenant_tokens),
             requests: limit(tenant.tenant_requests),
         },
+        sharing: if serve.share_across_tenants { Sharing::AcrossTenants } else { Sharing::WithinTenant },
         sessions: serve.sessions,
         completions: serve.completions,
         rotations: serve.rotation_budget,

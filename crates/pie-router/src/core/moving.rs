@@ -20,16 +20,16 @@ pub(crate) enum Standing {
 }
 
 impl Core {
-    /// Takes a session that was open elsewhere. Limits of tenants do not hold it back: nothing may be lost on the way. One that
-    /// its client has opened here meanwhile is newer, and stays.
+    /// Takes a session that was open elsewhere. Limits do not hold it back, not even the model's: nothing may be lost on the
+    /// way, and what cannot be completed here can be read. One that its client has opened here meanwhile is newer, and stays.
     pub(super) fn take(&mut self, taken: Taken) -> Result<(), Fault> {
         let Taken { tenant, name, strategy, document } = taken;
         if self.standing == Standing::Leaving {
             return Err(faults::moving(name.as_str()));
         }
         if self.names.get(&tenant, &name).is_none() {
-            self.check_length(document.token_count())?;
-            self.insert(tenant, name, *document, strategy);
+            let id = self.insert(tenant, name, *document, strategy);
+            self.lay_by(id);
             self.stats.sessions_taken.add(1);
         }
         Ok(())

@@ -18,7 +18,7 @@ impl Core {
         tenant: Tenant,
         name: SessionName,
         document: Document,
-        strategy: Strategy,
+        strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
         if self.standing == Standing::Leaving {
             return Err(faults::moving(name.as_str()));
@@ -36,19 +36,20 @@ impl Core {
         self.check_slots(tokens)?;
         self.tenants.check_open(&tenant, tokens)?;
         let (session, revision) = (name.as_str().to_owned(), document.revision().0);
-        self.insert(tenant, name, document, strategy);
+        let id = self.insert(tenant, name, document, strategy.unwrap_or_default());
+        self.queue(Op::Open { session: id });
         self.stats.sessions_opened.add(1);
         Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
     }
 
-    /// A session that is new here: all of it is to be encoded.
+    /// A session that is new here. The ranks do not know of it yet.
     pub(super) fn insert(
         &mut self,
         tenant: Tenant,
         name: SessionName,
         document: Document,
         strategy: Strategy,
-    ) {
+    ) -> SessionId {
         let tokens = document.token_count();
         self.tenants.opened(&tenant, tokens);
         self.tokens += tokens;
@@ -74,22 +75,23 @@ impl Core {
         };
         self.sessions.insert(id, session);
         self.names.insert(tenant, name, id);
-        self.queue(Op::Open { session: id });
+        id
     }
 
-    /// The client's text is the truth; what the pool holds already is kept.
+    /// The client's text is the truth; what the pool holds already is kept, and so is the strategy, if the client names none.
     fn reopen(
         &mut self,
         id: SessionId,
         document: Document,
-        strategy: Strategy,
+        strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
         let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
+        let strategy = strategy.unwrap_or(session.strategy);
         let change = difference(&session.document, &document).map_err(|error| faults::text(&error))?;
         let inserted = change.splices().inserted();
         let name = session.name.as_str().to_owned();
         if !change.splices().is_empty() || session.document.text() != document.text() {
-            self.check_growth(id, change.splices())?;
+            self.check_growth(session, change.splices())?;
             self.commit(id, change, strategy, None)?;
         }
         let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
@@ -121,6 +123,7 @@ impl Core {
             }
             self.active.remove(&id);
             self.worn.remove(&id);
+            self.quiet.remove(&id);
             let shadow = session.shadow.map(|session| Op::Close { session });
             shadow.into_iter().chain([Op::Close { session: id }]).for_each(|op| self.queue(op));
         }

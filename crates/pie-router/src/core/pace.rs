@@ -30,8 +30,8 @@ impl Pace {
     /// come. A session that is alone may take all.
     pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize) -> Limits {
         let Some(row_us) = self.row_us else { return limits };
-        let rows =
-            |time: Duration| ((time.as_micros() as f64 / row_us) as u32).clamp(LEAST_ROWS, limits.rows);
+        let least = LEAST_ROWS.min(limits.rows);
+        let rows = |time: Duration| ((time.as_micros() as f64 / row_us) as u32).clamp(least, limits.rows);
         let most =
             if sessions > 1 { rows(4 * prefill).max(limits.rows.min(8 * LEAST_ROWS)) } else { limits.rows };
         Limits { rows: most, prefill_rows: rows(prefill), ..limits }
@@ -53,6 +53,12 @@ mod tests {
             (limits.rows, limits.prefill_rows)
         };
         assert_eq!(Pace::default().limits(limits, Duration::from_millis(30), 9), limits);
+        for rows in 1..=LEAST_ROWS {
+            let mut pace = Pace::default();
+            pace.learn(TELLING_ROWS, 1_000_000);
+            let small = pace.limits(Limits { rows, ..limits }, Duration::from_millis(30), 9);
+            assert_eq!((small.rows, small.prefill_rows), (rows, rows), "steps of {rows} rows");
+        }
         let cases = [(10, 9, (512, 512)), (300, 9, (400, 100)), (2000, 9, (128, 16)), (2000, 1, (512, 16))];
         for (row_us, sessions, expected) in cases {
             assert_eq!(of(row_us, sessions), expected, "{row_us} us a row, {sessions} sessions");

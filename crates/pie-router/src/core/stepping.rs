@@ -2,16 +2,17 @@
 
 use super::tables::Placed;
 use super::{Core, Replica, fail};
-use crate::completion::{After, Before, Completion, Place, Since};
+use crate::completion::{After, Before, Completion, Since};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
 use crate::spans::{Recorded, Waits};
 use crate::stats::Outcome;
 use pie_plan::schedule::{Demand, Want, schedule};
-use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Then, TokenId, TokenIndex};
+use pie_plan::{
+    Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Staged, Then, TokenId, TokenIndex,
+};
 use pie_proto::plan::Step;
-use pie_proto::request::Mode;
 use pie_proto::{Fault, worker_v1};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -34,6 +35,27 @@ pub(super) struct InFlight {
     interrupted: bool,
 }
 
+/// How a completion's context stands in its session's table.
+pub(super) enum Planned {
+    /// It is the document.
+    Document,
+    /// The document with markers.
+    Fim(Layout),
+    /// Beside the document: behind its first tokens, and with some of its own.
+    Branch { kept: usize, front: Vec<TokenId> },
+}
+
+impl Planned {
+    /// Tokens of the context, in a document that has `tokens`.
+    pub fn context(&self, tokens: usize) -> usize {
+        match self {
+            Self::Document => tokens,
+            Self::Fim(layout) => layout.length(tokens),
+            Self::Branch { kept, front } => kept + front.len(),
+        }
+    }
+}
+
 impl Core {
     /// The next step, if the group is free and somebody wants one. The owner's tables have then applied it already.
     ///
@@ -45,16 +67,24 @@ impl Core {
         }
         self.flush()?;
         self.drop_abandoned();
+        self.end_at_limit();
         self.begin_completions()?;
         self.refresh()?;
         let limits = self.pace.limits(self.settings.limits, self.settings.prefill, self.sessions.len());
-        let chosen = schedule(&self.demands(), limits);
+        let mut chosen = schedule(&self.demands(), limits);
+        while chosen.is_none() && self.wake_one()? {
+            chosen = schedule(&self.demands(), limits);
+        }
         // Changes alone can wait, but for the last: ranks that hold nothing should know it, and may then be stopped.
         let wait = self.staged.is_empty() || (self.staged.len() < CHANGES_LIMIT && !self.sessions.is_empty());
         if chosen.is_none() && wait {
             return Ok(None);
         }
         let (mut runs, mut passes) = chosen.map_or((Vec::new(), 1), |chosen| (chosen.runs, chosen.passes));
+        self.refuse_beyond(&mut runs)?;
+        if !runs.iter().any(|run| matches!(run, Run::Sample { .. })) {
+            passes = 1;
+        }
         // Generated tokens need slots too: first fewer passes, then others make room, then fewer completions.
         while let Some(Err(PlanError::OutOfSlots { .. })) =
             self.group().map(|group| group.check_runs(&runs, passes))
@@ -109,32 +139,33 @@ impl Core {
     }
 
     fn begin(&mut self, id: SessionId) -> Result<Placed, PlanError> {
-        let prefix = self.tokenizer.prefix().len();
         let Some(session) = self.sessions.get(&id) else { return Ok(Placed::NoRoom) };
         let Some(front) = session.completions.front() else { return Ok(Placed::NoRoom) };
         let end_branch = Change::EndBranch { session: id };
-        let (layout, branch) = match (&front.place, front.mode(), self.markers) {
-            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(markers)) => {
-                (Self::fim_layout(session, cut, markers, prefix), end_branch)
-            }
-            (Place::Cursor(cut), ..) => {
+        let planned = self.layout(session, &front.place, front.mode());
+        let context = planned.context(session.tokens());
+        let room = self.room(context);
+        // Before anything of it is staged: the table stays as it is.
+        if room == 0 {
+            self.fail_front(id, &faults::too_long(context, self.model.context_limit as usize));
+            return Ok(Placed::In(Staged::default()));
+        }
+        let (layout, branch) = match planned {
+            Planned::Document => (Layout::Plain, end_branch),
+            Planned::Fim(layout) => (layout, end_branch),
+            Planned::Branch { kept, front } => {
                 // The last token before the cursor is encoded again (W1), on the branch: the document's own row stays.
-                let share = if cut.front.is_empty() { cut.kept.saturating_sub(1) } else { cut.kept };
-                let given = session.document.tokens().skip(share).take(cut.kept - share);
-                let tokens: Vec<TokenId> = given.chain(cut.front.iter().copied()).collect();
+                let share = if front.is_empty() { kept.saturating_sub(1) } else { kept };
+                let given = session.document.tokens().skip(share).take(kept - share);
+                let tokens: Vec<TokenId> = given.chain(front).collect();
                 (Layout::Plain, Change::Branch { session: id, at: TokenIndex(count(share)), tokens })
             }
-            _ => (Layout::Plain, end_branch),
         };
         if let Placed::NoRoom = self.lay_out(id, layout)? {
             return Ok(Placed::NoRoom);
         }
         let placed = self.stage_in_room(&[branch], id)?;
-        let context =
-            self.group().and_then(|group| group.table(id)).map_or(0, |table| table.context_length());
-        let room = (self.model.context_limit as usize).saturating_sub(context);
-        if room == 0 {
-            self.fail_front(id, &faults::too_long(context, self.model.context_limit as usize));
+        if let Placed::NoRoom = placed {
             return Ok(placed);
         }
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -326,19 +357,26 @@ impl Core {
             let want = match session.completions.front() {
                 Some(completion) if completion.waits_for_first_token() => Want::FirstToken,
                 Some(_) => Want::NextToken,
-                None if session.ahead.is_wanted() && table.pending() > 0 => Want::Encoding,
+                None if session.ahead.is_wanted() && table.pending() > 0 => {
+                    if self.quiet.contains(id) {
+                        Want::Refresh
+                    } else {
+                        Want::Encoding
+                    }
+                }
                 None => {
                     idle.push(*id);
                     continue;
                 }
             };
             let pending = table.pending();
-            let rows = if want == Want::Encoding { pending } else { table.context_pending() };
+            let rows = if want <= Want::NextToken { table.context_pending() } else { pending };
             let (rows, pending, ticket) = (count(rows), count(pending), session.ticket);
             demands.push(Demand { session: *id, rows, pending, want, ticket });
         }
         for id in idle {
             self.active.remove(&id);
+            self.quiet.remove(&id);
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.ahead.done();
             }
@@ -370,7 +408,7 @@ impl Core {
         }
     }
 
-    fn end_front(&mut self, session: SessionId) -> Option<Completion> {
+    pub(super) fn end_front(&mut self, session: SessionId) -> Option<Completion> {
         let completion = self.sessions.get_mut(&session)?.completions.pop_front()?;
         self.completions -= 1;
         Some(completion)

@@ -5,13 +5,17 @@ use super::{Core, Replica, fail};
 use crate::faults;
 use crate::layout::{Layout, Patch};
 use crate::session::{Exact, Residence, Session, count};
+use crate::tenants::Sharing;
 use pie_plan::{Change, PlanError, SessionId, Splices, Staged, Strategy, TokenId};
+use pie_proto::Fault;
 use pie_text::{Cut, FimMarkers};
 
 /// What a call wants of the tables.
 pub(super) enum Op {
-    /// A session is there.
+    /// A session is there, and in use.
     Open { session: SessionId },
+    /// A session is there: its rows can wait.
+    Name { session: SessionId },
     /// Its document changed.
     Splice { session: SessionId, splices: Splices, strategy: Strategy },
     /// It is gone.
@@ -21,7 +25,10 @@ pub(super) enum Op {
 impl Op {
     fn session(&self) -> SessionId {
         match self {
-            Self::Open { session } | Self::Splice { session, .. } | Self::Close { session } => *session,
+            Self::Open { session }
+            | Self::Name { session }
+            | Self::Splice { session, .. }
+            | Self::Close { session } => *session,
         }
     }
 }
@@ -45,6 +52,7 @@ impl Core {
                     self.stage(vec![Change::Open { session }])?;
                     self.restore(session)?;
                 }
+                Op::Name { session } => drop(self.stage(vec![Change::Open { session }])?),
                 Op::Splice { session, splices, strategy } => self.splice(session, &splices, strategy)?,
                 Op::Close { session } => drop(self.stage(vec![Change::Close { session }])?),
             }
@@ -120,6 +128,7 @@ impl Core {
     pub(super) fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
         self.end_shadow(id)?;
         self.worn.remove(&id);
+        self.quiet.remove(&id);
         self.stage(vec![Change::Clear { session: id }])?;
         self.stats.sessions_dropped.add(1);
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -137,6 +146,9 @@ impl Core {
         else {
             return Ok(());
         };
+        if self.check_fit(session).is_err() {
+            return Ok(());
+        }
         let (tokens, strategy): (Vec<TokenId>, _) = (session.document.tokens().collect(), session.strategy);
         loop {
             // Found again each time: who makes room may be who shared.
@@ -175,13 +187,19 @@ impl Core {
     }
 
     /// The session whose rows begin with the most of these tokens, and how many it may share: rows that a fresh encoding
-    /// would give.
+    /// would give. Another tenant's are left alone, unless all trust each other: how soon an answer comes tells whether
+    /// somebody else has the same text.
     fn donor(&self, id: SessionId, tokens: &[TokenId]) -> Option<(SessionId, usize)> {
         let group = self.group()?;
+        let tenant = &self.sessions.get(&id)?.tenant;
+        let may_share = |session: &Session| match self.settings.sharing {
+            Sharing::WithinTenant => session.tenant == *tenant,
+            Sharing::AcrossTenants => true,
+        };
         let common = |session: &Session| {
             let theirs = group.table(session.id)?;
             let head = SHARE_TOKENS.min(tokens.len());
-            if session.id == id || theirs.tokens().get(..head)? != &tokens[..head] {
+            if session.id == id || !may_share(session) || theirs.tokens().get(..head)? != &tokens[..head] {
                 return None;
             }
             let pairs = theirs.tokens().iter().zip(tokens);
@@ -208,7 +226,7 @@ impl Core {
         let staged = match self.splice_table(id, splices, strategy)? {
             Placed::In(staged) => staged,
             // It alone is too large beside those that are busy: it waits until they are not.
-            Placed::NoRoom => return self.give_up(id),
+            Placed::NoRoom => return self.give_up(id, &faults::all_busy()),
         };
         let begun =
             |session: &&mut Session| session.completions.front().is_some_and(|front| front.has_begun());
@@ -265,7 +283,7 @@ impl Core {
         }
         if let Placed::NoRoom = placed {
             // Half way between two layouts it is neither; the document says what it is.
-            self.give_up(id)?;
+            self.give_up(id, &faults::all_busy())?;
         }
         Ok(placed)
     }
@@ -276,13 +294,12 @@ impl Core {
         Layout::Fim(Patch::new(cut, markers, &tokens, prefix))
     }
 
-    /// A session that finds no room, with what waits in it.
-    pub(super) fn give_up(&mut self, id: SessionId) -> Result<(), PlanError> {
+    /// A session's rows go, and what waits in it fails.
+    pub(super) fn give_up(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
         self.clear(id)?;
         if let Some(session) = self.sessions.get_mut(&id) {
             self.completions -= session.completions.len();
-            let busy = faults::all_busy();
-            session.completions.drain(..).for_each(|completion| fail(&self.stats, completion, &busy));
+            session.completions.drain(..).for_each(|completion| fail(&self.stats, completion, fault));
         }
         Ok(())
     }
@@ -320,7 +337,7 @@ impl Core {
         Ok(())
     }
 
-    fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
+    pub(super) fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
         let shadow = self.sessions.get_mut(&id).and_then(|session| session.shadow.take());
         if let Some(session) = shadow {
             self.stage(vec![Change::Close { session }])?;

@@ -9,7 +9,7 @@ use pie_proto::request::{
 use pie_proto::{Reason, v1, worker_v1};
 use pie_router::call::{Call, ModelFacts, Reply, Stream};
 use pie_router::core::{Core, Settings};
-use pie_router::tenants::{Tenant, TenantLimits};
+use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +19,7 @@ pub const SETTINGS: Settings = Settings {
     limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
     prefill: std::time::Duration::from_millis(30),
     tenant: TenantLimits::NONE,
+    sharing: Sharing::WithinTenant,
     sessions: 100,
     completions: 100,
     rotations: 30,
@@ -32,6 +33,8 @@ pub fn next_token(context: usize) -> TokenId {
 /// The ranks: one replica that does as it is told.
 pub struct Ranks {
     pub group: Group,
+    /// What the model can see: rows beyond it end the epoch, as on a true rank.
+    pub model: ModelFacts,
     /// What the model writes from an index on, if it is to write something certain.
     pub writes: Option<(usize, Vec<TokenId>)>,
     pub encoded: usize,
@@ -43,6 +46,11 @@ impl Ranks {
         let mut work = self.group.apply(&step.plan).expect("the owner sends right plans only");
         let mut passes = Vec::new();
         loop {
+            for row in &work.rows {
+                let (position, token) = (row.position.0, row.token.0);
+                assert!(position < self.model.context_limit, "position {position} is beyond the context");
+                assert!(token < self.model.vocabulary, "token {token} is beyond the vocabulary");
+            }
             self.passes += 1;
             self.encoded += work.rows.len();
             let sampled = self.sample(&work);
@@ -98,15 +106,25 @@ impl Pool {
     }
 
     pub fn with(slots: u32, settings: Settings) -> Self {
+        Self::of(slots, settings, facts())
+    }
+
+    /// A pool of another model.
+    pub fn of(slots: u32, settings: Settings, model: ModelFacts) -> Self {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
         let tokenizer = Arc::new(Tokenizer::from_file(std::path::Path::new(file)).expect("it ships"));
         let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
-        core.formed(Epoch(1), slots, facts());
-        Self {
-            core,
-            ranks: Ranks { group: Group::new(Epoch(1), slots), encoded: 0, passes: 0, writes: None },
-            tokenizer,
-        }
+        core.formed(Epoch(1), slots, model.clone());
+        let group = Group::new(Epoch(1), slots);
+        Self { core, ranks: Ranks { group, model, encoded: 0, passes: 0, writes: None }, tokenizer }
+    }
+
+    /// The group is lost, and there again, with ranks of a model.
+    pub fn form_again(&mut self, epoch: u64, model: ModelFacts) {
+        let slots = self.ranks.group.capacity() as u32;
+        self.core.lost("a test");
+        self.core.formed(Epoch(epoch), slots, model.clone());
+        (self.ranks.group, self.ranks.model) = (Group::new(Epoch(epoch), slots), model);
     }
 
     /// One step of the group; false when nobody wants one.
@@ -140,7 +158,7 @@ impl Pool {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
         let (name, document) = (name(session), Box::new(document));
         let tenant = Tenant::default();
-        self.ask(|reply| Call::Open { tenant, name, document, strategy: Strategy::Pie, reply })
+        self.ask(|reply| Call::Open { tenant, name, document, strategy: Some(Strategy::Pie), reply })
     }
 
     pub fn edit(

@@ -95,9 +95,9 @@ pub enum CtlCommand {
         /// 0 is greedy.
         #[arg(long, default_value_t = 0.0)]
         temperature: f32,
-        /// Equal seeds give equal text.
-        #[arg(long, default_value_t = 0)]
-        seed: u64,
+        /// Equal seeds give equal text; without one, each completion has another.
+        #[arg(long)]
+        seed: Option<u64>,
         /// End before this text; may be given several times.
         #[arg(long)]
         stop: Vec<String>,

@@ -1,0 +1,244 @@
+//! What documents and completions may grow to, on simulated ranks that refuse what a true model cannot see; and what one
+//! tenant learns of another.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod common;
+
+use common::{Pool, SETTINGS, TEXT, drain, facts, name};
+use pie_plan::Strategy;
+use pie_proto::request::{At, Mode, OnEdit};
+use pie_proto::{Reason, v1};
+use pie_router::call::{Call, ModelFacts};
+use pie_router::core::Settings;
+use pie_router::tenants::{Sharing, Tenant};
+use pie_text::Document;
+use v1::FinishReason::{Length, Unspecified};
+
+/// A text of so many tokens with the tokenizer's prefix.
+fn text_of(pool: &Pool, tokens: usize) -> String {
+    let (mut text, step) = (String::new(), "word ");
+    while pool.tokenizer.encode(&text).expect("a text").len() < tokens {
+        text.push_str(step);
+    }
+    assert_eq!(pool.tokenizer.encode(&text).expect("a text").len(), tokens, "a token a word");
+    text
+}
+
+fn small(context_limit: u32) -> ModelFacts {
+    ModelFacts { context_limit, ..facts() }
+}
+
+/// Both sides grow: what runs, and the text before it. Whoever meets the model's limit is over, and nobody else hears of it.
+#[test]
+fn edits_before_a_completion_that_goes_on_end_it_at_the_models_limit() {
+    // Tokens of the document, tokens asked for, steps until the edit, tokens inserted.
+    let cases =
+        [(13, 90, 3, 85), (5, 95, 1, 4), (5, 90, 2, 93), (50, 49, 4, 1), (98, 1, 0, 1), (13, 90, 3, 50)];
+    for (tokens, max_tokens, steps, inserted) in cases {
+        let mut pool = Pool::of(1000, SETTINGS, small(100));
+        let text = text_of(&pool, tokens);
+        pool.open("a", &text).expect("it fits");
+        pool.open("b", TEXT).expect("it fits");
+        let mut stream = pool
+            .ask_completion("a", max_tokens, &[], |request| request.on_edit = OnEdit::GoOn)
+            .expect("it is open");
+        for _ in 0..steps {
+            pool.step();
+        }
+        let edited = pool.edit("a", 0, 0, &"word ".repeat(inserted)).expect("the document itself fits");
+        pool.run();
+        let (_, produced, finish, _) = drain(&mut stream);
+        let case = format!("{tokens} tokens, {max_tokens} asked for, {inserted} inserted");
+        assert_eq!(finish, Length, "{case}");
+        assert!(produced <= max_tokens as usize, "{case}");
+        assert!(produced >= (100 - edited.tokens as usize).min(max_tokens as usize), "{case}: {produced}");
+        let of_b = pool.answer("b", 2);
+        assert_eq!(of_b.tokens_encoded + of_b.tokens_reused, pool.core_tokens("b"), "{case}");
+    }
+}
+
+#[test]
+fn markers_that_do_not_fit_refuse_that_call_alone() {
+    for tokens in 90..100 {
+        let mut pool = Pool::of(1000, SETTINGS, small(100));
+        let text = text_of(&pool, tokens);
+        pool.open("a", &text).expect("it fits");
+        let mut before = pool.complete("a", 1, &[]).expect("it is open");
+        let filled = pool.complete_at("a", 50, 9, Mode::FillInTheMiddle);
+        let mut behind = pool.complete("a", 1, &[]).expect("it is open");
+        match filled {
+            Ok(mut stream) => {
+                pool.run();
+                let (_, produced, finish, _) = drain(&mut stream);
+                assert!(tokens + 3 < 100 && produced > 0 && finish == Length, "{tokens}: {produced}");
+            }
+            Err(reason) => {
+                assert_eq!(reason, Reason::DocumentTooLong);
+                assert!(tokens + 3 >= 100, "{tokens}");
+            }
+        }
+        pool.run();
+        for stream in [&mut before, &mut behind] {
+            assert_eq!(drain(stream).1, 1, "{tokens}");
+        }
+    }
+}
+
+/// A group may be formed again by workers with a smaller model: what it cannot see stays readable, and may shrink.
+#[test]
+fn documents_that_another_model_cannot_see_are_read_and_not_completed() {
+    let mut pool = Pool::of(1000, SETTINGS, small(200));
+    let (long, short) = (text_of(&pool, 150), text_of(&pool, 20));
+    pool.open("long", &long).expect("it fits");
+    pool.open("short", &short).expect("it fits");
+    pool.run();
+    pool.form_again(2, small(100));
+    pool.run();
+    assert_eq!(pool.complete("long", 1, &[]).map(drop), Err(Reason::DocumentTooLong));
+    assert_eq!(pool.edit("long", 0, 0, "word ").map(drop), Err(Reason::DocumentTooLong));
+    assert_eq!(pool.get("long").text.as_deref(), Some(long.as_str()));
+    pool.answer("short", 3);
+    pool.replace("long", 0, 0..20, "").expect("it becomes shorter, and is still too long");
+    assert_eq!(pool.complete("long", 1, &[]).map(drop), Err(Reason::DocumentTooLong));
+    pool.replace("long", 1, 0..400, "").expect("it becomes shorter");
+    pool.answer("long", 3);
+
+    pool.form_again(3, ModelFacts { vocabulary: 10, ..small(100) });
+    pool.run();
+    assert_eq!(pool.complete("long", 1, &[]).map(drop), Err(Reason::TokenUnknown));
+    assert!(pool.get("short").text.is_some());
+}
+
+#[test]
+fn a_cursor_has_the_room_behind_the_text_before_it() {
+    let mut pool = Pool::of(1000, SETTINGS, small(100));
+    let text = text_of(&pool, 99);
+    pool.open("a", &text).expect("it fits");
+    for (at, expected) in [(text.len() as u64, 1), (50, 60)] {
+        let mut stream = pool.complete_at("a", 60, at, Mode::Continue).expect("it is open");
+        pool.run();
+        let (_, produced, finish, _) = drain(&mut stream);
+        assert_eq!((produced, finish), (expected, Length), "at {at}");
+    }
+}
+
+#[test]
+fn a_bad_cursor_is_told_as_the_cursor() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", "größe\n").expect("it fits");
+    let cases: &[(At, Reason, &str)] = &[
+        (At::Byte(100), Reason::RangeOutOfBounds, "the completion's cursor is at byte 100; the text has 8"),
+        (At::Byte(3), Reason::InsideCharacter, "the completion's cursor is at byte 3, inside"),
+        (At::Lsp((7, 0)), Reason::BadLine, "the completion's cursor is on line 7; the text has 2"),
+    ];
+    for (at, reason, message) in cases {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        let mut asked = None;
+        drop(pool.ask_completion("a", 1, &[], |request| {
+            request.at = Some(*at);
+            asked = Some(request.clone());
+        }));
+        let request = asked.expect("changed");
+        let arrived = std::time::Instant::now();
+        pool.core.call(Call::Complete { tenant: Tenant::default(), request, arrived, reply });
+        let fault = answer.try_recv().expect("answered").expect_err("no such place");
+        assert_eq!(fault.reason, *reason);
+        assert!(fault.message.starts_with(message), "{fault}");
+        assert!(fault.metadata.is_empty(), "no edit is to blame: {fault:?}");
+    }
+}
+
+#[test]
+fn edits_that_change_nothing_make_no_revision_and_end_nothing() {
+    let mut pool = Pool::new(1000);
+    pool.open("a", TEXT).expect("it fits");
+    let mut stream = pool.complete("a", 20, &[]).expect("it is open");
+    pool.step();
+    for (range, text) in [(0..0, ""), (0..2, "fn"), (0..TEXT.len(), TEXT)] {
+        assert_eq!(pool.replace("a", 0, range, text).expect("the revision fits").revision, 0);
+    }
+    assert_eq!(drain(&mut stream).2, Unspecified, "it runs on");
+    assert_eq!(pool.edit("a", 7, 0, "").map(drop), Err(Reason::RevisionMismatch), "R1 holds all the same");
+    assert_eq!(pool.edit("a", 0, 0, "x").expect("the revision fits").revision, 1);
+}
+
+#[test]
+fn a_session_that_is_opened_again_without_a_strategy_keeps_its_own() {
+    let mut pool = Pool::new(1000);
+    let mut open = |strategy: Option<Strategy>| {
+        let document = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("short");
+        let (tenant, name, document) = (Tenant::default(), name("a"), Box::new(document));
+        pool.ask(|reply| Call::Open { tenant, name, document, strategy, reply }).expect("it fits");
+        pool.get("a").session.expect("described").strategy()
+    };
+    let cases = [
+        (None, v1::Strategy::Pie),
+        (Some(Strategy::Full), v1::Strategy::Full),
+        (None, v1::Strategy::Full),
+        (Some(Strategy::Pie), v1::Strategy::Pie),
+    ];
+    for (asked, expected) in cases {
+        assert_eq!(open(asked), expected, "{asked:?}");
+    }
+}
+
+/// Opening a text must not tell whether another tenant has the same.
+#[test]
+fn what_another_tenant_holds_is_shared_only_where_that_is_asked_for() {
+    for (sharing, shares) in [(Sharing::WithinTenant, false), (Sharing::AcrossTenants, true)] {
+        let mut pool = Pool::with(2000, Settings { sharing, ..SETTINGS });
+        let text = TEXT.repeat(12);
+        let mut open = |tenant: &str, session: &str| {
+            let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
+            let (tenant, document) = (Tenant::new(tenant).expect("a right name"), Box::new(document));
+            let (whose, called, strategy) = (tenant.clone(), name(session), None);
+            let opened = pool
+                .ask(|reply| Call::Open { tenant: whose, name: called, document, strategy, reply })
+                .expect("room");
+            let encoded = pool.ranks.encoded;
+            pool.run();
+            let session = name(session);
+            let got = pool.ask(|reply| Call::Get { tenant, session, content: false, reply }).expect("open");
+            let shared = got.session.expect("described").tokens_shared;
+            (opened.reused, shared > 0, pool.ranks.encoded - encoded > 0)
+        };
+        // Large enough to be encoded without being asked.
+        assert_eq!(open("ada", "a"), (0, false, true), "{sharing:?}");
+        assert_eq!(open("grace", "a"), (0, shares, !shares), "{sharing:?}");
+        assert_eq!(open("ada", "b"), (0, true, false), "{sharing:?}: within a tenant");
+    }
+}
+
+/// A group that forms again encodes what is used, and the rest when nobody wants anything: a completion waits for its own
+/// document alone.
+#[test]
+fn a_group_that_forms_again_encodes_first_what_is_asked_for() {
+    let mut pool = Pool::new(40_000);
+    let names: Vec<String> = (0..60).map(|index| format!("file-{index}")).collect();
+    for name in &names {
+        pool.open(name, &format!("// {name}\n{}", TEXT.repeat(20))).expect("there is room");
+    }
+    pool.run();
+    pool.form_again(2, facts());
+    let own = pool.core_tokens("file-7") as usize;
+    let encoded = pool.ranks.encoded;
+    let mut stream = pool.complete("file-7", 1, &[]).expect("it is open");
+    while drain(&mut stream).1 == 0 {
+        assert!(pool.step(), "it is served");
+    }
+    assert_eq!(pool.ranks.encoded - encoded, own, "its own rows, and no others");
+    // Somebody asks while the rest is encoded: first the chunk in hand, then his.
+    pool.step();
+    let encoded = pool.ranks.encoded;
+    let own = pool.core_tokens("file-3") as usize;
+    let mut stream = pool.complete("file-3", 1, &[]).expect("it is open");
+    while drain(&mut stream).1 == 0 {
+        assert!(pool.step(), "it is served");
+    }
+    assert_eq!(pool.ranks.encoded - encoded, own, "nobody else's while he waits");
+    pool.run();
+    for name in &names {
+        let session = pool.get(name).session.expect("described");
+        assert_eq!((session.resident, session.tokens_pending), (true, 0), "{name}");
+    }
+}
