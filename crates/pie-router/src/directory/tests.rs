@@ -4,7 +4,7 @@ use super::{Directory, Home, Load, Seen, Target};
 use crate::core::Settings;
 use crate::owner::{Owned, OwnerOptions, spawn_owner};
 use crate::peers::Peers;
-use crate::tenants::{Quotas, Tenant, TenantLimits};
+use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_placement::{Admission, Embedded, GroupId, Placement, RankRecord, RouterId, RouterRecord, Ttl};
 use pie_plan::schedule::Limits;
 use pie_proto::Reason;
@@ -21,6 +21,7 @@ const SETTINGS: Settings = Settings {
     limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
     prefill: Duration::from_millis(30),
     tenant: TenantLimits::NONE,
+    sharing: Sharing::WithinTenant,
     sessions: 100,
     completions: 100,
     rotations: 30,
