@@ -23,4 +23,4 @@ pub mod simd;
 pub use attention::Attention;
 pub use cache::{KvCache, KvShape, Precision, Strided};
 pub use error::KvError;
-pub use rope::{Angles, Rope, RopeScaling};
+pub use rope::{Angles, Ramp, Rope, RopeScaling};

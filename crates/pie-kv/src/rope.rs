@@ -7,7 +7,7 @@ use pie_plan::TokenIndex;
 use rayon::prelude::*;
 use std::f64::consts::PI;
 
-/// How inverse frequencies are scaled. Both kinds keep angles linear in the position, so keys can be turned.
+/// How inverse frequencies are scaled. All kinds keep angles linear in the position, so keys can be turned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
@@ -28,6 +28,31 @@ pub enum RopeScaling {
         /// The original context.
         original_max_position: f64,
     },
+    /// YaRN (Peng et al. 2023), the same for every length: as Llama 3.1 by turns in the original context, but along a ramp
+    /// over the pairs; queries and keys are stretched beside.
+    Yarn {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Where the ramp begins: pairs that turn as often as this in the original context are kept.
+        beta_fast: f64,
+        /// Where it ends.
+        beta_slow: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        ramp: Ramp,
+        /// The original context.
+        original_max_position: f64,
+        /// What rotated queries and keys are multiplied by.
+        attention_factor: f64,
+    },
+}
+
+/// The ends of YaRN's ramp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ramp {
+    /// The whole pairs around them.
+    Whole,
+    /// Where they fall.
+    Exact,
 }
 
 /// The rotation of a model: its inverse frequencies.
@@ -35,6 +60,8 @@ pub enum RopeScaling {
 pub struct Rope {
     /// [head dimension / 2], rounded to f32 as Transformers does.
     inverse_frequencies: Vec<f32>,
+    /// What encoded rows are multiplied by as they are rotated; turning leaves it as it is.
+    stretch: f32,
 }
 
 /// cos and sin of one angle for each frequency.
@@ -53,13 +80,22 @@ impl Rope {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(KvError::Rope(format!("the head dimension is {head_dim}; it must be even")));
         }
-        let plain = (0..head_dim / 2).map(|i| (1.0 / theta.powf(2.0 * i as f64 / head_dim as f64)) as f32);
-        let inverse_frequencies: Vec<f32> = plain.map(|frequency| scaled(frequency, scaling)).collect();
+        let plain = |pair: usize| (1.0 / theta.powf(2.0 * pair as f64 / head_dim as f64)) as f32;
+        let scaled = Scaled { theta, pairs: head_dim / 2, scaling };
+        let inverse_frequencies: Vec<f32> =
+            (0..head_dim / 2).map(|pair| scaled.frequency(pair, plain(pair))).collect();
+        let stretch = match scaling {
+            RopeScaling::Yarn { attention_factor, .. } => *attention_factor as f32,
+            _ => 1.0,
+        };
+        if !(stretch.is_finite() && stretch > 0.0) {
+            return Err(KvError::Rope(format!("{scaling:?} would multiply keys by {stretch}")));
+        }
         match inverse_frequencies.iter().find(|frequency| !(frequency.is_finite() && **frequency > 0.0)) {
             Some(wrong) => {
                 Err(KvError::Rope(format!("theta {theta} with {scaling:?} gives the frequency {wrong}")))
             }
-            None => Ok(Self { inverse_frequencies }),
+            None => Ok(Self { inverse_frequencies, stretch }),
         }
     }
 
@@ -68,7 +104,16 @@ impl Rope {
         &self.inverse_frequencies
     }
 
-    /// K5: the angle in f64, cos and sin in f32.
+    /// What a row is encoded with: the rotation for its position, stretched.
+    pub(crate) fn at(&self, position: TokenIndex) -> Turn {
+        let mut turn = self.turn(i64::from(position.0));
+        if self.stretch != 1.0 {
+            turn.cos.iter_mut().chain(&mut turn.sin).for_each(|number| *number *= self.stretch);
+        }
+        turn
+    }
+
+    /// By how much a row that is encoded already moves. K5: the angle in f64, cos and sin in f32.
     pub(crate) fn turn(&self, positions: i64) -> Turn {
         let angle = |frequency: &f32| positions as f64 * f64::from(*frequency);
         let angles: Vec<f64> = self.inverse_frequencies.iter().map(angle).collect();
@@ -80,11 +125,11 @@ impl Rope {
 
     /// The angles of a batch's positions, for all layers of a pass.
     pub fn angles(&self, positions: &[TokenIndex]) -> Angles {
-        let turn = |position: &TokenIndex| self.turn(i64::from(position.0));
-        Angles { head_dim: 2 * self.inverse_frequencies.len(), turns: positions.iter().map(turn).collect() }
+        let turns = positions.iter().map(|position| self.at(*position)).collect();
+        Angles { head_dim: 2 * self.inverse_frequencies.len(), turns }
     }
 
-    /// Rotates `rows` [rows, heads, head dimension], f32, in place, each for its position.
+    /// Rotates `rows` [rows, heads, head dimension], f32, in place, each for its position, as rows are encoded.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -99,16 +144,43 @@ impl Rope {
     }
 }
 
-fn scaled(frequency: f32, scaling: &RopeScaling) -> f32 {
-    match *scaling {
-        RopeScaling::None => frequency,
-        RopeScaling::Linear { factor } => (f64::from(frequency) / factor) as f32,
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
-            let frequency = f64::from(frequency);
-            let turns = original_max_position * frequency / (2.0 * PI);
-            let kept = ((turns - low_freq_factor) / (high_freq_factor - low_freq_factor)).clamp(0.0, 1.0);
-            ((1.0 - kept) * frequency / factor + kept * frequency) as f32
-        }
+/// What the frequencies of a rotation are scaled by.
+struct Scaled<'a> {
+    theta: f64,
+    pairs: usize,
+    scaling: &'a RopeScaling,
+}
+
+impl Scaled<'_> {
+    fn frequency(&self, pair: usize, plain: f32) -> f32 {
+        let frequency = f64::from(plain);
+        let (kept, factor) = match *self.scaling {
+            RopeScaling::None => return plain,
+            RopeScaling::Linear { factor } => return (frequency / factor) as f32,
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
+                let turns = original_max_position * frequency / (2.0 * PI);
+                let above = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                (above.clamp(0.0, 1.0), factor)
+            }
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, ramp, original_max_position, .. } => {
+                let pair_of = |turns| self.pair_that_turns(turns, original_max_position);
+                let (mut first, mut last) = (pair_of(beta_fast), pair_of(beta_slow));
+                if ramp == Ramp::Whole {
+                    (first, last) = (first.floor(), last.ceil());
+                }
+                let (first, mut last) = (first.max(0.0), last.min((2 * self.pairs - 1) as f64));
+                if first == last {
+                    last += 0.001;
+                }
+                (1.0 - ((pair as f64 - first) / (last - first)).clamp(0.0, 1.0), factor)
+            }
+        };
+        ((1.0 - kept) * frequency / factor + kept * frequency) as f32
+    }
+
+    /// The pair, a fraction, that turns so often in `positions`.
+    fn pair_that_turns(&self, turns: f64, positions: f64) -> f64 {
+        self.pairs as f64 * (positions / (turns * 2.0 * PI)).ln() / self.theta.ln()
     }
 }
 
@@ -168,7 +240,7 @@ impl InplaceOp1 for RotateRows<'_> {
         let head_dim = 2 * self.rope.inverse_frequencies.len();
         let row = (end - start) / self.positions.len().max(1);
         data[start..end].par_chunks_mut(row.max(1)).zip(self.positions).for_each(|(row, position)| {
-            let turn = self.rope.turn(i64::from(position.0));
+            let turn = self.rope.at(*position);
             wide(
                 #[inline(always)]
                 || row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, &turn)),

@@ -19,13 +19,13 @@ pub fn wide<R>(body: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(Body(body))
 }
 
-/// e^x for x <= 0, to 2e-7 relative; 0 far below. 2^n by the exponent's bits, 2^f by a polynomial on [-0.5, 0.5].
+/// e^x for x <= 0, to 2e-7 relative; next to 0 far below, and NaN of NaN. 2^n by the exponent's bits, 2^f by a polynomial on [-0.5, 0.5].
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = greater(x, -87.0);
+    let x = greater(-87.0, x);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let f = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
@@ -38,11 +38,11 @@ pub fn exp(x: f32) -> f32 {
     p * f32::from_bits((shifted.to_bits().wrapping_add(127)) << 23)
 }
 
-/// 2^x for x <= 0, to 2e-7 relative; next to 0 far below. Softmax in base 2 spares the exact multiples of ln 2.
+/// 2^x for x <= 0, to 2e-7 relative; next to 0 far below, and NaN of NaN as arithmetic makes it. Softmax in base 2 spares the exact multiples of ln 2.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
-    let x = greater(x, -125.0);
+    let x = greater(-125.0, x);
     let shifted = x + ROUND;
     let f = x - (shifted - ROUND);
     let mut p = 1.535_336_2e-4_f32;
@@ -70,7 +70,7 @@ pub fn with_scratch<T: Default, R>(kept: &'static LocalKey<Cell<T>>, with: impl 
     result
 }
 
-/// The largest number; negative infinity of none.
+/// The largest number; negative infinity of none. NaN is passed over: what is computed against the largest is NaN then.
 #[inline(always)]
 pub fn largest(numbers: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
@@ -83,7 +83,8 @@ pub fn largest(numbers: &[f32]) -> f32 {
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, number| greater(*number, most))
 }
 
-/// The greater of two, as the vector instruction has it: `f32::max` is three of them, for the sake of NaN.
+/// The greater of two, as the vector instruction has it: `f32::max` is three of them, for the sake of NaN. Where one is NaN it
+/// is `b`.
 #[inline(always)]
 pub fn greater(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
@@ -104,5 +105,8 @@ mod tests {
         }
         assert!(exp(f32::NEG_INFINITY) < 1e-37);
         assert!(exp2(f32::NEG_INFINITY) < 3e-38);
+        assert!(
+            exp(f32::NAN).is_nan() && exp2(f32::NAN).is_nan() && exp2(f32::INFINITY - f32::INFINITY).is_nan()
+        );
     }
 }

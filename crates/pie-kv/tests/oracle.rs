@@ -1,7 +1,7 @@
 //! The cache against its equations, computed plainly in f64.
 
 use candle_core::{Device, Tensor};
-use pie_kv::{Attention, KvCache, KvShape, Rope, RopeScaling};
+use pie_kv::{Attention, KvCache, KvShape, Ramp, Rope, RopeScaling};
 use pie_plan::{Slot, TokenIndex};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
@@ -135,7 +135,9 @@ proptest! {
     ) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let shape = KvShape { layers: 2, kv_heads, head_dim, slots: 40 };
-        let rope = Rope::new(head_dim, 1e5, &RopeScaling::Linear { factor: 4.0 }).expect("an even dimension");
+        // YaRN stretches keys when they are encoded, and not again when they turn.
+        let scaling = if seed % 2 == 0 { RopeScaling::Linear { factor: 4.0 } } else { yarn(1.25) };
+        let rope = Rope::new(head_dim, 1e5, &scaling).expect("an even dimension");
         let (mut cache, keys, values) = noisy_cache(&mut random, shape);
         let mut free: Vec<u32> = (0..40).collect();
         free.shuffle(&mut random);
@@ -226,6 +228,39 @@ fn copied_rows_keep_their_bits_and_pairs_go_in_order() {
     assert_eq!(read(&cache), wanted);
 }
 
+/// A key that is no number must reach the logits, where it is refused: it must not become a weight of 0.
+#[test]
+fn keys_that_are_no_numbers_are_not_passed_over() {
+    for (wrong, rows) in [(f32::NAN, 1), (f32::INFINITY, 1), (f32::NAN, 40), (f32::INFINITY, 40)] {
+        // Few vectors and many; the wrong key in the middle of a tile, among the rest, and alone.
+        for (place, length) in [(3, 100), (99, 100), (0, 1)] {
+            let shape = KvShape { layers: 1, kv_heads: 1, head_dim: 2, slots: 128 };
+            let mut random = ChaCha8Rng::seed_from_u64(4);
+            let (mut cache, mut keys, values) = noisy_cache(&mut random, shape);
+            keys[2 * place] = wrong;
+            let tensors = (tensor(&keys, (128, 1, 2)), tensor(&values, (128, 1, 2)));
+            cache.write(0, &slots(0..128), &tensors.0, &tensors.1).expect("slots exist");
+            let (table, visible) = (slots(0..length), vec![length; rows]);
+            let batch = [Attention { rows: 0..rows, table: &table, visible: &visible }];
+            let out =
+                cache.attend(0, &tensor(&vec![1.0; 2 * rows], (rows, 1, 2)), &batch).expect("shapes fit");
+            let out = numbers(&out);
+            assert!(out.iter().all(|number| number.is_nan()), "{wrong} at {place} of {length}: {out:?}");
+        }
+    }
+}
+
+fn yarn(attention_factor: f64) -> RopeScaling {
+    RopeScaling::Yarn {
+        factor: 4.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        ramp: Ramp::Whole,
+        original_max_position: 4096.0,
+        attention_factor,
+    }
+}
+
 /// Frequencies at the ends of each scaling: theta^(-2i/d), divided by the factor where the scaling says so.
 #[test]
 fn scalings_divide_the_frequencies_that_they_should() {
@@ -235,8 +270,9 @@ fn scalings_divide_the_frequencies_that_they_should() {
         high_freq_factor: 4.0,
         original_max_position: 8192.0,
     };
+    let linear = RopeScaling::Linear { factor: 4.0 };
     for (scaling, first, last) in
-        [(RopeScaling::None, 1.0, 1.0), (RopeScaling::Linear { factor: 4.0 }, 4.0, 4.0), (llama3, 1.0, 8.0)]
+        [(RopeScaling::None, 1.0, 1.0), (linear, 4.0, 4.0), (llama3, 1.0, 8.0), (yarn(1.25), 1.0, 4.0)]
     {
         let rope = Rope::new(128, 5e5, &scaling).expect("an even dimension");
         let frequencies = rope.inverse_frequencies();
@@ -267,6 +303,7 @@ fn refusals_have_codes_and_change_nothing() {
     let mut found = vec![
         (Rope::new(5, 1e4, &RopeScaling::None).map(drop), "KV_ROPE"),
         (Rope::new(4, 0.0, &RopeScaling::None).map(drop), "KV_ROPE"),
+        (Rope::new(4, 1e4, &yarn(f64::MAX)).map(drop), "KV_ROPE"),
         (KvCache::new(huge, &CPU).map(drop), "KV_OUT_OF_MEMORY"),
         (attend(&[1, 3], &rows), "KV_MISMATCH"),
         (attend(&[0, 1], &rows), "KV_MISMATCH"),

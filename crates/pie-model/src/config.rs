@@ -2,6 +2,7 @@
 
 use crate::error::ModelError;
 use crate::raw::{self, RawConfig};
+use crate::rotation;
 use pie_kv::RopeScaling;
 use pie_plan::TokenId;
 use std::path::Path;
@@ -61,9 +62,10 @@ impl Config {
     /// As [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
         let invalid = |reason: String| ModelError::ConfigInvalid { path: path.to_owned(), reason };
-        let value: serde_json::Value =
+        let mut value: serde_json::Value =
             serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-        // First, so that another architecture is told by name and not by the first key that it lacks.
+        rotation::choose(&mut value);
+        // Before the keys are read, so that another architecture is told by name and not by the first key that it lacks.
         raw::refuse(&value)?;
         let raw: RawConfig = serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?;
         let config = raw.checked(path)?;

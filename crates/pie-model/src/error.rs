@@ -34,7 +34,7 @@ pub enum ModelError {
     /// A RoPE whose frequencies depend on the length of the context.
     #[error(
         "config.json: RoPE scaling \"{kind}\" makes frequencies that depend on the length: cached keys cannot be \
-         rotated. Supported: none, \"linear\", \"llama3\""
+         rotated. Supported: none, \"linear\", \"llama3\", \"yarn\""
     )]
     RopeNotLinear {
         /// The scaling's name.
@@ -118,6 +118,35 @@ pub enum ModelError {
         /// What it should be.
         expected: Vec<usize>,
     },
+    /// A tensor that would be left out: what is computed without it is another model.
+    #[error("{}: {name}{} would be left out: {why}", place.display(), and_more(*.others))]
+    TensorUnused {
+        /// The first.
+        name: String,
+        /// Its file.
+        place: PathBuf,
+        /// How many there are beside.
+        others: usize,
+        /// Why it is not used, and what to do.
+        why: String,
+    },
+    /// Weights that are NaN or infinite.
+    #[error(
+        "{}: {name}{index:?} is {value}, not a finite {kind} number: the weights are damaged; download or copy them again",
+        place.display()
+    )]
+    TensorNotFinite {
+        /// Which.
+        name: String,
+        /// Its file.
+        place: PathBuf,
+        /// Where in the tensor: the first in reading order of those that were read.
+        index: Vec<usize>,
+        /// What stands there.
+        value: f32,
+        /// What it is computed with.
+        kind: &'static str,
+    },
     /// A weight of a type that is not read.
     #[error("{}: {name} is {got}; supported: F32, F16, BF16", place.display())]
     TensorType {
@@ -175,6 +204,14 @@ pub enum ModelError {
     Tensor(#[from] candle_core::Error),
 }
 
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " and another tensor".to_owned(),
+        others => format!(" and {others} other tensors"),
+    }
+}
+
 impl ModelError {
     /// The stable code of this error.
     pub fn code(&self) -> &'static str {
@@ -192,6 +229,8 @@ impl ModelError {
             Self::ShardMissing { .. } => "MODEL_SHARD_MISSING",
             Self::TensorMissing { .. } => "MODEL_TENSOR_MISSING",
             Self::TensorShape { .. } => "MODEL_TENSOR_SHAPE",
+            Self::TensorUnused { .. } => "MODEL_TENSOR_UNUSED",
+            Self::TensorNotFinite { .. } => "MODEL_TENSOR_NOT_FINITE",
             Self::TensorType { .. } => "MODEL_TENSOR_TYPE",
             Self::Device { .. } => "MODEL_DEVICE",
             Self::BatchInvalid(_) => "MODEL_BATCH_INVALID",

@@ -16,12 +16,14 @@ mod config;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod error;
+mod folder;
 mod forward;
 mod layers;
 mod model;
 mod preset;
 mod product;
 mod raw;
+mod rotation;
 mod sampling;
 pub mod seeded;
 mod shard;

@@ -3,19 +3,17 @@
 use crate::checkpoint::{Checkpoint, Matrix};
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::folder::Folder;
 use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
 use crate::product::{Numbers, Packed};
 use crate::shard::Shard;
-use crate::tensors::LayerTensors;
+use crate::tensors::{LayerTensors, NORM};
 use candle_core::Device;
 use pie_comm::Member;
 use pie_kv::{KvShape, Rope};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
-
-pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
-pub(crate) const NORM: &str = "model.norm.weight";
-pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// One member's slice of a model of the Llama family, in f32, ready for [`Model::forward`].
 pub struct Model {
@@ -48,7 +46,8 @@ impl Model {
     /// Reads a member's slice of a Hugging Face folder. `progress` hears (bytes done, bytes in all) of f32 weights.
     ///
     /// # Errors
-    /// Configurations and world sizes that do not fit, files and tensors that are missing, cut off or of another shape.
+    /// Configurations and world sizes that do not fit, files and tensors that are missing, cut off, of another shape, left
+    /// over, or no numbers.
     pub fn load(
         folder: &Path,
         member: Member,
@@ -58,17 +57,21 @@ impl Model {
         if !device.is_cpu() {
             return Err(ModelError::Device { device: format!("{:?}", device.location()) });
         }
+        // What is wrong with the configuration alone is said first.
         let config = Config::read(folder)?;
         let shard = Shard::new(&config, member)?;
         let rope = Rope::new(config.head_dim, config.rope_theta, &config.rope_scaling)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let Folder { config, checkpoint, tables } = Folder::open(folder)?;
         let total = 4 * slice_size(&config, &shard);
         progress(0, total);
         let mut loader = Loader { checkpoint, config: &config, shard: &shard, progress, done: 0, total };
         let layers = (0..config.layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
         let norm = loader.norm(loader.checkpoint.vector(NORM, config.hidden_size)?);
-        let embedding = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
-        let head = loader.head()?;
+        let embedding = loader.checkpoint.matrix(tables.embedding, config.vocab_size, config.hidden_size)?;
+        let head = loader.head(tables.head)?;
+        if tables.head != tables.embedding {
+            check_rows(&embedding, shard.vocabulary.clone())?;
+        }
         let fingerprint = loader.checkpoint.fingerprint(&config);
         Ok(Self { fingerprint, member, rope, embedding, layers, norm, head, shard, config })
     }
@@ -124,6 +127,15 @@ pub(crate) fn check_member(weights: Member, collective: Member) -> Result<(), Mo
     Err(ModelError::MemberMismatch { weights: say(weights), collective: say(collective) })
 }
 
+/// Refuses rows of a matrix that are no numbers. Of the embedding each rank reads all, and checks what is its own: a group is
+/// formed of all ranks or not at all.
+fn check_rows(matrix: &Matrix, rows: Range<usize>) -> Result<(), ModelError> {
+    let columns = matrix.columns();
+    rows.into_par_iter()
+        .for_each_init(|| vec![0.0; columns], |numbers, row| matrix.load(row, 0..columns, numbers));
+    matrix.check()
+}
+
 /// Numbers of a slice's matrices.
 fn slice_size(config: &Config, shard: &Shard) -> u64 {
     let heads = 2 * shard.heads.len() + 2 * shard.kv_heads.len();
@@ -147,25 +159,25 @@ impl Loader<'_> {
         let own_mlp = self.shard.mlp.clone();
         Ok(Layer {
             attention_norm: self.norm(of.attention_norm),
-            qkv: self.rows(&[(&of.query, own.clone()), (&of.key, own_kv.clone()), (&of.value, own_kv)]),
-            output: self.columns(&of.output, own),
+            qkv: self.rows(&[(&of.query, own.clone()), (&of.key, own_kv.clone()), (&of.value, own_kv)])?,
+            output: self.columns(&of.output, own)?,
             mlp_norm: self.norm(of.mlp_norm),
-            gate_up: self.rows(&[(&of.gate, own_mlp.clone()), (&of.up, own_mlp.clone())]),
-            down: self.columns(&of.down, own_mlp),
+            gate_up: self.rows(&[(&of.gate, own_mlp.clone()), (&of.up, own_mlp.clone())])?,
+            down: self.columns(&of.down, own_mlp)?,
         })
     }
 
-    fn head(&mut self) -> Result<ColumnParallel, ModelError> {
-        let name = if self.config.tied_head { EMBEDDING } else { HEAD };
+    fn head(&mut self, name: &str) -> Result<ColumnParallel, ModelError> {
         let matrix = self.checkpoint.matrix(name, self.config.vocab_size, self.config.hidden_size)?;
         let (own, columns) = (self.shard.vocabulary.clone(), self.config.hidden_size);
         let packed = Packed::new(self.shard.vocabulary_part, columns, matrix.numbers(), |output, row| {
             if output < own.len() {
-                matrix.row(own.start + output, 0..columns, row);
+                matrix.load(own.start + output, 0..columns, row);
             } else {
                 row.fill(0.0);
             }
         });
+        matrix.check()?;
         self.count(own.len() * columns);
         Ok(ColumnParallel(packed))
     }
@@ -175,27 +187,29 @@ impl Loader<'_> {
     }
 
     /// Some rows of several matrices, one below the other.
-    fn rows(&mut self, parts: &[(&Matrix, Range<usize>)]) -> ColumnParallel {
+    fn rows(&mut self, parts: &[(&Matrix, Range<usize>)]) -> Result<ColumnParallel, ModelError> {
         let columns = parts[0].0.columns();
         let sources: Vec<_> =
             parts.iter().flat_map(|(matrix, rows)| rows.clone().map(move |row| (*matrix, row))).collect();
         let fill = |output: usize, to: &mut [f32]| {
             let (matrix, row) = sources[output];
-            matrix.row(row, 0..columns, to);
+            matrix.load(row, 0..columns, to);
         };
         let narrow = parts.iter().all(|(matrix, _)| matrix.numbers() == Numbers::Bf16);
         let numbers = if narrow { Numbers::Bf16 } else { Numbers::F32 };
         let packed = Packed::new(sources.len(), columns, numbers, fill);
+        parts.iter().try_for_each(|(matrix, _)| matrix.check())?;
         self.count(sources.len() * columns);
-        ColumnParallel(packed)
+        Ok(ColumnParallel(packed))
     }
 
     /// Some columns of a matrix.
-    fn columns(&mut self, matrix: &Matrix, columns: Range<usize>) -> RowParallel {
-        let fill = |row: usize, to: &mut [f32]| matrix.row(row, columns.clone(), to);
+    fn columns(&mut self, matrix: &Matrix, columns: Range<usize>) -> Result<RowParallel, ModelError> {
+        let fill = |row: usize, to: &mut [f32]| matrix.load(row, columns.clone(), to);
         let packed = Packed::new(matrix.rows(), columns.len(), matrix.numbers(), fill);
+        matrix.check()?;
         self.count(matrix.rows() * columns.len());
-        RowParallel(packed)
+        Ok(RowParallel(packed))
     }
 
     fn count(&mut self, numbers: usize) {

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::rotation::{RawRope, Rotation, Unusable};
 use pie_kv::RopeScaling;
 use pie_plan::TokenId;
 use serde::{Deserialize, Serialize};
@@ -27,28 +28,13 @@ pub(crate) struct RawConfig {
     /// The newer spelling: scaling and theta together (Transformers 5).
     #[serde(skip_serializing)]
     rope_parameters: Option<RawRope>,
+    /// Where it stands outside of the rotation's keys, it counts.
+    #[serde(skip_serializing)]
+    original_max_position_embeddings: Option<f64>,
     #[serde(default)]
     tie_word_embeddings: bool,
     eos_token_id: Option<OneOrMany>,
     hidden_act: Option<String>,
-}
-
-#[derive(Clone, Default, Deserialize, Serialize)]
-struct RawRope {
-    rope_type: Option<String>,
-    /// The older spelling; some files have both.
-    #[serde(rename = "type", skip_serializing)]
-    old_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    low_freq_factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    high_freq_factor: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    original_max_position_embeddings: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rope_theta: Option<f64>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -85,9 +71,15 @@ impl RawConfig {
             }
         };
         let rope = self.rope_parameters.or(self.rope_scaling).unwrap_or_default();
-        let scaling = rope.scaling(self.max_position_embeddings).map_err(|error| match error {
-            Scaling::Unknown(kind) => ModelError::RopeNotLinear { kind },
-            Scaling::Without(key) => invalid(&format!("the RoPE scaling lacks a positive `{key}`")),
+        let outside = self.original_max_position_embeddings;
+        let rotation = rope.rotation(outside, self.max_position_embeddings);
+        let Rotation { theta, scaling } = rotation.map_err(|error| match error {
+            Unusable::ByLength(kind) => ModelError::RopeNotLinear { kind },
+            Unusable::Unknown(kind) => ModelError::Unsupported {
+                what: format!("RoPE scaling \"{kind}\""),
+                advice: "supported are none, \"linear\", \"llama3\" and \"yarn\"",
+            },
+            Unusable::Without(key) => invalid(&format!("the RoPE scaling lacks a positive `{key}`")),
         })?;
         let mut end_of_text = self.eos_token_id.map(|tokens| tokens.tokens()).unwrap_or_default();
         end_of_text.sort_unstable();
@@ -102,7 +94,7 @@ impl RawConfig {
             head_dim,
             max_position_embeddings: self.max_position_embeddings,
             rms_norm_eps: self.rms_norm_eps,
-            rope_theta: rope.rope_theta.or(self.rope_theta).unwrap_or(THETA),
+            rope_theta: theta.or(self.rope_theta).unwrap_or(THETA),
             rope_scaling: scaling,
             tied_head: self.tie_word_embeddings,
             end_of_text,
@@ -148,50 +140,6 @@ pub(crate) fn refuse(config: &Value) -> Result<(), ModelError> {
     }
 }
 
-enum Scaling {
-    Unknown(String),
-    Without(&'static str),
-}
-
-impl RawRope {
-    fn scaling(&self, max_position: usize) -> Result<RopeScaling, Scaling> {
-        let need = |value: Option<f64>, key| value.filter(|value| *value > 0.0).ok_or(Scaling::Without(key));
-        match self.rope_type.as_deref().or(self.old_type.as_deref()).unwrap_or("default") {
-            "default" => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear { factor: need(self.factor, "factor")? }),
-            "llama3" => Ok(RopeScaling::Llama3 {
-                factor: need(self.factor, "factor")?,
-                low_freq_factor: need(self.low_freq_factor, "low_freq_factor")?,
-                high_freq_factor: need(self.high_freq_factor, "high_freq_factor")?,
-                original_max_position: self.original_max_position_embeddings.unwrap_or(max_position as f64),
-            }),
-            other => Err(Scaling::Unknown(other.to_owned())),
-        }
-    }
-}
-
-impl From<RopeScaling> for RawRope {
-    fn from(scaling: RopeScaling) -> Self {
-        let of = |kind: &str, factor| Self {
-            rope_type: Some(kind.to_owned()),
-            factor: Some(factor),
-            ..Self::default()
-        };
-        match scaling {
-            RopeScaling::None => Self { rope_type: Some("default".to_owned()), ..Self::default() },
-            RopeScaling::Linear { factor } => of("linear", factor),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position } => {
-                Self {
-                    low_freq_factor: Some(low_freq_factor),
-                    high_freq_factor: Some(high_freq_factor),
-                    original_max_position_embeddings: Some(original_max_position),
-                    ..of("llama3", factor)
-                }
-            }
-        }
-    }
-}
-
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
         Self {
@@ -209,6 +157,7 @@ impl From<&Config> for RawConfig {
             rope_theta: Some(config.rope_theta),
             rope_scaling: (config.rope_scaling != RopeScaling::None).then(|| config.rope_scaling.into()),
             rope_parameters: None,
+            original_max_position_embeddings: None,
             tie_word_embeddings: config.tied_head,
             eos_token_id: match config.end_of_text.as_slice() {
                 [] => None,

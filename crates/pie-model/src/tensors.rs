@@ -6,6 +6,29 @@ use crate::error::ModelError;
 use crate::shard::Shard;
 use std::ops::Range;
 
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const NORM: &str = "model.norm.weight";
+pub(crate) const HEAD: &str = "lm_head.weight";
+/// What the names of the layers' tensors begin with.
+pub(crate) const LAYERS: &str = "model.layers.";
+/// The tensors of a layer.
+pub(crate) const PARTS: [&str; 9] = [
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "post_attention_layernorm",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+];
+
+/// The name of one of [`PARTS`].
+pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
+    format!("{LAYERS}{layer}.{part}.weight")
+}
+
 /// One layer of a checkpoint, nothing of it read yet but the norms.
 pub(crate) struct LayerTensors {
     pub attention_norm: Vec<f32>,
@@ -22,7 +45,7 @@ pub(crate) struct LayerTensors {
 impl LayerTensors {
     pub fn find(checkpoint: &Checkpoint, config: &Config, index: usize) -> Result<Self, ModelError> {
         let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } = *config;
-        let name = |part: &str| format!("model.layers.{index}.{part}.weight");
+        let name = |part: &str| layer_tensor(index, part);
         let matrix = |part: &str, rows, columns| checkpoint.matrix(&name(part), rows, columns);
         let norm = |part: &str| checkpoint.vector(&name(part), hidden);
         Ok(Self {

@@ -24,6 +24,11 @@ fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
     assert_eq!(good.parameters(), Config::parse(&good.to_json(), Path::new("")).expect("reads").parameters());
     parsed("rope_scaling", json!({"type": "linear", "rope_type": "linear", "factor": 4.0}))
         .expect("both spellings");
+    // What is written for a configuration is read as the same one: ranks compare it.
+    let yarn =
+        json!({"type": "yarn", "factor": 4.0, "truncate": false, "mscale": 0.7, "mscale_all_dim": 1.3});
+    let yarn = parsed("rope_scaling", yarn).expect("all keys");
+    assert_eq!(Config::parse(&yarn.to_json(), Path::new("")).expect("reads"), yarn);
     let table = [
         ("model_type", json!("qwen2"), "qwen2"),
         ("architectures", json!(["MistralForCausalLM"]), "MistralForCausalLM"),
@@ -32,6 +37,8 @@ fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
         ("hidden_act", json!("gelu"), "gelu"),
         ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0}), "dynamic"),
+        ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "attention_factor": 0.0}), "attention_factor"),
+        ("rope_scaling", json!({"type": "yarn", "factor": 2.0, "beta_slow": -1.0}), "beta_slow"),
         ("rope_scaling", json!({"type": "linear"}), "factor"),
         ("hidden_size", Value::Null, "hidden_size"),
         ("num_attention_heads", json!(0), "num_attention_heads"),

@@ -7,7 +7,7 @@ use super::memory::{Memory, Place, Upload};
 use crate::attention::{Attention, check};
 use crate::cache::KvShape;
 use crate::error::KvError;
-use crate::rope::Rope;
+use crate::rope::{Rope, Turn};
 use cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg};
 use half::{bf16, f16};
 use pie_plan::{Slot, TokenIndex};
@@ -182,7 +182,7 @@ impl GpuCache {
     /// Adds the rotations of positions to an upload: `[positions][head dimension / 2]` of (cos, sin).
     pub fn put_angles(upload: &mut Upload, rope: &Rope, positions: &[TokenIndex]) -> Place {
         let angles: Vec<[f32; 2]> =
-            positions.iter().flat_map(|position| pairs(rope, i64::from(position.0))).collect();
+            positions.iter().flat_map(|position| pairs(&rope.at(*position))).collect();
         upload.put(&angles)
     }
 
@@ -342,8 +342,7 @@ fn blocks(threads: usize, layers: usize) -> LaunchConfig {
     LaunchConfig { grid_dim: (grid, layers as u32, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
-fn pairs(rope: &Rope, positions: i64) -> Vec<[f32; 2]> {
-    let turn = rope.turn(positions);
+fn pairs(turn: &Turn) -> Vec<[f32; 2]> {
     turn.cos.iter().zip(&turn.sin).map(|(cos, sin)| [*cos, *sin]).collect()
 }
 
@@ -353,7 +352,7 @@ fn angles_of(rope: &Rope, turned: &[(u32, i32)]) -> (Vec<u32>, Vec<[f32; 2]>) {
     let mut index = |delta: i32| {
         let next = known.len() as u32;
         *known.entry(delta).or_insert_with(|| {
-            angles.extend(pairs(rope, i64::from(delta)));
+            angles.extend(pairs(&rope.turn(i64::from(delta))));
             next
         })
     };

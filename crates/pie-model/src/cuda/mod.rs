@@ -18,6 +18,7 @@ use crate::batch::{Batch, Limits};
 use crate::compute::{Compute, Draw, Rows, check_draws};
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::folder::Folder;
 use crate::model::check_member;
 use crate::sampling::Sampled;
 use crate::seeded::Spec;
@@ -71,10 +72,12 @@ impl OnGpu {
         slots: usize,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        let config = Config::read(folder)?;
-        let shard = checked_shard(&config, member, dtype)?;
+        // What is wrong with the configuration alone is said first.
+        let shard = checked_shard(&Config::read(folder)?, member, dtype)?;
         let ranks = member.world_size().get() as usize;
-        let (weights, fingerprint) = Weights::load(gpu, folder, (&config, &shard, ranks), dtype, progress)?;
+        let folder = Folder::open(folder)?;
+        let config = folder.config.clone();
+        let (weights, fingerprint) = Weights::load(gpu, folder, (&shard, ranks), dtype, progress)?;
         Self::new(gpu, config, fingerprint, (member, shard), weights, dtype, slots)
     }
 

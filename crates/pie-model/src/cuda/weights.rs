@@ -4,14 +4,13 @@ use super::product::Matrix;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::model::{EMBEDDING, HEAD, NORM};
+use crate::folder::Folder;
 use crate::shard::Shard;
-use crate::tensors::LayerTensors;
+use crate::tensors::{LayerTensors, NORM};
 use cudarc::driver::{CudaEvent, PinnedHostSlice};
 use half::{bf16, f16};
 use pie_kv::cuda::{Dtype, Gpu, GpuError, Memory};
 use std::ops::Range;
-use std::path::Path;
 
 /// All weights of a slice. Norms are f32, the rest in the model's type.
 pub(super) struct Weights {
@@ -78,13 +77,14 @@ impl Weights {
     /// Reads a slice from a folder's files, piece by piece through pinned memory. Returns the fingerprint too.
     pub fn load(
         gpu: &Gpu,
-        folder: &Path,
-        (config, shard, ranks): (&Config, &Shard, usize),
+        folder: Folder,
+        (shard, ranks): (&Shard, usize),
         dtype: Dtype,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(Self, String), ModelError> {
+        let Folder { config, checkpoint, tables } = folder;
+        let config = &config;
         let mut weights = Self::zeros(gpu, config, shard, ranks, dtype)?;
-        let checkpoint = Checkpoint::open(folder)?;
         let total = Self::bytes(config, shard, ranks, dtype);
         let feed = Feed::new(gpu, dtype, progress, total)?;
         let mut loader = Loader { checkpoint, config, shard, feed };
@@ -92,10 +92,10 @@ impl Weights {
             loader.layer(index, layer)?;
         }
         loader.feed.norm(&mut weights.norm, &loader.checkpoint.vector(NORM, config.hidden_size)?)?;
-        let table = loader.checkpoint.matrix(EMBEDDING, config.vocab_size, config.hidden_size)?;
+        let table = loader.checkpoint.matrix(tables.embedding, config.vocab_size, config.hidden_size)?;
         loader.feed.rows(&mut weights.embedding, 0, &table, 0..config.vocab_size)?;
         if let Some(head) = &mut weights.head {
-            let table = loader.checkpoint.matrix(HEAD, config.vocab_size, config.hidden_size)?;
+            let table = loader.checkpoint.matrix(tables.head, config.vocab_size, config.hidden_size)?;
             loader.feed.rows(head, 0, &table, shard.vocabulary.clone())?;
         }
         gpu.synchronize()?;
@@ -216,7 +216,7 @@ impl<'a> Feed<'a> {
             let sent = bytes.len();
             self.count(sent);
         }
-        Ok(())
+        from.check_for(self.dtype.suffix())
     }
 
     fn count(&mut self, bytes: usize) {
@@ -227,17 +227,36 @@ impl<'a> Feed<'a> {
 
 /// Some columns of a row, as they are in the file or rounded to another type.
 fn fill(from: &checkpoint::Matrix, row: usize, columns: Range<usize>, dtype: Dtype, bytes: &mut [u8]) {
+    let first = row * from.columns() + columns.start;
     if let Some(same) = from.bytes(row, columns.clone(), dtype.suffix()) {
         bytes.copy_from_slice(same);
-        return;
-    }
-    let mut numbers = vec![0.0; columns.len()];
-    from.row(row, columns, &mut numbers);
-    for (bytes, number) in bytes.chunks_exact_mut(dtype.size()).zip(numbers) {
-        match dtype {
-            Dtype::F32 => bytes.copy_from_slice(&number.to_le_bytes()),
-            Dtype::F16 => bytes.copy_from_slice(&f16::from_f32(number).to_le_bytes()),
-            Dtype::Bf16 => bytes.copy_from_slice(&bf16::from_f32(number).to_le_bytes()),
+    } else {
+        let mut numbers = vec![0.0; columns.len()];
+        from.row(row, columns, &mut numbers);
+        for (bytes, number) in bytes.chunks_exact_mut(dtype.size()).zip(numbers) {
+            match dtype {
+                Dtype::F32 => bytes.copy_from_slice(&number.to_le_bytes()),
+                Dtype::F16 => bytes.copy_from_slice(&f16::from_f32(number).to_le_bytes()),
+                Dtype::Bf16 => bytes.copy_from_slice(&bf16::from_f32(number).to_le_bytes()),
+            }
         }
     }
+    // Those that another type has no number for are found too.
+    let wrong = match dtype {
+        Dtype::F32 => endless(bytes, |bytes| f32::from_le_bytes(bytes).is_finite()),
+        Dtype::F16 => endless(bytes, |bytes| f16::from_le_bytes(bytes).is_finite()),
+        Dtype::Bf16 => endless(bytes, |bytes| bf16::from_le_bytes(bytes).is_finite()),
+    };
+    if let Some(place) = wrong {
+        from.note(first + place);
+    }
+}
+
+/// The first of some numbers that is not finite. Without an early end to the search it goes as fast as they are copied.
+fn endless<const SIZE: usize>(bytes: &[u8], is_finite: impl Fn([u8; SIZE]) -> bool) -> Option<usize> {
+    let numbers = bytes.as_chunks::<SIZE>().0;
+    if numbers.iter().fold(true, |finite, number| finite & is_finite(*number)) {
+        return None;
+    }
+    numbers.iter().position(|number| !is_finite(*number))
 }
