@@ -48,7 +48,8 @@ impl Patience {
     /// # Errors
     /// The error itself, if it does not pass, or the patience is over.
     pub async fn wait(&mut self, error: ClientError) -> Result<(), ClientError> {
-        self.left -= 1;
+        // Whoever asks again after the last refusal has as little patience left.
+        self.left = self.left.saturating_sub(1);
         let told = self.overload == Overload::Tells && error.reason() == Some(Reason::Overloaded);
         if self.left == 0 || told || !error.passes() {
             return Err(error);
@@ -57,5 +58,21 @@ impl Patience {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         self.repeats.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn patience_that_is_over_stays_over() {
+        let repeats = Repeats::default();
+        let mut patience = Patience::new(&repeats, Overload::Waits);
+        for _ in 0..ATTEMPTS {
+            patience.wait(ClientError::BadToken).await.expect_err("it does not pass");
+        }
+        patience.wait(ClientError::CutOff).await.expect_err("it would pass, but the patience is over");
+        assert_eq!(repeats.count(), 0);
     }
 }

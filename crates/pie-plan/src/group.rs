@@ -221,10 +221,7 @@ impl Group {
                 Ok(())
             }
         };
-        done.map_err(|OutOfSlots| PlanError::OutOfSlots {
-            needed: change.inserted(),
-            free: self.free_slots(),
-        })
+        done.map_err(|OutOfSlots { needed, free }| PlanError::OutOfSlots { needed, free })
     }
 
     fn share(&mut self, session: SessionId, from: SessionId, length: usize) -> Result<(), PlanError> {

@@ -99,15 +99,6 @@ impl Change {
         };
         std::iter::once(self.session()).chain(other)
     }
-
-    /// Slots that it takes.
-    pub(crate) fn inserted(&self) -> usize {
-        match self {
-            Self::Splice { splices, .. } => splices.inserted(),
-            Self::Branch { tokens, .. } => tokens.len(),
-            _ => 0,
-        }
-    }
 }
 
 /// What follows when a run's rows are encoded.
@@ -273,9 +264,9 @@ pub enum PlanError {
         "the plan needs {needed} KV slots and {free} are free: close sessions, or start the pool with more KV memory"
     )]
     OutOfSlots {
-        /// Slots that the plan needs at its worst moment.
+        /// Slots that the change, or the passes, need.
         needed: usize,
-        /// Slots that are free then.
+        /// Slots that are free for it: those that it gives back are counted.
         free: usize,
     },
     /// A session without tokens cannot be sampled.

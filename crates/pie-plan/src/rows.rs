@@ -77,7 +77,7 @@ impl Rows {
     /// The token at `index` is to be encoded again. A slot that other tables hold too is left to them.
     pub fn reopen(&mut self, index: usize, slots: &mut Slots) -> Result<(), OutOfSlots> {
         if slots.is_shared(self.slots[index]) {
-            let own = slots.take().ok_or(OutOfSlots)?;
+            let own = slots.take().ok_or(OutOfSlots { needed: 1, free: 0 })?;
             slots.release(std::mem::replace(&mut self.slots[index], own));
         }
         (self.keys[index], self.turned[index]) = (PackedKey::PENDING, 0);
@@ -137,6 +137,9 @@ fn hash(hasher: &mut xxhash_rust::xxh3::Xxh3, mut column: impl Iterator<Item = u
     }
 }
 
-/// No slot is free where one is needed.
+/// A change needs more slots than are free. Both are counted before it takes any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OutOfSlots;
+pub(crate) struct OutOfSlots {
+    pub needed: usize,
+    pub free: usize,
+}

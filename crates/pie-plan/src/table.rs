@@ -177,9 +177,10 @@ impl Table {
         slots: &mut Slots,
     ) -> Result<(), OutOfSlots> {
         self.end_branch(slots);
+        let lack = OutOfSlots { needed: tokens.len(), free: slots.free().len() };
         let mut rows = Rows::default();
         for token in tokens {
-            rows.push(*token, slots.take().ok_or(OutOfSlots)?);
+            rows.push(*token, slots.take().ok_or(lack)?);
         }
         self.branch = Some(Branch { share, rows, origin: Origin::Same });
         Ok(())
@@ -240,8 +241,12 @@ impl Table {
             self.document.slots[deleted].iter().for_each(|slot| slots.release(*slot));
         }
         // Checked before anything takes one, so that no token is without a slot.
-        if slots.free().len() < splices.inserted() {
-            return Err(OutOfSlots);
+        let lack = OutOfSlots {
+            needed: splices.inserted() + self.shared_from(first, splices, slots),
+            free: slots.free().len(),
+        };
+        if lack.free < lack.needed {
+            return Err(lack);
         }
         splice_vec(&mut self.document.slots, splices, |_| slots.take().expect("there are enough"));
         splice_vec(&mut self.document.keys, splices, |_| PackedKey::PENDING);
@@ -250,19 +255,37 @@ impl Table {
         if strategy == Strategy::Full {
             self.document.keys[first..].fill(PackedKey::PENDING);
         }
-        self.unshare(first, slots, copies)?;
+        self.unshare(first, slots, copies, lack)?;
         self.move_branch(splices);
         Ok(self.adopt(slots))
     }
 
+    /// How many rows from `first` on other tables hold too, of those that splices leave.
+    fn shared_from(&self, first: usize, splices: &Splices, slots: &Slots) -> usize {
+        if first >= self.shared_until {
+            return 0;
+        }
+        let mut deleted =
+            splices.iter().flat_map(|splice| splice.at.usize()..splice.end().usize()).peekable();
+        let rows = self.document.slots.iter().enumerate().skip(first);
+        let kept = rows.filter(|(index, _)| deleted.next_if_eq(index).is_none());
+        kept.filter(|(_, slot)| slots.is_shared(**slot)).count()
+    }
+
     /// Rows from `first` on that other tables hold too get slots of their own; encoded ones are copied.
-    fn unshare(&mut self, first: usize, slots: &mut Slots, copies: &mut Copies) -> Result<(), OutOfSlots> {
+    fn unshare(
+        &mut self,
+        first: usize,
+        slots: &mut Slots,
+        copies: &mut Copies,
+        lack: OutOfSlots,
+    ) -> Result<(), OutOfSlots> {
         if first >= self.shared_until {
             return Ok(());
         }
         for (slot, key) in self.document.slots[first..].iter_mut().zip(&self.document.keys[first..]) {
             if slots.is_shared(*slot) {
-                let own = slots.take().ok_or(OutOfSlots)?;
+                let own = slots.take().ok_or(lack)?;
                 let shared = std::mem::replace(slot, own);
                 slots.release(shared);
                 if *key != PackedKey::PENDING {

@@ -398,6 +398,33 @@ fn refusals_name_what_is_wrong_and_change_nothing() {
     }
 }
 
+/// What a full cache is told with: the slots of the whole change, and those that were free before it took any.
+#[test]
+fn a_change_that_finds_too_few_slots_says_how_many() {
+    let (mut group, session) = group_with(8);
+    let other = SessionId(2);
+    let share =
+        vec![Change::Open { session: other }, Change::Share { session: other, from: session, length: 6 }];
+    group.stage(&share).expect("shared rows take no slots");
+    let long: Vec<u32> = (0..9).collect();
+    let tokens = |count| (0..count).map(TokenId).collect();
+    let cases = [
+        (splice(session, 8, 0, &long), 9, 8),
+        // What goes comes back first.
+        (splice(session, 6, 2, &[&long[..], &[1, 2]].concat()), 11, 10),
+        // Five rows behind the place are the other's too, and are copied; of those that go it keeps its own.
+        (splice(session, 1, 0, &long[..4]), 9, 8),
+        (splice(other, 0, 3, &long[..6]), 9, 8),
+        (Change::Branch { session, at: TokenIndex(3), tokens: tokens(11) }, 11, 8),
+    ];
+    for (change, needed, free) in cases {
+        let mut after = group.clone();
+        let error = after.stage(std::slice::from_ref(&change)).expect_err("there are too few");
+        assert_eq!(error, PlanError::OutOfSlots { needed, free }, "{change:?}");
+        assert_eq!(after.digest(), group.digest());
+    }
+}
+
 #[test]
 fn a_closed_session_leaves_every_slot_free() {
     let (mut group, session) = group_with(8);
