@@ -143,6 +143,22 @@ fn locks_are_handed_out_where_that_was_looked_at_only() {
     assert!(elsewhere.is_empty(), "return copies, not guards: {elsewhere:?}");
 }
 
+/// A page that names a source file names one that is there.
+#[test]
+fn pages_name_files_that_are_there() {
+    let all: Vec<_> = sources().into_iter().map(|(path, _)| path).collect();
+    let docs = std::fs::read_dir(root().join("docs")).expect("a folder");
+    let pages = docs.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+    let mut wrong = Vec::new();
+    for page in pages.chain(["README.md", "ARCHITECTURE.md"].map(|name| root().join(name))) {
+        let text = std::fs::read_to_string(&page).expect("UTF-8");
+        let named = text.split('`').filter(|word| word.ends_with(".rs") && !word.contains([' ', '\n', '{']));
+        let missing = named.filter(|name| !all.iter().any(|path| path.ends_with(name)));
+        wrong.extend(missing.map(|name| format!("{}: {name}", page.display())));
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
 /// Every invariant of the design stands in product code, where it is kept, and in a test.
 #[test]
 fn every_invariant_is_kept_somewhere_and_tested() {
