@@ -50,7 +50,7 @@ class Typist(threading.Thread):
         super().__init__(daemon=True)
         self.session, self._choose = f"typist-{number}.rs", random.Random(f"{seed}/{number}")
         self._channels = [grpc.insecure_channel(address, options=OPTIONS) for address in addresses]
-        self._at = number % len(addresses)
+        self._home = self._at = number % len(addresses)
         self._documented = documented
         self._over = threading.Event()
         self._turn = threading.Lock()
@@ -109,6 +109,9 @@ class Typist(threading.Thread):
             self._over.wait(PAUSE)
 
     def _round(self) -> None:
+        # Clients are spread over the routers, whatever drove them away.
+        if self._choose.random() < 0.1:
+            self._at = self._home
         self._edit()
         self._complete()
         if self._choose.random() < 0.3:

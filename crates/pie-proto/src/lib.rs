@@ -44,5 +44,8 @@ pub use generated::v1;
 /// The internal control, generated from `proto/pie/worker/v1/worker.proto`, which documents it.
 pub use generated::worker::v1 as worker_v1;
 
-/// All packages as a file descriptor set, for gRPC reflection.
+/// The public API as a file descriptor set, for gRPC reflection.
+pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public.bin"));
+
+/// All packages as a file descriptor set.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -132,6 +132,18 @@ reasons! {
     /// A value outside its enumeration.
     FieldInvalid = "FIELD_INVALID", InvalidArgument,
         "A field holds a value that this version does not know; the message names it. Is the client newer than the pool?";
+    /// The caller waits no longer.
+    DeadlinePassed = "DEADLINE_PASSED", DeadlineExceeded,
+        "The call's deadline (`grpc-timeout`) passed before the pool could answer. An edit may have been applied all the same: then the retry is \
+         refused with REVISION_MISMATCH.";
+    /// Bytes that are no message.
+    Malformed = "MALFORMED", InvalidArgument,
+        "The bytes of the request are no protobuf message that the method takes, or not compressed as they say (`grpc-encoding`: gzip or identity); \
+         the message says what is wrong. Texts must be UTF-8. Is the client made of the same .proto files?";
+    /// More bytes than a message may have.
+    MessageTooLarge = "MESSAGE_TOO_LARGE", InvalidArgument,
+        "The request's message is larger than the pool takes, as it is sent or once it is decompressed: 1 MiB more than the largest document \
+         (`--document-limit`). Send a part of the document, or several requests.";
     /// A page token that the pool did not give out.
     BadPageToken = "BAD_PAGE_TOKEN", InvalidArgument,
         "The page token is not one from an earlier answer; start again without one.";

@@ -23,6 +23,7 @@ pub mod owner;
 mod peer;
 mod peers;
 pub mod ranks;
+mod reasoned;
 pub mod server;
 mod service;
 mod session;

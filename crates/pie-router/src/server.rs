@@ -9,6 +9,7 @@ use crate::directory::Directory;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
 use crate::peer::PeerService;
 use crate::peers::Peers;
+use crate::reasoned::Reasoned;
 use crate::service::{Plane, PoolService};
 use crate::stats::Stats;
 use pie_placement::{GroupId, Placement, PlacementError, RouterId, RouterRecord, Ttl};
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tonic::codec::CompressionEncoding;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
@@ -335,11 +337,23 @@ impl Services<'_> {
         let (reporter, health) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(readiness, reporter));
         let descriptors = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(pie_proto::DESCRIPTORS)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            [
+                pie_proto::PUBLIC_DESCRIPTORS,
+                // Of the details of errors.
+                tonic_types::pb::FILE_DESCRIPTOR_SET,
+                tonic_health::pb::FILE_DESCRIPTOR_SET,
+                tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+            ]
+            .into_iter()
+            .fold(tonic_reflection::server::Builder::configure(), |builder, descriptors| {
+                builder.register_encoded_file_descriptor_set(descriptors)
+            })
         };
-        let server = limited()
+        let server = self
+            .options
+            .public
+            .server()
             .layer(Authorize::new(self.options.gate.clone(), self.stats.clone()))
             .add_service(health)
             .add_service(descriptors().build_v1()?)
@@ -365,7 +379,7 @@ impl Services<'_> {
         Ok(Box::pin(server))
     }
 
-    fn pool(&self, plane: Plane) -> Calls<PoolServer<PoolService>> {
+    fn pool(&self, plane: Plane) -> Calls<Reasoned<PoolServer<PoolService>>> {
         let service = PoolService {
             plane,
             directory: self.directory.clone(),
@@ -376,18 +390,18 @@ impl Services<'_> {
         };
         let service = PoolServer::new(service)
             .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
-            .max_encoding_message_size(usize::MAX);
-        Calls::of(service)
+            .max_encoding_message_size(usize::MAX)
+            // The limit holds for what comes out too. Answers are not compressed: they are small, or told at once.
+            .accept_compressed(CompressionEncoding::Gzip);
+        Calls::of(Reasoned::new(service, self.stats.clone()))
     }
 
-    fn admin(&self, plane: Plane) -> Calls<AdminServer<AdminService>> {
+    fn admin(&self, plane: Plane) -> Calls<Reasoned<AdminServer<AdminService>>> {
         let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
-        Calls::of(AdminServer::new(AdminService {
-            plane,
-            directory,
-            tokenizer,
-            document_limit: self.options.document_limit,
-        }))
+        let document_limit = self.options.document_limit;
+        let service = AdminServer::new(AdminService { plane, directory, tokenizer, document_limit })
+            .accept_compressed(CompressionEncoding::Gzip);
+        Calls::of(Reasoned::new(service, self.stats.clone()))
     }
 }
 

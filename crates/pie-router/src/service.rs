@@ -87,7 +87,7 @@ impl PoolService {
     }
 
     fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let tenant = self.counted(tenant(request))?;
+        let tenant = self.counted(tenant(request, self.plane))?;
         // A token's tenant is not in the headers, where the call's span looks.
         if tenant != Tenant::default() {
             tracing::Span::current().record("tenant", tenant.as_str());
@@ -285,13 +285,14 @@ fn random() -> Result<u64, Fault> {
 }
 
 /// Whose call it is: by its token, where tokens are asked for, or as it says.
-fn tenant<T>(request: &Request<T>) -> Result<Tenant, Fault> {
+fn tenant<T>(request: &Request<T>, plane: Plane) -> Result<Tenant, Fault> {
     if let Some(caller) = request.extensions().get::<tenants::Caller>() {
         return Ok(caller.tenant.clone());
     }
     match request.metadata().get(TENANT) {
         None => Ok(Tenant::default()),
-        Some(name) if name.is_empty() => Ok(Tenant::default()),
+        // Another router says so of nobody in particular; a client that does has lost a name.
+        Some(name) if name.is_empty() && plane == Plane::Internal => Ok(Tenant::default()),
         Some(name) => Tenant::new(name.to_str().unwrap_or_default()),
     }
 }

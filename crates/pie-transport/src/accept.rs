@@ -2,6 +2,7 @@
 
 use crate::connection::Connection;
 use crate::identity::ServerTls;
+use crate::limits::limited;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
 
 /// A client has shaken hands in this time, and in as much again has begun to speak, or is disconnected.
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -50,13 +52,38 @@ pub struct Acceptor {
     tls: Option<ServerTls>,
     places: Arc<Semaphore>,
     stats: Arc<AcceptStats>,
+    age: Option<Age>,
+}
+
+/// How old connections get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Age {
+    /// Then the client is told to connect anew, and the connection takes no new calls.
+    pub limit: Duration,
+    /// Calls that run may end in this time; then the connection is cut.
+    pub grace: Duration,
 }
 
 impl Acceptor {
     /// With TLS, or in plaintext; at most so many connections at once.
     pub fn new(tls: Option<ServerTls>, connections: usize) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { tls, places, stats: Arc::default() }
+        Self { tls, places, stats: Arc::default(), age: None }
+    }
+
+    /// Connections get no older than this: clients that connect anew spread over the servers that there are by then.
+    #[must_use]
+    pub fn aging(self, age: Option<Age>) -> Self {
+        Self { age, ..self }
+    }
+
+    /// A server with the limits that the connections of this port have.
+    pub fn server(&self) -> Server {
+        match self.age {
+            // Its own grace would cut connections without having told the clients.
+            Some(age) => limited().max_connection_age(age.limit),
+            None => limited(),
+        }
     }
 
     /// How they fare.
@@ -127,7 +154,8 @@ impl Acceptor {
                 }
             }
         };
-        Ok(connection.accepted(place, sleep_until(deadline + HANDSHAKE)))
+        let end = self.age.map(|age| sleep_until(Instant::now() + age.limit + age.grace));
+        Ok(connection.accepted(place, sleep_until(deadline + HANDSHAKE), end))
     }
 }
 

@@ -18,6 +18,8 @@ const PREFACE: usize = 24;
 pub struct Connection {
     io: Io,
     opening: Option<Opening>,
+    /// When it is too old.
+    end: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -36,17 +38,18 @@ struct Opening {
 
 impl Connection {
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        Self { io: Io::Plain(stream), opening: None, _place: None }
+        Self { io: Io::Plain(stream), opening: None, end: None, _place: None }
     }
 
     pub(crate) fn tls(stream: impl Into<TlsStream<TcpStream>>) -> Self {
-        Self { io: Io::Tls(Box::new(stream.into())), opening: None, _place: None }
+        Self { io: Io::Tls(Box::new(stream.into())), opening: None, end: None, _place: None }
     }
 
-    /// A client's: it must begin to speak before the deadline, and keeps a place among all connections until it is dropped.
-    pub(crate) fn accepted(self, place: OwnedSemaphorePermit, deadline: Sleep) -> Self {
+    /// A client's: it must begin to speak before the deadline, keeps a place among all connections until it is dropped, and is cut at
+    /// its end, if it has one.
+    pub(crate) fn accepted(self, place: OwnedSemaphorePermit, deadline: Sleep, end: Option<Sleep>) -> Self {
         let opening = Opening { missing: PREFACE, deadline: Box::pin(deadline) };
-        Self { opening: Some(opening), _place: Some(place), ..self }
+        Self { opening: Some(opening), end: end.map(Box::pin), _place: Some(place), ..self }
     }
 
     fn tcp(&self) -> &TcpStream {
@@ -76,6 +79,12 @@ impl AsyncRead for Connection {
             Io::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Io::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
+        if read.is_pending()
+            && let Some(end) = &mut self.end
+            && end.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the connection is too old")));
+        }
         let Some(opening) = &mut self.opening else { return read };
         if read.is_ready() {
             opening.missing = opening.missing.saturating_sub(buffer.filled().len() - before);

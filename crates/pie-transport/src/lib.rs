@@ -14,7 +14,7 @@ mod identity;
 mod limits;
 mod named;
 
-pub use accept::{AcceptStats, Acceptor, Incoming};
+pub use accept::{AcceptStats, Acceptor, Age, Incoming};
 pub use connect::{ClientTls, Connector};
 pub use connection::Connection;
 pub use error::{ConnectError, IdentityError, causes};

@@ -2,6 +2,7 @@
 
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Of the public port.
 #[derive(Clone, Debug, Args)]
@@ -24,6 +25,13 @@ pub struct PublicArgs {
     /// Connections of the public port; more are turned away.
     #[arg(long, env = "PIE_CONNECTIONS", default_value_t = 4096, value_name = "N")]
     pub connections: usize,
+    /// Connections of the public port get no older than this: then clients are told to connect anew, so that they spread over the
+    /// routers that there are. Without it they get as old as they like.
+    #[arg(long, env = "PIE_CONNECTION_AGE", value_name = "TIME", value_parser = crate::units::duration)]
+    pub connection_age: Option<Duration>,
+    /// Calls of a connection that is too old may end in this time.
+    #[arg(long, env = "PIE_CONNECTION_GRACE", default_value = "5m", value_name = "TIME", value_parser = crate::units::duration)]
+    pub connection_grace: Duration,
 }
 
 impl PublicArgs {
@@ -36,6 +44,8 @@ impl PublicArgs {
             tokens: None,
             insecure_tokens: false,
             connections: 4096,
+            connection_age: None,
+            connection_grace: Duration::from_secs(300),
         }
     }
 }

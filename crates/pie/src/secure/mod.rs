@@ -12,7 +12,7 @@ use args::{ClientArgs, InternalArgs, PublicArgs};
 use files::{FlagFile, Followed, all_or_none};
 use pie_client::{Access, Token};
 use pie_router::auth::{Gate, Tokens};
-use pie_transport::{Acceptor, ClientTls, Clients, Connector, Identity, PeerName, Roots, ServerTls};
+use pie_transport::{Acceptor, Age, ClientTls, Clients, Connector, Identity, PeerName, Roots, ServerTls};
 
 /// Names that certificates of the internal plane carry, whatever the addresses.
 const ROUTER: &str = "pie-router";
@@ -43,7 +43,8 @@ impl Ports {
         internal: Option<&InternalArgs>,
         security: &Security,
     ) -> Result<Self, Failure> {
-        let PublicArgs { tokens, insecure_tokens, connections, .. } = &serve.public;
+        let PublicArgs { tokens, insecure_tokens, connections, connection_age, connection_grace, .. } =
+            &serve.public;
         let tls = public_tls(&serve.public, security)?;
         let in_clear = tls.is_none() && !serve.listen.ip().is_loopback();
         if let Some(tokens) = tokens
@@ -71,7 +72,8 @@ impl Ports {
         let (ranks, routers) = (to(WORKER)?, to(ROUTER)?);
         let internal = Acceptor::new(internal.map(|(server, _)| server), ROUTER_CONNECTIONS);
         security.watch_port("internal", internal.stats().clone());
-        let public = Acceptor::new(tls, *connections);
+        let age = connection_age.map(|limit| Age { limit, grace: *connection_grace });
+        let public = Acceptor::new(tls, *connections).aging(age);
         security.watch_port("public", public.stats().clone());
         Ok(Self { public, gate, internal, ranks, routers })
     }
