@@ -1,6 +1,7 @@
 """The matrix: values that the chart must take, and values that it must refuse."""
 
 CPU = {"gpu": {"enabled": False}}
+DIGEST = "sha256:" + "0123456789abcdef" * 4
 TLS = {"tls": {"public": {"source": "certManager"}, "internal": {"source": "certManager"}}}
 TLS_SECRETS = {
     "tls": {
@@ -54,6 +55,8 @@ ACCEPTED = {
         "1.30",
     ),
     "watched": ({**CPU, **WATCHED}, [], "1.30"),
+    "ipv6": ({"ipFamily": "IPv6", "groups": 2}, [], "1.34"),
+    "digests": ({"image": {"digest": DIGEST, "cudaDigest": DIGEST[:-1] + "0", "tag": "main"}, "router": {"connectionAge": ""}}, [], "1.34"),
     "external-etcd": ({**CPU, "etcd": {"enabled": False, "endpoints": ["http://etcd-0:2379", "http://etcd-1:2379"]}}, [], "1.30"),
     "scaled": (
         {
@@ -108,5 +111,8 @@ REFUSED = {
     "a setting that is none": ({"router": {"settings": {"PATH": "x"}}}, "1.37.0", "PATH"),
     "fewer at most than at least": ({"router": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "1.37.0", "minReplicas"),
     "a sample above 1": ({"traces": {"sample": 2}}, "1.37.0", "sample"),
+    "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "1.37.0", "digest"),
+    "another family of addresses": ({"ipFamily": "IPv5"}, "1.37.0", "ipFamily"),
+    "an age that is none": ({"router": {"connectionAge": "soon"}}, "1.37.0", "connectionAge"),
     "no memory": ({"worker": {"sharedMemory": "much"}}, "1.37.0", "sharedMemory"),
 }

@@ -15,9 +15,9 @@ class Refused(Exception):
     """What helm said."""
 
 
-def template(values=None, files=(), kube="1.37.0", release="pool", namespace="demo", chart=CHART):
+def template(values=None, files=(), kube="1.37.0", release="pool", namespace="demo", chart=CHART, flags=()):
     """The text that `helm template` prints."""
-    command = ["helm", "template", release, str(chart), "--namespace", namespace, "--kube-version", kube, "--values", "-"]
+    command = ["helm", "template", release, str(chart), "--namespace", namespace, "--kube-version", kube, *flags, "--values", "-"]
     for file in files:
         command[-2:-2] = ["--values", str(chart / file)]
     run = subprocess.run(command, input=yaml.safe_dump(values or {}), capture_output=True, text=True)

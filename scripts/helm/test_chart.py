@@ -9,6 +9,7 @@ import subprocess
 import pytest
 import yaml
 
+import answers
 import cases
 import chart
 import definitions
@@ -70,6 +71,37 @@ def test_values_that_make_no_sense_are_refused(what):
     with pytest.raises(chart.Refused) as refused:
         chart.template(values, kube=kube)
     assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("there, wanted", [(1, 1), (3, 3), (1, 3), (3, 1)])
+def test_members_of_etcd_are_not_changed_by_an_upgrade(there, wanted, tmp_path):
+    manifests = chart.render(cases.CPU)
+    member = chart.by_name(manifests)["StatefulSet/pool-pie-pool-etcd"]
+    member["metadata"]["namespace"], member["spec"]["replicas"] = "demo", there
+    cluster = answers.Answers(manifests, member)
+    try:
+        flags = ["--dry-run=server", "--disable-openapi-validation", "--kubeconfig", str(cluster.config(tmp_path))]
+        values = {**cases.CPU, "etcd": {"replicas": wanted}}
+        if there == wanted:
+            assert chart.template(values, flags=flags)
+        else:
+            with pytest.raises(chart.Refused) as refused:
+                chart.template(values, flags=flags)
+            assert f"there are {there}" in str(refused.value) and "Delete the StatefulSet pool-pie-pool-etcd" in str(refused.value)
+    finally:
+        cluster.close()
+
+
+def test_images_are_named_by_what_is_in_them():
+    images = {container["name"]: container["image"] for _, pod in chart.pods(render("digests")) for container in chart.containers(pod)}
+    assert images["router"] == f"pie-pool@{cases.DIGEST}"
+    assert images["rank-7"] == f"pie-pool@{cases.DIGEST[:-1]}0"
+    assert "PIE_CONNECTION_AGE" not in str(render("digests")) and "PIE_CONNECTION_AGE" in str(render("default"))
+
+
+def test_addresses_are_all_of_the_family():
+    text = json.dumps(render("ipv6"))
+    assert "0.0.0.0" not in text and '"[::]:7400"' in text and '"[$(POD_IP)]:7500"' in text and "http://[::]:2379" in text
 
 
 @each_case

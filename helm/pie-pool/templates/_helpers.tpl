@@ -26,7 +26,21 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{/* (list $ SUFFIX) */}}
 {{- define "pie-pool.image" -}}
 {{- $root := index . 0 -}}
-{{- printf "%s:%s%s" $root.Values.image.repository (default $root.Chart.AppVersion $root.Values.image.tag) (index . 1) -}}
+{{- $image := $root.Values.image -}}
+{{- with ternary $image.cudaDigest $image.digest (eq (index . 1) "-cuda") -}}
+{{- printf "%s@%s" $image.repository . -}}
+{{- else -}}
+{{- printf "%s:%s%s" $image.repository (default $root.Chart.AppVersion $image.tag) (index . 1) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* All addresses of a pod, to listen on; and its own address. Both as they stand before a port. */}}
+{{- define "pie-pool.anywhere" -}}
+{{ ternary "[::]" "0.0.0.0" (eq .Values.ipFamily "IPv6") }}
+{{- end -}}
+
+{{- define "pie-pool.podAddress" -}}
+{{ ternary "[$(POD_IP)]" "$(POD_IP)" (eq .Values.ipFamily "IPv6") }}
 {{- end -}}
 
 {{/* g0,g1,… */}}

@@ -54,9 +54,9 @@ spec:
         - {name: PIE_RANK, value: "{{ $i }}"}
         {{- end }}
         # Other pods are told these addresses, and reach them.
-        - {name: PIE_WORKER_LISTEN, value: "$(POD_IP):{{ add 7500 $i }}"}
-        - {name: PIE_COLLECTIVE_LISTEN, value: "$(POD_IP):{{ add 7600 $i }}"}
-        - {name: PIE_METRICS_LISTEN, value: "0.0.0.0:{{ add 9400 $i }}"}
+        - {name: PIE_WORKER_LISTEN, value: "{{ include "pie-pool.podAddress" $root }}:{{ add 7500 $i }}"}
+        - {name: PIE_COLLECTIVE_LISTEN, value: "{{ include "pie-pool.podAddress" $root }}:{{ add 7600 $i }}"}
+        - {name: PIE_METRICS_LISTEN, value: "{{ include "pie-pool.anywhere" $root }}:{{ add 9400 $i }}"}
         - {name: PIE_DEVICE, value: {{ if not $values.gpu.enabled }}cpu{{ else if $claims }}{{ ternary "cuda:0" "cuda" (eq (int $.ranks) 1) }}{{ else }}"cuda:0"{{ end }}}
         {{- if and $values.gpu.enabled (not $claims) (gt (int $.ranks) 1) }}
         # Containers of one pod look like one node to NCCL, but cannot open each other's GPUs.
