@@ -52,6 +52,19 @@ pub enum EvalError {
         /// What is there.
         there: String,
     },
+    /// A tokenizer of another model.
+    #[error(
+        "{folder}: tokenizer.json has tokens up to {last}, and the model knows those below {known} (vocab_size of config.json): \
+         take the tokenizer.json of this model"
+    )]
+    ForeignTokenizer {
+        /// The model's folder.
+        folder: PathBuf,
+        /// The largest token of the tokenizer.
+        last: usize,
+        /// As many does the model know.
+        known: usize,
+    },
     /// Results of another run.
     #[error(
         "{path} holds results of another {what} (there: {there}; now: {now}): give another --out, or move that folder away"

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 /// The file's name in the output folder.
 pub const FILE: &str = "results.jsonl";
 const FORMAT: u32 = 1;
+/// The name of the data that ships.
+pub const BUILT_IN: &str = "built-in";
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +43,7 @@ pub struct Header {
     pub parameters: u64,
     /// Longest context, in tokens.
     pub context: usize,
-    /// Name of the data's folder or file; `built-in` for what ships.
+    /// Name of the data's folder or file; [`BUILT_IN`] for what ships.
     pub data: String,
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod budget;
+mod cache;
 mod cli;
 mod config;
 mod ctl;

@@ -1,15 +1,17 @@
 //! Where models come from: a folder, the small model that ships in the program, or a seeded one that is made once.
 
+use crate::cache::{Cache, Known};
 use crate::{Failure, progress};
 use pie_model::Config;
+use pie_text::Tokenizer;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The model that ships: its files lie in the program, so that it needs no download and no repository.
-const SHIPPED: [(&str, &[u8]); 4] = [
+const SHIPPED: [Known<'static>; 4] = [
     ("model.safetensors", include_bytes!("../../../models/pie-coder/model.safetensors")),
     ("config.json", include_bytes!("../../../models/pie-coder/config.json")),
     ("tokenizer_config.json", include_bytes!("../../../models/pie-coder/tokenizer_config.json")),
-    // Last: a folder that has it is whole.
     ("tokenizer.json", include_bytes!("../../../models/pie-coder/tokenizer.json")),
 ];
 const SHIPPED_NAME: &str = "pie-coder";
@@ -53,47 +55,44 @@ pub fn resolve(model: Option<&Path>) -> Result<ModelFolder, Failure> {
     Ok(ModelFolder { path: path.to_owned(), kind: ModelKind::Given })
 }
 
-/// The folder of the model that ships, written out if it is not there yet: ranks map their weights from a file.
+/// The folder of the model that ships: ranks map their weights from a file.
 fn shipped() -> Result<PathBuf, Failure> {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     SHIPPED.iter().for_each(|(_, content)| hasher.update(content));
-    // The folder's name holds what its content depends on.
-    let path = cache()?.join(format!("{SHIPPED_NAME}-{:016x}", hasher.digest())).join(SHIPPED_NAME);
-    if !path.join("tokenizer.json").is_file() {
-        std::fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-        for (name, content) in SHIPPED {
-            write(&path.join(name), content)?;
-        }
-    }
-    Ok(path)
+    // Programs with another model have a folder of their own.
+    let name = Path::new(&format!("{SHIPPED_NAME}-{:016x}", hasher.digest())).join(SHIPPED_NAME);
+    Cache::of_user()?.folder(&name, &SHIPPED)
 }
 
 /// The folder of a seeded model, made if it is not there yet.
 pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
     let config = Config::preset(preset)?;
-    let path = cache()?.join(format!("{preset}-seed{SEED}-{}", env!("CARGO_PKG_VERSION")));
-    if !path.join("tokenizer.json").is_file() {
+    let name = format!("{preset}-seed{SEED}-{}", env!("CARGO_PKG_VERSION"));
+    let text = config.to_json();
+    let files = [("config.json", text.as_bytes()), ("tokenizer.json", SEEDED_TOKENIZER)];
+    Cache::of_user()?.made(&name, &files, |folder| {
         let bar = progress::bytes(&format!("making the seeded model `{preset}`"));
         let mut show = |done, total| progress::show(&bar, done, total);
-        pie_model::seeded::write_model(&path, &config, SEED, &mut show)?;
-        write(&path.join("tokenizer.json"), SEEDED_TOKENIZER)?;
+        // It makes the folder itself, whole.
+        std::fs::remove_dir(folder)?;
+        pie_model::seeded::write_model(folder, &config, SEED, &mut show)?;
         bar.finish_and_clear();
+        Ok(())
+    })
+}
+
+/// The tokenizer of a model folder.
+pub fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
+    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+    let (tokens, known) = (tokenizer.vocab_size() as usize, Config::read(folder)?.vocab_size);
+    if tokens > known {
+        return Err(format!(
+            "{}: tokenizer.json has tokens up to {}, and the model knows those below {known} (vocab_size of config.json): take \
+             the tokenizer.json of this model",
+            folder.display(),
+            tokens - 1
+        )
+        .into());
     }
-    Ok(path)
-}
-
-/// Writes a file in one go: another process that does the same at this moment sees all of it, or nothing.
-fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
-    let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let written = std::fs::write(&partial, content).and_then(|()| std::fs::rename(&partial, path));
-    Ok(written.map_err(|error| format!("cannot write {}: {error}", path.display()))?)
-}
-
-fn cache() -> Result<PathBuf, Failure> {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home);
-    let base = base.ok_or("no folder for the model's files: set XDG_CACHE_HOME or HOME, or give --model")?;
-    let path = base.join("pie-pool").join("models");
-    std::fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
-    Ok(path)
+    Ok(Arc::new(tokenizer))
 }

@@ -111,6 +111,7 @@ impl LocalPool {
         // What is wrong with certificates and tokens is said before the model is loaded. The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
+        let tokenizer = models::tokenizer(&folder.path)?;
         let groups = router::groups(&arguments.group)?;
         let ranks = arguments.group.world_size * u32::try_from(groups.len())?;
         let world_size = u64::from(arguments.group.world_size);
@@ -137,8 +138,7 @@ impl LocalPool {
         } else {
             Vec::new()
         };
-        let serving =
-            router::start(&arguments.serve, &arguments.group, &folder.path, placement, ports).await?;
+        let serving = router::start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
         observe.serves(Source::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })

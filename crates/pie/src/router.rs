@@ -11,7 +11,6 @@ use pie_router::core::Settings;
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
 use pie_text::Tokenizer;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,11 +24,12 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
+    let tokenizer = models::tokenizer(&folder.path)?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(placement.as_ref(), &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
-    let serving = start(&arguments.serve, &arguments.group, &folder.path, placement, ports).await?;
+    let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
     observe.serves(Source::Router(RouterSource::of(&serving)));
     eprintln!("pie: the router listens at {}", serving.url());
     if let Some(path) = &arguments.serve.ready_file {
@@ -102,11 +102,10 @@ async fn hand_over(serving: &Serving, limit: Duration, signals: &mut Signals) {
 pub async fn start(
     serve: &ServeArgs,
     group: &GroupsArgs,
-    model: &Path,
+    tokenizer: Arc<Tokenizer>,
     placement: Arc<dyn Placement>,
     ports: Ports,
 ) -> Result<Serving, Failure> {
-    let tokenizer = Arc::new(Tokenizer::from_file(&model.join("tokenizer.json"))?);
     let options = ServeOptions {
         listen: serve.listen,
         peer_listen: serve.peer_listen,

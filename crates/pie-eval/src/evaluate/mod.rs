@@ -10,7 +10,7 @@ use crate::dataset::{self, Selection, Set};
 use crate::engine::Machine;
 use crate::error::EvalError;
 use crate::names::{Language, Method, Setting, Task};
-use crate::results::{Header, Results, SetLine};
+use crate::results::{BUILT_IN, Header, Results, SetLine};
 use pie_model::Config;
 use pie_text::Tokenizer;
 use std::path::PathBuf;
@@ -80,6 +80,10 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<(), 
         return Err(EvalError::ContextTooShort { context, least });
     }
     let tokenizer = Arc::new(Tokenizer::from_folder(&options.model)?);
+    let (tokens, known) = (tokenizer.vocab_size() as usize, config.vocab_size);
+    if tokens > known {
+        return Err(EvalError::ForeignTokenizer { folder: options.model.clone(), last: tokens - 1, known });
+    }
     let slots = u32::try_from(context).unwrap_or(u32::MAX);
     let machine =
         Machine::load(&options.model, slots, &mut |done, total| progress(Progress::Loading(done, total)))?;
@@ -102,7 +106,7 @@ fn header(options: &Options, machine: &Machine, context: usize) -> Header {
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     };
-    let data = options.data.as_ref().map_or_else(|| "built-in".to_owned(), name);
+    let data = options.data.as_ref().map_or_else(|| BUILT_IN.to_owned(), name);
     let model = machine.model();
     let (fingerprint, parameters) = (model.fingerprint().to_owned(), model.config().parameters());
     Header::new(name(&options.model), fingerprint, parameters, context, data)
