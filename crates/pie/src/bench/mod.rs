@@ -6,14 +6,16 @@ mod bed;
 #[cfg(feature = "cuda")]
 mod gpu;
 
-use crate::Failure;
 use crate::models;
+use crate::{Failure, progress};
 use args::{BenchArgs, BenchCommand, BenchRunArgs};
 use bed::{Bed, Edit};
+use indicatif::ProgressBar;
 use pie_eval::engine::Machine;
 use pie_eval::metrics::median;
 use pie_plan::Strategy;
 use serde::Serialize;
+use std::path::Path;
 use std::time::Duration;
 
 /// Share of the context before the insertion, in percent.
@@ -97,11 +99,14 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
         _ => models::seeded(preset)?,
     };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
+    // Seeded models take room: who measures should know where.
+    eprintln!("pie: {preset} is in {}", folder.display());
     let mut machine = bed::load(&folder, longest)?;
     let parameters = machine.model().config().parameters();
-    println!("{preset} ({:.1} M parameters)", parameters as f64 / 1e6);
+    let table = Table { bar: progress::count(&format!("measuring {preset}"), measurements(arguments)) };
+    table.line(&format!("{preset} ({:.1} M parameters)", parameters as f64 / 1e6));
 
-    println!("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
+    table.line("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
     for context in std::iter::once(1).chain(arguments.contexts.iter().copied()) {
         let mut bed = Bed::new(&mut machine, 1)?;
         let prefill = bed.open(context)?;
@@ -114,46 +119,76 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
             decode_tokens_per_s: f64::from(DECODED) / decode.as_secs_f64(),
         };
         let prefill = if context > 1 { format!("{:.0}", row.prefill_tokens_per_s) } else { "-".to_owned() };
-        println!("| {context} | {prefill} | {:.0} |", row.decode_tokens_per_s);
+        table.row(&format!("| {context} | {prefill} | {:.0} |", row.decode_tokens_per_s));
         figures.speeds.push(row);
     }
 
-    batches(preset, arguments, &folder, figures)?;
+    batches(preset, arguments, &folder, (&table, figures))?;
 
-    println!(
-        "\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |",
+    table.line(&format!(
+        "\n| context | {} tokens inserted at | pie | full | full / pie | encoded | rotated |\n\
+         | --- | --- | --- | --- | --- | --- | --- |",
         arguments.insert
-    );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    ));
     for context in &arguments.contexts {
         for place in PLACES {
             let row = edit(preset, &mut machine, *context, place, arguments)?;
-            println!(
+            table.row(&format!(
                 "| {context} | {place} % | {:.1} ms | {:.0} ms | {:.1} | {} / {} | {} |",
                 row.pie_ms, row.full_ms, row.ratio, row.pie_encoded, row.full_encoded, row.pie_rotated
-            );
+            ));
             figures.edits.push(row);
         }
     }
-    println!();
+    table.line("");
+    table.bar.finish_and_clear();
     Ok(())
+}
+
+/// A table on standard output, under which standard error shows how much of it is still to come.
+struct Table {
+    bar: ProgressBar,
+}
+
+impl Table {
+    fn line(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+
+    /// A line that was measured.
+    fn row(&self, line: &str) {
+        self.bar.inc(1);
+        self.line(line);
+    }
+}
+
+/// Lines of a model's tables.
+fn measurements(arguments: &BenchRunArgs) -> usize {
+    let speeds = 1 + arguments.contexts.len();
+    let batches = batch_contexts(arguments).count() * arguments.sessions.len();
+    speeds + batches + arguments.contexts.len() * PLACES.len()
+}
+
+/// Contexts that as many sessions as are asked for can have each.
+fn batch_contexts(arguments: &BenchRunArgs) -> impl Iterator<Item = u32> {
+    let most = arguments.sessions.iter().copied().max().unwrap_or(0);
+    let fits = move |context: &u32| most * (context + DECODED + 2) <= 1 << 18;
+    arguments.contexts.iter().copied().filter(fits)
 }
 
 /// Tokens a second of one session and of several together, in turns.
 fn batches(
     preset: &str,
     arguments: &BenchRunArgs,
-    folder: &std::path::Path,
-    figures: &mut Figures,
+    folder: &Path,
+    (table, figures): (&Table, &mut Figures),
 ) -> Result<(), Failure> {
     let Some(most) = arguments.sessions.iter().copied().max() else { return Ok(()) };
-    println!(
-        "\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |"
+    table.line(
+        "\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |",
     );
-    for context in
-        arguments.contexts.iter().copied().filter(|context| most * (context + DECODED + 2) <= 1 << 18)
-    {
-        let mut machine = bed::load(folder, most * (context + DECODED + 2))?;
+    for context in batch_contexts(arguments) {
+        let mut machine = table.bar.suspend(|| bed::load(folder, most * (context + DECODED + 2)))?;
         for sessions in arguments.sessions.iter().copied() {
             let (mut speeds, mut ratios) = (Vec::new(), Vec::new());
             for _ in 0..arguments.repeat {
@@ -169,7 +204,7 @@ fn batches(
                 tokens_per_s: median(speeds),
                 ratio: median(ratios),
             };
-            println!("| {context} | {sessions} | {:.0} | {:.1} |", row.tokens_per_s, row.ratio);
+            table.row(&format!("| {context} | {sessions} | {:.0} | {:.1} |", row.tokens_per_s, row.ratio));
             figures.batches.push(row);
         }
     }
