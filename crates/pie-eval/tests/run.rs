@@ -152,6 +152,9 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
     let pages = pie_eval::report::write(&whole.out).expect("pages");
     let tables = std::fs::read_to_string(whole.out.join("tables.md")).expect("tables");
     assert!(tables.contains("| Python | **model** | PIE |"), "{tables}");
+    let command = "`pie eval --model …/model --data …/data --samples 3 --seeds 1 --timed-samples 1 --kl-samples 1 \
+                   --accumulated-samples 1`";
+    assert!(tables.contains(command), "{tables}");
     assert!(tables.contains("| Java | DeepSeek-Coder 33B | PIE | 33.72 | 74.69 | 134 ms |"), "{tables}");
     let names =
         ["tables.csv", "figure1.svg", "figure3.svg", "figure4.svg", "accumulated.md", "accumulated.svg"];
@@ -166,6 +169,12 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
     std::fs::write(place.model().join("tokenizer.json"), TOKENIZER).expect("it can be written");
     let refused = run(&whole).expect_err("another model").to_string();
     assert!(refused.contains("another model") && refused.contains("--out"), "{refused}");
+
+    // Nor is a tokenizer taken that has tokens which the model does not know.
+    let small = Config { vocab_size: 512, ..other };
+    std::fs::write(place.model().join("config.json"), small.to_json()).expect("it can be written");
+    let refused = run(&whole).expect_err("a tokenizer of another model").to_string();
+    assert!(refused.contains("8191") && refused.contains("below 512"), "{refused}");
 }
 
 #[test]

@@ -47,14 +47,21 @@ pub(crate) fn no_slot_for_token() -> Fault {
     .retry_after(RETRY)
 }
 
-pub(crate) fn too_many_sessions(limit: usize) -> Fault {
-    let message = format!("the group has {limit} sessions, as many as it may: close some, or retry later");
+/// Too much to do. It passes: the caller is told when to ask again.
+fn overloaded(message: String) -> Fault {
     Fault::new(Reason::Overloaded, message).retry_after(RETRY)
 }
 
+pub(crate) fn too_many_sessions(limit: usize) -> Fault {
+    overloaded(format!("the group has {limit} sessions, as many as it may: close some, or retry later"))
+}
+
+pub(crate) fn too_many_calls(limit: usize) -> Fault {
+    overloaded(format!("{limit} calls wait already: retry after a pause"))
+}
+
 pub(crate) fn too_many_completions(limit: usize) -> Fault {
-    let message = format!("{limit} completions run or wait already: retry after a pause");
-    Fault::new(Reason::Overloaded, message).retry_after(RETRY)
+    overloaded(format!("{limit} completions run or wait already: retry after a pause"))
 }
 
 pub(crate) fn no_markers() -> Fault {
@@ -260,7 +267,20 @@ pub(crate) fn check_completion(
     if session.completions.len() >= waiting_limit {
         let message =
             format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
-        return Err(Fault::new(Reason::Overloaded, message).retry_after(RETRY));
+        return Err(overloaded(message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is refused because there is too much to do passes: whoever is told so is told when to ask again.
+    #[test]
+    fn overload_says_when_to_ask_again() {
+        for fault in [too_many_calls(1), too_many_sessions(1), too_many_completions(1)] {
+            assert_eq!((fault.reason, fault.retry_after), (Reason::Overloaded, Some(RETRY)), "{fault}");
+        }
+    }
 }

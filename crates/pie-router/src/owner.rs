@@ -14,7 +14,7 @@ use crate::tenants::Quotas;
 use forming::{Candidate, Claim};
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
-use pie_proto::{Fault, Reason, v1, worker_v1};
+use pie_proto::{Fault, v1, worker_v1};
 use pie_text::Tokenizer;
 use pie_transport::Connector;
 use std::collections::BTreeMap;
@@ -143,12 +143,10 @@ impl Owner {
     /// Hands a call to the owner.
     ///
     /// # Errors
-    /// [`Reason::Overloaded`] when its queue is full, [`Reason::ShuttingDown`] when it is gone.
+    /// `OVERLOADED` when its queue is full, `SHUTTING_DOWN` when it is gone.
     pub fn call(&self, call: Call) -> Result<(), Fault> {
         self.events.try_send(Event::Call(call, Span::current())).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => {
-                Fault::new(Reason::Overloaded, format!("{QUEUE} calls wait already: retry after a pause"))
-            }
+            mpsc::error::TrySendError::Full(_) => faults::too_many_calls(QUEUE),
             mpsc::error::TrySendError::Closed(_) => faults::stopping(),
         })
     }

@@ -18,11 +18,11 @@ pub(super) fn markdown(summary: &Summary) -> String {
     if let Some((language, setting)) = summary.aged {
         let _ = writeln!(
             page,
-            "Model `{}`, {samples} samples of {} {}. Made by `pie eval --model {} --accumulated-samples {samples}`.\n",
+            "Model `{}`, {samples} samples of {} {}. Made by `{}`.\n",
             summary.model(),
             language.label(),
             setting.label(),
-            summary.model()
+            summary.command()
         );
     }
     page.push_str(

@@ -2,7 +2,7 @@
 
 use crate::metrics::median;
 use crate::names::{Language, Method, Setting, Task};
-use crate::results::{Accumulated, Arm, Completion, Header, Line, Storage, Work};
+use crate::results::{Accumulated, Arm, BUILT_IN, Completion, Header, Line, Storage, Work};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A mean over seeds, and the standard deviation between them where there are several.
@@ -125,6 +125,34 @@ impl Summary {
         (most(|cell| cell.samples), most(|cell| cell.seeds))
     }
 }
+
+impl Summary {
+    /// What makes such results. Results know the names of folders, not where they are.
+    pub fn command(&self) -> String {
+        let elsewhere = |flag: &str, name: &str| format!(" {flag} …/{name}");
+        let (model, data) = match &self.header {
+            Some(header) => (
+                (header.model != SHIPPED).then(|| elsewhere("--model", &header.model)),
+                (header.data != BUILT_IN).then(|| elsewhere("--data", &header.data)),
+            ),
+            None => (None, None),
+        };
+        let (samples, seeds) = self.size();
+        let timed = self.cells.values().map(|cell| cell.timed).max().unwrap_or(0).div_ceil(seeds.max(1));
+        let of_figures = self.distances.values().filter_map(|distances| distances.kl.first());
+        let compared = of_figures.map(|mean| mean.count).max().unwrap_or(0);
+        let accumulated = self.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
+        format!(
+            "pie eval{}{} --samples {samples} --seeds {seeds} --timed-samples {timed} --kl-samples {compared} \
+             --accumulated-samples {accumulated}",
+            model.unwrap_or_default(),
+            data.unwrap_or_default()
+        )
+    }
+}
+
+/// The model that is taken where none is named.
+const SHIPPED: &str = "pie-coder";
 
 fn add(means: &mut Vec<Mean>, numbers: &[f32]) {
     means.resize(means.len().max(numbers.len()), Mean::default());

@@ -30,7 +30,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
     let _ = writeln!(
         page,
         "Made by `{}`; drawn again, without computing, by `pie eval report FOLDER`.\n",
-        command(summary, samples, seeds)
+        summary.command()
     );
     page.push_str(
         "EM is the share of predictions whose words equal those of the line, ES the mean of fuzzywuzzy's ratio as \
@@ -57,15 +57,6 @@ pub(super) fn markdown(summary: &Summary) -> String {
         page.push('\n');
     }
     page
-}
-
-/// What makes these results.
-pub(super) fn command(summary: &Summary, samples: usize, seeds: usize) -> String {
-    let data = match &summary.header {
-        Some(header) if header.data != "built-in" => format!(" --data {}", header.data),
-        _ => String::new(),
-    };
-    format!("pie eval --model {}{data} --samples {samples} --seeds {seeds}", summary.model())
 }
 
 /// Time and quality of `pie` against `full`, all settings together.

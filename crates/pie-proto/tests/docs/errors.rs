@@ -25,12 +25,13 @@ const CODES: [(Code, &str, &str); 7] = [
     (
         Code::ResourceExhausted,
         "RESOURCE_EXHAUSTED",
-        "A limit. Call again after the pause in `google.rpc.RetryInfo`; operators: the alert `PieRefusals`.",
+        "A limit. Call again after the pause in `google.rpc.RetryInfo`; without one it does not pass by itself. Operators: the alert \
+         `PieRefusals`.",
     ),
     (
         Code::Unavailable,
         "UNAVAILABLE",
-        "The pool cannot at the moment. Call again, with growing pauses and not before the one in `google.rpc.RetryInfo`.",
+        "The pool cannot at the moment. Call again, with growing pauses and not before the one in `google.rpc.RetryInfo`, if there is one.",
     ),
     (Code::Internal, "INTERNAL", "A bug: the message and the router's log are what a report needs."),
 ];
