@@ -1,6 +1,6 @@
 //! Positions and edits of a text, written with nothing but strings.
 
-use pie_text::{LspPosition, Range, TextEdit};
+use pie_text::{LspPosition, Range, TextEdit, Units};
 
 /// Byte offsets of the lines of a text and of their ends without the line break: `\n`, `\r\n` and `\r` end lines.
 fn lines(text: &str) -> Vec<(usize, usize)> {
@@ -22,17 +22,23 @@ fn lines(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The byte offset of a position, or nothing where there is none.
+/// The byte offset of a position, or nothing where it is inside of a character.
 pub fn offset(text: &str, position: LspPosition) -> Option<usize> {
-    let (start, end) = *lines(text).get(position.line as usize)?;
+    let Some((start, end)) = lines(text).get(position.line as usize).copied() else {
+        return Some(text.len());
+    };
     let mut units = 0;
     for (at, character) in text[start..end].char_indices() {
-        if units == position.utf16_column as usize {
-            return Some(start + at);
+        if units >= position.column as usize {
+            return (units == position.column as usize).then_some(start + at);
         }
-        units += character.len_utf16();
+        units += match position.units {
+            Units::Utf8 => character.len_utf8(),
+            Units::Utf16 => character.len_utf16(),
+            Units::Utf32 => 1,
+        };
     }
-    (units == position.utf16_column as usize).then_some(end)
+    (units <= position.column as usize).then_some(end)
 }
 
 /// The bytes of a range, or nothing where it is none of this text.
@@ -78,4 +84,14 @@ pub fn edited(text: &str, edits: &[TextEdit]) -> Option<String> {
     }
     new.push_str(&text[at..]);
     Some(new)
+}
+
+/// The text after edits that follow each other, or nothing where one of them cannot be made.
+pub fn edited_in_turn(text: &str, edits: &[TextEdit]) -> Option<String> {
+    let mut text = text.to_owned();
+    for edit in edits {
+        let (start, end) = bytes(&text, edit.range)?;
+        text.replace_range(start..end, &edit.insert);
+    }
+    Some(text)
 }

@@ -5,12 +5,13 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use pie_fuzz::pairs::PAIRS;
 use pie_fuzz::{explained, naive};
-use pie_text::{Cursor, Document, LspPosition, Range, Revision, TextEdit};
+use pie_text::{Cursor, Document, LspPosition, Range, Revision, TextEdit, Units};
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     place: (u32, u32),
     end: (u32, u32),
+    units: u8,
     bytes: (u64, u64),
     small: bool,
     text: &'a str,
@@ -21,7 +22,8 @@ fuzz_target!(init: {
     std::sync::LazyLock::force(&PAIRS);
 }, |input: Input| {
     let small = |number: u32| if input.small { number % 16 } else { number };
-    let at = |(line, column)| LspPosition { line: small(line), utf16_column: small(column) };
+    let units = [Units::Utf8, Units::Utf16, Units::Utf32][usize::from(input.units % 3)];
+    let at = |(line, column)| LspPosition { line: small(line), column: small(column), units };
     let offset = |offset: u64| {
         if input.small { offset as usize % (input.text.len() + 2) } else { offset as usize }
     };

@@ -8,7 +8,7 @@ use pie_fuzz::pairs::{FALLBACKS, PAIRS, Pair};
 use pie_fuzz::texts::Text;
 use pie_fuzz::{explained, naive};
 use pie_plan::TokenId;
-use pie_text::{Cursor, Document, LspPosition, Range, Revision, TextEdit};
+use pie_text::{Cursor, Document, LspPosition, Range, Revision, TextEdit, Units};
 
 #[derive(Arbitrary, Debug)]
 enum Place {
@@ -30,13 +30,14 @@ struct Edit {
 struct Input {
     tokenizer: u8,
     text: Text,
-    requests: Vec<Vec<Edit>>,
+    requests: Vec<(bool, Vec<Edit>)>,
     reopened: Text,
     cursor: u16,
 }
 
 fn edit(edit: Edit, length: usize) -> TextEdit {
-    let at = |line, utf16_column| LspPosition { line, utf16_column };
+    let units = [Units::Utf8, Units::Utf16, Units::Utf32][length % 3];
+    let at = |line, column| LspPosition { line, column, units };
     let range = match edit.place {
         Place::Bytes(start, width) => {
             let start = usize::from(start) % (length + 1);
@@ -85,10 +86,14 @@ fuzz_target!(init: {
     let mut text = input.text.0;
     let Some(mut document) = explained(Document::open(pair.ours.clone(), &text, 1 << 16)) else { return };
     let mut tokens = check(&document, pair, &text);
-    for (index, request) in input.requests.into_iter().take(8).enumerate() {
+    for (index, (in_turn, request)) in input.requests.into_iter().take(8).enumerate() {
         let edits: Vec<TextEdit> = request.into_iter().take(8).map(|each| edit(each, text.len())).collect();
-        let (base, wanted) = (document.revision(), naive::edited(&text, &edits));
-        let prepared = document.prepare(base, &edits);
+        let base = document.revision();
+        let (prepared, wanted) = if in_turn {
+            (document.prepare_sequential(base, &edits), naive::edited_in_turn(&text, &edits))
+        } else {
+            (document.prepare(base, &edits), naive::edited(&text, &edits))
+        };
         assert_eq!(
             prepared.is_ok(),
             wanted.is_some(),

@@ -127,6 +127,12 @@ class Client:
         request.text.edits.extend(edits)
         return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
 
+    def change(self, session: str, revision: int, *edits: pb.TextEdit, encoding: int = 0):
+        """Edits that follow each other, as an editor's didChange has them."""
+        text = pb.TextEdits(edits=edits, sequential=True, position_encoding=encoding)
+        request = pb.ApplyEditsRequest(session=session, base_revision=revision, text=text)
+        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
+
     def splice(self, session: str, revision: int, *splices: pb.TokenSplice, strategy: int = 0):
         request = pb.ApplyEditsRequest(session=session, base_revision=revision, strategy=strategy)
         request.tokens.SetInParent()

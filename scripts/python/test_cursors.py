@@ -89,11 +89,18 @@ def test_a_completion_may_outlive_edits(client):
 
 
 def test_cursors_that_are_none_are_refused(client):
-    session = client.open("größe = 1\n").session
+    session = client.open("größe = 1\n🙂").session
+    # A line that is not there is the document's end, as in the protocol.
+    assert list(client.stream(session, at_lsp=pb.LspPosition(line=7), max_tokens=1))
     cases = {
         "behind the end": ({"at_byte": 99}, Code.OUT_OF_RANGE, "RANGE_OUT_OF_BOUNDS"),
         "inside of a character": ({"at_byte": 3}, Code.INVALID_ARGUMENT, "INSIDE_CHARACTER"),
-        "no such line": ({"at_lsp": pb.LspPosition(line=7)}, Code.OUT_OF_RANGE, "BAD_LINE"),
+        "inside of a pair": ({"at_lsp": pb.LspPosition(line=1, utf16_column=1)}, Code.INVALID_ARGUMENT, "BAD_UTF16_COLUMN"),
+        "inside of a letter": (
+            {"at_lsp": pb.LspPosition(utf16_column=3), "position_encoding": pb.POSITION_ENCODING_UTF8},
+            Code.INVALID_ARGUMENT,
+            "INSIDE_CHARACTER",
+        ),
         "a token of a text": ({"at_token": 1}, Code.FAILED_PRECONDITION, "TEXT_ONLY"),
         "no such mode": ({"mode": 9}, Code.INVALID_ARGUMENT, "FIELD_INVALID"),
     }

@@ -1,10 +1,13 @@
 """Documents: opened, reopened, edited in every way, and always the same as a twin's."""
 
+import json
 import random
+import shutil
 
 import pytest
-from client import Client, at_bytes, at_lsp, splice
+from client import Client, at_bytes, at_lsp, connect, splice
 from pie.v1 import pie_pb2 as pb
+from stubs import ROOT
 from twin import apply, decode, places, random_changes
 
 TEXT = 'let s = "naïve 日本語 🙂";\r\nfn f() {}\n\tlast 👩‍👩‍👧'
@@ -100,6 +103,15 @@ def test_edits(client, edits, expected):
     assert got.tokens == client.get(client.open(expected).session).tokens, "T1: as the whole text tokenized"
 
 
+def test_edits_follow_each_other_as_in_an_editors_change(client):
+    session = client.open(LSP_TEXT).session
+    edits = [at_lsp((0, 0), (9, 9), "é🙂\nb"), at_lsp((0, 6), (0, 99), "!"), at_lsp((9, 0), (9, 0), "c")]
+    answer = client.change(session, 0, *edits, encoding=pb.POSITION_ENCODING_UTF8)
+    assert (answer.revision, text_of(client, session)) == (1, "é🙂!\nbc")
+    client.change(session, 1, at_lsp((0, 2), (0, 3), ""), at_lsp((0, 1), (0, 2), "?"), encoding=pb.POSITION_ENCODING_UTF32)
+    assert text_of(client, session) == "é?\nbc"
+
+
 def test_an_edit_undone_leaves_the_document_as_it_was(client):
     session = client.open(TEXT).session
     before = client.get(session)
@@ -155,3 +167,19 @@ def test_token_splices_equal_a_twins(client):
         ids = twin
         assert (answer.revision, answer.tokens) == (revision + 1, len(ids))
     assert list(client.get(session).tokens.ids) == ids
+
+
+def test_the_begin_of_sentence_may_stand_in_the_configuration_alone(start_pool, tmp_path):
+    """As in DeepSeek-Coder's folder. And a document that spells control tokens is text."""
+    folder = tmp_path / "model"
+    shutil.copytree(ROOT / "models" / "pie-coder", folder)
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
+    pool = start_pool("--world-size", "1", "--model", str(folder))
+    with connect(pool.address) as channel:
+        client = Client(channel)
+        ids = client.get(client.open("a = 1").session).tokens.ids
+        assert ids[0] == 0 and 0 not in ids[1:]
+        text = 'HOLE = "<｜fim▁hole｜>"  # <｜end▁of▁sentence｜>'
+        got = client.get(client.open(text).session)
+        assert got.text == text and not set(got.tokens.ids[1:]) & set(range(5))

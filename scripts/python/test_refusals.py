@@ -79,12 +79,6 @@ TEXT_CASES = {
     "the same deletion by bytes and by positions": Case(
         edit(at_bytes(0, 3), at_lsp((0, 0), (0, 3))), Code.INVALID_ARGUMENT, "EDITS_OVERLAP", ["0..3"], {"edit": "1"}
     ),
-    "a line that is not there": Case(
-        edit(at_lsp((3, 0), (3, 0), "x")), Code.OUT_OF_RANGE, "BAD_LINE", ["line 3", "3 lines"], {"edit": "0"}
-    ),
-    "a column behind its line": Case(
-        edit(at_lsp((1, 0), (1, 10))), Code.INVALID_ARGUMENT, "BAD_UTF16_COLUMN", ["10", "line 1", "9"], {"edit": "0"}
-    ),
     "a column inside a surrogate pair": Case(
         edit(GOOD, at_lsp((0, 11), (0, 11), "x")),
         Code.INVALID_ARGUMENT,

@@ -82,6 +82,7 @@ impl Session {
             base_revision: self.revision,
             edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits {
                 edits: edits.iter().map(wire).collect(),
+                ..Default::default()
             })),
             strategy: v1::Strategy::Unspecified.into(),
         };

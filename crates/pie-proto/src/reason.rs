@@ -55,17 +55,19 @@ reasons! {
     /// A byte offset inside a UTF-8 character.
     InsideCharacter = "INSIDE_CHARACTER", InvalidArgument,
         "A byte offset points into the middle of a UTF-8 character. Offsets count bytes of UTF-8, not characters and not UTF-16 units; \
-         editors that speak the Language Server Protocol send `lsp` ranges instead.";
+         editors that speak the Language Server Protocol send `lsp` ranges instead, whose columns count bytes too where \
+         `position_encoding` is UTF-8.";
     /// Two edits touch the same text.
     EditsOverlap = "EDITS_OVERLAP", InvalidArgument,
         "Two edits of one request cover the same text (metadata `edit` names the second). Merge them into one.";
-    /// An LSP column that the line does not have.
+    /// An LSP column inside of a character.
     BadUtf16Column = "BAD_UTF16_COLUMN", InvalidArgument,
-        "An LSP column is behind the end of its line, or in the middle of a surrogate pair. Columns count UTF-16 code units from the \
-         start of the line; the line's end characters do not count.";
-    /// An LSP line that the document does not have.
-    BadLine = "BAD_LINE", OutOfRange,
-        "An LSP line number is behind the last line. Lines count from 0.";
+        "An LSP column is in the middle of a surrogate pair. Columns count UTF-16 code units from the start of the line, unless the \
+         request's `position_encoding` says otherwise.";
+    /// White space without end, in a model whose tokenizer may not get through.
+    RunTooLong = "RUN_TOO_LONG", InvalidArgument,
+        "The text has a very long run of white space, which the patterns of this model's tokenizer may cut wrongly without saying so. \
+         The limit is in the message. The session is unchanged: leave the white space out.";
     /// No session of this name.
     SessionUnknown = "SESSION_UNKNOWN", NotFound,
         "No session of this name is open: it was closed, or the pool lost it. Open it again with the whole text.";

@@ -12,6 +12,8 @@ const STOP_BYTES_LIMIT: usize = 1024;
 const STOP_TOKENS_LIMIT: usize = 256;
 /// Edits, or splices, of one request.
 const EDITS_LIMIT: usize = 65_536;
+/// Edits that follow each other: each looks at what those before it changed.
+const SEQUENTIAL_LIMIT: usize = 8192;
 const DEFAULT_MAX_TOKENS: u32 = 64;
 const NAME_LIMIT: usize = 256;
 
@@ -93,16 +95,54 @@ pub enum TextRange {
         /// Behind the last.
         end: u64,
     },
-    /// Language Server Protocol: (line, UTF-16 column).
+    /// Language Server Protocol.
     Lsp {
         /// First.
-        start: (u32, u32),
+        start: LspPosition,
         /// Behind the last.
-        end: (u32, u32),
+        end: LspPosition,
     },
 }
 
-/// A text edit in coordinates of the base revision.
+/// A position of the Language Server Protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LspPosition {
+    /// From 0.
+    pub line: u32,
+    /// From 0.
+    pub column: u32,
+    /// What the column counts.
+    pub encoding: PositionEncoding,
+}
+
+/// What columns count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PositionEncoding {
+    /// Bytes.
+    Utf8,
+    /// Code units of UTF-16.
+    #[default]
+    Utf16,
+    /// Characters.
+    Utf32,
+}
+
+impl PositionEncoding {
+    fn new(value: i32) -> Result<Self, Fault> {
+        match v1::PositionEncoding::try_from(value) {
+            Ok(v1::PositionEncoding::Utf8) => Ok(Self::Utf8),
+            Ok(v1::PositionEncoding::Unspecified | v1::PositionEncoding::Utf16) => Ok(Self::Utf16),
+            Ok(v1::PositionEncoding::Utf32) => Ok(Self::Utf32),
+            Err(_) => Err(unknown("position_encoding", value, "1 (UTF-8), 2 (UTF-16), 3 (UTF-32)")),
+        }
+    }
+
+    fn position(self, position: v1::LspPosition) -> LspPosition {
+        LspPosition { line: position.line, column: position.utf16_column, encoding: self }
+    }
+}
+
+/// A text edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextEdit {
     /// What goes.
@@ -114,8 +154,10 @@ pub struct TextEdit {
 /// The edits of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edits {
-    /// Of the text.
+    /// Of the text, all in coordinates of the base revision.
     Text(Vec<TextEdit>),
+    /// Of the text, each in coordinates of the text that those before it left.
+    Sequential(Vec<TextEdit>),
     /// Of the tokens; not yet checked against the session's length.
     Tokens(Vec<Splice>),
 }
@@ -139,8 +181,11 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
         use v1::apply_edits_request::Edits as Wire;
         let edits = match request.edits {
             Some(Wire::Text(list)) => {
-                at_most("edits", list.edits.len(), EDITS_LIMIT)?;
-                Edits::Text(numbered(list.edits, text_edit)?)
+                let limit = if list.sequential { SEQUENTIAL_LIMIT } else { EDITS_LIMIT };
+                at_most("edits", list.edits.len(), limit)?;
+                let encoding = PositionEncoding::new(list.position_encoding)?;
+                let edits = numbered(list.edits, |edit| text_edit(edit, encoding))?;
+                if list.sequential { Edits::Sequential(edits) } else { Edits::Text(edits) }
             }
             Some(Wire::Tokens(list)) => {
                 at_most("splices", list.splices.len(), EDITS_LIMIT)?;
@@ -198,8 +243,8 @@ pub enum OnEdit {
 pub enum At {
     /// A UTF-8 byte offset.
     Byte(u64),
-    /// (line, UTF-16 column).
-    Lsp((u32, u32)),
+    /// A position of the Language Server Protocol.
+    Lsp(LspPosition),
     /// A token index.
     Token(u32),
 }
@@ -263,9 +308,10 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             Err(_) => return Err(unknown("on_edit", request.on_edit, "1 (end), 2 (go on)")),
         };
         use v1::complete_request::At as Wire;
+        let encoding = PositionEncoding::new(request.position_encoding)?;
         let at = request.at.map(|at| match at {
             Wire::AtByte(at) => At::Byte(at),
-            Wire::AtLsp(at) => At::Lsp((at.line, at.utf16_column)),
+            Wire::AtLsp(at) => At::Lsp(encoding.position(at)),
             Wire::AtToken(at) => At::Token(at),
         });
         Ok(Self {
@@ -320,11 +366,11 @@ fn splice(splice: v1::TokenSplice) -> Splice {
     Splice { at: TokenIndex(splice.at), delete: splice.delete, insert: token_ids(splice.insert) }
 }
 
-fn text_edit(edit: v1::TextEdit) -> Result<TextEdit, Fault> {
+fn text_edit(edit: v1::TextEdit, encoding: PositionEncoding) -> Result<TextEdit, Fault> {
     use v1::text_edit::Range;
     let position = |position: Option<v1::LspPosition>| {
         let position = position.ok_or_else(|| missing("lsp.start or lsp.end", "both positions"))?;
-        Ok((position.line, position.utf16_column))
+        Ok(encoding.position(position))
     };
     let range = match edit.range {
         Some(Range::Bytes(bytes)) => TextRange::Bytes { start: bytes.start, end: bytes.end },

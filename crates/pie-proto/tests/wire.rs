@@ -105,7 +105,7 @@ fn requests_that_make_no_sense_are_refused_by_name() {
 
     let edits = |edits| v1::ApplyEditsRequest {
         session: "a".into(),
-        edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits { edits })),
+        edits: Some(v1::apply_edits_request::Edits::Text(v1::TextEdits { edits, ..Default::default() })),
         ..Default::default()
     };
     let half = v1::LspRange { start: Some(v1::LspPosition::default()), end: None };
@@ -113,6 +113,20 @@ fn requests_that_make_no_sense_are_refused_by_name() {
     assert_eq!(edit(edits(vec![])), Ok(()));
     assert_eq!(edit(edits(vec![v1::TextEdit::default()])), Err(Reason::FieldMissing));
     assert_eq!(edit(edits(vec![half])), Err(Reason::FieldMissing));
+    let ways = |number: usize, sequential, position_encoding| {
+        let each = v1::TextEdit {
+            range: Some(v1::text_edit::Range::Bytes(Default::default())),
+            ..Default::default()
+        };
+        let edits = v1::TextEdits { edits: vec![each; number], sequential, position_encoding };
+        edit(v1::ApplyEditsRequest {
+            session: "a".into(),
+            edits: Some(v1::apply_edits_request::Edits::Text(edits)),
+            ..Default::default()
+        })
+    };
+    assert_eq!((ways(8193, false, 1), ways(8192, true, 3)), (Ok(()), Ok(())));
+    assert_eq!((ways(8193, true, 0), ways(1, true, 4)), (Err(Reason::TooMany), Err(Reason::FieldInvalid)));
     assert_eq!(edit(v1::ApplyEditsRequest { edits: None, ..edits(vec![]) }), Err(Reason::FieldMissing));
     assert_eq!(
         edit(v1::ApplyEditsRequest { session: String::new(), ..edits(vec![]) }),

@@ -141,6 +141,8 @@ impl Core {
     /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
         self.model = model;
+        // What the configuration calls the end of a text, and control tokens: they never stand in one.
+        self.model.end_of_text.extend(self.tokenizer.ends());
         self.replica = Replica::Serving(Box::new(Group::new(epoch, slots)));
         let mut sessions: Vec<_> =
             self.sessions.values().map(|session| (session.ticket, session.id)).collect();

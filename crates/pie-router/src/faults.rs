@@ -3,9 +3,9 @@
 use crate::call::ModelFacts;
 use crate::session::Session;
 use pie_plan::{SpliceError, Splices};
-use pie_proto::request::{ApplyEdits, At, Complete, Edits, TextRange};
+use pie_proto::request::{self, ApplyEdits, At, Complete, Edits, PositionEncoding, TextRange};
 use pie_proto::{Fault, Reason};
-use pie_text::{Change, Cursor, Document, LspPosition, Range, Revision, TextEdit, TextError};
+use pie_text::{Change, Cursor, Document, LspPosition, Range, Revision, TextEdit, TextError, Units};
 use std::time::Duration;
 
 pub(crate) fn group_lost(why: &str) -> Fault {
@@ -77,11 +77,20 @@ pub(crate) fn nothing_before(name: &pie_proto::request::SessionName) -> Fault {
     Fault::new(Reason::ContextEmpty, message)
 }
 
+fn position(position: request::LspPosition) -> LspPosition {
+    let units = match position.encoding {
+        PositionEncoding::Utf8 => Units::Utf8,
+        PositionEncoding::Utf16 => Units::Utf16,
+        PositionEncoding::Utf32 => Units::Utf32,
+    };
+    LspPosition { line: position.line, column: position.column, units }
+}
+
 /// A cursor as documents know it.
 pub(crate) fn cursor(at: At) -> Cursor {
     match at {
         At::Byte(at) => Cursor::Byte(usize::try_from(at).unwrap_or(usize::MAX)),
-        At::Lsp((line, utf16_column)) => Cursor::Lsp(LspPosition { line, utf16_column }),
+        At::Lsp(at) => Cursor::Lsp(position(at)),
         At::Token(at) => Cursor::Token(at as usize),
     }
 }
@@ -110,12 +119,6 @@ pub(crate) fn at_cursor(error: &TextError) -> Fault {
         TextError::InsideCharacter { offset, before, after, .. } => format!(
             "is at byte {offset}, inside of the character at bytes {before}..{after}: offsets count bytes of UTF-8; send an \
              LSP position if you count UTF-16 units"
-        ),
-        TextError::BadLine { line, lines, .. } => {
-            format!("is on line {line}; the text has {lines} lines: lines count from 0")
-        }
-        TextError::ColumnPastEnd { line, column, length, .. } => format!(
-            "is at column {column} of line {line}, which has {length} UTF-16 units without its end: is the text the client's?"
         ),
         TextError::ColumnInsidePair { line, column, .. } => {
             format!(
@@ -193,6 +196,10 @@ pub(crate) fn prepare(
             let edits: Vec<TextEdit> = edits.iter().map(text_edit).collect();
             document.prepare(base, &edits).map_err(|error| text(&error))
         }
+        Edits::Sequential(edits) => {
+            let edits: Vec<TextEdit> = edits.iter().map(text_edit).collect();
+            document.prepare_sequential(base, &edits).map_err(|error| text(&error))
+        }
         Edits::Tokens(list) => {
             let unknown = |token: &pie_plan::TokenId| vocabulary.is_some_and(|size| token.0 >= size);
             for (index, splice) in list.iter().enumerate() {
@@ -228,7 +235,6 @@ pub(crate) fn token_unknown(token: u32, vocabulary: Option<u32>) -> Fault {
 }
 
 fn text_edit(edit: &pie_proto::request::TextEdit) -> TextEdit {
-    let position = |(line, utf16_column): (u32, u32)| LspPosition { line, utf16_column };
     let range = match edit.range {
         // An offset beyond the address space is beyond the document too.
         TextRange::Bytes { start, end } => Range::Bytes {

@@ -62,6 +62,30 @@ fn a_newer_edit_ends_a_completion_and_a_stale_one_changes_nothing() {
     assert_eq!(revisions, [1, 1], "D1");
 }
 
+/// A stop string cannot see a control token, which has no text: the token itself ends the completion.
+#[test]
+fn a_control_token_that_the_model_writes_ends_its_text() {
+    for control in ["<｜fim▁hole｜>", "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"] {
+        let mut pool = Pool::new(1000);
+        let start = pool.open("a", TEXT).expect("there is room").tokens as usize;
+        let token = pool.tokenizer.token_id(control).expect("it has one");
+        let whole = pool.tokenizer.encode(&format!("{TEXT}let x = 1;\nlet y")).expect("a text");
+        let mut writes = whole[start..].to_vec();
+        writes.insert(4, token);
+        pool.ranks.writes = Some((start, writes));
+        let mut stream = pool.complete("a", 64, &[control]).expect("it is open");
+        pool.run();
+        let (text, tokens, finish, _) = drain(&mut stream);
+        assert_eq!((text.as_str(), tokens, finish), ("let x = 1", 5, v1::FinishReason::Stop), "{control}");
+        // What it wrote before is adopted as ever; the document that spells the token does not get it.
+        pool.edit("a", 0, TEXT.len() as u64, &text).expect("is right");
+        assert_eq!(pool.answer("a", 1).tokens_adopted, 4, "{control}");
+        pool.edit("a", 1, 0, control).expect("is right");
+        let ids = pool.get("a").tokens.expect("has some").ids;
+        assert!(!ids[1..].contains(&token.0), "{control}: {ids:?}");
+    }
+}
+
 #[test]
 fn a_client_that_goes_away_frees_its_work_and_slots() {
     let mut pool = Pool::new(1000);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain, facts, name};
 use pie_plan::Strategy;
-use pie_proto::request::{At, Mode, OnEdit};
+use pie_proto::request::{At, LspPosition, Mode, OnEdit, PositionEncoding};
 use pie_proto::{Reason, v1};
 use pie_router::call::{Call, ModelFacts};
 use pie_router::core::Settings;
@@ -125,11 +125,21 @@ fn a_cursor_has_the_room_behind_the_text_before_it() {
 #[test]
 fn a_bad_cursor_is_told_as_the_cursor() {
     let mut pool = Pool::new(1000);
-    pool.open("a", "größe\n").expect("it fits");
+    pool.open("a", "größe\n🙂").expect("it fits");
+    let lsp = |line, column, encoding| At::Lsp(LspPosition { line, column, encoding });
     let cases: &[(At, Reason, &str)] = &[
-        (At::Byte(100), Reason::RangeOutOfBounds, "the completion's cursor is at byte 100; the text has 8"),
+        (At::Byte(100), Reason::RangeOutOfBounds, "the completion's cursor is at byte 100; the text has 12"),
         (At::Byte(3), Reason::InsideCharacter, "the completion's cursor is at byte 3, inside"),
-        (At::Lsp((7, 0)), Reason::BadLine, "the completion's cursor is on line 7; the text has 2"),
+        (
+            lsp(0, 3, PositionEncoding::Utf8),
+            Reason::InsideCharacter,
+            "the completion's cursor is at byte 3, inside",
+        ),
+        (
+            lsp(1, 1, PositionEncoding::Utf16),
+            Reason::BadUtf16Column,
+            "the completion's cursor is at column 1 of line 1, inside",
+        ),
     ];
     for (at, reason, message) in cases {
         let (reply, mut answer) = tokio::sync::oneshot::channel();

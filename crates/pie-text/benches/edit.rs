@@ -13,7 +13,7 @@ const PYTHON: &str = include_str!("../../../scripts/train/tokenizer.py");
 
 fn load(path: &str) -> Arc<Tokenizer> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-    Arc::new(Tokenizer::from_file(&path).expect("ships with the crate"))
+    Arc::new(Tokenizer::from_bytes(&std::fs::read(path).expect("ships with the crate")).expect("is one"))
 }
 
 /// Code of about `tokens` tokens.

@@ -51,6 +51,11 @@ const MARKERS: [[&str; 3]; 4] = [
     ["▁<PRE>", "▁<SUF>", "▁<MID>"],
 ];
 
+/// Whether a token is one of any family's markers.
+pub(crate) fn is_marker(content: &str) -> bool {
+    MARKERS.as_flattened().contains(&content)
+}
+
 impl Tokenizer {
     /// The model's markers for filling in the middle, if it has them.
     pub fn fim_markers(&self) -> Option<FimMarkers> {

@@ -4,7 +4,7 @@ use crate::alphabet::token_bytes;
 use pie_plan::TokenId;
 use std::sync::Arc;
 
-/// What happens to special tokens (begin of sentence, markers) in decoded text.
+/// What happens to control tokens (begin of sentence, markers) in decoded text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SpecialTokens {
     /// They add nothing.
@@ -20,24 +20,21 @@ pub(crate) struct TokenBytes {
     bytes: Vec<u8>,
     /// Where token `i` ends; it starts where the one before ends.
     ends: Vec<u32>,
-    /// Special tokens, sorted.
-    special: Vec<u32>,
+    /// Control tokens, sorted.
+    control: Vec<TokenId>,
 }
 
 impl TokenBytes {
     /// The table of `tokenizer`, whose ids are below `vocabulary`. Ids that name no token have no bytes, as in Hugging
-    /// Face's `decode`.
-    pub(crate) fn of(tokenizer: &tokenizers::Tokenizer, vocabulary: u32) -> Self {
-        let mut table = Self { bytes: Vec::new(), ends: Vec::new(), special: Vec::new() };
-        for (id, token) in tokenizer.get_added_tokens_decoder() {
-            if token.special {
-                table.special.push(id);
-            }
-        }
-        table.special.sort_unstable();
+    /// Face's `decode`. An added token is written as text, not in the alphabet of bytes: `õ` is itself, not byte 0xF5.
+    pub(crate) fn of(tokenizer: &tokenizers::Tokenizer, vocabulary: u32, control: Vec<TokenId>) -> Self {
+        let mut table = Self { bytes: Vec::new(), ends: Vec::new(), control };
+        let added = tokenizer.get_added_tokens_decoder();
         for id in 0..vocabulary {
-            let token = tokenizer.id_to_token(id).unwrap_or_default();
-            table.bytes.extend(token_bytes(&token));
+            match added.get(&id) {
+                Some(token) => table.bytes.extend(token.content.as_bytes()),
+                None => table.bytes.extend(token_bytes(&tokenizer.id_to_token(id).unwrap_or_default())),
+            }
             table.ends.push(u32::try_from(table.bytes.len()).unwrap_or(u32::MAX));
         }
         table
@@ -69,8 +66,7 @@ impl TokenDecoder {
 
     /// The text that a token completes. Ids outside of the vocabulary add nothing.
     pub fn push(&mut self, token: TokenId) -> String {
-        let skipped =
-            self.special == SpecialTokens::Skip && self.table.special.binary_search(&token.0).is_ok();
+        let skipped = self.special == SpecialTokens::Skip && self.table.control.binary_search(&token).is_ok();
         if skipped {
             return String::new();
         }

@@ -5,6 +5,7 @@ use crate::diff::{Hunk, diff};
 use crate::edit::{Placed, Revision, TextEdit, apply, place};
 use crate::error::TextError;
 use crate::retokenize::{Replacement, Retokenizer};
+use crate::sequence::composed;
 use crate::store::{Entry, TokenStore};
 use crate::tokenizer::Tokenizer;
 use pie_plan::{Splice, SpliceError, Splices, TokenId, TokenIndex};
@@ -132,6 +133,17 @@ impl Document {
         // What changes nothing makes no revision.
         let revision = if edits.is_empty() { base } else { base.next() };
         self.change(text, &edits, revision)
+    }
+
+    /// The same with edits that follow each other: each counts in the text that those before it left, as in an editor's
+    /// didChange. Each looks at what those before it changed, so callers bound their number.
+    ///
+    /// # Errors
+    /// [`TextError`] names the edit that is wrong, why, and what to do.
+    pub fn prepare_sequential(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
+        let text = self.rope().ok_or(TextError::TokensOnly)?;
+        self.check_revision(base)?;
+        self.prepare(base, &composed(text, edits)?)
     }
 
     /// The same with token splices, for a document of tokens.

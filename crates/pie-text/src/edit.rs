@@ -1,7 +1,7 @@
 //! Text edits: ranges in bytes or LSP positions, checked against one text and put in order.
 
 use crate::error::TextError;
-use ropey::Rope;
+use ropey::{Rope, RopeSlice};
 
 /// Counts the applied edits of a document. An edit names the revision that it was made against.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,15 +20,29 @@ impl std::fmt::Display for Revision {
     }
 }
 
-/// A place in a text as the Language Server Protocol 3.17 counts: lines from 0, ended by `\n`, `\r\n` or `\r`, and
-/// UTF-16 code units from the line's start.
+/// A place in a text as the Language Server Protocol 3.17 counts: lines from 0, ended by `\n`, `\r\n` or `\r`, and columns
+/// from the line's start. As there, a column behind the line's end is the line's end, and a line behind the last one is
+/// the text's end: editors send such positions for "to the end".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LspPosition {
     /// The line, from 0.
     pub line: u32,
-    /// UTF-16 code units before the place in its line. Unlike in LSP, one behind the line's end is an error: clients
-    /// that count differently from the pool should hear of it.
-    pub utf16_column: u32,
+    /// Units before the place in its line.
+    pub column: u32,
+    /// What the column counts.
+    pub units: Units,
+}
+
+/// What columns count: the protocol's `PositionEncodingKind`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Units {
+    /// Bytes of UTF-8.
+    Utf8,
+    /// Code units of UTF-16, unless client and server agree on others.
+    #[default]
+    Utf16,
+    /// Characters.
+    Utf32,
 }
 
 /// What an edit replaces: start inclusive, end exclusive; empty for an insertion.
@@ -129,32 +143,34 @@ pub(crate) fn bytes(text: &Rope, edit: usize, range: Range) -> Result<(usize, us
 }
 
 fn position(text: &Rope, edit: usize, position: LspPosition) -> Result<usize, TextError> {
-    let LspPosition { line, utf16_column: column } = position;
-    let (index, lines) = (line as usize, text.len_lines());
-    if index >= lines {
-        return Err(TextError::BadLine { edit, line, lines });
+    let LspPosition { line, column, units } = position;
+    if line as usize >= text.len_lines() {
+        return Ok(text.len_bytes());
     }
-    let start = text.line_to_char(index);
-    let (first, length) = (text.char_to_utf16_cu(start), units_of_line(text, index));
-    if column as usize > length {
-        return Err(TextError::ColumnPastEnd { edit, line, column, length });
-    }
-    let place = text.utf16_cu_to_char(first + column as usize);
-    if text.char_to_utf16_cu(place) != first + column as usize {
-        return Err(TextError::ColumnInsidePair { edit, line, column });
-    }
-    Ok(text.char_to_byte(place))
+    let content = text.line(line as usize);
+    let content = content.slice(..content.len_chars() - line_break(content));
+    let at = column as usize;
+    let inside = match units {
+        // In the middle of a character it is refused as any byte offset there.
+        Units::Utf8 => at.min(content.len_bytes()),
+        Units::Utf32 => content.char_to_byte(at.min(content.len_chars())),
+        Units::Utf16 => {
+            let place = content.utf16_cu_to_char(at.min(content.len_utf16_cu()));
+            if content.char_to_utf16_cu(place) < at.min(content.len_utf16_cu()) {
+                return Err(TextError::ColumnInsidePair { edit, line, column });
+            }
+            content.char_to_byte(place)
+        }
+    };
+    Ok(text.line_to_byte(line as usize) + inside)
 }
 
-/// UTF-16 code units of a line without its end.
-fn units_of_line(text: &Rope, line: usize) -> usize {
-    let content = text.line(line);
-    let mut length = content.len_utf16_cu();
-    let mut backwards = content.chars_at(content.len_chars()).reversed();
+/// Characters of a line's end.
+fn line_break(line: RopeSlice) -> usize {
+    let mut backwards = line.chars_at(line.len_chars()).reversed();
     match backwards.next() {
-        Some('\n') => length -= if backwards.next() == Some('\r') { 2 } else { 1 },
-        Some('\r') => length -= 1,
-        _ => {}
+        Some('\n') if backwards.next() == Some('\r') => 2,
+        Some('\n' | '\r') => 1,
+        _ => 0,
     }
-    length
 }

@@ -29,7 +29,8 @@ pub enum TextError {
     },
     /// A range that leaves the text.
     #[error(
-        "edit {edit} ends at byte {end}, the text has {length}: all edits of a request count in the base revision's text"
+        "edit {edit} ends at byte {end}, the text has {length}: all edits of a request count in the base revision's text, \
+         sequential ones in the text after those before"
     )]
     RangeOutOfBounds {
         /// Which edit of the request, from 0.
@@ -78,34 +79,10 @@ pub enum TextError {
         /// Where the first in the text ends.
         end: usize,
     },
-    /// A line that the text does not have.
-    #[error("edit {edit} is on line {line}, the text has {lines} lines: lines count from 0")]
-    BadLine {
-        /// Which edit of the request, from 0.
-        edit: usize,
-        /// The line.
-        line: u32,
-        /// Lines of the text.
-        lines: usize,
-    },
-    /// A column behind its line's end.
-    #[error(
-        "edit {edit} is at column {column} of line {line}, which has {length} UTF-16 units without its end: is the text \
-         the client's?"
-    )]
-    ColumnPastEnd {
-        /// Which edit of the request, from 0.
-        edit: usize,
-        /// The line.
-        line: u32,
-        /// The column.
-        column: u32,
-        /// UTF-16 units of the line.
-        length: usize,
-    },
     /// A column in the middle of a surrogate pair.
     #[error(
-        "edit {edit} is at column {column} of line {line}, inside of a surrogate pair: move it to either side"
+        "edit {edit} is at column {column} of line {line}, inside of a surrogate pair: move it to either side, or say what the \
+         columns count"
     )]
     ColumnInsidePair {
         /// Which edit of the request, from 0.
@@ -132,6 +109,15 @@ pub enum TextError {
     /// A change that was prepared by another document.
     #[error("the change was prepared by another document: commit it there")]
     ForeignChange,
+    /// White space that the patterns of an unknown tokenizer may not get through.
+    #[error(
+        "the text has more than {limit} characters of white space in a row, which this model's tokenizer may cut wrongly: \
+         leave them out"
+    )]
+    LongRun {
+        /// Characters that there may be.
+        limit: usize,
+    },
     /// The tokenizer refused a text.
     #[error("the tokenizer failed on a text of {bytes} bytes: {message}")]
     Tokenizer {
@@ -151,12 +137,12 @@ impl TextError {
             Self::RangeOutOfBounds { .. } | Self::SpliceOutOfBounds { .. } => "RANGE_OUT_OF_BOUNDS",
             Self::InsideCharacter { .. } => "INSIDE_CHARACTER",
             Self::EditsOverlap { .. } => "EDITS_OVERLAP",
-            Self::BadLine { .. } => "BAD_LINE",
-            Self::ColumnPastEnd { .. } | Self::ColumnInsidePair { .. } => "BAD_UTF16_COLUMN",
+            Self::ColumnInsidePair { .. } => "BAD_UTF16_COLUMN",
             Self::TooLong { .. } => "DOCUMENT_TOO_LONG",
             Self::TokensOnly => "TOKENS_ONLY",
             Self::TextOnly => "TEXT_ONLY",
             Self::ForeignChange => "FOREIGN_CHANGE",
+            Self::LongRun { .. } => "RUN_TOO_LONG",
             Self::Tokenizer { .. } => "TOKENIZER_FAILED",
         }
     }
@@ -169,8 +155,6 @@ impl TextError {
             | Self::SpliceOutOfBounds { edit, .. }
             | Self::InsideCharacter { edit, .. }
             | Self::EditsOverlap { edit, .. }
-            | Self::BadLine { edit, .. }
-            | Self::ColumnPastEnd { edit, .. }
             | Self::ColumnInsidePair { edit, .. } => Some(*edit),
             _ => None,
         }
@@ -204,6 +188,14 @@ pub enum TokenizerError {
         /// Why.
         message: String,
     },
+    /// A file beside a tokenizer.json that cannot be used.
+    #[error("{name} is no JSON: {message}; mend or remove it")]
+    Beside {
+        /// The file.
+        name: String,
+        /// Why.
+        message: String,
+    },
     /// A kind of tokenizer that is not byte-level BPE as GPT-2 began it.
     #[error(
         "{name} cannot be used: {what}; needed is a byte-level BPE (GPT-2, DeepSeek-Coder, Llama 3, StarCoder)"
@@ -221,7 +213,7 @@ impl TokenizerError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "TOKENIZER_UNREADABLE",
-            Self::Parse { .. } => "TOKENIZER_INVALID",
+            Self::Parse { .. } | Self::Beside { .. } => "TOKENIZER_INVALID",
             Self::Unsupported { .. } => "TOKENIZER_UNSUPPORTED",
         }
     }

@@ -9,7 +9,7 @@
 //! and [`Document::prepare`] changes nothing, so a request is applied whole or not at all.
 //!
 //! # Why tokenizing around an edit is exact
-//! A tokenizer cuts text into *pieces* (added tokens, and what the pre-tokenizer's patterns match) and merges bytes
+//! A tokenizer cuts text into *pieces* (added tokens that are text, and what the pre-tokenizer's patterns match) and merges bytes
 //! inside of each piece alone. So the tokens of a piece depend on the piece, and all depends on where pieces start.
 //! For the forms of [`form::Form`] two facts hold:
 //! 1. *Memoryless*: pieces of the text behind a piece start do not depend on the text before it. A scan may restart
@@ -22,7 +22,9 @@
 //!
 //! **Must not know** sessions, models, the wire.
 
+mod added;
 mod alphabet;
+mod beside;
 mod change;
 mod cursor;
 mod decoder;
@@ -32,8 +34,10 @@ mod edit;
 mod error;
 pub mod form;
 mod load;
+mod pieces;
 mod retokenize;
 mod scan;
+mod sequence;
 mod stop;
 mod store;
 mod tokenizer;
@@ -42,7 +46,7 @@ pub use change::{Change, EditStats};
 pub use cursor::{Cursor, Cut, FimMarkers};
 pub use decoder::{SpecialTokens, TokenDecoder};
 pub use document::{Content, Document};
-pub use edit::{LspPosition, Range, Revision, TextEdit};
+pub use edit::{LspPosition, Range, Revision, TextEdit, Units};
 pub use error::{TextError, TokenizerError};
 pub use form::RestartKind;
 pub use stop::{StopStrings, StopText};

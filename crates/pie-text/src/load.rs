@@ -1,6 +1,8 @@
 //! Loading a tokenizer: what it is, whether it can be used, and what stands before every text.
 
+use crate::added::AddedTokens;
 use crate::alphabet::{characters, occurs_in_utf8};
+use crate::beside::Beside;
 use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
 use crate::form::{Form, Reach, RestartKind};
@@ -15,29 +17,17 @@ use xxhash_rust::xxh3::Xxh3;
 const LARGEST_VOCABULARY: u32 = 1 << 24;
 
 impl Tokenizer {
-    /// Loads the `tokenizer.json` of a model folder. A `tokenizer_config.json` beside it decides about the begin of
-    /// sentence as in Transformers: DeepSeek-Coder's `tokenizer.json` adds none, its configuration does.
+    /// Loads the tokenizer of a model folder: its `tokenizer.json`, and what stands beside it. A `tokenizer_config.json`
+    /// decides about the begin of sentence as in Transformers (DeepSeek-Coder's `tokenizer.json` adds none, its
+    /// configuration does), and names the end of text; where it does not name a token, an older folder's
+    /// `special_tokens_map.json` may.
     ///
     /// # Errors
     /// [`TokenizerError`] names the file and what cannot be used.
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let bytes = read(&path)?;
-        let config_path = folder.join("tokenizer_config.json");
-        let config = match std::fs::read(&config_path) {
-            Ok(config) => Some(config),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(source) => return Err(TokenizerError::Read { path: config_path, source }),
-        };
-        Loader { name: path.display().to_string() }.load(&bytes, config.as_deref())
-    }
-
-    /// Loads a `tokenizer.json` alone.
-    ///
-    /// # Errors
-    /// [`TokenizerError`] names the file and what cannot be used.
-    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
-        Loader { name: path.display().to_string() }.load(&read(path)?, None)
+        Loader { name: path.display().to_string(), beside: Beside::read(folder)? }.load(&bytes)
     }
 
     /// Takes the content of a `tokenizer.json`.
@@ -45,7 +35,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] says what cannot be used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        Loader { name: "the tokenizer".into() }.load(bytes, None)
+        Loader { name: "the tokenizer".into(), beside: Beside::default() }.load(bytes)
     }
 }
 
@@ -56,10 +46,11 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
 /// Carries the name of what is loaded to the errors.
 struct Loader {
     name: String,
+    beside: Beside,
 }
 
 impl Loader {
-    fn load(&self, bytes: &[u8], config: Option<&[u8]>) -> Result<Tokenizer, TokenizerError> {
+    fn load(&self, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         let file: Value = serde_json::from_slice(bytes).map_err(|error| self.invalid(&error))?;
         self.check(&file)?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| self.invalid(&error))?;
@@ -67,20 +58,22 @@ impl Loader {
         inner.with_truncation(None).map_err(|error| self.invalid(&error))?;
         self.check_alphabet(&inner)?;
         let mut prefix = self.prefix(&inner)?;
-        if let Some(config) = config {
-            let config = serde_json::from_slice(config).map_err(|error| self.invalid(&error))?;
-            self.configured_prefix(&inner, &config, &mut prefix)?;
-        }
-        let (restart, reach) = restart(&inner, &file);
+        self.configured_prefix(&inner, &mut prefix)?;
         let largest = inner.get_vocab(true).values().max().copied();
         let vocabulary = largest.map_or(0, |largest| largest.saturating_add(1));
         if vocabulary > LARGEST_VOCABULARY {
             let what = format!("its largest token id is {}, which no model has", vocabulary - 1);
             return Err(self.unsupported(what));
         }
-        let table = Arc::new(TokenBytes::of(&inner, vocabulary));
-        let fingerprint = fingerprint(bytes, &prefix);
-        Ok(Tokenizer { inner, restart, reach, prefix, vocabulary, table, fingerprint })
+        let added = AddedTokens::of(&inner, &file, &self.beside).map_err(|error| self.invalid(&error))?;
+        let end = self.beside.token("eos_token").and_then(|content| inner.token_to_id(content));
+        let mut ends: Vec<TokenId> = added.control.iter().copied().chain(end.map(TokenId)).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        let (restart, reach) = restart(&added, &file);
+        let table = Arc::new(TokenBytes::of(&inner, vocabulary, added.control.clone()));
+        let fingerprint = fingerprint(bytes, &prefix, &added.control);
+        Ok(Tokenizer { inner, restart, reach, prefix, added, ends, vocabulary, table, fingerprint })
     }
 
     /// Refuses models and decoders whose tokens are not bytes.
@@ -132,23 +125,21 @@ impl Loader {
     fn configured_prefix(
         &self,
         inner: &tokenizers::Tokenizer,
-        config: &Value,
         prefix: &mut Vec<TokenId>,
     ) -> Result<(), TokenizerError> {
-        if !config["tokenizer_class"].as_str().is_some_and(|class| class.starts_with("LlamaTokenizer")) {
+        if !self.beside.class().starts_with("LlamaTokenizer") {
             return Ok(());
         }
-        if config["add_eos_token"] == true {
+        if self.beside.flag("add_eos_token") == Some(true) {
             return Err(
                 self.unsupported("its configuration puts a token behind the text (add_eos_token)".into())
             );
         }
-        let named = &config["bos_token"];
-        let Some(content) = named.as_str().or(named["content"].as_str()) else { return Ok(()) };
+        let Some(content) = self.beside.token("bos_token") else { return Ok(()) };
         let Some(token) = inner.token_to_id(content).map(TokenId) else {
             return Err(self.unsupported(format!("its begin of sentence {content} is no token")));
         };
-        match config["add_bos_token"].as_bool() {
+        match self.beside.flag("add_bos_token") {
             Some(true) if prefix.first() != Some(&token) => prefix.insert(0, token),
             Some(false) => prefix.retain(|kept| *kept != token),
             _ => {}
@@ -166,7 +157,7 @@ impl Loader {
 }
 
 /// How texts are tokenized around edits, if they can be.
-fn restart(inner: &tokenizers::Tokenizer, file: &Value) -> (RestartKind, Option<Reach>) {
+fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<Reach>) {
     let whole = |why: String| (RestartKind::WholeText { why }, None);
     let normalizer = &file["normalizer"];
     let does_nothing = normalizer.is_null()
@@ -178,23 +169,18 @@ fn restart(inner: &tokenizers::Tokenizer, file: &Value) -> (RestartKind, Option<
     let Some(form) = Form::of(&file["pre_tokenizer"]) else {
         return whole(format!("unknown pre-tokenizer {}", file["pre_tokenizer"]));
     };
-    let (mut before, mut after) = (0, 0);
-    for token in inner.get_added_tokens_decoder().values() {
-        // These read text before the token, or without end behind it.
-        if token.lstrip || token.rstrip || token.single_word {
-            return whole(format!("added token {} takes white space or whole words only", token.content));
-        }
-        let longest = if token.normalized { &mut after } else { &mut before };
-        *longest = token.content.len().max(*longest);
+    match added.reach() {
+        Ok(reach) => (RestartKind::Piece(form), Some(Reach::new(form, reach))),
+        Err(why) => whole(why),
     }
-    (RestartKind::Piece(form), Some(Reach::new(form, before + after)))
 }
 
-fn fingerprint(bytes: &[u8], prefix: &[TokenId]) -> Fingerprint {
+fn fingerprint(bytes: &[u8], prefix: &[TokenId], control: &[TokenId]) -> Fingerprint {
     let mut hash = Xxh3::new();
     hash.update(bytes);
-    for token in prefix {
-        hash.update(&token.0.to_le_bytes());
+    for list in [prefix, control] {
+        hash.update(&list.len().to_le_bytes());
+        list.iter().for_each(|token| hash.update(&token.0.to_le_bytes()));
     }
     Fingerprint(hash.digest())
 }

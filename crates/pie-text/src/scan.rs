@@ -2,8 +2,9 @@
 
 use crate::error::TextError;
 use crate::form::Reach;
+use crate::pieces::RawPiece;
 use crate::store::Entry;
-use crate::tokenizer::{RawPiece, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use ropey::Rope;
 use std::collections::VecDeque;
 

@@ -1,16 +1,18 @@
 //! The tokenizer of a model: its pieces, the tokens of a piece, and what stands around a text.
 
+use crate::added::AddedTokens;
 use crate::decoder::{SpecialTokens, TokenBytes, TokenDecoder};
 use crate::error::TextError;
 use crate::form::{Reach, RestartKind};
+use crate::pieces::{Cut, RawPiece};
 use crate::scan::PieceScan;
 use crate::store::Entry;
 use pie_plan::TokenId;
 use ropey::Rope;
 use std::sync::Arc;
-use tokenizers::{Model, OffsetReferential, OffsetType, PreTokenizer};
+use tokenizers::Model;
 
-/// Tells tokenizers apart: a hash of the file and of the prefix tokens. Two processes whose fingerprints are equal cut
+/// Tells tokenizers apart: a hash of the file, of the prefix, and of the control tokens. Two processes whose fingerprints are equal cut
 /// texts equally.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub u64);
@@ -29,23 +31,12 @@ pub struct Tokenizer {
     /// `None` where texts are tokenized whole.
     pub(crate) reach: Option<Reach>,
     pub(crate) prefix: Vec<TokenId>,
+    pub(crate) added: AddedTokens,
+    /// Sorted.
+    pub(crate) ends: Vec<TokenId>,
     pub(crate) vocabulary: u32,
     pub(crate) table: Arc<TokenBytes>,
     pub(crate) fingerprint: Fingerprint,
-}
-
-/// A piece before its bytes are merged to tokens.
-pub(crate) struct RawPiece {
-    /// Bytes of text.
-    pub bytes: usize,
-    cut: Cut,
-}
-
-enum Cut {
-    /// An added token.
-    Added(TokenId),
-    /// A piece in the characters of the byte-level alphabet.
-    Merge(String),
 }
 
 impl Tokenizer {
@@ -57,6 +48,17 @@ impl Tokenizer {
     /// The tokens that stand before every text, such as the begin of sentence.
     pub fn prefix(&self) -> &[TokenId] {
         &self.prefix
+    }
+
+    /// Tokens that are no text: those that the pool puts around one, and that end a text when the model writes them. They
+    /// are never found in a text, whatever it spells.
+    pub fn control_tokens(&self) -> &[TokenId] {
+        &self.added.control
+    }
+
+    /// Tokens that end what the model writes: the control tokens, and the `eos_token` of the configuration. Sorted.
+    pub fn ends(&self) -> &[TokenId] {
+        &self.ends
     }
 
     /// The id of a token by its content, for example `<｜fim▁hole｜>`.
@@ -79,7 +81,7 @@ impl Tokenizer {
         &self.restart
     }
 
-    /// A decoder that leaves special tokens out.
+    /// A decoder that leaves control tokens out.
     pub fn decoder(&self) -> TokenDecoder {
         self.decoder_with(SpecialTokens::Skip)
     }
@@ -89,7 +91,7 @@ impl Tokenizer {
         TokenDecoder::new(self.table.clone(), special)
     }
 
-    /// All tokens as text, without special tokens.
+    /// All tokens as text, without control tokens.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let mut decoder = self.decoder();
         let mut text: String = tokens.iter().map(|token| decoder.push(*token)).collect();
@@ -115,30 +117,16 @@ impl Tokenizer {
         Ok(entries)
     }
 
-    /// The tokens of a text as the tokenizers crate gives them; where pieces start is not known.
+    /// The tokens of a text where it is not known how pieces could be found again.
     fn entries_whole(&self, text: &Rope) -> Result<Vec<Entry>, TextError> {
-        let text = text.to_string();
-        let encoding = self.inner.encode_fast(text.as_str(), false).map_err(failed(text.len()))?;
-        Ok(encoding.get_ids().iter().map(|id| Entry { id: TokenId(*id), piece_bytes: 0 }).collect())
-    }
-
-    /// The pieces of a text that stands alone.
-    pub(crate) fn pieces(&self, text: &str) -> Result<Vec<RawPiece>, TextError> {
-        let added = self.inner.get_added_vocabulary();
-        let mut cut = added.extract_and_normalize(self.inner.get_normalizer(), text);
-        if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
-            pre_tokenizer.pre_tokenize(&mut cut).map_err(failed(text.len()))?;
+        let mut entries = Vec::new();
+        for piece in self.pieces(&text.to_string())? {
+            self.tokens_of(&piece, &mut entries)?;
         }
-        let splits = cut.get_splits(OffsetReferential::Original, OffsetType::Byte);
-        let piece =
-            |(content, (start, end), tokens): (&str, (usize, usize), &Option<Vec<tokenizers::Token>>)| {
-                let cut = match tokens.as_deref() {
-                    Some([token]) => Cut::Added(TokenId(token.id)),
-                    _ => Cut::Merge(content.to_owned()),
-                };
-                RawPiece { bytes: end - start, cut }
-            };
-        Ok(splits.into_iter().map(piece).filter(|piece| piece.bytes > 0).collect())
+        for entry in &mut entries {
+            entry.piece_bytes = 0;
+        }
+        Ok(entries)
     }
 
     /// Merges a piece to tokens, at least one.
@@ -146,19 +134,28 @@ impl Tokenizer {
         let first = entries.len();
         match &piece.cut {
             Cut::Added(token) => entries.push(Entry { id: *token, piece_bytes: 0 }),
-            Cut::Merge(content) => {
-                let tokens = self.inner.get_model().tokenize(content).map_err(failed(piece.bytes))?;
-                entries
-                    .extend(tokens.into_iter().map(|token| Entry { id: TokenId(token.id), piece_bytes: 0 }));
-            }
+            Cut::Merge(content) => self.merge(content, piece.bytes, entries)?,
         }
         let too_long = || failed(piece.bytes)("a piece of more than 4 GiB, or without tokens".into());
         let entry = entries.get_mut(first).ok_or_else(too_long)?;
         entry.piece_bytes = u32::try_from(piece.bytes).map_err(|_| too_long())?;
         Ok(())
     }
+
+    fn merge(&self, content: &str, bytes: usize, entries: &mut Vec<Entry>) -> Result<(), TextError> {
+        let tokens = self.inner.get_model().tokenize(content).map_err(failed(bytes))?;
+        if let ([token], Some((last, _))) = (tokens.as_slice(), content.char_indices().next_back())
+            && self.added.tempting.binary_search(&TokenId(token.id)).is_ok()
+        {
+            // The spelling of a control token that is a piece of text: the last byte stands alone, so that it is none.
+            self.merge(&content[..last], bytes, entries)?;
+            return self.merge(&content[last..], bytes, entries);
+        }
+        entries.extend(tokens.into_iter().map(|token| Entry { id: TokenId(token.id), piece_bytes: 0 }));
+        Ok(())
+    }
 }
 
-fn failed(bytes: usize) -> impl Fn(tokenizers::Error) -> TextError {
+pub(crate) fn failed(bytes: usize) -> impl Fn(tokenizers::Error) -> TextError {
     move |error| TextError::Tokenizer { bytes, message: error.to_string() }
 }

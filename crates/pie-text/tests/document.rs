@@ -4,14 +4,14 @@ mod common;
 
 use common::{PAIRS, PYTHON, spliced};
 use pie_plan::{Splice, Splices, TokenId, TokenIndex};
-use pie_text::{Document, LspPosition, Range, Revision, TextEdit, TextError};
+use pie_text::{Document, LspPosition, Range, Revision, TextEdit, TextError, Units};
 
 fn open(text: &str) -> Document {
     Document::open(PAIRS[0].ours.clone(), text, 1000).expect("opens")
 }
 
-fn at(line: u32, utf16_column: u32) -> LspPosition {
-    LspPosition { line, utf16_column }
+fn at(line: u32, column: u32) -> LspPosition {
+    LspPosition { line, column, units: Units::Utf16 }
 }
 
 fn lsp(start: (u32, u32), end: (u32, u32), insert: &str) -> TextEdit {
@@ -36,7 +36,7 @@ fn edit(text: &str, edits: &[TextEdit]) -> Result<String, TextError> {
 
 #[test]
 fn lsp_positions_count_lines_and_utf16_units() {
-    let table: [(&str, (u32, u32), &str); 16] = [
+    let table: [(&str, (u32, u32), &str); 24] = [
         ("", (0, 0), "|"),
         ("ab", (0, 2), "ab|"),
         ("ab\n", (0, 2), "ab|\n"),
@@ -54,18 +54,37 @@ fn lsp_positions_count_lines_and_utf16_units() {
         ("a\u{2028}b\u{85}c\u{b}d\u{c}e", (0, 9), "a\u{2028}b\u{85}c\u{b}d\u{c}e|"),
         ("\n\n\n", (3, 0), "\n\n\n|"),
         ("a\r\n", (1, 0), "a\r\n|"),
+        // Behind the end of a line is its end, behind the last line the end of the text, as the protocol has it.
+        ("ab\r\ncd", (0, 3), "ab|\r\ncd"),
+        ("ab\rcd", (0, u32::MAX), "ab|\rcd"),
+        ("x😀\ny", (0, 4), "x😀|\ny"),
+        ("ab", (0, u32::MAX), "ab|"),
+        ("ab\ncd", (2, 0), "ab\ncd|"),
+        ("ab\ncd\n", (3, 7), "ab\ncd\n|"),
+        ("ab", (u32::MAX, u32::MAX), "ab|"),
+        ("", (1, 1), "|"),
     ];
     for (text, place, wanted) in table {
         assert_eq!(edit(text, &[lsp(place, place, "|")]).as_deref(), Ok(wanted), "{text:?} at {place:?}");
     }
     assert_eq!(edit("one\r\ntwo\nthree", &[lsp((0, 1), (2, 2), "|")]).as_deref(), Ok("o|ree"));
     assert_eq!(open("a\r\nb\rc\n\u{2028}").lines(), 4);
+    // What "to the end" looks like: to column 0 behind the last line.
+    assert_eq!(edit("one\ntwo", &[lsp((0, 3), (9, 0), "!")]).as_deref(), Ok("one!"));
+    for (units, column) in [(Units::Utf8, 6), (Units::Utf16, 3), (Units::Utf32, 2), (Units::Utf8, 99)] {
+        let place = LspPosition { line: 1, column, units };
+        let edits = [TextEdit { range: Range::Lsp { start: place, end: place }, insert: "|".into() }];
+        let wanted = if column > 6 { "\né😀x|" } else { "\né😀|x" };
+        assert_eq!(edit("\né😀x", &edits).as_deref(), Ok(wanted), "{place:?}");
+    }
 }
 
 #[test]
 fn bad_edits_are_refused_by_name_and_number() {
     let good = || bytes(0, 0, "x");
-    let table: [(&str, Vec<TextEdit>, &str, usize); 15] = [
+    let inside = LspPosition { line: 0, column: 1, units: Units::Utf8 };
+    let inside = TextEdit { range: Range::Lsp { start: inside, end: inside }, insert: String::new() };
+    let table: [(&str, Vec<TextEdit>, &str, usize); 12] = [
         ("abc", vec![good(), bytes(2, 1, "")], "RANGE_REVERSED", 1),
         ("a\nb", vec![lsp((1, 0), (0, 0), "")], "RANGE_REVERSED", 0),
         ("abc", vec![bytes(0, 4, "")], "RANGE_OUT_OF_BOUNDS", 0),
@@ -75,12 +94,10 @@ fn bad_edits_are_refused_by_name_and_number() {
         ("abcdef", vec![bytes(2, 5, ""), bytes(0, 3, "")], "EDITS_OVERLAP", 1),
         ("abcdef", vec![bytes(1, 4, ""), good(), bytes(2, 2, "x")], "EDITS_OVERLAP", 2),
         ("abcdef", vec![bytes(1, 4, "y"), bytes(1, 2, "x")], "EDITS_OVERLAP", 1),
-        ("ab\ncd", vec![lsp((2, 0), (2, 0), "")], "BAD_LINE", 0),
-        ("ab", vec![lsp((u32::MAX, 0), (0, 0), "")], "BAD_LINE", 0),
-        ("ab\r\ncd", vec![lsp((0, 3), (1, 0), "")], "BAD_UTF16_COLUMN", 0),
-        ("ab", vec![lsp((0, u32::MAX), (0, 0), "")], "BAD_UTF16_COLUMN", 0),
         ("x😀", vec![lsp((0, 2), (0, 3), "")], "BAD_UTF16_COLUMN", 0),
-        ("ab\rcd", vec![lsp((0, 0), (0, 3), "")], "BAD_UTF16_COLUMN", 0),
+        ("é", vec![good(), inside], "INSIDE_CHARACTER", 1),
+        // Both behind the end of the line, but not of the lines.
+        ("ab\ncd", vec![lsp((1, 9), (0, 9), "")], "RANGE_REVERSED", 0),
     ];
     for (text, edits, code, number) in table {
         let error = edit(text, &edits).expect_err(code);
@@ -105,6 +122,30 @@ fn edits_of_a_request_share_a_base_and_insertions_keep_their_order() {
         bytes(0, 1, ""),
     ];
     assert_eq!(edit("abcdef", &edits).as_deref(), Ok("bc12_<>!"));
+}
+
+#[test]
+fn sequential_edits_count_in_the_text_that_those_before_left() {
+    let mut document = open("let x = 1;\n");
+    let edits = [
+        lsp((0, 4), (0, 5), "answer"),
+        lsp((0, 13), (0, 14), "42"),
+        lsp((1, 0), (1, 0), "answer"),
+        lsp((1, 6), (1, 6), "()"),
+        bytes(4, 6, "the_an"),
+        bytes(0, 0, "pub "),
+    ];
+    let change = document.prepare_sequential(Revision(0), &edits).expect("each is fine in its text");
+    document.commit(change).expect("is current");
+    let made = (document.text(), document.revision());
+    assert_eq!(made, (Some("pub let the_answer = 42;\nanswer()".into()), Revision(1)));
+    // R2: the last of them is wrong, so none is made.
+    let late = [bytes(0, 4, ""), bytes(0, 33, "")];
+    let error = document.prepare_sequential(Revision(1), &late).expect_err("is too long by then");
+    assert_eq!((error.code(), error.edit()), ("RANGE_OUT_OF_BOUNDS", Some(1)));
+    let stale = document.prepare_sequential(Revision(0), &late).expect_err("is stale");
+    assert_eq!(stale.code(), "REVISION_MISMATCH");
+    assert_eq!((document.text(), document.revision()), made);
 }
 
 #[test]

@@ -62,20 +62,24 @@ fn the_tokenizer_that_ships_is_in_deepseek_coders_form() {
     assert_eq!((tokenizer.prefix(), tokenizer.vocab_size()), (&[bos][..], 8192));
     assert_eq!(tokenizer.restart_kind(), &RestartKind::Piece(pie_text::form::Form::DeepSeekCoder));
     assert_eq!(tokenizer.token_id("<|nothing|>"), None);
-    let tokens = tokenizer.encode("<｜fim▁hole｜>\n1 é").expect("encodes");
-    assert_eq!(tokens[..2], [bos, tokenizer.token_id("<｜fim▁hole｜>").expect("is there")]);
+    let tokens = tokenizer.encode("\n1 é").expect("encodes");
     assert_eq!(tokenizer.decode(&tokens), "\n1 é");
-    assert_eq!(tokenizer.token_content(tokens[2]).as_deref(), Some("Ċ"));
+    assert_eq!((tokens[0], tokenizer.token_content(tokens[1]).as_deref()), (bos, Some("Ċ")));
+    assert_eq!((tokenizer.control_tokens().len(), tokenizer.ends()), (5, tokenizer.control_tokens()));
     assert_eq!(tokenizer.fingerprint(), Tokenizer::from_bytes(TINY).expect("loads").fingerprint());
     assert_ne!(tokenizer.fingerprint(), Tokenizer::from_bytes(GPT2).expect("loads").fingerprint());
 }
 
-fn folder(name: &str, config: &Value) -> PathBuf {
+/// A model folder with a `tokenizer.json` that puts nothing before a text, and files beside it.
+fn folder(name: &str, beside: &[(&str, &Value)]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir_all(&folder).expect("creates");
     std::fs::write(folder.join("tokenizer.json"), changed(TINY, |file| file["post_processor"] = Value::Null))
         .expect("writes");
-    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).expect("writes");
+    for (name, content) in beside {
+        std::fs::write(folder.join(name), content.to_string()).expect("writes");
+    }
     folder
 }
 
@@ -91,10 +95,67 @@ fn the_configuration_beside_a_tokenizer_adds_the_begin_of_sentence() {
         ("other", config("PreTrainedTokenizerFast", json!(true), json!(bos)), &[]),
     ];
     for (name, config, prefix) in table {
-        let tokenizer = Tokenizer::from_folder(&folder(name, &config)).expect(name);
+        let tokenizer = Tokenizer::from_folder(&folder(name, &[(CONFIG, &config)])).expect(name);
         assert_eq!(tokenizer.prefix(), prefix.iter().map(|id| TokenId(*id)).collect::<Vec<_>>(), "{name}");
     }
+    // An older folder names its tokens in a file of their own.
+    let (config, map) = (config("LlamaTokenizerFast", json!(true), Value::Null), json!({"bos_token": bos}));
+    let older = folder("older", &[(CONFIG, &config), ("special_tokens_map.json", &map)]);
+    assert_eq!(Tokenizer::from_folder(&older).expect("loads").prefix(), [TokenId(0)]);
     let eos = json!({"tokenizer_class": "LlamaTokenizerFast", "add_eos_token": true});
-    let error = Tokenizer::from_folder(&folder("eos", &eos)).expect_err("is refused");
+    let error = Tokenizer::from_folder(&folder("eos", &[(CONFIG, &eos)])).expect_err("is refused");
     assert!(error.to_string().contains("add_eos_token"), "{error}");
+    let broken = folder("broken", &[]);
+    std::fs::write(broken.join(CONFIG), "{").expect("writes");
+    let error = Tokenizer::from_folder(&broken).expect_err("is refused");
+    assert!(error.to_string().contains(CONFIG), "{error}");
+}
+
+const CONFIG: &str = "tokenizer_config.json";
+
+#[test]
+fn what_the_configuration_calls_special_is_a_control_token_and_ends_a_text() {
+    let added = |file: &mut Value| {
+        for (id, content) in (8192..).zip(["[END]", "[TURN]", "[OF]", "[TEXT]"]) {
+            let token = json!({"id": id, "content": content, "special": false, "single_word": false,
+                "lstrip": false, "rstrip": false, "normalized": false});
+            file["added_tokens"].as_array_mut().expect("added tokens").push(token);
+        }
+    };
+    let table = [
+        ("string", json!({"eos_token": "[END]"}), Value::Null, "[END]"),
+        ("object", json!({"eos_token": {"content": "[END]"}}), Value::Null, "[END]"),
+        ("map", json!({}), json!({"eos_token": {"content": "[END]"}}), "[END]"),
+        ("list", json!({"additional_special_tokens": ["[TURN]", "[OF]"]}), Value::Null, "[OF]"),
+        (
+            "flag",
+            json!({"added_tokens_decoder": {"8195": {"content": "[TEXT]", "special": true}}}),
+            Value::Null,
+            "[TEXT]",
+        ),
+    ];
+    for (name, config, map, control) in table {
+        let folder =
+            folder(&format!("special {name}"), &[(CONFIG, &config), ("special_tokens_map.json", &map)]);
+        std::fs::write(folder.join("tokenizer.json"), changed(TINY, added)).expect("writes");
+        let tokenizer = Tokenizer::from_folder(&folder).expect(name);
+        for content in ["[END]", "[OF]", "[TEXT]"] {
+            let id = tokenizer.token_id(content).expect("is there");
+            let found = tokenizer.encode(&format!("a{content}")).expect("encodes").contains(&id);
+            assert_eq!(
+                (tokenizer.ends().contains(&id), found),
+                (content == control, content != control),
+                "{name}"
+            );
+        }
+    }
+    // A text may end with what is text: the file means it, but documents may contain it.
+    let config = json!({"eos_token": "\n"});
+    let newline = changed(TINY, |file| file["model"]["vocab"]["\n"] = json!(9000));
+    let folder = folder("newline", &[(CONFIG, &config)]);
+    std::fs::write(folder.join("tokenizer.json"), newline).expect("writes");
+    let tokenizer = Tokenizer::from_folder(&folder).expect("loads");
+    assert!(
+        tokenizer.ends().contains(&TokenId(9000)) && !tokenizer.control_tokens().contains(&TokenId(9000))
+    );
 }

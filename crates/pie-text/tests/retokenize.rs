@@ -151,7 +151,7 @@ fn typing_and_deleting_added_tokens_letter_by_letter_gives_whole_tokens() {
         let mut text = String::from("x = <|eot|> y<|end\r\n    z");
         let mut document = Document::open(pair.ours.clone(), &text, LIMIT).expect("opens");
         let mut at = 4;
-        for character in "<|eot|><｜fim▁hole｜>    ab\nc õ<|endoftext|>".chars() {
+        for character in "<|eot|><｜fim▁hole｜>    ab\nc õ<|endoftext|><|file_sep|>".chars() {
             typed(&mut document, at, &character.to_string());
             text.insert(at, character);
             at += character.len_utf8();

@@ -247,7 +247,8 @@ async fn edit(
     let request = v1::GetSessionRequest { session: session.clone(), content: false };
     let current =
         refused(pool.wire().get_session(request).await)?.session.map_or(0, |session| session.revision);
-    let edits = v1::TextEdits { edits: vec![v1::TextEdit { range: Some(range), text }] };
+    let edits =
+        v1::TextEdits { edits: vec![v1::TextEdit { range: Some(range), text }], ..Default::default() };
     let request = v1::ApplyEditsRequest {
         session,
         base_revision: current,

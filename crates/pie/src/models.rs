@@ -83,7 +83,7 @@ pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
 
 /// The tokenizer of a model folder.
 pub fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
-    let tokenizer = Tokenizer::from_file(&folder.join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::from_folder(folder)?;
     let (tokens, known) = (tokenizer.vocab_size() as usize, Config::read(folder)?.vocab_size);
     if tokens > known {
         return Err(format!(

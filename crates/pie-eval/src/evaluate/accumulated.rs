@@ -46,7 +46,7 @@ impl Run<'_> {
                 if wanted.any(lacks) {
                     let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
                     let sizes = Sizes::of(self.machine.model());
-                    let ends = self.machine.model().config().end_of_text.clone();
+                    let ends = self.ends();
                     let mut trial = Trial {
                         set,
                         index,

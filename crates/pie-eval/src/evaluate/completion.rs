@@ -63,7 +63,7 @@ impl Run<'_> {
     ) -> Result<(), EvalError> {
         let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
         let sizes = Sizes::of(self.machine.model());
-        let ends = self.machine.model().config().end_of_text.clone();
+        let ends = self.ends();
         let mut bed = Bed::new(&mut self.machine)?;
         bed.become_exactly(&prompt.tokens)?;
         // Each case starts from the prompt as if it had just been opened, whatever ran before.

@@ -12,6 +12,7 @@ use crate::error::EvalError;
 use crate::names::{Language, Method, Setting, Task};
 use crate::results::{BUILT_IN, Header, Results, SetLine};
 use pie_model::Config;
+use pie_plan::TokenId;
 use pie_text::Tokenizer;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +140,11 @@ impl Run<'_> {
             fingerprint: set.fingerprint(),
             samples: set.samples.len(),
         })
+    }
+
+    /// Tokens at which a prediction ends, as in a pool.
+    fn ends(&self) -> Vec<TokenId> {
+        self.machine.model().config().end_of_text.iter().chain(self.tokenizer.ends()).copied().collect()
     }
 
     fn advance(&mut self, cases: u64) {

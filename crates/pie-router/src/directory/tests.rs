@@ -48,8 +48,8 @@ async fn directory() -> Arc<Directory> {
     };
     // The registration lives as long as the placement: nobody is to take it for released.
     std::mem::forget(placement.register_rank(rank, Ttl::DEFAULT).await.expect("it is free"));
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
-    let tokenizer = Arc::new(Tokenizer::from_file(Path::new(file)).expect("it ships"));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
+    let tokenizer = Arc::new(Tokenizer::from_folder(Path::new(folder)).expect("it ships"));
     let options = OwnerOptions {
         group: group("g0"),
         router: router("me"),

@@ -66,8 +66,11 @@ impl Ranks {
             };
             passes.push(worker_v1::Pass { sampled: sampled.iter().map(token).collect() });
             let taken = passes.len() as u32;
-            let goes_on = |session: &SessionId| taken < step.sampling[session].max_tokens;
-            let going: Vec<_> = sampled.iter().map(|(session, _)| *session).filter(goes_on).collect();
+            let goes_on = |(session, token): &&(SessionId, TokenId)| {
+                let sampling = &step.sampling[session];
+                taken < sampling.max_tokens && !sampling.stop_tokens.contains(token)
+            };
+            let going: Vec<_> = sampled.iter().filter(goes_on).map(|(session, _)| *session).collect();
             if going.is_empty() || taken == step.plan.passes {
                 break;
             }
@@ -111,8 +114,8 @@ impl Pool {
 
     /// A pool of another model.
     pub fn of(slots: u32, settings: Settings, model: ModelFacts) -> Self {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
-        let tokenizer = Arc::new(Tokenizer::from_file(std::path::Path::new(file)).expect("it ships"));
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
+        let tokenizer = Arc::new(Tokenizer::from_folder(std::path::Path::new(folder)).expect("it ships"));
         let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
         core.formed(Epoch(1), slots, model.clone());
         let group = Group::new(Epoch(1), slots);

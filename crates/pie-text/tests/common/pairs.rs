@@ -13,17 +13,20 @@ pub struct Pair {
     pub name: &'static str,
     pub ours: Arc<Tokenizer>,
     pub theirs: tokenizers::Tokenizer,
+    /// Theirs for text that is text: control tokens have spellings that no text has.
+    cutter: tokenizers::Tokenizer,
 }
 
 impl Pair {
     pub fn new(name: &'static str, bytes: &[u8]) -> Self {
         let ours = Arc::new(Tokenizer::from_bytes(bytes).expect(name));
-        Self { name, ours, theirs: tokenizers::Tokenizer::from_bytes(bytes).expect(name) }
+        let theirs = |bytes: &[u8]| tokenizers::Tokenizer::from_bytes(bytes).expect(name);
+        Self { name, ours, theirs: theirs(bytes), cutter: theirs(&respelled(bytes)) }
     }
 
     /// T1's right side: the whole text, tokenized at once by the tokenizers crate.
     pub fn whole(&self, text: &str) -> Vec<TokenId> {
-        self.theirs.encode(text, true).expect("encodes").get_ids().iter().map(|id| TokenId(*id)).collect()
+        self.cutter.encode(text, true).expect("encodes").get_ids().iter().map(|id| TokenId(*id)).collect()
     }
 }
 
@@ -32,6 +35,24 @@ pub fn changed(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
     let mut file: Value = serde_json::from_slice(bytes).expect("is JSON");
     change(&mut file);
     serde_json::to_vec(&file).expect("is JSON")
+}
+
+/// A tokenizer file whose control tokens, special or between bars, are spelled otherwise.
+fn respelled(bytes: &[u8]) -> Vec<u8> {
+    changed(bytes, |file| {
+        let mut vocab = file["model"]["vocab"].take();
+        for token in file["added_tokens"].as_array_mut().expect("added tokens") {
+            let content = token["content"].as_str().expect("a content").to_owned();
+            if token["special"] == true || content.starts_with("<|") || content.starts_with("<｜") {
+                let spelling = format!("\u{10fffd}{content}\u{10fffd}");
+                token["content"] = json!(spelling);
+                if let Some(id) = vocab.as_object_mut().expect("vocabulary").remove(&content) {
+                    vocab[spelling] = id;
+                }
+            }
+        }
+        file["model"]["vocab"] = vocab;
+    })
 }
 
 fn added(id: u32, content: &str, normalized: bool) -> Value {
@@ -51,6 +72,7 @@ pub fn with_added(bytes: &[u8], first: u32) -> Vec<u8> {
             ("    ", true),
             ("õ", true),
             ("ab\nc", false),
+            ("<|file_sep|>", false),
         ];
         for (id, (content, normalized)) in (first..).zip(tokens) {
             list.push(added(id, content, normalized));
@@ -96,7 +118,7 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
 /// Tokenizers that cannot be restarted, and what they say.
 pub static FALLBACKS: LazyLock<Vec<(Pair, &'static str)>> = LazyLock::new(|| {
     let strip = |file: &mut Value| {
-        let mut token = added(2048, "<|eot|>", false);
+        let mut token = added(2048, "@@", false);
         token["lstrip"] = json!(true);
         file["added_tokens"].as_array_mut().expect("added tokens").push(token);
     };
@@ -111,7 +133,7 @@ pub static FALLBACKS: LazyLock<Vec<(Pair, &'static str)>> = LazyLock::new(|| {
             ),
             "ByteLevel",
         ),
-        (Pair::new("strip", &changed(GPT2, strip)), "<|eot|>"),
+        (Pair::new("strip", &changed(GPT2, strip)), "@@"),
         (
             Pair::new(
                 "quotes",
@@ -186,6 +208,7 @@ pub const HARD: &[&str] = &[
     "<｜fim",
     "▁hole｜>",
     "<|endoftext|>",
+    "<|file_sep|>",
     "#",
     "/",
     "\\",
