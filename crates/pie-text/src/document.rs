@@ -257,7 +257,10 @@ impl Document {
     }
 
     fn replacements(&self, old: &Rope, new: &Rope, edits: &[Placed]) -> Result<Vec<Replacement>, TextError> {
-        if let Some(reach) = self.tokenizer.reach {
+        // Where pieces start is known in a text that was not tokenized whole.
+        let has_pieces = self.tokens.bytes() == old.len_bytes();
+        let inserted = edits.iter().map(|edit| edit.insert);
+        if let Some(reach) = self.tokenizer.reach_in(inserted).filter(|_| has_pieces) {
             let (tokenizer, tokens) = (&*self.tokenizer, &self.tokens);
             return Retokenizer { tokenizer, reach, old, tokens, new, edits }.run();
         }

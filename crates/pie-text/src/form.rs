@@ -1,7 +1,7 @@
 //! Forms of pre-tokenizers whose pieces can be found again around an edit, and how far their decisions reach.
 //!
 //! Each form is listed because it was read and found memoryless and of short reach (see the crate's page for the
-//! words); none is guessed. None looks behind: GPT-2's, StarCoder's and Llama 3's patterns have no look-behind and no
+//! words); none is guessed. None looks behind: GPT-2's, StarCoder's, Llama 3's and Qwen 2's patterns have no look-behind and no
 //! anchor, and their alternatives cover every character, so a match depends on the text from its start on. In
 //! DeepSeek-Coder's sequence, whether there is a piece boundary between two characters depends on these two and the next:
 //! line breaks and digits stand alone; a run of letters or of punctuation takes one white space before it, which no other
@@ -12,6 +12,8 @@ use serde_json::Value;
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen 2's is Llama 3's but for numbers, which it cuts at each digit.
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK_CODER: [&str; 4] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"];
 
 /// A known pre-tokenizer.
@@ -23,6 +25,8 @@ pub enum Form {
     StarCoder,
     /// The pattern of Llama 3 (and GPT-4), then `ByteLevel` without pattern.
     Llama3,
+    /// The pattern of Qwen 2 and 2.5, then `ByteLevel` without pattern.
+    Qwen2,
     /// Line breaks, words, punctuation, CJK, digits: DeepSeek-Coder.
     DeepSeekCoder,
 }
@@ -32,6 +36,9 @@ pub enum Form {
 pub enum RestartKind {
     /// At the start of any piece: an edit costs what the edit costs.
     Piece(Form),
+    /// As [`RestartKind::Piece`] in texts that the tokenizer's normalizer, NFC, leaves alone, which is nearly all code;
+    /// where a text has letters that combine, each edit tokenizes it whole.
+    PieceOfPlainText(Form),
     /// Not at all: each edit tokenizes the whole text. Right, but slow.
     WholeText {
         /// What in the tokenizer is not known to be safe.
@@ -58,6 +65,9 @@ impl Form {
             [split, bytes] if is_split(split, LLAMA3) && is_byte_level(bytes, Pattern::None) => {
                 Some(Self::Llama3)
             }
+            [split, bytes] if is_split(split, QWEN2) && is_byte_level(bytes, Pattern::None) => {
+                Some(Self::Qwen2)
+            }
             [splits @ .., digits, bytes]
                 if splits.len() == DEEPSEEK_CODER.len()
                     && splits.iter().zip(DEEPSEEK_CODER).all(|(split, pattern)| is_split(split, pattern))
@@ -70,11 +80,16 @@ impl Form {
         }
     }
 
+    /// Whether a line break is white space like other: in GPT-2's pattern, which names none.
+    pub(crate) fn takes_line_breaks_for_spaces(self) -> bool {
+        matches!(self, Self::Gpt2 | Self::StarCoder)
+    }
+
     /// How white space behind a piece counts in its decision. Llama 3's `\s*[\r\n]+` runs through all white space and
     /// then steps back to the last line break in it.
     fn white_space(self) -> WhiteSpace {
         match self {
-            Self::Llama3 => WhiteSpace::WholeRun,
+            Self::Llama3 | Self::Qwen2 => WhiteSpace::WholeRun,
             Self::Gpt2 | Self::StarCoder | Self::DeepSeekCoder => WhiteSpace::LikeOthers,
         }
     }

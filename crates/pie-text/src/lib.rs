@@ -17,8 +17,9 @@
 //! 2. *Short reach*: whether a piece ends at `e` is decided by a short stretch behind `e` ([`form::Reach`]).
 //!
 //! By 2, pieces that end early enough before an edit stay. By 1, a scan of the new text may start behind them, and may
-//! stop at the first piece start behind the edit that was a piece start before. Other tokenizers are tokenized whole,
-//! and say so ([`Tokenizer::restart_kind`]).
+//! stop at the first piece start behind the edit that was a piece start before. With other tokenizers texts are tokenized
+//! whole; a pool says so when it starts ([`Tokenizer::restart_kind`]). A normalizer, NFC, is no matter to texts that it
+//! leaves alone (`nfc.rs`); others are tokenized whole too.
 //!
 //! **Must not know** sessions, models, the wire.
 
@@ -34,6 +35,7 @@ mod edit;
 mod error;
 pub mod form;
 mod load;
+mod nfc;
 mod pieces;
 mod retokenize;
 mod scan;

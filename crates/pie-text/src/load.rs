@@ -159,18 +159,23 @@ impl Loader {
 /// How texts are tokenized around edits, if they can be.
 fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<Reach>) {
     let whole = |why: String| (RestartKind::WholeText { why }, None);
-    let normalizer = &file["normalizer"];
-    let does_nothing = normalizer.is_null()
-        || normalizer["type"] == "Sequence"
-            && normalizer["normalizers"].as_array().is_some_and(Vec::is_empty);
-    if !does_nothing {
-        return whole(format!("normalizer {}", normalizer["type"]));
+    let normalizers: Vec<&Value> = match &file["normalizer"] {
+        Value::Null => Vec::new(),
+        normalizer if normalizer["type"] == "Sequence" => {
+            normalizer["normalizers"].as_array().into_iter().flatten().collect()
+        }
+        normalizer => vec![normalizer],
+    };
+    if let Some(other) = normalizers.iter().find(|normalizer| normalizer["type"] != "NFC") {
+        return whole(format!("normalizer {}", other["type"]));
     }
     let Some(form) = Form::of(&file["pre_tokenizer"]) else {
         return whole(format!("unknown pre-tokenizer {}", file["pre_tokenizer"]));
     };
+    let kind =
+        if normalizers.is_empty() { RestartKind::Piece(form) } else { RestartKind::PieceOfPlainText(form) };
     match added.reach() {
-        Ok(reach) => (RestartKind::Piece(form), Some(Reach::new(form, reach))),
+        Ok(reach) => (kind, Some(Reach::new(form, reach))),
         Err(why) => whole(why),
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! A run of white space that something follows is matched by `\s+(?!\S)`, all but its last character: the engine of
 //! patterns remembers each step back, and gives up after a million of them without an error, so that all behind
-//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`Form`](crate::form::Form)
-//! tells a character of white space from its like but at an end of a run and at line breaks. So the middle is taken
-//! out, the rest is cut, and the piece around the place gets it back.
+//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`Form`] tells a
+//! character of white space from its like but at an end of a run, and where line breaks are told from others they end
+//! a run here too. So the middle is taken out, the rest is cut, and the piece around the place gets it back.
 
 use crate::added::in_alphabet;
 use crate::error::TextError;
+use crate::form::{Form, RestartKind};
 use crate::tokenizer::{Tokenizer, failed};
 use pie_plan::TokenId;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-/// Characters of white space, without line breaks, from which on a run is long.
+/// Characters of white space from which on a run is long.
 const LONG_RUN: usize = 4096;
 /// So many are kept at each of its ends.
 const KEPT: usize = 64;
@@ -38,13 +39,13 @@ impl Tokenizer {
     pub(crate) fn pieces(&self, text: &str) -> Result<Vec<RawPiece>, TextError> {
         let mut cut = self.added.text.extract_and_normalize(self.inner.get_normalizer(), text);
         let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() else { return Ok(self.raw(&cut)) };
-        let gaps = gaps(text, LONG_RUN);
-        if gaps.is_empty() {
+        let (RestartKind::Piece(form) | RestartKind::PieceOfPlainText(form)) = &self.restart else {
+            return self.pieces_of_unknown(text, cut);
+        };
+        let runs = Runs { longer_than: LONG_RUN, across_lines: form.takes_line_breaks_for_spaces() };
+        if runs.gaps(text).is_empty() {
             pre_tokenizer.pre_tokenize(&mut cut).map_err(failed(text.len()))?;
             return Ok(self.raw(&cut));
-        }
-        if self.reach.is_none() {
-            return self.pieces_of_unknown(text, cut);
         }
         let mut list = Vec::new();
         for (part, (start, end), tokens) in cut.get_splits(OffsetReferential::Original, OffsetType::Byte) {
@@ -53,18 +54,22 @@ impl Tokenizer {
                     let cut = Cut::Added(self.added.id(token.id));
                     list.push(RawPiece { bytes: end - start, cut });
                 }
-                _ => self.pieces_around_gaps(part, &mut list)?,
+                _ => self.pieces_around_gaps(part, &runs.gaps(part), &mut list)?,
             }
         }
         Ok(list)
     }
 
     /// The pieces of a text without added tokens, whose long runs the pre-tokenizer does not get to see.
-    fn pieces_around_gaps(&self, text: &str, list: &mut Vec<RawPiece>) -> Result<(), TextError> {
-        let gaps = gaps(text, LONG_RUN);
+    fn pieces_around_gaps(
+        &self,
+        text: &str,
+        gaps: &[Gap],
+        list: &mut Vec<RawPiece>,
+    ) -> Result<(), TextError> {
         let mut short = String::new();
         let mut at = 0;
-        for gap in &gaps {
+        for gap in gaps {
             short.push_str(&text[at..gap.start]);
             at = gap.start + gap.bytes;
         }
@@ -73,7 +78,7 @@ impl Tokenizer {
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut cut).map_err(failed(text.len()))?;
         }
-        let mut gaps = gaps.into_iter().peekable();
+        let mut gaps = gaps.iter().peekable();
         let (mut start, mut given_back) = (0, 0);
         for (_, (_, end), _) in cut.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             while let Some(gap) = gaps.next_if(|gap| gap.start < end + given_back) {
@@ -90,7 +95,8 @@ impl Tokenizer {
 
     /// A normalizer or pattern that nobody has looked at may do anything with a long run.
     fn pieces_of_unknown(&self, text: &str, mut cut: PreTokenizedString) -> Result<Vec<RawPiece>, TextError> {
-        if !gaps(text, LONGEST_UNKNOWN).is_empty() {
+        let runs = Runs { longer_than: LONGEST_UNKNOWN, across_lines: true };
+        if !runs.gaps(text).is_empty() {
             return Err(TextError::LongRun { limit: LONGEST_UNKNOWN });
         }
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
@@ -121,25 +127,34 @@ struct Gap {
     bytes: usize,
 }
 
-/// What is left out of the runs of more than `long` characters of white space without line breaks.
-fn gaps(text: &str, long: usize) -> Vec<Gap> {
-    let is_blank = |character: char| character.is_whitespace() && !matches!(character, '\n' | '\r');
-    let mut gaps = Vec::new();
-    let mut rest = text;
-    while rest.len() > long {
-        let Some(run) = rest.find(is_blank) else { break };
-        let run = &rest[run..];
-        let length = run.find(|character| !is_blank(character)).unwrap_or(run.len());
-        if length > long {
-            let characters = run[..length].chars().count();
-            if characters > long {
+/// Runs of white space, and what of them is left out.
+struct Runs {
+    /// Characters.
+    longer_than: usize,
+    /// Whether line breaks are white space like other.
+    across_lines: bool,
+}
+
+impl Runs {
+    fn is_blank(&self, character: char) -> bool {
+        character.is_whitespace() && (self.across_lines || !matches!(character, '\n' | '\r'))
+    }
+
+    fn gaps(&self, text: &str) -> Vec<Gap> {
+        let mut gaps = Vec::new();
+        let mut rest = text;
+        while rest.len() > self.longer_than {
+            let Some(run) = rest.find(|character| self.is_blank(character)) else { break };
+            let run = &rest[run..];
+            let length = run.find(|character| !self.is_blank(character)).unwrap_or(run.len());
+            rest = &run[length..];
+            let characters = if length > self.longer_than { run[..length].chars().count() } else { length };
+            if characters > self.longer_than {
                 let offset = |index: usize| run.char_indices().nth(index).map_or(length, |(at, _)| at);
                 let (start, end) = (offset(KEPT), offset(characters - KEPT));
-                let run_start = text.len() - run.len();
-                gaps.push(Gap { start: run_start + start, bytes: end - start });
+                gaps.push(Gap { start: text.len() - run.len() + start, bytes: end - start });
             }
         }
-        rest = &run[length..];
+        gaps
     }
-    gaps
 }

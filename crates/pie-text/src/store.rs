@@ -54,6 +54,11 @@ impl TokenStore {
         self.len
     }
 
+    /// Bytes of text of all pieces.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.bytes).sum()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
         self.chunks.iter().flat_map(|chunk| &chunk.entries)
     }

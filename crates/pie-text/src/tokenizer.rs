@@ -4,6 +4,7 @@ use crate::added::AddedTokens;
 use crate::decoder::{SpecialTokens, TokenBytes, TokenDecoder};
 use crate::error::TextError;
 use crate::form::{Reach, RestartKind};
+use crate::nfc;
 use crate::pieces::{Cut, RawPiece};
 use crate::scan::PieceScan;
 use crate::store::Entry;
@@ -28,7 +29,7 @@ impl std::fmt::Display for Fingerprint {
 pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     pub(crate) restart: RestartKind,
-    /// `None` where texts are tokenized whole.
+    /// `None` where all texts are tokenized whole.
     pub(crate) reach: Option<Reach>,
     pub(crate) prefix: Vec<TokenId>,
     pub(crate) added: AddedTokens,
@@ -108,9 +109,15 @@ impl Tokenizer {
         Ok(self.prefix.iter().copied().chain(entries.iter().map(|entry| entry.id)).collect())
     }
 
+    /// How far decisions reach in a text of these parts; `None` where it is tokenized whole.
+    pub(crate) fn reach_in<'a>(&self, mut parts: impl Iterator<Item = &'a str>) -> Option<Reach> {
+        let any_text = !matches!(self.restart, RestartKind::PieceOfPlainText(_));
+        self.reach.filter(|_| any_text || parts.all(nfc::leaves_alone))
+    }
+
     /// The tokens of a text, without the prefix.
     pub(crate) fn entries(&self, text: &Rope) -> Result<Vec<Entry>, TextError> {
-        let Some(reach) = self.reach else { return self.entries_whole(text) };
+        let Some(reach) = self.reach_in(text.chunks()) else { return self.entries_whole(text) };
         let mut scan = PieceScan::new(self, reach, text, 0, text.len_bytes());
         let mut entries = Vec::with_capacity(text.len_bytes() / 3);
         while scan.next_piece(&mut entries)? > 0 {}

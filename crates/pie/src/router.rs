@@ -10,7 +10,7 @@ use pie_plan::schedule::Limits;
 use pie_router::core::Settings;
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
-use pie_text::Tokenizer;
+use pie_text::{RestartKind, Tokenizer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -106,6 +106,15 @@ pub async fn start(
     placement: Arc<dyn Placement>,
     ports: Ports,
 ) -> Result<Serving, Failure> {
+    match tokenizer.restart_kind() {
+        RestartKind::Piece(_) => {}
+        RestartKind::PieceOfPlainText(_) => {
+            tracing::info!("documents with letters that combine (NFC) are tokenized whole at each edit");
+        }
+        RestartKind::WholeText { why } => {
+            tracing::warn!(why, "edits are slow with this model: each tokenizes its whole document");
+        }
+    }
     let options = ServeOptions {
         listen: serve.listen,
         peer_listen: serve.peer_listen,

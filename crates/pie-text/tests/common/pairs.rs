@@ -82,6 +82,8 @@ pub fn with_added(bytes: &[u8], first: u32) -> Vec<u8> {
 
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
     let byte_level =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
@@ -89,6 +91,9 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let split =
         json!({"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false});
+    let mut qwen2 = split.clone();
+    qwen2["pattern"]["Regex"] = json!(QWEN2);
+    let nfc = |bytes: &[u8]| changed(bytes, |file| file["normalizer"] = json!({"type": "NFC"}));
     let digits = json!({"type": "Digits", "individual_digits": true});
     let sequence = |list: Vec<Value>| json!({"type": "Sequence", "pretokenizers": list});
     // Without added tokens nothing hides how far a pattern reads.
@@ -112,6 +117,8 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         Pair::new("gpt2, bare", &bare(GPT2)),
         Pair::new("llama3, bare", &bare(&with(sequence(vec![split.clone(), byte_level.clone()])))),
         Pair::new("starcoder", &with(sequence(vec![digits, own]))),
+        Pair::new("qwen2", &with_added(&nfc(&with(sequence(vec![qwen2, byte_level]))), 2048)),
+        Pair::new("gpt2, nfc", &nfc(&bare(GPT2))),
     ]
 });
 
@@ -125,7 +132,7 @@ pub static FALLBACKS: LazyLock<Vec<(Pair, &'static str)>> = LazyLock::new(|| {
     let quotes =
         json!({"type": "Split", "pattern": {"String": "'"}, "behavior": "MergedWithNext", "invert": false});
     vec![
-        (Pair::new("nfc", &changed(GPT2, |file| file["normalizer"] = json!({"type": "NFC"}))), "NFC"),
+        (Pair::new("nfd", &changed(GPT2, |file| file["normalizer"] = json!({"type": "NFD"}))), "NFD"),
         (
             Pair::new(
                 "space",
