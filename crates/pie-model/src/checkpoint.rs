@@ -259,7 +259,7 @@ impl Matrix {
         Err(ModelError::TensorNotFinite {
             name: self.tensor.stored.clone(),
             place: self.tensor.file.0.clone(),
-            index: if self.tensor.shape.len() == 1 { vec![column] } else { vec![row, column] },
+            index: if self.tensor.shape.len() == 1 { [column].into() } else { [row, column].into() },
             value: value[0],
             kind,
         })

@@ -141,7 +141,7 @@ pub enum ModelError {
         /// Its file.
         place: PathBuf,
         /// Where in the tensor: the first in reading order of those that were read.
-        index: Vec<usize>,
+        index: Box<[usize]>,
         /// What stands there.
         value: f32,
         /// What it is computed with.

@@ -2,13 +2,13 @@
 //!
 //! A run of white space that something follows is matched by `\s+(?!\S)`, all but its last character: the engine of
 //! patterns remembers each step back, and gives up after a million of them without an error, so that all behind
-//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`Form`] tells a
+//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`crate::form::Form`] tells a
 //! character of white space from its like but at an end of a run, and where line breaks are told from others they end
 //! a run here too. So the middle is taken out, the rest is cut, and the piece around the place gets it back.
 
 use crate::added::in_alphabet;
 use crate::error::TextError;
-use crate::form::{Form, RestartKind};
+use crate::form::RestartKind;
 use crate::tokenizer::{Tokenizer, failed};
 use pie_plan::TokenId;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};

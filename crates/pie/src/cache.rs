@@ -236,7 +236,9 @@ mod tests {
     }
 
     /// What may happen to a file of a cache.
-    fn damages() -> [(&'static str, fn(&Path)); 5] {
+    type Damage = (&'static str, fn(&Path));
+
+    fn damages() -> [Damage; 5] {
         [
             ("removed", |path| fs::remove_file(path).expect("it was there")),
             ("emptied", |path| fs::write(path, "").expect("room")),

@@ -93,11 +93,11 @@ impl Document {
 }
 
 /// Whose logits a test wants.
+#[allow(dead_code, reason = "not every test file wants all kinds")]
 #[derive(Clone, Copy)]
 pub enum Logits {
     All,
     Last,
-    #[allow(dead_code, reason = "not every test file has rows without logits")]
     None,
 }
 
