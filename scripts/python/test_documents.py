@@ -137,10 +137,10 @@ def test_the_text_equals_a_twins_after_many_random_edits(client, seed):
     by_lsp = 0
     for _ in range(100):
         changes = random_changes(text, choose, growth_limit=1500)
-        text = apply(text, changes)
+        before, text = text, apply(text, changes)
         by_lsp += sum(change.as_lsp for change in changes)
         answer = client.edit(session, revision, *[change.wire() for change in changes])
-        assert answer.revision == revision + 1
+        assert answer.revision == revision + (text != before), "what changes nothing makes no revision"
         assert answer.tokens == tokens + answer.tokens_inserted - answer.tokens_deleted
         revision, tokens = answer.revision, answer.tokens
         if revision % 10 == 0:
@@ -175,7 +175,7 @@ def test_the_begin_of_sentence_may_stand_in_the_configuration_alone(start_pool, 
     shutil.copytree(ROOT / "models" / "pie-coder", folder)
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"post_processor": None}))
-    pool = start_pool("--world-size", "1", "--model", str(folder))
+    pool = start_pool("--model", str(folder))
     with connect(pool.address) as channel:
         client = Client(channel)
         ids = client.get(client.open("a = 1").session).tokens.ids
