@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import grpc
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from pie.v1 import pie_pb2 as pb
 from pie.v1 import pie_pb2_grpc
@@ -48,7 +48,11 @@ class Refusal:
 
 def refusal(error: grpc.RpcError) -> Refusal:
     """Takes `google.rpc.ErrorInfo` out of a failed call."""
-    status = rpc_status.from_call(error)
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:
+        # grpcio does not decode the message of an answer that comes before the request is sent whole, and then finds that it differs.
+        status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     pause = None
     for detail in status.details if status else []:

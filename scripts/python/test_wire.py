@@ -65,7 +65,7 @@ NO_MESSAGES = {
     "no field number": b"\x00",
     "an endless number": b"\x10" + b"\xff" * 11,
 }
-METHODS = ["pie.v1.Pool/OpenSession", "pie.v1.Pool/ApplyEdits", "pie.v1.Pool/Complete", "pie.v1.Admin/DrainGroup"]
+METHODS = ["pie.v1.Pool/OpenSession", "pie.v1.Pool/ApplyEdits", "pie.v1.Pool/Complete", "pie.v1.Admin/DrainGroup", "grpc.health.v1.Health/Check"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -355,7 +355,7 @@ impl Services<'_> {
             .public
             .server()
             .layer(Authorize::new(self.options.gate.clone(), self.stats.clone()))
-            .add_service(health)
+            .add_service(Reasoned::new(health, self.stats.clone()))
             .add_service(descriptors().build_v1()?)
             // Older clients, Python's grpcio-reflection among them, ask for this one.
             .add_service(descriptors().build_v1alpha()?)
