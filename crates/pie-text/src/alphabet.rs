@@ -27,9 +27,10 @@ pub(crate) fn byte_of(character: char) -> Option<u8> {
     BYTES.get(character as usize).copied().flatten()
 }
 
-/// True for bytes that occur in UTF-8.
-pub(crate) fn occurs_in_utf8(byte: u8) -> bool {
-    !matches!(byte, 0xC0 | 0xC1 | 0xF5..=0xFF)
+/// True for bytes of text: not for control characters, those that begin characters beyond U+3FFFF, where none is assigned
+/// but private ones, and those that are no part of UTF-8.
+pub(crate) fn is_needed(byte: u8) -> bool {
+    !matches!(byte, 0..=0x08 | 0x0B | 0x0C | 0x0E..=0x1F | 0x7F | 0xC0 | 0xC1 | 0xF1..=0xFF)
 }
 
 /// The bytes of a token: those that its characters stand for, or its own where one stands for none, as Hugging Face's

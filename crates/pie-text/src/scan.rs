@@ -4,7 +4,7 @@ use crate::error::TextError;
 use crate::form::Reach;
 use crate::pieces::RawPiece;
 use crate::store::Entry;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, failed};
 use ropey::Rope;
 use std::collections::VecDeque;
 
@@ -39,14 +39,25 @@ impl<'a> PieceScan<'a> {
         Self { tokenizer, reach, text, next: start, window, ready: VecDeque::new(), bytes_scanned: 0 }
     }
 
-    /// Appends the tokens of the next piece to `entries`; gives its length in bytes, and 0 at the end of the text.
+    /// Appends the tokens of the next piece to `entries`; gives its length in bytes, and 0 at the end of the text. A piece
+    /// without tokens, of characters that the tokenizer leaves out, is one with the piece behind it; at the end of a text
+    /// it has no entry, so that the text counts as one whose pieces are not known.
     pub(crate) fn next_piece(&mut self, entries: &mut Vec<Entry>) -> Result<usize, TextError> {
-        if self.ready.is_empty() && self.next < self.text.len_bytes() {
-            self.fill()?;
+        let mut bytes = 0;
+        loop {
+            if self.ready.is_empty() && self.next < self.text.len_bytes() {
+                self.fill()?;
+            }
+            let Some(piece) = self.ready.pop_front() else { return Ok(bytes) };
+            bytes += piece.bytes;
+            let first = entries.len();
+            self.tokenizer.tokens_of(&piece, entries)?;
+            if let Some(entry) = entries.get_mut(first) {
+                let too_long = |_| failed(bytes)("a piece of more than 4 GiB".into());
+                entry.piece_bytes = u32::try_from(bytes).map_err(too_long)?;
+                return Ok(bytes);
+            }
         }
-        let Some(piece) = self.ready.pop_front() else { return Ok(0) };
-        self.tokenizer.tokens_of(&piece, entries)?;
-        Ok(piece.bytes)
     }
 
     fn fill(&mut self) -> Result<(), TextError> {

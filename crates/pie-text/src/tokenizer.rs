@@ -130,22 +130,15 @@ impl Tokenizer {
         for piece in self.pieces(&text.to_string())? {
             self.tokens_of(&piece, &mut entries)?;
         }
-        for entry in &mut entries {
-            entry.piece_bytes = 0;
-        }
         Ok(entries)
     }
 
-    /// Merges a piece to tokens, at least one.
+    /// Merges a piece to tokens, which do not say yet where it starts.
     pub(crate) fn tokens_of(&self, piece: &RawPiece, entries: &mut Vec<Entry>) -> Result<(), TextError> {
-        let first = entries.len();
         match &piece.cut {
             Cut::Added(token) => entries.push(Entry { id: *token, piece_bytes: 0 }),
             Cut::Merge(content) => self.merge(content, piece.bytes, entries)?,
         }
-        let too_long = || failed(piece.bytes)("a piece of more than 4 GiB, or without tokens".into());
-        let entry = entries.get_mut(first).ok_or_else(too_long)?;
-        entry.piece_bytes = u32::try_from(piece.bytes).map_err(|_| too_long())?;
         Ok(())
     }
 

@@ -55,6 +55,17 @@ fn respelled(bytes: &[u8]) -> Vec<u8> {
     })
 }
 
+/// As SmolLM2: no tokens for some bytes that are rare in text, here 0x00, 0x04 and 0xF3.
+fn without_some_bytes(bytes: &[u8]) -> Vec<u8> {
+    const MISSING: [char; 3] = ['Ā', 'Ą', 'ó'];
+    changed(bytes, |file| {
+        let vocab = file["model"]["vocab"].as_object_mut().expect("vocabulary");
+        vocab.retain(|token, _| !token.contains(MISSING));
+        let merges = file["model"]["merges"].as_array_mut().expect("merges");
+        merges.retain(|merge| !merge.to_string().contains(MISSING));
+    })
+}
+
 fn added(id: u32, content: &str, normalized: bool) -> Value {
     let special = content.contains("eot");
     json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -119,6 +130,7 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         Pair::new("starcoder", &with(sequence(vec![digits, own]))),
         Pair::new("qwen2", &with_added(&nfc(&with(sequence(vec![qwen2, byte_level]))), 2048)),
         Pair::new("gpt2, nfc", &nfc(&bare(GPT2))),
+        Pair::new("gpt2 without some bytes", &without_some_bytes(GPT2)),
     ]
 });
 
@@ -220,6 +232,9 @@ pub const HARD: &[&str] = &[
     "/",
     "\\",
     "\0",
+    "\u{4}",
+    "=\u{4}=",
+    "\u{c0000}",
     "\u{fffd}",
     "ſ",
     "'ſ",
