@@ -121,8 +121,10 @@ impl Loader {
         Ok(probe.get_ids()[..length].iter().map(|id| TokenId(*id)).collect())
     }
 
-    /// Applies `add_bos_token` and `add_eos_token` of a tokenizer_config.json. Transformers' Llama classes, which
-    /// DeepSeek-Coder names, follow them whatever the post-processor says.
+    /// Applies `add_bos_token` and `add_eos_token` of a tokenizer_config.json. The Llama classes of Transformers, which
+    /// DeepSeek-Coder names, put their own in place of the post-processor's, the begin of sentence unless they are told
+    /// not to; other classes do not look at the flags. So it is in 4.57; Transformers 5 drops the flags, and with them
+    /// the token that these models were trained with.
     fn configured_prefix(
         &self,
         inner: &tokenizers::Tokenizer,
@@ -140,10 +142,9 @@ impl Loader {
         let Some(token) = inner.token_to_id(content).map(TokenId) else {
             return Err(self.unsupported(format!("its begin of sentence {content} is no token")));
         };
-        match self.beside.flag("add_bos_token") {
-            Some(true) if prefix.first() != Some(&token) => prefix.insert(0, token),
-            Some(false) => prefix.retain(|kept| *kept != token),
-            _ => {}
+        prefix.clear();
+        if self.beside.flag("add_bos_token") != Some(false) {
+            prefix.push(token);
         }
         Ok(())
     }

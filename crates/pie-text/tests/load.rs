@@ -88,9 +88,10 @@ fn the_configuration_beside_a_tokenizer_adds_the_begin_of_sentence() {
     let bos = "<｜begin▁of▁sentence｜>";
     let config = |class: &str, add: Value, bos: Value| json!({"tokenizer_class": class, "add_bos_token": add, "add_eos_token": false, "bos_token": bos});
     let object = json!({"__type": "AddedToken", "content": bos});
-    let table: [(&str, Value, &[u32]); 4] = [
+    let table: [(&str, Value, &[u32]); 5] = [
         ("deepseek", config("LlamaTokenizerFast", json!(true), object), &[0]),
         ("plain", config("LlamaTokenizerFast", json!(true), json!(bos)), &[0]),
+        ("by default", config("LlamaTokenizerFast", Value::Null, json!(bos)), &[0]),
         ("without", config("LlamaTokenizerFast", json!(false), json!(bos)), &[]),
         ("other", config("PreTrainedTokenizerFast", json!(true), json!(bos)), &[]),
     ];
