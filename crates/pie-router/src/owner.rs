@@ -1,6 +1,8 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
 mod forming;
+mod obstacle;
+mod state;
 mod watched;
 
 use crate::call::{Call, Taken};
@@ -12,14 +14,15 @@ use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use forming::{Candidate, Claim};
+use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
 use pie_proto::{Fault, v1, worker_v1};
 use pie_text::Tokenizer;
 use pie_transport::Connector;
+pub use state::{Concern, Owned, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -40,7 +43,12 @@ pub enum Event {
     /// The group is there.
     Formed(Box<Formed>),
     /// The group could not be formed; another attempt follows.
-    NotFormed(String),
+    NotFormed {
+        /// What is in the way.
+        why: String,
+        /// Whom that concerns.
+        concern: Concern,
+    },
     /// A rank did a step.
     Report {
         /// Of which epoch.
@@ -105,29 +113,6 @@ pub struct OwnerOptions {
     pub peers: Peers,
     /// Groups that this router owns.
     pub owned: Owned,
-}
-
-/// How many groups a router owns.
-#[derive(Clone, Debug, Default)]
-pub struct Owned(Arc<AtomicUsize>);
-
-impl Owned {
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Whether the group serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It does not, and this is why.
-    Waiting(String),
-    /// It does.
-    Serving,
-    /// It did, and lost a rank; it will be formed again.
-    Lost(String),
-    /// It is given up for another router to own.
-    Retired,
 }
 
 /// A handle of the owner.
@@ -218,6 +203,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         work: BTreeMap::new(),
         spans: StepSpans::default(),
         ranks: Vec::new(),
+        obstacle: Obstacle::default(),
     };
     tokio::spawn(task.run(receiver));
     Owner { events, state, stats, ranks: rank_times }
@@ -239,6 +225,7 @@ struct Task {
     work: BTreeMap<u64, (u64, u64)>,
     spans: StepSpans,
     ranks: Vec<v1::Rank>,
+    obstacle: Obstacle,
     stats: Arc<Stats>,
     rank_times: Arc<[RankTimes]>,
 }
@@ -273,7 +260,7 @@ impl Task {
     /// Whoever is next need not wait until the lease runs out.
     async fn release(&mut self) {
         let Some(formed) = self.formed.take() else { return };
-        self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
+        self.options.owned.one_less();
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {
             tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
         }
@@ -296,14 +283,23 @@ impl Task {
                 let mut described = self.core.describe();
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.ranks);
+                    if let State::Waiting(why) | State::Lost(why) = &*self.state.borrow() {
+                        group.state.clone_from(why);
+                    }
                 }
                 let _ = reply.send(described);
             }
             Event::Call(call, span) => span.in_scope(|| self.core.call(call)),
             Event::Formed(formed) => self.formed(*formed),
-            Event::NotFormed(why) => {
+            Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
-                tracing::info!(group = %self.options.group, %why, "the group is not formed yet");
+                let group = &self.options.group;
+                match concern {
+                    Concern::Operators if self.obstacle.is_news(&why, Instant::now()) => {
+                        tracing::warn!(%group, %why, "the group is not formed: it is tried again and again");
+                    }
+                    _ => tracing::info!(%group, %why, "the group is not formed yet"),
+                }
                 self.state.send_replace(State::Waiting(why));
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
@@ -330,7 +326,7 @@ impl Task {
     }
 
     fn formed(&mut self, formed: Formed) {
-        self.options.owned.0.fetch_add(1, Ordering::Relaxed);
+        self.options.owned.one_more();
         self.forming = None;
         tracing::info!(
             group = %self.options.group,
@@ -344,6 +340,7 @@ impl Task {
         self.failures.clear();
         self.digests.clear();
         self.work.clear();
+        self.obstacle = Obstacle::default();
         self.stats.event(GroupEvent::Formed);
         self.formed = Some(formed);
         self.state.send_replace(State::Serving);
@@ -459,7 +456,7 @@ impl Task {
         self.stats.event(GroupEvent::Lost);
         self.spans.lost(why);
         if self.formed.take().is_some() {
-            self.options.owned.0.fetch_sub(1, Ordering::Relaxed);
+            self.options.owned.one_less();
         }
         self.core.lost(why);
         self.state.send_replace(State::Lost(why.to_owned()));

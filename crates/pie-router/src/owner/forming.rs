@@ -1,7 +1,7 @@
 //! How a router comes to own a group: it waits for its turn and for all ranks, wins the ownership, fetches the documents from
 //! the owner before, and forms the group.
 
-use super::{Event, OwnerOptions};
+use super::{Concern, Event, OwnerOptions};
 use crate::call::Taken;
 use crate::carrying;
 use crate::ranks::{self, Events, Formed};
@@ -52,12 +52,13 @@ pub(super) enum Claim {
 /// Why there is no group yet, and when to try again.
 struct NotYet {
     why: String,
+    concern: Concern,
     pause: Duration,
 }
 
 impl From<String> for NotYet {
     fn from(why: String) -> Self {
-        Self { why, pause: FORM_PAUSE }
+        Self { why, concern: Concern::Operators, pause: FORM_PAUSE }
     }
 }
 
@@ -67,7 +68,7 @@ impl Candidate {
         loop {
             let (event, pause) = match self.attempt().await {
                 Ok(formed) => (Event::Formed(Box::new(formed)), None),
-                Err(NotYet { why, pause }) => (Event::NotFormed(why), Some(pause)),
+                Err(NotYet { why, concern, pause }) => (Event::NotFormed { why, concern }, Some(pause)),
             };
             if self.events.send(event).await.is_err() {
                 return;
@@ -85,7 +86,7 @@ impl Candidate {
         let campaign = self.placement.campaign(group, router, *lease).await;
         let ownership = match campaign.map_err(|error| error.to_string())? {
             Campaign::Won(ownership) => ownership,
-            Campaign::Held(owner) => return Err(self.held(owner.router).into()),
+            Campaign::Held(owner) => return Err(self.held(owner.router)),
         };
         let (epoch, mut lease, told) = (ownership.epoch(), ownership.lease(), self.events.clone());
         tokio::spawn(async move {
@@ -124,11 +125,11 @@ impl Candidate {
         Ok(addresses)
     }
 
-    fn held(&mut self, router: RouterRecord) -> String {
+    fn held(&mut self, router: RouterRecord) -> NotYet {
         let why = format!("router {} owns the group", router.id);
         self.free_since = None;
         self.former = Some(router).filter(|router| router.id != self.options.router.id);
-        why
+        NotYet { why, concern: Concern::Nobody, pause: FORM_PAUSE }
     }
 
     /// A group is first its former owner's, who has the documents, and then of the router with the fewest groups.
@@ -138,7 +139,7 @@ impl Candidate {
             if owner.router.id != self.options.router.id {
                 let _ = self.events.send(Event::OwnedBy(owner.router.clone())).await;
             }
-            return Err(self.held(owner.router).into());
+            return Err(self.held(owner.router));
         }
         let free = self.free_since.get_or_insert_with(Instant::now).elapsed();
         let turn = match &self.former {
@@ -153,7 +154,8 @@ impl Candidate {
         if free >= turn {
             return Ok(());
         }
-        Err(NotYet { why: "another router may take the group first".to_owned(), pause: TURN_PAUSE })
+        let why = "another router may take the group first".to_owned();
+        Err(NotYet { why, concern: Concern::Nobody, pause: TURN_PAUSE })
     }
 
     /// Whether the former owner is there and wants the group back.

@@ -1,0 +1,45 @@
+//! What is said of an owner: whether its group serves, and how many groups its router has.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Whether the group serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It does not, and this is why.
+    Waiting(String),
+    /// It does.
+    Serving,
+    /// It did, and lost a rank; it will be formed again.
+    Lost(String),
+    /// It is given up for another router to own.
+    Retired,
+}
+
+/// Whom it concerns that this router does not form a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Nobody: another router has the group, or takes it.
+    Nobody,
+    /// Those who run the pool, if it lasts.
+    Operators,
+}
+
+/// How many groups a router owns.
+#[derive(Clone, Debug, Default)]
+pub struct Owned(Arc<AtomicUsize>);
+
+impl Owned {
+    /// As many.
+    pub(super) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn one_more(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn one_less(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
