@@ -55,6 +55,8 @@ pub enum Command {
     Token(TokenArgs),
     /// Say what an error's reason means and what to do.
     Explain(ExplainArgs),
+    /// Print what a shell needs to complete this command line.
+    Completions(CompletionsArgs),
 }
 
 /// Which model.
@@ -159,10 +161,10 @@ impl Default for RankArgs {
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Address of the public gRPC API; port 0 takes a free one.
-    #[arg(long, env = "PIE_LISTEN", default_value = "127.0.0.1:7400", value_name = "HOST:PORT")]
+    #[arg(long, env = "PIE_LISTEN", default_value = "127.0.0.1:7400", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub listen: SocketAddr,
     /// Address of the internal gRPC API, through which routers pass calls on to each other: for routers alone.
-    #[arg(long, env = "PIE_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, env = "PIE_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub peer_listen: SocketAddr,
     /// Host under which other routers reach --peer-listen; needed where that listens on all addresses.
     #[arg(long, env = "PIE_ADVERTISE", value_name = "HOST")]
@@ -170,23 +172,23 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub public: PublicArgs,
     /// Longest time that any collective may take before the group is given up.
-    #[arg(long, env = "PIE_COLLECTIVE_DEADLINE", default_value = "4s", value_name = "TIME", value_parser = crate::units::duration)]
+    #[arg(long, env = "PIE_COLLECTIVE_DEADLINE", default_value = "4s", value_name = "TIME", value_parser = crate::units::some_time)]
     pub collective_deadline: Duration,
     /// Rows of a step: tokens encoded in one forward pass.
     #[arg(long, env = "PIE_STEP_TOKENS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     pub step_tokens: u32,
     /// How long a step may be held up by documents that are being opened while others get tokens: what everybody else waits
     /// for. By it, and the speed that the ranks show, steps have fewer tokens than --step-tokens.
-    #[arg(long, env = "PIE_PREFILL_TIME", default_value = "30ms", value_name = "TIME", value_parser = crate::units::duration)]
+    #[arg(long, env = "PIE_PREFILL_TIME", default_value = "30ms", value_name = "TIME", value_parser = crate::units::some_time)]
     pub prefill_time: Duration,
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
     #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,
     /// Sessions that a group may have; more are refused. Those that do not fit in the cache are encoded again when they are used.
-    #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N")]
+    #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N", value_parser = crate::units::some)]
     pub sessions: usize,
     /// Completions that may run or wait in each group; more are refused with a pause to retry after.
-    #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N")]
+    #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N", value_parser = crate::units::some)]
     pub completions: usize,
     /// How often a cached key may be turned before its session is encoded anew, when nobody wants anything. Each turn rounds
     /// once more; in f32 hundreds are lost in the noise.
@@ -212,13 +214,13 @@ pub struct ServeArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct TenantArgs {
     /// Sessions that a tenant may have open; no limit if not given.
-    #[arg(long, env = "PIE_TENANT_SESSIONS", value_name = "N")]
+    #[arg(long, env = "PIE_TENANT_SESSIONS", value_name = "N", value_parser = crate::units::some)]
     pub tenant_sessions: Option<usize>,
     /// Tokens of a tenant's documents; no limit if not given.
-    #[arg(long, env = "PIE_TENANT_TOKENS", value_name = "N")]
+    #[arg(long, env = "PIE_TENANT_TOKENS", value_name = "N", value_parser = crate::units::some)]
     pub tenant_tokens: Option<usize>,
     /// Completions of a tenant that may run or wait; no limit if not given.
-    #[arg(long, env = "PIE_TENANT_REQUESTS", value_name = "N")]
+    #[arg(long, env = "PIE_TENANT_REQUESTS", value_name = "N", value_parser = crate::units::some)]
     pub tenant_requests: Option<usize>,
 }
 
@@ -264,12 +266,12 @@ pub struct WorkerArgs {
     #[arg(long = "rank", id = "rank_index", env = "PIE_RANK", value_name = "N")]
     pub index: u32,
     /// Address of the control API.
-    #[arg(long, env = "PIE_WORKER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, env = "PIE_WORKER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub listen: SocketAddr,
     #[command(flatten)]
     pub internal: InternalArgs,
     /// Address of the collectives' listener, which the other ranks must reach.
-    #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub collective_listen: SocketAddr,
     #[command(flatten)]
     pub platform: PlatformArgs,
@@ -296,7 +298,7 @@ pub struct DemoArgs {
     #[arg(long)]
     pub short: bool,
     /// Tokens of each completion.
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, visible_alias = "max-tokens", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub tokens: u32,
     /// Write all figures as JSON.
     #[arg(long, value_name = "FILE")]
@@ -344,7 +346,7 @@ pub struct EvalRunArgs {
     #[arg(long, default_value = "pie-eval", value_name = "FOLDER")]
     pub out: PathBuf,
     /// Samples of each language and setting; all if not given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = crate::units::some)]
     pub samples: Option<usize>,
     /// Languages: python, java.
     #[arg(long, default_value = "python,java", value_name = "NAMES", value_delimiter = ',')]
@@ -380,7 +382,7 @@ pub struct EvalRunArgs {
     #[arg(long, default_value = "1,3,10,30,100,300", value_name = "COUNTS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub edits: Vec<u32>,
     /// Longest context in tokens, at most the model's; longer prompts lose lines in front. 8192 if not given.
-    #[arg(long, value_name = "TOKENS")]
+    #[arg(long, value_name = "TOKENS", value_parser = crate::units::some)]
     pub context: Option<usize>,
     /// Threads; 0 takes all cores.
     #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
@@ -392,4 +394,12 @@ pub struct EvalRunArgs {
 pub struct ExplainArgs {
     /// The reason, for example REVISION_MISMATCH; all if not given.
     pub reason: Option<String>,
+}
+
+/// `pie completions`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "For example: pie completions bash > ~/.local/share/bash-completion/completions/pie")]
+pub struct CompletionsArgs {
+    /// Whose.
+    pub shell: clap_complete::Shell,
 }

@@ -1,15 +1,19 @@
 //! `pie ctl`: a pool from the shell.
 
 pub mod args;
+mod caller;
+mod health;
+mod name;
+mod show;
 
 use crate::Failure;
 use args::{CtlArgs, CtlCommand, StrategyArg};
-use comfy_table::{ContentArrangement, Table, presets};
-use pie_client::Pool;
+use caller::{Caller, CtlError, Wait};
 use pie_proto::v1;
-use std::io::{Read, Write};
+use show::Show;
+use std::io::Read;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl From<StrategyArg> for v1::Strategy {
     fn from(strategy: StrategyArg) -> Self {
@@ -22,27 +26,63 @@ impl From<StrategyArg> for v1::Strategy {
 }
 
 pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
-    let pool = Pool::connect_with(&arguments.pool, &arguments.access.open()?).await?;
-    let pool = match &arguments.tenant {
-        Some(tenant) => pool.as_tenant(tenant)?,
-        None => pool,
-    };
-    match arguments.command {
-        CtlCommand::Pool => describe(&pool).await,
-        CtlCommand::Health { wait } => health(&pool, wait).await,
-        CtlCommand::Drain { group, for_restart, timeout } => drain(&pool, group, for_restart, timeout).await,
-        CtlCommand::Uncordon { group } => {
-            refused(pool.admin().uncordon_group(v1::UncordonGroupRequest { group }).await)?;
-            Ok(())
+    let show = Show::new(arguments.json);
+    let done = command(arguments, show).await;
+    done.map_err(|error| show.failed(error))
+}
+
+async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
+    let CtlArgs { pool, access, tenant, timeout, command, json: _ } = arguments;
+    let way = caller::Way { url: access.url(&pool), access: access.open()?, tenant, timeout };
+    // It connects again and again.
+    if let CtlCommand::Health { wait } = command {
+        return health::health(&way, wait, show).await;
+    }
+    let caller = Caller::connect(way).await?;
+    match command {
+        CtlCommand::Health { .. } => {}
+        CtlCommand::Pool => show.pool(&caller.describe().await?),
+        CtlCommand::Ranks => show.ranks(&caller.describe().await?),
+        CtlCommand::Sessions => {
+            show.sessions(&caller.ask(Wait::Answer, "list the sessions", caller.pool().sessions()).await?);
         }
-        CtlCommand::Ranks => ranks(&pool).await,
-        CtlCommand::Sessions => sessions(&pool).await,
-        CtlCommand::Show { session } => show(&pool, session).await,
-        CtlCommand::Open { file, session, strategy } => open(&pool, &file, session, strategy).await,
-        CtlCommand::Edit { session, range, text } => edit(&pool, session, range.into(), text).await,
+        CtlCommand::Drain { group, for_restart } => drain(&caller, group, for_restart, show).await?,
+        CtlCommand::Uncordon { group } => {
+            let request = v1::UncordonGroupRequest { group: group.clone() };
+            let mut admin = caller.pool().admin();
+            caller.call(Wait::Answer, "open the group again", admin.uncordon_group(request)).await?;
+            show.uncordoned(&group);
+        }
+        CtlCommand::Show { session } => {
+            let read = name::meant_by(&caller, &session, async |session| {
+                let request = v1::GetSessionRequest { session, content: true };
+                let mut wire = caller.pool().wire();
+                caller.call(Wait::Text, "read the session", wire.get_session(request)).await
+            });
+            show.session(read.await?);
+        }
+        CtlCommand::Open { file, session, strategy } => open(&caller, &file, session, strategy, show).await?,
+        CtlCommand::Edit { session, range, text } => {
+            let session = name::resolve(&caller, &session).await?;
+            let edits = vec![v1::TextEdit { range: Some(range.into()), text }];
+            let edits = v1::TextEdits { edits, ..Default::default() };
+            let request = v1::ApplyEditsRequest {
+                session: session.session,
+                base_revision: session.revision,
+                edits: Some(v1::apply_edits_request::Edits::Text(edits)),
+                strategy: v1::Strategy::Unspecified.into(),
+            };
+            let mut wire = caller.pool().wire();
+            show.edited(&caller.call(Wait::Text, "edit the session", wire.apply_edits(request)).await?);
+        }
         CtlCommand::Close { session } => {
-            refused(pool.wire().close_session(v1::CloseSessionRequest { session }).await)?;
-            Ok(())
+            let closed = name::meant_by(&caller, &session, async |session| {
+                let request = v1::CloseSessionRequest { session: session.clone() };
+                let mut wire = caller.pool().wire();
+                caller.call(Wait::Answer, "close the session", wire.close_session(request)).await?;
+                Ok(session)
+            });
+            show.closed(&closed.await?);
         }
         CtlCommand::Complete { session, at, fim, tokens, temperature, seed, stop } => {
             let mode = match fim {
@@ -59,224 +99,71 @@ pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
                 mode: mode.into(),
                 ..Default::default()
             };
-            complete(&pool, request).await
+            complete(&caller, request, show).await?;
         }
     }
-}
-
-fn refused<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<T, Failure> {
-    Ok(answer.map_err(pie_client::ClientError::from)?.into_inner())
-}
-
-/// A table without frames: columns that awk and eyes both read.
-pub fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(header);
-    table
-}
-
-async fn describe(pool: &Pool) -> Result<(), Failure> {
-    let about = pool.describe().await?;
-    let millions = about.parameters as f64 / 1e6;
-    println!("pie-pool {}", about.version);
-    println!("model    {} ({millions:.1} M parameters, vocabulary {})", about.model, about.vocabulary);
-    println!("context  {} tokens", about.context_limit);
-    let header = [
-        "group",
-        "state",
-        "takes new",
-        "epoch",
-        "ranks",
-        "sessions",
-        "tokens",
-        "slots free",
-        "slots",
-        "router",
-    ];
-    let mut groups = table(header);
-    for group in about.groups {
-        groups.add_row([
-            group.group,
-            group.state,
-            if group.open { "yes" } else { "no" }.to_owned(),
-            group.epoch.to_string(),
-            group.ranks.len().to_string(),
-            group.sessions.to_string(),
-            group.tokens.to_string(),
-            group.slots_free.to_string(),
-            group.slots_total.to_string(),
-            group.owner,
-        ]);
-    }
-    println!("{groups}");
     Ok(())
 }
 
-/// Looks again at this pace.
-const LOOK: Duration = Duration::from_millis(200);
+/// Completions that run may hold their session back so long, if nobody says otherwise.
+const DRAIN: Duration = Duration::from_secs(30);
 
-async fn health(pool: &Pool, wait: Duration) -> Result<(), Failure> {
-    let begun = Instant::now();
-    loop {
-        let groups = pool.describe().await.map(|pool| pool.groups);
-        let why = match groups {
-            Ok(groups) if groups.iter().any(|group| group.state == "serving") => {
-                let serving = groups.iter().filter(|group| group.state == "serving").count();
-                println!("serving: {serving} of {} groups", groups.len());
-                return Ok(());
-            }
-            Ok(groups) => {
-                let state = |group: v1::Group| format!("group {}: {}", group.group, group.state);
-                groups.into_iter().map(state).collect::<Vec<_>>().join("; ")
-            }
-            Err(error) => error.to_string(),
-        };
-        if begun.elapsed() >= wait {
-            return Err(format!("the pool does not serve: {why}").into());
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-async fn drain(pool: &Pool, group: String, for_restart: bool, timeout: Duration) -> Result<(), Failure> {
+async fn drain(caller: &Caller, group: String, for_restart: bool, show: Show) -> Result<(), CtlError> {
     let reopening = if for_restart { v1::Reopening::WhenFormed } else { v1::Reopening::ByHand };
-    let timeout_ms = u32::try_from(timeout.as_millis().max(1)).unwrap_or(u32::MAX);
+    let limit = caller.timeout().unwrap_or(DRAIN);
+    let timeout_ms = u32::try_from(limit.as_millis().max(1)).unwrap_or(u32::MAX);
     let request = v1::DrainGroupRequest { group: group.clone(), timeout_ms, reopening: reopening.into() };
-    let mut messages = refused(pool.admin().drain_group(request).await)?;
+    let (mut admin, asked) = (caller.pool().admin(), "drain the group");
+    let mut messages = caller.call(Wait::Beyond(limit), asked, admin.drain_group(request)).await?;
     let mut last = v1::DrainGroupResponse::default();
-    while let Some(message) = messages.message().await.map_err(pie_client::ClientError::from)? {
+    while let Some(message) = caller.next(Wait::Beyond(limit), asked, &mut messages).await? {
         last = message;
     }
-    match last.left {
-        0 => println!("group {group} is closed; {} sessions moved to other groups", last.moved),
-        left => println!("group {group} is closed; {} sessions moved, {left} stay: {}", last.moved, last.why),
-    }
+    show.drained(&group, &last);
     Ok(())
-}
-
-async fn ranks(pool: &Pool) -> Result<(), Failure> {
-    let mut ranks = table(["group", "rank", "address", "device", "weights", "KV cache"]);
-    for group in pool.describe().await?.groups {
-        for rank in group.ranks {
-            ranks.add_row([
-                group.group.clone(),
-                rank.rank.to_string(),
-                rank.address,
-                rank.device,
-                mebibytes(rank.weight_bytes),
-                mebibytes(rank.kv_bytes),
-            ]);
-        }
-    }
-    println!("{ranks}");
-    Ok(())
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-async fn sessions(pool: &Pool) -> Result<(), Failure> {
-    let mut sessions = table([
-        "session", "group", "revision", "bytes", "tokens", "pending", "shared", "resident", "strategy",
-    ]);
-    for session in pool.sessions().await? {
-        let strategy = session.strategy().as_str_name().trim_start_matches("STRATEGY_").to_lowercase();
-        sessions.add_row([
-            session.session,
-            session.group,
-            session.revision.to_string(),
-            session.bytes.to_string(),
-            session.tokens.to_string(),
-            session.tokens_pending.to_string(),
-            session.tokens_shared.to_string(),
-            if session.resident { "yes" } else { "no" }.to_owned(),
-            strategy,
-        ]);
-    }
-    println!("{sessions}");
-    Ok(())
-}
-
-async fn show(pool: &Pool, session: String) -> Result<(), Failure> {
-    let answer = refused(pool.wire().get_session(v1::GetSessionRequest { session, content: true }).await)?;
-    match (answer.text, answer.tokens) {
-        (Some(text), _) => print!("{text}"),
-        (None, Some(tokens)) => println!("{:?}", tokens.ids),
-        (None, None) => {}
-    }
-    Ok(std::io::stdout().flush()?)
 }
 
 async fn open(
-    pool: &Pool,
+    caller: &Caller,
     file: &Path,
     session: Option<String>,
     strategy: StrategyArg,
-) -> Result<(), Failure> {
+    show: Show,
+) -> Result<(), CtlError> {
+    let session = match session {
+        Some(session) => session,
+        None => name::of_file(file)?,
+    };
     let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text)?;
-    } else {
-        text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    }
-    let file_name =
-        || file.file_name().map(|name| name.to_string_lossy().into_owned()).filter(|name| name != "-");
+    let read = match file == Path::new("-") {
+        true => std::io::stdin().read_to_string(&mut text).map(drop),
+        false => std::fs::read_to_string(file).map(|content| text = content),
+    };
+    read.map_err(|source| CtlError::File { path: file.to_owned(), source })?;
     let request = v1::OpenSessionRequest {
-        session: session.or_else(file_name).unwrap_or_default(),
+        session,
         content: Some(v1::open_session_request::Content::Text(text)),
         strategy: v1::Strategy::from(strategy).into(),
     };
-    let opened = refused(pool.wire().open_session(request).await)?;
-    println!(
-        "{} at revision {}: {} tokens, {} of them held already",
-        opened.session, opened.revision, opened.tokens, opened.reused
-    );
+    let mut wire = caller.pool().wire();
+    show.opened(&caller.call(Wait::Text, "open the session", wire.open_session(request)).await?);
     Ok(())
 }
 
-async fn edit(
-    pool: &Pool,
-    session: String,
-    range: v1::text_edit::Range,
-    text: String,
-) -> Result<(), Failure> {
-    let request = v1::GetSessionRequest { session: session.clone(), content: false };
-    let current =
-        refused(pool.wire().get_session(request).await)?.session.map_or(0, |session| session.revision);
-    let edits =
-        v1::TextEdits { edits: vec![v1::TextEdit { range: Some(range), text }], ..Default::default() };
-    let request = v1::ApplyEditsRequest {
-        session,
-        base_revision: current,
-        edits: Some(v1::apply_edits_request::Edits::Text(edits)),
-        strategy: v1::Strategy::Unspecified.into(),
-    };
-    let edited = refused(pool.wire().apply_edits(request).await)?;
-    println!(
-        "revision {}: {} tokens in, {} out, {} in all",
-        edited.revision, edited.tokens_inserted, edited.tokens_deleted, edited.tokens
-    );
-    Ok(())
-}
-
-async fn complete(pool: &Pool, request: v1::CompleteRequest) -> Result<(), Failure> {
-    let mut messages = refused(pool.wire().complete(request).await)?;
-    let mut out = std::io::stdout();
-    while let Some(message) = messages.message().await.map_err(pie_client::ClientError::from)? {
-        out.write_all(message.text_delta.as_bytes())?;
-        out.flush()?;
+async fn complete(caller: &Caller, request: v1::CompleteRequest, show: Show) -> Result<(), CtlError> {
+    let (asked, given) = ("complete the session", request.session.clone());
+    let started = name::meant_by(caller, &given, async |session| {
+        let mut wire = caller.pool().wire();
+        caller
+            .call(Wait::Tokens, asked, wire.complete(v1::CompleteRequest { session, ..request.clone() }))
+            .await
+    });
+    let mut messages = started.await?;
+    while let Some(message) = caller.next(Wait::Tokens, asked, &mut messages).await? {
         if let Some(timings) = &message.timings {
             tracing::info!(?timings, "first token");
         }
-        if message.finish_reason() != v1::FinishReason::Unspecified {
-            let reason =
-                message.finish_reason().as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
-            eprintln!("\n[{reason} at revision {}]", message.revision);
-        }
+        show.completed(&message);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
     }
     let folder = models::resolve(arguments.model.model.as_deref())?;
     if folder.kind == ModelKind::Seeded {
-        eprintln!("pie: the seeded model writes noise: times are real, EM and ES are not; give --model");
+        say!("the seeded model writes noise: times are real, EM and ES are not; give --model");
     }
     let out = arguments.out;
     let options = Options {
@@ -54,7 +54,7 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
 
 fn report(folder: &Path) -> Result<(), Failure> {
     for path in pie_eval::report::write(folder)? {
-        println!("{}", path.display());
+        outln!("{}", path.display());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use pie_proto::Reason;
 pub fn run(arguments: ExplainArgs) -> Result<(), Failure> {
     let Some(wanted) = arguments.reason else {
         for reason in Reason::ALL {
-            println!("{reason:<20} {:?}", reason.code());
+            outln!("{reason:<20} {:?}", reason.code());
         }
         return Ok(());
     };
@@ -17,6 +17,6 @@ pub fn run(arguments: ExplainArgs) -> Result<(), Failure> {
         let nearest = nearest.map(|reason| format!(": did you mean {reason}?")).unwrap_or_default();
         return Err(format!("there is no reason `{wanted}`{nearest} (`pie explain` lists all)").into());
     };
-    println!("{reason} (gRPC {:?})\n\n{}", reason.code(), reason.advice());
+    outln!("{reason} (gRPC {:?})\n\n{}", reason.code(), reason.advice());
     Ok(())
 }

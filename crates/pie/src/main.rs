@@ -1,10 +1,17 @@
 //! The program: commands, settings read once, the local process pool. What it does is in the crates below; this one
 //! only puts them together and talks to people.
 
+// Both may be pipes whose reader has gone, where the macros of the standard library panic.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[macro_use]
+mod out;
+
 mod bench;
 mod budget;
 mod cache;
 mod cli;
+mod completions;
 mod config;
 mod ctl;
 mod demo;
@@ -17,6 +24,7 @@ mod observe;
 mod placement;
 mod pool;
 mod progress;
+mod ready;
 mod router;
 mod secure;
 mod settings;
@@ -25,15 +33,25 @@ mod units;
 mod worker;
 
 use cli::{Cli, Command};
-use observe::{Identity, Telling, TraceArgs};
+use observe::{Identity, Telling, Tone, TraceArgs};
+use settings::ConfigError;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// What a command fails with: a sentence that says what was wrong, where, and what to do.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// A failure that those whom it concerns have been told already.
+#[derive(Debug, thiserror::Error)]
+#[error("it was told already")]
+struct Told;
+
 fn main() -> ExitCode {
-    let cli = match config::parse(std::env::args_os().collect()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    observe::begin(&arguments);
+    let cli = match config::parse(arguments) {
         Ok(cli) => cli,
+        Err(ConfigError::Usage(usage)) => return misused(&usage),
         Err(error) => return fail(&error),
     };
     match run(cli) {
@@ -42,8 +60,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// A command line that is none, or a page of help.
+fn misused(usage: &clap::Error) -> ExitCode {
+    if usage.use_stderr() && !observe::for_people() {
+        observe::tell(Tone::Error, usage.to_string().trim_end());
+    } else {
+        // Nobody reads it: there is nobody to tell.
+        let _ = usage.print();
+    }
+    u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("pie: {error}");
+    if !error.is::<Told>() {
+        observe::tell(Tone::Error, &error.to_string());
+    }
     ExitCode::FAILURE
 }
 
@@ -69,6 +100,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Eval(arguments) => eval::run(arguments),
         Command::Token(arguments) => secure::token::run(&arguments),
         Command::Explain(arguments) => explain::run(arguments),
+        Command::Completions(arguments) => completions::run(&arguments),
     };
     telling.end();
     result

@@ -44,7 +44,7 @@ async fn open_etcd(endpoints: &[String]) -> Result<Arc<dyn Placement>, Failure> 
             // On a cluster all start at once, and etcd needs its quorum first.
             Err(error @ PlacementError::Unavailable { .. }) if begun.elapsed() < ETCD_STARTS => {
                 if !std::mem::replace(&mut said, true) {
-                    eprintln!("pie: waiting for etcd, {ETCD_STARTS:?} at most: {error}");
+                    say!("waiting for etcd, {ETCD_STARTS:?} at most: {error}");
                 }
                 tokio::time::sleep(LOOK).await;
             }

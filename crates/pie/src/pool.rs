@@ -1,45 +1,33 @@
 //! `pie pool`: a router and N worker processes on this machine, started and stopped together.
 
+mod workers;
+
 use crate::Failure;
-use crate::budget::Budget;
-use crate::cli::{PoolArgs, RankArgs, ServeArgs, TenantArgs};
+use crate::cli::{PoolArgs, ServeArgs, TenantArgs};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Source, TraceArgs};
+use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, Stop};
-use crate::{device, models, placement, progress, router};
+use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State, Watched};
-use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use pie_text::Tokenizer;
+use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, watch};
+use workers::{Order, Workers};
 
-/// A worker loads its slice of the weights in this time.
-const START_LIMIT: Duration = Duration::from_secs(300);
+pub use workers::{WorkerReady, WorkerSays};
+
+/// The groups are formed in this time once all workers have loaded.
+const FORM_LIMIT: Duration = Duration::from_secs(300);
 /// The router has this long to tell its clients which rank died before the pool ends.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// Running streams may end in this time when the pool is stopped.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// The line that a supervised worker prints when it answers.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct WorkerReady {
-    /// Its group.
-    pub group: String,
-    /// Its index in that.
-    pub rank: u32,
-    /// Its process.
-    pub pid: u32,
-    /// Its control address.
-    pub control: String,
-    /// Of its model.
-    pub fingerprint: String,
-    /// Of its memory.
-    pub budget: Budget,
-}
+/// A group that was lost while its workers live is formed again within so many collective deadlines, or a rank hangs.
+const DEADLINES_TO_FORM_AGAIN: u32 = 3;
 
 #[derive(Serialize)]
 struct PoolReady<'a> {
@@ -49,35 +37,42 @@ struct PoolReady<'a> {
     workers: &'a [WorkerReady],
 }
 
-/// Runs a pool until Ctrl-C, SIGTERM, or the death of a worker.
+/// Runs a pool until Ctrl-C, SIGTERM, the death of a worker, or the loss of a group that cannot be formed again.
 pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
-    let mut pool = LocalPool::start(&arguments, log).await?;
-    // Until here a signal ends the process at once, and its workers with it.
+    let mut ready = ReadyFile::claim(arguments.serve.ready_file.as_deref())?;
+    // Until here a signal ends the process at once: it has started nothing.
+    let prepared = Prepared::new(&arguments).await?;
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
-    if let Some(path) = &arguments.serve.ready_file {
-        pool.write_ready(path)?;
-    }
+    let mut pool = tokio::select! {
+        started = LocalPool::start(prepared, log) => started?,
+        // The workers that were started end with this process.
+        signal = signals.next() => return Err(format!("{signal} before the pool served: all is stopped").into()),
+    };
+    ready.write(&pool.ready())?;
     pool.say_what_it_holds();
     let workers = pool.workers.len();
-    eprintln!("pie: {workers} workers and a router serve at {} (Ctrl-C stops all)", pool.serving.url());
+    say!("{workers} workers and a router serve at {} (Ctrl-C stops all)", pool.serving.url());
     let groups = pool.serving.groups();
+    let patience = arguments.serve.collective_deadline.saturating_mul(DEADLINES_TO_FORM_AGAIN);
     tokio::select! {
         death = pool.death() => {
-            eprintln!("pie: {death}; the pool ends");
+            ready.remove();
+            say!("{death}; the pool ends");
             tokio::time::sleep(FAREWELL).await;
             pool.stop().await?;
             Err(death.into())
         }
-        lost = any_lost(&groups) => {
-            eprintln!("pie: {lost}; the pool ends");
-            tokio::time::sleep(FAREWELL).await;
-            pool.stop().await?;
+        lost = any_given_up(&groups, patience) => {
+            ready.remove();
+            say!("{lost}; the pool ends");
+            pool.kill().await?;
             Err(lost.into())
         }
         signal = signals.next() => {
+            ready.remove();
             let grace = match signal {
                 Stop::Interrupted => {
-                    eprintln!("pie: interrupted: stopping");
+                    say!("interrupted: stopping");
                     GRACE
                 }
                 Stop::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,
@@ -85,11 +80,36 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
             tokio::select! {
                 stopped = pool.stop_within(grace) => stopped,
                 signal = signals.next() => {
-                    eprintln!("pie: {signal} again: stopping at once");
+                    say!("{signal} again: stopping at once");
                     Ok(())
                 }
             }
         }
+    }
+}
+
+/// What is found wrong before anything is started.
+pub struct Prepared<'a> {
+    arguments: &'a PoolArgs,
+    observe: Observe,
+    ports: secure::Ports,
+    folder: models::ModelFolder,
+    tokenizer: Arc<Tokenizer>,
+    groups: Vec<GroupId>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Checks certificates, tokens, model, groups and memory.
+    pub async fn new(arguments: &'a PoolArgs) -> Result<Self, Failure> {
+        let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
+        // The ranks listen on loopback only.
+        let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
+        let folder = models::resolve(arguments.model.model.as_deref())?;
+        let tokenizer = models::tokenizer(&folder.path)?;
+        let groups = router::groups(&arguments.group)?;
+        let world_size = u64::from(arguments.group.world_size);
+        device::check_pool(&folder.path, world_size, world_size * groups.len() as u64, &arguments.rank)?;
+        Ok(Self { arguments, observe, ports, folder, tokenizer, groups })
     }
 }
 
@@ -100,38 +120,19 @@ pub struct LocalPool {
     workers: Vec<WorkerReady>,
     deaths: mpsc::Receiver<String>,
     // Workers stop when their standard input closes: kept until then.
-    lifelines: Vec<mpsc::Sender<()>>,
+    lifelines: Vec<mpsc::Sender<Order>>,
     _registrations: Vec<Registration>,
 }
 
 impl LocalPool {
-    /// Starts the workers and the router, and waits until the group serves.
-    pub async fn start(arguments: &PoolArgs, log: &LogArgs) -> Result<Self, Failure> {
-        let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
-        // What is wrong with certificates and tokens is said before the model is loaded. The ranks listen on loopback only.
-        let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
-        let folder = models::resolve(arguments.model.model.as_deref())?;
-        let tokenizer = models::tokenizer(&folder.path)?;
-        let groups = router::groups(&arguments.group)?;
-        let ranks = arguments.group.world_size * u32::try_from(groups.len())?;
-        let world_size = u64::from(arguments.group.world_size);
-        device::check_pool(&folder.path, world_size, u64::from(ranks), &arguments.rank)?;
-        let spawn = Spawn { arguments, ranks, model: folder.path.clone(), log };
-        let (deaths_sender, mut deaths) = mpsc::channel(ranks as usize);
-        let (mut starting, mut lifelines) = (Vec::new(), Vec::new());
-        for (number, group) in (0..).zip(&groups) {
-            for rank in 0..arguments.group.world_size {
-                let place = Place { group, rank, machine: number * arguments.group.world_size + rank };
-                let (lifeline, ready) = spawn.worker(&place, deaths_sender.clone())?;
-                lifelines.push(lifeline);
-                starting.push(ready);
-            }
-        }
-        let workers = tokio::select! {
-            workers = all_ready(starting) => workers?,
-            death = deaths.recv() => return Err(death.unwrap_or_else(|| "the workers ended".to_owned()).into()),
-        };
+    /// Starts the workers and the router, and waits until the group serves. What was started ends with this process if it fails.
+    pub async fn start(prepared: Prepared<'_>, log: &LogArgs) -> Result<Self, Failure> {
+        let Prepared { arguments, observe, ports, folder, tokenizer, groups } = prepared;
+        // Before the workers, each of which would say by itself that it waits for etcd.
         let placement = placement::open(&arguments.group.etcd).await?;
+        let mut started = Workers::start(arguments, &groups, &folder.path, log)?;
+        let workers = started.ready().await?;
+        let Workers { mut deaths, lifelines, .. } = started;
         // With etcd, workers announce themselves.
         let registrations = if arguments.group.etcd.is_empty() {
             register(placement.as_ref(), arguments.group.world_size, &workers).await?
@@ -172,6 +173,15 @@ impl LocalPool {
         Ok(())
     }
 
+    /// Stops the router and ends the workers, of which one at least does not answer.
+    async fn kill(self) -> Result<(), Failure> {
+        for lifeline in &self.lifelines {
+            // One that has ended needs no order.
+            let _ = lifeline.try_send(Order::EndNow);
+        }
+        self.stop_within(FAREWELL).await
+    }
+
     fn say_what_it_holds(&self) {
         let Some(tightest) =
             self.workers.iter().map(|worker| worker.budget).min_by_key(|budget| budget.slots)
@@ -179,159 +189,49 @@ impl LocalPool {
             return;
         };
         let sessions = tightest.sessions();
-        eprintln!(
-            "pie: each rank takes {tightest}: {sessions} sessions of 4,096 tokens at once, others when they are used"
+        say!(
+            "each rank takes {tightest}: {sessions} sessions of 4,096 tokens at once, others when they are used"
         );
     }
 
-    fn write_ready(&self, path: &Path) -> Result<(), Failure> {
-        let ready = PoolReady {
+    fn ready(&self) -> PoolReady<'_> {
+        PoolReady {
             address: self.address().to_string(),
             pid: std::process::id(),
             metrics: self.observe.address().map(|address| address.to_string()),
             workers: &self.workers,
-        };
-        // Renamed into place, so that a reader never sees half a line.
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, serde_json::to_string(&ready)? + "\n")
-            .and_then(|()| std::fs::rename(&partial, path))
-            .map_err(|error| format!("--ready-file {}: {error}", path.display()).into())
+        }
     }
 }
 
-/// Waits until the router gives a group up: a rank that hangs does not die.
-async fn any_lost(groups: &[(GroupId, Watched)]) -> String {
-    let lost = groups.iter().map(|(group, watched)| Box::pin(lost(group, watched.state())));
+/// Waits until a group is lost for good: its owner does not form it again within `patience`, since a rank hangs, which is not dead.
+async fn any_given_up(groups: &[(GroupId, Watched)], patience: Duration) -> String {
+    let lost = groups.iter().map(|(group, watched)| Box::pin(given_up(group, watched.state(), patience)));
     futures::future::select_all(lost).await.0
 }
 
-async fn lost(group: &GroupId, mut state: watch::Receiver<State>) -> String {
-    let lost = state.wait_for(|state| matches!(state, State::Lost(_))).await;
-    match lost.as_deref() {
-        Ok(State::Lost(why)) => format!("group {group}: {why}"),
-        _ => std::future::pending().await,
-    }
-}
-
-/// Which rank a worker is to be.
-struct Place<'a> {
-    group: &'a GroupId,
-    rank: u32,
-    /// Its index among all ranks of this machine: of its GPU.
-    machine: u32,
-}
-
-struct Spawn<'a> {
-    arguments: &'a PoolArgs,
-    /// Of all groups.
-    ranks: u32,
-    model: PathBuf,
-    log: &'a LogArgs,
-}
-
-/// A value as the command line has it.
-fn name_of(value: impl clap::ValueEnum) -> String {
-    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-}
-
-type Ready = tokio::task::JoinHandle<Result<WorkerReady, String>>;
-
-impl Spawn<'_> {
-    /// Starts one worker and the task that minds it.
-    fn worker(
-        &self,
-        place: &Place<'_>,
-        deaths: mpsc::Sender<String>,
-    ) -> Result<(mpsc::Sender<()>, Ready), Failure> {
-        let rank = place.rank;
-        let mut child =
-            self.command(place)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;
-        let stdout = child.stdout.take().ok_or("the worker's standard output is not piped")?;
-        let (lifeline, alive) = mpsc::channel(1);
-        let ready = tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout).lines();
-            let line = tokio::time::timeout(START_LIMIT, lines.next_line()).await;
-            let line = line.map_err(|_| format!("rank {rank} did not start within {START_LIMIT:?}"))?;
-            let line = line.ok().flatten().ok_or_else(|| format!("rank {rank} ended before it was ready"))?;
-            serde_json::from_str(&line).map_err(|error| format!("rank {rank} said `{line}`: {error}"))
-        });
-        tokio::spawn(mind(rank, child, alive, deaths));
-        Ok((lifeline, ready))
-    }
-
-    fn command(&self, place: &Place<'_>) -> Result<Command, Failure> {
-        let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
-        let RankArgs { device, dtype, collectives, kv_memory, threads } =
-            device::of_rank(place.machine, self.ranks, arguments)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if threads == 0 { (cores / self.ranks as usize).max(1) } else { threads };
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(self.log.flags())
-            .args(["worker", "--supervised"])
-            .args(["--rank", &place.rank.to_string(), "--world-size", &group.world_size.to_string()])
-            .args(["--group", place.group.as_str(), "--device", &device.to_string()])
-            .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
-            .args(["--threads", &threads.to_string()])
-            .arg("--model")
-            .arg(&self.model)
-            // The matrix products size their thread pool by this.
-            .env("RAYON_NUM_THREADS", threads.to_string())
-            .env_remove("PIE_CONFIG")
-            // Of the pool; a worker has one group, and one address is for one process.
-            .env_remove("PIE_GROUP")
-            .env_remove("PIE_METRICS_LISTEN")
-            .env_remove("PIE_INTERNAL_CERT")
-            .env_remove("PIE_INTERNAL_KEY")
-            .env_remove("PIE_INTERNAL_CA")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            // Ctrl-C is for the pool, which then stops its workers in order.
-            .process_group(0);
-        let TraceArgs { otlp, trace_sample } = &serve.platform.traces;
-        if let Some(otlp) = otlp {
-            command.args(["--otlp", otlp, "--trace-sample", &trace_sample.to_string()]);
-        }
-        if let Some(kv_memory) = kv_memory {
-            command.args(["--kv-memory", &kv_memory.to_string()]);
-        }
-        if !group.etcd.is_empty() {
-            command.args(["--etcd", &group.etcd.join(",")]);
-        }
-        Ok(command)
-    }
-}
-
-/// Waits for a worker's end, or ends it when its lifeline is dropped.
-async fn mind(rank: u32, mut child: Child, mut alive: mpsc::Receiver<()>, deaths: mpsc::Sender<String>) {
-    let pid = child.id().unwrap_or(0);
-    // Taken out, since waiting for a child closes the input that it still holds.
-    let input = child.stdin.take();
-    tokio::select! {
-        status = child.wait() => {
-            let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-            let _ = deaths.send(format!("rank {rank} (process {pid}) died: {how}")).await;
-        }
-        _ = alive.recv() => {
-            drop(input);
-            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                // Stopped or stuck: it had its chance.
-                let _ = child.kill().await;
+async fn given_up(group: &GroupId, mut state: watch::Receiver<State>, patience: Duration) -> String {
+    loop {
+        // Streams to all ranks break when this process was stopped for a while, or the machine slept: the group is formed again.
+        let why = match state.wait_for(|state| *state != State::Serving).await.as_deref() {
+            Ok(State::Lost(why) | State::Waiting(why)) => why.clone(),
+            _ => return std::future::pending().await,
+        };
+        say!("group {group}: {why}; forming it again");
+        let again = tokio::time::timeout(patience, state.wait_for(|state| *state == State::Serving)).await;
+        match again.map(|state| state.is_ok()) {
+            Ok(true) => say!("group {group} serves again"),
+            Ok(false) => return std::future::pending().await,
+            Err(_) => {
+                let now = match &*state.borrow() {
+                    State::Waiting(now) if *now != why => format!(" ({now})"),
+                    _ => String::new(),
+                };
+                let patience = humantime::format_duration(patience);
+                return format!("group {group}: {why}; it could not be formed again within {patience}{now}");
             }
         }
     }
-}
-
-async fn all_ready(starting: Vec<Ready>) -> Result<Vec<WorkerReady>, Failure> {
-    let bar = progress::count("loading the ranks", starting.len());
-    let mut workers = Vec::new();
-    for ready in starting {
-        workers.push(ready.await??);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(workers)
 }
 
 /// Workers without etcd are announced by the process that started them.
@@ -368,8 +268,17 @@ async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String
     tokio::select! {
         served = served => served,
         death = deaths.recv() => Err(death.unwrap_or_else(|| "the workers ended".to_owned()).into()),
-        () = tokio::time::sleep(START_LIMIT) => Err(format!("the groups were not formed within {START_LIMIT:?}").into()),
+        () = tokio::time::sleep(FORM_LIMIT) => Err(not_formed(serving).into()),
     }
+}
+
+fn not_formed(serving: &Serving) -> String {
+    let why = serving.groups().into_iter().filter_map(|(group, watched)| match &*watched.state().borrow() {
+        State::Waiting(why) | State::Lost(why) => Some(format!("group {group}: {why}")),
+        State::Serving | State::Retired => None,
+    });
+    let why = why.collect::<Vec<_>>().join("; ");
+    format!("the groups were not formed within {}: {why}", humantime::format_duration(FORM_LIMIT))
 }
 
 /// How a pool on this machine serves when nobody says otherwise: on a free port.

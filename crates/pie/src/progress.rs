@@ -30,7 +30,7 @@ pub fn show(bar: &ProgressBar, done: u64, total: u64) {
 }
 
 fn bar(what: &str, total: Option<u64>, template: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() {
+    let target = if std::io::stderr().is_terminal() && crate::observe::for_people() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()

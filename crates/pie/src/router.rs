@@ -2,6 +2,7 @@
 
 use crate::cli::{GroupsArgs, RouterArgs, ServeArgs};
 use crate::observe::{Observe, RouterSource, Source};
+use crate::ready::ReadyFile;
 use crate::secure::Ports;
 use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
@@ -21,6 +22,7 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 
 /// Runs a router until Ctrl-C or SIGTERM.
 pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
+    let mut ready = ReadyFile::claim(arguments.serve.ready_file.as_deref())?;
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
@@ -31,21 +33,18 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
     observe.serves(Source::Router(RouterSource::of(&serving)));
-    eprintln!("pie: the router listens at {}", serving.url());
-    if let Some(path) = &arguments.serve.ready_file {
-        let metrics = observe.address().map(|address| address.to_string());
-        let ready = serde_json::json!({
-            "address": serving.address.to_string(),
-            "peer": serving.peer_address.to_string(),
-            "pid": std::process::id(),
-            "metrics": metrics,
-        });
-        std::fs::write(path, format!("{ready}\n"))
-            .map_err(|error| format!("--ready-file {}: {error}", path.display()))?;
-    }
-    let grace = match signals.next().await {
+    say!("the router listens at {}", serving.url());
+    ready.write(&serde_json::json!({
+        "address": serving.address.to_string(),
+        "peer": serving.peer_address.to_string(),
+        "pid": std::process::id(),
+        "metrics": observe.address().map(|address| address.to_string()),
+    }))?;
+    let signal = signals.next().await;
+    ready.remove();
+    let grace = match signal {
         Stop::Interrupted => {
-            eprintln!("pie: interrupted: stopping");
+            say!("interrupted: stopping");
             GRACE
         }
         Stop::Terminated => {
@@ -64,7 +63,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let stopped = tokio::select! {
         stopped = serving.stop(grace) => stopped,
         signal = signals.next() => {
-            eprintln!("pie: {signal} again: stopping at once");
+            say!("{signal} again: stopping at once");
             Ok(())
         }
     };
@@ -75,15 +74,13 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
 /// Takes nothing new, and waits for what runs: until all streams have ended, the time is over, or another signal comes. Returns
 /// what is left for stopping.
 pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) -> Duration {
-    eprintln!(
-        "pie: SIGTERM: taking nothing new; what runs may end within {grace:?} (another signal ends it)"
-    );
+    say!("SIGTERM: taking nothing new; what runs may end within {grace:?} (another signal ends it)");
     serving.drain();
     tokio::select! {
         () = serving.idle() => LAST_BYTES,
         () = tokio::time::sleep(grace) => Duration::ZERO,
         signal = signals.next() => {
-            eprintln!("pie: {signal} again: stopping at once");
+            say!("{signal} again: stopping at once");
             Duration::ZERO
         }
     }
@@ -92,9 +89,9 @@ pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) ->
 /// Lets other routers take the groups over, with their sessions.
 async fn hand_over(serving: &Serving, limit: Duration, signals: &mut Signals) {
     tokio::select! {
-        () = serving.hand_over() => eprintln!("pie: the groups and their sessions are given up"),
-        () = tokio::time::sleep(limit) => eprintln!("pie: no other router took the sessions over: they end here"),
-        signal = signals.next() => eprintln!("pie: {signal} again: stopping at once"),
+        () = serving.hand_over() => say!("the groups and their sessions are given up"),
+        () = tokio::time::sleep(limit) => say!("no other router took the sessions over: they end here"),
+        signal = signals.next() => say!("{signal} again: stopping at once"),
     }
 }
 

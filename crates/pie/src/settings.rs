@@ -22,15 +22,15 @@ pub enum ConfigError {
         /// Why, with line and column.
         source: Box<toml::de::Error>,
     },
-    /// A key that means nothing.
-    #[error("the settings file {path} has an unknown key `{key}`{}", nearest.as_ref().map(|near| format!(": did you mean `{near}`?")).unwrap_or_default())]
+    /// A key that means nothing, or nothing there.
+    #[error("the settings file {path} has an unknown key `{key}`{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
     UnknownKey {
         /// Which file.
         path: PathBuf,
         /// Which key, with its table.
         key: String,
-        /// The known key that it resembles most.
-        nearest: Option<String>,
+        /// Where it belongs, or the known key that it resembles most.
+        advice: Option<String>,
     },
     /// A value that is not a text, number, boolean or a list of those.
     #[error("the settings file {path}: `{key}` must be a text, a number or a list of texts")]
@@ -40,6 +40,9 @@ pub enum ConfigError {
         /// Which key.
         key: String,
     },
+    /// The command line, whatever the settings are; or a page of help.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
 }
 
 /// A command whose defaults are the settings in a text; `path` is for errors.
@@ -54,43 +57,94 @@ pub fn with_settings(
     let settings: toml::Table = text
         .parse()
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
-    for (key, value) in settings {
-        command = match value {
-            toml::Value::Table(table) if command.find_subcommand(&key).is_some() => {
-                let mut result = Ok(());
-                let command = command.mut_subcommand(&key, |mut subcommand| {
-                    for (flag, value) in &table {
-                        match with_default(subcommand.clone(), Some(&key), flag, value, path) {
-                            Ok(changed) => subcommand = changed,
-                            Err(error) => result = Err(error),
-                        }
-                    }
-                    subcommand
-                });
-                result?;
-                command
-            }
-            value => with_default(command, None, &key, &value, path)?,
-        };
-    }
+    let whole = command.clone();
+    let tables = Tables { whole: &whole, path };
+    tables.read(&mut command, &[], settings)?;
     Ok(command)
 }
 
-fn with_default(
-    command: clap::Command,
-    table: Option<&str>,
-    flag: &str,
-    value: &toml::Value,
-    path: &Path,
-) -> Result<clap::Command, ConfigError> {
-    let full = table.map_or_else(|| flag.to_owned(), |table| format!("{table}.{flag}"));
-    let argument = command.get_arguments().find(|argument| argument.get_long() == Some(flag));
-    let Some(id) = argument.map(|argument| argument.get_id().clone()) else {
-        let nearest = nearest(&command, table, flag);
-        return Err(ConfigError::UnknownKey { path: path.to_owned(), key: full, nearest });
-    };
-    let text = as_text(value).ok_or(ConfigError::BadValue { path: path.to_owned(), key: full })?;
-    Ok(command.mut_arg(id, |argument| argument.default_value(text)))
+/// Reads a file's tables into the commands that they name.
+struct Tables<'a> {
+    /// As it is without any settings: where keys belong.
+    whole: &'a clap::Command,
+    path: &'a Path,
+}
+
+impl Tables<'_> {
+    /// The keys of one table, which stands in `tables`, become defaults of its command.
+    fn read(
+        &self,
+        command: &mut clap::Command,
+        tables: &[String],
+        settings: toml::Table,
+    ) -> Result<(), ConfigError> {
+        for (key, value) in settings {
+            match value {
+                toml::Value::Table(table) if command.find_subcommand(&key).is_some() => {
+                    let inner = [tables, std::slice::from_ref(&key)].concat();
+                    if let Some(subcommand) = command.find_subcommand_mut(&key) {
+                        self.read(subcommand, &inner, table)?;
+                    }
+                }
+                value => self.set(command, tables, &key, &value)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set(
+        &self,
+        command: &mut clap::Command,
+        tables: &[String],
+        key: &str,
+        value: &toml::Value,
+    ) -> Result<(), ConfigError> {
+        let path = || self.path.to_owned();
+        let full = || [tables, &[key.to_owned()]].concat().join(".");
+        let Some(id) = command
+            .get_arguments()
+            .find(|argument| names(argument, key))
+            .map(|argument| argument.get_id().clone())
+        else {
+            let advice = self.belongs(key).or_else(|| nearest(command, tables, key));
+            return Err(ConfigError::UnknownKey { path: path(), key: full(), advice });
+        };
+        let text = as_text(value).ok_or_else(|| ConfigError::BadValue { path: path(), key: full() })?;
+        *command = std::mem::take(command).mut_arg(id, |argument| argument.default_value(text));
+        Ok(())
+    }
+
+    /// Where a key that is known elsewhere belongs.
+    fn belongs(&self, key: &str) -> Option<String> {
+        if self.whole.get_arguments().any(|argument| names(argument, key)) {
+            return Some("it belongs at the top of the file, before the first table".to_owned());
+        }
+        let mut tables = Vec::new();
+        homes(self.whole, key, "", &mut tables);
+        let homes = match tables.len() {
+            0 => return None,
+            1 => format!("the table {}", tables.concat()),
+            _ => format!("one of the tables {}", tables.join(", ")),
+        };
+        Some(format!("it belongs in {homes}"))
+    }
+}
+
+/// Whether a key means this argument. Settings of the settings file itself, and what processes tell each other, are none.
+fn names(argument: &clap::Arg, key: &str) -> bool {
+    let aliases = argument.get_visible_aliases().unwrap_or_default();
+    (argument.get_long() == Some(key) || aliases.contains(&key)) && !matches!(key, "config" | "supervised")
+}
+
+/// The tables of all commands below `command` that know a key.
+fn homes(command: &clap::Command, key: &str, prefix: &str, found: &mut Vec<String>) {
+    for subcommand in command.get_subcommands() {
+        let name = format!("{prefix}{}", subcommand.get_name());
+        if subcommand.get_arguments().any(|argument| names(argument, key)) {
+            found.push(format!("[{name}]"));
+        }
+        homes(subcommand, key, &format!("{name}."), found);
+    }
 }
 
 fn as_text(value: &toml::Value) -> Option<String> {
@@ -107,11 +161,11 @@ fn as_text(value: &toml::Value) -> Option<String> {
 }
 
 /// The known key that resembles a wrong one most, if it resembles it at all.
-fn nearest(command: &clap::Command, table: Option<&str>, key: &str) -> Option<String> {
+fn nearest(command: &clap::Command, tables: &[String], key: &str) -> Option<String> {
     let flags = command.get_arguments().filter_map(clap::Arg::get_long).map(str::to_owned);
-    let tables = command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned());
-    let known = flags.chain(tables).filter(|known| known != "config" && known != "supervised");
+    let commands = command.get_subcommands().map(|subcommand| subcommand.get_name().to_owned());
+    let known = flags.chain(commands).filter(|known| known != "config" && known != "supervised");
     let best =
         known.map(|known| (strsim::jaro_winkler(&known, key), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best.0 > 0.7).then(|| table.map_or_else(|| best.1.clone(), |table| format!("{table}.{}", best.1)))
+    (best.0 > 0.7).then(|| format!("did you mean `{}`?", [tables, &[best.1]].concat().join(".")))
 }

@@ -1,5 +1,6 @@
 //! Signals that stop the program.
 
+use crate::observe::{Tone, tell};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -69,8 +70,9 @@ fn watch(grace: Duration) -> std::io::Result<()> {
             signal
         });
         std::thread::sleep(MARGIN);
-        eprintln!(
-            "pie: {signal}, and the process still runs when its time is over: it is stuck, and ends now"
+        tell(
+            Tone::Error,
+            &format!("{signal}, and the process still runs when its time is over: it is stuck, and ends now"),
         );
         std::process::exit(1);
     };

@@ -1,39 +1,101 @@
 //! Values on the command line: sizes, times, ranges.
 
 use pie_proto::v1;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Bytes: `4096`, `64KiB`, `512MiB`, `2GiB`.
+/// Bytes, at least one: `4096`, `64KiB`, `512Mi`, `2G` (a power of two, too), `2GB` (a power of ten).
 pub fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     let factor = match unit {
         "" | "B" => 1,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1_u64 << 30,
-        _ => return Err(format!("`{unit}` is no unit of memory: use B, KiB, MiB or GiB")),
+        "KiB" | "Ki" | "K" | "k" => 1 << 10,
+        "MiB" | "Mi" | "M" => 1 << 20,
+        "GiB" | "Gi" | "G" => 1_u64 << 30,
+        "TiB" | "Ti" | "T" => 1_u64 << 40,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return Err(format!("`{unit}` is no unit of memory: use B, KiB, MiB, GiB or TiB, as in 512MiB")),
     };
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size: write for example 512MiB"))?;
     let size = number * factor as f64;
-    if size.is_finite() && size >= 0.0 && size < u64::MAX as f64 {
-        Ok(size as u64)
+    if !size.is_finite() || size >= u64::MAX as f64 {
+        return Err(format!("{text} is out of range"));
+    }
+    if size < 1.0 {
+        Err("nothing fits into no bytes: write for example 512MiB".to_owned())
     } else {
-        Err(format!("{text} is out of range"))
+        Ok(size as u64)
     }
 }
 
-/// Times: `250ms`, `4s`, `2m`.
+/// Times: `250ms`, `4s`, `1.5m`, `1h30m`, `2d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = split(text);
-    let factor = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        _ => return Err(format!("`{text}` is no time: write for example 250ms, 4s or 2m")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time: write for example 4s"))?;
-    Duration::try_from_secs_f64(number * factor).map_err(|error| format!("{text}: {error}"))
+    let example = "write for example 250ms, 4s, 2m or 1h";
+    let (mut left, mut sum) = (text.trim(), Duration::ZERO);
+    if left == "0" {
+        return Ok(Duration::ZERO);
+    }
+    while !left.is_empty() {
+        let (number, rest) = split(left);
+        let end = rest.find(|character: char| !character.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let factor = match &rest[..end] {
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            "" => return Err(format!("`{text}` has no unit: {example}")),
+            _ => return Err(format!("`{text}` is no time: {example}")),
+        };
+        let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time: {example}"))?;
+        let part =
+            Duration::try_from_secs_f64(number * factor).map_err(|error| format!("{text}: {error}"))?;
+        sum = sum.checked_add(part).ok_or_else(|| format!("{text} is out of range"))?;
+        left = rest[end..].trim_start();
+    }
+    if text.trim().is_empty() { Err(format!("`{text}` is no time: {example}")) } else { Ok(sum) }
+}
+
+/// A time in which something is to be done.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("nothing can be done in no time: write for example 250ms, 4s or 2m".to_owned()),
+        time => Ok(time),
+    }
+}
+
+/// How many: at least one.
+pub fn some(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("0 leaves nothing: give at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("`{text}` is no number: {error}")),
+    }
+}
+
+/// An address to listen at: `127.0.0.1:7400`, `[::1]:7400`, `localhost:7400`. Of the addresses of a name the first of IPv4 is
+/// taken, where there is one: it is what those who call the same name try first, or next.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let well_formed = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok());
+    if !well_formed {
+        return Err(format!(
+            "`{text}` is no address: write HOST:PORT, for example 127.0.0.1:7400 or [::1]:7400"
+        ));
+    }
+    let found: Vec<SocketAddr> =
+        text.to_socket_addrs().map_err(|error| format!("`{text}` cannot be resolved: {error}"))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+    first.copied().ok_or_else(|| format!("`{text}` has no address"))
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -120,11 +182,30 @@ mod tests {
 
     #[test]
     fn values_on_the_command_line() {
-        let sizes = [("4096", 4096), ("64KiB", 65_536), ("1.5MiB", 1_572_864), ("2GiB", 2 << 30), ("0", 0)];
+        let sizes = [
+            ("4096", 4096),
+            ("64KiB", 65_536),
+            ("1.5MiB", 1_572_864),
+            ("2GiB", 2 << 30),
+            ("40Gi", 40 << 30),
+            ("2 G", 2 << 30),
+            ("1TiB", 1 << 40),
+            ("2GB", 2_000_000_000),
+        ];
         for (text, size) in sizes {
             assert_eq!(bytes(text), Ok(size), "{text}");
         }
-        for (text, millis) in [("250ms", 250), ("4s", 4000), ("0.5m", 30_000)] {
+        let times = [
+            ("250ms", 250),
+            ("4s", 4000),
+            ("0.5m", 30_000),
+            ("1h", 3_600_000),
+            ("1h 30m", 5_400_000),
+            ("2d", 172_800_000),
+            ("0", 0),
+            ("0s", 0),
+        ];
+        for (text, millis) in times {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         let ranges = [("3..7", EditRange::Bytes(3, 7)), ("0:4..1:0", EditRange::Lsp((0, 4), (1, 0)))];
@@ -136,6 +217,22 @@ mod tests {
         for wrong in ["", "a", "1:", ":2", "-1"] {
             assert!(wrong.parse::<Place>().is_err(), "{wrong:?}");
         }
+        for (name, address) in
+            [("127.0.0.1:1", "127.0.0.1:1"), ("[::1]:2", "[::1]:2"), ("localhost:7520", "127.0.0.1:7520")]
+        {
+            assert_eq!(
+                super::address(name).map(|address| address.to_string()),
+                Ok(address.to_owned()),
+                "{name}"
+            );
+        }
+        for wrong in ["", "localhost", ":1", "7400", "::1:7", "a:b", "localhost:70000"] {
+            assert!(super::address(wrong).is_err(), "{wrong:?}");
+        }
+        for wrong in ["5", "1h30", "1m-", "3parsecs"] {
+            assert!(duration(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(bytes("0").is_err() && some_time("0s").is_err() && some("0").is_err());
         for wrong in ["", "x", "-1", "12 parsecs", "9e99GiB"] {
             assert!(bytes(wrong).is_err() && duration(wrong).is_err(), "{wrong:?}");
         }

@@ -3,18 +3,21 @@
 use crate::cli::WorkerArgs;
 use crate::device::{self, Loaded};
 use crate::observe::{Observe, RankSource, Source};
-use crate::pool::WorkerReady;
+use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, Stop};
-use crate::{Failure, models, placement, secure};
+use crate::{Failure, Told, models, placement, secure};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
 use pie_worker::{Engine, RankStats, service::RankService};
+use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -25,8 +28,66 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs a rank until Ctrl-C, SIGTERM, or, when supervised, the end of standard input.
 pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
+    if !arguments.supervised {
+        return serve(arguments, None).await;
+    }
+    let serves = Arc::new(AtomicBool::new(false));
+    let starter = Starter::follow(serves.clone());
+    serve(arguments, Some(starter)).await.map_err(|error| {
+        if serves.load(Ordering::Relaxed) {
+            return error;
+        }
+        // The one who started all ranks says it once for all of them.
+        match serde_json::to_string(&WorkerSays::Failed(error.to_string())) {
+            Ok(line) => {
+                outln!("{line}");
+                Told.into()
+            }
+            Err(_) => error,
+        }
+    })
+}
+
+/// The process that started this one: it holds the other end of standard input, which ends when it stops, however it stops.
+struct Starter {
+    /// From then on it is told that the starter is gone; until then the process ends with it at once, whatever it loads.
+    serves: Arc<AtomicBool>,
+    gone: oneshot::Receiver<()>,
+}
+
+impl Starter {
+    /// On a thread of its own: reading standard input cannot be given up, and must not hold up the end of the process.
+    fn follow(serves: Arc<AtomicBool>) -> Self {
+        let (tell, gone) = oneshot::channel();
+        let seen = serves.clone();
+        std::thread::spawn(move || {
+            let (mut input, mut buffer) = (std::io::stdin().lock(), [0; 64]);
+            while matches!(input.read(&mut buffer), Ok(read) if read > 0) {}
+            if !seen.load(Ordering::Relaxed) {
+                std::process::exit(1);
+            }
+            let _ = tell.send(());
+        });
+        Self { serves, gone }
+    }
+
+    fn ready(&self) {
+        self.serves.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Waits until the starter is gone, if there is one.
+async fn abandoned(starter: &mut Option<Starter>) {
+    match starter {
+        // It ends with an error, too, when the thread has ended.
+        Some(starter) => drop((&mut starter.gone).await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.platform, "the rank is loading its weights").await?;
-    let acceptor = secure::worker(&arguments.internal, observe.security())?;
+    let acceptor = secure::worker(&arguments.internal, arguments.listen, observe.security())?;
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
     }
@@ -68,14 +129,16 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     let group = arguments.group.group.clone();
     let ready =
         WorkerReady { group, rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
-    if arguments.supervised {
-        println!("{}", serde_json::to_string(&ready)?);
-    } else {
-        eprintln!("pie: rank {} listens at {}: {budget}", ready.rank, ready.control);
+    match &starter {
+        Some(starter) => {
+            starter.ready();
+            outln!("{}", serde_json::to_string(&WorkerSays::Ready(ready))?);
+        }
+        None => say!("rank {} listens at {}: {budget}", ready.rank, ready.control),
     }
     let ended = tokio::select! {
         ended = server => Ok(ended??),
-        () = end_of_input(), if arguments.supervised => Ok(()),
+        () = abandoned(&mut starter) => Ok(()),
         signal = signals.next() => {
             observe.ends("the rank is stopping");
             set_health(&health, ServingStatus::NotServing).await;
@@ -135,13 +198,6 @@ async fn announce(
         model_fingerprint: fingerprint.to_owned(),
     };
     Ok(Some(placement.register_rank(record, Ttl::DEFAULT).await?))
-}
-
-/// Standard input ends when the process that started this one stops, however it stops.
-async fn end_of_input() {
-    let mut input = tokio::io::stdin();
-    let mut buffer = [0; 64];
-    while matches!(input.read(&mut buffer).await, Ok(read) if read > 0) {}
 }
 
 fn facts(loaded: &Loaded, folder: &Path) -> RankFacts {

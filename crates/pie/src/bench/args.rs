@@ -31,7 +31,7 @@ pub struct BenchRunArgs {
     #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
     pub models: Vec<String>,
     /// Context lengths.
-    #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',')]
+    #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
     pub contexts: Vec<u32>,
     /// Inserted tokens.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=512))]

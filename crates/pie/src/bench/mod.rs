@@ -82,7 +82,7 @@ fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
     crate::worker::set_threads(threads)?;
     let mut figures = Figures { threads, ..Figures::default() };
-    println!("one rank, {threads} threads, f32, medians of {} runs\n", arguments.repeat);
+    outln!("one rank, {threads} threads, f32, medians of {} runs\n", arguments.repeat);
     for model in &arguments.models {
         measure(model, &arguments, &mut figures)?;
     }
@@ -100,7 +100,7 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
     };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
     // Seeded models take room: who measures should know where.
-    eprintln!("pie: {preset} is in {}", folder.display());
+    say!("{preset} is in {}", folder.display());
     let mut machine = bed::load(&folder, longest)?;
     let parameters = machine.model().config().parameters();
     let table = Table { bar: progress::count(&format!("measuring {preset}"), measurements(arguments)) };
@@ -152,7 +152,7 @@ struct Table {
 
 impl Table {
     fn line(&self, line: &str) {
-        self.bar.suspend(|| println!("{line}"));
+        self.bar.suspend(|| outln!("{line}"));
     }
 
     /// A line that was measured.

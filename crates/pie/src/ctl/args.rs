@@ -8,14 +8,28 @@ use std::time::Duration;
 /// `pie ctl`
 #[derive(Clone, Debug, Args)]
 pub struct CtlArgs {
-    /// Address of the pool.
-    #[arg(long, env = "PIE_POOL", default_value = "http://127.0.0.1:7400", value_name = "URL")]
+    /// Address of the pool; several routers are separated by commas. Without a scheme it is http://, or https:// where --ca is
+    /// given; without a port, 7400.
+    #[arg(
+        long,
+        global = true,
+        env = "PIE_POOL",
+        default_value = "http://127.0.0.1:7400",
+        value_name = "URL"
+    )]
     pub pool: String,
     #[command(flatten)]
     pub access: ClientArgs,
     /// In whose name to call, where the pool asks for no tokens: each tenant has sessions of its own.
     #[arg(long, env = "PIE_TENANT", value_name = "NAME")]
     pub tenant: Option<String>,
+    /// How long the pool may take to answer a call; of `drain`, how long completions that run may hold their session back (then
+    /// they fail with SESSION_MOVING). If not given: 10s, for texts 60s, for tokens 5m, for `drain` 30s.
+    #[arg(long, global = true, value_name = "TIME", value_parser = crate::units::some_time)]
+    pub timeout: Option<Duration>,
+    /// Print JSON: one value a line, whose fields stay; a failure too, on standard error.
+    #[arg(long, global = true)]
+    pub json: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: CtlCommand,
@@ -26,9 +40,9 @@ pub struct CtlArgs {
 pub enum CtlCommand {
     /// Describe the pool: model, groups, ranks, capacity.
     Pool,
-    /// Wait until the pool serves, and say so; for scripts and probes.
+    /// Say whether the pool serves: a group is formed and takes new sessions. For scripts and probes.
     Health {
-        /// How long to wait; not at all if not given.
+        /// How long to wait until it does, whatever is in the way; not at all if not given.
         #[arg(long, default_value = "0s", value_name = "TIME", value_parser = crate::units::duration)]
         wait: Duration,
     },
@@ -40,9 +54,6 @@ pub enum CtlCommand {
         /// Open it again by itself when it has been formed anew: its workers are about to be restarted.
         #[arg(long)]
         for_restart: bool,
-        /// How long completions that run may hold their session back; then they fail with SESSION_MOVING.
-        #[arg(long, default_value = "30s", value_name = "TIME", value_parser = crate::units::duration)]
-        timeout: Duration,
     },
     /// Open a group to new sessions again.
     Uncordon {
@@ -55,14 +66,14 @@ pub enum CtlCommand {
     Sessions,
     /// Show a session, with its text.
     Show {
-        /// Its name.
+        /// Its name, or its file; the end of the path is enough where only one session's ends so.
         session: String,
     },
     /// Open a file as a session, or bring a session that is open to the file's content.
     Open {
         /// The file; `-` reads standard input.
         file: PathBuf,
-        /// The session's name; the file's name if not given.
+        /// The session's name; the file's whole path if not given.
         #[arg(long)]
         session: Option<String>,
         /// How its cache follows edits.
@@ -71,7 +82,7 @@ pub enum CtlCommand {
     },
     /// Replace a range of a session's text.
     Edit {
-        /// Its name.
+        /// Its name, or its file.
         session: String,
         /// The range: bytes as START..END, or LSP as LINE:COLUMN..LINE:COLUMN, both counted from 0.
         range: crate::units::EditRange,
@@ -81,7 +92,7 @@ pub enum CtlCommand {
     },
     /// Complete a session's text.
     Complete {
-        /// Its name.
+        /// Its name, or its file.
         session: String,
         /// The cursor, as a byte offset or LINE:COLUMN (both counted from 0); the text's end if not given.
         #[arg(long, value_name = "PLACE")]
@@ -90,10 +101,10 @@ pub enum CtlCommand {
         #[arg(long)]
         fim: bool,
         /// The most tokens.
-        #[arg(long, default_value_t = 64)]
+        #[arg(long, visible_alias = "max-tokens", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         tokens: u32,
         /// 0 is greedy.
-        #[arg(long, default_value_t = 0.0)]
+        #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = temperature)]
         temperature: f32,
         /// Equal seeds give equal text; without one, each completion has another.
         #[arg(long)]
@@ -104,7 +115,7 @@ pub enum CtlCommand {
     },
     /// Close a session.
     Close {
-        /// Its name.
+        /// Its name, or its file.
         session: String,
     },
 }
@@ -118,4 +129,11 @@ pub enum StrategyArg {
     Conflict,
     /// Encode everything behind the first change.
     Full,
+}
+
+fn temperature(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number),
+        _ => Err(format!("`{text}` is no temperature: give 0, or more")),
+    }
 }

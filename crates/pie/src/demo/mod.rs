@@ -8,7 +8,7 @@ mod script;
 use crate::cli::{DemoArgs, GroupsArgs, ModelArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
 use crate::observe::LogArgs;
-use crate::pool::{LocalPool, local_serve};
+use crate::pool::{LocalPool, Prepared, local_serve};
 use crate::{Failure, models, progress};
 use pie_client::{Completed, CompletionOptions, Pool, Session};
 use pie_proto::v1;
@@ -31,10 +31,12 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let script = script(arguments.script.as_deref())?;
     let steps = if arguments.short { SHORT.min(script.steps.len()) } else { script.steps.len() };
 
-    let local = LocalPool::start(&pool_arguments(&arguments), &LogArgs::warnings()).await?;
+    // Ctrl-C ends this process, and the workers with it.
+    let pool_arguments = pool_arguments(&arguments);
+    let local = LocalPool::start(Prepared::new(&pool_arguments).await?, &LogArgs::warnings()).await?;
     let pool = Pool::connect(&format!("http://{}", local.address())).await?;
     let about = pool.describe().await?;
-    println!(
+    outln!(
         "pie-pool: {} ({:.1} M parameters) on {} worker processes, document {document_name}",
         about.model,
         about.parameters as f64 / 1e6,
@@ -42,14 +44,14 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     );
     match folder.kind {
         ModelKind::Given => {}
-        ModelKind::Shipped => println!(
+        ModelKind::Shipped => outln!(
             "The model is a small one, trained on two CPU cores: its text looks like code, and is no help with it."
         ),
-        ModelKind::Seeded => println!(
+        ModelKind::Seeded => outln!(
             "The model is seeded at random, so its completions are noise; what is real is the work and the time."
         ),
     }
-    println!(
+    outln!(
         "After each edit both sessions complete {} tokens; times are from the edit to the first token.\n",
         arguments.tokens
     );
@@ -71,18 +73,16 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     bar.finish_and_clear();
     report::summary(&report);
     if folder.kind == ModelKind::Seeded {
-        println!(
-            "(A random model finds all tokens about equally likely: that it agrees at all says little.)"
-        );
+        outln!("(A random model finds all tokens about equally likely: that it agrees at all says little.)");
     }
     if let Some(path) = &arguments.report {
         let json = serde_json::to_string_pretty(&report)?;
         std::fs::write(path, json + "\n").map_err(|error| format!("--report {}: {error}", path.display()))?;
-        println!("figures: {}", path.display());
+        outln!("figures: {}", path.display());
     }
     if let Some(path) = &arguments.plot {
         plot::draw(&report, path)?;
-        println!("plot:    {}", path.display());
+        outln!("plot:    {}", path.display());
     }
     local.stop().await
 }

@@ -89,9 +89,10 @@ impl Report {
     pub fn opened(&mut self, first: Completed) {
         self.document_tokens = first.timings.tokens_encoded + first.timings.tokens_reused;
         self.open_to_first_token_ms = milliseconds(first.timings.first_token_us);
-        println!(
+        outln!(
             "opened: {} tokens, first completion after {:.0} ms\n",
-            self.document_tokens, self.open_to_first_token_ms
+            self.document_tokens,
+            self.open_to_first_token_ms
         );
     }
 }
@@ -153,7 +154,7 @@ fn divergence(full: Option<&v1::CompletedToken>, pie: Option<&v1::CompletedToken
 
 /// The table's head.
 pub fn header() {
-    println!(
+    outln!(
         "{:<31} {:>24}   {:>8}   {:>27}   {:>13}\n{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>9} {:>9} {:>7}   {:>6} {:>6}",
         "",
         "tokens with pie",
@@ -175,7 +176,7 @@ pub fn header() {
 
 /// A step's line.
 pub fn line(row: &Row) {
-    println!(
+    outln!(
         "{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>6.1} ms {:>6.0} ms {:>6.1}x   {:>3}/{:<2} {:>6.3}",
         row.edit,
         row.pie.encoded,
@@ -201,9 +202,9 @@ pub fn completion(row: &Row) {
     };
     let last: String = row.last_line.trim_start().to_owned();
     if row.pie_text == row.full_text {
-        println!("    both: {last}⟨{}⟩", shown(&row.pie_text));
+        outln!("    both: {last}⟨{}⟩", shown(&row.pie_text));
     } else {
-        println!("    pie:  {last}⟨{}⟩\n    full: {last}⟨{}⟩", shown(&row.pie_text), shown(&row.full_text));
+        outln!("    pie:  {last}⟨{}⟩\n    full: {last}⟨{}⟩", shown(&row.pie_text), shown(&row.full_text));
     }
 }
 
@@ -215,13 +216,13 @@ pub fn summary(report: &Report) {
     let of = |value: fn(&Row) -> f64| median(report.rows.iter().map(value).collect());
     let encoded = |value: fn(&Row) -> u32| report.rows.iter().map(value).sum::<u32>();
     let agree = report.rows.iter().filter(|row| row.equal_tokens > 0).count();
-    println!(
+    outln!(
         "\nmedian edit to first token: pie {:.1} ms, full {:.1} ms: {:.1} times faster",
         of(|row| row.pie.edit_to_first_token_ms),
         of(|row| row.full.edit_to_first_token_ms),
         of(Row::speedup)
     );
-    println!(
+    outln!(
         "tokens encoded in all: pie {}, full {}; next token equal to full's in {agree} of {} edits",
         encoded(|row| row.pie.encoded),
         encoded(|row| row.full.encoded),

@@ -1,17 +1,18 @@
 //! The log: for people, or as JSON lines whose fields all stand at the top, those of the spans around an event among them.
 
 use super::traces::{Identity, TraceArgs, Traces};
+use super::voice;
 use crate::Failure;
 use clap::{Args, ValueEnum};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::fmt;
+use std::io::IsTerminal;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_log::NormalizeEvent;
 use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
-use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -67,6 +68,7 @@ impl Telling {
     /// # Errors
     /// A filter that is none, or a receiver of traces that can be none.
     pub fn start(logs: &LogArgs, traces: &TraceArgs, identity: &Identity) -> Result<Self, Failure> {
+        voice::belongs_to(identity);
         let traces = Traces::start(traces, identity)?;
         let layers = [Some(log(logs, identity)?), traces.as_ref().map(spans_of_calls)];
         tracing_subscriber::registry().with(layers.into_iter().flatten().collect::<Vec<_>>()).init();
@@ -88,7 +90,11 @@ fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
     let filter = EnvFilter::try_new(log).map_err(|error| format!("--log {log}: {error}"))?;
     let shown = if *log_text { Text::Shown } else { Text::Hidden };
     let filter = filter.and(filter::filter_fn(move |about| shown == Text::Shown || !holds_text(about)));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colours())
+        // Standard error may be a pipe whose reader has gone: there is nobody to tell.
+        .log_internal_errors(false);
     Ok(match log_format {
         LogFormat::Text => Box::new(lines.with_filter(filter)),
         LogFormat::Json => {
@@ -96,6 +102,11 @@ fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
             Box::new(lines.with_filter(filter))
         }
     })
+}
+
+/// On a terminal, unless people want none (https://no-color.org); never in files.
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// What people write, in the log.
@@ -131,11 +142,7 @@ struct Flat {
 
 impl Flat {
     fn new(identity: &Identity) -> Self {
-        let Identity { service, group, rank } = identity;
-        let mut always = Map::from_iter([("service".to_owned(), json!(service))]);
-        always.extend(group.iter().map(|group| ("group".to_owned(), json!(group))));
-        always.extend(rank.iter().map(|rank| ("rank".to_owned(), json!(rank))));
-        Self { always }
+        Self { always: voice::always(identity) }
     }
 }
 
@@ -158,8 +165,7 @@ where
             }
         }
         event.record(&mut line);
-        let mut time = String::new();
-        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let time = voice::now();
         // Libraries that use `log` have their place in fields.
         let normalized = event.normalized_metadata();
         let about = normalized.as_ref().unwrap_or_else(|| event.metadata());

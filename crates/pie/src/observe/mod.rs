@@ -8,6 +8,7 @@ mod rank;
 mod router;
 mod security;
 mod traces;
+mod voice;
 
 use crate::Failure;
 use clap::Args;
@@ -24,12 +25,13 @@ pub use rank::RankSource;
 pub use router::RouterSource;
 pub use security::{Outcome, Security, What};
 pub use traces::{Identity, TraceArgs, belong_to_starter};
+pub use voice::{Tone, begin, for_people, line, tell};
 
 /// What those who run the pool see, and how it ends when they say so.
 #[derive(Clone, Debug, Args)]
 pub struct PlatformArgs {
     /// Address of /metrics, /healthz and /readyz over HTTP, for those who run the pool; off if not given.
-    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT")]
+    #[arg(long, env = "PIE_METRICS_LISTEN", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub metrics_listen: Option<SocketAddr>,
     /// How long what runs may go on after SIGTERM: a router's completions, while new ones are refused; a rank's group. A second
     /// signal ends it.

@@ -23,7 +23,7 @@ pub struct PublicArgs {
     #[arg(long, env = "PIE_INSECURE_TOKENS")]
     pub insecure_tokens: bool,
     /// Connections of the public port; more are turned away.
-    #[arg(long, env = "PIE_CONNECTIONS", default_value_t = 4096, value_name = "N")]
+    #[arg(long, env = "PIE_CONNECTIONS", default_value_t = 4096, value_name = "N", value_parser = crate::units::some)]
     pub connections: usize,
     /// Connections of the public port get no older than this: then clients are told to connect anew, so that they spread over the
     /// routers that there are. Without it they get as old as they like.

@@ -13,6 +13,7 @@ use files::{FlagFile, Followed, all_or_none};
 use pie_client::{Access, Token};
 use pie_router::auth::{Gate, Tokens};
 use pie_transport::{Acceptor, Age, ClientTls, Clients, Connector, Identity, PeerName, Roots, ServerTls};
+use std::net::SocketAddr;
 
 /// Names that certificates of the internal plane carry, whatever the addresses.
 const ROUTER: &str = "pie-router";
@@ -58,11 +59,21 @@ impl Ports {
             )
             .into());
         }
+        if tokens.is_none() && in_clear {
+            tracing::warn!(
+                "--listen {} takes calls in plaintext from everybody who reaches it, without asking who calls: give --tokens and \
+                 --tls-cert with --tls-key, or listen on 127.0.0.1 (docs/security.md)",
+                serve.listen
+            );
+        }
         let gate = match tokens {
             Some(path) => Some(gate(FlagFile::new("--tokens", path), security)?),
             None => None,
         };
         let internal = internal.map(|internal| internal_tls(internal, security)).transpose()?.flatten();
+        if internal.is_none() {
+            warn_of_the_internal_plane("--peer-listen", serve.peer_listen);
+        }
         let to = |name| -> Result<Connector, Failure> {
             Ok(match &internal {
                 Some((_, client)) => Connector::tls_to(client.clone(), PeerName::new(name)?),
@@ -80,11 +91,24 @@ impl Ports {
 }
 
 /// A rank's control port: with an identity it takes routers only.
-pub fn worker(internal: &InternalArgs, security: &Security) -> Result<Acceptor, Failure> {
+pub fn worker(internal: &InternalArgs, listen: SocketAddr, security: &Security) -> Result<Acceptor, Failure> {
     let tls = internal_tls(internal, security)?.map(|(server, _)| server);
+    if tls.is_none() {
+        warn_of_the_internal_plane("--listen", listen);
+    }
     let acceptor = Acceptor::new(tls, WORKER_CONNECTIONS);
     security.watch_port("internal", acceptor.stats().clone());
     Ok(acceptor)
+}
+
+/// Whoever reaches the internal plane in plaintext can do what routers do.
+fn warn_of_the_internal_plane(flag: &str, listen: SocketAddr) {
+    if !listen.ip().is_loopback() {
+        tracing::warn!(
+            "{flag} {listen} takes internal calls in plaintext from everybody who reaches it: give --internal-cert, --internal-key and \
+             --internal-ca, or let nobody but this pool reach it (docs/security.md)"
+        );
+    }
 }
 
 /// The two files of an identity.
@@ -180,7 +204,25 @@ fn gate(file: FlagFile, security: &Security) -> Result<Gate, Failure> {
     Ok(gate)
 }
 
+/// Of the public API, where an address names none.
+const PORT: u16 = 7400;
+
 impl ClientArgs {
+    /// The addresses of a pool as people write them, with what they leave out.
+    pub fn url(&self, given: &str) -> String {
+        let scheme = if self.ca.is_some() || self.client_cert.is_some() { "https" } else { "http" };
+        let whole = |url: &str| {
+            if url.contains("://") || url.is_empty() {
+                return url.to_owned();
+            }
+            // The last colon of an IPv6 address in brackets is inside of them.
+            let has_port = url.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
+            let port = if has_port { String::new() } else { format!(":{PORT}") };
+            format!("{scheme}://{url}{port}")
+        };
+        given.split(',').map(|url| whole(url.trim())).collect::<Vec<_>>().join(",")
+    }
+
     /// Reads what the flags name, once.
     pub fn open(&self) -> Result<Access, Failure> {
         let token = match &self.token_file {
@@ -206,5 +248,30 @@ impl ClientArgs {
             None => Connector::plain(),
         };
         Ok(Access { connector, token })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_whole_whatever_people_leave_out() {
+        let plain = ClientArgs { token_file: None, ca: None, client_cert: None, client_key: None };
+        let tls = ClientArgs { ca: Some("ca.pem".into()), ..plain.clone() };
+        let cases = [
+            (&plain, "localhost:7520", "http://localhost:7520"),
+            (&plain, "localhost", "http://localhost:7400"),
+            (&plain, "[::1]", "http://[::1]:7400"),
+            (&plain, "[::1]:1", "http://[::1]:1"),
+            (&plain, "https://a", "https://a"),
+            (&plain, "a:1, http://b:2", "http://a:1,http://b:2"),
+            (&plain, "", ""),
+            (&tls, "a:1,b", "https://a:1,https://b:7400"),
+            (&tls, "http://a:1", "http://a:1"),
+        ];
+        for (access, given, whole) in cases {
+            assert_eq!(access.url(given), whole, "{given}");
+        }
     }
 }

@@ -16,13 +16,13 @@ pub fn run(arguments: &TokenArgs) -> Result<(), Failure> {
     getrandom::fill(&mut random)?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let token = format!("{PREFIX}{token}");
-    println!("{token}\n\n[[token]]\ntenant = {}", toml::Value::from(tenant.as_str()));
-    println!("sha256 = \"{}\"", auth::hash(&token));
+    outln!("{token}\n\n[[token]]\ntenant = {}", toml::Value::from(tenant.as_str()));
+    outln!("sha256 = \"{}\"", auth::hash(&token));
     if arguments.admin {
-        println!("admin = true");
+        outln!("admin = true");
     }
     if let Some(expires) = &arguments.expires {
-        println!("expires = \"{}\"", humantime::format_rfc3339_seconds(moment(expires)?));
+        outln!("expires = \"{}\"", humantime::format_rfc3339_seconds(moment(expires)?));
     }
     Ok(())
 }

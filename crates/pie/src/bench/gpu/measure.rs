@@ -56,14 +56,14 @@ impl Measuring<'_> {
             let slots = self.figures.slots;
             let reason =
                 format!("context {context} x {batch}: {needed} KV rows, and {slots} fit the GPU's memory");
-            println!("left out: {reason}");
+            outln!("left out: {reason}");
             self.figures.left_out.push(reason);
         }
         fits
     }
 
     fn add(&mut self, row: Row) {
-        println!("{}", row::line(&row));
+        outln!("{}", row::line(&row));
         self.figures.rows.push(row);
     }
 

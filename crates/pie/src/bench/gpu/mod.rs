@@ -64,13 +64,13 @@ pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
         left_out: Vec::new(),
         targets: Vec::new(),
     };
-    println!("{}\n{}", figures.heading(), row::HEAD);
+    outln!("{}\n{}", figures.heading(), row::HEAD);
     let machine = Machine::new(compute, slots).with_chunk(arguments.step_tokens);
     let mut measuring = Measuring { arguments, machine, floors, figures };
     measuring.all()?;
     let mut figures = measuring.figures;
     figures.targets = row::targets(&figures.rows);
-    println!("{}", figures.ending());
+    outln!("{}", figures.ending());
     write(arguments.report.as_deref(), &(serde_json::to_string_pretty(&figures)? + "\n"))?;
     write(arguments.markdown.as_deref(), &figures.markdown())
 }

@@ -1,0 +1,314 @@
+//! What `pie ctl` prints: tables and sentences for people, or JSON whose fields stay. Their names are those of the API's messages.
+
+use super::caller::CtlError;
+use super::health;
+use crate::{Failure, Told, observe};
+use comfy_table::{ContentArrangement, Table, presets};
+use pie_proto::v1;
+use serde_json::{Value, json};
+
+/// The state of a group that is formed.
+pub const SERVING: &str = "serving";
+
+/// For whom to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// People.
+    Text,
+    /// Programs: one JSON value a line.
+    Json,
+}
+
+/// A table without frames: columns that awk and eyes both read.
+pub fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
+    table
+}
+
+impl Show {
+    /// As the flag says.
+    pub fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::Text }
+    }
+
+    /// Tells why a command fails, if the program itself does not.
+    pub fn failed(self, error: CtlError) -> Failure {
+        match self {
+            Self::Text => error.into(),
+            Self::Json => {
+                let line = json!({ "error": { "code": error.code(), "message": error.to_string() } });
+                observe::line(&line.to_string());
+                Told.into()
+            }
+        }
+    }
+
+    /// Prints one of both.
+    fn print(self, json: impl FnOnce() -> Value, text: impl FnOnce()) {
+        match self {
+            Self::Text => text(),
+            Self::Json => outln!("{}", json()),
+        }
+    }
+
+    pub fn pool(self, about: &v1::DescribePoolResponse) {
+        let json = || {
+            json!({
+                "version": about.version,
+                "model": about.model,
+                "parameters": about.parameters,
+                "vocabulary": about.vocabulary,
+                "context_limit": about.context_limit,
+                "groups": about.groups.iter().map(group_json).collect::<Vec<_>>(),
+            })
+        };
+        self.print(json, || pool_text(about));
+    }
+
+    pub fn healthy(self, groups: &[v1::Group]) {
+        let serving = groups.iter().filter(|group| health::takes_sessions(group)).count();
+        let json =
+            || json!({ "serving": serving, "groups": groups.iter().map(group_json).collect::<Vec<_>>() });
+        self.print(json, || {
+            let rest = health::states(groups);
+            let rest = if rest.is_empty() { rest } else { format!("; {rest}") };
+            outln!("serving: {serving} of {} groups{rest}", groups.len());
+        });
+    }
+
+    pub fn ranks(self, about: &v1::DescribePoolResponse) {
+        let all = || about.groups.iter().flat_map(|group| group.ranks.iter().map(move |rank| (group, rank)));
+        let json = || all().map(|(group, rank)| rank_json(group, rank)).collect();
+        self.print(json, || {
+            let mut ranks = table(["group", "rank", "address", "device", "weights", "KV cache"]);
+            for (group, rank) in all() {
+                ranks.add_row([
+                    group.group.clone(),
+                    rank.rank.to_string(),
+                    rank.address.clone(),
+                    rank.device.clone(),
+                    mebibytes(rank.weight_bytes),
+                    mebibytes(rank.kv_bytes),
+                ]);
+            }
+            outln!("{ranks}");
+        });
+    }
+
+    pub fn sessions(self, all: &[v1::Session]) {
+        self.print(
+            || all.iter().map(session_json).collect(),
+            || {
+                let mut sessions = table([
+                    "session", "group", "revision", "bytes", "tokens", "pending", "shared", "resident",
+                    "strategy",
+                ]);
+                for session in all {
+                    sessions.add_row([
+                        session.session.clone(),
+                        session.group.clone(),
+                        session.revision.to_string(),
+                        session.bytes.to_string(),
+                        session.tokens.to_string(),
+                        session.tokens_pending.to_string(),
+                        session.tokens_shared.to_string(),
+                        if session.resident { "yes" } else { "no" }.to_owned(),
+                        strategy(session),
+                    ]);
+                }
+                outln!("{sessions}");
+            },
+        );
+    }
+
+    pub fn session(self, answer: v1::GetSessionResponse) {
+        let v1::GetSessionResponse { session, text, tokens } = answer;
+        let tokens = tokens.map(|tokens| tokens.ids);
+        let json = || {
+            let mut json = session.as_ref().map(session_json).unwrap_or_else(|| json!({}));
+            json["text"] = json!(text);
+            json["token_ids"] = json!(tokens);
+            json
+        };
+        self.print(json, || match (&text, &tokens) {
+            (Some(text), _) => out!("{text}"),
+            (None, Some(tokens)) => outln!("{tokens:?}"),
+            (None, None) => {}
+        });
+    }
+
+    pub fn opened(self, opened: &v1::OpenSessionResponse) {
+        let v1::OpenSessionResponse { session, revision, tokens, reused, .. } = opened;
+        self.print(
+            || json!({ "session": session, "revision": revision, "tokens": tokens, "reused": reused }),
+            || outln!("{session} at revision {revision}: {tokens} tokens, {reused} of them held already"),
+        );
+    }
+
+    pub fn edited(self, edited: &v1::ApplyEditsResponse) {
+        let v1::ApplyEditsResponse { revision, tokens, tokens_inserted, tokens_deleted, .. } = edited;
+        self.print(
+            || {
+                json!({
+                    "revision": revision,
+                    "tokens": tokens,
+                    "tokens_inserted": tokens_inserted,
+                    "tokens_deleted": tokens_deleted,
+                    "tokens_retokenized": edited.tokens_retokenized,
+                })
+            },
+            || {
+                outln!(
+                    "revision {revision}: {tokens_inserted} tokens in, {tokens_deleted} out, {tokens} in all"
+                )
+            },
+        );
+    }
+
+    pub fn closed(self, session: &str) {
+        self.print(|| json!({ "session": session, "closed": true }), || {});
+    }
+
+    pub fn uncordoned(self, group: &str) {
+        self.print(|| json!({ "group": group, "open": true }), || {});
+    }
+
+    pub fn drained(self, group: &str, last: &v1::DrainGroupResponse) {
+        let v1::DrainGroupResponse { moved, left, why } = last;
+        self.print(
+            || json!({ "group": group, "moved": moved, "left": left, "why": why }),
+            || match left {
+                0 => outln!("group {group} is closed; {moved} sessions moved to other groups"),
+                left => outln!("group {group} is closed; {moved} sessions moved, {left} stay: {why}"),
+            },
+        );
+    }
+
+    pub fn completed(self, message: &v1::CompleteResponse) {
+        let reason =
+            message.finish_reason().as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
+        let finish = (message.finish_reason() != v1::FinishReason::Unspecified).then_some(reason);
+        let json = || {
+            json!({
+                "revision": message.revision,
+                "text_delta": message.text_delta,
+                "tokens": message.tokens.len(),
+                "finish_reason": finish,
+                "timings": message.timings.as_ref().map(timings_json),
+            })
+        };
+        self.print(json, || {
+            out!("{}", message.text_delta);
+            if let Some(reason) = &finish {
+                let end = format!("[{reason} at revision {}]", message.revision);
+                // Behind a text that need not end its last line.
+                if observe::for_people() { observe::line(&format!("\n{end}")) } else { say!("{end}") }
+            }
+        });
+    }
+}
+
+fn pool_text(about: &v1::DescribePoolResponse) {
+    let millions = about.parameters as f64 / 1e6;
+    outln!("pie-pool {}", about.version);
+    outln!("model    {} ({millions:.1} M parameters, vocabulary {})", about.model, about.vocabulary);
+    outln!("context  {} tokens", about.context_limit);
+    let header = [
+        "group",
+        "state",
+        "takes new",
+        "epoch",
+        "ranks",
+        "sessions",
+        "tokens",
+        "slots free",
+        "slots",
+        "router",
+    ];
+    let mut groups = table(header);
+    for group in &about.groups {
+        groups.add_row([
+            group.group.clone(),
+            if group.state == SERVING { SERVING } else { "waiting" }.to_owned(),
+            if group.open { "yes" } else { "no" }.to_owned(),
+            group.epoch.to_string(),
+            group.ranks.len().to_string(),
+            group.sessions.to_string(),
+            group.tokens.to_string(),
+            group.slots_free.to_string(),
+            group.slots_total.to_string(),
+            group.owner.clone(),
+        ]);
+    }
+    outln!("{groups}");
+    for group in about.groups.iter().filter(|group| group.state != SERVING) {
+        outln!("\ngroup {} is not formed: {}", group.group, group.state);
+    }
+}
+
+fn group_json(group: &v1::Group) -> Value {
+    json!({
+        "group": group.group,
+        "state": group.state,
+        "open": group.open,
+        "epoch": group.epoch,
+        "ranks": group.ranks.len(),
+        "sessions": group.sessions,
+        "tokens": group.tokens,
+        "slots_free": group.slots_free,
+        "slots_total": group.slots_total,
+        "owner": group.owner,
+    })
+}
+
+fn rank_json(group: &v1::Group, rank: &v1::Rank) -> Value {
+    json!({
+        "group": group.group,
+        "rank": rank.rank,
+        "address": rank.address,
+        "device": rank.device,
+        "weight_bytes": rank.weight_bytes,
+        "kv_bytes": rank.kv_bytes,
+    })
+}
+
+fn session_json(session: &v1::Session) -> Value {
+    json!({
+        "session": session.session,
+        "group": session.group,
+        "revision": session.revision,
+        "bytes": session.bytes,
+        "tokens": session.tokens,
+        "tokens_pending": session.tokens_pending,
+        "tokens_shared": session.tokens_shared,
+        "rotations": session.rotations,
+        "resident": session.resident,
+        "strategy": strategy(session),
+    })
+}
+
+fn timings_json(timings: &v1::Timings) -> Value {
+    json!({
+        "queue_us": timings.queue_us,
+        "first_token_us": timings.first_token_us,
+        "compute_us": timings.compute_us,
+        "edit_to_first_token_us": timings.edit_to_first_token_us,
+        "tokens_encoded": timings.tokens_encoded,
+        "tokens_encoded_ahead": timings.tokens_encoded_ahead,
+        "tokens_rotated": timings.tokens_rotated,
+        "tokens_reused": timings.tokens_reused,
+        "tokens_adopted": timings.tokens_adopted,
+    })
+}
+
+fn strategy(session: &v1::Session) -> String {
+    session.strategy().as_str_name().trim_start_matches("STRATEGY_").to_lowercase()
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
