@@ -1,6 +1,7 @@
 """`pie load` against a real pool: what it sends comes to be, and what it says can be read."""
 
 import json
+import signal
 import subprocess
 
 import pool as pool_module
@@ -64,3 +65,22 @@ def test_a_script_is_played_to_its_end(pool, cache, tmp_path):
     assert report["edits"]["acknowledged"] == 2 * 11
     assert report["completions"]["asked"] == 4
     assert report["tokens"]["generated"] > 0 and report["latencies"]["first_token"]["count"] > 0
+
+
+def test_a_run_that_is_interrupted_leaves_no_session(pool, cache):
+    command = [str(pool_module.binary()), "load", "--pool", pool.address, "--sessions", "3", "--duration", "1h", "--warmup", "0s", "--verify"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=pool_module.environment(cache))
+    ctl = [str(pool_module.binary()), "ctl", "--pool", pool.address, "sessions", "--json"]
+
+    def sessions():
+        return json.loads(subprocess.run(ctl, capture_output=True, text=True, check=True, env=pool_module.environment(cache)).stdout)
+
+    try:
+        pool_module.until("it plays", lambda: len(seen := sessions()) == 3 and all(each["revision"] > 3 for each in seen), 60.0)
+        process.send_signal(signal.SIGINT)
+        said, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and "the sessions are closed, and the figures are of" in told, told
+    assert "the run was cut short" in said and "slots" not in told, (said, told)
+    assert sessions() == []

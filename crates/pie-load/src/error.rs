@@ -61,6 +61,9 @@ pub enum LoadError {
     /// No document could be opened.
     #[error("no session could be opened: {0}")]
     NothingOpened(String),
+    /// The run was cut short.
+    #[error("the run was cut short before anything was measured; its sessions are closed")]
+    Interrupted,
     /// A rate that a stream cannot reach.
     #[error("the stream has no edits, so no --rate can be reached: give --speed")]
     NoEdits,
@@ -98,6 +101,7 @@ impl LoadError {
             Self::TooLittleText { .. } => "TOO_LITTLE_TEXT",
             Self::BadUrl { .. } => "BAD_URL",
             Self::NothingOpened(_) => "NOTHING_OPENED",
+            Self::Interrupted => "INTERRUPTED",
             Self::NoEdits => "NO_EDITS",
             Self::BadReport { .. } => "BAD_REPORT",
             Self::Draw(_) => "DRAW",

@@ -4,9 +4,10 @@
 use pie_client::Pool;
 use pie_load::measure::Metric;
 use pie_load::report::Report;
-use pie_load::run::{Asking, Options, Source, Tempo, run};
+use pie_load::run::{Asking, Options, Snapshot, Source, Stop, Tempo, run, run_until};
 use pie_load::script::{compile, parse};
 use pie_load::target::Target;
+use pie_load::{LoadError, report};
 use pie_proto::v1;
 use pie_proto::v1::pool_server::{Pool as Service, PoolServer};
 use pie_proto::{Fault, Reason};
@@ -291,4 +292,39 @@ async fn a_refused_edit_is_an_error_and_the_next_one_brings_the_text_back() {
         "{faults:?}"
     );
     assert_eq!(report.faults(&["OVERLOADED".to_owned()]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_cut_short_closes_what_it_opened_and_says_what_it_saw() {
+    // Before anything is measured, in the middle of a call that takes a second, and between two keys.
+    for (after, measured) in [(0, None), (250, Some(0.25)), (1900, Some(1.9))] {
+        let fake =
+            Arc::new(Fake { slow_edit: (3, Duration::from_millis(1050)), leak: 7, ..Default::default() });
+        // Somebody else's: its slots are no business of the run.
+        let other = watch::channel((0, String::new())).0;
+        fake.documents.lock().expect("no panic").insert("another's".to_owned(), other);
+        let lines = parse(&format!("{{\"pie_load_script\":1}}\n{KEYS}")).expect("a script");
+        let source = Source::Script(Arc::new(compile(&lines).expect("it can be played")));
+        let target = Target::Pool(vec![serve(fake.clone())]);
+        let (stopper, stop) = Stop::new();
+        let stopping = async {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            assert!(stopper.stop() && !stopper.stop(), "the first counts");
+        };
+        let (options, begun) = (Options { sessions: 3, ..options(5000) }, tokio::time::Instant::now());
+        let mut watched = |_: &Snapshot| {};
+        let (ended, ()) = tokio::join!(run_until(&options, &source, &target, &mut watched, stop), stopping);
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        let left: Vec<_> = fake.documents.lock().expect("no panic").keys().cloned().collect();
+        assert_eq!(left, ["another's"], "stopped after {after} ms");
+        match (ended, measured) {
+            (Err(LoadError::Interrupted), None) => {}
+            (Ok(report), Some(measured)) => {
+                assert!(report.facts.interrupted && report.facts.duration_s <= measured + 0.01);
+                assert_eq!(report.faults(&[]), Vec::<String>::new());
+                assert!(report::text(&report).contains("cut short"));
+            }
+            (ended, _) => panic!("stopped after {after} ms: {ended:?}"),
+        }
+    }
 }

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 const FORMAT: u32 = 1;
 /// Points of a timeline.
@@ -56,10 +57,18 @@ pub struct Facts {
     pub tokens: u32,
     /// Whether every keystroke asked, and dropped what was asked before.
     pub storm: bool,
+    /// Whether the run was cut short: the measured time is what there was of it.
+    #[serde(default)]
+    pub interrupted: bool,
 }
 
 impl Facts {
-    pub(crate) fn of(shared: &Shared, edits: EditCounts, about: Option<&v1::DescribePoolResponse>) -> Self {
+    pub(crate) fn of(
+        shared: &Shared,
+        measured: Duration,
+        edits: EditCounts,
+        about: Option<&v1::DescribePoolResponse>,
+    ) -> Self {
         let Shared { options, source, target, speed, .. } = shared;
         let (target, ranks) = match target {
             Target::Pool(_) => {
@@ -68,7 +77,7 @@ impl Facts {
             }
             Target::OpenAi(server) => (server.url(), 0),
         };
-        let duration_s = options.duration.as_secs_f64();
+        let duration_s = measured.as_secs_f64();
         Self {
             target,
             model: about.map(|about| about.model.clone()).unwrap_or_default(),
@@ -82,6 +91,7 @@ impl Facts {
             limit_ms: options.limit.as_secs_f64() * 1e3,
             tokens: options.tokens,
             storm: options.asking == Asking::EveryKeystroke,
+            interrupted: false,
         }
     }
 }
@@ -122,10 +132,13 @@ impl PoolFacts {
         })
     }
 
-    /// Slots that the run did not give back: all must be free if no session is left, else as many as before.
+    /// Slots that nobody gave back: all must be free when no session is left. Where others have sessions, before or afterwards,
+    /// their slots come and go, and nothing can be said.
     pub fn leaked(&self) -> u64 {
-        let wanted = if self.sessions_after == 0 { self.slots_total } else { self.slots_free_before };
-        wanted.saturating_sub(self.slots_free_after)
+        match (self.sessions_before, self.sessions_after) {
+            (0, 0) => self.slots_total.saturating_sub(self.slots_free_after),
+            _ => 0,
+        }
     }
 }
 

@@ -179,6 +179,9 @@ fn write_troubles(page: &mut String, report: &Report) -> std::fmt::Result {
             compared.different.len()
         )?;
     }
+    if report.facts.interrupted {
+        writeln!(page, "note         the run was cut short: the figures are of the time until then")?;
+    }
     if report.edits.unsent > 0 {
         writeln!(
             page,

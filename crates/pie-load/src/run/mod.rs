@@ -4,9 +4,11 @@ mod flight;
 mod player;
 mod process;
 mod source;
+mod stop;
 
 pub use process::ProcessUse;
 pub use source::Source;
+pub use stop::{Stop, Stopper};
 
 use crate::error::LoadError;
 use crate::measure::{Metric, Recorder};
@@ -24,6 +26,8 @@ use tokio::time::Instant;
 
 /// Documents that are opened at the same time before a run.
 const OPENING: usize = 16;
+/// Figures of less are none.
+const LEAST: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(500);
 /// Documents that are read back and closed at the same time: a pool's queue is not endless.
 const LEAVING: usize = 64;
@@ -110,6 +114,7 @@ pub(crate) struct Shared {
     pub name: String,
     pub speed: f64,
     pub leaving: Semaphore,
+    pub stop: Stop,
 }
 
 /// Plays streams and measures.
@@ -122,17 +127,42 @@ pub async fn run(
     target: &Target,
     watch: &mut (dyn FnMut(&Snapshot) + Send),
 ) -> Result<Report, LoadError> {
+    run_until(options, source, target, watch, Stop::never()).await
+}
+
+/// The same, until it is cut short: then what was opened is closed, and the report is of the time until then.
+///
+/// # Errors
+/// As [`run`], and [`LoadError::Interrupted`] if nothing was measured yet.
+pub async fn run_until(
+    options: &Options,
+    source: &Source,
+    target: &Target,
+    watch: &mut (dyn FnMut(&Snapshot) + Send),
+    stop: Stop,
+) -> Result<Report, LoadError> {
     let speed = speed(options, source)?;
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let name = format!("load-{:x}-{:x}", std::process::id(), nanos & 0xffff_ffff);
     let (source, target) = (source.clone(), target.clone());
     let leaving = Semaphore::new(LEAVING);
-    let shared = Arc::new(Shared { options: options.clone(), source, target, name, speed, leaving });
+    let shared = Arc::new(Shared {
+        options: options.clone(),
+        source,
+        target,
+        name,
+        speed,
+        leaving,
+        stop: stop.clone(),
+    });
     let target = &shared.target;
     let before = target.describe().await;
     let (players, failures) = open(&shared).await?;
-    settle(target).await;
+    tokio::select! {
+        () = settle(target) => {}
+        () = stop.set() => {}
+    }
     let start = Instant::now();
     let from = start + options.warmup;
     let end = from + options.duration;
@@ -146,7 +176,15 @@ pub async fn run(
     let mut process = options.process.map(Watch::new);
     observe(&mut playing, &recorder, clock, &mut process, watch).await;
     let after = after(target, before.as_ref()).await;
-    let facts = Facts::of(&shared, recorder.always(|tally| tally.edits.clone()), before.as_ref());
+    let cut = stop.since().filter(|since| *since < end);
+    let measured = cut.map_or(options.duration, |since| since.saturating_duration_since(from));
+    if measured < LEAST {
+        return Err(LoadError::Interrupted);
+    }
+    let facts = Facts {
+        interrupted: cut.is_some(),
+        ..Facts::of(&shared, measured, recorder.always(|tally| tally.edits.clone()), before.as_ref())
+    };
     let pool = PoolFacts::of(before.as_ref(), after.as_ref());
     let process = process.and_then(Watch::finish);
     let repeats = target.repeats();

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// When a run begins and ends.
 #[derive(Clone, Copy)]
@@ -27,6 +27,18 @@ pub(super) struct Clock {
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How long a document may take to be read back and closed, when the run is over.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// How long a document may take to be opened.
+const OPENED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Whether a session plays on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Going {
+    On,
+    /// Its time is over, or its stream can be played no more.
+    ToTheEnd,
+    /// The run is cut short.
+    Away,
+}
 
 /// The latest completion, while nothing but itself was typed since.
 struct Suggestion {
@@ -75,7 +87,10 @@ impl Player {
             edited: false,
         };
         player.take(stream, entry.skip);
-        let failure = player.open_document().await.err();
+        let failure = match player.shared.stop.since() {
+            Some(_) => None,
+            None => player.open_document().await.err(),
+        };
         (player, failure)
     }
 
@@ -100,27 +115,54 @@ impl Player {
         let name = format!("{}-{}-{}", self.shared.name, self.index, self.round);
         let Shared { target, options, .. } = &*self.shared;
         let text = self.page.text().to_owned();
-        self.document = Some(target.open(self.index, &name, text, options.strategy).await?);
+        let opening = target.open(self.index, &name, text, options.strategy);
+        let opened = timeout(OPENED_WITHIN, opening).await;
+        self.document = Some(opened.map_err(|_| CallError::late("it was not opened", OPENED_WITHIN))??);
         self.in_step = true;
         Ok(())
     }
 
-    /// Plays until the run ends.
+    /// Plays until the run ends, or is cut short.
     pub async fn play(mut self, clock: Clock, recorder: Arc<Recorder>) {
+        let mut going = self.play_streams(clock, &recorder).await;
+        if going != Going::Away {
+            // The last answers may still come.
+            going = self.wait_until(clock.end).await;
+        }
+        let (over, due) = match going {
+            Going::Away => {
+                if let Some(suggestion) = self.suggestion.take() {
+                    suggestion.flight.cancel();
+                }
+                (Instant::now() + FAREWELL, Instant::now())
+            }
+            _ => (clock.hard.max(Instant::now() + FAREWELL), clock.end),
+        };
+        self.leave(over, due, &recorder).await;
+    }
+
+    async fn play_streams(&mut self, clock: Clock, recorder: &Arc<Recorder>) -> Going {
         let mut begun = clock.start + self.wait;
         loop {
-            self.play_stream(begun, clock, &recorder).await;
+            if self.play_stream(begun, clock, recorder).await == Going::Away {
+                return Going::Away;
+            }
             let length = self.length.div_f64(self.shared.speed);
             begun += length;
             if begun >= clock.end || length < SHORTEST {
-                break;
+                return Going::ToTheEnd;
             }
-            sleep_until(begun).await;
+            if self.wait_until(begun).await == Going::Away {
+                return Going::Away;
+            }
             // Who closes a document wants no more of it.
             if let Some(suggestion) = self.suggestion.take() {
                 suggestion.flight.cancel();
             }
-            self.leave(clock.hard.max(Instant::now() + FAREWELL), begun, &recorder).await;
+            self.leave(clock.hard.max(Instant::now() + FAREWELL), begun, recorder).await;
+            if self.shared.stop.since().is_some() {
+                return Going::Away;
+            }
             self.round += 1;
             let Shared { source, options, .. } = &*self.shared;
             let stream = source.stream(self.index, self.round, options.sessions);
@@ -131,19 +173,26 @@ impl Player {
                 recorder.error(begun, &error);
             }
         }
-        // The last answers may still come.
-        sleep_until(clock.end).await;
-        let over = clock.hard.max(Instant::now() + FAREWELL);
-        self.leave(over, clock.end, &recorder).await;
     }
 
-    async fn play_stream(&mut self, begun: Instant, clock: Clock, recorder: &Arc<Recorder>) {
+    /// Calls are never cut off in the middle: what a server has done is then unknown, a document that it has opened among it.
+    async fn wait_until(&self, time: Instant) -> Going {
+        tokio::select! {
+            biased;
+            () = self.shared.stop.set() => Going::Away,
+            () = sleep_until(time) => Going::On,
+        }
+    }
+
+    async fn play_stream(&mut self, begun: Instant, clock: Clock, recorder: &Arc<Recorder>) -> Going {
         while let Some(Event { at, step }) = self.events.pop_front() {
             let due = begun + at.div_f64(self.shared.speed);
             if due >= clock.end {
                 break;
             }
-            sleep_until(due).await;
+            if self.wait_until(due).await == Going::Away {
+                return Going::Away;
+            }
             if Instant::now() >= clock.hard {
                 recorder.record(due, |tally| tally.edits.unsent += 1);
                 continue;
@@ -154,6 +203,7 @@ impl Player {
                 recorder.record(due, |tally| tally.edits.unsent += 1);
             }
         }
+        Going::On
     }
 
     async fn perform(&mut self, step: Step, due: Instant, recorder: &Arc<Recorder>) {
@@ -302,7 +352,8 @@ impl Player {
         let Some(document) = self.document.take() else { return };
         // Closed never; were it, all would leave at once, which is no harm.
         let _turn = self.shared.leaving.acquire().await;
-        if let Err(error) = self.part(document, recorder).await {
+        let parted = timeout(FAREWELL, self.part(document, recorder)).await;
+        if let Err(error) = parted.unwrap_or_else(|_| Err(CallError::late("it was not closed", FAREWELL))) {
             recorder.error(due, &error);
         }
     }

@@ -13,10 +13,13 @@ use pie_client::{Access, ClientError, Completion, CompletionOptions, Edit, Edite
 use pie_proto::v1;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 /// Sessions that share a connection.
 const SHARED: usize = 64;
 const MOST_CONNECTIONS: usize = 16;
+/// A pool says in this time what it is, or nothing.
+const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What load is sent to.
 #[derive(Clone, Debug)]
@@ -54,7 +57,9 @@ impl Target {
     /// What the pool says of itself; nothing for other servers, or if it refuses.
     pub(crate) async fn describe(&self) -> Option<v1::DescribePoolResponse> {
         match self {
-            Self::Pool(pools) => pools.first()?.describe().await.ok(),
+            Self::Pool(pools) => {
+                tokio::time::timeout(DESCRIBED_WITHIN, pools.first()?.describe()).await.ok()?.ok()
+            }
             Self::OpenAi(_) => None,
         }
     }
@@ -91,6 +96,16 @@ pub struct CallError {
     pub code: String,
     /// A sentence.
     pub message: String,
+}
+
+impl CallError {
+    /// No answer came in time.
+    pub(crate) fn late(what: &str, limit: Duration) -> Self {
+        Self {
+            code: "NO_ANSWER".to_owned(),
+            message: format!("{what} within {limit:?}: the server is silent"),
+        }
+    }
 }
 
 impl From<ClientError> for CallError {

@@ -66,7 +66,7 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 1.0, value_name = "X", value_parser = positive)]
     pub speed: f64,
     /// The measured time.
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = units::some_time)]
     pub duration: Duration,
     /// Played before it, and not measured.
     #[arg(long, default_value = "2s", value_name = "TIME", value_parser = units::duration)]
@@ -80,10 +80,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub people: PeopleArgs,
     /// The most tokens of a completion.
-    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, visible_alias = "max-tokens", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub tokens: u32,
     /// A first token that comes later is no good: for the goodput.
-    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = units::some_time)]
     pub limit: Duration,
     /// Every keystroke asks for a completion, and drops the one before.
     #[arg(long)]
@@ -191,10 +191,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
     /// Documents.
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub documents: u32,
     /// The time that each is edited.
-    #[arg(long, default_value = "3m", value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, default_value = "3m", value_name = "TIME", value_parser = units::some_time)]
     pub length: Duration,
     #[command(flatten)]
     pub people: PeopleArgs,
@@ -213,10 +213,10 @@ pub struct ScriptArgs {
     #[arg(long, value_name = "PATH")]
     pub under: Option<String>,
     /// The most files: those with the most versions.
-    #[arg(long, default_value_t = 16, value_name = "N")]
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = units::some)]
     pub files: usize,
     /// The most versions of a file: the latest.
-    #[arg(long, default_value_t = 200, value_name = "N")]
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = versions)]
     pub versions: usize,
     /// The largest version.
     #[arg(long, default_value = "32KiB", value_name = "SIZE", value_parser = units::bytes)]
@@ -232,6 +232,13 @@ pub struct ScriptArgs {
 fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if number.is_finite() && number > 0.0 { Ok(number) } else { Err(format!("{text} is not above 0")) }
+}
+
+fn versions(text: &str) -> Result<usize, String> {
+    match units::some(text)? {
+        1 => Err("one version has no edits: give at least 2".to_owned()),
+        versions => Ok(versions),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

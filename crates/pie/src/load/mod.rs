@@ -2,15 +2,20 @@
 
 pub mod args;
 
+use crate::signals::Signals;
 use crate::{Failure, progress};
 use args::{GenerateArgs, KneeArgs, LoadArgs, LoadCommand, PeopleArgs, RunArgs, ScriptArgs};
 use pie_load::people::{Corpus, Habits, Replay};
 use pie_load::report::{self, Knee, Report};
-use pie_load::run::{Asking, Options, Snapshot, Source, Tempo};
+use pie_load::run::{Asking, Options, Snapshot, Source, Stop, Tempo};
 use pie_load::script;
 use pie_load::target::{OpenAi, Target};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A run that is cut short has closed its sessions by then.
+const GRACE: Duration = Duration::from_secs(60);
 
 pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
     match arguments.command {
@@ -18,7 +23,7 @@ pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
         Some(LoadCommand::Run(arguments)) => once(arguments).await,
         Some(LoadCommand::Knee(arguments)) => knee(arguments).await,
         Some(LoadCommand::Compare { a, b }) => {
-            print!("{}", report::compare(&report::read::<Report>(&a)?, &report::read(&b)?));
+            out!("{}", report::compare(&report::read::<Report>(&a)?, &report::read(&b)?));
             Ok(())
         }
         Some(LoadCommand::Generate(arguments)) => generate(&arguments),
@@ -28,10 +33,12 @@ pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
 
 async fn once(arguments: RunArgs) -> Result<(), Failure> {
     let source = source(&arguments)?;
-    let report = measure(&arguments, tempo(&arguments), &source).await?;
-    print!("{}", report::text(&report));
+    let mut signals = Signals::listen(GRACE)?;
+    let report = measure(&arguments, tempo(&arguments), &source, &mut signals).await?;
+    out!("{}", report::text(&report));
     written(arguments.json.as_deref(), || report::json(&report))?;
     written(arguments.html.as_deref(), || report::page(&report))?;
+    whole([&report])?;
     verified(&arguments, [&report])
 }
 
@@ -39,15 +46,20 @@ async fn knee(arguments: KneeArgs) -> Result<(), Failure> {
     let KneeArgs { mut rates, run: arguments } = arguments;
     rates.sort_by(f64::total_cmp);
     let source = source(&arguments)?;
-    let mut runs = Vec::new();
+    let mut signals = Signals::listen(GRACE)?;
+    let mut runs: Vec<Report> = Vec::new();
     for rate in rates {
-        eprintln!("pie: {rate} edits/s");
-        runs.push(measure(&arguments, Tempo::Rate(rate), &source).await?);
+        say!("{rate} edits/s");
+        runs.push(measure(&arguments, Tempo::Rate(rate), &source, &mut signals).await?);
+        if whole(&runs).is_err() {
+            break;
+        }
     }
     let knee = Knee { runs };
-    print!("{}", report::knee_text(&knee));
+    out!("{}", report::knee_text(&knee));
     written(arguments.json.as_deref(), || report::json(&knee))?;
     written(arguments.html.as_deref(), || report::knee_page(&knee))?;
+    whole(&knee.runs)?;
     verified(&arguments, &knee.runs)
 }
 
@@ -55,14 +67,34 @@ fn tempo(arguments: &RunArgs) -> Tempo {
     arguments.rate.map_or(Tempo::Speed(arguments.speed), Tempo::Rate)
 }
 
-async fn measure(arguments: &RunArgs, tempo: Tempo, source: &Source) -> Result<Report, Failure> {
-    let target = match &arguments.openai {
+/// Fails for runs that were cut short: their figures are not what was asked for.
+fn whole<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Result<(), Failure> {
+    match reports.into_iter().find(|report| report.facts.interrupted) {
+        Some(report) => {
+            let seconds = report.facts.duration_s;
+            Err(format!("interrupted: the sessions are closed, and the figures are of {seconds:.1} s").into())
+        }
+        None => Ok(()),
+    }
+}
+
+async fn target(arguments: &RunArgs) -> Result<Target, Failure> {
+    Ok(match &arguments.openai {
         Some(url) => Target::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
         None => {
             let (sessions, tenants) = (arguments.sessions as usize, arguments.tenants as usize);
-            Target::pool(&arguments.pool, &arguments.access.open()?, sessions, tenants).await?
+            let access = &arguments.access;
+            Target::pool(&access.url(&arguments.pool), &access.open()?, sessions, tenants).await?
         }
-    };
+    })
+}
+
+async fn measure(
+    arguments: &RunArgs,
+    tempo: Tempo,
+    source: &Source,
+    signals: &mut Signals,
+) -> Result<Report, Failure> {
     let options = Options {
         sessions: arguments.sessions as usize,
         tempo,
@@ -83,9 +115,25 @@ async fn measure(arguments: &RunArgs, tempo: Tempo, source: &Source) -> Result<R
         bar.set_message(line(snapshot));
         progress::show(&bar, snapshot.elapsed.as_secs(), snapshot.total.as_secs());
     };
-    let report = pie_load::run::run(&options, source, &target, &mut watch).await;
+    let (stopper, stop) = Stop::new();
+    let report = {
+        let running = async {
+            let target = target(arguments).await?;
+            Ok(pie_load::run::run_until(&options, source, &target, &mut watch, stop).await?)
+        };
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                report = &mut running => break report,
+                signal = signals.next() => match stopper.stop() {
+                    true => say!("{signal}: the sessions are closed; another signal leaves them open"),
+                    false => break Err("stopped at once: sessions of the run may still be open".into()),
+                },
+            }
+        }
+    };
     bar.finish_and_clear();
-    Ok(report?)
+    report
 }
 
 fn line(snapshot: &Snapshot) -> String {
@@ -167,12 +215,7 @@ fn tell(out: &Path, lines: &[script::Line]) -> Result<(), Failure> {
     report::write(out, &script::write(lines)?)?;
     let edits: usize = streams.iter().map(script::Stream::edits).sum();
     let seconds: f64 = streams.iter().map(|stream| stream.length.as_secs_f64()).sum();
-    println!(
-        "{}: {} documents, {edits} edits in {:.1} minutes",
-        out.display(),
-        streams.len(),
-        seconds / 60.0
-    );
+    outln!("{}: {} documents, {edits} edits in {:.1} minutes", out.display(), streams.len(), seconds / 60.0);
     Ok(())
 }
 
@@ -182,7 +225,7 @@ fn written(
 ) -> Result<(), Failure> {
     if let Some(path) = path {
         report::write(path, &text()?)?;
-        eprintln!("pie: wrote {}", path.display());
+        say!("wrote {}", path.display());
     }
     Ok(())
 }
@@ -198,7 +241,7 @@ fn verified<'a>(arguments: &RunArgs, reports: impl IntoIterator<Item = &'a Repor
         equal += report.compared.equal;
     }
     if faults.is_empty() {
-        println!(
+        outln!(
             "verified     {equal} documents equal here and there, every slot given back, nothing went wrong"
         );
         Ok(())
