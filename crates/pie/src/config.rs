@@ -84,7 +84,7 @@ mod tests {
         let cases = [
             (
                 "pool",
-                "connections 0|world-size 0|sessions 0|completions 0|tenant-sessions 0|tenant-tokens 0|tenant-requests 0",
+                "connections 0|connection-age 0s|world-size 0|sessions 0|completions 0|tenant-sessions 0|tenant-tokens 0|tenant-requests 0",
             ),
             (
                 "pool",

@@ -2,6 +2,15 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether another process shows how it goes for this one, too.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on nothing is shown: processes that share a terminal draw over each other.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
 
 /// A bar of bytes; its length comes with [`show`].
 pub fn bytes(what: &str) -> ProgressBar {
@@ -30,7 +39,8 @@ pub fn show(bar: &ProgressBar, done: u64, total: u64) {
 }
 
 fn bar(what: &str, total: Option<u64>, template: &str) -> ProgressBar {
-    let target = if std::io::stderr().is_terminal() && crate::observe::for_people() {
+    let watched = std::io::stderr().is_terminal() && crate::observe::for_people();
+    let target = if watched && !QUIET.load(Ordering::Relaxed) {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()

@@ -5,7 +5,7 @@ use crate::device::{self, Loaded};
 use crate::observe::{Observe, RankSource, Source};
 use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, Stop};
-use crate::{Failure, Told, models, placement, secure};
+use crate::{Failure, Told, models, placement, progress, secure};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{GroupId, RankRecord, Registration, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
@@ -31,6 +31,8 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
     if !arguments.supervised {
         return serve(arguments, None).await;
     }
+    // The one who started it counts the ranks that are there.
+    progress::be_quiet();
     let serves = Arc::new(AtomicBool::new(false));
     let starter = Starter::follow(serves.clone());
     serve(arguments, Some(starter)).await.map_err(|error| {

@@ -111,6 +111,7 @@ async fn measure(
         process: arguments.pid,
     };
     let bar = progress::seconds("opening documents");
+    let shown = bar.clone();
     let mut watch = |snapshot: &Snapshot| {
         bar.set_message(line(snapshot));
         progress::show(&bar, snapshot.elapsed.as_secs(), snapshot.total.as_secs());
@@ -126,7 +127,7 @@ async fn measure(
             tokio::select! {
                 report = &mut running => break report,
                 signal = signals.next() => match stopper.stop() {
-                    true => say!("{signal}: the sessions are closed; another signal leaves them open"),
+                    true => shown.suspend(|| say!("{signal}: closing the sessions; another signal leaves them open")),
                     false => break Err("stopped at once: sessions of the run may still be open".into()),
                 },
             }

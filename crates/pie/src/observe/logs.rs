@@ -21,6 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, filter};
 
 /// What to log, and how.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Log")]
 pub struct LogArgs {
     /// What to log, as `level` or `target=level,…`.
     #[arg(long, global = true, env = "PIE_LOG", default_value = "warn", value_name = "FILTER")]

@@ -27,7 +27,7 @@ pub struct PublicArgs {
     pub connections: usize,
     /// Connections of the public port get no older than this: then clients are told to connect anew, so that they spread over the
     /// routers that there are. Without it they get as old as they like.
-    #[arg(long, env = "PIE_CONNECTION_AGE", value_name = "TIME", value_parser = crate::units::duration)]
+    #[arg(long, env = "PIE_CONNECTION_AGE", value_name = "TIME", value_parser = crate::units::some_time)]
     pub connection_age: Option<Duration>,
     /// Calls of a connection that is too old may end in this time.
     #[arg(long, env = "PIE_CONNECTION_GRACE", default_value = "5m", value_name = "TIME", value_parser = crate::units::duration)]
