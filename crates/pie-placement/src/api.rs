@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::{
-    Admission, Campaign, Forgotten, GroupId, GroupRecord, Moved, Owner, OwnerWatch, Placed, PlacementError,
-    RankRecord, RankWatch, Registration, RouterRecord, SessionKey, Ttl,
+    Admission, Campaign, Forgotten, GroupId, GroupRecord, Moved, Owner, OwnerWatch, Ownership, Placed,
+    PlacementError, RankRecord, RankWatch, Registration, RouterRecord, SessionKey, Ttl,
 };
 
 /// Ranks with leases, owners by election, session homes by compare-and-set.
@@ -37,6 +37,12 @@ pub trait Placement: Send + Sync {
         router: &RouterRecord,
         ttl: Ttl,
     ) -> Result<Campaign, PlacementError>;
+
+    /// Gives an ownership a later epoch (invariant A1), for a group that is formed again by the router that owns it already.
+    ///
+    /// # Errors
+    /// [`PlacementError::NotOwner`] if it is gone: campaign again. `Unavailable`.
+    async fn advance(&self, ownership: &mut Ownership) -> Result<(), PlacementError>;
 
     /// The owner of a group.
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError>;

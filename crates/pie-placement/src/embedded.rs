@@ -11,9 +11,9 @@ use tokio::sync::watch;
 use crate::hold::{End, Hold};
 use crate::view::{Entry, View};
 use crate::{
-    Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseState, LossReason, Moved, Owner, OwnerWatch,
-    Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration, RouterRecord,
-    SessionKey, Ttl,
+    Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseKeeper, LeaseWatch, LossReason, Moved, Owner,
+    OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
+    RouterRecord, SessionKey, Ttl,
 };
 
 /// Placement inside one process, the default. Clones share their state.
@@ -36,19 +36,26 @@ struct State {
 struct Group {
     ranks: watch::Sender<View<RankRecord>>,
     owner: watch::Sender<View<RouterRecord>>,
-    /// The holders' ends of the leases, by the revision of the key that each protects.
-    leases: BTreeMap<u64, watch::Sender<LeaseState>>,
+    /// By the revision at which each was granted.
+    leases: BTreeMap<u64, Lease>,
     admission: Admission,
     closed_at: u64,
 }
 
+/// A lease, and the key that it protects.
+struct Lease {
+    keeper: LeaseKeeper,
+    /// Of the key as it is now.
+    revision: u64,
+}
+
 impl Group {
-    /// Ends the lease of a key, and removes the key with it.
-    fn end(&mut self, revision: u64, reason: LossReason) {
-        if let Some(lease) = self.leases.remove(&revision) {
+    /// Ends a lease, and removes its key with it.
+    fn end(&mut self, granted: u64, reason: LossReason) {
+        if let Some(Lease { keeper, revision }) = self.leases.remove(&granted) {
             remove_revision(&self.ranks, revision);
             remove_revision(&self.owner, revision);
-            lease.send_replace(LeaseState::Lost(reason));
+            keeper.lose(reason);
         }
     }
 }
@@ -98,7 +105,7 @@ impl Embedded {
     }
 
     /// The handle of the key that was written at `revision`.
-    fn hold(&self, group: &GroupId, revision: u64, lease: watch::Receiver<LeaseState>, ttl: Ttl) -> Hold {
+    fn hold(&self, group: &GroupId, revision: u64, lease: LeaseWatch, ttl: Ttl) -> Hold {
         // Weak: followers must see the end of the placement even if somebody still holds a handle.
         let state = Arc::downgrade(&self.state);
         let group = group.clone();
@@ -110,7 +117,7 @@ impl Embedded {
                 }
             }
         };
-        Hold::new(lease, move |end| {
+        Hold::new(revision, lease, move |end| {
             match end {
                 End::Revoke => finish(LossReason::Released),
                 End::Abandon => match tokio::runtime::Handle::try_current() {
@@ -131,7 +138,8 @@ impl Embedded {
 impl Placement for Embedded {
     async fn register_rank(&self, record: RankRecord, ttl: Ttl) -> Result<Registration, PlacementError> {
         record.check()?;
-        let (lease, lease_state) = watch::channel(LeaseState::Held);
+        let lease = LeaseKeeper::new();
+        let lease_state = lease.watch();
         let mut state = self.lock();
         let revision = state.next_revision();
         let group = state.groups.entry(record.group.clone()).or_default();
@@ -146,7 +154,7 @@ impl Placement for Embedded {
             }
             group.end(present.revision, LossReason::Expired);
         }
-        group.leases.insert(revision, lease);
+        group.leases.insert(revision, Lease { keeper: lease, revision });
         group.ranks.send_modify(|view| {
             view.entries.insert(record.rank, Entry { revision, value: record.clone() });
         });
@@ -173,7 +181,8 @@ impl Placement for Embedded {
         ttl: Ttl,
     ) -> Result<Campaign, PlacementError> {
         router.check()?;
-        let (lease, lease_state) = watch::channel(LeaseState::Held);
+        let lease = LeaseKeeper::new();
+        let lease_state = lease.watch();
         let mut state = self.lock();
         let revision = state.next_revision();
         let record = state.groups.entry(group.clone()).or_default();
@@ -181,13 +190,28 @@ impl Placement for Embedded {
         if let Some(owner) = owner {
             return Ok(Campaign::Held(owner));
         }
-        record.leases.insert(revision, lease);
+        record.leases.insert(revision, Lease { keeper: lease, revision });
         record.owner.send_modify(|view| {
             view.entries.insert(0, Entry { revision, value: router.clone() });
         });
         drop(state);
         let hold = self.hold(group, revision, lease_state, ttl);
         Ok(Campaign::Won(Ownership::new(group.clone(), Epoch(revision), hold)))
+    }
+
+    async fn advance(&self, ownership: &mut Ownership) -> Result<(), PlacementError> {
+        let mut state = self.lock();
+        let revision = state.next_revision();
+        let not_owner = || PlacementError::NotOwner { group: ownership.group().clone() };
+        let record = state.groups.get_mut(ownership.group()).ok_or_else(not_owner)?;
+        let lease = record.leases.get_mut(&ownership.lease_id()).ok_or_else(not_owner)?;
+        lease.revision = revision;
+        record.owner.send_modify(|view| {
+            view.entries.entry(0).and_modify(|owner| owner.revision = revision);
+        });
+        drop(state);
+        ownership.advanced(Epoch(revision));
+        Ok(())
     }
 
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError> {

@@ -45,6 +45,12 @@ pub enum PlacementError {
         /// The control address of the holder.
         holder: String,
     },
+    /// Another process owns the group, or nobody does.
+    #[error("group {group} is not owned by this router any more: campaign again")]
+    NotOwner {
+        /// The group.
+        group: GroupId,
+    },
     /// The group takes no new sessions.
     #[error("group {group} is cordoned and takes no new sessions: choose another group or open it again")]
     GroupCordoned {
@@ -125,6 +131,7 @@ impl PlacementError {
             Self::InvalidTtl { .. } => "PLACEMENT_INVALID_TTL",
             Self::InvalidRecord { .. } => "PLACEMENT_INVALID_RECORD",
             Self::RankTaken { .. } => "PLACEMENT_RANK_TAKEN",
+            Self::NotOwner { .. } => "PLACEMENT_NOT_OWNER",
             Self::GroupCordoned { .. } => "PLACEMENT_GROUP_CORDONED",
             Self::InvalidEndpoint { .. } => "PLACEMENT_INVALID_ENDPOINT",
             Self::Unavailable { .. } => "PLACEMENT_UNAVAILABLE",

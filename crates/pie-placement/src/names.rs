@@ -90,7 +90,7 @@ name!(
     /// Names a session in the whole pool: 1 to 512 bytes of UTF-8 without control characters.
     SessionKey, "session", check_session);
 
-/// How long a lease lives after its last renewal: 1 second to 1 hour. Renewals are sent three times as often.
+/// How long a lease lives after its last renewal: 1 second to 1 hour. Renewals are sent four times as often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ttl(Duration);
 

@@ -19,6 +19,8 @@ contract_tests! {
     a_rank_has_one_holder,
     a_lease_runs_out_when_its_holder_dies,
     an_election_has_one_winner,
+    an_ownership_advances_while_it_lasts,
+    an_announcement_lasts_until_it_is_withdrawn,
     a_dead_owner_is_succeeded,
     a_session_has_one_home,
     a_watch_tells_changes_in_order,

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use contract::{group, rank, ranks_become, router, session, ttl, within, won};
 use etcd_client::{Compare, CompareOp, Txn, TxnOp};
 use pie_placement::{
-    Campaign, Etcd, EtcdConfig, LeaseState, LossReason, Placed, Placement, RankEvent, RankWatch, Ttl,
+    Announced, Campaign, Etcd, EtcdConfig, LeaseState, LossReason, Placed, Placement, RankEvent, RankWatch,
+    Ttl,
 };
 use support::{Server, placement};
 
@@ -28,6 +29,8 @@ contract_tests! {
     a_rank_has_one_holder,
     a_lease_runs_out_when_its_holder_dies,
     an_election_has_one_winner,
+    an_ownership_advances_while_it_lasts,
+    an_announcement_lasts_until_it_is_withdrawn,
     a_dead_owner_is_succeeded,
     a_session_has_one_home,
     a_watch_tells_changes_in_order,
@@ -227,6 +230,159 @@ async fn a_server_that_freezes_is_noticed_and_survived() {
     assert!(matches!(&placed, Placed::Claimed(home) | Placed::Existing(home) if *home == g));
     let _zero = placement.register_rank(rank(&g, 0), Ttl::DEFAULT).await.unwrap();
     assert_eq!(next_change(&mut watch).await, RankEvent::Joined(rank(&g, 0)));
+}
+
+/// What may become of a store and of what it was told.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    Frozen,
+    Away,
+    Emptied,
+    KeysDeleted,
+    LeasesRevoked,
+}
+
+/// A worker that was registered is registered again, whatever became of its lease; a router may own the group again; and as long as
+/// it is not so, both know.
+#[tokio::test]
+async fn what_was_lost_is_taken_again() {
+    use Trouble::*;
+    let server = Server::start().await;
+    for trouble in [Frozen, Away, Emptied, KeysDeleted, LeasesRevoked] {
+        let mut config = EtcdConfig::new(vec![server.endpoint()]);
+        config.call_timeout = Duration::from_millis(900);
+        let placement: contract::Subject = Arc::new(Etcd::connect(config).await.unwrap());
+        let g = group("again");
+        let mut announced = Announced::start(placement.clone(), rank(&g, 0), ttl(2));
+        within("announced", announced.first(ttl(15))).await.unwrap();
+        let standing = announced.standing();
+        let ownership = won(placement.campaign(&g, &router(0), ttl(2)).await.unwrap());
+        let mut lease = ownership.lease();
+        assert_eq!((standing.now(), lease.state()), (Ok(()), LeaseState::Held), "{trouble:?}");
+        let watched = lease.clone();
+        let doubt = async {
+            while standing.now().is_ok() || watched.state() == LeaseState::Held {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        match trouble {
+            Frozen => {
+                server.signal("STOP");
+                within("doubt", doubt).await;
+                // Both leases run out before it goes on.
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+                server.signal("CONT");
+            }
+            Away => {
+                server.kill();
+                within("doubt", doubt).await;
+                server.restart().await;
+            }
+            Emptied => {
+                server.kill();
+                server.restart_empty().await;
+            }
+            KeysDeleted => {
+                let prefix = etcd_client::DeleteOptions::new().with_prefix();
+                server.client().await.delete("/pie/", Some(prefix)).await.unwrap();
+            }
+            LeasesRevoked => {
+                let mut client = server.client().await;
+                for lease in client.leases().await.unwrap().leases() {
+                    client.lease_revoke(lease.id()).await.unwrap();
+                }
+            }
+        }
+        // A store that kept its data keeps the leases when it starts again; else they are lost.
+        let settled = within("settled", async {
+            loop {
+                match lease.state() {
+                    LeaseState::Doubtful => drop(lease.changed().await),
+                    LeaseState::Held if matches!(trouble, Away) => return LeaseState::Held,
+                    LeaseState::Held => drop(lease.changed().await),
+                    lost @ LeaseState::Lost(_) => return lost,
+                }
+            }
+        });
+        let settled = settled.await;
+        if settled != LeaseState::Held {
+            assert_eq!(settled, LeaseState::Lost(LossReason::Expired), "{trouble:?}");
+            let again = within("owned again", async {
+                loop {
+                    if let Ok(Campaign::Won(ownership)) = placement.campaign(&g, &router(0), ttl(2)).await {
+                        return ownership;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            drop(again.await);
+        }
+        within("registered again", async {
+            while standing.now().is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        ranks_become(&placement, &g, &[rank(&g, 0)]).await;
+        announced.withdraw().await.unwrap();
+    }
+}
+
+/// Of three servers one may be gone, at whatever place of the list: every start and every call works.
+#[tokio::test]
+async fn one_dead_server_of_three_fails_nobody() {
+    let servers = Server::cluster(3).await;
+    servers[1].kill();
+    let endpoints: Vec<_> = servers.iter().map(Server::endpoint).collect();
+    let g = group("dead");
+    for first in 0..6 {
+        let mut endpoints = endpoints.clone();
+        endpoints.rotate_left(first % 3);
+        let placement = Etcd::connect(EtcdConfig::new(endpoints)).await.unwrap();
+        let _rank = placement.register_rank(rank(&g, 0), Ttl::DEFAULT).await.unwrap();
+        for _ in 0..10 {
+            assert_eq!(placement.ranks(&g).await.unwrap(), [rank(&g, 0)]);
+        }
+    }
+}
+
+/// A server that stands still while the others go on, though it led them: leases live on at the others, and calls are answered there.
+#[tokio::test]
+async fn a_frozen_leader_costs_nobody_a_lease() {
+    let servers = Server::cluster(3).await;
+    let mut leader = None;
+    for server in &servers {
+        if server.leads().await {
+            leader = Some(server);
+        }
+    }
+    let leader = leader.expect("one leads");
+    // Everybody asks it first.
+    let mut endpoints: Vec<_> = servers.iter().map(Server::endpoint).collect();
+    endpoints.sort_by_key(|endpoint| *endpoint != leader.endpoint());
+    let placement: contract::Subject = Arc::new(Etcd::connect(EtcdConfig::new(endpoints)).await.unwrap());
+    let g = group("leader");
+    let _rank = placement.register_rank(rank(&g, 0), Ttl::DEFAULT).await.unwrap();
+    let ownership = won(placement.campaign(&g, &router(0), Ttl::DEFAULT).await.unwrap());
+
+    leader.signal("STOP");
+    let frozen = Instant::now();
+    while frozen.elapsed() < 2 * Ttl::DEFAULT.duration() {
+        assert!(!matches!(ownership.lease().state(), LeaseState::Lost(_)));
+        let owner = within("answer", async {
+            loop {
+                // While a new leader is elected nobody can answer.
+                if let Ok(owner) = placement.owner(&g).await {
+                    return owner;
+                }
+            }
+        });
+        assert_eq!(owner.await.map(|owner| owner.epoch), Some(ownership.epoch()));
+        assert_eq!(placement.ranks(&g).await.unwrap_or_default().len(), 1);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(ownership.lease().state(), LeaseState::Held, "renewed at another server");
+    leader.signal("CONT");
 }
 
 /// History that a broken watch missed is compacted away: the follower starts from the present and is told the difference.

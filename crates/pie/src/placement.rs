@@ -3,7 +3,7 @@
 use crate::Failure;
 #[cfg(feature = "etcd")]
 use pie_placement::PlacementError;
-use pie_placement::{Embedded, Placement, Registration};
+use pie_placement::{Announced, Embedded, Placement};
 use std::sync::Arc;
 use std::time::Duration;
 #[cfg(feature = "etcd")]
@@ -21,9 +21,9 @@ pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
 }
 
 /// Takes announcements back, so that nobody calls a process that has stopped.
-pub async fn withdraw(registrations: impl IntoIterator<Item = Registration>) {
-    for registration in registrations {
-        let _ = tokio::time::timeout(WITHDRAW, registration.release()).await;
+pub async fn withdraw(announced: impl IntoIterator<Item = Announced>) {
+    for announced in announced {
+        let _ = tokio::time::timeout(WITHDRAW, announced.withdraw()).await;
     }
 }
 

@@ -6,7 +6,7 @@ use crate::ready::ReadyFile;
 use crate::secure::Ports;
 use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
-use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
+use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::Limits;
 use pie_router::core::Settings;
 use pie_router::tenants::{Sharing, TenantLimits};
@@ -28,7 +28,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let tokenizer = models::tokenizer(&folder.path)?;
     let placement = placement::open(&arguments.group.etcd).await?;
-    let registrations = announce(placement.as_ref(), &arguments).await?;
+    let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
@@ -178,7 +178,7 @@ fn settings(serve: &ServeArgs) -> Settings {
 }
 
 /// Ranks that cannot announce themselves are named on the command line.
-async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<Vec<Registration>, Failure> {
+async fn announce(placement: &Arc<dyn Placement>, arguments: &RouterArgs) -> Result<Vec<Announced>, Failure> {
     let world_size = arguments.group.world_size;
     let groups = groups(&arguments.group)?;
     if arguments.group.etcd.is_empty() && arguments.ranks.len() != groups.len() * world_size as usize {
@@ -198,7 +198,9 @@ async fn announce(placement: &dyn Placement, arguments: &RouterArgs) -> Result<V
             control: control.clone(),
             model_fingerprint: String::new(),
         };
-        registrations.push(placement.register_rank(record, Ttl::DEFAULT).await?);
+        let mut announced = Announced::start(placement.clone(), record, Ttl::DEFAULT);
+        announced.first(Ttl::DEFAULT).await?;
+        registrations.push(announced);
     }
     Ok(registrations)
 }

@@ -7,7 +7,7 @@ use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, Stop};
 use crate::{Failure, Told, models, placement, progress, secure};
 use pie_comm::{Member, TcpMesh};
-use pie_placement::{GroupId, RankRecord, Registration, Ttl};
+use pie_placement::{Announced, Announcing, GroupId, RankRecord, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
 use pie_worker::{Engine, RankStats, service::RankService};
@@ -109,6 +109,7 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
         index: arguments.index,
         facts: facts.clone(),
         stats: stats.clone(),
+        standing: None,
     };
 
     let listener = TcpListener::bind(arguments.listen).await.map_err(|error| {
@@ -126,8 +127,12 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
         .serve_with_incoming(acceptor.accept(listener));
     let server = tokio::spawn(server);
 
-    let registration = announce(&arguments, &control, &fingerprint).await?;
-    observe.serves(Source::Rank(source));
+    let announced = announce(&arguments, &control, &fingerprint).await?;
+    let standing = announced.as_ref().map(Announced::standing);
+    if let Some(standing) = standing.clone() {
+        tokio::spawn(report_health(standing, health.clone()));
+    }
+    observe.serves(Source::Rank(RankSource { standing, ..source }));
     let group = arguments.group.group.clone();
     let ready =
         WorkerReady { group, rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
@@ -150,7 +155,7 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
             Ok(())
         }
     };
-    placement::withdraw(registration).await;
+    placement::withdraw(announced).await;
     ended
 }
 
@@ -169,6 +174,19 @@ async fn leave(stats: &RankStats, grace: Duration, signals: &mut Signals) {
     }
 }
 
+/// gRPC health follows the registration: a rank that nobody finds serves nobody.
+async fn report_health(standing: Announcing, reporter: HealthReporter) {
+    let mut told = ServingStatus::Serving;
+    loop {
+        let status = if standing.now().is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        // Only what is new: when the rank stops, that is said elsewhere, and stays.
+        if std::mem::replace(&mut told, status) != status {
+            set_health(&reporter, status).await;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// gRPC health beside the control API: a rank that listens has loaded its weights.
 async fn health() -> (HealthReporter, HealthServer<impl Health>) {
     let (reporter, service) = tonic_health::server::health_reporter();
@@ -182,12 +200,12 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// With etcd a worker announces itself; without, the one who started it does.
+/// With etcd a worker announces itself, for as long as it runs; without, the one who started it does.
 async fn announce(
     arguments: &WorkerArgs,
     control: &str,
     fingerprint: &str,
-) -> Result<Option<Registration>, Failure> {
+) -> Result<Option<Announced>, Failure> {
     if arguments.group.etcd.is_empty() {
         return Ok(None);
     }
@@ -199,7 +217,9 @@ async fn announce(
         control: control.to_owned(),
         model_fingerprint: fingerprint.to_owned(),
     };
-    Ok(Some(placement.register_rank(record, Ttl::DEFAULT).await?))
+    let mut announced = Announced::start(placement, record, Ttl::DEFAULT);
+    announced.first(Ttl::DEFAULT).await?;
+    Ok(Some(announced))
 }
 
 fn facts(loaded: &Loaded, folder: &Path) -> RankFacts {

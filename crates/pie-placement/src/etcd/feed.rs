@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::{EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
+use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
 use tokio::sync::watch;
 
-use super::calls::{Backoff, Calls};
+use super::calls::Calls;
 use super::keys::malformed;
 use crate::PlacementError;
+use crate::pauses::Backoff;
 use crate::view::{Entry, Feeder, View};
 
 const OPERATION: &str = "follow keys";
@@ -57,8 +58,11 @@ impl<T> Range<T> {
     /// The entries now, and the revision of the store that they belong to.
     pub(super) async fn snapshot(&self, calls: &Calls) -> Result<(Entries<T>, i64), PlacementError> {
         let options = (self.extent == Extent::Prefix).then(|| GetOptions::new().with_prefix());
-        let mut client = calls.client.clone();
-        let response = calls.call(OPERATION, client.get(self.start.as_str(), options)).await?;
+        let get = |mut client: Client| {
+            let options = options.clone();
+            async move { client.get(self.start.as_str(), options).await }
+        };
+        let response = calls.call(OPERATION, get).await?;
         let mut entries = Entries::new();
         for kv in response.kvs() {
             self.put(&mut entries, kv)?;
@@ -135,8 +139,11 @@ async fn follow_once<T: Clone>(
     if range.extent == Extent::Prefix {
         options = options.with_prefix();
     }
-    let mut client = calls.client.clone();
-    let mut stream = match calls.call(OPERATION, client.watch(range.start.as_str(), Some(options))).await {
+    let watch = |mut client: Client| {
+        let options = options.clone();
+        async move { client.watch(range.start.as_str(), Some(options)).await }
+    };
+    let mut stream = match calls.call(OPERATION, watch).await {
         Ok(stream) => stream,
         Err(error) => return error,
     };
@@ -165,8 +172,10 @@ async fn follow_once<T: Clone>(
             Err(_) if asked => return calls.unavailable(OPERATION, "no sign of life on the watch"),
             Err(_) => {
                 asked = true;
-                if let Err(error) = calls.call(OPERATION, stream.request_progress()).await {
-                    return error;
+                match tokio::time::timeout(calls.timeout, stream.request_progress()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return calls.error(OPERATION, &error),
+                    Err(_) => return calls.unavailable(OPERATION, "the watch takes no questions"),
                 }
             }
         }

@@ -64,7 +64,8 @@ impl EtcdConfig {
 
 /// Placement in etcd (3.4 or newer), for pools of more than one machine. Cheap to clone.
 ///
-/// Epochs are revisions of the whole store (A1), so a store must not be replaced by an older one under a running pool.
+/// Epochs are revisions of the whole store (A1). A store that is replaced by an empty or an older one under a running pool counts
+/// anew; those who form groups go above what the ranks have served.
 #[derive(Clone)]
 pub struct Etcd {
     calls: Calls,
@@ -90,32 +91,28 @@ impl Etcd {
             // Finds connections whose other end vanished. etcd turns clients away that ping more often than every 5 s.
             .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
             .with_keep_alive_while_idle(true);
+        // Nothing is sent yet: each must be an address, not only the one that is used first.
+        for endpoint in &config.endpoints {
+            Client::connect([endpoint], Some(options.clone()))
+                .await
+                .map_err(|error| invalid(error.to_string()))?;
+        }
         if let Some(Credentials { user, password }) = config.credentials {
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
-        let connected =
-            tokio::time::timeout(config.call_timeout, Client::connect(&config.endpoints, Some(options)));
-        let client = match connected.await {
-            Ok(Ok(client)) => client,
-            Ok(Err(etcd_client::Error::GRpcStatus(status))) => {
-                let detail = status.message().to_owned();
-                return Err(PlacementError::Refused { operation: OPERATION, endpoints, detail });
-            }
-            Ok(Err(error)) => return Err(invalid(error.to_string())),
-            Err(_) => {
-                let detail = format!("nothing within {:?}", config.call_timeout);
-                return Err(PlacementError::Unavailable { operation: OPERATION, endpoints, detail });
-            }
+        let calls = Calls::new(&config.endpoints, options, config.call_timeout);
+        let groups = keys.groups();
+        let probe = |mut client: Client| {
+            let (groups, count) = (groups.as_str(), GetOptions::new().with_prefix().with_count_only());
+            async move { client.get(groups, Some(count)).await }
         };
-        let calls = Calls { client, endpoints, timeout: config.call_timeout };
-        let probe = GetOptions::new().with_prefix().with_count_only();
-        calls.call(OPERATION, calls.client.clone().get(keys.groups(), Some(probe))).await?;
+        calls.call(OPERATION, probe).await?;
         Ok(Self { calls, keys })
     }
 
     async fn get(&self, operation: &'static str, key: &str) -> Result<Option<KeyValue>, PlacementError> {
-        let mut client = self.calls.client.clone();
-        let mut response = self.calls.call(operation, client.get(key, None)).await?;
+        let get = |mut client: Client| async move { client.get(key, None).await };
+        let mut response = self.calls.call(operation, get).await?;
         Ok(response.take_kvs().pop())
     }
 
@@ -132,8 +129,11 @@ impl Etcd {
     }
 
     async fn txn(&self, operation: &'static str, txn: Txn) -> Result<TxnResponse, PlacementError> {
-        let mut client = self.calls.client.clone();
-        self.calls.call(operation, client.txn(txn)).await
+        let send = |mut client: Client| {
+            let txn = txn.clone();
+            async move { client.txn(txn).await }
+        };
+        self.calls.call(operation, send).await
     }
 
     fn is_open(&self, group: &GroupId) -> Compare {
@@ -211,6 +211,18 @@ impl Placement for Etcd {
         }
     }
 
+    async fn advance(&self, ownership: &mut Ownership) -> Result<(), PlacementError> {
+        let key = self.keys.owner(ownership.group());
+        let lease = ownership.lease_id().cast_signed();
+        match lease::touch(&self.calls, "advance an epoch", &key, lease).await? {
+            Some(revision) => {
+                ownership.advanced(Epoch(revision));
+                Ok(())
+            }
+            None => Err(PlacementError::NotOwner { group: ownership.group().clone() }),
+        }
+    }
+
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError> {
         let key = self.keys.owner(group);
         self.get("read an owner", &key).await?.map(|kv| owner_from(&key, &kv)).transpose()
@@ -252,9 +264,11 @@ impl Placement for Etcd {
     ) -> Result<Moved, PlacementError> {
         const OPERATION: &str = "move a session";
         let key = self.keys.session(session);
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let revision = match self.home(OPERATION, session).await? {
                 Some((home, revision)) if home == *from => revision,
+                // The attempt before was answered "no" only because its first answer was lost, or another call does the same.
+                Some((home, _)) if attempt > 0 && home == *to => return Ok(Moved::Done),
                 home => return Ok(Moved::Conflict { home: home.map(|(home, _)| home) }),
             };
             let txn = Txn::new()
@@ -300,9 +314,12 @@ impl Placement for Etcd {
     }
 
     async fn groups(&self) -> Result<Vec<GroupRecord>, PlacementError> {
-        let mut client = self.calls.client.clone();
-        let options = GetOptions::new().with_prefix();
-        let response = self.calls.call("list groups", client.get(self.keys.groups(), Some(options))).await?;
+        let prefix = self.keys.groups();
+        let list = |mut client: Client| {
+            let prefix = prefix.as_str();
+            async move { client.get(prefix, Some(GetOptions::new().with_prefix())).await }
+        };
+        let response = self.calls.call("list groups", list).await?;
         let mut groups = BTreeMap::new();
         for kv in response.kvs() {
             let key = String::from_utf8_lossy(kv.key());
@@ -325,12 +342,12 @@ impl Placement for Etcd {
 
     async fn set_admission(&self, group: &GroupId, admission: Admission) -> Result<(), PlacementError> {
         const OPERATION: &str = "set a group's admission";
-        let mut client = self.calls.client.clone();
         let key = self.keys.cordon(group);
-        match keys::encode_cordon(admission) {
-            Some(cordon) => self.calls.call(OPERATION, client.put(key, cordon, None)).await.map(drop),
-            None => self.calls.call(OPERATION, client.delete(key, None)).await.map(drop),
-        }
+        let op = match keys::encode_cordon(admission) {
+            Some(cordon) => TxnOp::put(key, cordon, None),
+            None => TxnOp::delete(key, None),
+        };
+        self.txn(OPERATION, Txn::new().and_then([op])).await.map(drop)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pie_placement::{
-    Admission, Campaign, Epoch, Forgotten, GroupId, LeaseState, LossReason, Moved, Ownership, Placed,
-    Placement, RankEvent, RankRecord, RouterId, RouterRecord, SessionKey, Ttl,
+    Admission, Announced, Campaign, Epoch, Forgotten, GroupId, LeaseState, LossReason, Moved, Ownership,
+    Placed, Placement, RankEvent, RankRecord, RouterId, RouterRecord, SessionKey, Ttl,
 };
 
 pub type Subject = Arc<dyn Placement>;
@@ -166,6 +166,58 @@ pub async fn epochs_grow_with_every_owner(placement: Subject) -> Vec<Epoch> {
     }
     assert!(epochs.is_sorted_by(|earlier, later| earlier < later), "{epochs:?}");
     epochs
+}
+
+/// A1: a group that is formed again by the same owner gets a later epoch, which everybody sees; whoever owns it no longer gets none.
+pub async fn an_ownership_advances_while_it_lasts(placement: Subject) {
+    let group = group("advance");
+    let mut ownership = won(placement.campaign(&group, &router(0), ttl(2)).await.unwrap());
+    let mut epochs = vec![ownership.epoch()];
+    for _ in 0..3 {
+        placement.advance(&mut ownership).await.unwrap();
+        let owner = placement.owner(&group).await.unwrap().unwrap();
+        assert_eq!((owner.router, owner.epoch), (router(0), ownership.epoch()));
+        epochs.push(ownership.epoch());
+    }
+    assert!(epochs.is_sorted_by(|earlier, later| earlier < later), "{epochs:?}");
+    // What was written last lives as long as the lease, and goes with it.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(ownership.lease().state(), LeaseState::Held);
+    ownership.release().await.unwrap();
+    assert_eq!(placement.owner(&group).await.unwrap(), None);
+    let second = won(placement.campaign(&group, &router(1), Ttl::DEFAULT).await.unwrap());
+    assert!(epochs.iter().all(|epoch| *epoch < second.epoch()), "{epochs:?} {second:?}");
+}
+
+/// A rank stays announced: whoever takes its lease away finds it there again, and it goes when it is withdrawn.
+pub async fn an_announcement_lasts_until_it_is_withdrawn(placement: Subject) {
+    let group = group("announced");
+    let taken = placement
+        .register_rank(RankRecord { control: "http://former.local:1".into(), ..rank(&group, 0) }, ttl(2));
+    let taken = taken.await.unwrap();
+    let mut announced = Announced::start(placement.clone(), rank(&group, 0), ttl(2));
+    let standing = announced.standing();
+    within("refused", async {
+        while !standing.now().is_err_and(|why| why.contains("former.local")) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    // The former holder dies, and its lease runs out.
+    taken.abandon();
+    within("announced", announced.first(ttl(15))).await.unwrap();
+    assert_eq!((standing.now(), placement.ranks(&group).await.unwrap()), (Ok(()), vec![rank(&group, 0)]));
+
+    // Somebody takes its lease, as a new run of the worker does, and dies.
+    let thief = placement.register_rank(rank(&group, 0), ttl(2)).await.unwrap();
+    within("taken back", thief.lost()).await;
+    ranks_become(&placement, &group, &[rank(&group, 0)]).await;
+    announced.withdraw().await.unwrap();
+    assert_eq!(placement.ranks(&group).await.unwrap(), []);
+    let dropped = Announced::start(placement.clone(), rank(&group, 1), ttl(2));
+    ranks_become(&placement, &group, &[rank(&group, 1)]).await;
+    drop(dropped);
+    ranks_become(&placement, &group, &[]).await;
 }
 
 /// A dead owner is followed by another one, and is told that it lost.

@@ -12,8 +12,16 @@ use tempfile::TempDir;
 pub struct Server {
     process: Mutex<Child>,
     client_port: u16,
-    peer_port: u16,
+    command: Launch,
     data: TempDir,
+}
+
+/// How a server is started, again and again.
+struct Launch {
+    name: String,
+    client: String,
+    peer: String,
+    cluster: String,
 }
 
 fn free_port() -> u16 {
@@ -23,12 +31,34 @@ fn free_port() -> u16 {
 impl Server {
     /// Starts a server and waits until it answers.
     pub async fn start() -> Self {
-        let data = tempfile::tempdir().unwrap();
-        let (client_port, peer_port) = (free_port(), free_port());
-        let process = Mutex::new(launch(&data, client_port, peer_port));
-        let server = Self { process, client_port, peer_port, data };
+        let server = Self::members(1).remove(0);
         server.ready().await;
         server
+    }
+
+    /// Starts the servers of one store and waits until they answer.
+    pub async fn cluster(members: usize) -> Vec<Self> {
+        let servers = Self::members(members);
+        for server in &servers {
+            server.ready().await;
+        }
+        servers
+    }
+
+    fn members(count: usize) -> Vec<Self> {
+        let ports: Vec<_> = (0..count).map(|_| (free_port(), free_port())).collect();
+        let url = |port: u16| format!("http://127.0.0.1:{port}");
+        let cluster: Vec<_> =
+            ports.iter().enumerate().map(|(number, (_, peer))| format!("m{number}={}", url(*peer))).collect();
+        let cluster = cluster.join(",");
+        let server = |(number, (client_port, peer_port)): (usize, (u16, u16))| {
+            let data = tempfile::tempdir().unwrap();
+            let (name, cluster) = (format!("m{number}"), cluster.clone());
+            let command = Launch { name, client: url(client_port), peer: url(peer_port), cluster };
+            let process = Mutex::new(command.start(&data));
+            Self { process, client_port, command, data }
+        };
+        ports.into_iter().enumerate().map(server).collect()
     }
 
     /// The server that all tests of this process share; it ends with the last of them.
@@ -74,8 +104,20 @@ impl Server {
 
     /// Starts the server again on the same ports and data.
     pub async fn restart(&self) {
-        *self.process.lock().unwrap() = launch(&self.data, self.client_port, self.peer_port);
+        *self.process.lock().unwrap() = self.command.start(&self.data);
         self.ready().await;
+    }
+
+    /// Starts the server, which was killed, on the same ports with nothing in it.
+    pub async fn restart_empty(&self) {
+        std::fs::remove_dir_all(self.data.path().join("etcd")).unwrap();
+        self.restart().await;
+    }
+
+    /// Whether it leads the others.
+    pub async fn leads(&self) -> bool {
+        let status = self.client().await.status().await.unwrap();
+        status.leader() == status.header().unwrap().member_id()
     }
 
     /// `STOP` freezes the server with its connections open, `CONT` lets it go on.
@@ -94,23 +136,24 @@ impl Drop for Server {
     }
 }
 
-fn launch(data: &TempDir, client_port: u16, peer_port: u16) -> Child {
-    let client = format!("http://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    let started = Command::new("etcd")
-        .arg("--data-dir")
-        .arg(data.path().join("etcd"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("default={peer}"), "--logger", "zap", "--log-level", "fatal"])
-        .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    started.unwrap_or_else(|error| {
-        panic!("these tests need the program etcd on the PATH (Debian: etcd-server; see scripts/test.sh): {error}")
-    })
+impl Launch {
+    fn start(&self, data: &TempDir) -> Child {
+        let Self { name, client, peer, cluster } = self;
+        let started = Command::new("etcd")
+            .arg("--data-dir")
+            .arg(data.path().join("etcd"))
+            .args(["--name", name, "--listen-client-urls", client, "--advertise-client-urls", client])
+            .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+            .args(["--initial-cluster", cluster, "--logger", "zap", "--log-level", "fatal"])
+            .args(["--heartbeat-interval", "50", "--election-timeout", "500"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        started.unwrap_or_else(|error| {
+            panic!("these tests need the program etcd on the PATH (Debian: etcd-server; see scripts/test.sh): {error}")
+        })
+    }
 }
 
 /// A placement on this server under a prefix that nobody else uses.

@@ -71,8 +71,7 @@ impl Source {
     fn readiness(&self) -> Result<(), String> {
         match self {
             Self::Router(router) => router.readiness.now(),
-            // It listens only when it has loaded.
-            Self::Rank(_) => Ok(()),
+            Self::Rank(rank) => rank.readiness(),
         }
     }
 

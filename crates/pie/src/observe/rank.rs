@@ -1,6 +1,7 @@
 //! A rank's metrics.
 
 use super::out::Out;
+use pie_placement::Announcing;
 use pie_worker::{RankFacts, RankStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -18,6 +19,15 @@ pub struct RankSource {
     pub facts: RankFacts,
     /// What it counts.
     pub stats: Arc<RankStats>,
+    /// Whether routers find it, where it announces itself.
+    pub standing: Option<Announcing>,
+}
+
+impl RankSource {
+    /// It listens only when it has loaded; then it serves as long as routers find it.
+    pub(super) fn readiness(&self) -> Result<(), String> {
+        self.standing.as_ref().map_or(Ok(()), Announcing::now)
+    }
 }
 
 impl Collector for RankSource {
