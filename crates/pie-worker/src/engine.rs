@@ -141,11 +141,11 @@ impl Engine {
         self.call(|reply| Command::Form { formation, reply }).await
     }
 
-    /// Runs a step. After an error the rank is in no group. The tokens of each pass but the last go to `passes` as they
-    /// come, if it has room.
+    /// Runs a step. After an error of its own the rank is in no group; a step of another epoch than the one that is served is
+    /// refused, and nothing else happens. The tokens of each pass but the last go to `passes` as they come, if it has room.
     ///
     /// # Errors
-    /// See [`Rank::step`].
+    /// [`WorkerError::Fenced`], [`WorkerError::NotFormed`], and see [`Rank::step`].
     pub async fn step(
         &self,
         step: Step,
@@ -154,9 +154,12 @@ impl Engine {
         self.call(|reply| Command::Step { step: Box::new(step), passes, reply }).await
     }
 
-    /// Ends a plan that runs after the pass in hand.
-    pub fn interrupt(&self, seq: Seq) {
-        self.interrupted.store(seq.0, Ordering::Relaxed);
+    /// Ends a plan that runs after the pass in hand. One of an epoch that is over is left alone: plans of every epoch are
+    /// numbered from 1, and the number would be another plan's by now.
+    pub fn interrupt(&self, epoch: Epoch, seq: Seq) {
+        if self.stats.epoch() == epoch.0 {
+            self.interrupted.store(seq.0, Ordering::Relaxed);
+        }
     }
 
     /// Reads a session's rows of one layer.
@@ -196,6 +199,7 @@ impl Loop {
             next = match command {
                 Command::Form { formation, reply } if formation.epoch > served => {
                     served = formation.epoch;
+                    self.stats.serves(served);
                     self.serve(formation, reply, &mut commands)
                 }
                 command => {
@@ -228,6 +232,10 @@ impl Loop {
         send(formed, Ok(()));
         loop {
             match commands.blocking_recv()? {
+                // Whoever sends it owned the group once, or never: that is its matter alone, and this epoch goes on.
+                Command::Step { step, reply, .. } if step.plan.epoch != epoch => {
+                    send(reply, Err(another_epoch(step.plan.epoch, epoch)));
+                }
                 Command::Step { step, passes, reply } => {
                     let mut follower = Follower { passes, interrupted: &self.interrupted };
                     let result = guarded(|| rank.step_observed(&step, &mut follower));
@@ -267,10 +275,15 @@ fn refuse(command: Command, served: Epoch) {
         Command::Form { formation, reply } => {
             send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
         }
-        Command::Step { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
+        Command::Step { step, reply, .. } => send(reply, Err(another_epoch(step.plan.epoch, served))),
         Command::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
         Command::Leave { .. } => {}
     }
+}
+
+/// Why a plan is refused that is not of the present epoch. One of the latest epoch itself comes late: that epoch has ended here.
+fn another_epoch(asked: Epoch, served: Epoch) -> WorkerError {
+    if asked < served { WorkerError::Fenced { asked, served } } else { WorkerError::NotFormed }
 }
 
 fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {

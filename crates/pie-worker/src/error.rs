@@ -29,8 +29,8 @@ pub enum WorkerError {
     /// A session samples, and the plan does not say how.
     #[error("the plan samples session {0} without parameters: owner and rank must be of one release")]
     NoSampling(SessionId),
-    /// A plan before any group was formed, or after it ended.
-    #[error("this rank is in no group: form one first")]
+    /// A plan of an epoch that this rank is not in: its group was never formed here, or has ended.
+    #[error("this rank is not in the group of that epoch: form it first")]
     NotFormed,
     /// An older or equal epoch wants the rank.
     #[error(

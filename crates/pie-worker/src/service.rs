@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Reports that may wait for the owner; it has one plan in flight.
 const REPORTS: usize = 64;
@@ -54,6 +54,7 @@ impl Worker for RankService {
             vocabulary: facts.vocabulary,
             end_of_text: facts.end_of_text,
             pid: std::process::id(),
+            latest_epoch: self.engine.stats().latest_epoch(),
         }))
     }
 
@@ -126,7 +127,15 @@ impl Drive {
             let answer = self.step(plan, &mut orders, &mut early, &reports).await;
             if let Err(status) = &answer {
                 let rank = self.member.rank().0;
-                tracing::error!(rank, epoch = number, seq, %status, "the epoch is over on this rank");
+                match status.code() {
+                    // Its sender does not know yet that another owner came after it.
+                    Code::FailedPrecondition => {
+                        tracing::warn!(rank, epoch = number, seq, %status, "a plan of another epoch is refused");
+                    }
+                    _ => {
+                        tracing::error!(rank, epoch = number, seq, %status, "the epoch is over on this rank")
+                    }
+                }
             }
             let failed = answer.is_err();
             if reports.send(answer).await.is_err() || failed {
@@ -159,13 +168,13 @@ impl Drive {
                 biased;
                 order = orders.message(), if listening => match order {
                     Ok(Some(wire::Order { kind: Some(wire::order::Kind::Interrupt(interrupt)) })) => {
-                        self.engine.interrupt(Seq(interrupt.seq));
+                        self.engine.interrupt(epoch, Seq(interrupt.seq));
                     }
                     Ok(Some(wire::Order { kind: Some(wire::order::Kind::Plan(plan)) })) => early.push_back(plan),
                     Ok(Some(wire::Order { kind: None })) => {}
                     // The owner is gone: the loop of `run` will see it too.
                     Ok(None) | Err(_) => {
-                        self.engine.interrupt(seq);
+                        self.engine.interrupt(epoch, seq);
                         listening = false;
                     }
                 },

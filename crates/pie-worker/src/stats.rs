@@ -1,6 +1,7 @@
 //! What a rank counts: plain atomics, written by the engine's thread alone.
 
 use crate::rank::StepReport;
+use pie_plan::Epoch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ pub struct RankStats {
     failures: AtomicU64,
     slots_used: AtomicU64,
     epoch: AtomicU64,
+    latest: AtomicU64,
 }
 
 impl RankStats {
@@ -45,6 +47,15 @@ impl RankStats {
     /// The epoch that it serves; 0 in no group.
     pub fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// The latest epoch that it was asked to form and took: older ones are refused from then on. 0 if there was none.
+    pub fn latest_epoch(&self) -> u64 {
+        self.latest.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn serves(&self, latest: Epoch) {
+        self.latest.store(latest.0, Ordering::Relaxed);
     }
 
     pub(crate) fn done(&self, report: &StepReport, slots_used: usize) {
