@@ -177,6 +177,11 @@ reasons! {
     SessionElsewhere = "SESSION_ELSEWHERE", Unavailable,
         "A router forwarded the call to another one that does not own the session's group (metadata `group`) any more. Nothing was changed by the call: \
          retry it as it is, after the pause in RetryInfo.";
+    /// The router cannot tell whether it still owns the group.
+    OwnershipUnsure = "OWNERSHIP_UNSURE", Unavailable,
+        "The router that owns the session's group has not heard from the placement (etcd) for so long that another router may own the group by now, \
+         or it has just lost it. Nothing was changed by the call: retry it as it is, after the pause in RetryInfo. The router goes on when the \
+         placement answers, or gives the document to the group's new owner. Operators: look at etcd and the way to it.";
     /// The group's router cannot be reached.
     RouterUnreachable = "ROUTER_UNREACHABLE", Unavailable,
         "The router that owns the session's group did not answer the one that forwards. Retry: when it is gone, another router takes its group \

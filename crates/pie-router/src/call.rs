@@ -117,16 +117,46 @@ pub enum Call {
         /// The answer.
         reply: oneshot::Sender<Vec<(Tenant, SessionName)>>,
     },
-    /// Give all documents to the group's next owner. Refused while the group is served here.
+    /// Give all documents to the group's next owner. Refused while the group is owned here.
     GiveAll {
         /// The answer.
         reply: Reply<Vec<Carried>>,
+    },
+    /// What was given has arrived there.
+    Arrived {
+        /// Of that.
+        what: Arrived,
     },
     /// Describe the group.
     Describe {
         /// The answer.
         reply: oneshot::Sender<v1::DescribePoolResponse>,
     },
+}
+
+/// Which of the documents that were given have arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrived {
+    /// All.
+    All,
+    /// One of a tenant's.
+    One(Tenant, SessionName),
+}
+
+impl Call {
+    /// Refuses what only the group's owner may answer; other calls are handed back.
+    pub(crate) fn refuse_unless_free(self, fault: impl FnOnce() -> Fault) -> Option<Self> {
+        // Whoever asked may be gone.
+        match self {
+            Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Complete { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Get { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Close { reply, .. } | Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
+            free => return Some(free),
+        }
+        None
+    }
 }
 
 /// A session from elsewhere, tokenized.

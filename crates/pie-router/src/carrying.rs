@@ -37,8 +37,13 @@ pub(crate) async fn unpack(
 
 /// A session that another group sends.
 pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
-    let tenant = if carried.tenant.is_empty() { Tenant::default() } else { Tenant::new(&carried.tenant)? };
+    let tenant = tenant(&carried)?;
     let document = document(carried.content, tokenizer, limit).await?;
     let document = Box::new(document.at_revision(Revision(carried.revision)));
     Ok(Taken { tenant, name: carried.name, strategy: carried.strategy, document })
+}
+
+/// Whose it is.
+pub(crate) fn tenant(carried: &Carried) -> Result<Tenant, Fault> {
+    if carried.tenant.is_empty() { Ok(Tenant::default()) } else { Tenant::new(&carried.tenant) }
 }

@@ -25,7 +25,7 @@ use pie_plan::schedule::{Limits, Ticket};
 use pie_plan::{Change, Epoch, Group, SessionId, Strategy};
 use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::{Cursor, FimMarkers, Tokenizer};
+use pie_text::{Cursor, FimMarkers, Revision, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,6 +65,8 @@ pub struct Core {
     names: Names,
     /// Whether this group is given up.
     standing: Standing,
+    /// What the next owner was given, at which revision, until it says that it has it.
+    given: BTreeMap<SessionId, Revision>,
     tenants: Tenants,
     /// Sessions that want something: the others cost a step nothing.
     active: BTreeSet<SessionId>,
@@ -111,6 +113,7 @@ impl Core {
             sessions: BTreeMap::new(),
             names: Names::default(),
             standing: Standing::Here,
+            given: BTreeMap::new(),
             tenants: Tenants::new(settings.tenant),
             active: BTreeSet::new(),
             worn: BTreeSet::new(),
@@ -228,6 +231,7 @@ impl Core {
             Call::GiveAll { reply } => {
                 let _ = reply.send(self.give_all());
             }
+            Call::Arrived { what } => self.arrived(&what),
             Call::Describe { reply } => {
                 let _ = reply.send(self.describe());
             }

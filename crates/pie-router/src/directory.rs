@@ -20,7 +20,7 @@ use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A router that lives describes itself in this time.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ pub(crate) struct Home {
 #[derive(Clone, Debug)]
 struct Seen {
     owner: Option<RouterRecord>,
+    /// Of the owner, as the placement counts; 0 without one.
+    epoch: u64,
     admission: Admission,
     /// It was closed for a restart, which is over.
     formed_again: bool,
@@ -72,6 +74,18 @@ impl Load {
     }
 }
 
+/// Why a session's home may be another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// There is no such session.
+    Missing,
+    /// The router does not own the group, or is not sure of that.
+    Elsewhere,
+}
+
+/// Owners that lost their lease with the placement's data have it again, and have told it where their sessions live, in this time.
+const TOLD_AGAIN: Duration = Duration::from_secs(5);
+
 /// A router's knowledge of the pool.
 pub(crate) struct Directory {
     placement: Arc<dyn Placement>,
@@ -79,6 +93,8 @@ pub(crate) struct Directory {
     locals: BTreeMap<GroupId, Owner>,
     peers: Peers,
     seen: Snapshot<BTreeMap<GroupId, Seen>>,
+    /// When the placement was last seen to know less of an owner than before.
+    forgot: Snapshot<Option<Instant>>,
     homes: Homes,
     looks: Arc<Looks>,
 }
@@ -91,7 +107,8 @@ impl Directory {
         peers: Peers,
     ) -> Arc<Self> {
         let (seen, homes, looks) = (Snapshot::default(), Homes::default(), Arc::default());
-        Arc::new(Self { placement, me, locals, peers, seen, homes, looks })
+        let forgot = Snapshot::default();
+        Arc::new(Self { placement, me, locals, peers, seen, forgot, homes, looks })
     }
 
     /// The owners in this router.
@@ -107,7 +124,7 @@ impl Directory {
     pub fn local(&self, group: &GroupId) -> Option<&Owner> {
         let owner = self.locals.get(group)?;
         let has = match owner.now() {
-            State::Serving => true,
+            State::Serving => owner.is_sure() || self.owned_elsewhere(group).is_none(),
             State::Retired => false,
             // What is left here of a group that another router owns now is on its way to it.
             State::Waiting(_) | State::Lost(_) => {
@@ -125,7 +142,11 @@ impl Directory {
         let mut why = "no group is served".to_owned();
         for (group, owner) in &self.locals {
             match owner.now() {
-                State::Serving => return Ok(()),
+                State::Serving if owner.is_sure() => return Ok(()),
+                State::Serving => {
+                    why =
+                        format!("the placement has not confirmed lately that this router owns group {group}");
+                }
                 State::Waiting(waiting) => why = format!("group {group} is not formed: {waiting}"),
                 State::Lost(lost) => why = format!("group {group} is lost: {lost}"),
                 State::Retired => why = format!("group {group} is given up"),
@@ -196,7 +217,10 @@ impl Directory {
             Some(group) => group,
             None => {
                 let home = self.placement.session_home(&key).await.map_err(|error| unplaced(&error))?;
-                let home = home.ok_or_else(|| crate::faults::no_session(name.as_str()))?;
+                let home = match home {
+                    Some(home) => home,
+                    None => return Err(self.homeless(name).await),
+                };
                 self.homes.insert(key, home.clone());
                 home
             }
@@ -212,10 +236,37 @@ impl Directory {
         Ok(Home { target, group })
     }
 
-    /// After a refusal that may mean that the session has moved: its home, if that is not where the call went.
-    pub async fn moved(&self, tenant: &Tenant, name: &SessionName, asked: &Home) -> Option<Home> {
-        self.homes.remove(&key(tenant, name).ok()?);
+    /// What is said of a session that has no home. A placement that has just lost its data knows no homes until the owners have told
+    /// them again: who is told then that there is no such session opens it once more, elsewhere.
+    async fn homeless(&self, name: &SessionName) -> Fault {
         self.look_again().await;
+        let forgetful = self.forgot.get().is_some_and(|at| at.elapsed() < TOLD_AGAIN);
+        if !forgetful {
+            return crate::faults::no_session(name.as_str());
+        }
+        let message = format!(
+            "the placement knows no home of session `{name}`, and has just lost the owner of a group: retry in a moment"
+        );
+        Fault::new(Reason::NoGroup, message).retry_after(RETRY)
+    }
+
+    /// After a refusal that may mean that the session has moved: its home, if that is not where the call went. `Missing`: the session
+    /// is not where it was thought to be; else only the group's owner may be another one.
+    pub async fn moved(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        asked: &Home,
+        refused: Refused,
+    ) -> Option<Home> {
+        let key = key(tenant, name).ok()?;
+        self.look_again().await;
+        match (self.placement.session_home(&key).await, refused) {
+            (Ok(Some(home)), _) => self.homes.insert(key, home),
+            // A store that lost its data knows no homes for a while: what is known here is better than nothing.
+            (_, Refused::Elsewhere) => self.homes.insert(key, asked.group.clone()),
+            (_, Refused::Missing) => self.homes.remove(&key),
+        };
         let home = self.home(tenant, name).await.ok()?;
         let same = match (&home.target, &asked.target) {
             (Target::Local(_), Target::Local(_)) => home.group == asked.group,
@@ -245,8 +296,12 @@ impl Directory {
                 return Ok((home, placed));
             }
             let best = self.roomiest(None).await?;
-            let placed = match self.placement.place_session(&key, &best.group).await {
+            // Where it is known to live it stays, though nobody serves the group right now, and the store may have lost the home.
+            let known = self.homes.get(&key).filter(|group| self.locals.contains_key(group));
+            let wanted = known.as_ref().unwrap_or(&best.group);
+            let placed = match self.placement.place_session(&key, wanted).await {
                 Err(PlacementError::GroupCordoned { .. }) => {
+                    self.homes.remove(&key);
                     self.look().await;
                     continue;
                 }
@@ -371,7 +426,7 @@ pub(crate) async fn describe(
 }
 
 /// A session's name in the whole pool. A tenant's name has no slash, so that no two can be mixed up.
-fn key(tenant: &Tenant, name: &SessionName) -> Result<SessionKey, Fault> {
+pub(crate) fn key(tenant: &Tenant, name: &SessionName) -> Result<SessionKey, Fault> {
     SessionKey::new(format!("{}/{name}", tenant.as_str()))
         .map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
 }

@@ -178,10 +178,23 @@ pub(crate) fn undelivered(router: &str, status: &tonic::Status) -> Fault {
         .retry_after(ARRIVAL)
 }
 
-/// Another router asks for documents that are in use.
+/// When a lease that is in doubt should be confirmed, or another router have taken over.
+const CERTAINTY: Duration = Duration::from_millis(500);
+
+/// Another router may own the group by now.
+pub(crate) fn unsure(group: &str) -> Fault {
+    let message = format!(
+        "this router cannot tell whether it still owns group {group}: its placement has not confirmed that lately; nothing was changed, \
+         retry in a moment"
+    );
+    Fault::new(Reason::OwnershipUnsure, message).with("group", group).retry_after(CERTAINTY)
+}
+
+/// Another router asks for documents that are in use: one of the two is wrong, and finds out soon.
 pub(crate) fn owned(group: &str) -> Fault {
-    let message = format!("this router owns group {group}: its documents are not given away");
-    Fault::new(Reason::Internal, message)
+    let message =
+        format!("this router owns group {group}, as far as it knows: its documents are not given away");
+    Fault::new(Reason::OwnershipUnsure, message).with("group", group).retry_after(CERTAINTY)
 }
 
 /// Prepares an edit of a document: nothing is changed yet.

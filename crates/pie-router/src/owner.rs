@@ -1,8 +1,11 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
+mod following;
 mod forming;
+mod homes;
 mod obstacle;
 mod state;
+mod tenure;
 mod watched;
 
 use crate::call::{Call, Taken};
@@ -13,7 +16,7 @@ use crate::ranks::{Events, Failure, FailureKind, Formed};
 use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
-use forming::{Candidate, Claim};
+use forming::Claim;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
@@ -24,6 +27,7 @@ pub use state::{Concern, Owned, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tenure::Tenure;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::Span;
@@ -67,8 +71,8 @@ pub enum Event {
     },
     /// The lease of the ownership ran out: another router may own the group.
     OwnershipLost {
-        /// Of which epoch.
-        epoch: Epoch,
+        /// Which lease.
+        lease: u64,
     },
     /// The time to find the culprit is over.
     Blame {
@@ -122,6 +126,7 @@ pub struct Owner {
     state: watch::Receiver<State>,
     stats: Arc<Stats>,
     ranks: Arc<[RankTimes]>,
+    tenure: Tenure,
 }
 
 impl Owner {
@@ -187,8 +192,13 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         .with_quotas(options.quotas.clone());
     let stats = core.stats();
     let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
+    let tenure = Tenure::none();
     let task = Task {
         core,
+        tenure: tenure.clone(),
+        served: Epoch(0),
+        following: None,
+        claiming: None,
         tokenizer,
         stats: stats.clone(),
         rank_times: rank_times.clone(),
@@ -206,7 +216,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         obstacle: Obstacle::default(),
     };
     tokio::spawn(task.run(receiver));
-    Owner { events, state, stats, ranks: rank_times }
+    Owner { events, state, stats, ranks: rank_times, tenure }
 }
 
 struct Task {
@@ -218,6 +228,13 @@ struct Task {
     state: watch::Sender<State>,
     formed: Option<Formed>,
     forming: Option<AbortHandle>,
+    tenure: Tenure,
+    /// The latest epoch that was served here.
+    served: Epoch,
+    /// Sends documents after a group that another router owns.
+    following: Option<AbortHandle>,
+    /// Tells the placement where the sessions live.
+    claiming: Option<AbortHandle>,
     failures: Vec<Failure>,
     /// P3, P4: what the ranks said of each plan, until all have.
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
@@ -232,7 +249,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Event>) {
-        self.start_forming(Claim::New);
+        self.start_forming(Claim::New, None);
         'serving: while let Some(event) = events.recv().await {
             let mut next = Some(event);
             // Whatever else has come in meanwhile joins the same plan.
@@ -257,26 +274,6 @@ impl Task {
         self.release().await;
     }
 
-    /// Whoever is next need not wait until the lease runs out.
-    async fn release(&mut self) {
-        let Some(formed) = self.formed.take() else { return };
-        self.options.owned.one_less();
-        if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {
-            tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
-        }
-    }
-
-    /// The documents stay until the next owner asks for them.
-    async fn retire(&mut self) {
-        tracing::info!(group = %self.options.group, "the group is given up");
-        if let Some(forming) = self.forming.take() {
-            forming.abort();
-        }
-        self.core.retire();
-        self.state.send_replace(State::Retired);
-        self.release().await;
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
             Event::Call(Call::Describe { reply }, _) => {
@@ -289,23 +286,26 @@ impl Task {
                 }
                 let _ = reply.send(described);
             }
-            Event::Call(call, span) => span.in_scope(|| self.core.call(call)),
+            Event::Call(call, span) => span.in_scope(|| self.answer(call)),
             Event::Formed(formed) => self.formed(*formed),
             Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
                 let group = &self.options.group;
+                let waiting = State::Waiting(why.clone());
+                let news = *self.state.borrow() != waiting;
                 match concern {
                     Concern::Operators if self.obstacle.is_news(&why, Instant::now()) => {
                         tracing::warn!(%group, %why, "the group is not formed: it is tried again and again");
                     }
-                    _ => tracing::info!(%group, %why, "the group is not formed yet"),
+                    _ if news => tracing::info!(%group, %why, "the group is not formed yet"),
+                    _ => {}
                 }
-                self.state.send_replace(State::Waiting(why));
+                self.state.send_replace(waiting);
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
             Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
             Event::Blame { epoch } if self.serves(epoch) => self.blame(),
-            Event::OwnershipLost { epoch } if self.serves(epoch) => {
+            Event::OwnershipLost { lease } if self.is_of(lease) => {
                 self.stats.event(GroupEvent::OwnershipLost);
                 self.lose("the lease of the group's ownership ran out")
             }
@@ -335,6 +335,7 @@ impl Task {
             slots = formed.slots,
             "the group serves"
         );
+        self.served = formed.epoch;
         self.core.formed(formed.epoch, formed.slots, formed.model.clone());
         self.ranks.clone_from(&formed.ranks);
         self.failures.clear();
@@ -344,6 +345,7 @@ impl Task {
         self.stats.event(GroupEvent::Formed);
         self.formed = Some(formed);
         self.state.send_replace(State::Serving);
+        self.claim_homes();
     }
 
     fn next_step(&mut self) {
@@ -400,7 +402,7 @@ impl Task {
 
     /// P3 and P4: all ranks sampled the same tokens, and have the same tables as the owner.
     fn compare(&mut self, seq: u64) {
-        let world_size = self.formed.as_ref().map_or(0, Formed::world_size);
+        let world_size = self.formed.as_ref().map_or(0, |formed| formed.world_size());
         let Some(said) = self.digests.get(&seq) else { return };
         let of_ranks: Vec<_> = said.iter().filter(|(rank, ..)| *rank != u32::MAX).collect();
         if of_ranks.len() < world_size {
@@ -447,41 +449,5 @@ impl Task {
     fn blame(&mut self) {
         let why = Failure::culprit(&self.failures).map(ToString::to_string);
         self.lose(&why.unwrap_or_else(|| "a rank failed".to_owned()));
-    }
-
-    /// Ends the epoch: the streams to all ranks close with `formed`, so the ranks leave too.
-    fn lose(&mut self, why: &str) {
-        let epoch = self.formed.as_ref().map(|formed| formed.epoch.0);
-        tracing::error!(group = %self.options.group, epoch, why, "the group is lost");
-        self.stats.event(GroupEvent::Lost);
-        self.spans.lost(why);
-        if self.formed.take().is_some() {
-            self.options.owned.one_less();
-        }
-        self.core.lost(why);
-        self.state.send_replace(State::Lost(why.to_owned()));
-        self.start_forming(Claim::Old);
-    }
-
-    /// Documents that are still here when another router won the group go to it: they find their owner, whoever that is.
-    fn send_after(&mut self, router: RouterRecord) {
-        if let Ok(left) = self.core.give_all()
-            && !left.is_empty()
-        {
-            tokio::spawn(forming::send_after(self.options.clone(), router, left));
-        }
-    }
-
-    fn start_forming(&mut self, claim: Claim) {
-        let candidate = Candidate {
-            options: self.options.clone(),
-            placement: self.placement.clone(),
-            tokenizer: self.tokenizer.clone(),
-            events: self.events.clone(),
-            former: None,
-            claim,
-            free_since: None,
-        };
-        self.forming = Some(tokio::spawn(candidate.run()).abort_handle());
     }
 }

@@ -1,6 +1,6 @@
 //! What this router answers to others: whether it wants a group, and the documents that it has of one.
 
-use crate::call::Call;
+use crate::call::{Arrived, Call};
 use crate::carrying;
 use crate::directory::Directory;
 use crate::faults;
@@ -65,5 +65,15 @@ impl Peer for PeerService {
         let all = answer.await.map_err(|_| faults::stopping())??;
         let stream = tokio_stream::iter(all.into_iter().map(|carried| Ok(carried.into())));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn group_arrived(
+        &self,
+        request: Request<peer_v1::GroupArrivedRequest>,
+    ) -> Result<Response<peer_v1::GroupArrivedResponse>, Status> {
+        let name = request.into_inner().group;
+        let owner = self.directory.candidate(&group(&name)?).ok_or_else(|| faults::not_the_owner(&name))?;
+        owner.call(Call::Arrived { what: Arrived::All })?;
+        Ok(Response::new(peer_v1::GroupArrivedResponse {}))
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::call::ModelFacts;
 use crate::owner::Event;
-use pie_placement::Ownership;
+use pie_placement::{LeaseState, Ownership};
 use pie_plan::{Epoch, Seq, TokenId};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
@@ -61,10 +61,29 @@ pub enum FormError {
     /// The ranks do not belong together.
     #[error("the ranks do not make a group: {0}")]
     Mismatch(String),
+    /// The ownership may have gone to another router meanwhile, whose group must not be ended.
+    #[error("the group may have another owner by now: nothing was formed")]
+    Unsure,
 }
 
-/// A formed group.
+/// A formed group, as its owner has it.
 pub struct Formed {
+    /// Its ranks.
+    pub streams: Streams,
+    /// Held as long as the group is served, and while it is formed again.
+    pub ownership: Ownership,
+}
+
+impl std::ops::Deref for Formed {
+    type Target = Streams;
+
+    fn deref(&self) -> &Streams {
+        &self.streams
+    }
+}
+
+/// The ranks of a formed group.
+pub struct Streams {
     /// Of the group.
     pub epoch: Epoch,
     /// Slots: the fewest of any rank.
@@ -73,12 +92,10 @@ pub struct Formed {
     pub model: ModelFacts,
     /// For DescribePool.
     pub ranks: Vec<v1::Rank>,
-    /// Held as long as the group is served.
-    pub ownership: Ownership,
     orders: Vec<mpsc::Sender<wire::Order>>,
 }
 
-impl Formed {
+impl Streams {
     /// Sends a step to all ranks, with its trace, if it is recorded. A rank whose stream is gone is reported by its reader.
     pub fn broadcast(&self, step: &Step, trace: Option<wire::TraceContext>) {
         self.order(wire::order::Kind::Plan(wire::Plan { trace, ..wire::Plan::from(step) }));
@@ -160,18 +177,22 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Forms a group of the ranks at `addresses` (in rank order) for the epoch of `ownership`. Reports and failures go to `events`.
+/// Forms a group of the ranks at `addresses` (in rank order), in an epoch that is later than `after` and than all that the ranks
+/// have taken part in. Reports and failures go to `events`.
+///
+/// A1: whatever the store that counts ownerships has lost, epochs grow. No two owners get the same one: a rank takes part in an epoch
+/// once, and a group needs all ranks.
 ///
 /// # Errors
 /// [`FormError`] names the rank.
 pub async fn form(
-    ownership: Ownership,
+    ownership: &Ownership,
+    after: Epoch,
     addresses: &[String],
     connector: &Connector,
     deadline: Duration,
     events: Events,
-) -> Result<Formed, FormError> {
-    let epoch = ownership.epoch();
+) -> Result<Streams, FormError> {
     let mut clients = Vec::new();
     let mut described = Vec::new();
     for (rank, address) in (0u32..).zip(addresses) {
@@ -183,6 +204,12 @@ pub async fn form(
     }
     check(&described)?;
     let slots = described.iter().map(|rank| rank.slots).min().unwrap_or(0);
+    let latest = described.iter().map(|rank| rank.latest_epoch).fold(after.0, u64::max);
+    let epoch = Epoch(ownership.epoch().0.max(latest.saturating_add(1)));
+    // A process that was frozen until here must not end the epoch of its successor.
+    if ownership.lease().state() != LeaseState::Held {
+        return Err(FormError::Unsure);
+    }
     let request = wire::FormRequest {
         epoch: epoch.0,
         peers: described.iter().map(|rank| rank.collective_address.clone()).collect(),
@@ -195,7 +222,7 @@ pub async fn form(
         orders.push(drive(epoch, rank, client, events.clone()));
     }
     let ranks = described.iter().zip(addresses).map(|(rank, address)| describe(rank, address)).collect();
-    Ok(Formed { epoch, slots, model: facts(&described[0]), ranks, ownership, orders })
+    Ok(Streams { epoch, slots, model: facts(&described[0]), ranks, orders })
 }
 
 async fn connect(address: &str, connector: &Connector) -> Result<WorkerClient<Channel>, String> {

@@ -6,7 +6,7 @@ mod whole;
 use crate::call::{Call, Reply};
 use crate::calls;
 use crate::carrying;
-use crate::directory::{Directory, Home, Target};
+use crate::directory::{Directory, Home, Refused, Target};
 use crate::faults;
 use crate::owner::Owner;
 use crate::peers::{Elsewhere, GROUP, TENANT, passed_on};
@@ -121,10 +121,14 @@ impl PoolService {
         asked: &Home,
         status: &Status,
     ) -> Option<Home> {
-        let stale = matches!(reason_of(status), Some(Reason::SessionUnknown | Reason::SessionElsewhere));
-        match (stale, self.plane) {
-            (true, Plane::Public) => self.directory.moved(&caller.tenant, name, asked).await,
-            _ => None,
+        let refused = match reason_of(status) {
+            Some(Reason::SessionUnknown) => Refused::Missing,
+            Some(Reason::SessionElsewhere | Reason::OwnershipUnsure) => Refused::Elsewhere,
+            _ => return None,
+        };
+        match self.plane {
+            Plane::Public => self.directory.moved(&caller.tenant, name, asked, refused).await,
+            Plane::Internal => None,
         }
     }
 

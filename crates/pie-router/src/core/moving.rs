@@ -1,7 +1,7 @@
 //! Sessions that come from elsewhere and go elsewhere: the document and its revision move, the cache is encoded again.
 
 use super::{Core, fail};
-use crate::call::{Busy, Given, Taken};
+use crate::call::{Arrived, Busy, Given, Taken};
 use crate::faults;
 use crate::session::Session;
 use crate::tenants::Tenant;
@@ -85,22 +85,36 @@ impl Core {
         self.standing = Standing::Leaving;
     }
 
-    /// All documents, for the next owner. Nothing is left here.
+    /// All documents, for the next owner. They stay here until they are known to have arrived: whoever asked may be gone meanwhile.
+    /// Nothing changes them, since nothing of a group is answered that is not owned.
     pub fn give_all(&mut self) -> Result<Vec<Carried>, Fault> {
         if self.group().is_some() {
             return Err(faults::owned(&self.group_name));
         }
-        let ids: Vec<_> = self.sessions.keys().copied().collect();
-        let all: Vec<_> = self.sessions.values().map(carried).collect();
-        self.stats.sessions_given.add(ids.len() as u64);
-        for id in ids {
-            self.remove(id, &faults::moving("this"));
+        let given = self.sessions.values().map(|session| (session.id, session.document.revision()));
+        self.given = given.collect();
+        Ok(self.sessions.values().map(carried).collect())
+    }
+
+    /// What was given has arrived. What has come or changed since stays.
+    pub(super) fn arrived(&mut self, what: &Arrived) {
+        let given = match what {
+            Arrived::All => std::mem::take(&mut self.given),
+            Arrived::One(tenant, name) => {
+                let id = self.names.get(tenant, name);
+                id.and_then(|id| self.given.remove_entry(&id)).into_iter().collect()
+            }
+        };
+        for (id, revision) in given {
+            if self.sessions.get(&id).is_some_and(|session| session.document.revision() == revision) {
+                self.remove(id, &faults::moving("this"));
+                self.stats.sessions_given.add(1);
+            }
         }
-        Ok(all)
     }
 
     /// Sessions of all tenants that have not left.
-    pub(super) fn residents(&self) -> Vec<(Tenant, SessionName)> {
+    pub(crate) fn residents(&self) -> Vec<(Tenant, SessionName)> {
         let here = self.sessions.values().filter(|session| session.standing == Standing::Here);
         here.map(|session| (session.tenant.clone(), session.name.clone())).collect()
     }

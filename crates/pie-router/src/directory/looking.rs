@@ -2,7 +2,7 @@
 //! many refused calls cost one look, looks never overtake each other, and what an older one saw never replaces what a newer one did.
 
 use super::{Directory, Load, Seen, describe};
-use pie_placement::{Admission, GroupId, RouterId, RouterRecord};
+use pie_placement::{Admission, GroupId, GroupRecord, RouterId, RouterRecord};
 use pie_proto::v1;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -108,18 +108,32 @@ impl Directory {
             }
             Err(_) => return tracing::debug!("the placement is silent: what is known stays"),
         };
+        self.note_what_is_forgotten(&records);
         let owners = records.iter().filter_map(|record| Some(record.owner.as_ref()?.router.clone()));
         let described = self.describe_all(owners.filter(|router| router.id != self.me)).await;
         let seen = records.into_iter().map(|record| {
             let formed_again = record.is_formed_again();
+            let epoch = record.owner.as_ref().map_or(0, |owner| owner.epoch.0);
             let owner = record.owner.map(|owner| owner.router);
             let groups = owner.as_ref().and_then(|owner| described.get(&owner.id));
             let load = groups.map_or_else(Load::default, |groups| load_of(&record.group, groups));
             let (admission, ranks) = (record.admission, record.ranks.len());
-            (record.group, Seen { owner, admission, formed_again, ranks, load })
+            (record.group, Seen { owner, epoch, admission, formed_again, ranks, load })
         });
         self.seen.replace(seen.collect());
         self.reopen().await;
+    }
+
+    /// Epochs only grow, and owners do not go often: a group that had an owner and has none, or one of an earlier epoch, may be that of a
+    /// placement that lost its data.
+    pub(super) fn note_what_is_forgotten(&self, records: &[GroupRecord]) {
+        let epoch = |group: &GroupId| {
+            let record = records.iter().find(|record| record.group == *group);
+            record.and_then(|record| record.owner.as_ref()).map_or(0, |owner| owner.epoch.0)
+        };
+        if self.seen.get().iter().any(|(group, seen)| epoch(group) < seen.epoch) {
+            self.forgot.replace(Some(std::time::Instant::now()));
+        }
     }
 
     /// All at once, each a single time: those that are silent hold this up once only.

@@ -1,6 +1,6 @@
 //! What a router knows, while groups and other routers are away.
 
-use super::{Directory, Home, Load, Seen, Target};
+use super::{Directory, Home, Load, Refused, Seen, Target};
 use crate::core::Settings;
 use crate::owner::{Owned, OwnerOptions, spawn_owner};
 use crate::peers::Peers;
@@ -101,6 +101,7 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
     // Another router serves another group: that is taken.
     let other = Seen {
         owner: Some(router("other")),
+        epoch: 1,
         admission: Admission::Open,
         formed_again: false,
         ranks: 2,
@@ -122,7 +123,7 @@ async fn refused_calls_share_a_look() {
             tokio::spawn(async move {
                 let name = SessionName::new(format!("s{call}")).expect("a right name");
                 let asked = Home { group: group("g0"), target: Target::Remote(router("other")) };
-                directory.moved(&Tenant::default(), &name, &asked).await.is_none()
+                directory.moved(&Tenant::default(), &name, &asked, Refused::Missing).await.is_none()
             })
         })
         .collect();
@@ -136,4 +137,26 @@ async fn refused_calls_share_a_look() {
     let before = directory.looks.begun();
     directory.look().await;
     assert!(directory.looks.ended() > before);
+}
+
+/// A placement that was wiped knows no homes until the owners have told them again: nobody is to open a second life elsewhere meanwhile.
+#[tokio::test]
+async fn a_session_without_a_home_is_not_unknown_while_the_placement_may_have_forgotten() {
+    let directory = directory().await;
+    let name = SessionName::new("held".to_owned()).expect("a right name");
+    let told = async || directory.home(&Tenant::default(), &name).await.map(|home| home.group);
+    assert_eq!(told().await.map_err(|fault| fault.reason), Err(Reason::SessionUnknown));
+    // Another router owned a group, and the placement does not know that any more.
+    let owned = Seen {
+        owner: Some(router("other")),
+        epoch: 7,
+        admission: Admission::Open,
+        formed_again: false,
+        ranks: 2,
+        load: Load::default(),
+    };
+    directory.seen.change(|seen| drop(seen.insert(group("g1"), owned)));
+    directory.look().await;
+    let refused = told().await.map_err(|fault| (fault.reason, fault.retry_after.is_some()));
+    assert_eq!(refused, Err((Reason::NoGroup, true)));
 }

@@ -1,13 +1,16 @@
 //! How a router comes to own a group: it waits for its turn and for all ranks, wins the ownership, fetches the documents from
-//! the owner before, and forms the group.
+//! the owner before, and forms the group. One that owns it already, and lost a rank, goes on as the owner.
 
+use super::tenure::{Tenure, tell_when_lost};
 use super::{Concern, Event, OwnerOptions};
 use crate::call::Taken;
 use crate::carrying;
 use crate::ranks::{self, Events, Formed};
-use pie_placement::{Campaign, Placement, RouterRecord};
-use pie_proto::carried::Carried;
-use pie_proto::peer_v1::{GiveGroupRequest, StandingRequest, TakeSessionRequest};
+use pie_placement::{Campaign, LeaseState, Ownership, Placement, PlacementError, RouterRecord};
+use pie_plan::Epoch;
+use pie_proto::Reason;
+use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
+use pie_proto::reason::reason_of;
 use pie_text::Tokenizer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const DEFERENCE: Duration = Duration::from_millis(300);
 /// A router that lives says so in this time.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Documents are fetched in this time, or are lost to the clients, who open them again.
+/// Documents are fetched in this time, or follow later.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A router that wants a group.
@@ -38,6 +41,11 @@ pub(super) struct Candidate {
     pub claim: Claim,
     /// Since when nobody owns it.
     pub free_since: Option<Instant>,
+    /// What this router has of the group already: a group that is formed again need not change hands.
+    pub ownership: Option<Ownership>,
+    /// The latest epoch that this router has served.
+    pub served: Epoch,
+    pub tenure: Tenure,
 }
 
 /// What a router's wish for a group rests on.
@@ -79,31 +87,69 @@ impl Candidate {
     }
 
     async fn attempt(&mut self) -> Result<Formed, NotYet> {
-        self.wait_for_turn().await?;
+        let owned = self.check_ownership()?;
+        if !owned {
+            self.wait_for_turn().await?;
+        }
         let addresses = self.addresses().await?;
-        // A1: the epoch is the revision of the ownership key, so it grows with every formation.
+        let ownership = match self.ownership.take() {
+            Some(ownership) => self.advance(ownership).await?,
+            None => self.campaign().await?,
+        };
+        self.inherit().await;
+        let (ranks, after) = (&self.options.ranks, self.served);
+        let formed =
+            ranks::form(&ownership, after, &addresses, ranks, self.options.deadline, self.events.clone())
+                .await;
+        match formed {
+            Ok(streams) => Ok(Formed { streams, ownership }),
+            Err(error) => {
+                // Whoever has the documents keeps them together with the group; without, another router may do better.
+                self.ownership = Some(ownership).filter(|_| self.claim == Claim::Old);
+                Err(error.to_string().into())
+            }
+        }
+    }
+
+    /// Whether the group is still this router's.
+    fn check_ownership(&mut self) -> Result<bool, NotYet> {
+        match self.ownership.as_ref().map(|ownership| ownership.lease().state()) {
+            None => Ok(false),
+            Some(LeaseState::Held) => Ok(true),
+            Some(LeaseState::Doubtful) => {
+                let why = "the placement has not confirmed lately that this router owns the group".to_owned();
+                Err(NotYet { why, concern: Concern::Operators, pause: TURN_PAUSE })
+            }
+            Some(LeaseState::Lost(_)) => {
+                self.ownership = None;
+                Ok(false)
+            }
+        }
+    }
+
+    /// A1: the epoch grows with every formation.
+    async fn advance(&mut self, mut ownership: Ownership) -> Result<Ownership, NotYet> {
+        match self.placement.advance(&mut ownership).await {
+            Ok(()) => Ok(ownership),
+            Err(error @ PlacementError::NotOwner { .. }) => Err(error.to_string().into()),
+            Err(error) => {
+                self.ownership = Some(ownership);
+                Err(error.to_string().into())
+            }
+        }
+    }
+
+    async fn campaign(&mut self) -> Result<Ownership, NotYet> {
         let OwnerOptions { group, router, lease, .. } = &self.options;
         let campaign = self.placement.campaign(group, router, *lease).await;
-        let ownership = match campaign.map_err(|error| error.to_string())? {
-            Campaign::Won(ownership) => ownership,
-            Campaign::Held(owner) => return Err(self.held(owner.router)),
-        };
-        let (epoch, mut lease, told) = (ownership.epoch(), ownership.lease(), self.events.clone());
-        tokio::spawn(async move {
-            lease.lost().await;
-            // An owner that has gone owns nothing.
-            let _ = told.send(Event::OwnershipLost { epoch }).await;
-        });
-        self.inherit().await;
-        let formed = ranks::form(
-            ownership,
-            &addresses,
-            &self.options.ranks,
-            self.options.deadline,
-            self.events.clone(),
-        )
-        .await;
-        Ok(formed.map_err(|error| error.to_string())?)
+        match campaign.map_err(|error| error.to_string())? {
+            Campaign::Won(ownership) => {
+                self.tenure.begins(ownership.lease());
+                tell_when_lost(&ownership, self.events.clone());
+                Ok(ownership)
+            }
+            Campaign::Held(owner) => Err(self.held(owner.router)),
+        }
     }
 
     /// The control addresses of all ranks.
@@ -167,28 +213,50 @@ impl Candidate {
     }
 
     /// Fetches the documents from the owner before. They reach the owner at once: whatever becomes of this attempt, they are here.
+    /// What cannot be fetched now is with that router still, which sends it as soon as it sees who owns the group.
     async fn inherit(&mut self) {
         let Some(former) = self.former.take() else { return };
-        match tokio::time::timeout(FETCH_TIMEOUT, self.fetch(&former)).await {
-            Ok(Ok(taken)) => {
-                let group = &self.options.group;
-                tracing::info!(%group, sessions = taken.len(), router = %former.id, "documents came with the group");
-                let _ = self.events.send(Event::Inherited(taken)).await;
-            }
-            Ok(Err(status)) => {
-                let error = status.message();
-                tracing::warn!(group = %self.options.group, %error, router = %former.id, "the owner before gives no documents: clients open them again");
-            }
-            Err(_) => {
-                tracing::warn!(group = %self.options.group, router = %former.id, "the owner before is too slow: clients open their documents again")
-            }
+        let group = &self.options.group;
+        // One that does not know yet that it has lost the group finds out when its lease has run out, at the latest.
+        let patience = Instant::now() + self.options.lease.duration() + FORM_PAUSE;
+        loop {
+            let why = match tokio::time::timeout(FETCH_TIMEOUT, self.fetch(&former)).await {
+                Ok(Ok(taken)) => {
+                    tracing::info!(%group, sessions = taken.len(), router = %former.id, "documents came with the group");
+                    if self.events.send(Event::Inherited(taken)).await.is_ok() {
+                        self.confirm(&former).await;
+                    }
+                    self.claim = Claim::Old;
+                    return;
+                }
+                Ok(Err(status))
+                    if reason_of(&status) == Some(Reason::OwnershipUnsure) && Instant::now() < patience =>
+                {
+                    tokio::time::sleep(TURN_PAUSE).await;
+                    continue;
+                }
+                Ok(Err(status)) => status.message().to_owned(),
+                Err(_) => format!("it is not done within {FETCH_TIMEOUT:?}"),
+            };
+            tracing::warn!(%group, error = why, router = %former.id, "the owner before gives no documents now: clients open them again, or they follow");
+            return;
         }
+    }
+
+    /// The owner before need not keep what has arrived. One that does not hear of it sends it all once more.
+    async fn confirm(&self, former: &RouterRecord) {
+        let Ok(mut peer) = self.options.peers.peer(former) else { return };
+        let request = GroupArrivedRequest { group: self.options.group.to_string() };
+        let _ = tokio::time::timeout(ASK_TIMEOUT, peer.group_arrived(request)).await;
     }
 
     async fn fetch(&self, former: &RouterRecord) -> Result<Vec<Taken>, Status> {
         let mut peer = self.options.peers.peer(former)?;
         let request = GiveGroupRequest { group: self.options.group.to_string() };
-        let mut stream = peer.give_group(request).await?.into_inner();
+        // One that lives begins at once; one that is frozen must not keep the group from being formed.
+        let begun = tokio::time::timeout(ASK_TIMEOUT, peer.give_group(request)).await;
+        let late = |_| Status::deadline_exceeded("it does not answer in time");
+        let mut stream = begun.map_err(late)??.into_inner();
         let mut taken = Vec::new();
         while let Some(carried) = stream.message().await? {
             match carrying::unpack(carried, self.tokenizer.clone(), self.options.document_limit).await {
@@ -199,32 +267,5 @@ impl Candidate {
             }
         }
         Ok(taken)
-    }
-}
-
-/// How often a document is offered to the group's owner, which may have to form the group first.
-const OFFERS: usize = 40;
-
-/// Sends documents to the router that owns their group.
-pub(super) async fn send_after(options: OwnerOptions, router: RouterRecord, left: Vec<Carried>) {
-    let group = options.group.to_string();
-    tracing::info!(sessions = left.len(), router = %router.id, "documents follow the group to its owner");
-    for carried in left {
-        let name = carried.name.clone();
-        let request = TakeSessionRequest { group: group.clone(), session: Some(carried.into()) };
-        for offer in 1..=OFFERS {
-            let taken = match options.peers.peer(&router) {
-                Ok(mut peer) => peer.take_session(request.clone()).await.map(drop),
-                Err(fault) => Err(fault.into()),
-            };
-            match taken {
-                Ok(()) => break,
-                Err(error) if offer == OFFERS => {
-                    let error = error.message();
-                    tracing::warn!(%error, session = name.as_str(), "the group's owner does not take a document: its client opens it again");
-                }
-                Err(_) => tokio::time::sleep(FORM_PAUSE).await,
-            }
-        }
     }
 }

@@ -1,0 +1,80 @@
+//! The placement knows where each session lives, until it loses its data: then the owner, which has the documents, tells it again.
+
+use super::{Event, OwnerOptions};
+use crate::call::Call;
+use crate::directory::key;
+use crate::owner::tenure::Tenure;
+use crate::ranks::{Events, OwnerGone};
+use crate::tenants::Tenant;
+use pie_placement::{Placement, SessionKey};
+use pie_proto::request::SessionName;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::Span;
+
+/// Before the placement is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+/// A session on its way is at its new home before the placement says so: for less than this.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
+
+/// Tells where sessions live.
+pub(super) struct Homes {
+    pub options: OwnerOptions,
+    pub placement: Arc<dyn Placement>,
+    pub events: Events,
+    pub tenure: Tenure,
+}
+
+/// What the placement says of a session of this group.
+enum Home {
+    Here,
+    Elsewhere,
+    /// It does not say, and will not: the group takes no new sessions, or is not this router's any more.
+    Unsaid,
+}
+
+impl Homes {
+    /// Claims the homes of all sessions. One that its client has opened in another group meanwhile lives there, with the client's text.
+    pub async fn claim(self, residents: Vec<(Tenant, SessionName)>) {
+        let mut strayed = Vec::new();
+        for (tenant, name) in residents {
+            let Ok(key) = key(&tenant, &name) else { continue };
+            match self.home(&key).await {
+                Home::Here => {}
+                Home::Elsewhere => strayed.push((tenant, name, key)),
+                Home::Unsaid => return,
+            }
+        }
+        if strayed.is_empty() {
+            return;
+        }
+        tokio::time::sleep(ON_ITS_WAY).await;
+        for (tenant, session, key) in strayed {
+            if let Home::Elsewhere = self.home(&key).await {
+                tracing::warn!(group = %self.options.group, session = session.as_str(), "a document is left: its session lives in another group");
+                let gone = Event::Call(Call::Depart { tenant, session }, Span::current());
+                if let Err(OwnerGone) = self.events.send(gone).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn home(&self, key: &SessionKey) -> Home {
+        while self.tenure.is_sure() {
+            match self.placement.place_session(key, &self.options.group).await {
+                Ok(placed) if *placed.group() == self.options.group => return Home::Here,
+                Ok(_) => return Home::Elsewhere,
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(group = %self.options.group, %error, "a session's home is not claimed yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::warn!(group = %self.options.group, %error, "the homes of sessions are not claimed");
+                    return Home::Unsaid;
+                }
+            }
+        }
+        Home::Unsaid
+    }
+}
