@@ -10,8 +10,8 @@ const STOP_STRINGS_LIMIT: usize = 16;
 /// Bytes of a stop string: as much text is held back while it may be its beginning.
 const STOP_BYTES_LIMIT: usize = 1024;
 const STOP_TOKENS_LIMIT: usize = 256;
-/// Edits, or splices, of one request.
-const EDITS_LIMIT: usize = 65_536;
+/// Edits, or splices, of one request: each is looked for on its own, so that more would keep a processor busy for long.
+const EDITS_LIMIT: usize = 8192;
 /// Edits that follow each other: each looks at what those before it changed.
 const SEQUENTIAL_LIMIT: usize = 8192;
 const DEFAULT_MAX_TOKENS: u32 = 64;

@@ -50,6 +50,13 @@ impl TokenStore {
         Self { chunks, len }
     }
 
+    /// Whether its sums are right, and it covers so many bytes.
+    pub(crate) fn is_whole(&self, bytes: usize) -> bool {
+        let sums = |chunk: &Chunk| (chunk.entries.len(), chunk.bytes);
+        let (tokens, covered) = self.chunks.iter().map(sums).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        (tokens, covered) == (self.len, bytes)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -82,6 +82,17 @@ impl Tokenizer {
         &self.restart
     }
 
+    /// Whether an edit costs what the edit costs; otherwise each tokenizes the whole text.
+    pub fn restarts_in_texts(&self) -> bool {
+        self.reach.is_some()
+    }
+
+    /// The most bytes of a text of so many tokens: none stands for more than the longest does. `None` where texts may shrink
+    /// before they are cut, so that nothing is known.
+    pub fn most_bytes(&self, tokens: usize) -> Option<usize> {
+        self.reach.is_some().then(|| tokens.saturating_mul(self.table.longest()))
+    }
+
     /// A decoder that leaves control tokens out.
     pub fn decoder(&self) -> TokenDecoder {
         self.decoder_with(SpecialTokens::Skip)
