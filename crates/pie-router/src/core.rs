@@ -287,7 +287,8 @@ impl Core {
     ) -> Result<v1::ApplyEditsResponse, Fault> {
         let id = self.id(tenant, &request.session)?;
         let session = self.session(id, &request.session)?;
-        let change = faults::prepare(&session.document, &request, self.vocabulary())?;
+        let vocabulary = self.vocabulary();
+        let change = faults::contained(|| faults::prepare(&session.document, &request, vocabulary))?;
         self.apply(tenant, &request, change, arrived)
     }
 
@@ -377,9 +378,10 @@ impl Core {
         let tenant = session.tenant.clone();
         self.check_load(&tenant)?;
         let session = self.session(id, &request.session)?;
-        let place = self.place(session, &request)?;
+        let place = faults::contained(|| self.place(session, &request))?;
         let context = self.layout(session, &place, request.mode).context(session.tokens());
         self.check_length(context)?;
+        self.check_slots(context)?;
         let revision = session.document.revision().0;
         let mut request = request;
         request.max_tokens = request.max_tokens.min(count(self.room(context)));

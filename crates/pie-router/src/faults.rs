@@ -208,6 +208,15 @@ pub(crate) fn owned(group: &str) -> Fault {
     Fault::new(Reason::Internal, message)
 }
 
+/// Does work that only looks. A panic is a bug that this caller found: it fails his call, and nobody else's.
+pub(crate) fn contained<T>(look: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
+    looked.unwrap_or_else(|_| {
+        let message = "the call found a bug, of which the router's log has the place: please report it; nothing was changed";
+        Err(Fault::new(Reason::Internal, message))
+    })
+}
+
 /// Prepares an edit of a document: nothing is changed yet.
 pub(crate) fn prepare(
     document: &Document,

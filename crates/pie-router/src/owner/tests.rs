@@ -126,3 +126,11 @@ async fn a_flood_of_calls_does_not_hold_events_back() {
     let unanswered = flood.iter_mut().map(oneshot::Receiver::try_recv).filter(Result::is_err).count();
     assert!(unanswered > 0, "both were heard before the flood was over");
 }
+
+/// What only looks may panic without harm to anybody else.
+#[test]
+fn a_panic_while_looking_fails_that_call_alone() {
+    let fault = crate::faults::contained(|| -> Result<(), Fault> { panic!("a test") });
+    assert_eq!(fault.expect_err("it panicked").reason, pie_proto::Reason::Internal);
+    assert_eq!(crate::faults::contained(|| Ok(1)), Ok(1));
+}
