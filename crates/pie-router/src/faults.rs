@@ -318,7 +318,7 @@ mod tests {
     /// What is refused because there is too much to do passes: whoever is told so is told when to ask again.
     #[test]
     fn overload_says_when_to_ask_again() {
-        for fault in [too_many_calls(1), too_many_sessions(1), too_many_completions(1)] {
+        for fault in [too_many_calls(1, "of all"), too_many_sessions(1), too_many_completions(1)] {
             assert_eq!((fault.reason, fault.retry_after), (Reason::Overloaded, Some(RETRY)), "{fault}");
         }
     }

@@ -239,10 +239,7 @@ impl Document {
 
     /// Whether text and tokens belong together, as far as counting tells: what a panic in the middle of a change could break.
     pub fn is_whole(&self) -> bool {
-        match (self.rope(), self.tokenizer.reach) {
-            (Some(text), Some(_)) => self.tokens.is_whole(text.len_bytes()),
-            _ => true,
-        }
+        self.tokens.is_whole(self.len_bytes())
     }
 
     /// Makes a prepared change.

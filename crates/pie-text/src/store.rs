@@ -50,11 +50,11 @@ impl TokenStore {
         Self { chunks, len }
     }
 
-    /// Whether its sums are right, and it covers so many bytes.
+    /// Whether it covers so many bytes, or none, as where pieces are not known, and its sums are right.
     pub(crate) fn is_whole(&self, bytes: usize) -> bool {
-        let sums = |chunk: &Chunk| (chunk.entries.len(), chunk.bytes);
-        let (tokens, covered) = self.chunks.iter().map(sums).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        (tokens, covered) == (self.len, bytes)
+        let tokens: usize = self.chunks.iter().map(|chunk| chunk.entries.len()).sum();
+        let covered = self.bytes();
+        tokens == self.len && (covered == bytes || covered == 0)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -27,8 +27,8 @@ const SETTINGS: Settings = Settings {
 };
 
 pub(crate) fn tokenizer() -> Arc<Tokenizer> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code/tokenizer.json");
-    Arc::new(Tokenizer::from_file(Path::new(file)).expect("it ships"))
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
+    Arc::new(Tokenizer::from_folder(Path::new(folder)).expect("it ships"))
 }
 
 pub(crate) fn owner() -> Owner {

@@ -101,20 +101,20 @@ impl PoolService {
         request: ApplyEdits,
         arrived: Instant,
     ) -> Result<v1::ApplyEditsResponse, Status> {
-        let Edits::Text(edits) = &request.edits else {
+        let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else {
             return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
         };
         let inserted = edits.iter().map(|edit| edit.text.len()).sum();
         let is_small = inserted <= SMALL_BYTES && edits.len() <= SMALL_EDITS;
-        if is_small && self.tokenizer.restarts_in_texts() {
+        let is_local = self.tokenizer.restarts_around(edits.iter().map(|edit| edit.text.as_str()));
+        if is_small && is_local {
             return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
         }
         let limit = self.counted(self.check_text(owner, inserted))?;
         let Some(document) = self.look(owner, &tenant, &request.session).await? else {
             return self.counted(Err(faults::no_session(request.session.as_str())));
         };
-        let bytes =
-            if self.tokenizer.restarts_in_texts() { inserted } else { inserted + document.len_bytes() };
+        let bytes = if is_local { inserted } else { inserted + document.len_bytes() };
         let prepared = beside(bytes, Waits::Briefly, move || {
             let change = faults::prepare(&document.limited(limit), &request, None)?;
             // What is worked out need not be kept.
