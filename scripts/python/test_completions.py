@@ -50,6 +50,19 @@ def test_equal_seeds_give_equal_tokens(client, session):
     assert one == again != other
 
 
+def test_without_a_seed_each_completion_draws_anew_and_says_how(client, session):
+    def sample(**seed):
+        messages = list(client.stream(session, max_tokens=24, temperature=1.0, **seed))
+        said = [message.seed for message in messages if message.HasField("seed")]
+        assert said == [messages[0].seed], "with the first token"
+        return said[0], [token.id for message in messages for token in message.tokens]
+
+    (one, first), (other, second) = sample(), sample()
+    assert one != other and first != second and max(one, other) < 2**53
+    assert sample(seed=one) == (one, first), "the seed that it says gives the same text"
+    assert sample(seed=0)[0] == 0 and not any(m.HasField("seed") for m in client.stream(session, max_tokens=1))
+
+
 def test_narrow_sampling_is_greedy(client, session):
     greedy = client.complete(session, max_tokens=16).ids
     assert client.complete(session, max_tokens=16, temperature=1.0, seed=3, top_k=1).ids == greedy

@@ -135,7 +135,7 @@ TEXT_CASES = {
     "too many stop strings": Case(complete(stop=["a"] * 17), Code.INVALID_ARGUMENT, "BAD_SAMPLING", ["16"]),
     "a stop string that is too long": Case(complete(stop=["a" * 1025]), Code.INVALID_ARGUMENT, "TOO_MANY", ["1025", "1024"]),
     "too many stop tokens": Case(complete(stop_tokens=[1] * 257), Code.INVALID_ARGUMENT, "TOO_MANY", ["257", "256"]),
-    "too many edits": Case(edit(*[GOOD] * 65_537), Code.INVALID_ARGUMENT, "TOO_MANY", ["65537 edits", "65536"]),
+    "too many edits": Case(edit(*[GOOD] * 8_193), Code.INVALID_ARGUMENT, "TOO_MANY", ["8193 edits", "8192"]),
     "too many splices": Case(splices(*[splice(0, 0)] * 65_537), Code.INVALID_ARGUMENT, "TOO_MANY", ["65537 splices"]),
     "an unknown stop token": Case(complete(stop_tokens=[5, 8192]), Code.INVALID_ARGUMENT, "TOKEN_UNKNOWN", ["8192"]),
 }

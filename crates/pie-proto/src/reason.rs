@@ -155,8 +155,9 @@ reasons! {
          Retry: when the group forms again, sessions are encoded again from their documents.";
     /// Too many calls wait.
     Overloaded = "OVERLOADED", ResourceExhausted,
-        "The group's queue is full, or it has as many sessions (`--sessions`) or completions (`--completions`) as it may; the message names which. \
-         Retry after a short, growing pause.";
+        "As much waits as may: calls of the session, the tenant or the group, text to be tokenized; or the group has as many sessions (`--sessions`) \
+         or completions (`--completions`) as it may, those included that are over and not read to their end. The message names which. Retry after a \
+         short, growing pause.";
     /// The pool is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable,
         "The router is stopping and takes no new work. Retry: another router may answer.";

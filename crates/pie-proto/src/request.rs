@@ -10,10 +10,9 @@ const STOP_STRINGS_LIMIT: usize = 16;
 /// Bytes of a stop string: as much text is held back while it may be its beginning.
 const STOP_BYTES_LIMIT: usize = 1024;
 const STOP_TOKENS_LIMIT: usize = 256;
-/// Edits, or splices, of one request.
-const EDITS_LIMIT: usize = 65_536;
-/// Edits that follow each other: each looks at what those before it changed.
-const SEQUENTIAL_LIMIT: usize = 8192;
+/// Edits, or splices, of one request: each is looked for on its own, and of those that follow each other each looks at what those
+/// before it changed, so that more would keep a processor busy for long.
+const EDITS_LIMIT: usize = 8192;
 const DEFAULT_MAX_TOKENS: u32 = 64;
 const NAME_LIMIT: usize = 256;
 
@@ -181,8 +180,7 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
         use v1::apply_edits_request::Edits as Wire;
         let edits = match request.edits {
             Some(Wire::Text(list)) => {
-                let limit = if list.sequential { SEQUENTIAL_LIMIT } else { EDITS_LIMIT };
-                at_most("edits", list.edits.len(), limit)?;
+                at_most("edits", list.edits.len(), EDITS_LIMIT)?;
                 let encoding = PositionEncoding::new(list.position_encoding)?;
                 let edits = numbered(list.edits, |edit| text_edit(edit, encoding))?;
                 if list.sequential { Edits::Sequential(edits) } else { Edits::Text(edits) }

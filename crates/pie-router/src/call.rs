@@ -5,9 +5,9 @@ use pie_plan::{Strategy, TokenId};
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Complete, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::Document;
+use pie_text::{Change, Document};
 use std::time::Instant;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 /// The answer to a call.
 pub type Reply<T> = oneshot::Sender<Result<T, Fault>>;
@@ -22,6 +22,8 @@ pub enum Call {
         name: SessionName,
         /// Tokenized already: that is the work that does not depend on what is held.
         document: Box<Document>,
+        /// What makes the session's document, as it was looked at, equal to that, if there was one.
+        change: Option<Box<Change>>,
         /// Of its edits; without one a session that is open keeps its own.
         strategy: Option<Strategy>,
         /// The answer.
@@ -37,6 +39,26 @@ pub enum Call {
         arrived: Instant,
         /// The answer.
         reply: Reply<v1::ApplyEditsResponse>,
+    },
+    /// Apply an edit that was prepared on what [`Call::Look`] gave.
+    Apply {
+        /// Whose.
+        tenant: Tenant,
+        /// What.
+        prepared: Box<Prepared>,
+        /// When the call came in.
+        arrived: Instant,
+        /// The answer.
+        reply: Reply<v1::ApplyEditsResponse>,
+    },
+    /// A copy of a session's document, to prepare a change on; none if no such session is open.
+    Look {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+        /// The answer.
+        reply: Reply<Option<Box<Document>>>,
     },
     /// Complete a session's document.
     Complete {
@@ -134,6 +156,15 @@ pub enum Call {
     },
 }
 
+/// An edit that was worked out beside the owner.
+#[derive(Debug)]
+pub struct Prepared {
+    /// As it came, without its edits.
+    pub request: ApplyEdits,
+    /// What they do.
+    pub change: Change,
+}
+
 /// Which of the documents that were given have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrived {
@@ -149,7 +180,8 @@ impl Call {
         // Whoever asked may be gone.
         match self {
             Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Edit { reply, .. } | Self::Apply { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Look { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Complete { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Get { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Close { reply, .. } | Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
@@ -206,8 +238,7 @@ impl More {
     }
 }
 
-/// A completion's messages.
-pub type Stream = mpsc::Receiver<Result<v1::CompleteResponse, tonic::Status>>;
+pub use crate::messages::Stream;
 
 /// What the owner must know of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

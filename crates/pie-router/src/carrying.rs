@@ -3,27 +3,24 @@
 use crate::call::Taken;
 use crate::faults;
 use crate::tenants::Tenant;
+use crate::tokenizing::{Waits, beside};
 use pie_proto::carried::Carried;
 use pie_proto::request::Content;
-use pie_proto::{Fault, Reason, peer_v1};
+use pie_proto::{Fault, peer_v1};
 use pie_text::{Document, Revision, Tokenizer};
 use std::sync::Arc;
 
-/// A document of a client's or of another router's. Tokenizing a whole one takes milliseconds to seconds: not on a thread that
-/// serves others.
-pub(crate) async fn document(
-    content: Content,
-    tokenizer: Arc<Tokenizer>,
-    limit: usize,
-) -> Result<Document, Fault> {
+/// A document of another router's. Tokenizing a whole one takes milliseconds to seconds: not on a thread that serves others.
+async fn document(content: Content, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Document, Fault> {
+    let bytes = match &content {
+        Content::Text(text) => text.len(),
+        Content::Tokens(_) => 0,
+    };
     let open = move || match content {
         Content::Text(text) => Document::open(tokenizer, &text, limit),
         Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
     };
-    let opened = tokio::task::spawn_blocking(open).await;
-    opened
-        .map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?
-        .map_err(|error| faults::text(&error))
+    beside(bytes, Waits::Always, move || open().map_err(|error| faults::text(&error))).await
 }
 
 /// A session that another router sends.

@@ -1,6 +1,6 @@
 //! A running completion: turns sampled tokens into messages, and knows when it is over.
 
-use crate::call::Stream;
+use crate::messages::{Stream, Watch, Writer, messages};
 use crate::spans::CompletionSpan;
 use pie_plan::TokenId;
 use pie_proto::plan::Sampling;
@@ -8,7 +8,6 @@ use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Fault, v1, worker_v1};
 use pie_text::{Cut, StopStrings, TokenDecoder};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
 
 /// What the first token of a completion cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +73,7 @@ pub struct Completion {
     produced: u32,
     decoder: TokenDecoder,
     stop: StopStrings,
-    messages: mpsc::Sender<Result<v1::CompleteResponse, tonic::Status>>,
+    messages: Writer,
     arrived: Instant,
     before: Before,
     started: Option<Instant>,
@@ -94,8 +93,7 @@ pub struct Before {
 }
 
 impl Completion {
-    /// A completion of a document at a revision, and the stream of its messages. The stream holds a message for each token
-    /// that may come, so that a slow reader never holds up the group.
+    /// A completion of a document at a revision, and the stream of its messages, whose reader never holds up the group.
     pub fn new(
         id: u64,
         request: Complete,
@@ -104,7 +102,7 @@ impl Completion {
         decoder: TokenDecoder,
         arrived: Instant,
     ) -> (Self, Stream) {
-        let (messages, stream) = mpsc::channel(request.max_tokens as usize + 2);
+        let (messages, stream) = messages();
         let stop = StopStrings::new(request.stop.clone());
         let stop_tokens = end_of_text.iter().chain(&request.stop_tokens).copied().collect();
         let completion = Self {
@@ -130,7 +128,12 @@ impl Completion {
 
     /// The client went away.
     pub fn is_abandoned(&self) -> bool {
-        self.messages.is_closed()
+        self.messages.is_left()
+    }
+
+    /// Tells whether its messages are read, when it is over.
+    pub(crate) fn watch(&self) -> Watch {
+        self.messages.watch()
     }
 
     /// True until the first token is there.
@@ -269,7 +272,7 @@ impl Completion {
     /// It fails.
     pub fn fail(self, fault: Fault) {
         self.over("failed");
-        let _ = self.messages.try_send(Err(fault.into()));
+        self.messages.send(Err(fault.into()));
     }
 
     /// Said before the last message: whoever writes the call's line has it then.
@@ -287,10 +290,8 @@ impl Completion {
         text
     }
 
-    /// The channel holds a message for each token; only a reader that went away makes this fail, and then nobody
-    /// misses it.
     fn send(&self, message: v1::CompleteResponse) {
-        let _ = self.messages.try_send(Ok(message));
+        self.messages.send(Ok(message));
     }
 
     /// N1: encoded + reused = length.

@@ -11,21 +11,23 @@ mod stepping;
 mod tables;
 mod waking;
 
-use crate::call::{Call, ModelFacts, Stream};
+use crate::call::{Call, ModelFacts, Prepared, Stream};
 use crate::completion::{Completion, Place};
 use crate::faults;
 use crate::layout::Layout;
+use crate::messages::Watch;
 use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits, Tenants};
 pub(crate) use moving::Standing;
 use names::Names;
+use opening::Text;
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
-use pie_plan::{Change, Epoch, Group, SessionId, Strategy};
+use pie_plan::{Epoch, Group, SessionId, Strategy};
 use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::{Cursor, FimMarkers, Revision, Tokenizer};
+use pie_text::{Change, Cursor, FimMarkers, Revision, TextError, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,13 +83,15 @@ pub struct Core {
     /// What calls want of the tables, in order, while a plan is on its way.
     queued: VecDeque<Op>,
     /// Changes that the replica has and the ranks have not: they go with the next plan.
-    staged: Vec<Change>,
+    staged: Vec<pie_plan::Change>,
     in_flight: Option<InFlight>,
     stats: Arc<Stats>,
     /// What a row of a large step takes.
     pace: Pace,
     /// Completions that run or wait.
     completions: usize,
+    /// Completions that run, wait, or are not read to their end: what they hold is bounded by their number.
+    streams: Vec<(Tenant, Watch)>,
     /// Of all documents.
     tokens: usize,
     next_session: u64,
@@ -126,11 +130,18 @@ impl Core {
             stats: Arc::default(),
             pace: Pace::default(),
             completions: 0,
+            streams: Vec::new(),
             tokens: 0,
             next_session: 1,
             next_ticket: 1,
             next_completion: 1,
         }
+    }
+
+    /// It counts where another one did.
+    #[must_use]
+    pub fn with_stats(self, stats: Arc<Stats>) -> Self {
+        Self { stats, ..self }
     }
 
     /// Some tenants have limits of their own.
@@ -143,6 +154,7 @@ impl Core {
     /// A group is there, empty: sessions are encoded again from their documents as they are used, and else, the latest used
     /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, model: ModelFacts) {
+        self.stats.context_limit.set(model.context_limit.into());
         self.model = model;
         // What the configuration calls the end of a text, and control tokens: they never stand in one.
         self.model.end_of_text.extend(self.tokenizer.ends());
@@ -169,6 +181,26 @@ impl Core {
         self.fail_all(&faults::group_lost(why));
     }
 
+    /// After a panic in the middle of anything: the group is lost, and all books are made anew from the sessions. A document
+    /// that was being changed and is not whole goes: its client opens it again.
+    pub fn recover(&mut self, why: &str) {
+        self.lost(why);
+        self.sessions.retain(|id, session| {
+            let whole = session.id == *id && session.document.is_whole();
+            if !whole {
+                tracing::error!(session = session.name.as_str(), "a document was half changed: it is closed");
+            }
+            whole
+        });
+        (self.names, self.tokens) = (Names::default(), 0);
+        self.tenants.forget();
+        for session in self.sessions.values() {
+            self.names.insert(session.tenant.clone(), session.name.clone(), session.id);
+            self.tenants.opened(&session.tenant, session.tokens());
+            self.tokens += session.tokens();
+        }
+    }
+
     /// Ends all completions.
     pub fn fail_all(&mut self, fault: &Fault) {
         for session in self.sessions.values_mut() {
@@ -193,9 +225,18 @@ impl Core {
     /// Takes a call. Whoever asked may be gone; that is no matter here.
     pub fn call(&mut self, call: Call) {
         match call {
-            Call::Open { tenant, name, document, strategy, reply } => {
-                let opened = self.open(tenant, name, *document, strategy);
+            Call::Open { tenant, name, document, change, strategy, reply } => {
+                let opened = self.open(tenant, name, Text { document: *document, change }, strategy);
                 let _ = reply.send(self.counted(opened));
+            }
+            Call::Look { tenant, session, reply } => {
+                let document = self.look(&tenant, &session);
+                let _ = reply.send(self.counted(document));
+            }
+            Call::Apply { tenant, prepared, arrived, reply } => {
+                let Prepared { request, change } = *prepared;
+                let edited = self.apply(&tenant, &request, change, arrived);
+                let _ = reply.send(self.counted(edited));
             }
             Call::Edit { tenant, request, arrived, reply } => {
                 let edited = self.edit(&tenant, request, arrived);
@@ -250,8 +291,26 @@ impl Core {
     ) -> Result<v1::ApplyEditsResponse, Fault> {
         let id = self.id(tenant, &request.session)?;
         let session = self.session(id, &request.session)?;
+        let vocabulary = self.vocabulary();
+        let change = faults::contained(|| faults::prepare(&session.document, &request, vocabulary))?;
+        self.apply(tenant, &request, change, arrived)
+    }
+
+    /// Applies an edit that was prepared on this document as it is, or as it was: then it is refused.
+    fn apply(
+        &mut self,
+        tenant: &Tenant,
+        request: &ApplyEdits,
+        change: Change,
+        arrived: Instant,
+    ) -> Result<v1::ApplyEditsResponse, Fault> {
+        let id = self.id(tenant, &request.session)?;
+        let session = self.session(id, &request.session)?;
         let strategy = request.strategy.unwrap_or(session.strategy);
-        let change = faults::prepare(&session.document, &request, self.vocabulary())?;
+        session.document.accepts(&change).map_err(|error| match error {
+            TextError::ForeignChange => faults::another_life(session),
+            error => faults::text(&error),
+        })?;
         let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
         self.check_growth(session, change.splices())?;
         let tokens_retokenized = count(change.stats().tokens_retokenized);
@@ -271,7 +330,7 @@ impl Core {
     fn commit(
         &mut self,
         id: SessionId,
-        change: pie_text::Change,
+        change: Change,
         strategy: Strategy,
         arrived: Option<Instant>,
     ) -> Result<(), Fault> {
@@ -320,10 +379,13 @@ impl Core {
         let session = self.session(id, &request.session)?;
         faults::check_completion(&request, session, &self.model, WAITING_LIMIT)?;
         self.check_fit(session)?;
-        self.check_load(&session.tenant)?;
-        let place = self.place(session, &request)?;
+        let tenant = session.tenant.clone();
+        self.check_load(&tenant)?;
+        let session = self.session(id, &request.session)?;
+        let place = faults::contained(|| self.place(session, &request))?;
         let context = self.layout(session, &place, request.mode).context(session.tokens());
         self.check_length(context)?;
+        self.check_slots(context)?;
         let revision = session.document.revision().0;
         let mut request = request;
         request.max_tokens = request.max_tokens.min(count(self.room(context)));
@@ -337,6 +399,7 @@ impl Core {
             decoder,
             arrived,
         );
+        self.streams.push((tenant, completion.watch()));
         let ticket = self.ticket();
         if let Some(session) = self.sessions.get_mut(&id) {
             if session.completions.is_empty() {

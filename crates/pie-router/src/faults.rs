@@ -56,12 +56,36 @@ pub(crate) fn too_many_sessions(limit: usize) -> Fault {
     overloaded(format!("the group has {limit} sessions, as many as it may: close some, or retry later"))
 }
 
-pub(crate) fn too_many_calls(limit: usize) -> Fault {
-    overloaded(format!("{limit} calls wait already: retry after a pause"))
+pub(crate) fn too_many_completions(limit: usize) -> Fault {
+    let message =
+        format!("{limit} completions run, wait, or are not read to their end already: retry after a pause");
+    overloaded(message)
 }
 
-pub(crate) fn too_many_completions(limit: usize) -> Fault {
-    overloaded(format!("{limit} completions run or wait already: retry after a pause"))
+pub(crate) fn too_many_calls(limit: usize, of: &str) -> Fault {
+    let message = format!("{limit} calls {of} wait already: retry after a pause");
+    overloaded(message).with("limit", limit)
+}
+
+pub(crate) fn too_much_text() -> Fault {
+    let message = "more text waits to be tokenized than this router takes at a time: retry after a pause";
+    Fault::new(Reason::Overloaded, message).retry_after(TAKEOVER)
+}
+
+/// An edit that was being worked out when its session was closed and opened again.
+pub(crate) fn another_life(session: &Session) -> Fault {
+    let message = format!(
+        "session `{}` was closed and opened again meanwhile: the edit is of another text",
+        session.name
+    );
+    Fault::new(Reason::RevisionMismatch, message).with("current_revision", session.document.revision().0)
+}
+
+/// What was worked out for a session does not fit it any more.
+pub(crate) fn overtaken(name: &str) -> Fault {
+    let message =
+        format!("session `{name}` was changed by another call while its text was compared: open it again");
+    Fault::new(Reason::RevisionMismatch, message).retry_after(RETRY)
 }
 
 pub(crate) fn no_markers() -> Fault {
@@ -197,6 +221,15 @@ pub(crate) fn owned(group: &str) -> Fault {
     Fault::new(Reason::OwnershipUnsure, message).with("group", group).retry_after(CERTAINTY)
 }
 
+/// Does work that only looks. A panic is a bug that this caller found: it fails his call, and nobody else's.
+pub(crate) fn contained<T>(look: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(look));
+    looked.unwrap_or_else(|_| {
+        let message = "the call found a bug, of which the router's log has the place: please report it; nothing was changed";
+        Err(Fault::new(Reason::Internal, message))
+    })
+}
+
 /// Prepares an edit of a document: nothing is changed yet.
 pub(crate) fn prepare(
     document: &Document,
@@ -298,7 +331,7 @@ mod tests {
     /// What is refused because there is too much to do passes: whoever is told so is told when to ask again.
     #[test]
     fn overload_says_when_to_ask_again() {
-        for fault in [too_many_calls(1), too_many_sessions(1), too_many_completions(1)] {
+        for fault in [too_many_calls(1, "of all"), too_many_sessions(1), too_many_completions(1)] {
             assert_eq!((fault.reason, fault.retry_after), (Reason::Overloaded, Some(RETRY)), "{fault}");
         }
     }

@@ -18,6 +18,7 @@ pub mod core;
 mod directory;
 mod faults;
 mod layout;
+mod messages;
 mod moving;
 pub mod owner;
 mod peer;
@@ -30,6 +31,7 @@ mod session;
 mod spans;
 pub mod stats;
 pub mod tenants;
+mod tokenizing;
 
 pub use owner::{State, Watched};
 pub use server::{Phase, Readiness, ServeError, ServeOptions, Serving, serve};

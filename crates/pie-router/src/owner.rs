@@ -3,9 +3,14 @@
 mod following;
 mod forming;
 mod homes;
+mod inbox;
 mod obstacle;
+mod reports;
 mod state;
+mod supervised;
 mod tenure;
+#[cfg(test)]
+pub(crate) mod tests;
 mod watched;
 
 use crate::call::{Call, Taken};
@@ -17,6 +22,7 @@ use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use forming::Claim;
+use inbox::Inbox;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
@@ -33,8 +39,13 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 pub use watched::Watched;
 
-/// Events that may wait; calls are refused before the owner drowns in them.
+/// Events that may wait, beside the calls of the [`inbox`].
 const QUEUE: usize = 1024;
+/// What is handled before the ranks are looked at again: calls that come together share a plan, but whoever waits for a token
+/// must not wait until nobody calls any more.
+const BATCH: usize = 64;
+/// The same in time.
+const BATCH_TIME: Duration = Duration::from_millis(2);
 /// When ranks fail, the others fail within this time too; then the culprit is known.
 const BLAME_WINDOW: Duration = Duration::from_millis(300);
 /// The ownership is given up in this time, or left to its lease.
@@ -90,6 +101,9 @@ pub enum Event {
     },
     /// The owner is to end: completions fail, and the group is given up.
     Stop,
+    /// The owner is to panic while it handles this.
+    #[cfg(test)]
+    Panic,
 }
 
 /// How an owner works.
@@ -123,6 +137,7 @@ pub struct OwnerOptions {
 #[derive(Clone)]
 pub struct Owner {
     events: mpsc::Sender<Event>,
+    inbox: Inbox,
     state: watch::Receiver<State>,
     stats: Arc<Stats>,
     ranks: Arc<[RankTimes]>,
@@ -133,12 +148,9 @@ impl Owner {
     /// Hands a call to the owner.
     ///
     /// # Errors
-    /// `OVERLOADED` when its queue is full, `SHUTTING_DOWN` when it is gone.
+    /// `OVERLOADED` when too many wait, `SHUTTING_DOWN` when it is gone.
     pub fn call(&self, call: Call) -> Result<(), Fault> {
-        self.events.try_send(Event::Call(call, Span::current())).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => faults::too_many_calls(QUEUE),
-            mpsc::error::TrySendError::Closed(_) => faults::stopping(),
-        })
+        self.inbox.put(call)
     }
 
     /// Ends the owner, whoever still has a handle: completions fail, and the group is given up, so that another router need
@@ -167,6 +179,7 @@ impl Owner {
     pub fn watch(&self) -> Watched {
         Watched {
             events: self.events.downgrade(),
+            inbox: self.inbox.clone(),
             state: self.state.clone(),
             stats: self.stats.clone(),
             ranks: self.ranks.clone(),
@@ -187,6 +200,7 @@ impl Owner {
 /// Starts the owner's task. It ends when the last handle is gone.
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
+    let inbox = Inbox::new();
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
     let core = Core::new(tokenizer.clone(), options.settings, options.group.to_string())
         .with_quotas(options.quotas.clone());
@@ -215,8 +229,8 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         ranks: Vec::new(),
         obstacle: Obstacle::default(),
     };
-    tokio::spawn(task.run(receiver));
-    Owner { events, state, stats, ranks: rank_times, tenure }
+    tokio::spawn(task.supervised(receiver, inbox.clone()));
+    Owner { events, inbox, state, stats, ranks: rank_times, tenure }
 }
 
 struct Task {
@@ -248,11 +262,20 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+    async fn run(mut self, mut events: mpsc::Receiver<Event>, inbox: Inbox) {
         self.start_forming(Claim::New, None);
-        'serving: while let Some(event) = events.recv().await {
-            let mut next = Some(event);
+        'serving: loop {
+            // What the ranks say first: they wait for it, and callers wait for them.
+            let mut next = tokio::select! {
+                biased;
+                event = events.recv() => event,
+                waiting = inbox.next() => Some(Event::Call(waiting.call, waiting.span)),
+            };
+            if next.is_none() {
+                break;
+            }
             // Whatever else has come in meanwhile joins the same plan.
+            let (begun, mut handled) = (Instant::now(), 0);
             while let Some(event) = next {
                 match event {
                     Event::Stop => break 'serving,
@@ -260,15 +283,24 @@ impl Task {
                         self.retire().await;
                         let _ = done.send(());
                     }
-                    event => self.handle(event),
+                    event => self.guarded(|task| task.handle(event)),
                 }
+                handled += 1;
                 next = events.try_recv().ok();
+                if next.is_none() && handled < BATCH && begun.elapsed() < BATCH_TIME {
+                    next = inbox.take().map(|waiting| Event::Call(waiting.call, waiting.span));
+                }
             }
-            self.next_step();
+            self.guarded(Self::next_step);
             self.core.publish();
+            if handled >= BATCH || begun.elapsed() >= BATCH_TIME {
+                // Those who were answered, and all others on this thread, have their turn too.
+                tokio::task::yield_now().await;
+            }
         }
         // From here on nobody is told anything but that.
         drop(events);
+        inbox.close();
         self.core.fail_all(&faults::stopping());
         self.core.publish();
         self.release().await;
@@ -318,6 +350,8 @@ impl Task {
             Event::OwnedBy(router) => self.send_after(router),
             // Whoever reads the events takes these.
             Event::Stop | Event::Retire { .. } => {}
+            #[cfg(test)]
+            Event::Panic => panic!("a test"),
         }
     }
 
@@ -326,7 +360,6 @@ impl Task {
     }
 
     fn formed(&mut self, formed: Formed) {
-        self.options.owned.one_more();
         self.forming = None;
         tracing::info!(
             group = %self.options.group,
@@ -343,6 +376,7 @@ impl Task {
         self.work.clear();
         self.obstacle = Obstacle::default();
         self.stats.event(GroupEvent::Formed);
+        self.options.owned.one_more();
         self.formed = Some(formed);
         self.state.send_replace(State::Serving);
         self.claim_homes();
@@ -365,64 +399,6 @@ impl Task {
         }
         if let (Some(seq), Some(formed)) = (self.core.to_interrupt(), &self.formed) {
             formed.interrupt(seq);
-        }
-    }
-
-    fn report(&mut self, rank: u32, report: worker_v1::Report) {
-        let (seq, done) = (report.seq, report.done);
-        if done {
-            self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
-            self.count(rank, &report);
-        }
-        if rank == 0 {
-            let wants_digest = report.digest.is_some();
-            if let Err(error) = self.core.report(report, Instant::now()) {
-                return self.lose(&format!("rank 0's report does not fit the owner's tables: {error}"));
-            }
-            if wants_digest {
-                let own = (u32::MAX, 0, self.core.digest());
-                self.digests.entry(seq).or_default().push(own);
-            }
-        }
-        if done {
-            self.compare(seq);
-        }
-    }
-
-    /// Books a rank's time in a step.
-    fn count(&mut self, rank: u32, report: &worker_v1::Report) {
-        let own = report.compute_us.saturating_sub(report.collective_us);
-        if let Some(times) = self.rank_times.get(rank as usize) {
-            times.compute_us.add(own);
-            times.collective_us.add(report.collective_us);
-        }
-        let work = self.work.entry(report.seq).or_insert((own, own));
-        *work = (work.0.min(own), work.1.max(own));
-    }
-
-    /// P3 and P4: all ranks sampled the same tokens, and have the same tables as the owner.
-    fn compare(&mut self, seq: u64) {
-        let world_size = self.formed.as_ref().map_or(0, |formed| formed.world_size());
-        let Some(said) = self.digests.get(&seq) else { return };
-        let of_ranks: Vec<_> = said.iter().filter(|(rank, ..)| *rank != u32::MAX).collect();
-        if of_ranks.len() < world_size {
-            return;
-        }
-        let tokens_differ = of_ranks.windows(2).any(|pair| pair[0].1 != pair[1].1);
-        let tables_differ = said.windows(2).any(|pair| pair[0].2 != pair[1].2);
-        let violation = match (tokens_differ, tables_differ) {
-            (true, _) => Some("P3: the ranks sampled different tokens"),
-            (_, true) => Some("P4: the ranks' tables differ"),
-            _ => None,
-        };
-        let violation = violation.map(|what| format!("invariant {what} in plan {seq}: {said:?}"));
-        self.digests.remove(&seq);
-        self.spans.end(seq);
-        if let Some((least, most)) = self.work.remove(&seq) {
-            self.stats.skew.observe_us(most - least);
-        }
-        if let Some(violation) = violation {
-            self.lose(&violation);
         }
     }
 

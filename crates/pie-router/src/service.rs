@@ -1,11 +1,13 @@
 //! The public gRPC service: checks requests, finds the session's home, and hands the call to the owner there: in this router, or,
 //! over the internal plane, in another one. Other routers are served by the same code, for this router's own groups alone.
 
+mod preparing;
+#[cfg(test)]
+mod tests;
 mod whole;
 
 use crate::call::{Call, Reply};
 use crate::calls;
-use crate::carrying;
 use crate::directory::{Directory, Home, Refused, Target};
 use crate::faults;
 use crate::owner::Owner;
@@ -19,6 +21,7 @@ use pie_proto::request::{ApplyEdits, Complete, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
 use pie_text::Tokenizer;
+use preparing::Opening;
 use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -169,9 +172,7 @@ impl PoolService {
             Target::Local(owner) => {
                 self.check_phase()?;
                 let OpenSession { content, strategy, .. } = self.counted(OpenSession::try_from(message))?;
-                let document = carrying::document(content, self.tokenizer.clone(), self.document_limit).await;
-                let document = Box::new(self.counted(document)?);
-                self.ask(owner, |reply| Call::Open { tenant, name, document, strategy, reply }).await
+                self.open_here(owner, Opening { tenant, name, content, strategy }).await
             }
             Target::Remote(router) => {
                 let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
@@ -191,7 +192,7 @@ impl PoolService {
             Target::Local(owner) => {
                 let request = self.counted(ApplyEdits::try_from(message))?;
                 tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
-                self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await
+                self.edit_here(owner, tenant, request, arrived).await
             }
             Target::Remote(router) => {
                 let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
@@ -215,8 +216,7 @@ impl PoolService {
                 let request = self.counted(Complete::try_from(message))?;
                 let stream =
                     self.ask(owner, |reply| Call::Complete { tenant, request, arrived, reply }).await?;
-                let messages = tokio_stream::wrappers::ReceiverStream::new(stream);
-                Ok(CompletionStream { messages: Box::pin(messages), _counted: counted })
+                Ok(CompletionStream { messages: Box::pin(stream), _counted: counted })
             }
             Target::Remote(router) => {
                 let counted = Streaming::new(&self.stats);

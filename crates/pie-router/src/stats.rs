@@ -120,16 +120,19 @@ pub enum GroupEvent {
     OwnershipLost,
     /// It was lost, whatever the cause.
     Lost,
+    /// Its owner panicked, and went on.
+    OwnerPanicked,
 }
 
 impl GroupEvent {
     /// All, and what they are called.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Formed, "formed"),
         (Self::NotFormed, "not_formed"),
         (Self::RankFailed, "rank_failed"),
         (Self::OwnershipLost, "ownership_lost"),
         (Self::Lost, "lost"),
+        (Self::OwnerPanicked, "owner_panicked"),
     ];
 }
 
@@ -206,6 +209,8 @@ pub struct Stats {
     pub slots_used: Gauge,
     /// The epoch that is served; 0 without a group.
     pub epoch: Gauge,
+    /// Positions of the model that was served last; 0 before the first.
+    pub context_limit: Gauge,
     /// Streams of completions that are open.
     pub streams: Gauge,
 }

@@ -10,8 +10,9 @@ use pie_proto::request::{At, LspPosition, Mode, OnEdit, PositionEncoding};
 use pie_proto::{Reason, v1};
 use pie_router::call::{Call, ModelFacts};
 use pie_router::core::Settings;
-use pie_router::tenants::{Sharing, Tenant};
+use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::Document;
+use std::time::Instant;
 use v1::FinishReason::{Length, Unspecified};
 
 /// A text of so many tokens with the tokenizer's prefix.
@@ -149,7 +150,7 @@ fn a_bad_cursor_is_told_as_the_cursor() {
             asked = Some(request.clone());
         }));
         let request = asked.expect("changed");
-        let arrived = std::time::Instant::now();
+        let arrived = Instant::now();
         pool.core.call(Call::Complete { tenant: Tenant::default(), request, arrived, reply });
         let fault = answer.try_recv().expect("answered").expect_err("no such place");
         assert_eq!(fault.reason, *reason);
@@ -178,7 +179,8 @@ fn a_session_that_is_opened_again_without_a_strategy_keeps_its_own() {
     let mut open = |strategy: Option<Strategy>| {
         let document = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("short");
         let (tenant, name, document) = (Tenant::default(), name("a"), Box::new(document));
-        pool.ask(|reply| Call::Open { tenant, name, document, strategy, reply }).expect("it fits");
+        pool.ask(|reply| Call::Open { tenant, name, document, change: None, strategy, reply })
+            .expect("it fits");
         pool.get("a").session.expect("described").strategy()
     };
     let cases = [
@@ -203,7 +205,14 @@ fn what_another_tenant_holds_is_shared_only_where_that_is_asked_for() {
             let (tenant, document) = (Tenant::new(tenant).expect("a right name"), Box::new(document));
             let (whose, called, strategy) = (tenant.clone(), name(session), None);
             let opened = pool
-                .ask(|reply| Call::Open { tenant: whose, name: called, document, strategy, reply })
+                .ask(|reply| Call::Open {
+                    tenant: whose,
+                    name: called,
+                    document,
+                    change: None,
+                    strategy,
+                    reply,
+                })
                 .expect("room");
             let encoded = pool.ranks.encoded;
             pool.run();
@@ -251,4 +260,49 @@ fn a_group_that_forms_again_encodes_first_what_is_asked_for() {
         let session = pool.get(name).session.expect("described");
         assert_eq!((session.resident, session.tokens_pending), (true, 0), "{name}");
     }
+}
+
+/// A completion that is over counts until it is read: what waits for readers is bounded by their number.
+#[test]
+fn completions_that_nobody_reads_count() {
+    for (completions, requests, reason) in
+        [(3, usize::MAX, Reason::Overloaded), (100, 3, Reason::TenantLimit)]
+    {
+        let tenant = TenantLimits { requests, ..TenantLimits::NONE };
+        let mut pool = Pool::with(2000, Settings { completions, tenant, ..SETTINGS });
+        pool.open("a", TEXT).expect("it fits");
+        let mut unread = Vec::new();
+        for _ in 0..3 {
+            unread.push(pool.complete("a", 30, &[]).expect("there is room"));
+            pool.run();
+        }
+        assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(reason));
+        drop(unread.pop());
+        let mut read = pool.complete("a", 30, &[]).expect("whoever leaves counts no more");
+        pool.run();
+        assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(reason));
+        assert_eq!(drain(&mut read).1, 30);
+        pool.complete("a", 1, &[]).expect("nor does one that is read");
+    }
+}
+
+/// Should ranks refuse rows all the same, their session fails, and nobody else.
+#[test]
+fn what_ranks_refuse_fails_one_session() {
+    let mut pool = Pool::new(1000);
+    for name in ["a", "b"] {
+        pool.open(name, TEXT).expect("it fits");
+    }
+    let mut streams = ["a", "b"].map(|name| pool.complete(name, 3, &[]).expect("it is open"));
+    let step = pool.core.next_step(Instant::now()).expect("a right plan").expect("both want a token");
+    pool.ranks.refuses.push(step.plan.runs[0].session());
+    let report = pool.ranks.step(&step);
+    pool.core.report(report, Instant::now()).expect("it fits");
+    pool.ranks.refuses.clear();
+    pool.run();
+    let failed = streams[0].try_recv().expect("it is told").expect_err("its rows are refused");
+    assert_eq!(pie_proto::reason::reason_of(&failed), Some(Reason::Internal));
+    assert_eq!(drain(&mut streams[1]).1, 3, "the other goes on");
+    assert!(pool.get("a").text.is_some(), "its document is there");
+    pool.answer("a", 2);
 }

@@ -136,8 +136,15 @@ fn a_tenant_has_names_of_its_own() {
         let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");
         let (tenant, document) = (tenant.clone(), Box::new(document));
         let strategy = Some(pie_plan::Strategy::Pie);
-        pool.ask(|reply| Call::Open { tenant, name: name("main.rs"), document, strategy, reply })
-            .expect("room");
+        pool.ask(|reply| Call::Open {
+            tenant,
+            name: name("main.rs"),
+            document,
+            change: None,
+            strategy,
+            reply,
+        })
+        .expect("room");
     }
     for tenant in &tenants {
         let (whose, session) = (tenant.clone(), name("main.rs"));

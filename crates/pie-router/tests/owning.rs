@@ -201,6 +201,7 @@ impl Worker for Rank {
                 let ranks = ranks.get_or_insert_with(|| Ranks {
                     group: Group::new(step.plan.epoch, 1000),
                     model: facts(),
+                    refuses: vec![],
                     writes: None,
                     encoded: 0,
                     passes: 0,
@@ -278,7 +279,7 @@ impl Router {
     }
 
     async fn get(&self) -> Result<String, Status> {
-        let request = v1::GetSessionRequest { session: "s".into(), content: true, ..Default::default() };
+        let request = v1::GetSessionRequest { session: "s".into(), content: true };
         Ok(self.client.clone().get_session(request).await?.into_inner().text.unwrap_or_default())
     }
 

@@ -126,7 +126,7 @@ impl People {
             Ok(stream) => self.streams.push((session, stream)),
             Err(reason) => {
                 let of_another_kind = matches!(reason, Reason::Overloaded | Reason::ContextEmpty);
-                assert!(of_another_kind || (fim && reason == Reason::DocumentTooLong), "{reason}");
+                assert!(of_another_kind || (fim && is_a_limit(reason)), "{reason}");
             }
         }
     }

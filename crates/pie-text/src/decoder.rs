@@ -40,6 +40,13 @@ impl TokenBytes {
         table
     }
 
+    /// Bytes of the longest token.
+    pub(crate) fn longest(&self) -> usize {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        let lengths = self.ends.iter().zip(starts).map(|(end, start)| (end - start) as usize);
+        lengths.max().unwrap_or(0)
+    }
+
     fn get(&self, token: TokenId) -> &[u8] {
         let index = token.0 as usize;
         let Some(end) = self.ends.get(index) else { return &[] };

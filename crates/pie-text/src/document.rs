@@ -207,16 +207,48 @@ impl Document {
         Ok(self.changed(revision, splices, EditStats::default(), next))
     }
 
+    /// The same document, to prepare a change on elsewhere: it can be committed here as long as nothing else was.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self {
+            tokenizer: self.tokenizer.clone(),
+            content: self.content.clone(),
+            tokens: self.tokens.clone(),
+            revision: self.revision,
+            bytes_limit: self.bytes_limit,
+            identity: self.identity.clone(),
+        }
+    }
+
+    /// It takes no more bytes of text than this.
+    #[must_use]
+    pub fn limited(self, bytes: usize) -> Self {
+        Self { bytes_limit: self.bytes_limit.min(bytes), ..self }
+    }
+
+    /// Whether a prepared change can be made.
+    ///
+    /// # Errors
+    /// As of [`Document::commit`].
+    pub fn accepts(&self, change: &Change) -> Result<(), TextError> {
+        if !Arc::ptr_eq(&self.identity, &change.document) {
+            return Err(TextError::ForeignChange);
+        }
+        self.check_revision(change.base)
+    }
+
+    /// Whether text and tokens belong together, as far as counting tells: what a panic in the middle of a change could break.
+    pub fn is_whole(&self) -> bool {
+        self.tokens.is_whole(self.len_bytes())
+    }
+
     /// Makes a prepared change.
     ///
     /// # Errors
     /// [`TextError::RevisionMismatch`] if another change was made since, [`TextError::ForeignChange`] if another
     /// document prepared it. The document is unchanged then.
     pub fn commit(&mut self, change: Change) -> Result<(), TextError> {
-        if !Arc::ptr_eq(&self.identity, &change.document) {
-            return Err(TextError::ForeignChange);
-        }
-        self.check_revision(change.base)?;
+        self.accepts(&change)?;
         match change.next {
             Next::Text { text, replacements } => {
                 self.content = Content::Text(text);

@@ -5,6 +5,10 @@
 //! combine (accents that stand alone, jamo, the vowel signs of many scripts) and their whole scripts are left out, and
 //! texts with these are tokenized whole at each edit.
 
+/// The most bytes of UTF-8 that one byte of the normal form stands for: what the Unicode standard's FAQ gives for the longest
+/// decompositions (U+0390 is two bytes, and six decomposed).
+pub(crate) const MOST_COMPOSED: usize = 3;
+
 /// Whether NFC does nothing to a text, nor to any text that it stands in beside others like it.
 pub(crate) fn leaves_alone(text: &str) -> bool {
     text.is_ascii() || text.chars().all(stands_alone)

@@ -50,6 +50,13 @@ impl TokenStore {
         Self { chunks, len }
     }
 
+    /// Whether it covers so many bytes, or none, as where pieces are not known, and its sums are right.
+    pub(crate) fn is_whole(&self, bytes: usize) -> bool {
+        let tokens: usize = self.chunks.iter().map(|chunk| chunk.entries.len()).sum();
+        let covered = self.bytes();
+        tokens == self.len && (covered == bytes || covered == 0)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }

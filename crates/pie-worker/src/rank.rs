@@ -4,7 +4,9 @@ use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_model::{Batch, Compute, Draw, Rows, Sampled, SamplingParameters, Sequence};
-use pie_plan::{DigestWanted, Epoch, Group, Seq, SessionId, Slot, Then, TokenId, TokenIndex, Work};
+use pie_plan::{
+    DigestWanted, Epoch, Group, Seq, SequenceRows, SessionId, Slot, Then, TokenId, TokenIndex, Work,
+};
 use pie_proto::plan::{Sampling, Step};
 use std::time::{Duration, Instant};
 
@@ -36,6 +38,8 @@ pub struct StepReport {
     pub digest: Option<u64>,
     /// Of all sampled tokens.
     pub sampled_digest: u64,
+    /// Sessions whose rows the model cannot see: they were left out. The same on all ranks.
+    pub refused: Vec<SessionId>,
     /// Rows of all its passes.
     pub encoded: usize,
     /// Keys that were turned.
@@ -147,6 +151,10 @@ impl<'a> Rank<'a> {
     ) -> Result<StepReport, WorkerError> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
+        let refused = self.unseen(&work);
+        if !refused.is_empty() {
+            work = without(work, &refused);
+        }
         let mut passes: Vec<Vec<SampledToken>> = Vec::new();
         let (mut encoded, mut rotated) = (0, 0);
         loop {
@@ -158,7 +166,8 @@ impl<'a> Rank<'a> {
             let tokens: Vec<_> = sampled.iter().map(|sampled| (sampled.session, sampled.token)).collect();
             self.group.append(&tokens)?;
             passes.push(sampled);
-            let going = going_on(step, &tokens, passes.len());
+            let mut going = going_on(step, &tokens, passes.len());
+            going.retain(|session| self.sees_next(*session));
             if going.is_empty() || passes.len() >= step.plan.passes as usize {
                 break;
             }
@@ -180,11 +189,30 @@ impl<'a> Rank<'a> {
             passes,
             digest,
             sampled_digest,
+            refused,
             encoded,
             rotated,
             compute: start.elapsed(),
             collective: self.comm.take_spent(),
         })
+    }
+
+    /// The sessions of a pass with rows that the model cannot see. The owner refuses them before; where it did not, one session
+    /// must not end the epoch for all. Every rank finds the same ones.
+    fn unseen(&self, work: &Work) -> Vec<SessionId> {
+        let config = self.compute.config();
+        let (positions, tokens) = (config.max_position_embeddings, config.vocab_size);
+        let unseen =
+            |row: &pie_plan::Row| row.position.usize() >= positions || row.token.0 as usize >= tokens;
+        let sequences = work.sequences.iter();
+        let sequences = sequences.filter(|sequence| work.rows[sequence.rows.clone()].iter().any(unseen));
+        sequences.map(|sequence| sequence.session).collect()
+    }
+
+    /// Whether the model sees the token that a session has just got.
+    fn sees_next(&self, session: SessionId) -> bool {
+        let positions = self.compute.config().max_position_embeddings;
+        self.group.table(session).is_some_and(|table| table.context_length() <= positions)
     }
 
     /// C1: all ranks ask after the same pass, and hear the same.
@@ -233,6 +261,17 @@ impl<'a> Rank<'a> {
             logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
         })
     }
+}
+
+/// The work of all sessions but these. Their keys turn all the same: the tables say so.
+fn without(work: Work, refused: &[SessionId]) -> Work {
+    let (mut rows, mut sequences) = (Vec::new(), Vec::new());
+    for sequence in work.sequences.into_iter().filter(|sequence| !refused.contains(&sequence.session)) {
+        let first = rows.len();
+        rows.extend_from_slice(&work.rows[sequence.rows]);
+        sequences.push(SequenceRows { rows: first..rows.len(), ..sequence });
+    }
+    Work { rows, sequences, ..work }
 }
 
 fn draw(session: SessionId, step: &Step, pass: usize) -> Result<Draw, WorkerError> {

@@ -210,6 +210,7 @@ impl Drive {
             compute_us: micros(report.compute),
             collective_us: micros(report.collective),
             done: true,
+            refused: report.refused.iter().map(|session| session.0).collect(),
         }
     }
 }

@@ -127,7 +127,7 @@ async fn open(
     caller: &Caller,
     file: &Path,
     session: Option<String>,
-    strategy: StrategyArg,
+    strategy: Option<StrategyArg>,
     show: Show,
 ) -> Result<(), CtlError> {
     let session = match session {
@@ -143,7 +143,7 @@ async fn open(
     let request = v1::OpenSessionRequest {
         session,
         content: Some(v1::open_session_request::Content::Text(text)),
-        strategy: v1::Strategy::from(strategy).into(),
+        strategy: strategy.map_or(v1::Strategy::Unspecified, v1::Strategy::from).into(),
     };
     let mut wire = caller.pool().wire();
     show.opened(&caller.call(Wait::Text, "open the session", wire.open_session(request)).await?);

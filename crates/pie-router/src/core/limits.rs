@@ -26,17 +26,17 @@ impl Core {
         self.tenants.check_growth(&session.tenant, after - before)
     }
 
-    /// Bounded queues: work that is admitted keeps its latency.
-    pub(super) fn check_load(&self, tenant: &Tenant) -> Result<(), Fault> {
-        if self.completions >= self.settings.completions {
+    /// Bounded queues: work that is admitted keeps its latency. A completion counts until its last message is read.
+    pub(super) fn check_load(&mut self, tenant: &Tenant) -> Result<(), Fault> {
+        self.streams.retain(|(_, stream)| !stream.is_over());
+        if self.streams.len() >= self.settings.completions {
             return Err(faults::too_many_completions(self.settings.completions));
         }
         if !self.tenants.limits_requests(tenant) {
             return Ok(());
         }
-        let active = self.active.iter().filter_map(|id| self.sessions.get(id));
-        let theirs = active.filter(|session| session.tenant == *tenant);
-        self.tenants.check_request(tenant, theirs.map(|session| session.completions.len()).sum())
+        let theirs = self.streams.iter().filter(|(whose, _)| whose == tenant);
+        self.tenants.check_request(tenant, theirs.count())
     }
 
     /// A context must leave room for a token to generate.
@@ -116,14 +116,17 @@ impl Core {
         };
         let beyond: Vec<SessionId> = runs.iter().filter(|run| is_beyond(run)).map(Run::session).collect();
         runs.retain(|run| !beyond.contains(&run.session()));
-        for id in beyond {
-            tracing::error!(group = %self.group_name, session = id.0, "a session asks for rows that the model cannot see");
-            let shadows = |session: &&Session| session.shadow == Some(id);
-            match self.sessions.values().find(shadows).map(|session| session.id) {
-                Some(id) => self.end_shadow(id)?,
-                None => self.give_up(id, &faults::beyond_the_model())?,
-            }
+        beyond.into_iter().try_for_each(|id| self.refuse(id))
+    }
+
+    /// A session, or the shadow of one, whose rows the model cannot see.
+    pub(super) fn refuse(&mut self, id: SessionId) -> Result<(), PlanError> {
+        tracing::error!(group = %self.group_name, session = id.0, "a session asks for rows that the model cannot see");
+        let shadows = |session: &&Session| session.shadow == Some(id);
+        match self.sessions.values().find(shadows).map(|session| session.id) {
+            Some(id) => self.end_shadow(id),
+            None if self.sessions.contains_key(&id) => self.give_up(id, &faults::beyond_the_model()),
+            None => Ok(()),
         }
-        Ok(())
     }
 }

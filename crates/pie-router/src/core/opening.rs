@@ -9,34 +9,53 @@ use crate::tenants::Tenant;
 use pie_plan::{SessionId, Strategy};
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, v1};
-use pie_text::Document;
+use pie_text::{Change, Document};
 use std::collections::VecDeque;
 
+/// A client's text.
+pub(super) struct Text {
+    pub document: Document,
+    /// What makes the session's document equal to it, as that was when the service looked.
+    pub change: Option<Box<Change>>,
+}
+
+/// Tokens of a text that is compared with its session here, where the service could not do it.
+const COMPARED_HERE: usize = 1024;
+
 impl Core {
+    /// A copy of a session's document, if it is open.
+    pub(super) fn look(&self, tenant: &Tenant, name: &SessionName) -> Result<Option<Box<Document>>, Fault> {
+        if self.standing == Standing::Here && self.names.get(tenant, name).is_none() {
+            return Ok(None);
+        }
+        let session = self.session(self.id(tenant, name)?, name)?;
+        Ok(Some(Box::new(session.document.snapshot())))
+    }
+
     pub(super) fn open(
         &mut self,
         tenant: Tenant,
         name: SessionName,
-        document: Document,
+        text: Text,
         strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
         if self.standing == Standing::Leaving {
             return Err(faults::moving(name.as_str()));
         }
-        let tokens = document.token_count();
+        let tokens = text.document.token_count();
         self.check_length(tokens)?;
-        faults::check_tokens(&document, self.vocabulary())?;
+        faults::check_tokens(&text.document, self.vocabulary())?;
         if self.names.get(&tenant, &name).is_some() {
             let id = self.id(&tenant, &name)?;
-            return self.reopen(id, document, strategy);
+            return self.reopen(id, text, strategy);
         }
         if self.sessions.len() >= self.settings.sessions {
             return Err(faults::too_many_sessions(self.settings.sessions));
         }
         self.check_slots(tokens)?;
         self.tenants.check_open(&tenant, tokens)?;
-        let (session, revision) = (name.as_str().to_owned(), document.revision().0);
-        let id = self.insert(tenant, name, document, strategy.unwrap_or_default());
+        let (session, revision) = (name.as_str().to_owned(), text.document.revision().0);
+        let id = self.insert(tenant, name, text.document, strategy.unwrap_or_default());
         self.queue(Op::Open { session: id });
         self.stats.sessions_opened.add(1);
         Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
@@ -82,12 +101,20 @@ impl Core {
     fn reopen(
         &mut self,
         id: SessionId,
-        document: Document,
+        text: Text,
         strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
         let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
         let strategy = strategy.unwrap_or(session.strategy);
-        let change = difference(&session.document, &document).map_err(|error| faults::text(&error))?;
+        let Text { document, change } = text;
+        let change = match change {
+            Some(change) if session.document.accepts(&change).is_ok() => *change,
+            _ if document.token_count() <= COMPARED_HERE => {
+                difference(&session.document, &document).map_err(|error| faults::text(&error))?
+            }
+            // Another call was quicker. Comparing a long text here would make everybody wait.
+            _ => return Err(faults::overtaken(session.name.as_str())),
+        };
         let inserted = change.splices().inserted();
         let name = session.name.as_str().to_owned();
         if !change.splices().is_empty() || session.document.text() != document.text() {

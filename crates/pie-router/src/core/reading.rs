@@ -44,6 +44,9 @@ impl Core {
             Op::Splice { session: id, splices, .. } if *id == session.id => splices.inserted(),
             _ => 0,
         });
+        // One that was opened during the step in hand gets its rows behind it.
+        let opens = |op: &Op| matches!(op, Op::Open { session: id } if *id == session.id);
+        let resident = session.residence == Residence::Resident || self.queued.iter().any(opens);
         let pending = table.map_or(session.tokens(), |table| table.pending() + queued.sum::<usize>());
         v1::Session {
             session: session.name.as_str().to_owned(),
@@ -55,7 +58,7 @@ impl Core {
             group: self.group_name.clone(),
             tokens_shared: count(group.map_or(0, |group| group.shared_slots(session.id))),
             rotations: table.map_or(0, |table| table.most_turned().into()),
-            resident: session.residence == Residence::Resident,
+            resident,
         }
     }
 

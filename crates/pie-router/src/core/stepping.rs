@@ -1,6 +1,6 @@
 //! The owner's stepping: what goes into the next plan, and what a report means.
 
-use super::tables::Placed;
+use super::tables::{Op, Placed};
 use super::{Core, Replica, fail};
 use crate::completion::{After, Before, Completion, Since};
 use crate::faults;
@@ -246,6 +246,9 @@ impl Core {
             if let Some(completion) = self.running(*session, *id) {
                 completion.cost.compute_us += report.compute_us;
             }
+        }
+        for session in report.refused {
+            self.queued.push_back(Op::Refuse { session: SessionId(session) });
         }
         for pass in report.passes {
             let token = |sampled: &worker_v1::Sampled| (SessionId(sampled.session), TokenId(sampled.token));

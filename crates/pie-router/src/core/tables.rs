@@ -18,6 +18,8 @@ pub(super) enum Op {
     Name { session: SessionId },
     /// Its document changed.
     Splice { session: SessionId, splices: Splices, strategy: Strategy },
+    /// The ranks did not take its rows.
+    Refuse { session: SessionId },
     /// It is gone.
     Close { session: SessionId },
 }
@@ -28,6 +30,7 @@ impl Op {
             Self::Open { session }
             | Self::Name { session }
             | Self::Splice { session, .. }
+            | Self::Refuse { session }
             | Self::Close { session } => *session,
         }
     }
@@ -54,6 +57,7 @@ impl Core {
                 }
                 Op::Name { session } => drop(self.stage(vec![Change::Open { session }])?),
                 Op::Splice { session, splices, strategy } => self.splice(session, &splices, strategy)?,
+                Op::Refuse { session } => self.refuse(session)?,
                 Op::Close { session } => drop(self.stage(vec![Change::Close { session }])?),
             }
         }
@@ -141,7 +145,7 @@ impl Core {
     /// Gives a session's document slots: those of another session for a common beginning, its own for the rest.
     pub(super) fn restore(&mut self, id: SessionId) -> Result<(), PlanError> {
         // The document is ahead of what is still queued for it.
-        self.queued.retain(|op| op.session() != id || matches!(op, Op::Close { .. }));
+        self.queued.retain(|op| op.session() != id || matches!(op, Op::Close { .. } | Op::Refuse { .. }));
         let Some(session) = self.sessions.get(&id).filter(|session| session.residence == Residence::Dropped)
         else {
             return Ok(());

@@ -1,5 +1,6 @@
 //! An owner for those who only look on.
 
+use super::inbox::Inbox;
 use super::{Event, State};
 use crate::stats::{RankTimes, Stats};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 #[derive(Clone)]
 pub struct Watched {
     pub(super) events: mpsc::WeakSender<Event>,
+    pub(super) inbox: Inbox,
     pub(super) state: watch::Receiver<State>,
     pub(super) stats: Arc<Stats>,
     pub(super) ranks: Arc<[RankTimes]>,
@@ -30,8 +32,9 @@ impl Watched {
         &self.ranks
     }
 
-    /// Events that wait for the owner.
+    /// Calls and reports that wait for the owner.
     pub fn queue_length(&self) -> usize {
-        self.events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity())
+        let events = self.events.upgrade().map_or(0, |events| events.max_capacity() - events.capacity());
+        events + self.inbox.len()
     }
 }

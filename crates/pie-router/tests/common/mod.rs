@@ -37,6 +37,8 @@ pub struct Ranks {
     pub model: ModelFacts,
     /// What the model writes from an index on, if it is to write something certain.
     pub writes: Option<(usize, Vec<TokenId>)>,
+    /// Whose rows it does not take.
+    pub refuses: Vec<SessionId>,
     pub encoded: usize,
     pub passes: u32,
 }
@@ -81,12 +83,14 @@ impl Ranks {
             seq: step.plan.seq.0,
             passes,
             done: true,
+            refused: self.refuses.iter().map(|session| session.0).collect(),
             ..Default::default()
         }
     }
 
     pub fn sample(&self, work: &Work) -> Vec<(SessionId, TokenId)> {
         let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let sampled = sampled.filter(|sequence| !self.refuses.contains(&sequence.session));
         let next = |position: usize| match &self.writes {
             Some((from, tokens)) => tokens[(position + 1 - from) % tokens.len()],
             None => next_token(position),
@@ -119,7 +123,11 @@ impl Pool {
         let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
         core.formed(Epoch(1), slots, model.clone());
         let group = Group::new(Epoch(1), slots);
-        Self { core, ranks: Ranks { group, model, encoded: 0, passes: 0, writes: None }, tokenizer }
+        Self {
+            core,
+            ranks: Ranks { group, model, refuses: vec![], encoded: 0, passes: 0, writes: None },
+            tokenizer,
+        }
     }
 
     /// The group is lost, and there again, with ranks of a model.
@@ -161,7 +169,14 @@ impl Pool {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
         let (name, document) = (name(session), Box::new(document));
         let tenant = Tenant::default();
-        self.ask(|reply| Call::Open { tenant, name, document, strategy: Some(Strategy::Pie), reply })
+        self.ask(|reply| Call::Open {
+            tenant,
+            name,
+            document,
+            change: None,
+            strategy: Some(Strategy::Pie),
+            reply,
+        })
     }
 
     pub fn edit(

@@ -76,9 +76,9 @@ pub enum CtlCommand {
         /// The session's name; the file's whole path if not given.
         #[arg(long)]
         session: Option<String>,
-        /// How its cache follows edits.
-        #[arg(long, default_value = "pie")]
-        strategy: StrategyArg,
+        /// How its cache follows edits; as it was, or pie, if not given.
+        #[arg(long)]
+        strategy: Option<StrategyArg>,
     },
     /// Replace a range of a session's text.
     Edit {

@@ -1,0 +1,222 @@
+//! A completion's messages on their way to whoever reads them. A slow reader never holds up the group, and costs little: what he
+//! does not read in time is joined to what waits already, and a completion counts until its last message is read.
+
+use pie_proto::v1::{CompleteResponse, FinishReason};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use tokio::sync::mpsc::error::TryRecvError;
+use tonic::Status;
+
+/// Messages that wait one by one; tokens that come then join the last of them.
+const APART: usize = 16;
+
+type Message = Result<CompleteResponse, Status>;
+
+#[derive(Debug, Default)]
+struct Unread {
+    messages: VecDeque<Message>,
+    reader: Option<Waker>,
+    /// Nothing more comes.
+    ended: bool,
+    /// Nobody reads it.
+    left: bool,
+}
+
+impl Unread {
+    fn put(&mut self, message: Message) {
+        if self.left || self.ended {
+            return;
+        }
+        let many = self.messages.len() >= APART;
+        match (self.messages.back_mut().filter(|_| many), message) {
+            (Some(Ok(last)), Ok(message)) => join(last, message),
+            (_, message) => self.messages.push_back(message),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.left || (self.ended && self.messages.is_empty())
+    }
+}
+
+/// Adds a message to the one before, which the client has not seen.
+fn join(last: &mut CompleteResponse, message: CompleteResponse) {
+    if message.finish_reason() != FinishReason::Unspecified {
+        last.finish_reason = message.finish_reason;
+    }
+    last.text_delta.push_str(&message.text_delta);
+    last.tokens.extend(message.tokens);
+    last.timings = last.timings.take().or(message.timings);
+    last.seed = last.seed.or(message.seed);
+}
+
+#[derive(Clone, Debug, Default)]
+struct Shared(Arc<Mutex<Unread>>);
+
+impl Shared {
+    fn with<T>(&self, what: impl FnOnce(&mut Unread) -> T) -> T {
+        what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes what the reader waits for, and wakes him: without the lock, since he may read at once.
+    fn tell(&self, what: impl FnOnce(&mut Unread)) {
+        let reader = self.with(|unread| {
+            what(unread);
+            unread.reader.take()
+        });
+        reader.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The completion's end. Dropping it ends the stream.
+pub(crate) struct Writer(Shared);
+
+/// The reader's end.
+#[derive(Debug)]
+pub struct Stream(Shared);
+
+/// Looks whether a stream is read to its end.
+pub(crate) struct Watch(Shared);
+
+/// A completion's messages.
+pub(crate) fn messages() -> (Writer, Stream) {
+    let shared = Shared::default();
+    (Writer(shared.clone()), Stream(shared))
+}
+
+impl Writer {
+    /// Sends a message, or the reason why no more come.
+    pub fn send(&self, message: Message) {
+        self.0.tell(|unread| unread.put(message));
+    }
+
+    /// The reader went away.
+    pub fn is_left(&self) -> bool {
+        self.0.with(|unread| unread.left)
+    }
+
+    /// Looks on.
+    pub fn watch(&self) -> Watch {
+        Watch(self.0.clone())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.tell(|unread| unread.ended = true);
+    }
+}
+
+impl Watch {
+    /// All is said and read, or nobody wants to read it.
+    pub fn is_over(&self) -> bool {
+        self.0.with(|unread| unread.is_over())
+    }
+}
+
+impl Stream {
+    /// The next message, if it is there.
+    ///
+    /// # Errors
+    /// As of tokio's channels.
+    pub fn try_recv(&mut self) -> Result<Result<CompleteResponse, Status>, TryRecvError> {
+        self.0.with(|unread| match unread.messages.pop_front() {
+            Some(message) => Ok(message),
+            None if unread.ended => Err(TryRecvError::Disconnected),
+            None => Err(TryRecvError::Empty),
+        })
+    }
+}
+
+impl tokio_stream::Stream for Stream {
+    type Item = Message;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.0.with(|unread| match unread.messages.pop_front() {
+            Some(message) => Poll::Ready(Some(message)),
+            None if unread.ended => Poll::Ready(None),
+            None => {
+                unread.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let unread = self.0.with(|unread| {
+            unread.left = true;
+            std::mem::take(&mut unread.messages)
+        });
+        drop(unread);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pie_proto::v1::{CompletedToken, Timings};
+    use tokio_stream::StreamExt;
+
+    fn message(token: u32) -> CompleteResponse {
+        CompleteResponse {
+            text_delta: format!("{token} "),
+            tokens: vec![CompletedToken { id: token, ..Default::default() }],
+            timings: (token == 0).then(Timings::default),
+            ..Default::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_who_is_late_gets_everything_in_few_messages() {
+        for count in [1, APART as u32, 4000] {
+            let (writer, mut stream) = messages();
+            let watch = writer.watch();
+            (0..count).for_each(|token| writer.send(Ok(message(token))));
+            writer.send(Ok(CompleteResponse {
+                finish_reason: FinishReason::Length.into(),
+                ..Default::default()
+            }));
+            drop(writer);
+            assert!(!watch.is_over(), "it is not read");
+            let (mut said, mut tokens, mut read) = (String::new(), Vec::new(), Vec::new());
+            while let Some(message) = stream.next().await {
+                let message = message.expect("no failure");
+                said.push_str(&message.text_delta);
+                tokens.extend(message.tokens.iter().map(|token| token.id));
+                read.push(message);
+            }
+            assert!(tokens.iter().copied().eq(0..count), "all, in order");
+            assert_eq!(said, (0..count).map(|token| format!("{token} ")).collect::<String>());
+            assert!(read.len() <= APART && read[0].timings.is_some(), "{} messages", read.len());
+            assert_eq!(read[read.len() - 1].finish_reason(), FinishReason::Length);
+            assert!(watch.is_over());
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_stand_alone_and_whoever_leaves_keeps_nothing() {
+        let (writer, mut stream) = messages();
+        let watch = writer.watch();
+        (0..100).for_each(|token| writer.send(Ok(message(token))));
+        writer.send(Err(Status::unavailable("gone")));
+        let mut last = None;
+        while let Ok(message) = stream.try_recv() {
+            last = Some(message);
+        }
+        assert_eq!(last.expect("the last").expect_err("a failure").code(), tonic::Code::Unavailable);
+        writer.send(Ok(message(7)));
+        drop(stream);
+        assert!(watch.is_over() && writer.is_left());
+        assert!(watch.0.with(|unread| unread.messages.is_empty()), "nothing is kept for nobody");
+        // One who waits is woken by the end.
+        let (writer, mut stream) = messages();
+        let waits = tokio::spawn(async move { stream.next().await.is_none() });
+        tokio::task::yield_now().await;
+        drop(writer);
+        assert!(waits.await.expect("no panic"));
+    }
+}
