@@ -71,6 +71,11 @@ reasons! {
     /// No session of this name.
     SessionUnknown = "SESSION_UNKNOWN", NotFound,
         "No session of this name is open: it was closed, or the pool lost it. Open it again with the whole text.";
+    /// Another life of the name than the call is for.
+    SessionReplaced = "SESSION_REPLACED", FailedPrecondition,
+        "The call carries the identity of a session that is over: its name was closed, or lost, and opened anew, by this client or by another. Nothing \
+         was changed by the call. Open the session again with the whole text, and take identity and revision from the answer; if two clients use \
+         one name for two documents, give each its own.";
     /// A name that cannot be used.
     BadSessionName = "BAD_SESSION_NAME", InvalidArgument,
         "Session names have 1 to 256 bytes and no control characters. Leave the name empty to be given one.";
@@ -155,7 +160,8 @@ reasons! {
          Retry: when the group forms again, sessions are encoded again from their documents.";
     /// Too many calls wait.
     Overloaded = "OVERLOADED", ResourceExhausted,
-        "The group's queue is full, or it has as many sessions (`--sessions`) or completions (`--completions`) as it may; the message names which. \
+        "The group's queue is full, or it has as many sessions (`--sessions`, none of them idle for `--session-room`) or completions (`--completions`) as it \
+         may; the message names which. \
          Retry after a short, growing pause.";
     /// The pool is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable,

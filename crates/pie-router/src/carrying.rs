@@ -2,6 +2,7 @@
 
 use crate::call::Taken;
 use crate::faults;
+use crate::life::Life;
 use crate::tenants::Tenant;
 use pie_proto::carried::Carried;
 use pie_proto::request::Content;
@@ -40,5 +41,6 @@ pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usi
     let tenant = if carried.tenant.is_empty() { Tenant::default() } else { Tenant::new(&carried.tenant)? };
     let document = document(carried.content, tokenizer, limit).await?;
     let document = Box::new(document.at_revision(Revision(carried.revision)));
-    Ok(Taken { tenant, name: carried.name, strategy: carried.strategy, document })
+    let identity = carried.identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
+    Ok(Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document })
 }

@@ -1,6 +1,7 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod leaving;
 mod limits;
 mod moving;
 mod names;
@@ -11,19 +12,20 @@ mod stepping;
 mod tables;
 mod waking;
 
-use crate::call::{Call, ModelFacts, Stream};
+use crate::call::{Call, ModelFacts, Stream, Taken};
 use crate::completion::{Completion, Place};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits, Tenants};
+pub use leaving::Idle;
 pub(crate) use moving::Standing;
 use names::Names;
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
 use pie_plan::{Change, Epoch, Group, SessionId, Strategy};
-use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
+use pie_proto::request::{ApplyEdits, Complete, Identity, Mode, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Cursor, FimMarkers, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,6 +50,8 @@ pub struct Settings {
     pub sharing: Sharing,
     /// Sessions that the group may have.
     pub sessions: usize,
+    /// When those that nobody uses are closed.
+    pub idle: Idle,
     /// Completions that run or wait in the whole group.
     pub completions: usize,
     /// How often a key may be turned before its session is encoded anew, when nobody wants anything.
@@ -66,6 +70,8 @@ pub struct Core {
     /// Whether this group is given up.
     standing: Standing,
     tenants: Tenants,
+    /// The time of what happens.
+    now: Instant,
     /// Sessions that want something: the others cost a step nothing.
     active: BTreeSet<SessionId>,
     /// Sessions past their rotation budget.
@@ -112,6 +118,7 @@ impl Core {
             names: Names::default(),
             standing: Standing::Here,
             tenants: Tenants::new(settings.tenant),
+            now: Instant::now(),
             active: BTreeSet::new(),
             worn: BTreeSet::new(),
             asleep: Vec::new(),
@@ -190,8 +197,10 @@ impl Core {
     /// Takes a call. Whoever asked may be gone; that is no matter here.
     pub fn call(&mut self, call: Call) {
         match call {
-            Call::Open { tenant, name, document, strategy, reply } => {
-                let opened = self.open(tenant, name, *document, strategy);
+            Call::Open { tenant, name, identity, document, strategy, reply } => {
+                let taken =
+                    Taken { tenant, name, identity, strategy: strategy.unwrap_or_default(), document };
+                let opened = self.open(taken, strategy);
                 let _ = reply.send(self.counted(opened));
             }
             Call::Edit { tenant, request, arrived, reply } => {
@@ -202,16 +211,19 @@ impl Core {
                 let accepted = self.complete(&tenant, request, arrived);
                 let _ = reply.send(self.counted(accepted));
             }
-            Call::Get { tenant, session, content, reply } => {
-                let got = self.get(&tenant, &session, content);
+            Call::Get { tenant, session, identity, content, reply } => {
+                let got = self.get(&tenant, &session, identity.as_ref(), content);
                 let _ = reply.send(self.counted(got));
             }
-            Call::Close { tenant, session, reply } => {
-                let closed = self.close(&tenant, &session);
+            Call::Close { tenant, session, identity, reply } => {
+                let closed = self.close(&tenant, &session, identity.as_ref());
                 let _ = reply.send(self.counted(closed));
             }
             Call::List { tenant, after, limit, reply } => {
                 let _ = reply.send(self.list(&tenant, after.as_ref(), limit));
+            }
+            Call::Held { tenant, after, limit, reply } => {
+                let _ = reply.send(self.held(tenant.as_ref(), after, limit));
             }
             Call::Take { taken, reply } => {
                 let taken = self.take(taken);
@@ -220,8 +232,22 @@ impl Core {
             Call::Give { tenant, session, busy, reply } => {
                 let _ = reply.send(self.give(&tenant, &session, busy));
             }
-            Call::Keep { tenant, session } => self.keep(&tenant, &session),
-            Call::Depart { tenant, session } => self.depart(&tenant, &session),
+            Call::Vacate { tenant, session, identity, reply } => {
+                let vacated = self.vacate(&tenant, &session, identity.as_ref());
+                let _ = reply.send(self.counted(vacated));
+            }
+            Call::Room { tenant, session, reply } => {
+                let room = self.make_way(&tenant, &session);
+                let _ = reply.send(self.counted(room));
+            }
+            Call::Idle { reply } => {
+                let _ = reply.send(self.idle());
+            }
+            Call::Stuck { reply } => {
+                let _ = reply.send(self.stuck());
+            }
+            Call::Keep { resident } => self.keep(&resident),
+            Call::Depart { resident, departure } => self.depart(&resident, departure),
             Call::Residents { reply } => {
                 let _ = reply.send(self.residents());
             }
@@ -244,7 +270,7 @@ impl Core {
         request: ApplyEdits,
         arrived: Instant,
     ) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id(tenant, &request.session)?;
+        let id = self.id_of(tenant, &request.session, request.identity.as_ref())?;
         let session = self.session(id, &request.session)?;
         let strategy = request.strategy.unwrap_or(session.strategy);
         let change = faults::prepare(&session.document, &request, self.vocabulary())?;
@@ -280,7 +306,7 @@ impl Core {
             return Ok(());
         }
         self.quiet.remove(&id);
-        session.edited = arrived.or(session.edited);
+        (session.edited, session.used) = (arrived.or(session.edited), self.now);
         if session.completions.is_empty() {
             session.ticket = ticket;
         }
@@ -309,7 +335,7 @@ impl Core {
     }
 
     fn complete(&mut self, tenant: &Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
-        let id = self.id(tenant, &request.session)?;
+        let id = self.id_of(tenant, &request.session, request.identity.as_ref())?;
         if let Replica::Lost(why) = &self.replica {
             return Err(faults::group_lost(why));
         }
@@ -338,6 +364,7 @@ impl Core {
             if session.completions.is_empty() {
                 session.ticket = ticket;
             }
+            session.used = self.now;
             session.completions.push_back(completion);
             self.completions += 1;
             self.active.insert(id);
@@ -379,6 +406,18 @@ impl Core {
             Some(Standing::Leaving) => Err(faults::moving(name.as_str())),
             _ => Ok(id),
         }
+    }
+
+    /// The same, of the life of the name that the call is for.
+    fn id_of(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        identity: Option<&Identity>,
+    ) -> Result<SessionId, Fault> {
+        let id = self.id(tenant, name)?;
+        let other = |wanted: &Identity| self.sessions.get(&id).is_some_and(|here| here.identity != *wanted);
+        if identity.is_some_and(other) { Err(faults::replaced(name.as_str())) } else { Ok(id) }
     }
 
     fn session(&self, id: SessionId, name: &SessionName) -> Result<&Session, Fault> {

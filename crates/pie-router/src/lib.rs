@@ -13,11 +13,13 @@ pub mod auth;
 pub mod call;
 pub mod calls;
 mod carrying;
+mod closing;
 pub mod completion;
 pub mod core;
 mod directory;
 mod faults;
 mod layout;
+mod life;
 mod moving;
 pub mod owner;
 mod peer;
@@ -30,6 +32,8 @@ mod session;
 mod spans;
 pub mod stats;
 pub mod tenants;
+#[cfg(test)]
+mod testing;
 
 pub use owner::{State, Watched};
 pub use server::{Phase, Readiness, ServeError, ServeOptions, Serving, serve};

@@ -1,8 +1,11 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
 mod forming;
+mod handle;
 mod obstacle;
 mod state;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use crate::call::{Call, Taken};
@@ -14,10 +17,11 @@ use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use forming::{Candidate, Claim};
+pub use handle::Owner;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
-use pie_proto::{Fault, v1, worker_v1};
+use pie_proto::{v1, worker_v1};
 use pie_text::Tokenizer;
 use pie_transport::Connector;
 pub use state::{Concern, Owned, State};
@@ -115,70 +119,6 @@ pub struct OwnerOptions {
     pub owned: Owned,
 }
 
-/// A handle of the owner.
-#[derive(Clone)]
-pub struct Owner {
-    events: mpsc::Sender<Event>,
-    state: watch::Receiver<State>,
-    stats: Arc<Stats>,
-    ranks: Arc<[RankTimes]>,
-}
-
-impl Owner {
-    /// Hands a call to the owner.
-    ///
-    /// # Errors
-    /// `OVERLOADED` when its queue is full, `SHUTTING_DOWN` when it is gone.
-    pub fn call(&self, call: Call) -> Result<(), Fault> {
-        self.events.try_send(Event::Call(call, Span::current())).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => faults::too_many_calls(QUEUE),
-            mpsc::error::TrySendError::Closed(_) => faults::stopping(),
-        })
-    }
-
-    /// Ends the owner, whoever still has a handle: completions fail, and the group is given up, so that another router need
-    /// not wait for a lease to run out. Returns when that is done.
-    pub async fn stop(&self) {
-        let mut state = self.state.clone();
-        // One that has ended already needs no telling.
-        let _ = self.events.send(Event::Stop).await;
-        while state.changed().await.is_ok() {}
-    }
-
-    /// Gives the group up, with its documents, which wait here for its next owner. Nothing else is answered from then on.
-    pub async fn retire(&self) {
-        let (done, retired) = oneshot::channel();
-        if self.events.send(Event::Retire { done }).await.is_ok() {
-            let _ = retired.await;
-        }
-    }
-
-    /// What the owner counts.
-    pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
-    }
-
-    /// A handle for those who only look on.
-    pub fn watch(&self) -> Watched {
-        Watched {
-            events: self.events.downgrade(),
-            state: self.state.clone(),
-            stats: self.stats.clone(),
-            ranks: self.ranks.clone(),
-        }
-    }
-
-    /// The state of the group as it is: a copy, so that nobody holds the owner's lock while they go on.
-    pub fn now(&self) -> State {
-        self.state.borrow().clone()
-    }
-
-    /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-}
-
 /// Starts the owner's task. It ends when the last handle is gone.
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
@@ -241,7 +181,15 @@ impl Task {
                     Event::Stop => break 'serving,
                     Event::Retire { done } => {
                         self.retire().await;
+                        // Whoever waits for the documents to be fetched reads how many there are.
+                        self.core.publish();
                         let _ = done.send(());
+                    }
+                    // It was on its way when the group was given up: that holds.
+                    Event::Formed(formed) if self.is_retired() => {
+                        self.options.owned.one_more();
+                        self.formed = Some(*formed);
+                        self.release().await;
                     }
                     event => self.handle(event),
                 }
@@ -289,8 +237,13 @@ impl Task {
                 }
                 let _ = reply.send(described);
             }
-            Event::Call(call, span) => span.in_scope(|| self.core.call(call)),
+            Event::Call(call, span) => {
+                self.core.at(Instant::now());
+                span.in_scope(|| self.core.call(call));
+            }
             Event::Formed(formed) => self.formed(*formed),
+            // The attempt was going on when the group was given up.
+            Event::NotFormed { .. } if self.is_retired() => {}
             Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
                 let group = &self.options.group;
@@ -319,6 +272,10 @@ impl Task {
             // Whoever reads the events takes these.
             Event::Stop | Event::Retire { .. } => {}
         }
+    }
+
+    fn is_retired(&self) -> bool {
+        *self.state.borrow() == State::Retired
     }
 
     fn serves(&self, epoch: Epoch) -> bool {

@@ -79,6 +79,12 @@ pub struct Formed {
 }
 
 impl Formed {
+    /// A group without ranks.
+    #[cfg(test)]
+    pub(crate) fn alone(ownership: Ownership, model: ModelFacts) -> Self {
+        Self { epoch: ownership.epoch(), slots: 100, model, ranks: Vec::new(), ownership, orders: Vec::new() }
+    }
+
     /// Sends a step to all ranks, with its trace, if it is recorded. A rank whose stream is gone is reported by its reader.
     pub fn broadcast(&self, step: &Step, trace: Option<wire::TraceContext>) {
         self.order(wire::order::Kind::Plan(wire::Plan { trace, ..wire::Plan::from(step) }));
