@@ -54,7 +54,7 @@ def one_pool(client: Client, size: int, repeat: int) -> dict:
     text = document()
     opened = client.open(text)
     client.complete(opened.session, max_tokens=1)
-    middle, revision, edits, decodes = len(text) // 2, 0, [], []
+    middle, revision, edits, decodes = len(text) // 2, opened.revision, [], []
     before = client.describe().groups[0].counters
     for _ in range(repeat):
         start = time.perf_counter()

@@ -114,6 +114,8 @@ class Client:
         self._metadata = [("pie-tenant", tenant)] if tenant else []
         self.stub = pie_pb2_grpc.PoolStub(channel)
         self._opened: set[str] = set()
+        # The latest revision of each session that this client has heard of: they begin anywhere.
+        self.heard: dict[str, int] = {}
 
     def open(self, text: str | None = None, *, tokens=None, session: str = "", strategy: int = 0):
         request = pb.OpenSessionRequest(session=session, strategy=strategy)
@@ -123,25 +125,27 @@ class Client:
             request.tokens.CopyFrom(pb.Tokens(ids=tokens))
         opened = self.stub.OpenSession(request, timeout=TIMEOUT, metadata=self._metadata)
         self._opened.add(opened.session)
+        self.heard[opened.session] = opened.revision
         return opened
 
-    def edit(self, session: str, revision: int, *edits: pb.TextEdit, strategy: int = 0):
-        request = pb.ApplyEditsRequest(session=session, base_revision=revision, strategy=strategy)
-        request.text.SetInParent()
-        request.text.edits.extend(edits)
-        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
+    def edit(self, session: str, revision: int | None, *edits: pb.TextEdit, strategy: int = 0, identity: str = ""):
+        """`None`: the latest revision that this client has heard of."""
+        return self._apply(session, revision, strategy=strategy, identity=identity, text=pb.TextEdits(edits=edits))
 
-    def change(self, session: str, revision: int, *edits: pb.TextEdit, encoding: int = 0):
+    def change(self, session: str, revision: int | None, *edits: pb.TextEdit, encoding: int = 0):
         """Edits that follow each other, as an editor's didChange has them."""
         text = pb.TextEdits(edits=edits, sequential=True, position_encoding=encoding)
-        request = pb.ApplyEditsRequest(session=session, base_revision=revision, text=text)
-        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
+        return self._apply(session, revision, text=text)
 
-    def splice(self, session: str, revision: int, *splices: pb.TokenSplice, strategy: int = 0):
-        request = pb.ApplyEditsRequest(session=session, base_revision=revision, strategy=strategy)
-        request.tokens.SetInParent()
-        request.tokens.splices.extend(splices)
-        return self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
+    def _apply(self, session: str, revision: int | None, **fields):
+        base = self.heard.get(session, 0) if revision is None else revision
+        request = pb.ApplyEditsRequest(session=session, base_revision=base, **fields)
+        applied = self.stub.ApplyEdits(request, timeout=TIMEOUT, metadata=self._metadata)
+        self.heard[session] = applied.revision
+        return applied
+
+    def splice(self, session: str, revision: int | None, *splices: pb.TokenSplice, strategy: int = 0):
+        return self._apply(session, revision, strategy=strategy, tokens=pb.TokenSplices(splices=splices))
 
     def stream(self, session: str, timeout: float = TIMEOUT, **fields):
         return self.stub.Complete(pb.CompleteRequest(session=session, **fields), timeout=timeout, metadata=self._metadata)
@@ -149,11 +153,15 @@ class Client:
     def complete(self, session: str, **fields) -> Completion:
         return Completion.read(self.stream(session, **fields))
 
-    def get(self, session: str, content: bool = True) -> pb.GetSessionResponse:
-        return self.stub.GetSession(pb.GetSessionRequest(session=session, content=content), timeout=TIMEOUT, metadata=self._metadata)
+    def get(self, session: str, content: bool = True, identity: str = "") -> pb.GetSessionResponse:
+        request = pb.GetSessionRequest(session=session, content=content, identity=identity)
+        got = self.stub.GetSession(request, timeout=TIMEOUT, metadata=self._metadata)
+        self.heard[session] = got.session.revision
+        return got
 
-    def close(self, session: str) -> None:
-        self.stub.CloseSession(pb.CloseSessionRequest(session=session), timeout=TIMEOUT, metadata=self._metadata)
+    def close(self, session: str, identity: str = "") -> None:
+        request = pb.CloseSessionRequest(session=session, identity=identity)
+        self.stub.CloseSession(request, timeout=TIMEOUT, metadata=self._metadata)
         self._opened.discard(session)
 
     def list(self, page_size: int = 0, page_token: str = "") -> pb.ListSessionsResponse:

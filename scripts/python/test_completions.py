@@ -23,7 +23,7 @@ def test_a_completion_streams_tokens_and_whole_characters(client, session):
     whole = client.complete(session, max_tokens=48)
     assert (len(whole.tokens), whole.finish) == (48, pb.FINISH_REASON_LENGTH)
     assert whole.text == decode(whole.ids), "the deltas, joined, are the tokens decoded at once"
-    assert whole.revision == 0
+    assert whole.revision == client.heard[session]
     messages = list(client.stream(session, max_tokens=48))
     assert len(messages) > 4, "streamed, not sent in one go"
 
@@ -74,7 +74,7 @@ def test_a_document_is_not_changed_by_its_completions(client, session):
     first = client.complete(session, max_tokens=20).ids
     assert client.complete(session, max_tokens=20, temperature=1.0).ids != first
     after = client.get(session)
-    assert (after.text, after.tokens, after.session.revision) == (before.text, before.tokens, 0)
+    assert (after.text, after.tokens, after.session.revision) == (before.text, before.tokens, before.session.revision)
     assert client.complete(session, max_tokens=20).ids == first
 
 
@@ -129,7 +129,7 @@ FRONT_EDITS = {
 @pytest.mark.parametrize("strategy, turned_as_it_should", FRONT_EDITS.values(), ids=FRONT_EDITS)
 def test_an_edit_costs_what_was_inserted(client, session, strategy, turned_as_it_should):
     client.complete(session, max_tokens=1)
-    answer = client.edit(session, 0, at_bytes(0, 0, "use std::fmt;\n"), strategy=strategy)
+    answer = client.edit(session, None, at_bytes(0, 0, "use std::fmt;\n"), strategy=strategy)
     timings = client.complete(session, max_tokens=1).timings
     assert timings.tokens_encoded + timings.tokens_reused == answer.tokens, "N1"
     assert timings.tokens_encoded <= answer.tokens_inserted + 1, "what was inserted, and the last token"
@@ -143,7 +143,7 @@ def test_an_edit_costs_what_was_inserted(client, session, strategy, turned_as_it
 
 def test_full_encodes_everything_behind_the_change(client, session):
     client.complete(session, max_tokens=1)
-    answer = client.edit(session, 0, at_bytes(0, 0, "use std::fmt;\n"), strategy=pb.STRATEGY_FULL)
+    answer = client.edit(session, None, at_bytes(0, 0, "use std::fmt;\n"), strategy=pb.STRATEGY_FULL)
     timings = client.complete(session, max_tokens=8).timings
     assert timings.tokens_encoded + timings.tokens_reused == answer.tokens, "N1"
     assert timings.tokens_encoded + timings.tokens_encoded_ahead >= answer.tokens - 4
@@ -153,7 +153,7 @@ def test_full_encodes_everything_behind_the_change(client, session):
 def test_full_answers_as_if_the_document_had_been_opened_afresh(client):
     session = client.open(CODE, strategy=pb.STRATEGY_FULL).session
     client.complete(session, max_tokens=1)
-    client.edit(session, 0, at_lsp((3, 0), (5, 0), "// 日本語\n"), at_lsp((20, 3), (20, 8), "renamed"))
+    client.edit(session, None, at_lsp((3, 0), (5, 0), "// 日本語\n"), at_lsp((20, 3), (20, 8), "renamed"))
     fresh = client.open(client.get(session).text).session
     assert client.complete(session, max_tokens=12).ids == client.complete(fresh, max_tokens=12).ids
 
@@ -164,26 +164,26 @@ def test_an_edit_at_the_end_is_exact_with_every_strategy(client, strategy):
     for each in (strategy, pb.STRATEGY_FULL):
         session = client.open(CODE, strategy=each).session
         client.complete(session, max_tokens=1)
-        client.edit(session, 0, at_bytes(len(CODE.encode()), len(CODE.encode()), "let y = x"))
+        client.edit(session, None, at_bytes(len(CODE.encode()), len(CODE.encode()), "let y = x"))
         first.append(client.complete(session, max_tokens=1).ids)
     assert first[0] == first[1]
 
 
 def test_an_edit_and_its_undo_turn_nothing(client, session):
     client.complete(session, max_tokens=1)
-    client.edit(session, 0, at_bytes(0, 0, "use std::fmt;\n"))
-    client.edit(session, 1, at_bytes(0, len("use std::fmt;\n")))
+    client.edit(session, None, at_bytes(0, 0, "use std::fmt;\n"))
+    client.edit(session, None, at_bytes(0, len("use std::fmt;\n")))
     timings = client.complete(session, max_tokens=1).timings
     assert timings.tokens_rotated == 0 and timings.tokens_encoded <= 4, timings
 
 
 def test_a_newer_edit_ends_a_completion(client, session):
     stream = client.stream(session, max_tokens=LONG)
-    first = next(stream)
-    answer = client.edit(session, 0, at_bytes(0, 0, "// newer\n"))
+    first, revision = next(stream), client.heard[session]
+    answer = client.edit(session, None, at_bytes(0, 0, "// newer\n"))
     rest = list(stream)
     whole = Completion.read(iter([first, *rest]))
-    assert (whole.finish, whole.revision) == (pb.FINISH_REASON_EDITED, 0) and len(whole.tokens) < LONG
+    assert (whole.finish, whole.revision) == (pb.FINISH_REASON_EDITED, revision) and len(whole.tokens) < LONG
     assert whole.text == decode(whole.ids)
     assert client.complete(session, revision=answer.revision, max_tokens=4).revision == answer.revision
 

@@ -44,7 +44,7 @@ def test_filling_in_the_middle_moves_its_markers(client):
         assert timings.tokens_encoded <= 12, (cursor, timings)
         assert tokens + 3 <= timings.tokens_encoded + timings.tokens_reused <= tokens + 9
     # Another edit, and a completion without markers: all is as if they had never been there.
-    client.edit(session, 0, at_bytes(4, 9, "welcome"))
+    client.edit(session, None, at_bytes(4, 9, "welcome"))
     timings = client.complete(session, max_tokens=1).timings
     assert timings.tokens_encoded <= 12, timings
     held = client.get(session)
@@ -65,7 +65,7 @@ def test_accepted_text_is_adopted_and_answers_the_same(client):
     session = client.open(CODE).session
     suggested = client.complete(session, max_tokens=24)
     end = len(CODE.encode())
-    client.edit(session, 0, at_bytes(end, end, suggested.text))
+    client.edit(session, None, at_bytes(end, end, suggested.text))
     accepted = client.complete(session, max_tokens=8)
     opened = client.open(client.get(session).text).session
     fresh = client.complete(opened, max_tokens=8)
@@ -82,7 +82,7 @@ def test_a_completion_may_outlive_edits(client):
     session = client.open(CODE).session
     stream = client.stream(session, max_tokens=40, on_edit=pb.ON_EDIT_GO_ON)
     next(stream)
-    client.edit(session, 0, at_bytes(0, 0, "# new\n"))
+    client.edit(session, None, at_bytes(0, 0, "# new\n"))
     messages = list(stream)
     assert messages[-1].finish_reason == pb.FINISH_REASON_LENGTH
     assert len(client.complete(session, max_tokens=3).tokens) == 3
@@ -121,7 +121,7 @@ def test_the_same_text_opened_twice_is_held_once(client):
     timings = client.complete(second.session, max_tokens=1).timings
     assert timings.tokens_encoded == 1 and timings.tokens_encoded_ahead <= 1
     assert client.get(second.session).session.tokens_shared >= second.tokens - 1
-    client.edit(first, 0, at_bytes(0, 0, "import os\n"))
+    client.edit(first, None, at_bytes(0, 0, "import os\n"))
     client.complete(first, max_tokens=1)
     assert client.get(second.session).session.tokens_shared <= 2
 

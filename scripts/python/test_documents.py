@@ -22,7 +22,7 @@ def test_a_text_comes_back_as_it_was(client, text):
     opened = client.open(text)
     got = client.get(opened.session)
     assert (got.text, got.session.bytes) == (text, len(text.encode()))
-    assert (opened.revision, opened.reused, opened.tokens) == (0, 0, len(got.tokens.ids))
+    assert (opened.revision, opened.reused, opened.tokens) == (got.session.revision, 0, len(got.tokens.ids))
     assert decode(got.tokens.ids) == text, "byte-level BPE loses nothing"
     assert got.session.tokens == opened.tokens and got.session.strategy == pb.STRATEGY_PIE
 
@@ -94,37 +94,38 @@ EDITS = {
 @pytest.mark.parametrize("edits, expected", EDITS.values(), ids=EDITS)
 def test_edits(client, edits, expected):
     session = client.open(LSP_TEXT).session
-    before = client.get(session).session.tokens
-    answer = client.edit(session, 0, *edits)
+    opened = client.get(session).session
+    answer = client.edit(session, None, *edits)
     got = client.get(session)
     assert got.text == expected
-    assert answer.revision == got.session.revision == 1
-    assert answer.tokens == got.session.tokens == before + answer.tokens_inserted - answer.tokens_deleted
+    assert answer.revision == got.session.revision == opened.revision + 1
+    assert answer.tokens == got.session.tokens == opened.tokens + answer.tokens_inserted - answer.tokens_deleted
     assert got.tokens == client.get(client.open(expected).session).tokens, "T1: as the whole text tokenized"
 
 
 def test_edits_follow_each_other_as_in_an_editors_change(client):
-    session = client.open(LSP_TEXT).session
+    opened = client.open(LSP_TEXT)
+    session = opened.session
     edits = [at_lsp((0, 0), (9, 9), "é🙂\nb"), at_lsp((0, 6), (0, 99), "!"), at_lsp((9, 0), (9, 0), "c")]
-    answer = client.change(session, 0, *edits, encoding=pb.POSITION_ENCODING_UTF8)
-    assert (answer.revision, text_of(client, session)) == (1, "é🙂!\nbc")
-    client.change(session, 1, at_lsp((0, 2), (0, 3), ""), at_lsp((0, 1), (0, 2), "?"), encoding=pb.POSITION_ENCODING_UTF32)
+    answer = client.change(session, None, *edits, encoding=pb.POSITION_ENCODING_UTF8)
+    assert (answer.revision, text_of(client, session)) == (opened.revision + 1, "é🙂!\nbc")
+    client.change(session, None, at_lsp((0, 2), (0, 3), ""), at_lsp((0, 1), (0, 2), "?"), encoding=pb.POSITION_ENCODING_UTF32)
     assert text_of(client, session) == "é?\nbc"
 
 
 def test_an_edit_undone_leaves_the_document_as_it_was(client):
     session = client.open(TEXT).session
     before = client.get(session)
-    client.edit(session, 0, at_lsp((0, 4), (0, 5), "a 🙂\r\nlonger name"))
+    client.edit(session, None, at_lsp((0, 4), (0, 5), "a 🙂\r\nlonger name"))
     assert text_of(client, session) != TEXT
-    client.edit(session, 1, at_bytes(4, 4 + len("a 🙂\r\nlonger name".encode()), "s"))
+    client.edit(session, None, at_bytes(4, 4 + len("a 🙂\r\nlonger name".encode()), "s"))
     after = client.get(session)
-    assert (after.text, after.tokens, after.session.revision) == (before.text, before.tokens, 2)
+    assert (after.text, after.tokens, after.session.revision) == (before.text, before.tokens, before.session.revision + 2)
 
 
 def test_a_keystroke_retokenizes_its_surroundings_alone(client):
     session = client.open("".join(f"let value_{index} = {index};\n" for index in range(200))).session
-    answer = client.edit(session, 0, at_lsp((100, 4), (100, 4), "a"))
+    answer = client.edit(session, None, at_lsp((100, 4), (100, 4), "a"))
     assert 0 < answer.tokens_retokenized < 32 < answer.tokens // 10, "T2"
     assert answer.tokens_inserted < 8 and answer.tokens_deleted < 8
 
@@ -132,8 +133,8 @@ def test_a_keystroke_retokenizes_its_surroundings_alone(client):
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_text_equals_a_twins_after_many_random_edits(client, seed):
     choose, text = random.Random(seed), TEXT
-    session, revision = client.open(text, session=f"random-{seed}").session, 0
-    tokens = client.get(session).session.tokens
+    opened = client.open(text, session=f"random-{seed}")
+    session, revision, tokens = opened.session, opened.revision, opened.tokens
     by_lsp = 0
     for _ in range(100):
         changes = random_changes(text, choose, growth_limit=1500)
@@ -154,8 +155,9 @@ def test_the_text_equals_a_twins_after_many_random_edits(client, seed):
 
 def test_token_splices_equal_a_twins(client):
     choose, ids = random.Random(3), list(range(100, 160))
-    session = client.open(tokens=ids).session
-    for revision in range(50):
+    opened = client.open(tokens=ids)
+    session = opened.session
+    for revision in range(opened.revision, opened.revision + 50):
         at = sorted(choose.sample(range(len(ids)), 4))
         splices, twin = [], list(ids)
         for start, stop in zip(at[::2], at[1::2], strict=True):

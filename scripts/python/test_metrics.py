@@ -66,7 +66,7 @@ def test_metrics_are_right(start_pool):
         for name in ("a", "b"):
             client.open(f"// {name}\n{CODE}", session=name)
             timings.append(client.complete(name, max_tokens=8).timings)
-            client.edit(name, 0, at_bytes(20, 20, "let edited = 1;\n"))
+            client.edit(name, None, at_bytes(20, 20, "let edited = 1;\n"))
             timings.append(client.complete(name, max_tokens=8).timings)
         assert refused(client.edit, "a", 0, at_bytes(0, 0, "x")).reason == "REVISION_MISMATCH"
         assert refused(client.complete, "c").reason == "SESSION_UNKNOWN"
@@ -75,6 +75,8 @@ def test_metrics_are_right(start_pool):
         assert during("pie_sessions") == 2 and 0 < during("pie_kv_slots_used") < during("pie_kv_slots")
         client.close_all()
         until("the sessions are closed", lambda: Scrape(pool.metrics)("pie_kv_slots_used") == 0)
+        # The ranks are told in a step, which they report a moment later.
+        until("all is reported", lambda: (now := Scrape(pool.metrics))("pie_steps_total") == now("pie_step_seconds_count"))
         described = client.describe().groups[0]
         last = Scrape(pool.metrics)
 
@@ -245,7 +247,7 @@ def test_another_router_takes_over_from_one_that_is_drained(etcd, group):  # noq
     with connect(facts["address"]) as channel:
         client = Client(channel)
         session = client.open(CODE, session="mine").session
-        client.edit(session, 0, at_bytes(0, 0, "// mine\n"))
+        client.edit(session, None, at_bytes(0, 0, "// mine\n"))
         stream = client.stream(session, max_tokens=200)
         head = [next(stream)]
         first.process.send_signal(signal.SIGTERM)
@@ -259,5 +261,5 @@ def test_another_router_takes_over_from_one_that_is_drained(etcd, group):  # noq
     with connect(other["address"]) as channel:
         client = Client(channel)
         held = client.get("mine")
-        assert (held.text, held.session.revision) == ("// mine\n" + CODE, 1), "the document came with the group"
+        assert (held.text, held.session.revision) == ("// mine\n" + CODE, client.heard[session]), "the document came with the group"
         assert len(client.complete("mine", max_tokens=4).tokens) == 4

@@ -18,6 +18,8 @@ LENGTH = len(TEXT.encode())
 BYTES_LIMIT = 64 * 1024
 WAITING_LIMIT = 8
 assert "64KiB" in LIMITS
+# Of metadata: the revision that the session has.
+PRESENT = "present"
 
 
 @dataclass
@@ -32,11 +34,11 @@ class Case:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def edit(*edits, base=0, session=None):
+def edit(*edits, base=None, session=None):
     return lambda c, text, tokens: c.edit(session or text, base, *edits)
 
 
-def splices(*list_of_splices, base=0):
+def splices(*list_of_splices, base=None):
     return lambda c, text, tokens: c.splice(tokens, base, *list_of_splices)
 
 
@@ -49,9 +51,10 @@ def wire_edit(**fields):
 
 
 GOOD = at_bytes(0, 3, "var")
+REPLACED = (Code.FAILED_PRECONDITION, "SESSION_REPLACED")
 TEXT_CASES = {
     "a stale revision": Case(
-        edit(GOOD, base=7), Code.FAILED_PRECONDITION, "REVISION_MISMATCH", ["7", "0"], {"current_revision": "0"}
+        edit(GOOD, base=7), Code.FAILED_PRECONDITION, "REVISION_MISMATCH", ["7"], {"current_revision": PRESENT}
     ),
     "bytes behind the end": Case(
         edit(GOOD, at_bytes(5, 999)), Code.OUT_OF_RANGE, "RANGE_OUT_OF_BOUNDS", ["999", f"{LENGTH}"], {"edit": "1"}
@@ -99,7 +102,7 @@ TEXT_CASES = {
         [f"{BYTES_LIMIT + 1}", f"{BYTES_LIMIT}"],
     ),
     "splices of a text": Case(
-        lambda c, text, tokens: c.splice(text, 0, splice(0, 1, 7)), Code.FAILED_PRECONDITION, "TEXT_ONLY", ["text"]
+        lambda c, text, tokens: c.splice(text, None, splice(0, 1, 7)), Code.FAILED_PRECONDITION, "TEXT_ONLY", ["text"]
     ),
     "a text reopened with tokens": Case(
         lambda c, text, tokens: c.open(tokens=[1, 2], session=text), Code.FAILED_PRECONDITION, "TEXT_ONLY", ["text"]
@@ -119,8 +122,14 @@ TEXT_CASES = {
         wire_edit(text=pb.TextEdits(edits=[GOOD]), strategy=9), Code.INVALID_ARGUMENT, "FIELD_INVALID", ["9"]
     ),
     "a completion of another revision": Case(
-        complete(revision=5), Code.FAILED_PRECONDITION, "REVISION_MISMATCH", ["5", "0"], {"current_revision": "0"}
+        complete(revision=5), Code.FAILED_PRECONDITION, "REVISION_MISMATCH", ["5"], {"current_revision": PRESENT}
     ),
+    "an edit of a former life": Case(
+        lambda c, text, tokens: c.edit(text, None, GOOD, identity="0" * 32), *REPLACED, ["opened anew"]
+    ),
+    "a completion of a former life": Case(complete(identity="0" * 32), *REPLACED, ["opened anew"]),
+    "a look at a former life": Case(lambda c, text, tokens: c.get(text, identity="0" * 32), *REPLACED, ["opened anew"]),
+    "the end of a former life": Case(lambda c, text, tokens: c.close(text, identity="0" * 32), *REPLACED, ["opened anew"]),
     "a negative temperature": Case(complete(temperature=-0.5), Code.INVALID_ARGUMENT, "BAD_SAMPLING", ["-0.5"]),
     "no temperature at all": Case(
         complete(temperature=math.nan), Code.INVALID_ARGUMENT, "BAD_SAMPLING", ["temperature"]
@@ -142,7 +151,7 @@ TEXT_CASES = {
 
 TOKEN_CASES = {
     "text edits of tokens": Case(
-        lambda c, text, tokens: c.edit(tokens, 0, at_bytes(0, 0, "x")),
+        lambda c, text, tokens: c.edit(tokens, None, at_bytes(0, 0, "x")),
         Code.FAILED_PRECONDITION,
         "TOKENS_ONLY",
         ["token"],
@@ -179,8 +188,8 @@ TOKEN_CASES = {
         splices(splice(0, 99), base=3),
         Code.FAILED_PRECONDITION,
         "REVISION_MISMATCH",
-        ["3", "0"],
-        {"current_revision": "0"},
+        ["3"],
+        {"current_revision": PRESENT},
     ),
 }
 
@@ -219,8 +228,14 @@ def check(found, case: Case) -> None:
 def test_a_refusal_says_why_and_changes_nothing(client, case):
     text = client.open(TEXT).session
     tokens = client.open(tokens=[7, 8, 9]).session
+    until("both have their rows", lambda: all(client.get(name).session.resident for name in (text, tokens)))
     before = client.get(text), client.get(tokens), client.list()
-    check(refused(case.call, client, text, tokens), case)
+    found = refused(case.call, client, text, tokens)
+    present = found.metadata.get("current_revision")
+    if present in (str(client.heard[text]), str(client.heard[tokens])):
+        assert present in found.message
+        found.metadata["current_revision"] = PRESENT
+    check(found, case)
     assert (client.get(text), client.get(tokens), client.list()) == before
 
 
@@ -236,7 +251,7 @@ def test_a_document_may_not_fill_the_context(client):
     check(refused(client.open, tokens=[100] * limit), too_long)
     session = client.open(tokens=[100] * 10).session
     before = client.get(session)
-    check(refused(client.splice, session, 0, splice(5, 0, *[200] * limit)), too_long)
+    check(refused(client.splice, session, None, splice(5, 0, *[200] * limit)), too_long)
     assert client.get(session) == before
 
 

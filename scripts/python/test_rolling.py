@@ -41,7 +41,7 @@ def test_each_router_serves_every_session(cluster, etcd):
         assert set(homes(etcd).values()) == set(GROUPS), "sessions go where there is room"
         answers = {}
         for name in names:
-            revision = one.edit(name, 0, at_bytes(0, 0, "// one\n")).revision
+            revision = one.edit(name, one.get(name).session.revision, at_bytes(0, 0, "// one\n")).revision
             revision = other.edit(name, revision, at_bytes(0, 0, "// other\n")).revision
             assert one.get(name).text == other.get(name).text == "// other\n// one\n" + TEXT * 40
             answers[name] = [client.complete(name, max_tokens=6).text for client in (one, other)]
@@ -55,7 +55,7 @@ def test_each_router_serves_every_session(cluster, etcd):
             assert refused(client.get, "nobody").reason == "SESSION_UNKNOWN"
             for name in names:
                 assert refused(client.edit, name, 0, at_bytes(0, 0, "x")).reason == "REVISION_MISMATCH"
-                assert refused(client.edit, name, 2, at_bytes(0, 10**6, "x")).reason == "RANGE_OUT_OF_BOUNDS"
+                assert refused(client.edit, name, client.get(name).session.revision, at_bytes(0, 10**6, "x")).reason == "RANGE_OUT_OF_BOUNDS"
         for number, name in enumerate(names):
             (other if number % 2 else one).close(name)
         assert homes(etcd) == {}
@@ -68,15 +68,16 @@ def test_a_drained_group_gives_its_sessions_away(cluster, etcd):
         time.sleep(0.8)
         for number in range(6):
             client.open(TEXT, session=f"d{number}")
-            client.edit(f"d{number}", 0, at_bytes(0, 0, f"// {number}\n"))
+            client.edit(f"d{number}", None, at_bytes(0, 0, f"// {number}\n"))
         there = list(homes(etcd).values()).count("g0")
         assert 0 < there < 6
         assert f"{there} sessions moved" in cluster.ctl("drain", "g0")
         assert set(homes(etcd).values()) == {"g1"}
         for number in range(6):
+            revision = client.heard[f"d{number}"]
             held = client.get(f"d{number}")
-            assert (held.text, held.session.revision, held.session.group) == (f"// {number}\n" + TEXT, 1, "g1")
-            assert client.edit(f"d{number}", 1, at_bytes(0, 0, "// moved\n")).revision == 2
+            assert (held.text, held.session.revision, held.session.group) == (f"// {number}\n" + TEXT, revision, "g1")
+            assert client.edit(f"d{number}", revision, at_bytes(0, 0, "// moved\n")).revision == revision + 1
         client.open(TEXT, session="late")
         assert homes(etcd)["late"] == "g1", "a closed group takes nobody"
         # The last open group keeps its sessions: there is nowhere to go.

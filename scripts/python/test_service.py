@@ -4,7 +4,7 @@ import os
 
 import grpc
 import pytest
-from client import refused
+from client import at_bytes, refused
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
@@ -51,12 +51,20 @@ def test_slots_and_sessions_are_counted(client):
 
 
 def test_closed_sessions_are_gone(client):
-    session = client.open("x", session="to be closed").session
+    opened = client.open("x", session="to be closed")
+    session, old = opened.session, client.edit(opened.session, None, at_bytes(0, 0, "y")).revision
     client.close(session)
     found = refused(client.get, session)
     assert (found.code, found.reason) == (grpc.StatusCode.NOT_FOUND, "SESSION_UNKNOWN")
     again = client.open("x", session=session)
-    assert (again.revision, again.reused) == (0, 0), "a new session, though of an old name"
+    assert again.revision > old and again.reused == 0, "a new session, though of an old name"
+    # What was meant for the first life does not reach the second, whatever its revision says.
+    assert refused(client.edit, session, opened.revision, at_bytes(0, 0, "z")).reason == "REVISION_MISMATCH"
+    stale = refused(client.edit, session, again.revision, at_bytes(0, 0, "z"), identity=opened.identity)
+    assert (stale.code, stale.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "SESSION_REPLACED"), stale
+    assert client.edit(session, again.revision, at_bytes(0, 0, "z"), identity=again.identity).revision == again.revision + 1
+    assert client.get(session).session.identity == again.identity != opened.identity
+    assert client.list().sessions[-1].identity
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100, 0])

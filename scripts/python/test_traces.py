@@ -84,10 +84,10 @@ def test_one_trace_leads_from_the_clients_call_to_each_ranks_step(two_ranks, rec
     caller, editor, unseen, shell = Caller(0xA11CE), Caller(0xED17), Caller(0xDEAD, sampled=False), Caller(0x5E11)
     with connect(pool.address) as channel:
         client = Client(channel, tenant="acme")
-        client.open(CODE, session="a.rs")
+        revision = client.open(CODE, session="a.rs").revision
         client.complete("a.rs", max_tokens=2)
         edit = at_bytes(20, 20, "let edited = 1;\n")
-        assert editor.edit(client, "a.rs", 0, edit).revision == 1
+        assert editor.edit(client, "a.rs", revision, edit).revision == revision + 1
         whole = Completion.read(caller.complete(client, "a.rs", max_tokens=40))
         list(unseen.complete(client, "a.rs", max_tokens=2))
         assert refused(caller.complete, client, "nobody").reason == "SESSION_UNKNOWN"
@@ -100,7 +100,7 @@ def test_one_trace_leads_from_the_clients_call_to_each_ranks_step(two_ranks, rec
     assert {span.trace for span in receiver.spans} == {caller.trace, editor.trace, shell.trace}, "what nobody samples is nowhere"
     assert only(receiver.named(CALL, session="a.rs", tokens_generated=1)).parent == shell.id
     edited = only(receiver.named("pie.v1.Pool/ApplyEdits"))
-    assert (edited.trace, edited.parent, edited.attributes["revision"]) == (editor.trace, editor.id, 1)
+    assert (edited.trace, edited.parent, edited.attributes["revision"]) == (editor.trace, editor.id, revision + 1)
     assert edited.attributes["tokens_inserted"] > 0 and edited.attributes["session"] == "a.rs"
 
     call = only(receiver.named(CALL, session="a.rs", tokens_generated=len(whole.tokens)))
@@ -109,7 +109,7 @@ def test_one_trace_leads_from_the_clients_call_to_each_ranks_step(two_ranks, rec
     timings = {field.name: value for field, value in whole.timings.ListFields() if field.name in call.attributes}
     assert len(timings) >= 6 and timings.items() <= call.attributes.items()
     said = {"rpc.system": "grpc", "rpc.service": "pie.v1.Pool", "rpc.method": "Complete", "rpc.grpc.status_code": 0}
-    assert (said | {"revision": 1, "finish": "length", "code": "Ok"}).items() <= call.attributes.items()
+    assert (said | {"revision": revision + 1, "finish": "length", "code": "Ok"}).items() <= call.attributes.items()
     failed = only(receiver.named(CALL, session="nobody"))
     assert (failed.attributes["reason"], failed.attributes["rpc.grpc.status_code"]) == ("SESSION_UNKNOWN", 5)
 
@@ -172,8 +172,8 @@ def check_lines(log: list[dict], pool: Pool, call: Span) -> None:
     assert all(line["duration_ms"] > 0 and line["session"] in ("a.rs", "nobody") for line in answered)
     assert not any("." in key for line in log for key in line), "dotted names are for traces"
     opened, _, edited, seen, unseen, failed, *_ = answered
-    assert (opened["tenant"], opened["code"], edited["revision"]) == ("acme", "Ok", 1)
-    assert (seen["revision"], seen["finish"], seen["trace_id"]) == (1, "length", call.trace) and "trace_id" not in unseen
+    assert (opened["tenant"], opened["code"], edited["revision"]) == ("acme", "Ok", opened["revision"] + 1)
+    assert (seen["revision"], seen["finish"], seen["trace_id"]) == (edited["revision"], "length", call.trace) and "trace_id" not in unseen
     assert (failed["code"], failed["reason"]) == ("NotFound", "SESSION_UNKNOWN")
     serves = [line for line in log if line["message"] == "the group serves"]
     assert [(line["group"], line["world_size"]) for line in serves] == [("g0", 2)] and serves[0]["epoch"] > 0
@@ -276,9 +276,9 @@ def test_no_line_of_any_level_holds_what_people_write_unless_asked_to(two_ranks,
     with connect(pool.address) as channel:
         client = Client(channel)
         client.open(f"// {MARK}\n{CODE}", session="a.rs")
-        client.edit("a.rs", 0, at_bytes(0, 0, f"// {MARK}_edit\n"))
+        client.edit("a.rs", None, at_bytes(0, 0, f"// {MARK}_edit\n"))
         refused(client.edit, "a.rs", 7, at_bytes(0, 0, f"{MARK}_refused"))
-        refused(client.edit, "a.rs", 1, at_bytes(1_000_000, 1_000_000, f"{MARK}_refused"))
+        refused(client.edit, "a.rs", None, at_bytes(1_000_000, 1_000_000, f"{MARK}_refused"))
         refused(client.complete, "a.rs", stop=[f"{MARK}_stop"] * 100)
         whole = client.complete("a.rs", max_tokens=24, stop=[f"{MARK}_stop"])
         client.get("a.rs")

@@ -32,6 +32,8 @@ pub struct Session {
     pool: Pool,
     name: String,
     text: String,
+    /// Of the session as it was opened last: what another client opens under the name is not mistaken for it.
+    identity: String,
     revision: u64,
     strategy: v1::Strategy,
 }
@@ -43,7 +45,7 @@ impl Session {
         text: String,
         strategy: v1::Strategy,
     ) -> Result<Self, ClientError> {
-        let mut session = Self { pool, name, text, revision: 0, strategy };
+        let mut session = Self { pool, name, text, identity: String::new(), revision: 0, strategy };
         let opened = session.push().await?;
         session.name = opened.session;
         Ok(session)
@@ -85,6 +87,7 @@ impl Session {
                 ..Default::default()
             })),
             strategy: v1::Strategy::Unspecified.into(),
+            identity: self.identity.clone(),
         };
         let mut patience = self.pool.patience(Overload::Tells);
         loop {
@@ -109,7 +112,7 @@ impl Session {
         let mut patience = self.pool.patience(Overload::Waits);
         loop {
             match self.complete_once(options).await {
-                Err(error) if error.reason() == Some(Reason::SessionUnknown) => {
+                Err(error) if gone(&error) => {
                     self.push().await?;
                     return self.complete_once(options).await;
                 }
@@ -120,8 +123,13 @@ impl Session {
     }
 
     async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let request = options.request(self.name.clone(), self.revision);
+        let request = self.request(options);
         Completion::once(&self.pool, request).await?.finished().await
+    }
+
+    fn request(&self, options: &CompletionOptions) -> v1::CompleteRequest {
+        let identity = self.identity.clone();
+        v1::CompleteRequest { identity, ..options.request(self.name.clone(), self.revision) }
     }
 
     /// Starts a completion of the text as it is now. The future borrows nothing, so the session can be edited meanwhile.
@@ -132,7 +140,7 @@ impl Session {
         &self,
         options: &CompletionOptions,
     ) -> impl Future<Output = Result<Completion, ClientError>> + Send + use<> {
-        let request = options.request(self.name.clone(), self.revision);
+        let request = self.request(options);
         Completion::start(self.pool.clone(), request)
     }
 
@@ -154,7 +162,8 @@ impl Session {
     /// # Errors
     /// The pool's refusal.
     pub async fn held(&self) -> Result<v1::GetSessionResponse, ClientError> {
-        let request = v1::GetSessionRequest { session: self.name.clone(), content: true };
+        let (session, identity) = (self.name.clone(), self.identity.clone());
+        let request = v1::GetSessionRequest { session, content: true, identity };
         self.pool
             .patiently(|mut wire| {
                 let request = request.clone();
@@ -168,7 +177,7 @@ impl Session {
     /// # Errors
     /// The pool's refusal.
     pub async fn close(self) -> Result<(), ClientError> {
-        let request = v1::CloseSessionRequest { session: self.name };
+        let request = v1::CloseSessionRequest { session: self.name, identity: self.identity };
         self.pool
             .patiently(|mut wire| {
                 let request = request.clone();
@@ -193,6 +202,7 @@ impl Session {
             })
             .await?;
         self.revision = opened.revision;
+        self.identity.clone_from(&opened.identity);
         Ok(opened)
     }
 
@@ -216,5 +226,10 @@ impl Session {
 
 /// The pool has another text than the client thinks.
 fn parted(error: &ClientError) -> bool {
-    matches!(error.reason(), Some(Reason::RevisionMismatch | Reason::SessionUnknown))
+    gone(error) || error.reason() == Some(Reason::RevisionMismatch)
+}
+
+/// The pool has the session no longer.
+fn gone(error: &ClientError) -> bool {
+    matches!(error.reason(), Some(Reason::SessionUnknown | Reason::SessionReplaced))
 }

@@ -2,7 +2,7 @@
 
 use crate::peer_v1::{Carried as Wire, carried::Content as WireContent};
 use crate::reason::Fault;
-use crate::request::{Content, SessionName, missing, strategy, strategy_to_wire, token_ids};
+use crate::request::{Content, Identity, SessionName, missing, strategy, strategy_to_wire, token_ids};
 use crate::v1;
 use pie_plan::Strategy;
 
@@ -13,6 +13,8 @@ pub struct Carried {
     pub tenant: String,
     /// Its name among those of the tenant.
     pub name: SessionName,
+    /// Which life of the name it is; `None` from routers that do not say.
+    pub identity: Option<Identity>,
     /// The client's next edit names it.
     pub revision: u64,
     /// Of its edits.
@@ -33,6 +35,7 @@ impl TryFrom<Wire> for Carried {
         Ok(Self {
             tenant: wire.tenant,
             name: SessionName::new(wire.session)?,
+            identity: Identity::given(wire.identity),
             revision: wire.revision,
             strategy: strategy(wire.strategy)?.unwrap_or_default(),
             content,
@@ -51,6 +54,7 @@ impl From<Carried> for Wire {
         Self {
             tenant: carried.tenant,
             session: carried.name.as_str().to_owned(),
+            identity: Identity::to_wire(carried.identity.as_ref()),
             revision: carried.revision,
             strategy: strategy_to_wire(carried.strategy).into(),
             content: Some(content),

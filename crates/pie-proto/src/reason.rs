@@ -71,6 +71,11 @@ reasons! {
     /// No session of this name.
     SessionUnknown = "SESSION_UNKNOWN", NotFound,
         "No session of this name is open: it was closed, or the pool lost it. Open it again with the whole text.";
+    /// Another life of the name than the call is for.
+    SessionReplaced = "SESSION_REPLACED", FailedPrecondition,
+        "The call carries the identity of a session that is over: its name was closed, or lost, and opened anew, by this client or by another. Nothing \
+         was changed by the call. Open the session again with the whole text, and take identity and revision from the answer; if two clients use \
+         one name for two documents, give each its own.";
     /// A name that cannot be used.
     BadSessionName = "BAD_SESSION_NAME", InvalidArgument,
         "Session names have 1 to 256 bytes and no control characters. Leave the name empty to be given one.";
@@ -155,9 +160,9 @@ reasons! {
          Retry: when the group forms again, sessions are encoded again from their documents.";
     /// Too many calls wait.
     Overloaded = "OVERLOADED", ResourceExhausted,
-        "As much waits as may: calls of the session, the tenant or the group, text to be tokenized; or the group has as many sessions (`--sessions`) \
-         or completions (`--completions`) as it may, those included that are over and not read to their end. The message names which. Retry after a \
-         short, growing pause.";
+        "As much waits as may: calls of the session, the tenant or the group, text to be tokenized; or the group has as many sessions (`--sessions`, none \
+         of them idle for `--session-room`) or completions (`--completions`) as it may, those included that are over and not read to their end. The \
+         message names which. Retry after a short, growing pause.";
     /// The pool is stopping.
     ShuttingDown = "SHUTTING_DOWN", Unavailable,
         "The router is stopping and takes no new work. Retry: another router may answer.";

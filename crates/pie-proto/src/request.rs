@@ -50,6 +50,32 @@ impl std::fmt::Display for SessionName {
     }
 }
 
+/// One life of a session. A name that is opened anew, after it was closed or lost, has another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity(String);
+
+impl Identity {
+    /// Of 128 random bits.
+    pub fn of_bits(bits: u128) -> Self {
+        Self(format!("{bits:032x}"))
+    }
+
+    /// As a request names it; `None` if it does not. What the pool never gave out is equal to none that it has.
+    pub fn given(text: String) -> Option<Self> {
+        (!text.is_empty()).then_some(Self(text))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// For a field that is empty if there is none.
+    pub fn to_wire(identity: Option<&Self>) -> String {
+        identity.map(|identity| identity.0.clone()).unwrap_or_default()
+    }
+}
+
 /// A document as the client gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
@@ -166,6 +192,8 @@ pub enum Edits {
 pub struct ApplyEdits {
     /// Whose document.
     pub session: SessionName,
+    /// Only of this life.
+    pub identity: Option<Identity>,
     /// What the client edited.
     pub base_revision: u64,
     /// What changes.
@@ -194,6 +222,7 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
         let session = SessionName::new(request.session)?;
         Ok(Self {
             session,
+            identity: Identity::given(request.identity),
             base_revision: request.base_revision,
             edits,
             strategy: strategy(request.strategy)?,
@@ -252,6 +281,8 @@ pub enum At {
 pub struct Complete {
     /// Which document.
     pub session: SessionName,
+    /// Only of this life.
+    pub identity: Option<Identity>,
     /// Only at this revision.
     pub revision: Option<u64>,
     /// At least 1.
@@ -314,6 +345,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
         });
         Ok(Self {
             session: SessionName::new(request.session)?,
+            identity: Identity::given(request.identity),
             revision: request.revision,
             max_tokens: if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens },
             sampling: SamplingRequest {

@@ -1,6 +1,8 @@
 //! What those who run the pool ask of it: to empty a group, and to use it again. Any router takes these calls, and passes them on to the
 //! group's owner.
 
+mod held;
+
 use crate::directory::{Directory, Target};
 use crate::moving::Mover;
 use crate::peers::passed_on;
@@ -92,6 +94,20 @@ impl Admin for AdminService {
             Err(_) => Box::pin(tokio_stream::once(Ok(v1::DrainGroupResponse::default()))),
         };
         Ok(Response::new(drain))
+    }
+
+    async fn list_tenant_sessions(
+        &self,
+        request: Request<v1::ListTenantSessionsRequest>,
+    ) -> Result<Response<v1::ListTenantSessionsResponse>, Status> {
+        Ok(Response::new(self.list_held(request.into_inner()).await?))
+    }
+
+    async fn close_tenant_sessions(
+        &self,
+        request: Request<v1::CloseTenantSessionsRequest>,
+    ) -> Result<Response<v1::CloseTenantSessionsResponse>, Status> {
+        Ok(Response::new(self.close_held(request.into_inner()).await?))
     }
 
     async fn uncordon_group(

@@ -3,7 +3,7 @@
 use crate::tenants::Tenant;
 use pie_plan::{Strategy, TokenId};
 use pie_proto::carried::Carried;
-use pie_proto::request::{ApplyEdits, Complete, SessionName};
+use pie_proto::request::{ApplyEdits, Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Change, Document};
 use std::time::Instant;
@@ -20,7 +20,10 @@ pub enum Call {
         tenant: Tenant,
         /// Its name among the tenant's.
         name: SessionName,
-        /// Tokenized already: that is the work that does not depend on what is held.
+        /// If it is new: a session that is open keeps the identity that it has.
+        identity: Identity,
+        /// Tokenized already: that is the work that does not depend on what is held. At the revision at which it begins if it is
+        /// new.
         document: Box<Document>,
         /// What makes the session's document, as it was looked at, equal to that, if there was one.
         change: Option<Box<Change>>,
@@ -77,6 +80,8 @@ pub enum Call {
         tenant: Tenant,
         /// Which.
         session: SessionName,
+        /// Only of this life.
+        identity: Option<Identity>,
         /// With text and tokens.
         content: bool,
         /// The answer.
@@ -88,6 +93,8 @@ pub enum Call {
         tenant: Tenant,
         /// Which.
         session: SessionName,
+        /// Only of this life.
+        identity: Option<Identity>,
         /// The answer.
         reply: Reply<()>,
     },
@@ -102,12 +109,53 @@ pub enum Call {
         /// The answer, and whether there are more.
         reply: oneshot::Sender<(Vec<v1::Session>, More)>,
     },
+    /// List the sessions of a tenant, or of all, for who runs the pool.
+    Held {
+        /// Whose; of all if `None`.
+        tenant: Option<Tenant>,
+        /// Behind this one.
+        after: Option<(Tenant, SessionName)>,
+        /// At most so many.
+        limit: usize,
+        /// The answer, and whether there are more.
+        reply: oneshot::Sender<(Vec<v1::TenantSession>, More)>,
+    },
     /// Take a session that was open elsewhere.
     Take {
         /// Which.
         taken: Taken,
         /// The answer.
         reply: Reply<()>,
+    },
+    /// Put a session out of reach, to be closed: until [`Call::Keep`] or [`Call::Depart`].
+    Vacate {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+        /// Only of this life.
+        identity: Option<Identity>,
+        /// The answer.
+        reply: Reply<Resident>,
+    },
+    /// Make sure that a session can be opened. What is in the answer is in its way and out of reach: it is to be closed.
+    Room {
+        /// Whose.
+        tenant: Tenant,
+        /// Which.
+        session: SessionName,
+        /// The answer.
+        reply: Reply<Option<Resident>>,
+    },
+    /// Put out of reach what nobody uses, to be closed.
+    Idle {
+        /// The answer.
+        reply: oneshot::Sender<Vec<Resident>>,
+    },
+    /// Who is on its way for longer than anything takes.
+    Stuck {
+        /// The answer.
+        reply: oneshot::Sender<Vec<Resident>>,
     },
     /// Give a session away: until [`Call::Keep`] or [`Call::Depart`] it is out of reach.
     Give {
@@ -120,19 +168,17 @@ pub enum Call {
         /// The answer.
         reply: Reply<Given>,
     },
-    /// It could not be moved.
+    /// It stays after all.
     Keep {
-        /// Whose.
-        tenant: Tenant,
-        /// Which.
-        session: SessionName,
+        /// Who.
+        resident: Resident,
     },
-    /// It arrived elsewhere.
+    /// It lives here no longer.
     Depart {
-        /// Whose.
-        tenant: Tenant,
-        /// Which.
-        session: SessionName,
+        /// Who.
+        resident: Resident,
+        /// What became of it.
+        departure: Departure,
     },
     /// Who is here: the sessions of all tenants.
     Residents {
@@ -185,6 +231,9 @@ impl Call {
             Self::Complete { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Get { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Close { reply, .. } | Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Vacate { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Room { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Idle { reply } | Self::Stuck { reply } => drop(reply.send(Vec::new())),
             free => return Some(free),
         }
         None
@@ -198,10 +247,45 @@ pub struct Taken {
     pub tenant: Tenant,
     /// Its name among the tenant's.
     pub name: SessionName,
+    /// Which life of the name it is.
+    pub identity: Identity,
     /// Of its edits.
     pub strategy: Strategy,
     /// At the revision that its client knows.
     pub document: Box<Document>,
+}
+
+/// A session of an owner's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Whose.
+    pub tenant: Tenant,
+    /// Its name among the tenant's.
+    pub name: SessionName,
+    /// Which life of the name it is.
+    pub identity: Identity,
+}
+
+/// What became of a session that left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// It arrived elsewhere.
+    Moved,
+    /// It is closed.
+    Closed(Why),
+}
+
+/// Who closes a session, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its client.
+    Client,
+    /// Who runs the pool.
+    Admin,
+    /// Nobody used it for long.
+    Idle,
+    /// Nobody used it, and another one was to be opened.
+    Room,
 }
 
 /// What giving a session does to completions that run.

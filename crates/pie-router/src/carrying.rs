@@ -2,6 +2,7 @@
 
 use crate::call::Taken;
 use crate::faults;
+use crate::life::Life;
 use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
 use pie_proto::carried::Carried;
@@ -37,7 +38,8 @@ pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usi
     let tenant = tenant(&carried)?;
     let document = document(carried.content, tokenizer, limit).await?;
     let document = Box::new(document.at_revision(Revision(carried.revision)));
-    Ok(Taken { tenant, name: carried.name, strategy: carried.strategy, document })
+    let identity = carried.identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
+    Ok(Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document })
 }
 
 /// Whose it is.

@@ -1,6 +1,8 @@
 //! The owner's replica of a group, without input or output: calls and reports go in, plans come out. Time is an
 //! argument, so that every case can be tested without sleeping.
 
+mod editing;
+mod leaving;
 mod limits;
 mod moving;
 mod names;
@@ -11,7 +13,7 @@ mod stepping;
 mod tables;
 mod waking;
 
-use crate::call::{Call, ModelFacts, Prepared, Stream};
+use crate::call::{Call, ModelFacts, Prepared, Stream, Taken};
 use crate::completion::{Completion, Place};
 use crate::faults;
 use crate::layout::Layout;
@@ -19,15 +21,15 @@ use crate::messages::Watch;
 use crate::session::{Residence, Session, count};
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits, Tenants};
+pub use leaving::Idle;
 pub(crate) use moving::Standing;
 use names::Names;
-use opening::Text;
 use pace::Pace;
 use pie_plan::schedule::{Limits, Ticket};
-use pie_plan::{Epoch, Group, SessionId, Strategy};
-use pie_proto::request::{ApplyEdits, Complete, Mode, SessionName};
-use pie_proto::{Fault, v1};
-use pie_text::{Change, Cursor, FimMarkers, Revision, TextError, Tokenizer};
+use pie_plan::{Epoch, Group, SessionId};
+use pie_proto::Fault;
+use pie_proto::request::{Complete, Identity, Mode, SessionName};
+use pie_text::{Cursor, FimMarkers, Revision, Tokenizer};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,6 +52,8 @@ pub struct Settings {
     pub sharing: Sharing,
     /// Sessions that the group may have.
     pub sessions: usize,
+    /// When those that nobody uses are closed.
+    pub idle: Idle,
     /// Completions that run or wait in the whole group.
     pub completions: usize,
     /// How often a key may be turned before its session is encoded anew, when nobody wants anything.
@@ -70,6 +74,8 @@ pub struct Core {
     /// What the next owner was given, at which revision, until it says that it has it.
     given: BTreeMap<SessionId, Revision>,
     tenants: Tenants,
+    /// The time of what happens.
+    now: Instant,
     /// Sessions that want something: the others cost a step nothing.
     active: BTreeSet<SessionId>,
     /// Sessions past their rotation budget.
@@ -119,6 +125,7 @@ impl Core {
             standing: Standing::Here,
             given: BTreeMap::new(),
             tenants: Tenants::new(settings.tenant),
+            now: Instant::now(),
             active: BTreeSet::new(),
             worn: BTreeSet::new(),
             asleep: Vec::new(),
@@ -225,8 +232,10 @@ impl Core {
     /// Takes a call. Whoever asked may be gone; that is no matter here.
     pub fn call(&mut self, call: Call) {
         match call {
-            Call::Open { tenant, name, document, change, strategy, reply } => {
-                let opened = self.open(tenant, name, Text { document: *document, change }, strategy);
+            Call::Open { tenant, name, identity, document, change, strategy, reply } => {
+                let taken =
+                    Taken { tenant, name, identity, strategy: strategy.unwrap_or_default(), document };
+                let opened = self.open(taken, change, strategy);
                 let _ = reply.send(self.counted(opened));
             }
             Call::Look { tenant, session, reply } => {
@@ -246,16 +255,19 @@ impl Core {
                 let accepted = self.complete(&tenant, request, arrived);
                 let _ = reply.send(self.counted(accepted));
             }
-            Call::Get { tenant, session, content, reply } => {
-                let got = self.get(&tenant, &session, content);
+            Call::Get { tenant, session, identity, content, reply } => {
+                let got = self.get(&tenant, &session, identity.as_ref(), content);
                 let _ = reply.send(self.counted(got));
             }
-            Call::Close { tenant, session, reply } => {
-                let closed = self.close(&tenant, &session);
+            Call::Close { tenant, session, identity, reply } => {
+                let closed = self.close(&tenant, &session, identity.as_ref());
                 let _ = reply.send(self.counted(closed));
             }
             Call::List { tenant, after, limit, reply } => {
                 let _ = reply.send(self.list(&tenant, after.as_ref(), limit));
+            }
+            Call::Held { tenant, after, limit, reply } => {
+                let _ = reply.send(self.held(tenant.as_ref(), after, limit));
             }
             Call::Take { taken, reply } => {
                 let taken = self.take(taken);
@@ -264,8 +276,22 @@ impl Core {
             Call::Give { tenant, session, busy, reply } => {
                 let _ = reply.send(self.give(&tenant, &session, busy));
             }
-            Call::Keep { tenant, session } => self.keep(&tenant, &session),
-            Call::Depart { tenant, session } => self.depart(&tenant, &session),
+            Call::Vacate { tenant, session, identity, reply } => {
+                let vacated = self.vacate(&tenant, &session, identity.as_ref());
+                let _ = reply.send(self.counted(vacated));
+            }
+            Call::Room { tenant, session, reply } => {
+                let room = self.make_way(&tenant, &session);
+                let _ = reply.send(self.counted(room));
+            }
+            Call::Idle { reply } => {
+                let _ = reply.send(self.idle());
+            }
+            Call::Stuck { reply } => {
+                let _ = reply.send(self.stuck());
+            }
+            Call::Keep { resident } => self.keep(&resident),
+            Call::Depart { resident, departure } => self.depart(&resident, departure),
             Call::Residents { reply } => {
                 let _ = reply.send(self.residents());
             }
@@ -283,96 +309,8 @@ impl Core {
         result.inspect_err(|fault| self.stats.fault(fault))
     }
 
-    fn edit(
-        &mut self,
-        tenant: &Tenant,
-        request: ApplyEdits,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id(tenant, &request.session)?;
-        let session = self.session(id, &request.session)?;
-        let vocabulary = self.vocabulary();
-        let change = faults::contained(|| faults::prepare(&session.document, &request, vocabulary))?;
-        self.apply(tenant, &request, change, arrived)
-    }
-
-    /// Applies an edit that was prepared on this document as it is, or as it was: then it is refused.
-    fn apply(
-        &mut self,
-        tenant: &Tenant,
-        request: &ApplyEdits,
-        change: Change,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id(tenant, &request.session)?;
-        let session = self.session(id, &request.session)?;
-        let strategy = request.strategy.unwrap_or(session.strategy);
-        session.document.accepts(&change).map_err(|error| match error {
-            TextError::ForeignChange => faults::another_life(session),
-            error => faults::text(&error),
-        })?;
-        let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
-        self.check_growth(session, change.splices())?;
-        let tokens_retokenized = count(change.stats().tokens_retokenized);
-        self.commit(id, change, strategy, Some(arrived))?;
-        self.stats.edits.add(1);
-        let session = self.session(id, &request.session)?;
-        Ok(v1::ApplyEditsResponse {
-            revision: session.document.revision().0,
-            tokens: count(session.tokens()),
-            tokens_inserted: count(inserted),
-            tokens_deleted: count(deleted),
-            tokens_retokenized,
-        })
-    }
-
-    /// Changes a document, ends its older completions (D1), and queues the splices. Everything was checked before.
-    fn commit(
-        &mut self,
-        id: SessionId,
-        change: Change,
-        strategy: Strategy,
-        arrived: Option<Instant>,
-    ) -> Result<(), Fault> {
-        let ticket = self.ticket();
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let splices = change.splices().clone();
-        let (before, revision) = (session.tokens(), session.document.revision());
-        session.document.commit(change).map_err(|error| faults::text(&error))?;
-        if session.document.revision() == revision {
-            return Ok(());
-        }
-        self.quiet.remove(&id);
-        session.edited = arrived.or(session.edited);
-        if session.completions.is_empty() {
-            session.ticket = ticket;
-        }
-        let (stay, end): (VecDeque<_>, VecDeque<_>) =
-            session.completions.drain(..).partition(Completion::outlives_edits);
-        session.completions = stay;
-        let revision = session.document.revision().0;
-        for waiting in session.completions.iter_mut().filter(|completion| !completion.has_begun()) {
-            waiting.revision = revision;
-        }
-        let after = session.tokens();
-        let encoded = match (strategy, splices.iter().next()) {
-            (Strategy::Full, Some(first)) => after - first.at.usize(),
-            _ => splices.inserted(),
-        };
-        session.ahead.add(encoded);
-        self.tenants.edited(&session.tenant, before, after);
-        self.tokens = self.tokens + after - before;
-        self.completions -= end.len();
-        for completion in end {
-            self.stats.ended(Outcome::Edited);
-            completion.end_by_edit();
-        }
-        self.queue(Op::Splice { session: id, splices, strategy });
-        Ok(())
-    }
-
     fn complete(&mut self, tenant: &Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
-        let id = self.id(tenant, &request.session)?;
+        let id = self.id_of(tenant, &request.session, request.identity.as_ref())?;
         if let Replica::Lost(why) = &self.replica {
             return Err(faults::group_lost(why));
         }
@@ -405,6 +343,7 @@ impl Core {
             if session.completions.is_empty() {
                 session.ticket = ticket;
             }
+            session.used = self.now;
             session.completions.push_back(completion);
             self.completions += 1;
             self.active.insert(id);
@@ -446,6 +385,18 @@ impl Core {
             Some(Standing::Leaving) => Err(faults::moving(name.as_str())),
             _ => Ok(id),
         }
+    }
+
+    /// The same, of the life of the name that the call is for.
+    fn id_of(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        identity: Option<&Identity>,
+    ) -> Result<SessionId, Fault> {
+        let id = self.id(tenant, name)?;
+        let other = |wanted: &Identity| self.sessions.get(&id).is_some_and(|here| here.identity != *wanted);
+        if identity.is_some_and(other) { Err(faults::replaced(name.as_str())) } else { Ok(id) }
     }
 
     fn session(&self, id: SessionId, name: &SessionName) -> Result<&Session, Fault> {

@@ -14,7 +14,7 @@ use crate::tenants::Tenant;
 use known::{Homes, Snapshot};
 use looking::Looks;
 use pie_placement::{
-    Admission, GroupId, Moved, Placed, Placement, PlacementError, RouterId, RouterRecord, SessionKey,
+    Admission, GroupId, Moved, Placement, PlacementError, RouterId, RouterRecord, SessionKey,
 };
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 
 /// A router that lives describes itself in this time.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// Groups are tried one after the other when one has just been cordoned.
-const ATTEMPTS: usize = 4;
 /// Bytes of a document for a token, to book a session before its group has told its tokens.
 const BYTES_PER_TOKEN: u64 = 3;
 /// When a group that nobody owns should have an owner.
@@ -45,6 +43,29 @@ pub(crate) enum Target {
 pub(crate) struct Home {
     pub group: GroupId,
     pub target: Target,
+}
+
+/// Where a session is opened.
+pub(crate) struct Site {
+    pub home: Home,
+    was: Was,
+}
+
+/// Where a session that is to be opened lives.
+enum Was {
+    Nowhere,
+    /// Where it is opened.
+    There,
+    /// In a group that is gone for good.
+    Gone(GroupId),
+}
+
+/// Whether a session lives where it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Home,
+    /// Somebody else was quicker, or the group has just been closed: it is to be opened again, wherever that is.
+    Elsewhere,
 }
 
 /// What is known of a group.
@@ -174,6 +195,12 @@ impl Directory {
         seen.iter().filter_map(remote).collect()
     }
 
+    /// The other routers that own groups, each once.
+    pub fn others(&self) -> Vec<RouterRecord> {
+        let routers = self.remotes().into_iter().map(|(_, router)| (router.id.clone(), router));
+        routers.collect::<BTreeMap<_, _>>().into_values().collect()
+    }
+
     /// Groups as the placement lists them.
     pub async fn groups(&self) -> Result<Vec<pie_placement::GroupRecord>, Fault> {
         self.placement.groups().await.map_err(|error| unplaced(&error))
@@ -225,15 +252,18 @@ impl Directory {
                 home
             }
         };
-        let target = match self.target(&group) {
-            Ok(target) => target,
-            // It may have an owner since the last look.
+        Ok(Home { target: self.target_again(&group).await?, group })
+    }
+
+    /// Who answers for a group, which may have an owner since the last look.
+    async fn target_again(&self, group: &GroupId) -> Result<Target, Fault> {
+        match self.target(group) {
+            Ok(target) => Ok(target),
             Err(_) => {
                 self.look_again().await;
-                self.target(&group)?
+                self.target(group)
             }
-        };
-        Ok(Home { target, group })
+        }
     }
 
     /// What is said of a session that has no home. A placement that has just lost its data knows no homes until the owners have told
@@ -276,57 +306,78 @@ impl Directory {
         (!same).then_some(home)
     }
 
-    /// Finds a home for a session that is to be opened: the one that it has, or the group with the most room.
+    /// Where a session that is to be opened is, or is to be.
     ///
     /// # Errors
     /// [`Reason::NoGroup`].
-    pub async fn place(
-        &self,
-        tenant: &Tenant,
-        name: &SessionName,
-        bytes: usize,
-    ) -> Result<(Home, Placed), Fault> {
+    pub async fn site(&self, tenant: &Tenant, name: &SessionName, bytes: usize) -> Result<Site, Fault> {
         let key = key(tenant, name)?;
-        for _ in 0..ATTEMPTS {
-            let known = self.homes.get(&key);
-            if let Some(home) =
-                known.and_then(|group| Some(Home { target: self.target(&group).ok()?, group }))
-            {
-                let placed = Placed::Existing(home.group.clone());
-                return Ok((home, placed));
+        let known = self.homes.get(&key);
+        let home = match known.filter(|group| self.target(group).is_ok()) {
+            Some(group) => Some(group),
+            None => self.placement.session_home(&key).await.map_err(|error| unplaced(&error))?,
+        };
+        match home {
+            None => {
+                // Where it is known to live it stays, though nobody serves the group right now, and the store may have lost the home.
+                let known = self.homes.get(&key).filter(|group| self.locals.contains_key(group));
+                let home = match known {
+                    Some(group) => Home { target: self.target_again(&group).await?, group },
+                    None => self.roomiest(None).await?,
+                };
+                self.book(&home.group, bytes);
+                Ok(Site { home, was: Was::Nowhere })
             }
-            let best = self.roomiest(None).await?;
-            // Where it is known to live it stays, though nobody serves the group right now, and the store may have lost the home.
-            let known = self.homes.get(&key).filter(|group| self.locals.contains_key(group));
-            let wanted = known.as_ref().unwrap_or(&best.group);
-            let placed = match self.placement.place_session(&key, wanted).await {
-                Err(PlacementError::GroupCordoned { .. }) => {
-                    self.homes.remove(&key);
-                    self.look().await;
-                    continue;
-                }
-                placed => placed.map_err(|error| unplaced(&error))?,
-            };
-            let group = placed.group().clone();
-            if let Some(home) = self.settled(&key, group, &best).await? {
-                self.homes.insert(key, home.group.clone());
-                if matches!(placed, Placed::Claimed(_)) {
-                    self.book(&home.group, bytes);
-                }
-                return Ok((home, placed));
+            Some(group) if self.is_gone(&group) => {
+                Ok(Site { home: self.roomiest(None).await?, was: Was::Gone(group) })
+            }
+            Some(group) => {
+                let home = Home { target: self.target_again(&group).await?, group };
+                Ok(Site { home, was: Was::There })
             }
         }
-        Err(Fault::new(Reason::NoGroup, "no group takes new sessions at the moment").retry_after(RETRY))
     }
 
-    /// The home in `group`; a group that is gone for good gives its sessions to the best one.
-    async fn settled(&self, key: &SessionKey, group: GroupId, best: &Home) -> Result<Option<Home>, Fault> {
-        let gone = self.seen.get().get(&group).is_none_or(|seen| seen.ranks == 0 && seen.owner.is_none());
-        if gone && !self.locals.contains_key(&group) {
-            let moved = self.placement.move_session(key, &group, &best.group).await;
-            return Ok((moved.map_err(|error| unplaced(&error))? == Moved::Done).then(|| best.clone()));
+    /// A group that is gone for good gives its sessions to the best one.
+    fn is_gone(&self, group: &GroupId) -> bool {
+        let unknown = self.seen.get().get(group).is_none_or(|seen| seen.ranks == 0 && seen.owner.is_none());
+        unknown && !self.locals.contains_key(group)
+    }
+
+    /// Makes the site the home of a session that has been opened there (A2). A home is only ever made for a session that is there,
+    /// so that nothing is to be taken back which somebody else has found meanwhile.
+    pub async fn claim(&self, tenant: &Tenant, name: &SessionName, site: &Site) -> Result<Claim, Fault> {
+        let (key, group) = (key(tenant, name)?, &site.home.group);
+        if let Was::Gone(old) = &site.was {
+            let moved = self.placement.move_session(&key, old, group).await;
+            return Ok(match moved.map_err(|error| unplaced(&error))? {
+                Moved::Done => self.settle(key, group),
+                Moved::Conflict { .. } => Claim::Elsewhere,
+            });
         }
-        Ok(Some(Home { target: self.target(&group)?, group }))
+        match self.placement.place_session(&key, group).await {
+            Ok(placed) if placed.group() == group => Ok(self.settle(key, group)),
+            Ok(_) => {
+                self.homes.remove(&key);
+                Ok(Claim::Elsewhere)
+            }
+            Err(PlacementError::GroupCordoned { .. }) => {
+                self.homes.remove(&key);
+                self.look().await;
+                Ok(Claim::Elsewhere)
+            }
+            Err(error) => Err(unplaced(&error)),
+        }
+    }
+
+    fn settle(&self, key: SessionKey, group: &GroupId) -> Claim {
+        self.homes.insert(key, group.clone());
+        Claim::Home
+    }
+
+    /// The home of a session as the placement knows it at this moment.
+    pub async fn home_now(&self, tenant: &Tenant, name: &SessionName) -> Result<Option<GroupId>, Fault> {
+        self.placement.session_home(&key(tenant, name)?).await.map_err(|error| unplaced(&error))
     }
 
     /// The open group with the most free KV tokens.
@@ -375,7 +426,7 @@ impl Directory {
         }
     }
 
-    /// A session was just sent there.
+    /// A session is about to be sent there: others that come at the same time should know.
     fn book(&self, group: &GroupId, bytes: usize) {
         let group = group.clone();
         self.seen.change(move |seen| {

@@ -17,6 +17,14 @@ pub(crate) fn no_session(name: &str) -> Fault {
         .with("session", name)
 }
 
+pub(crate) fn replaced(name: &str) -> Fault {
+    let message = format!(
+        "session `{name}` is not the one that the call is for: it was opened anew; open it with the whole text, under another name if the other \
+         document is somebody else's"
+    );
+    Fault::new(Reason::SessionReplaced, message).with("session", name)
+}
+
 pub(crate) fn too_long(tokens: usize, limit: usize) -> Fault {
     let message = format!(
         "the document would have {tokens} tokens; the model sees fewer than {limit}: send a part of it"
@@ -52,8 +60,13 @@ fn overloaded(message: String) -> Fault {
     Fault::new(Reason::Overloaded, message).retry_after(RETRY)
 }
 
-pub(crate) fn too_many_sessions(limit: usize) -> Fault {
-    overloaded(format!("the group has {limit} sessions, as many as it may: close some, or retry later"))
+pub(crate) fn too_many_sessions(limit: usize, idle: Option<Duration>) -> Fault {
+    let idle = idle.map(|idle| format!(", and none that was idle for {}", humantime::format_duration(idle)));
+    overloaded(format!(
+        "the group has {limit} sessions, as many as it may (`--sessions`){}: close some, or retry later (who runs the pool lists and closes \
+         them with `pie ctl held` and `pie ctl evict`)",
+        idle.unwrap_or_default()
+    ))
 }
 
 pub(crate) fn too_many_completions(limit: usize) -> Fault {
@@ -173,6 +186,11 @@ pub(crate) fn stopping() -> Fault {
     Fault::new(Reason::ShuttingDown, "the router is stopping")
 }
 
+/// Nothing is known of homes at the moment.
+pub(crate) fn placement_silent() -> Fault {
+    Fault::new(Reason::NoGroup, "the placement does not answer: retry in a moment").retry_after(RETRY)
+}
+
 /// When another router should have taken over.
 const TAKEOVER: Duration = Duration::from_secs(1);
 
@@ -187,6 +205,13 @@ const ARRIVAL: Duration = Duration::from_millis(100);
 
 pub(crate) fn moving(name: &str) -> Fault {
     let message = format!("session `{name}` is being moved to another group or router: retry in a moment");
+    Fault::new(Reason::SessionMoving, message).retry_after(ARRIVAL)
+}
+
+/// A session could not be brought to another group in time.
+pub(crate) fn too_slow(name: &str) -> Fault {
+    let message =
+        format!("session `{name}` could not be moved in time: other groups or routers do not answer");
     Fault::new(Reason::SessionMoving, message).retry_after(ARRIVAL)
 }
 
@@ -331,7 +356,7 @@ mod tests {
     /// What is refused because there is too much to do passes: whoever is told so is told when to ask again.
     #[test]
     fn overload_says_when_to_ask_again() {
-        for fault in [too_many_calls(1, "of all"), too_many_sessions(1), too_many_completions(1)] {
+        for fault in [too_many_calls(1, "of all"), too_many_sessions(1, None), too_many_completions(1)] {
             assert_eq!((fault.reason, fault.retry_after), (Reason::Overloaded, Some(RETRY)), "{fault}");
         }
     }

@@ -13,11 +13,13 @@ pub mod auth;
 pub mod call;
 pub mod calls;
 mod carrying;
+mod closing;
 pub mod completion;
 pub mod core;
 mod directory;
 mod faults;
 mod layout;
+mod life;
 mod messages;
 mod moving;
 pub mod owner;
@@ -31,6 +33,8 @@ mod session;
 mod spans;
 pub mod stats;
 pub mod tenants;
+#[cfg(test)]
+mod testing;
 mod tokenizing;
 
 pub use owner::{State, Watched};

@@ -1,8 +1,9 @@
 //! Moves the sessions of a group to other groups, one by one: the document arrives first, then the placement says where it
 //! lives (A2), then it goes here. Whoever asks meanwhile is told to ask again.
 
-use crate::call::{Busy, Call, Given, Taken};
+use crate::call::{Busy, Call, Departure, Given, Resident, Taken};
 use crate::carrying;
+use crate::closing::Place;
 use crate::directory::{Directory, Home, Target};
 use crate::faults;
 use crate::owner::Owner;
@@ -10,7 +11,7 @@ use crate::session::count;
 use crate::tenants::Tenant;
 use pie_placement::{GroupId, Moved};
 use pie_proto::carried::Carried;
-use pie_proto::request::SessionName;
+use pie_proto::request::{Identity, SessionName};
 use pie_proto::{Fault, peer_v1, v1};
 use pie_text::Tokenizer;
 use std::collections::VecDeque;
@@ -26,6 +27,9 @@ const AT_ONCE: usize = 8;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Before a group is looked for that takes what the last one did not.
 const ATTEMPTS: usize = 3;
+
+/// A session is carried in this time, or stays: less than an owner waits until it looks up the session's home itself.
+const CARRY: Duration = Duration::from_secs(40);
 
 /// What becomes of a session that is to be moved.
 enum Fate {
@@ -103,14 +107,15 @@ impl Mover {
 
     async fn residents(&self) -> Result<Vec<(Tenant, SessionName)>, Fault> {
         let (reply, answer) = oneshot::channel();
-        self.owner.call(Call::Residents { reply })?;
+        self.owner.tell(Call::Residents { reply }).await?;
         answer.await.map_err(|_| faults::stopping())
     }
 
-    async fn move_one(&self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
+    async fn move_one(self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
         let (reply, answer) = oneshot::channel();
         let session = name.clone();
-        if let Err(fault) = self.owner.call(Call::Give { tenant: tenant.clone(), session, busy, reply }) {
+        let give = Call::Give { tenant: tenant.clone(), session, busy, reply };
+        if let Err(fault) = self.owner.tell(give).await {
             return Fate::Stays(fault);
         }
         let carried = match answer.await {
@@ -118,16 +123,24 @@ impl Mover {
             Ok(Ok(Given::NotYet)) => return Fate::Busy(tenant, name),
             Ok(Err(_)) | Err(_) => return Fate::Gone,
         };
-        match self.carry(&tenant, &name, carried).await {
-            Ok(()) => {
-                let _ = self.owner.call(Call::Depart { tenant, session: name });
-                Fate::Moved
+        let Some(identity) = carried.identity.clone() else { return Fate::Gone };
+        let resident = Resident { tenant: tenant.clone(), name: name.clone(), identity };
+        let carry = tokio::time::timeout(CARRY, self.carry(&tenant, &name, carried)).await;
+        let fault = match carry {
+            Ok(Ok(())) => {
+                // An owner that cannot be told is gone, with what it had; one that hangs looks up the session's home later.
+                let _ = self.owner.tell(Call::Depart { resident, departure: Departure::Moved }).await;
+                return Fate::Moved;
             }
-            Err(fault) => {
-                let _ = self.owner.call(Call::Keep { tenant, session: name });
-                Fate::Stays(fault)
-            }
+            Ok(Err(fault)) => fault,
+            Err(_) => faults::too_slow(name.as_str()),
+        };
+        // Whatever was answered or was not: where it lives now is in its home. If that cannot be asked, it is asked again later.
+        let place = Place { directory: self.directory, group: self.group, owner: self.owner };
+        if let Err(unknown) = place.resolve(resident).await {
+            tracing::debug!(%unknown, session = name.as_str(), "a session's home is looked up later");
         }
+        Fate::Stays(fault)
     }
 
     /// Finds a group that takes the session, and makes that its home.
@@ -154,27 +167,40 @@ impl Mover {
         home: &Home,
         carried: Carried,
     ) -> Result<(), Fault> {
+        let identity = carried.identity.clone();
         self.deliver(&home.group, &home.target, carried).await?;
         let settled = match self.directory.moves(tenant, name, &self.group, &home.group).await {
             Ok(Moved::Done) => return Ok(()),
             Ok(Moved::Conflict { .. }) => Err(faults::no_session(name.as_str())),
             Err(fault) => Err(fault),
         };
-        if let Err(error) = self.take_back(tenant, name, home).await {
+        // A lost answer is no refusal: only what does not live there is taken back.
+        if self.directory.home_now(tenant, name).await? == Some(home.group.clone()) {
+            return Ok(());
+        }
+        if let Err(error) = self.take_back(tenant, name, identity, home).await {
             tracing::warn!(%error, session = name.as_str(), group = %home.group, "a session was left where it does not live");
         }
         settled
     }
 
-    async fn take_back(&self, tenant: &Tenant, name: &SessionName, home: &Home) -> Result<(), Status> {
+    async fn take_back(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        identity: Option<Identity>,
+        home: &Home,
+    ) -> Result<(), Status> {
         match &home.target {
             Target::Local(owner) => {
                 let (reply, answer) = oneshot::channel();
-                owner.call(Call::Close { tenant: tenant.clone(), session: name.clone(), reply })?;
+                let (tenant, session) = (tenant.clone(), name.clone());
+                owner.tell(Call::Close { tenant, session, identity, reply }).await?;
                 Ok(answer.await.map_err(|_| faults::stopping())??)
             }
             Target::Remote(router) => {
-                let message = v1::CloseSessionRequest { session: name.as_str().to_owned() };
+                let (session, identity) = (name.as_str().to_owned(), Identity::to_wire(identity.as_ref()));
+                let message = v1::CloseSessionRequest { session, identity };
                 let elsewhere = self.directory.peers().elsewhere(router, &home.group, tenant)?;
                 elsewhere
                     .call(message, async |pool, request| pool.close_session(request).await)
@@ -204,6 +230,6 @@ impl Mover {
 /// An owner takes a session.
 pub(crate) async fn take(owner: &Owner, taken: Taken) -> Result<(), Fault> {
     let (reply, answer) = oneshot::channel();
-    owner.call(Call::Take { taken, reply })?;
+    owner.tell(Call::Take { taken, reply }).await?;
     answer.await.map_err(|_| faults::stopping())?
 }

@@ -2,6 +2,7 @@
 
 mod following;
 mod forming;
+mod handle;
 mod homes;
 mod inbox;
 mod obstacle;
@@ -22,11 +23,12 @@ use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use forming::Claim;
+pub use handle::Owner;
 use inbox::Inbox;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
-use pie_proto::{Fault, v1, worker_v1};
+use pie_proto::{v1, worker_v1};
 use pie_text::Tokenizer;
 use pie_transport::Connector;
 pub use state::{Concern, Owned, State};
@@ -133,70 +135,6 @@ pub struct OwnerOptions {
     pub owned: Owned,
 }
 
-/// A handle of the owner.
-#[derive(Clone)]
-pub struct Owner {
-    events: mpsc::Sender<Event>,
-    inbox: Inbox,
-    state: watch::Receiver<State>,
-    stats: Arc<Stats>,
-    ranks: Arc<[RankTimes]>,
-    tenure: Tenure,
-}
-
-impl Owner {
-    /// Hands a call to the owner.
-    ///
-    /// # Errors
-    /// `OVERLOADED` when too many wait, `SHUTTING_DOWN` when it is gone.
-    pub fn call(&self, call: Call) -> Result<(), Fault> {
-        self.inbox.put(call)
-    }
-
-    /// Ends the owner, whoever still has a handle: completions fail, and the group is given up, so that another router need
-    /// not wait for a lease to run out. Returns when that is done.
-    pub async fn stop(&self) {
-        let mut state = self.state.clone();
-        // One that has ended already needs no telling.
-        let _ = self.events.send(Event::Stop).await;
-        while state.changed().await.is_ok() {}
-    }
-
-    /// Gives the group up, with its documents, which wait here for its next owner. Nothing else is answered from then on.
-    pub async fn retire(&self) {
-        let (done, retired) = oneshot::channel();
-        if self.events.send(Event::Retire { done }).await.is_ok() {
-            let _ = retired.await;
-        }
-    }
-
-    /// What the owner counts.
-    pub fn stats(&self) -> &Arc<Stats> {
-        &self.stats
-    }
-
-    /// A handle for those who only look on.
-    pub fn watch(&self) -> Watched {
-        Watched {
-            events: self.events.downgrade(),
-            inbox: self.inbox.clone(),
-            state: self.state.clone(),
-            stats: self.stats.clone(),
-            ranks: self.ranks.clone(),
-        }
-    }
-
-    /// The state of the group as it is: a copy, so that nobody holds the owner's lock while they go on.
-    pub fn now(&self) -> State {
-        self.state.borrow().clone()
-    }
-
-    /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-}
-
 /// Starts the owner's task. It ends when the last handle is gone.
 pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
     let (events, receiver) = mpsc::channel(QUEUE);
@@ -230,7 +168,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         obstacle: Obstacle::default(),
     };
     tokio::spawn(task.supervised(receiver, inbox.clone()));
-    Owner { events, inbox, state, stats, ranks: rank_times, tenure }
+    Owner { events, inbox, tenure, state, stats, ranks: rank_times }
 }
 
 struct Task {
@@ -281,7 +219,15 @@ impl Task {
                     Event::Stop => break 'serving,
                     Event::Retire { done } => {
                         self.retire().await;
+                        // Whoever waits for the documents to be fetched reads how many there are.
+                        self.core.publish();
                         let _ = done.send(());
+                    }
+                    // It was on its way when the group was given up: that holds.
+                    Event::Formed(formed) if self.is_retired() => {
+                        self.options.owned.one_more();
+                        self.formed = Some(*formed);
+                        self.release().await;
                     }
                     event => self.guarded(|task| task.handle(event)),
                 }
@@ -318,8 +264,13 @@ impl Task {
                 }
                 let _ = reply.send(described);
             }
-            Event::Call(call, span) => span.in_scope(|| self.answer(call)),
+            Event::Call(call, span) => {
+                self.core.at(Instant::now());
+                span.in_scope(|| self.answer(call));
+            }
             Event::Formed(formed) => self.formed(*formed),
+            // The attempt was going on when the group was given up.
+            Event::NotFormed { .. } if self.is_retired() => {}
             Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
                 let group = &self.options.group;
@@ -353,6 +304,10 @@ impl Task {
             #[cfg(test)]
             Event::Panic => panic!("a test"),
         }
+    }
+
+    fn is_retired(&self) -> bool {
+        *self.state.borrow() == State::Retired
     }
 
     fn serves(&self, epoch: Epoch) -> bool {

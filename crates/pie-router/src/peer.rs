@@ -61,7 +61,7 @@ impl Peer for PeerService {
         let name = request.into_inner().group;
         let owner = self.directory.candidate(&group(&name)?).ok_or_else(|| faults::not_the_owner(&name))?;
         let (reply, answer) = oneshot::channel();
-        owner.call(Call::GiveAll { reply })?;
+        owner.tell(Call::GiveAll { reply }).await?;
         let all = answer.await.map_err(|_| faults::stopping())??;
         let stream = tokio_stream::iter(all.into_iter().map(|carried| Ok(carried.into())));
         Ok(Response::new(Box::pin(stream)))

@@ -95,6 +95,16 @@ pub struct Streams {
     orders: Vec<mpsc::Sender<wire::Order>>,
 }
 
+impl Formed {
+    /// A group without ranks.
+    #[cfg(test)]
+    pub(crate) fn alone(ownership: Ownership, model: ModelFacts) -> Self {
+        let epoch = ownership.epoch();
+        let streams = Streams { epoch, slots: 100, model, ranks: Vec::new(), orders: Vec::new() };
+        Self { streams, ownership }
+    }
+}
+
 impl Streams {
     /// Sends a step to all ranks, with its trace, if it is recorded. A rank whose stream is gone is reported by its reader.
     pub fn broadcast(&self, step: &Step, trace: Option<wire::TraceContext>) {

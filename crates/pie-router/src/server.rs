@@ -4,7 +4,8 @@ use crate::admin::AdminService;
 use crate::auth::{Authorize, Gate};
 use crate::call::Call;
 use crate::calls::Calls;
-use crate::core::Settings;
+use crate::closing::look_after;
+use crate::core::{Idle, Settings};
 use crate::directory::Directory;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
 use crate::peer::PeerService;
@@ -34,6 +35,9 @@ const OWNER_GRACE: Duration = Duration::from_secs(2);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// How often a router that is drained looks whether all streams have ended.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Sessions are looked after at least so often.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// How a router serves.
 #[derive(Clone, Debug)]
@@ -227,7 +231,7 @@ impl Plug {
 async fn forget_sessions(directory: &Directory) {
     for (group, owner) in directory.locals() {
         let (reply, answer) = oneshot::channel();
-        if owner.call(Call::Residents { reply }).is_err() {
+        if owner.tell(Call::Residents { reply }).await.is_err() {
             continue;
         }
         for (tenant, name) in answer.await.unwrap_or_default() {
@@ -285,6 +289,7 @@ pub async fn serve(
     let locals = locals.collect();
     let directory = Directory::new(placement, router.id, locals, peers);
     tokio::spawn(directory.clone().follow());
+    tokio::spawn(look_after(Arc::downgrade(&directory), sweep_pause(options.settings.idle)));
     directory.look().await;
     let (phase, phase_seen) = watch::channel(Phase::Serving);
     let services =
@@ -302,6 +307,12 @@ pub async fn serve(
         public,
         internal,
     })
+}
+
+/// How often sessions are looked after: soon enough for the time after which they are idle.
+fn sweep_pause(idle: Idle) -> Duration {
+    let limit = idle.closed_after.unwrap_or(SWEEP).min(SWEEP);
+    (limit / 4).clamp(LOOK, SWEEP)
 }
 
 /// Another name for each run: nobody takes a router for its predecessor.

@@ -6,18 +6,19 @@ mod preparing;
 mod tests;
 mod whole;
 
-use crate::call::{Call, Reply};
+use crate::call::{Call, Reply, Why};
 use crate::calls;
-use crate::directory::{Directory, Home, Refused, Target};
+use crate::closing::Place;
+use crate::directory::{Claim, Directory, Home, Refused, Target};
 use crate::faults;
 use crate::owner::Owner;
 use crate::peers::{Elsewhere, GROUP, TENANT, passed_on};
 use crate::server::Phase;
 use crate::stats::{Stats, Streaming};
 use crate::tenants::{self, Tenant};
-use pie_placement::{GroupId, Placed, RouterRecord};
+use pie_placement::{GroupId, RouterRecord};
 use pie_proto::reason::reason_of;
-use pie_proto::request::{ApplyEdits, Complete, OpenSession, SessionName};
+use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
 use pie_text::Tokenizer;
@@ -32,6 +33,8 @@ use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+/// Groups are tried one after the other when one has just been cordoned, or somebody else is quicker.
+const ATTEMPTS: usize = 4;
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 
@@ -125,7 +128,7 @@ impl PoolService {
         status: &Status,
     ) -> Option<Home> {
         let refused = match reason_of(status) {
-            Some(Reason::SessionUnknown) => Refused::Missing,
+            Some(Reason::SessionUnknown | Reason::SessionReplaced) => Refused::Missing,
             Some(Reason::SessionElsewhere | Reason::OwnershipUnsure) => Refused::Elsewhere,
             _ => return None,
         };
@@ -133,6 +136,10 @@ impl PoolService {
             Plane::Public => self.directory.moved(&caller.tenant, name, asked, refused).await,
             Plane::Internal => None,
         }
+    }
+
+    fn place(&self, group: &GroupId, owner: &Owner) -> Place {
+        Place { directory: self.directory.clone(), group: group.clone(), owner: owner.clone() }
     }
 
     fn elsewhere(
@@ -172,12 +179,43 @@ impl PoolService {
             Target::Local(owner) => {
                 self.check_phase()?;
                 let OpenSession { content, strategy, .. } = self.counted(OpenSession::try_from(message))?;
+                // Before the work of tokenizing: whoever has no room is told at once.
+                self.place(&home.group, owner).make_room(&tenant, &name).await?;
                 self.open_here(owner, Opening { tenant, name, content, strategy }).await
             }
             Target::Remote(router) => {
                 let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
                 elsewhere.call(message, async |pool, request| pool.open_session(request).await).await
             }
+        }
+    }
+
+    /// Opens a session where it lives, or where there is most room, and makes that its home.
+    async fn open_somewhere(
+        &self,
+        tenant: Tenant,
+        name: SessionName,
+        message: v1::OpenSessionRequest,
+    ) -> Result<v1::OpenSessionResponse, Status> {
+        for _ in 0..ATTEMPTS {
+            let site = self.counted(self.directory.site(&tenant, &name, message.encoded_len()).await)?;
+            let opened =
+                self.open_at(site.home.clone(), tenant.clone(), name.clone(), message.clone()).await?;
+            match self.counted(self.directory.claim(&tenant, &name, &site).await)? {
+                Claim::Home => return Ok(opened),
+                Claim::Elsewhere => self.withdraw(site.home, &tenant, opened).await,
+            }
+        }
+        self.counted(Err(faults::moving(name.as_str())))
+    }
+
+    /// What was opened where it does not live is not left there.
+    async fn withdraw(&self, home: Home, tenant: &Tenant, opened: v1::OpenSessionResponse) {
+        let group = home.group.clone();
+        let message = v1::CloseSessionRequest { session: opened.session.clone(), identity: opened.identity };
+        if let Err(error) = self.close_at(home, tenant.clone(), message).await {
+            let error = error.message();
+            tracing::warn!(error, session = opened.session, %group, "a session is left where it does not live: it is closed when it was idle for long");
         }
     }
 
@@ -236,30 +274,35 @@ impl PoolService {
         &self,
         home: Home,
         tenant: Tenant,
-        session: SessionName,
-        content: bool,
+        message: v1::GetSessionRequest,
     ) -> Result<v1::GetSessionResponse, Status> {
         match &home.target {
             Target::Local(owner) => {
-                self.ask(owner, |reply| Call::Get { tenant, session, content, reply }).await
+                let v1::GetSessionRequest { session, content, identity } = message;
+                let session = self.counted(SessionName::new(session))?;
+                let identity = Identity::given(identity);
+                self.ask(owner, |reply| Call::Get { tenant, session, identity, content, reply }).await
             }
             Target::Remote(router) => {
-                let message = v1::GetSessionRequest { session: session.as_str().to_owned(), content };
                 let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
                 elsewhere.call(message, async |pool, request| pool.get_session(request).await).await
             }
         }
     }
 
-    async fn close_at(&self, home: Home, tenant: Tenant, session: SessionName) -> Result<(), Status> {
+    async fn close_at(
+        &self,
+        home: Home,
+        tenant: Tenant,
+        message: v1::CloseSessionRequest,
+    ) -> Result<(), Status> {
         match &home.target {
             Target::Local(owner) => {
-                let (whose, which) = (tenant.clone(), session.clone());
-                self.ask(owner, |reply| Call::Close { tenant: whose, session: which, reply }).await?;
-                self.counted(self.directory.forget(&tenant, &session, &home.group).await)
+                let session = self.counted(SessionName::new(message.session))?;
+                let place = self.place(&home.group, owner);
+                Ok(place.close(tenant, session, Identity::given(message.identity), Why::Client).await?)
             }
             Target::Remote(router) => {
-                let message = v1::CloseSessionRequest { session: session.as_str().to_owned() };
                 let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
                 elsewhere
                     .call(message, async |pool, request| pool.close_session(request).await)
@@ -335,19 +378,10 @@ impl Pool for PoolService {
             message.session = self.counted(new_name())?;
         }
         let name = self.counted(SessionName::new(message.session.clone()))?;
-        let (home, placed) = match group {
-            Some(group) => (self.own(&group)?, None),
-            None => {
-                let bytes = message.encoded_len();
-                let (home, placed) = self.counted(self.directory.place(&tenant, &name, bytes).await)?;
-                (home, Some(placed))
-            }
+        let opened = match group {
+            Some(group) => self.open_at(self.own(&group)?, tenant, name, message).await,
+            None => self.open_somewhere(tenant, name, message).await,
         };
-        let opened = self.open_at(home.clone(), tenant.clone(), name.clone(), message).await;
-        if opened.is_err() && matches!(placed, Some(Placed::Claimed(_))) {
-            // Nobody lives in a home that was claimed in vain.
-            self.counted(self.directory.forget(&tenant, &name, &home.group).await)?;
-        }
         opened.inspect(calls::opened).map(Response::new)
     }
 
@@ -397,10 +431,10 @@ impl Pool for PoolService {
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
-        let v1::GetSessionRequest { session, content } = request.into_inner();
-        let name = self.counted(SessionName::new(session))?;
+        let message = request.into_inner();
+        let name = self.counted(SessionName::new(message.session.clone()))?;
         let got = self
-            .at_home(&caller, &name, |home| self.get_at(home, caller.tenant.clone(), name.clone(), content))
+            .at_home(&caller, &name, |home| self.get_at(home, caller.tenant.clone(), message.clone()))
             .await;
         got.map(Response::new)
     }
@@ -411,9 +445,10 @@ impl Pool for PoolService {
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
         let caller = self.caller(&request)?;
-        let name = self.counted(SessionName::new(request.into_inner().session))?;
+        let message = request.into_inner();
+        let name = self.counted(SessionName::new(message.session.clone()))?;
         let closed = self
-            .at_home(&caller, &name, |home| self.close_at(home, caller.tenant.clone(), name.clone()))
+            .at_home(&caller, &name, |home| self.close_at(home, caller.tenant.clone(), message.clone()))
             .await;
         closed.map(|()| Response::new(v1::CloseSessionResponse {}))
     }

@@ -6,7 +6,7 @@ use crate::layout::Layout;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
 use pie_plan::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
-use pie_proto::request::SessionName;
+use pie_proto::request::{Identity, SessionName};
 use pie_text::{Change, Document, Range, TextEdit, TextError};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -15,8 +15,14 @@ use std::time::Instant;
 pub(crate) struct Session {
     pub name: SessionName,
     pub id: SessionId,
+    /// Which life of the name this is.
+    pub identity: Identity,
     pub tenant: Tenant,
     pub standing: Standing,
+    /// Since when it is on its way, if it is.
+    pub left: Instant,
+    /// When its client was last heard of.
+    pub used: Instant,
     pub document: Document,
     pub strategy: Strategy,
     pub completions: VecDeque<Completion>,

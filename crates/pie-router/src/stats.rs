@@ -1,6 +1,7 @@
 //! What the router counts: plain atomics, so that counting costs an addition, and whoever reads holds nobody up. This is the
 //! only place where it is counted: DescribePool and `/metrics` read the same numbers.
 
+use crate::call::Why;
 use pie_proto::{Fault, Reason, v1};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -178,6 +179,7 @@ pub struct Stats {
     pub sessions_given: Counter,
     /// Edits that were applied.
     pub edits: Counter,
+    closed: Table<{ Why::ALL.len() }>,
     outcomes: Table<{ Outcome::ALL.len() }>,
     events: Table<{ GroupEvent::ALL.len() }>,
     faults: Table<{ Reason::ALL.len() }>,
@@ -224,6 +226,16 @@ impl Stats {
     /// How often that was for a reason.
     pub fn faults(&self, reason: Reason) -> u64 {
         self.faults.0[reason as usize].get()
+    }
+
+    /// A session was closed.
+    pub fn closed(&self, why: Why) {
+        self.closed.0[why as usize].add(1);
+    }
+
+    /// How many were closed so.
+    pub fn closings(&self, why: Why) -> u64 {
+        self.closed.0[why as usize].get()
     }
 
     /// A completion ended.

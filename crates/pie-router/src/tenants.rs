@@ -170,6 +170,11 @@ impl Tenants {
         self.usage.clear();
     }
 
+    /// Sessions that it has.
+    pub fn sessions(&self, tenant: &Tenant) -> usize {
+        self.usage.get(tenant).map_or(0, |usage| usage.sessions)
+    }
+
     pub fn opened(&mut self, tenant: &Tenant, tokens: usize) {
         let usage = self.usage.entry(tenant.clone()).or_default();
         (usage.sessions, usage.tokens) = (usage.sessions + 1, usage.tokens + tokens);

@@ -3,13 +3,12 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, TEXT, drain, name};
+use common::{Pool, SETTINGS, TEXT, drain};
 use pie_plan::TokenId;
 use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Reason, v1};
-use pie_router::call::Call;
 use pie_router::core::Settings;
-use pie_router::tenants::{Tenant, TenantLimits};
+use pie_router::tenants::TenantLimits;
 
 #[test]
 fn accepted_and_typed_through_suggestions_are_adopted() {
@@ -138,8 +137,7 @@ fn the_same_file_opened_twice_is_encoded_once() {
     pool.answer("a", 1);
     assert!(pool.get("b").session.expect("described").tokens_shared < 3);
     for name in ["a", "b"] {
-        pool.ask(|reply| Call::Close { tenant: Tenant::default(), session: self::name(name), reply })
-            .expect("it is open");
+        pool.close(name).expect("it is open");
     }
     pool.open("c", "x").expect("there is room");
     pool.answer("c", 1);
@@ -204,8 +202,7 @@ fn a_storm_of_cancellations_leaves_nothing() {
         drop(stream);
     }
     pool.run();
-    pool.ask(|reply| Call::Close { tenant: Tenant::default(), session: name("a"), reply })
-        .expect("it is open");
+    pool.close("a").expect("it is open");
     pool.open("b", "x").expect("there is room");
     pool.answer("b", 1);
     let tokens = pool.core_tokens("b") as usize;

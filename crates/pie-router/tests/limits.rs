@@ -178,9 +178,7 @@ fn a_session_that_is_opened_again_without_a_strategy_keeps_its_own() {
     let mut pool = Pool::new(1000);
     let mut open = |strategy: Option<Strategy>| {
         let document = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("short");
-        let (tenant, name, document) = (Tenant::default(), name("a"), Box::new(document));
-        pool.ask(|reply| Call::Open { tenant, name, document, change: None, strategy, reply })
-            .expect("it fits");
+        pool.open_document(Tenant::default(), "a", document, strategy).expect("it fits");
         pool.get("a").session.expect("described").strategy()
     };
     let cases = [
@@ -202,22 +200,13 @@ fn what_another_tenant_holds_is_shared_only_where_that_is_asked_for() {
         let text = TEXT.repeat(12);
         let mut open = |tenant: &str, session: &str| {
             let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
-            let (tenant, document) = (Tenant::new(tenant).expect("a right name"), Box::new(document));
-            let (whose, called, strategy) = (tenant.clone(), name(session), None);
-            let opened = pool
-                .ask(|reply| Call::Open {
-                    tenant: whose,
-                    name: called,
-                    document,
-                    change: None,
-                    strategy,
-                    reply,
-                })
-                .expect("room");
+            let tenant = Tenant::new(tenant).expect("a right name");
+            let opened = pool.open_document(tenant.clone(), session, document, None).expect("room");
             let encoded = pool.ranks.encoded;
             pool.run();
             let session = name(session);
-            let got = pool.ask(|reply| Call::Get { tenant, session, content: false, reply }).expect("open");
+            let get = |reply| Call::Get { tenant, session, identity: None, content: false, reply };
+            let got = pool.ask(get).expect("open");
             let shared = got.session.expect("described").tokens_shared;
             (opened.reused, shared > 0, pool.ranks.encoded - encoded > 0)
         };

@@ -6,10 +6,11 @@ mod common;
 use common::{Pool, SETTINGS, TEXT, drain, name};
 use pie_proto::Reason;
 use pie_proto::carried::Carried;
-use pie_proto::request::Content;
-use pie_router::call::{Busy, Call, Given, Taken};
+use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
+use pie_router::call::{Busy, Call, Departure, Given, Resident, Taken};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::{Document, Revision};
+use std::time::Instant;
 
 fn give(pool: &mut Pool, session: &str, busy: Busy) -> Result<Given, Reason> {
     pool.ask(|reply| Call::Give { tenant: Tenant::default(), session: name(session), busy, reply })
@@ -22,12 +23,18 @@ fn carried(given: Result<Given, Reason>) -> Carried {
     }
 }
 
+fn resident(carried: &Carried) -> Resident {
+    let identity = carried.identity.clone().expect("it travels");
+    Resident { tenant: Tenant::default(), name: carried.name.clone(), identity }
+}
+
 fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
     let Content::Text(text) = &carried.content else { panic!("a document of text") };
     let document = Document::open(pool.tokenizer.clone(), text, 1 << 20).expect("a short text");
     let document = Box::new(document.at_revision(Revision(carried.revision)));
     let tenant = Tenant::default();
-    let taken = Taken { tenant, name: carried.name, strategy: carried.strategy, document };
+    let identity = carried.identity.expect("it travels");
+    let taken = Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document };
     pool.ask(|reply| Call::Take { taken, reply })
 }
 
@@ -38,6 +45,7 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
     from.edit("a", 0, 0, "// edited\n").expect("the revision fits");
     from.answer("a", 4);
     let session = carried(give(&mut from, "a", Busy::Waits));
+    let resident = resident(&session);
     assert_eq!((session.revision, &session.content), (1, &Content::Text(format!("// edited\n{TEXT}"))));
 
     // On its way it can be asked for nowhere, and nothing is changed.
@@ -47,7 +55,8 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
     assert_eq!(to.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionUnknown);
 
     take(&mut to, session).expect("room");
-    from.core.call(Call::Depart { tenant: Tenant::default(), session: name("a") });
+    let departure = Departure::Moved;
+    from.core.call(Call::Depart { resident, departure });
     from.run();
     assert_eq!(from.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionUnknown);
     assert_eq!(from.core.describe().groups[0].slots_free, 400, "K1: its slots are free");
@@ -56,13 +65,83 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
     assert_eq!(to.answer("a", 4).tokens_reused, 0, "the cache did not travel");
 }
 
+/// A name has lives: what is meant for one never reaches another.
+#[test]
+fn a_session_that_is_opened_anew_is_another_one() {
+    let (mut pool, mut to) = (Pool::new(400), Pool::new(400));
+    let first = pool.open("a", TEXT).expect("room");
+    let again = pool.open("a", TEXT).expect("it is open");
+    assert_eq!(first.identity, again.identity, "as long as it is open it is the same one");
+    let moved = carried(give(&mut pool, "a", Busy::Waits));
+    let stays = resident(&moved);
+    take(&mut to, moved).expect("room");
+    assert_eq!(to.get("a").session.expect("described").identity, first.identity, "wherever it is");
+    pool.core.call(Call::Keep { resident: stays });
+
+    pool.close("a").expect("it is open");
+    let second = pool.open("a", "other text").expect("room");
+    assert_ne!(first.identity, second.identity);
+    let (old, new) = (Identity::given(first.identity), Identity::given(second.identity));
+    for (identity, outcome) in [(old, Err(Reason::SessionReplaced)), (new, Ok(())), (None, Ok(()))] {
+        let tenant = Tenant::default;
+        let session = || name("a");
+        let edits = Edits::Text(vec![]);
+        let base_revision = pool.get("a").session.expect("described").revision;
+        let (wanted, arrived) = (identity.clone(), Instant::now());
+        let request =
+            ApplyEdits { session: session(), identity: wanted, base_revision, edits, strategy: None };
+        let edited = pool.ask(|reply| Call::Edit { tenant: tenant(), request, arrived, reply });
+        assert_eq!(edited.map(drop), outcome, "{identity:?}");
+        let completed = pool.ask_completion("a", 1, &[], |request| request.identity.clone_from(&identity));
+        assert_eq!(completed.map(drop), outcome, "{identity:?}");
+        let wanted = identity.clone();
+        let got = pool.ask(|reply| Call::Get {
+            tenant: tenant(),
+            session: session(),
+            identity: wanted,
+            content: false,
+            reply,
+        });
+        assert_eq!(got.map(drop), outcome, "{identity:?}");
+    }
+    let old = Identity::given("another".to_owned());
+    let (tenant, session) = (Tenant::default(), name("a"));
+    let closed = pool.ask(|reply| Call::Close { tenant, session, identity: old, reply });
+    assert_eq!(closed, Err(Reason::SessionReplaced));
+    assert_eq!(pool.get("a").text.as_deref(), Some("other text"), "refused calls change nothing");
+}
+
+/// An owner that was thought dead left an older copy; the document went on elsewhere, and comes back.
+#[test]
+fn what_was_left_behind_gives_way_to_what_went_on() {
+    let (mut left, mut to) = (Pool::new(400), Pool::new(400));
+    left.open("a", TEXT).expect("room");
+    let session = carried(give(&mut left, "a", Busy::Waits));
+    let stays = resident(&session);
+    take(&mut to, session).expect("room");
+    to.edit("a", 0, 0, "// went on\n").expect("the revision fits");
+    let back = carried(give(&mut to, "a", Busy::Waits));
+    left.core.call(Call::Keep { resident: stays });
+    let mut stream = left.complete("a", 4, &[]).expect("nobody has told it");
+    take(&mut left, back.clone()).expect("room");
+    let held = left.get("a");
+    assert_eq!(held.text, Some(format!("// went on\n{TEXT}")), "the greater revision stays");
+    let told = stream.try_recv().expect("it is told").expect_err("its document is gone");
+    assert_eq!(pie_proto::reason::reason_of(&told), Some(Reason::SessionReplaced));
+    left.edit("a", 1, 0, "// newer\n").expect("the revision fits");
+    take(&mut left, back).expect("there is nothing to refuse");
+    assert!(left.get("a").text.expect("a text").starts_with("// newer"), "and is not undone");
+    left.run();
+    assert_eq!(left.core.describe().groups[0].sessions, 1);
+}
+
 #[test]
 fn a_session_that_could_not_be_moved_goes_on() {
     let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     pool.answer("a", 1);
-    carried(give(&mut pool, "a", Busy::Waits));
-    pool.core.call(Call::Keep { tenant: Tenant::default(), session: name("a") });
+    let given = carried(give(&mut pool, "a", Busy::Waits));
+    pool.core.call(Call::Keep { resident: resident(&given) });
     pool.edit("a", 0, 0, "x").expect("it is here");
     assert!(pool.answer("a", 4).tokens_reused > 0, "with its cache");
 }
@@ -134,28 +213,21 @@ fn a_tenant_has_names_of_its_own() {
     let tenants = ["ada", "grace"].map(|tenant| Tenant::new(tenant).expect("a right name"));
     for tenant in &tenants {
         let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");
-        let (tenant, document) = (tenant.clone(), Box::new(document));
-        let strategy = Some(pie_plan::Strategy::Pie);
-        pool.ask(|reply| Call::Open {
-            tenant,
-            name: name("main.rs"),
-            document,
-            change: None,
-            strategy,
-            reply,
-        })
-        .expect("room");
+        pool.open_document(tenant.clone(), "main.rs", document, None).expect("room");
     }
     for tenant in &tenants {
         let (whose, session) = (tenant.clone(), name("main.rs"));
-        let got = pool.ask(|reply| Call::Get { tenant: whose, session, content: true, reply });
+        let got =
+            pool.ask(|reply| Call::Get { tenant: whose, session, identity: None, content: true, reply });
         assert_eq!(got.expect("it is open").text.as_deref(), Some(tenant.as_str()));
     }
     let (tenant, session) = (Tenant::default(), name("main.rs"));
-    let unknown = pool.ask(|reply| Call::Get { tenant, session, content: true, reply });
+    let unknown = pool.ask(|reply| Call::Get { tenant, session, identity: None, content: true, reply });
     assert_eq!(unknown.unwrap_err(), Reason::SessionUnknown, "another's name cannot even be asked for");
     let [ada, grace] = tenants;
-    pool.ask(|reply| Call::Close { tenant: ada, session: name("main.rs"), reply }).expect("it is open");
+    pool.ask(|reply| Call::Close { tenant: ada, session: name("main.rs"), identity: None, reply })
+        .expect("it is open");
     let (tenant, session) = (grace, name("main.rs"));
-    pool.ask(|reply| Call::Get { tenant, session, content: true, reply }).expect("the other's is still open");
+    pool.ask(|reply| Call::Get { tenant, session, identity: None, content: true, reply })
+        .expect("the other's is still open");
 }

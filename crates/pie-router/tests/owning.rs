@@ -279,7 +279,7 @@ impl Router {
     }
 
     async fn get(&self) -> Result<String, Status> {
-        let request = v1::GetSessionRequest { session: "s".into(), content: true };
+        let request = v1::GetSessionRequest { session: "s".into(), content: true, ..Default::default() };
         Ok(self.client.clone().get_session(request).await?.into_inner().text.unwrap_or_default())
     }
 

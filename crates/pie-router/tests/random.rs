@@ -4,12 +4,11 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, facts, name};
+use common::{Pool, SETTINGS, facts};
 use pie_proto::Reason;
 use pie_proto::request::{At, Mode, OnEdit};
-use pie_router::call::{Call, ModelFacts, Stream};
+use pie_router::call::{ModelFacts, Stream};
 use pie_router::core::Settings;
-use pie_router::tenants::Tenant;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -77,11 +76,7 @@ impl People {
             Action::Cancel { who } => self.streams.retain(|(name, _)| *name != NAMES[*who]),
             Action::Close { who } => {
                 let session = NAMES[*who];
-                let closed = self.pool.ask(|reply| Call::Close {
-                    tenant: Tenant::default(),
-                    session: name(session),
-                    reply,
-                });
+                let closed = self.pool.close(session);
                 assert_eq!(closed.is_ok(), self.documents.remove(session).is_some());
             }
             Action::Steps(count) => {
@@ -167,7 +162,7 @@ proptest! {
         people.streams.clear();
         people.check();
         for session in people.documents.keys() {
-            people.pool.ask(|reply| Call::Close { tenant: Tenant::default(), session: name(session), reply }).expect("it is open");
+            people.pool.close(session).expect("it is open");
         }
         people.pool.open("last", "x").expect("there is room");
         people.pool.answer("last", 1);

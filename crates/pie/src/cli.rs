@@ -184,9 +184,12 @@ pub struct ServeArgs {
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
     #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,
-    /// Sessions that a group may have; more are refused. Those that do not fit in the cache are encoded again when they are used.
+    /// Sessions that a group may have; more are refused, unless one has been idle for --session-room and makes room. Those that do
+    /// not fit in the cache are encoded again when they are used.
     #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N", value_parser = crate::units::some)]
     pub sessions: usize,
+    #[command(flatten)]
+    pub idle: IdleArgs,
     /// Completions that may run or wait in each group; more are refused with a pause to retry after.
     #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N", value_parser = crate::units::some)]
     pub completions: usize,
@@ -208,6 +211,19 @@ pub struct ServeArgs {
     pub ready_file: Option<PathBuf>,
     #[command(flatten)]
     pub platform: PlatformArgs,
+}
+
+/// When sessions are closed whose clients have gone without a word. What counts is when they were last opened, edited, completed, or
+/// read by GetSession; one that is being completed is in use.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct IdleArgs {
+    /// Close sessions that nobody has used for this time; `never` keeps them.
+    #[arg(long, env = "PIE_SESSION_IDLE", default_value = "24h", value_name = "TIME", value_parser = crate::units::limit)]
+    pub session_idle: crate::units::Limit,
+    /// Where a group, or a tenant, has as many sessions as it may: a new one takes the place of the least recently used one, if
+    /// nobody has used that for this time; `never` refuses the new one.
+    #[arg(long, env = "PIE_SESSION_ROOM", default_value = "5m", value_name = "TIME", value_parser = crate::units::limit)]
+    pub session_room: crate::units::Limit,
 }
 
 /// The most that one tenant (its token's, or gRPC metadata `pie-tenant`) may have.

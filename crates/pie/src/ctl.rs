@@ -3,6 +3,7 @@
 pub mod args;
 mod caller;
 mod health;
+mod held;
 mod name;
 mod show;
 
@@ -55,7 +56,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
         }
         CtlCommand::Show { session } => {
             let read = name::meant_by(&caller, &session, async |session| {
-                let request = v1::GetSessionRequest { session, content: true };
+                let request = v1::GetSessionRequest { session, content: true, ..Default::default() };
                 let mut wire = caller.pool().wire();
                 caller.call(Wait::Text, "read the session", wire.get_session(request)).await
             });
@@ -69,6 +70,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
             let request = v1::ApplyEditsRequest {
                 session: session.session,
                 base_revision: session.revision,
+                identity: session.identity,
                 edits: Some(v1::apply_edits_request::Edits::Text(edits)),
                 strategy: v1::Strategy::Unspecified.into(),
             };
@@ -77,12 +79,16 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
         }
         CtlCommand::Close { session } => {
             let closed = name::meant_by(&caller, &session, async |session| {
-                let request = v1::CloseSessionRequest { session: session.clone() };
+                let request = v1::CloseSessionRequest { session: session.clone(), ..Default::default() };
                 let mut wire = caller.pool().wire();
                 caller.call(Wait::Answer, "close the session", wire.close_session(request)).await?;
                 Ok(session)
             });
             show.closed(&closed.await?);
+        }
+        CtlCommand::Held { whose } => show.held(&held::list(&caller, whose).await?),
+        CtlCommand::Evict { whose, session, all: _ } => {
+            show.evicted(&held::close(&caller, &whose, session).await?)
         }
         CtlCommand::Complete { session, at, fim, tokens, temperature, seed, stop } => {
             let mode = match fim {

@@ -3,11 +3,12 @@
 mod workers;
 
 use crate::Failure;
-use crate::cli::{PoolArgs, ServeArgs, TenantArgs};
+use crate::cli::{IdleArgs, PoolArgs, ServeArgs, TenantArgs};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Source, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, Stop};
+use crate::units::Limit;
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State, Watched};
@@ -293,6 +294,7 @@ pub fn local_serve() -> ServeArgs {
         prefill_time: Duration::from_millis(30),
         decode_tokens: 32,
         sessions: 10_000,
+        idle: IdleArgs { session_idle: Limit(None), session_room: Limit(None) },
         completions: 1024,
         rotation_budget: 256,
         share_across_tenants: false,

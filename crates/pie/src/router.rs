@@ -8,7 +8,7 @@ use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::Limits;
-use pie_router::core::Settings;
+use pie_router::core::{Idle, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
 use pie_text::{RestartKind, Tokenizer};
@@ -174,6 +174,7 @@ fn settings(serve: &ServeArgs) -> Settings {
         sessions: serve.sessions,
         completions: serve.completions,
         rotations: serve.rotation_budget,
+        idle: Idle { closed_after: serve.idle.session_idle.0, makes_room_after: serve.idle.session_room.0 },
     }
 }
 

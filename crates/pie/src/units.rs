@@ -98,6 +98,20 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("`{text}` has no address"))
 }
 
+/// A time after which something ends, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit(pub Option<Duration>);
+
+/// Times, and `never`; no time at all means the same.
+pub fn limit(text: &str) -> Result<Limit, String> {
+    match text {
+        "never" => Ok(Limit(None)),
+        text => duration(text)
+            .map(|time| Limit((!time.is_zero()).then_some(time)))
+            .map_err(|error| format!("{error}, or `never`")),
+    }
+}
+
 fn split(text: &str) -> (&str, &str) {
     let end =
         text.find(|character: char| !(character.is_ascii_digit() || character == '.')).unwrap_or(text.len());

@@ -21,28 +21,34 @@ pub(crate) enum Standing {
 
 impl Core {
     /// Takes a session that was open elsewhere. Limits do not hold it back, not even the model's: nothing may be lost on the
-    /// way, and what cannot be completed here can be read. One that its client has opened here meanwhile is newer, and stays.
+    /// way, and what cannot be completed here can be read. Of two of one name the one with the greater revision stays: its client
+    /// has opened it here meanwhile, or edited it elsewhere.
     pub(super) fn take(&mut self, taken: Taken) -> Result<(), Fault> {
-        let Taken { tenant, name, strategy, document } = taken;
         if self.standing == Standing::Leaving {
-            return Err(faults::moving(name.as_str()));
+            return Err(faults::moving(taken.name.as_str()));
         }
-        if self.names.get(&tenant, &name).is_none() {
-            let id = self.insert(tenant, name, *document, strategy);
-            self.lay_by(id);
-            self.stats.sessions_taken.add(1);
-        }
+        self.settle(taken);
         Ok(())
     }
 
-    /// Takes the documents that the group's owner before had.
-    pub fn inherit(&mut self, taken: Vec<Taken>) {
-        for session in taken {
-            let name = session.name.clone();
-            if let Err(fault) = self.take(session) {
-                tracing::error!(%fault, session = name.as_str(), "a document that came with the group is refused");
+    fn settle(&mut self, taken: Taken) {
+        let present = self.names.get(&taken.tenant, &taken.name).and_then(|id| self.sessions.get(&id));
+        if let Some(present) = present {
+            // Revisions only grow, from one life of a name to the next too. What is older here was left behind by somebody.
+            if present.document.revision() >= taken.document.revision() {
+                return;
             }
+            self.remove(present.id, &faults::replaced(taken.name.as_str()));
         }
+        let id = self.insert(taken);
+        self.lay_by(id);
+        self.stats.sessions_taken.add(1);
+    }
+
+    /// Takes the documents that the group's owner before had: also when the group has been given up meanwhile, for whoever asks
+    /// next.
+    pub fn inherit(&mut self, taken: Vec<Taken>) {
+        taken.into_iter().for_each(|session| self.settle(session));
     }
 
     /// Gives a session's document away. It stays here too, out of reach, until it is known to have arrived.
@@ -52,7 +58,7 @@ impl Core {
         if busy == Busy::Waits && !session.completions.is_empty() {
             return Ok(Given::NotYet);
         }
-        session.standing = Standing::Leaving;
+        (session.standing, session.left) = (Standing::Leaving, self.now);
         let ended: Vec<_> = session.completions.drain(..).collect();
         let given = carried(session);
         self.completions -= ended.len();
@@ -61,22 +67,6 @@ impl Core {
             .into_iter()
             .for_each(|completion| fail(&self.stats, completion, &faults::moving(name.as_str())));
         Ok(Given::Carried(Box::new(given)))
-    }
-
-    /// It could not be moved: it goes on here.
-    pub(super) fn keep(&mut self, tenant: &Tenant, name: &SessionName) {
-        let id = self.names.get(tenant, name);
-        if let Some(session) = id.and_then(|id| self.sessions.get_mut(&id)) {
-            session.standing = Standing::Here;
-        }
-    }
-
-    /// It has arrived elsewhere.
-    pub(super) fn depart(&mut self, tenant: &Tenant, name: &SessionName) {
-        if let Some(id) = self.names.get(tenant, name) {
-            self.remove(id, &faults::moving(name.as_str()));
-            self.stats.sessions_given.add(1);
-        }
     }
 
     /// The whole group goes to another router: nothing is answered any more but that.
@@ -129,6 +119,7 @@ fn carried(session: &Session) -> Carried {
     Carried {
         tenant: session.tenant.as_str().to_owned(),
         name: session.name.clone(),
+        identity: Some(session.identity.clone()),
         revision: document.revision().0,
         strategy: session.strategy,
         content,

@@ -31,6 +31,25 @@ impl Names {
         }
     }
 
+    /// All tenants' sessions, or one's, in order of tenants and names, those behind a tenant's name.
+    pub fn all_behind(
+        &self,
+        whose: Option<&Tenant>,
+        after: Option<(Tenant, SessionName)>,
+    ) -> impl Iterator<Item = SessionId> {
+        let from = after.as_ref().map_or(Bound::Unbounded, |(tenant, _)| Bound::Included(tenant.clone()));
+        let whose = whose.cloned();
+        let tenants = self.0.range((from, Bound::Unbounded));
+        let theirs = tenants.filter(move |(tenant, _)| whose.as_ref().is_none_or(|whose| whose == *tenant));
+        theirs.flat_map(move |(tenant, names)| {
+            let from = match &after {
+                Some((first, name)) if first == tenant => Bound::Excluded(name.clone()),
+                _ => Bound::Unbounded,
+            };
+            names.range((from, Bound::Unbounded)).map(|(_, id)| *id)
+        })
+    }
+
     /// A tenant's sessions in order of their names, those behind a name.
     pub fn behind(&self, tenant: &Tenant, after: Option<&SessionName>) -> impl Iterator<Item = SessionId> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);

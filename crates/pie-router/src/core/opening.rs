@@ -2,21 +2,22 @@
 
 use super::tables::Op;
 use super::{Core, Standing, fail};
+use crate::call::{Taken, Why};
 use crate::faults;
 use crate::layout::Layout;
 use crate::session::{Ahead, Exact, Residence, Session, count, difference};
 use crate::tenants::Tenant;
 use pie_plan::{SessionId, Strategy};
-use pie_proto::request::SessionName;
+use pie_proto::request::{Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Change, Document};
 use std::collections::VecDeque;
 
 /// A client's text.
-pub(super) struct Text {
-    pub document: Document,
+struct Text {
+    document: Document,
     /// What makes the session's document equal to it, as that was when the service looked.
-    pub change: Option<Box<Change>>,
+    change: Option<Box<Change>>,
 }
 
 /// Tokens of a text that is compared with its session here, where the service could not do it.
@@ -34,41 +35,37 @@ impl Core {
 
     pub(super) fn open(
         &mut self,
-        tenant: Tenant,
-        name: SessionName,
-        text: Text,
+        opened: Taken,
+        change: Option<Box<Change>>,
         strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
+        let Taken { tenant, name, document, .. } = &opened;
         if self.standing == Standing::Leaving {
             return Err(faults::moving(name.as_str()));
         }
-        let tokens = text.document.token_count();
+        let tokens = document.token_count();
         self.check_length(tokens)?;
-        faults::check_tokens(&text.document, self.vocabulary())?;
-        if self.names.get(&tenant, &name).is_some() {
-            let id = self.id(&tenant, &name)?;
-            return self.reopen(id, text, strategy);
+        faults::check_tokens(document, self.vocabulary())?;
+        if self.names.get(tenant, name).is_some() {
+            let id = self.id(tenant, name)?;
+            return self.reopen(id, Text { document: *opened.document, change }, strategy);
         }
         if self.sessions.len() >= self.settings.sessions {
-            return Err(faults::too_many_sessions(self.settings.sessions));
+            return Err(self.too_many_sessions());
         }
         self.check_slots(tokens)?;
-        self.tenants.check_open(&tenant, tokens)?;
-        let (session, revision) = (name.as_str().to_owned(), text.document.revision().0);
-        let id = self.insert(tenant, name, text.document, strategy.unwrap_or_default());
+        self.tenants.check_open(tenant, tokens)?;
+        let (session, revision) = (name.as_str().to_owned(), document.revision().0);
+        let identity = opened.identity.as_str().to_owned();
+        let id = self.insert(opened);
         self.queue(Op::Open { session: id });
         self.stats.sessions_opened.add(1);
-        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0 })
+        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0, identity })
     }
 
     /// A session that is new here. The ranks do not know of it yet.
-    pub(super) fn insert(
-        &mut self,
-        tenant: Tenant,
-        name: SessionName,
-        document: Document,
-        strategy: Strategy,
-    ) -> SessionId {
+    pub(super) fn insert(&mut self, new: Taken) -> SessionId {
+        let Taken { tenant, name, identity, strategy, document } = new;
         let tokens = document.token_count();
         self.tenants.opened(&tenant, tokens);
         self.tokens += tokens;
@@ -78,9 +75,12 @@ impl Core {
         let session = Session {
             name: name.clone(),
             id,
+            identity,
             tenant: tenant.clone(),
             standing: Standing::Here,
-            document,
+            left: self.now,
+            used: self.now,
+            document: *document,
             strategy,
             completions: VecDeque::new(),
             ticket: self.ticket(),
@@ -104,6 +104,7 @@ impl Core {
         text: Text,
         strategy: Option<Strategy>,
     ) -> Result<v1::OpenSessionResponse, Fault> {
+        self.used(id);
         let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
         let strategy = strategy.unwrap_or(session.strategy);
         let Text { document, change } = text;
@@ -126,15 +127,22 @@ impl Core {
         let (revision, tokens) = (session.document.revision().0, session.tokens());
         Ok(v1::OpenSessionResponse {
             session: name,
+            identity: session.identity.as_str().to_owned(),
             revision,
             tokens: count(tokens),
             reused: count(tokens.saturating_sub(inserted)),
         })
     }
 
-    pub(super) fn close(&mut self, tenant: &Tenant, name: &SessionName) -> Result<(), Fault> {
-        let id = self.id(tenant, name)?;
+    pub(super) fn close(
+        &mut self,
+        tenant: &Tenant,
+        name: &SessionName,
+        identity: Option<&Identity>,
+    ) -> Result<(), Fault> {
+        let id = self.id_of(tenant, name, identity)?;
         self.remove(id, &faults::no_session(name.as_str()));
+        self.stats.closed(Why::Client);
         Ok(())
     }
 

@@ -6,17 +6,21 @@ use crate::call::More;
 use crate::session::{Residence, Session, count};
 use crate::tenants::Tenant;
 use pie_plan::Group;
-use pie_proto::request::{SessionName, strategy_to_wire};
+use pie_proto::request::{Identity, SessionName, strategy_to_wire};
 use pie_proto::{Fault, v1};
 
 impl Core {
     pub(super) fn get(
-        &self,
+        &mut self,
         tenant: &Tenant,
         name: &SessionName,
+        identity: Option<&Identity>,
         content: bool,
     ) -> Result<v1::GetSessionResponse, Fault> {
-        let session = self.session(self.id(tenant, name)?, name)?;
+        let id = self.id_of(tenant, name, identity)?;
+        // Whoever reads it is there.
+        self.used(id);
+        let session = self.session(id, name)?;
         let ids = || v1::Tokens { ids: session.document.tokens().map(|token| token.0).collect() };
         Ok(v1::GetSessionResponse {
             session: Some(self.describe_session(session)),
@@ -35,6 +39,24 @@ impl Core {
         let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(&id));
         let page = page.map(|session| self.describe_session(session)).collect();
         (page, if ids.next().is_some() { More::Yes } else { More::No })
+    }
+
+    /// The same for who runs the pool; it is no use of a session.
+    pub(super) fn held(
+        &self,
+        tenant: Option<&Tenant>,
+        after: Option<(Tenant, SessionName)>,
+        limit: usize,
+    ) -> (Vec<v1::TenantSession>, More) {
+        let mut ids = self.names.all_behind(tenant, after);
+        let page = ids.by_ref().take(limit).filter_map(|id| self.sessions.get(&id));
+        let page = page.map(|session| v1::TenantSession {
+            tenant: session.tenant.as_str().to_owned(),
+            session: Some(self.describe_session(session)),
+            idle_ms: u64::try_from(self.since(session.used).as_millis()).unwrap_or(u64::MAX),
+            completions: count(session.completions.len()),
+        });
+        (page.collect(), if ids.next().is_some() { More::Yes } else { More::No })
     }
 
     fn describe_session(&self, session: &Session) -> v1::Session {
@@ -58,6 +80,7 @@ impl Core {
             group: self.group_name.clone(),
             tokens_shared: count(group.map_or(0, |group| group.shared_slots(session.id))),
             rotations: table.map_or(0, |table| table.most_turned().into()),
+            identity: session.identity.as_str().to_owned(),
             resident,
         }
     }

@@ -62,6 +62,7 @@ impl Core {
     /// # Errors
     /// A plan that the owner's own tables refuse is a bug; the group must be formed again.
     pub fn next_step(&mut self, now: Instant) -> Result<Option<Step>, PlanError> {
+        self.at(now);
         if self.in_flight.is_some() || self.epoch().is_none() {
             return Ok(None);
         }
@@ -406,13 +407,18 @@ impl Core {
                 session.completions.retain(|completion| !completion.is_abandoned());
                 let gone = before - session.completions.len();
                 self.completions -= gone;
+                if gone > 0 {
+                    session.used = self.now;
+                }
                 (0..gone).for_each(|_| self.stats.ended(Outcome::Abandoned));
             }
         }
     }
 
     pub(super) fn end_front(&mut self, session: SessionId) -> Option<Completion> {
-        let completion = self.sessions.get_mut(&session)?.completions.pop_front()?;
+        let session = self.sessions.get_mut(&session)?;
+        session.used = self.now;
+        let completion = session.completions.pop_front()?;
         self.completions -= 1;
         Some(completion)
     }

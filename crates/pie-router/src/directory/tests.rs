@@ -1,40 +1,18 @@
 //! What a router knows, while groups and other routers are away.
 
-use super::{Directory, Home, Load, Refused, Seen, Target};
-use crate::core::Settings;
-use crate::owner::{Owned, OwnerOptions, spawn_owner};
+use super::{Claim, Directory, Home, Load, Refused, Seen, Site, Target, Was};
+use crate::owner::spawn_owner;
 use crate::peers::Peers;
-use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits};
-use pie_placement::{Admission, Embedded, GroupId, Placement, RankRecord, RouterId, RouterRecord, Ttl};
-use pie_plan::schedule::Limits;
+use crate::tenants::Tenant;
+use crate::testing::{group, options, router, tokenizer};
+use pie_placement::{Admission, Embedded, Placement, RankRecord, Ttl};
 use pie_proto::Reason;
 use pie_proto::request::SessionName;
-use pie_text::Tokenizer;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// Whoever hangs is found out after this time; nobody else waits for it.
 const HANGS: Duration = Duration::from_secs(30);
-
-const SETTINGS: Settings = Settings {
-    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
-    prefill: Duration::from_millis(30),
-    tenant: TenantLimits::NONE,
-    sharing: Sharing::WithinTenant,
-    sessions: 100,
-    completions: 100,
-    rotations: 30,
-};
-
-fn group(name: &str) -> GroupId {
-    GroupId::new(name).expect("a right name")
-}
-
-fn router(name: &str) -> RouterRecord {
-    // Nobody listens at port 9.
-    RouterRecord { id: RouterId::new(name).expect("a right name"), address: "http://127.0.0.1:9".to_owned() }
-}
 
 /// A router that wants `g0`, a group whose only rank is away.
 async fn directory() -> Arc<Directory> {
@@ -48,22 +26,7 @@ async fn directory() -> Arc<Directory> {
     };
     // The registration lives as long as the placement: nobody is to take it for released.
     std::mem::forget(placement.register_rank(rank, Ttl::DEFAULT).await.expect("it is free"));
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-    let tokenizer = Arc::new(Tokenizer::from_folder(Path::new(folder)).expect("it ships"));
-    let options = OwnerOptions {
-        group: group("g0"),
-        router: router("me"),
-        world_size: 2,
-        deadline: Duration::from_secs(1),
-        settings: SETTINGS,
-        lease: Ttl::DEFAULT,
-        quotas: Quotas::default(),
-        ranks: Default::default(),
-        document_limit: 1 << 20,
-        peers: Peers::default(),
-        owned: Owned::default(),
-    };
-    let owner = spawn_owner(options, placement.clone(), tokenizer);
+    let owner = spawn_owner(options("g0"), placement.clone(), tokenizer());
     let locals = [(group("g0"), owner)].into_iter().collect();
     let directory = Directory::new(placement, router("me").id, locals, Peers::default());
     tokio::spawn(directory.clone().follow());
@@ -95,7 +58,7 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
     assert_eq!(best(&directory), None, "no group is served");
     assert!(asked(&directory, |directory| directory.serves().is_err()));
     let name = SessionName::new("two".to_owned()).expect("a right name");
-    let refused = directory.place(&Tenant::default(), &name, 10).await.map(|(home, _)| home.group);
+    let refused = directory.site(&Tenant::default(), &name, 10).await.map(|site| site.home.group);
     assert_eq!(refused.map_err(|fault| fault.reason), Err(Reason::NoGroup));
 
     // Another router serves another group: that is taken.
@@ -159,4 +122,45 @@ async fn a_session_without_a_home_is_not_unknown_while_the_placement_may_have_fo
     directory.look().await;
     let refused = told().await.map_err(|fault| (fault.reason, fault.retry_after.is_some()));
     assert_eq!(refused, Err((Reason::NoGroup, true)));
+}
+
+/// A home is only made for a session that is there, and only forgotten with the session that has it.
+#[tokio::test]
+async fn homes_are_claimed_by_the_first_and_left_by_their_own() {
+    let directory = directory().await;
+    let (tenant, name) = (Tenant::default(), SessionName::new("a".to_owned()).expect("a right name"));
+    let seen = |load| Seen {
+        owner: Some(router("other")),
+        epoch: 7,
+        admission: Admission::Open,
+        formed_again: false,
+        ranks: 2,
+        load,
+    };
+    let (roomy, full) = (Load { slots: 100, tokens: 0 }, Load { slots: 100, tokens: 90 });
+    let (one, other) = (seen(roomy), seen(full));
+    directory.seen.change(|groups| {
+        groups.insert(group("g1"), one);
+        groups.insert(group("g2"), other);
+    });
+    let first = directory.site(&tenant, &name, 270).await.expect("there is room");
+    let second = directory.site(&tenant, &name, 270).await.expect("there is room");
+    let groups = [&first, &second].map(|site| site.home.group.clone());
+    assert_eq!(groups, [group("g1"), group("g1")], "it lives nowhere yet");
+    let third = directory.site(&tenant, &name, 10).await.expect("there is room").home.group;
+    assert_eq!(third, group("g2"), "what is on its way counts");
+    assert_eq!(directory.home_now(&tenant, &name).await, Ok(None), "nothing is claimed before it is opened");
+    let elsewhere = Site { home: Home { group: third.clone(), ..first.home.clone() }, was: Was::Nowhere };
+    let claims = [&first, &elsewhere, &second].map(|site| directory.claim(&tenant, &name, site));
+    let mut claimed = Vec::new();
+    for claim in claims {
+        claimed.push(claim.await.expect("the placement answers"));
+    }
+    assert_eq!(claimed, [Claim::Home, Claim::Elsewhere, Claim::Home]);
+    directory.forget(&tenant, &name, &third).await.expect("the placement answers");
+    assert_eq!(directory.home_now(&tenant, &name).await, Ok(Some(group("g1"))), "it has another home");
+    directory.forget(&tenant, &name, &group("g1")).await.expect("the placement answers");
+    // Whoever found the home before has opened the session again meanwhile: it has a home again.
+    assert_eq!(directory.claim(&tenant, &name, &second).await, Ok(Claim::Home));
+    assert_eq!(directory.home_now(&tenant, &name).await, Ok(Some(group("g1"))));
 }

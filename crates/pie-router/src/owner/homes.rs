@@ -1,7 +1,7 @@
 //! The placement knows where each session lives, until it loses its data: then the owner, which has the documents, tells it again.
 
 use super::{Event, OwnerOptions};
-use crate::call::Call;
+use crate::call::{Call, Departure};
 use crate::directory::key;
 use crate::owner::tenure::Tenure;
 use crate::ranks::{Events, OwnerGone};
@@ -10,6 +10,7 @@ use pie_placement::{Placement, SessionKey};
 use pie_proto::request::SessionName;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tracing::Span;
 
 /// Before the placement is asked again.
@@ -52,12 +53,24 @@ impl Homes {
         for (tenant, session, key) in strayed {
             if let Home::Elsewhere = self.home(&key).await {
                 tracing::warn!(group = %self.options.group, session = session.as_str(), "a document is left: its session lives in another group");
-                let gone = Event::Call(Call::Depart { tenant, session }, Span::current());
-                if let Err(OwnerGone) = self.events.send(gone).await {
+                if let Err(OwnerGone) = self.leave(tenant, session).await {
                     return;
                 }
             }
         }
+    }
+
+    /// First it is out of reach, then it is gone, like all that leave.
+    async fn leave(&self, tenant: Tenant, session: SessionName) -> Result<(), OwnerGone> {
+        let (reply, vacated) = oneshot::channel();
+        self.tell(Call::Vacate { tenant, session, identity: None, reply }).await?;
+        // It may have been closed meanwhile.
+        let Ok(Ok(resident)) = vacated.await else { return Ok(()) };
+        self.tell(Call::Depart { resident, departure: Departure::Moved }).await
+    }
+
+    async fn tell(&self, call: Call) -> Result<(), OwnerGone> {
+        self.events.send(Event::Call(call, Span::current())).await
     }
 
     async fn home(&self, key: &SessionKey) -> Home {

@@ -4,10 +4,11 @@
 use crate::call::Call;
 use crate::faults;
 use crate::tenants::Tenant;
-use pie_proto::Fault;
 use pie_proto::request::SessionName;
+use pie_proto::{Fault, Reason};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tracing::Span;
 
@@ -19,6 +20,9 @@ pub(super) const TENANT_QUEUE: usize = 512;
 pub(super) const QUEUE: usize = 4096;
 /// Calls of routers that may wait, beside those.
 const ROUTER_QUEUE: usize = 1024;
+
+/// Before it is looked again whether there is a place.
+const PLACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A call, in its span.
 pub(super) struct Waiting {
@@ -114,26 +118,32 @@ struct Queues {
 }
 
 impl Queues {
-    fn put(&mut self, lane: Lane, session: Option<SessionName>, waiting: Waiting) -> Result<(), Fault> {
+    /// Whether one more may wait.
+    fn check(&self, lane: &Lane, session: &Option<SessionName>) -> Result<(), Fault> {
         if self.closed {
             return Err(faults::stopping());
         }
-        if lane != Lane::Router && self.count >= QUEUE {
+        let is_routers = *lane == Lane::Router;
+        if !is_routers && self.count >= QUEUE {
             return Err(faults::too_many_calls(QUEUE, "of the group"));
         }
-        let of_lane = self.lanes.queues.get(&lane);
+        let of_lane = self.lanes.queues.get(lane);
         if of_lane.is_some_and(|of_lane| of_lane.count >= lane.limit()) {
-            return Err(faults::too_many_calls(lane.limit(), "of the tenant"));
+            let whose = if is_routers { "of routers" } else { "of the tenant" };
+            return Err(faults::too_many_calls(lane.limit(), whose));
         }
-        let queue = of_lane.and_then(|of_lane| of_lane.sessions.queues.get(&session));
-        if lane != Lane::Router && queue.is_some_and(|queue| queue.len() >= SESSION_QUEUE) {
+        let queue = of_lane.and_then(|of_lane| of_lane.sessions.queues.get(session));
+        if !is_routers && queue.is_some_and(|queue| queue.len() >= SESSION_QUEUE) {
             return Err(faults::too_many_calls(SESSION_QUEUE, "of the session"));
         }
+        Ok(())
+    }
+
+    fn put(&mut self, lane: Lane, session: Option<SessionName>, waiting: Waiting) {
         self.count += usize::from(lane != Lane::Router);
         let of_lane = self.lanes.filled(&lane);
         of_lane.count += 1;
         of_lane.sessions.filled(&session).push_back(waiting);
-        Ok(())
     }
 
     fn take(&mut self) -> Option<Waiting> {
@@ -162,9 +172,29 @@ impl Inbox {
     pub fn put(&self, call: Call) -> Result<(), Fault> {
         let (lane, session) = place(&call);
         let waiting = Waiting { call, span: Span::current() };
-        self.with(|queues| queues.put(lane, session, waiting))?;
+        self.with(|queues| {
+            queues.check(&lane, &session)?;
+            queues.put(lane, session, waiting);
+            Ok(())
+        })?;
         self.0.there.notify_one();
         Ok(())
+    }
+
+    /// Lets a call wait for its turn that must not be lost: where too many wait, it waits for a place first.
+    ///
+    /// # Errors
+    /// Those of [`Inbox::put`], the first when no place becomes free in time.
+    pub async fn put_within(&self, patience: Duration, call: Call) -> Result<(), Fault> {
+        let (end, (lane, session)) = (Instant::now() + patience, place(&call));
+        while Instant::now() < end
+            && self
+                .with(|queues| queues.check(&lane, &session))
+                .is_err_and(|fault| fault.reason == Reason::Overloaded)
+        {
+            tokio::time::sleep(PLACE_PAUSE).await;
+        }
+        self.put(call)
     }
 
     /// The next in turn, if anybody waits.
@@ -214,13 +244,19 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
         Call::Complete { tenant, request, .. } => of(tenant, Some(&request.session)),
         Call::Get { tenant, session, .. }
         | Call::Look { tenant, session, .. }
+        | Call::Room { tenant, session, .. }
         | Call::Close { tenant, session, .. } => of(tenant, Some(session)),
+        Call::Vacate { tenant, session, .. } => of(tenant, Some(session)),
         Call::List { tenant, .. } => of(tenant, None),
-        // Of a session that moves, in its order.
-        Call::Give { session, .. } | Call::Keep { session, .. } | Call::Depart { session, .. } => {
-            (Lane::Router, Some(session.clone()))
+        // Of a session that moves or goes, in its order.
+        Call::Give { session, .. } => (Lane::Router, Some(session.clone())),
+        Call::Keep { resident } | Call::Depart { resident, .. } => {
+            (Lane::Router, Some(resident.name.clone()))
         }
         Call::Take { .. }
+        | Call::Held { .. }
+        | Call::Idle { .. }
+        | Call::Stuck { .. }
         | Call::Residents { .. }
         | Call::GiveAll { .. }
         | Call::Arrived { .. }
@@ -231,14 +267,15 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pie_proto::Reason;
+    use crate::call::Resident;
+    use pie_proto::request::Identity;
     use tokio::sync::oneshot;
 
     fn get(tenant: &str, session: &str) -> Call {
         let session = SessionName::new(session.to_owned()).expect("a right name");
         let tenant = Tenant::new(tenant).expect("a right name");
         // Nobody waits for the answer here.
-        Call::Get { tenant, session, content: false, reply: oneshot::channel().0 }
+        Call::Get { tenant, session, identity: None, content: false, reply: oneshot::channel().0 }
     }
 
     fn names(inbox: &Inbox, most: usize) -> Vec<String> {
@@ -298,5 +335,29 @@ mod tests {
         inbox.close();
         assert_eq!(answer.try_recv(), Err(oneshot::error::TryRecvError::Closed));
         assert_eq!(inbox.put(get("a", "one")).expect_err("nobody serves").reason, Reason::ShuttingDown);
+    }
+
+    /// A session whose mover could not say that it stays was on its way for ever.
+    #[tokio::test]
+    async fn what_an_owner_must_be_told_waits_for_a_place() {
+        let inbox = Inbox::new();
+        let keep = || {
+            let name = SessionName::new("a".to_owned()).expect("a right name");
+            let resident = Resident { tenant: Tenant::default(), name, identity: Identity::of_bits(1) };
+            Call::Keep { resident }
+        };
+        for _ in 0..ROUTER_QUEUE {
+            inbox.put(keep()).expect("there is a place");
+        }
+        let refused = inbox.put(keep()).expect_err("the queue is full");
+        assert_eq!(refused.reason, Reason::Overloaded, "clients can ask again");
+        let late = inbox.put_within(PLACE_PAUSE, keep()).await.expect_err("nobody takes any");
+        assert_eq!(late.reason, Reason::Overloaded);
+        let (full, patience) = (inbox.clone(), Duration::from_secs(60));
+        let told = tokio::spawn(async move { full.put_within(patience, keep()).await });
+        tokio::task::yield_now().await;
+        assert!(inbox.take().is_some());
+        assert_eq!(told.await.expect("no panic"), Ok(()));
+        assert_eq!(inbox.len(), ROUTER_QUEUE);
     }
 }

@@ -1,55 +1,22 @@
-//! An owner whose ranks are away: its documents can be opened, edited and read.
+//! An owner whose ranks are away: its documents can be opened, edited and read; and what it does with what comes too late, or all at once.
 
-use super::{Event, Owned, Owner, OwnerOptions, State, spawn_owner};
-use crate::call::{Call, Reply};
-use crate::core::Settings;
-use crate::peers::Peers;
+use super::{Concern, Event, Owner, State, spawn_owner};
+use crate::call::{Call, ModelFacts, Reply, Taken};
+use crate::ranks::Formed;
 use crate::stats::GroupEvent;
-use crate::tenants::{Quotas, Sharing, Tenant, TenantLimits};
-use pie_placement::{Embedded, GroupId, RouterId, RouterRecord, Ttl};
-use pie_plan::schedule::Limits;
-use pie_proto::request::{ApplyEdits, Edits, SessionName, TextEdit, TextRange};
+use crate::tenants::Tenant;
+use crate::testing::{group, options, router, tokenizer};
+use pie_placement::{Campaign, Embedded, Placement, Ttl};
+use pie_plan::Strategy;
+use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName, TextEdit, TextRange};
 use pie_proto::{Fault, v1};
-use pie_text::{Document, Tokenizer};
-use std::path::Path;
+use pie_text::Document;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio::sync::oneshot;
 
-const SETTINGS: Settings = Settings {
-    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4 },
-    prefill: Duration::from_millis(30),
-    tenant: TenantLimits::NONE,
-    sharing: Sharing::WithinTenant,
-    sessions: 100,
-    completions: 100,
-    rotations: 30,
-};
-
-pub(crate) fn tokenizer() -> Arc<Tokenizer> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-    Arc::new(Tokenizer::from_folder(Path::new(folder)).expect("it ships"))
-}
-
 pub(crate) fn owner() -> Owner {
-    let router = RouterRecord {
-        id: RouterId::new("me").expect("a right name"),
-        address: "http://127.0.0.1:9".to_owned(),
-    };
-    let options = OwnerOptions {
-        group: GroupId::new("g0").expect("a right name"),
-        router,
-        world_size: 2,
-        deadline: Duration::from_secs(1),
-        settings: SETTINGS,
-        lease: Ttl::DEFAULT,
-        quotas: Quotas::default(),
-        ranks: Default::default(),
-        document_limit: 1 << 20,
-        peers: Peers::default(),
-        owned: Owned::default(),
-    };
-    spawn_owner(options, Arc::new(Embedded::new()), tokenizer())
+    spawn_owner(options("g0"), Arc::new(Embedded::new()), tokenizer())
 }
 
 pub(crate) fn name() -> SessionName {
@@ -63,15 +30,25 @@ pub(crate) async fn ask<T>(owner: &Owner, call: impl FnOnce(Reply<T>) -> Call) -
 }
 
 pub(crate) async fn text(owner: &Owner) -> Option<String> {
-    let got =
-        ask(owner, |reply| Call::Get { tenant: Tenant::default(), session: name(), content: true, reply });
+    let got = ask(owner, |reply| Call::Get {
+        tenant: Tenant::default(),
+        session: name(),
+        identity: None,
+        content: true,
+        reply,
+    });
     got.await.expect("it is open").text
 }
 
 pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyEditsResponse, Fault> {
     let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text: "x".to_owned() };
-    let request =
-        ApplyEdits { session: name(), base_revision, edits: Edits::Text(vec![edit]), strategy: None };
+    let request = ApplyEdits {
+        session: name(),
+        identity: None,
+        base_revision,
+        edits: Edits::Text(vec![edit]),
+        strategy: None,
+    };
     let (tenant, arrived) = (Tenant::default(), Instant::now());
     ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await
 }
@@ -81,9 +58,17 @@ async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
     let owner = owner();
     let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
     let (tenant, strategy) = (Tenant::default(), None);
-    ask(&owner, |reply| Call::Open { tenant, name: name(), document, change: None, strategy, reply })
-        .await
-        .expect("room");
+    ask(&owner, |reply| Call::Open {
+        tenant,
+        name: name(),
+        identity: Identity::of_bits(1),
+        document,
+        change: None,
+        strategy,
+        reply,
+    })
+    .await
+    .expect("room");
     edit(&owner, 0).await.expect("the revision fits");
     let mut state = owner.state();
     for panics in 1..=2 {
@@ -105,16 +90,24 @@ async fn a_flood_of_calls_does_not_hold_events_back() {
     let owner = owner();
     let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
     let (tenant, strategy) = (Tenant::default(), None);
-    ask(&owner, |reply| Call::Open { tenant, name: name(), document, change: None, strategy, reply })
-        .await
-        .expect("room");
+    ask(&owner, |reply| Call::Open {
+        tenant,
+        name: name(),
+        identity: Identity::of_bits(1),
+        document,
+        change: None,
+        strategy,
+        reply,
+    })
+    .await
+    .expect("room");
     // All at once, before the owner's task runs: what waits is taken in turns.
     let mut flood = Vec::new();
     for call in 0..480 {
         let (reply, answer) = oneshot::channel();
         let session = SessionName::new(format!("{}", call % 8)).expect("a right name");
         let (tenant, content) = (Tenant::default(), true);
-        owner.call(Call::Get { tenant, session, content, reply }).expect("there is room");
+        owner.call(Call::Get { tenant, session, identity: None, content, reply }).expect("there is room");
         flood.push(answer);
     }
     let (reply, mut described) = oneshot::channel();
@@ -133,4 +126,65 @@ fn a_panic_while_looking_fails_that_call_alone() {
     let fault = crate::faults::contained(|| -> Result<(), Fault> { panic!("a test") });
     assert_eq!(fault.expect_err("it panicked").reason, pie_proto::Reason::Internal);
     assert_eq!(crate::faults::contained(|| Ok(1)), Ok(1));
+}
+
+fn open(owner: &Owner) {
+    let document = Document::open(tokenizer(), "fn main() {}", 1 << 24).expect("a short text");
+    let (reply, _) = oneshot::channel();
+    let (tenant, document, identity) = (Tenant::default(), Box::new(document), Identity::of_bits(1));
+    let opened = Call::Open { tenant, name: name(), identity, document, change: None, strategy: None, reply };
+    owner.call(opened).expect("there is a place");
+}
+
+/// Whoever hands a group over reads how many documents wait for the next owner: all that came before, not those of a moment ago.
+#[tokio::test]
+async fn a_group_that_is_given_up_tells_its_documents_at_once() {
+    let tokenizer = tokenizer();
+    let owner = spawn_owner(options("g"), Arc::new(Embedded::new()), tokenizer.clone());
+    open(&owner);
+    let (done, retired) = oneshot::channel();
+    owner.events.try_send(Event::Retire { done }).expect("there is a place");
+    // In the same batch comes something that takes its time.
+    let more = (0..3000).map(|number| {
+        let name = SessionName::new(format!("s{number}")).expect("a right name");
+        let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
+        let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
+        Taken { tenant, name, identity, strategy: Strategy::Pie, document }
+    });
+    owner.events.try_send(Event::Inherited(more.collect())).expect("there is a place");
+    let stats = owner.stats().clone();
+    let looks = std::thread::spawn(move || {
+        retired.blocking_recv().expect("it is given up");
+        stats.sessions.get()
+    });
+    while !looks.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    assert!(looks.join().expect("no panic") > 0, "a document waits to be fetched");
+}
+
+/// An attempt to form the group was under way: what comes of it must not make this router its owner again.
+#[tokio::test]
+async fn a_group_that_is_given_up_stays_so_whatever_was_on_its_way() {
+    let placement = Arc::new(Embedded::new());
+    let options = options("g");
+    let owned = options.owned.clone();
+    let owner = spawn_owner(options, placement.clone(), tokenizer());
+    open(&owner);
+    owner.retire().await;
+    let campaign = placement.campaign(&group("g"), &router("me"), Ttl::DEFAULT).await;
+    let Ok(Campaign::Won(ownership)) = campaign else { panic!("nobody owns it") };
+    for event in [
+        Event::NotFormed { why: "a rank is away".to_owned(), concern: Concern::Operators },
+        Event::Formed(Box::new(Formed::alone(ownership, ModelFacts::default()))),
+    ] {
+        owner.events.send(event).await.expect("it runs");
+    }
+    // Answered behind both.
+    let (reply, answer) = oneshot::channel();
+    owner.call(Call::GiveAll { reply }).expect("there is a place");
+    let given = answer.await.expect("it runs").expect("the group is not served");
+    assert_eq!(given.len(), 1, "its documents wait for the next owner");
+    assert_eq!((owner.now(), owned.count()), (State::Retired, 0));
+    assert_eq!(placement.owner(&group("g")).await, Ok(None), "anybody may have it");
 }

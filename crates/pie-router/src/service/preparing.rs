@@ -4,6 +4,7 @@
 use super::PoolService;
 use crate::call::{Call, Prepared};
 use crate::faults;
+use crate::life::Life;
 use crate::owner::Owner;
 use crate::session::difference;
 use crate::tenants::Tenant;
@@ -82,9 +83,12 @@ impl PoolService {
                 Ok((Box::new(document), change.map_err(|error| faults::text(&error))?.map(Box::new)))
             });
             let (document, change) = self.counted(prepared.await)?;
+            let Life { identity, begins } = self.counted(Life::new())?;
+            let document = Box::new(document.at_revision(begins));
             let (tenant, name) = (tenant.clone(), name.clone());
-            let opened =
-                self.ask(owner, |reply| Call::Open { tenant, name, document, change, strategy, reply }).await;
+            let opened = self
+                .ask(owner, |reply| Call::Open { tenant, name, identity, document, change, strategy, reply })
+                .await;
             match opened {
                 Err(status) if attempt < ATTEMPTS && reason_of(&status) == Some(Reason::RevisionMismatch) => {
                     attempt += 1;

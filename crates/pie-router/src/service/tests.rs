@@ -5,11 +5,12 @@ use super::{Plane, PoolService};
 use crate::call::Call;
 use crate::directory::Directory;
 use crate::owner::Owner;
-use crate::owner::tests::{ask, edit, name, owner, text, tokenizer};
+use crate::owner::tests::{ask, edit, name, owner, text};
 use crate::peers::Peers;
 use crate::server::Phase;
 use crate::stats::Stats;
 use crate::tenants::Tenant;
+use crate::testing::tokenizer;
 use crate::tokenizing::{ALL, Waits};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::reason::reason_of;
@@ -47,8 +48,13 @@ async fn insert(
     text: String,
 ) -> Result<v1::ApplyEditsResponse, Status> {
     let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text };
-    let request =
-        ApplyEdits { session: name(), base_revision, edits: Edits::Text(vec![edit]), strategy: None };
+    let request = ApplyEdits {
+        session: name(),
+        identity: None,
+        base_revision,
+        edits: Edits::Text(vec![edit]),
+        strategy: None,
+    };
     service.edit_here(owner, Tenant::default(), request, Instant::now()).await
 }
 
@@ -103,6 +109,7 @@ async fn what_was_prepared_on_another_revision_is_refused() {
         let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text: large.clone() };
         let request = ApplyEdits {
             session: name(),
+            identity: None,
             base_revision: document.revision().0,
             edits: Edits::Text(vec![edit]),
             strategy: None,
@@ -120,7 +127,9 @@ async fn what_was_prepared_on_another_revision_is_refused() {
     let overtaken = apply(second).await.expect_err("another was quicker");
     assert_eq!(overtaken.reason, Reason::RevisionMismatch);
     let of_first_life = prepare(&look().await.expect("open").expect("open"));
-    let closed = ask(&owner, |reply| Call::Close { tenant: tenant.clone(), session: name(), reply }).await;
+    let closed =
+        ask(&owner, |reply| Call::Close { tenant: tenant.clone(), session: name(), identity: None, reply })
+            .await;
     closed.expect("it is open");
     assert!(look().await.expect("no error").is_none());
     open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");

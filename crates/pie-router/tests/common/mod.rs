@@ -4,11 +4,12 @@ use pie_plan::schedule::Limits;
 use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
 use pie_proto::plan::Step;
 use pie_proto::request::{
-    ApplyEdits, At, Complete, Edits, Mode, OnEdit, SamplingRequest, SessionName, TextEdit, TextRange,
+    ApplyEdits, At, Complete, Edits, Identity, Mode, OnEdit, SamplingRequest, SessionName, TextEdit,
+    TextRange,
 };
 use pie_proto::{Reason, v1, worker_v1};
 use pie_router::call::{Call, ModelFacts, Reply, Stream};
-use pie_router::core::{Core, Settings};
+use pie_router::core::{Core, Idle, Settings};
 use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
 use std::sync::Arc;
@@ -23,6 +24,12 @@ pub const SETTINGS: Settings = Settings {
     sessions: 100,
     completions: 100,
     rotations: 30,
+    idle: IDLE,
+};
+
+pub const IDLE: Idle = Idle {
+    closed_after: Some(std::time::Duration::from_secs(100)),
+    makes_room_after: Some(std::time::Duration::from_secs(10)),
 };
 
 /// Tokens of the fake model: of no special meaning, and whole characters.
@@ -105,6 +112,8 @@ pub struct Pool {
     pub core: Core,
     pub ranks: Ranks,
     pub tokenizer: Arc<Tokenizer>,
+    /// How often something was opened.
+    pub opened: u128,
 }
 
 impl Pool {
@@ -123,11 +132,8 @@ impl Pool {
         let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
         core.formed(Epoch(1), slots, model.clone());
         let group = Group::new(Epoch(1), slots);
-        Self {
-            core,
-            ranks: Ranks { group, model, refuses: vec![], encoded: 0, passes: 0, writes: None },
-            tokenizer,
-        }
+        let ranks = Ranks { group, model, refuses: vec![], encoded: 0, passes: 0, writes: None };
+        Self { core, ranks, tokenizer, opened: 0 }
     }
 
     /// The group is lost, and there again, with ranks of a model.
@@ -167,16 +173,25 @@ impl Pool {
 
     pub fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
-        let (name, document) = (name(session), Box::new(document));
-        let tenant = Tenant::default();
-        self.ask(|reply| Call::Open {
-            tenant,
-            name,
-            document,
-            change: None,
-            strategy: Some(Strategy::Pie),
-            reply,
-        })
+        self.open_document(Tenant::default(), session, document, Some(Strategy::Pie))
+    }
+
+    pub fn open_document(
+        &mut self,
+        tenant: Tenant,
+        session: &str,
+        document: Document,
+        strategy: Option<Strategy>,
+    ) -> Result<v1::OpenSessionResponse, Reason> {
+        self.opened += 1;
+        let (name, identity) = (name(session), Identity::of_bits(self.opened));
+        let document = Box::new(document);
+        self.ask(|reply| Call::Open { tenant, name, identity, document, change: None, strategy, reply })
+    }
+
+    pub fn close(&mut self, session: &str) -> Result<(), Reason> {
+        let (tenant, session) = (Tenant::default(), name(session));
+        self.ask(|reply| Call::Close { tenant, session, identity: None, reply })
     }
 
     pub fn edit(
@@ -200,6 +215,7 @@ impl Pool {
         let edit = TextEdit { range, text: text.to_owned() };
         let request = ApplyEdits {
             session: name(session),
+            identity: None,
             base_revision: base,
             edits: Edits::Text(vec![edit]),
             strategy: None,
@@ -240,6 +256,7 @@ impl Pool {
         let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
         let mut request = Complete {
             session: name(session),
+            identity: None,
             revision: None,
             max_tokens,
             sampling,
@@ -292,8 +309,14 @@ pub const TEXT: &str = "fn main() {\n    let answer = 42;\n    println!(\"{answe
 impl Pool {
     pub fn get(&mut self, session: &str) -> v1::GetSessionResponse {
         let session = name(session);
-        self.ask(|reply| Call::Get { tenant: Tenant::default(), session, content: true, reply })
-            .expect("it is open")
+        self.ask(|reply| Call::Get {
+            tenant: Tenant::default(),
+            session,
+            identity: None,
+            content: true,
+            reply,
+        })
+        .expect("it is open")
     }
 
     pub fn core_tokens(&mut self, session: &str) -> u32 {

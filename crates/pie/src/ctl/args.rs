@@ -118,6 +118,22 @@ pub enum CtlCommand {
         /// Its name, or its file.
         session: String,
     },
+    /// List what tenants hold, and since when nobody used it: for who runs the pool.
+    Held {
+        /// Whose; `-` are those who do not say who they are. All tenants' if not given.
+        whose: Option<String>,
+    },
+    /// Close what a tenant holds, whoever uses it: for who runs the pool.
+    Evict {
+        /// Whose; `-` are those who do not say who they are.
+        whose: String,
+        /// This session.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        session: Option<String>,
+        /// All that it has.
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 /// A strategy on the command line.

@@ -86,7 +86,7 @@ fn is_unknown(status: &tonic::Status) -> bool {
 }
 
 async fn get(caller: &Caller, session: &str) -> Result<v1::Session, CtlError> {
-    let request = v1::GetSessionRequest { session: session.to_owned(), content: false };
+    let request = v1::GetSessionRequest { session: session.to_owned(), ..Default::default() };
     let mut wire = caller.pool().wire();
     let answer = caller.call(Wait::Answer, "look at the session", wire.get_session(request)).await?;
     Ok(answer.session.unwrap_or_else(|| v1::Session { session: session.to_owned(), ..Default::default() }))

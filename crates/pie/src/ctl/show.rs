@@ -125,6 +125,47 @@ impl Show {
         );
     }
 
+    pub fn held(self, all: &[v1::TenantSession]) {
+        let of = |held: &v1::TenantSession| held.session.clone().unwrap_or_default();
+        let json = |held: &v1::TenantSession| {
+            let mut json = session_json(&of(held));
+            json["tenant"] = json!(held.tenant);
+            json["idle_ms"] = json!(held.idle_ms);
+            json["completions"] = json!(held.completions);
+            json
+        };
+        self.print(
+            || all.iter().map(json).collect(),
+            || {
+                let mut table = table(["tenant", "session", "group", "tokens", "idle", "completions"]);
+                for held in all {
+                    let session = of(held);
+                    let idle = std::time::Duration::from_secs(held.idle_ms / 1000);
+                    table.add_row([
+                        if held.tenant.is_empty() { "-".to_owned() } else { held.tenant.clone() },
+                        session.session,
+                        session.group,
+                        session.tokens.to_string(),
+                        format!("{idle:?}"),
+                        held.completions.to_string(),
+                    ]);
+                }
+                outln!("{table}");
+            },
+        );
+    }
+
+    pub fn evicted(self, done: &v1::CloseTenantSessionsResponse) {
+        let v1::CloseTenantSessionsResponse { closed, left, why } = done;
+        self.print(
+            || json!({ "closed": closed, "left": left, "why": why }),
+            || match left {
+                0 => outln!("{closed} sessions closed"),
+                left => outln!("{closed} sessions closed, {left} stay: {why}"),
+            },
+        );
+    }
+
     pub fn session(self, answer: v1::GetSessionResponse) {
         let v1::GetSessionResponse { session, text, tokens } = answer;
         let tokens = tokens.map(|tokens| tokens.ids);

@@ -2,6 +2,7 @@
 
 use super::out::{Out, seconds};
 use pie_proto::Reason;
+use pie_router::call::Why;
 use pie_router::stats::{Counter, Gauge, GroupEvent, Histogram, Outcome, RankTimes, Stats};
 use pie_router::{Phase, Readiness, Serving, State, Watched};
 use prometheus_client::collector::Collector;
@@ -165,6 +166,13 @@ impl RouterSource {
             Outcome::ALL.into_iter().map(outcome)
         });
         out.counters("pie_completions", "Completions that ended, by how.", outcomes)?;
+        let closed = self.groups.iter().flat_map(|group| {
+            let stats = group.watched.stats();
+            let closed =
+                move |(why, name)| ([("group", group.name.as_str()), ("why", name)], stats.closings(why));
+            Why::ALL.into_iter().map(closed)
+        });
+        out.counters("pie_sessions_closed", "Sessions that were closed, by why.", closed)?;
         // What no owner saw has no group.
         let owners = self.groups.iter().map(|group| (group.name.as_str(), group.watched.stats()));
         let errors = owners.chain([("", self.stats.as_ref())]).flat_map(|(group, stats)| {
