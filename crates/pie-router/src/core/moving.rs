@@ -8,6 +8,7 @@ use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::carried::Carried;
 use pie_proto::request::{Content, SessionName};
+use pie_text::Revision;
 
 /// Whether sessions may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,12 +28,22 @@ impl Core {
         if self.standing == Standing::Leaving {
             return Err(faults::moving(name.as_str()));
         }
+        self.make_way(&tenant, &name, document.revision());
         if self.names.get(&tenant, &name).is_none() {
             let id = self.insert(tenant, name, *document, strategy);
             self.lay_by(id);
             self.stats.sessions_taken.add(1);
         }
         Ok(())
+    }
+
+    /// A copy that is here only until it is known to have arrived elsewhere is the older one when the session comes back from there.
+    fn make_way(&mut self, tenant: &Tenant, name: &SessionName, newer: Revision) {
+        let Some(id) = self.names.get(tenant, name) else { return };
+        let kept = self.given.remove(&id).filter(|given| given.0 <= newer.0);
+        if kept.is_some() && kept == self.sessions.get(&id).map(|session| session.document.revision()) {
+            self.remove(id, &faults::moving(name.as_str()));
+        }
     }
 
     /// Takes the documents that the group's owner before had.
