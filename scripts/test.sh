@@ -60,6 +60,8 @@ missing_packages() {
     printf 'syntax = "proto3"; import "google/protobuf/descriptor.proto";' >"$log/probe.proto"
     if ! protoc -I "$log" --descriptor_set_out=/dev/null probe.proto 2>/dev/null; then echo libprotobuf-dev; fi
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
+    # Of the network that is cut.
+    if ! command -v ip >/dev/null && ! [ -x /usr/sbin/ip ]; then echo iproute2; fi
 }
 
 need() {
@@ -160,8 +162,8 @@ done_with_step
 
 if [ $mode != quick ]; then
     heading "a Python client, eight worker processes, etcd"
-    # In 10 minutes something hangs: it is told where, and ended.
-    run_tests '^(=+ )?[0-9]+ (passed|failed|error).* in [0-9.]+s' timeout --foreground --kill-after=20 600 \
+    # In 15 minutes something hangs: it is told where, and ended.
+    run_tests '^(=+ )?[0-9]+ (passed|failed|error).* in [0-9.]+s' timeout --foreground --kill-after=20 900 \
         .venv/bin/python -m pytest --color=no -q -x --durations=5 -c scripts/python/pytest.ini scripts/python
     done_with_step
 fi

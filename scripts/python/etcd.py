@@ -27,10 +27,19 @@ class Etcd:
         command += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
         command += ["--logger", "zap", "--log-level", "error"]
-        self.log = folder / "etcd.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.folder, self.command, self.log = folder, command, folder / "etcd.log"
+        self.start()
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until("etcd answers", self.answers, deadline=20.0)
+
+    def empty(self) -> None:
+        """Ends it, and starts it again with nothing in it."""
+        self.end()
+        shutil.rmtree(self.folder / "etcd")
+        self.start()
 
     def answers(self) -> bool:
         code = self.process.poll()

@@ -75,7 +75,11 @@ pub enum ModelError {
         known: Vec<&'static str>,
     },
     /// A folder without weights.
-    #[error("{} has neither model.safetensors nor model.safetensors.index.json", folder.display())]
+    #[error(
+        "{} has neither model.safetensors nor model.safetensors.index.json; weights in other files (pytorch_model.bin, GGUF) \
+         are not read: save the model with save_pretrained of Transformers",
+        folder.display()
+    )]
     NoWeights {
         /// Which.
         folder: PathBuf,

@@ -181,6 +181,11 @@ impl Directory {
         self.locals.get(group)
     }
 
+    /// This run of this router.
+    pub fn me(&self) -> &RouterId {
+        &self.me
+    }
+
     pub fn peers(&self) -> &Peers {
         &self.peers
     }

@@ -46,9 +46,11 @@ impl Peer for PeerService {
         &self,
         request: Request<peer_v1::StandingRequest>,
     ) -> Result<Response<peer_v1::StandingResponse>, Status> {
-        let group = group(&request.into_inner().group)?;
-        let owner = self.directory.candidate(&group);
-        let candidate = owner.is_some_and(|owner| owner.now() != State::Retired);
+        let peer_v1::StandingRequest { group: name, router } = request.into_inner();
+        let owner = self.directory.candidate(&group(&name)?);
+        // A router that was started again has nothing of what its former run had.
+        let meant = router.is_empty() || router == self.directory.me().as_str();
+        let candidate = meant && owner.is_some_and(|owner| owner.now() != State::Retired);
         Ok(Response::new(peer_v1::StandingResponse { candidate }))
     }
 

@@ -7,7 +7,7 @@ use common::{Pool, SETTINGS, TEXT, drain, name};
 use pie_proto::Reason;
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
-use pie_router::call::{Busy, Call, Departure, Given, Resident, Taken};
+use pie_router::call::{Arrived, Busy, Call, Departure, Given, Resident, Taken};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::{Document, Revision};
 use std::time::Instant;
@@ -184,12 +184,12 @@ fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
 }
 
 #[test]
-fn a_group_that_is_given_up_gives_everything_once() {
+fn a_group_that_is_given_up_gives_everything_until_it_has_arrived() {
     let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     pool.edit("a", 0, 0, "x").expect("the revision fits");
     let all = |pool: &mut Pool| pool.ask(|reply| Call::GiveAll { reply });
-    assert_eq!(all(&mut pool).unwrap_err(), Reason::Internal, "not while it is served");
+    assert_eq!(all(&mut pool).unwrap_err(), Reason::OwnershipUnsure, "not while it is served");
     let mut stream = pool.complete("a", 6, &[]).expect("it is open");
     pool.core.retire();
     let failed = stream.try_recv().expect("it is told").expect_err("it cannot go on");
@@ -199,6 +199,9 @@ fn a_group_that_is_given_up_gives_everything_once() {
     }
     let given = all(&mut pool).expect("it is given up");
     assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [1]);
+    // Whoever asked may have gone before the answer came.
+    assert_eq!(all(&mut pool).expect("it is still here").len(), 1);
+    pool.core.call(Call::Arrived { what: Arrived::All });
     assert!(all(&mut pool).expect("nothing is left").is_empty());
     assert_eq!(
         pool.edit("a", 1, 0, "x").unwrap_err(),
@@ -230,4 +233,29 @@ fn a_tenant_has_names_of_its_own() {
     let (tenant, session) = (grace, name("main.rs"));
     pool.ask(|reply| Call::Get { tenant, session, identity: None, content: true, reply })
         .expect("the other's is still open");
+}
+
+/// A router that lost its group keeps what it gave until that is known to have arrived; what comes back meanwhile was edited there.
+#[test]
+fn what_was_given_stays_until_it_arrived_and_gives_way_when_it_comes_back() {
+    let mut pool = Pool::new(400);
+    pool.open("back", TEXT).expect("room");
+    pool.open("gone", TEXT).expect("room");
+    pool.core.lost("another router owns the group");
+    let given = pool.ask(|reply| Call::GiveAll { reply }).expect("nobody owns it here");
+    assert_eq!(given.len(), 2);
+    assert_eq!(pool.get("back").text.as_deref(), Some(TEXT), "nothing is known to have arrived");
+
+    let back = given.into_iter().find(|carried| carried.name == name("back")).expect("it was given");
+    let edited = Carried { revision: back.revision + 3, content: Content::Text("edited".to_owned()), ..back };
+    take(&mut pool, edited.clone()).expect("it is taken");
+    assert_eq!(pool.get("back").text.as_deref(), Some("edited"));
+    let older = Carried { revision: 0, content: Content::Text("older".to_owned()), ..edited };
+    take(&mut pool, older).expect("it is there already");
+    assert_eq!(pool.get("back").text.as_deref(), Some("edited"), "what is here stays");
+
+    // It comes late, and only for what was not changed since.
+    pool.core.call(Call::Arrived { what: Arrived::All });
+    assert_eq!(pool.get("back").text.as_deref(), Some("edited"));
+    assert_eq!(pool.edit("gone", 0, 0, "x").unwrap_err(), Reason::SessionUnknown);
 }

@@ -19,8 +19,8 @@ const AT_WORK: &str = ".at-work-";
 const LOCK: &str = "lock";
 /// What has no lock, or is of a version without one, is left over after this time.
 const OLD: Duration = Duration::from_secs(3600);
-/// Others may clear a new folder away before its lock is held.
-const ATTEMPTS: u32 = 3;
+/// Others may clear a new folder away before its lock is held; each time it is another one that they would have to find so soon.
+const ATTEMPTS: u32 = 50;
 
 /// A file with its content.
 pub type Known<'a> = (&'a str, &'a [u8]);
@@ -151,11 +151,15 @@ impl Workplace {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        match lock.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            // Without locks on this file system nothing is cleared away before it is old.
-            Ok(()) | Err(fs::TryLockError::Error(_)) => Ok(Some(Self { path, _lock: lock })),
+        if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
+            return Ok(None);
         }
+        // Whoever had the lock first has cleared the folder away, lock and all. (Without locks on this file system nothing is
+        // cleared away before it is old.)
+        if !path.join(LOCK).exists() {
+            return Ok(None);
+        }
+        Ok(Some(Self { path, _lock: lock }))
     }
 
     fn files(&self) -> PathBuf {

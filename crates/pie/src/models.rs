@@ -47,7 +47,8 @@ pub fn resolve(model: Option<&Path>) -> Result<ModelFolder, Failure> {
     }
     if !path.join("config.json").is_file() {
         return Err(format!(
-            "{} is no model folder: it has no config.json (expected: config.json, tokenizer.json, *.safetensors)",
+            "{} is no model folder: it has no config.json (expected: a folder with config.json, tokenizer.json, *.safetensors, as \
+             save_pretrained of Transformers writes it; GGUF files are not read)",
             path.display()
         )
         .into());

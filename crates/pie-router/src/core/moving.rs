@@ -8,6 +8,7 @@ use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::carried::Carried;
 use pie_proto::request::{Content, SessionName};
+use pie_text::Revision;
 
 /// Whether sessions may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +34,14 @@ impl Core {
 
     fn settle(&mut self, taken: Taken) {
         let present = self.names.get(&taken.tenant, &taken.name).and_then(|id| self.sessions.get(&id));
-        if let Some(present) = present {
-            // Revisions only grow, from one life of a name to the next too. What is older here was left behind by somebody.
-            if present.document.revision() >= taken.document.revision() {
+        if let Some((id, revision)) = present.map(|present| (present.id, present.document.revision())) {
+            // A copy that is here only until it is known to have arrived elsewhere gives way to what comes back from there. Else
+            // revisions only grow, from one life of a name to the next too: what is older here was left behind by somebody.
+            let is_kept = self.given.remove(&id) == Some(revision);
+            if revision > taken.document.revision() || (revision == taken.document.revision() && !is_kept) {
                 return;
             }
-            self.remove(present.id, &faults::replaced(taken.name.as_str()));
+            self.remove(id, &faults::replaced(taken.name.as_str()));
         }
         let id = self.insert(taken);
         self.lay_by(id);

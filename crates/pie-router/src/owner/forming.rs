@@ -207,7 +207,8 @@ impl Candidate {
     /// Whether the former owner is there and wants the group back.
     async fn wants_it(&self, former: &RouterRecord) -> bool {
         let Ok(mut peer) = self.options.peers.peer(former) else { return false };
-        let request = StandingRequest { group: self.options.group.to_string() };
+        let request =
+            StandingRequest { group: self.options.group.to_string(), router: former.id.to_string() };
         let answer = tokio::time::timeout(ASK_TIMEOUT, peer.standing(request)).await;
         matches!(answer, Ok(Ok(answer)) if answer.get_ref().candidate)
     }
