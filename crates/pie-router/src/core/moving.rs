@@ -8,7 +8,6 @@ use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::carried::Carried;
 use pie_proto::request::{Content, SessionName};
-use pie_text::Revision;
 
 /// Whether sessions may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
