@@ -68,9 +68,10 @@ def test_a_pool_comes_back_with_its_documents_when_etcd_does(cache, etcd, tmp_pa
         until("all is well after etcd was frozen", well, 20.0)
 
         etcd.empty()
+        written = {"/pie/groups/g0/owner", "/pie/groups/g0/ranks/00000", "/pie/sessions//s"}
+        until("everybody has told again what they are", lambda: set(etcd.keys("/pie/")) >= written, 20.0)
         until("all is well after etcd lost its data", well, 20.0)
         held = pool.GetSession(pb.GetSessionRequest(session="s", content=True), timeout=10)
         assert (held.text, held.session.revision) == (text, revision), "no edit that was acknowledged is missing"
-        assert set(etcd.keys("/pie/")) >= {"/pie/groups/g0/owner", "/pie/groups/g0/ranks/00000", "/pie/sessions//s"}
     finally:
         cluster.end()

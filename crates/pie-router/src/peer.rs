@@ -24,6 +24,14 @@ pub(crate) struct PeerService {
     pub document_limit: usize,
 }
 
+impl PeerService {
+    /// A router that was started again has nothing of what its former run had, though it answers at the same address; it may even ask
+    /// itself.
+    fn is_meant(&self, router: &str) -> bool {
+        router.is_empty() || router == self.directory.me().as_str()
+    }
+}
+
 fn group(name: &str) -> Result<GroupId, Fault> {
     GroupId::new(name).map_err(|error| Fault::new(Reason::GroupUnknown, error.to_string()))
 }
@@ -48,9 +56,7 @@ impl Peer for PeerService {
     ) -> Result<Response<peer_v1::StandingResponse>, Status> {
         let peer_v1::StandingRequest { group: name, router } = request.into_inner();
         let owner = self.directory.candidate(&group(&name)?);
-        // A router that was started again has nothing of what its former run had.
-        let meant = router.is_empty() || router == self.directory.me().as_str();
-        let candidate = meant && owner.is_some_and(|owner| owner.now() != State::Retired);
+        let candidate = self.is_meant(&router) && owner.is_some_and(|owner| owner.now() != State::Retired);
         Ok(Response::new(peer_v1::StandingResponse { candidate }))
     }
 
@@ -60,8 +66,9 @@ impl Peer for PeerService {
         &self,
         request: Request<peer_v1::GiveGroupRequest>,
     ) -> Result<Response<Self::GiveGroupStream>, Status> {
-        let name = request.into_inner().group;
-        let owner = self.directory.candidate(&group(&name)?).ok_or_else(|| faults::not_the_owner(&name))?;
+        let peer_v1::GiveGroupRequest { group: name, router } = request.into_inner();
+        let owner = self.directory.candidate(&group(&name)?).filter(|_| self.is_meant(&router));
+        let owner = owner.ok_or_else(|| faults::not_the_owner(&name))?;
         let (reply, answer) = oneshot::channel();
         owner.tell(Call::GiveAll { reply }).await?;
         let all = answer.await.map_err(|_| faults::stopping())??;

@@ -253,7 +253,8 @@ impl Candidate {
 
     async fn fetch(&self, former: &RouterRecord) -> Result<Vec<Taken>, Status> {
         let mut peer = self.options.peers.peer(former)?;
-        let request = GiveGroupRequest { group: self.options.group.to_string() };
+        let (group, router) = (self.options.group.to_string(), former.id.to_string());
+        let request = GiveGroupRequest { group, router };
         // One that lives begins at once; one that is frozen must not keep the group from being formed.
         let begun = tokio::time::timeout(ASK_TIMEOUT, peer.give_group(request)).await;
         let late = |_| Status::deadline_exceeded("it does not answer in time");
