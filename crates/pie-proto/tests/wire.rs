@@ -125,7 +125,8 @@ fn requests_that_make_no_sense_are_refused_by_name() {
             ..Default::default()
         })
     };
-    assert_eq!((ways(8193, false, 1), ways(8192, true, 3)), (Ok(()), Ok(())));
+    assert_eq!((ways(8192, false, 1), ways(8192, true, 3)), (Ok(()), Ok(())));
+    assert_eq!(ways(8193, false, 1), Err(Reason::TooMany));
     assert_eq!((ways(8193, true, 0), ways(1, true, 4)), (Err(Reason::TooMany), Err(Reason::FieldInvalid)));
     assert_eq!(edit(v1::ApplyEditsRequest { edits: None, ..edits(vec![]) }), Err(Reason::FieldMissing));
     assert_eq!(

@@ -1,7 +1,7 @@
 //! Calls that wait for the owner. Each tenant is served in turn, and each of a tenant's sessions in its turn, so that whoever
 //! sends many calls waits for his own. So many wait, and no more: the rest is refused, and told when to come again.
 
-use crate::call::Call;
+use crate::call::{Arrived, Call};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::request::SessionName;
@@ -253,13 +253,14 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
         Call::Keep { resident } | Call::Depart { resident, .. } => {
             (Lane::Router, Some(resident.name.clone()))
         }
+        Call::Arrived { what: Arrived::One(_, session) } => (Lane::Router, Some(session.clone())),
+        Call::Arrived { what: Arrived::All } => (Lane::Router, None),
         Call::Take { .. }
         | Call::Held { .. }
         | Call::Idle { .. }
         | Call::Stuck { .. }
         | Call::Residents { .. }
         | Call::GiveAll { .. }
-        | Call::Arrived { .. }
         | Call::Describe { .. } => (Lane::Router, None),
     }
 }

@@ -15,8 +15,19 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
-pub(crate) fn owner() -> Owner {
-    spawn_owner(options("g0"), Arc::new(Embedded::new()), tokenizer())
+/// It has won the group, whose ranks are away.
+pub(crate) async fn owner() -> Owner {
+    let placement: Arc<dyn Placement> = Arc::new(Embedded::new());
+    let options = options("g0");
+    let (group, router) = (options.group.clone(), options.router.clone());
+    let owner = spawn_owner(options, placement.clone(), tokenizer());
+    let Ok(Campaign::Won(ownership)) = placement.campaign(&group, &router, Ttl::DEFAULT).await else {
+        panic!("nobody else wants it");
+    };
+    owner.tenure.begins(ownership.lease());
+    // It lives as long as the placement: nobody is to take it for released.
+    std::mem::forget(ownership);
+    owner
 }
 
 pub(crate) fn name() -> SessionName {
@@ -55,7 +66,7 @@ pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyE
 
 #[tokio::test]
 async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
-    let owner = owner();
+    let owner = owner().await;
     let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
     let (tenant, strategy) = (Tenant::default(), None);
     ask(&owner, |reply| Call::Open {
@@ -87,7 +98,7 @@ async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
 /// One client sends edits without end; what the ranks say, and what others ask, is heard all the same.
 #[tokio::test]
 async fn a_flood_of_calls_does_not_hold_events_back() {
-    let owner = owner();
+    let owner = owner().await;
     let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
     let (tenant, strategy) = (Tenant::default(), None);
     ask(&owner, |reply| Call::Open {

@@ -60,7 +60,7 @@ async fn insert(
 
 #[tokio::test]
 async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
-    let (service, owner) = (service(), owner());
+    let (service, owner) = (service(), owner().await);
     open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");
 
     // Somebody else's text is being tokenized.
@@ -97,7 +97,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
 /// An edit that was prepared on a document that has changed since, or has another life, is refused and changes nothing.
 #[tokio::test]
 async fn what_was_prepared_on_another_revision_is_refused() {
-    let (service, owner) = (service(), owner());
+    let (service, owner) = (service(), owner().await);
     open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");
     let large = "let x = 1;\n".repeat(300);
     let (tenant, session) = (Tenant::default(), name());
