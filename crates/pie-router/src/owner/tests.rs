@@ -139,12 +139,11 @@ fn a_panic_while_looking_fails_that_call_alone() {
     assert_eq!(crate::faults::contained(|| Ok(1)), Ok(1));
 }
 
-fn open(owner: &Owner) {
-    let document = Document::open(tokenizer(), "fn main() {}", 1 << 24).expect("a short text");
-    let (reply, _) = oneshot::channel();
-    let (tenant, document, identity) = (Tenant::default(), Box::new(document), Identity::of_bits(1));
-    let opened = Call::Open { tenant, name: name(), identity, document, change: None, strategy: None, reply };
-    owner.call(opened).expect("there is a place");
+fn taken(tokenizer: &Arc<pie_text::Tokenizer>, number: u128) -> Taken {
+    let name = SessionName::new(format!("s{number}")).expect("a right name");
+    let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
+    let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
+    Taken { tenant, name, identity, strategy: Strategy::Pie, document }
 }
 
 /// Whoever hands a group over reads how many documents wait for the next owner: all that came before, not those of a moment ago.
@@ -152,16 +151,11 @@ fn open(owner: &Owner) {
 async fn a_group_that_is_given_up_tells_its_documents_at_once() {
     let tokenizer = tokenizer();
     let owner = spawn_owner(options("g"), Arc::new(Embedded::new()), tokenizer.clone());
-    open(&owner);
+    owner.events.try_send(Event::Inherited(vec![taken(&tokenizer, 0)])).expect("there is a place");
     let (done, retired) = oneshot::channel();
     owner.events.try_send(Event::Retire { done }).expect("there is a place");
     // In the same batch comes something that takes its time.
-    let more = (0..3000).map(|number| {
-        let name = SessionName::new(format!("s{number}")).expect("a right name");
-        let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
-        let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
-        Taken { tenant, name, identity, strategy: Strategy::Pie, document }
-    });
+    let more = (1..3000).map(|number| taken(&tokenizer, number));
     owner.events.try_send(Event::Inherited(more.collect())).expect("there is a place");
     let stats = owner.stats().clone();
     let looks = std::thread::spawn(move || {
@@ -181,7 +175,8 @@ async fn a_group_that_is_given_up_stays_so_whatever_was_on_its_way() {
     let options = options("g");
     let owned = options.owned.clone();
     let owner = spawn_owner(options, placement.clone(), tokenizer());
-    open(&owner);
+    let inherited = Event::Inherited(vec![taken(&tokenizer(), 0)]);
+    owner.events.try_send(inherited).expect("there is a place");
     owner.retire().await;
     let campaign = placement.campaign(&group("g"), &router("me"), Ttl::DEFAULT).await;
     let Ok(Campaign::Won(ownership)) = campaign else { panic!("nobody owns it") };

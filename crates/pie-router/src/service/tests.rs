@@ -61,7 +61,7 @@ async fn insert(
 #[tokio::test]
 async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
     let (service, owner) = (service(), owner().await);
-    open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");
+    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
 
     // Somebody else's text is being tokenized.
     let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
@@ -70,7 +70,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
     let beyond = 100 * 1024;
     for refused in [
         open(&service, &owner, "x".repeat(beyond)).await.map(drop),
-        insert(&service, &owner, 0, "x".repeat(beyond)).await.map(drop),
+        insert(&service, &owner, born, "x".repeat(beyond)).await.map(drop),
     ] {
         assert_eq!(reason_of(&refused.expect_err("too long")), Some(Reason::DocumentTooLong));
     }
@@ -79,15 +79,15 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
     let (waiting, whose) = (service.clone(), owner.clone());
     let large = "let x = 1;\n".repeat(1000);
     let inserted = large.clone();
-    let large_edit = tokio::spawn(async move { insert(&waiting, &whose, 1, inserted).await });
-    edit(&owner, 0).await.expect("the owner serves");
+    let large_edit = tokio::spawn(async move { insert(&waiting, &whose, born + 1, inserted).await });
+    edit(&owner, born).await.expect("the owner serves");
     assert_eq!(text(&owner).await.as_deref(), Some("xfn main() {}"));
     assert!(!large_edit.is_finished());
     drop(others);
     // The copy that it was prepared on may have been of either revision; both answers are right, but nothing between.
     match large_edit.await.expect("no panic") {
         Ok(edited) => {
-            assert_eq!(edited.revision, 2);
+            assert_eq!(edited.revision, born + 2);
             assert_eq!(text(&owner).await, Some(format!("{large}xfn main() {{}}")));
         }
         Err(status) => assert_eq!(reason_of(&status), Some(Reason::RevisionMismatch), "{status}"),
@@ -98,7 +98,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
 #[tokio::test]
 async fn what_was_prepared_on_another_revision_is_refused() {
     let (service, owner) = (service(), owner().await);
-    open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");
+    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
     let large = "let x = 1;\n".repeat(300);
     let (tenant, session) = (Tenant::default(), name());
     let look = || {
@@ -123,7 +123,7 @@ async fn what_was_prepared_on_another_revision_is_refused() {
     };
     let copy = look().await.expect("open").expect("open");
     let (first, second) = (prepare(&copy), prepare(&copy));
-    assert_eq!(apply(first).await.expect("as it was").revision, 1);
+    assert_eq!(apply(first).await.expect("as it was").revision, born + 1);
     let overtaken = apply(second).await.expect_err("another was quicker");
     assert_eq!(overtaken.reason, Reason::RevisionMismatch);
     let of_first_life = prepare(&look().await.expect("open").expect("open"));
@@ -132,8 +132,8 @@ async fn what_was_prepared_on_another_revision_is_refused() {
             .await;
     closed.expect("it is open");
     assert!(look().await.expect("no error").is_none());
-    open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text");
-    edit(&owner, 0).await.expect("the revision fits");
+    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
+    edit(&owner, born).await.expect("the revision fits");
     let overtaken = apply(of_first_life).await.expect_err("it is another document");
     assert_eq!(overtaken.reason, Reason::RevisionMismatch);
     assert_eq!(text(&owner).await.as_deref(), Some("xfn main() {}"));
@@ -141,7 +141,7 @@ async fn what_was_prepared_on_another_revision_is_refused() {
     // A long text that is opened again is compared beside the owner, and an equal one changes nothing.
     let long = "let y = 2;\n".repeat(3000);
     let reopened = open(&service, &owner, long.clone()).await.expect("it is compared");
-    assert_eq!(reopened.revision, 2);
+    assert_eq!(reopened.revision, born + 2);
     let again = open(&service, &owner, long).await.expect("it is compared");
-    assert_eq!((again.revision, again.reused), (2, again.tokens));
+    assert_eq!((again.revision, again.reused), (born + 2, again.tokens));
 }
