@@ -75,8 +75,15 @@ def test_a_run_that_is_interrupted_leaves_no_session(pool, cache):
     def sessions():
         return json.loads(subprocess.run(ctl, capture_output=True, text=True, check=True, env=pool_module.environment(cache)).stdout)
 
+    first: dict[str, int] = {}
+
+    def plays():
+        """Each of the three has been edited several times since it was first seen."""
+        seen = sessions()
+        return len(seen) == 3 and all(each["revision"] > 3 + first.setdefault(each["session"], each["revision"]) for each in seen)
+
     try:
-        pool_module.until("it plays", lambda: len(seen := sessions()) == 3 and all(each["revision"] > 3 for each in seen), 60.0)
+        pool_module.until("it plays", plays, 60.0)
         process.send_signal(signal.SIGINT)
         said, told = process.communicate(timeout=60)
     finally:

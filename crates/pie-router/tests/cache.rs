@@ -8,7 +8,8 @@ use pie_plan::TokenId;
 use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_router::core::Settings;
-use pie_router::tenants::TenantLimits;
+use pie_router::tenants::{Tenant, TenantLimits};
+use pie_text::Document;
 
 #[test]
 fn accepted_and_typed_through_suggestions_are_adopted() {
@@ -234,4 +235,26 @@ fn a_group_has_no_more_sessions_than_it_may() {
     pool.open("a", TEXT).expect("the first");
     assert_eq!(pool.open("b", "x").map(drop), Err(Reason::Overloaded));
     pool.open("a", "again").expect("it is open already");
+}
+
+/// Documents that are opened without end push out each other, and not the one that another tenant types into now and then.
+#[test]
+fn a_tenant_that_opens_many_documents_drops_its_own() {
+    let mut pool = Pool::new(400);
+    let typed = TEXT.repeat(3);
+    let mut revision = pool.open("typed into", &typed).expect("room").revision;
+    for round in 0..12 {
+        // Between two edits of the one, the other opens more than fits.
+        for number in 0..8 {
+            let text = format!("// {round} {number}\n{}", TEXT.repeat(3));
+            let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
+            let mallory = Tenant::new("mallory").expect("a right name");
+            pool.open_document(mallory, &format!("{number}"), document, None).expect("others make room");
+            pool.run();
+        }
+        revision = pool.edit("typed into", revision, 0, "x").expect("it is right").revision;
+        let timings = pool.answer("typed into", 1);
+        let known = round == 0 || timings.tokens_reused > timings.tokens_encoded;
+        assert!(known, "round {round}: its rows are there still: {timings:?}");
+    }
 }

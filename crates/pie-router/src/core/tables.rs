@@ -6,9 +6,12 @@ use crate::faults;
 use crate::layout::{Layout, Patch};
 use crate::session::{Exact, Residence, Session, count};
 use crate::tenants::Sharing;
+use crate::tenants::Tenant;
 use pie_plan::{Change, PlanError, SessionId, Splices, Staged, Strategy, TokenId};
 use pie_proto::Fault;
 use pie_text::{Cut, FimMarkers};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// What a call wants of the tables.
 pub(super) enum Op {
@@ -98,34 +101,36 @@ impl Core {
             return Ok(true);
         }
         let Some(group) = self.group() else { return Ok(false) };
-        let branch = |id: &SessionId| group.table(*id).map_or(0, |table| table.branch().len());
-        let waits_for_nothing = |session: &&Session| session.completions.is_empty();
-        let by_age = |session: &&Session| session.ticket;
-        let left_over = self
-            .sessions
-            .values()
-            .filter(waits_for_nothing)
-            .filter(|session| branch(&session.id) > 0)
-            .min_by_key(by_age);
-        if let Some(session) = left_over.map(|session| session.id) {
+        let branch = |session: &Session| group.table(session.id).map_or(0, |table| table.branch().len());
+        if let Some(session) = self.first_to_give(|session| branch(session) > 0) {
             self.stage(vec![Change::EndBranch { session }])?;
             return Ok(true);
         }
-        let resident =
-            |session: &&Session| session.residence == Residence::Resident && Some(session.id) != keep;
         let holds =
-            |session: &&Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
-        let idle = self
-            .sessions
-            .values()
-            .filter(waits_for_nothing)
-            .filter(resident)
-            .filter(holds)
-            .min_by_key(by_age);
-        match idle.map(|session| session.id) {
+            |session: &Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
+        let idle = self.first_to_give(|session| {
+            session.residence == Residence::Resident && Some(session.id) != keep && holds(session)
+        });
+        match idle {
             Some(session) => self.clear(session).map(|()| true),
             None => Ok(false),
         }
+    }
+
+    /// Of those that have something to give and wait for nothing: whoever is idle longest, of the tenant that holds most rows. So a
+    /// tenant that opens one document after the other drops its own, and not the one that another types into.
+    fn first_to_give(&self, has: impl Fn(&Session) -> bool) -> Option<SessionId> {
+        let group = self.group()?;
+        let rows = |session: &Session| {
+            group.table(session.id).map_or(0, |table| table.tokens().len() + table.branch().len())
+        };
+        let mut held: BTreeMap<&Tenant, usize> = BTreeMap::new();
+        for session in self.sessions.values() {
+            *held.entry(&session.tenant).or_default() += rows(session);
+        }
+        let idle = self.sessions.values().filter(|session| session.completions.is_empty() && has(session));
+        let first = idle.min_by_key(|session| (Reverse(held.get(&session.tenant)), session.ticket));
+        first.map(|session| session.id)
     }
 
     /// Drops a session's rows; its document stays.
