@@ -59,7 +59,8 @@ def test_without_a_seed_each_completion_draws_anew_and_says_how(client, session)
 
     (one, first), (other, second) = sample(), sample()
     assert one != other and first != second and max(one, other) < 2**53
-    assert sample(seed=one) == (one, first), "the seed that it says gives the same text"
+    # Not the first: that encoded the document in the same pass, and another shape of a product has other last digits.
+    assert sample(seed=other) == (other, second), "the seed that it says gives the same text"
     assert sample(seed=0)[0] == 0 and not any(m.HasField("seed") for m in client.stream(session, max_tokens=1))
 
 
