@@ -9,6 +9,7 @@ mod names;
 mod opening;
 mod pace;
 mod reading;
+mod room;
 mod stepping;
 mod tables;
 mod waking;

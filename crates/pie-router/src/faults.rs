@@ -47,6 +47,11 @@ pub(crate) fn all_busy() -> Fault {
     Fault::new(Reason::KvExhausted, message).retry_after(RETRY)
 }
 
+pub(crate) fn others_need_slots() -> Fault {
+    let message = "another tenant, which holds fewer KV slots than this one, needs some: complete in fewer documents at a time, or retry later";
+    Fault::new(Reason::KvExhausted, message).retry_after(RETRY)
+}
+
 pub(crate) fn no_slot_for_token() -> Fault {
     Fault::new(
         Reason::KvExhausted,

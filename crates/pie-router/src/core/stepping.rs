@@ -92,10 +92,10 @@ impl Core {
         {
             if passes > 1 {
                 passes /= 2;
-            } else if !self.make_room(None)? {
-                let Some(index) = runs.iter().rposition(|run| matches!(run, Run::Sample { .. })) else {
-                    break;
-                };
+                continue;
+            }
+            let Some(index) = self.first_to_fail(&runs) else { break };
+            if !self.make_room(runs[index].session())? {
                 let refused = runs.remove(index).session();
                 self.fail_front(refused, &faults::no_slot_for_token());
             }
@@ -121,6 +121,10 @@ impl Core {
         let waits = |id: &SessionId| self.front(*id).is_some_and(|front| !front.has_begun());
         let waiting: Vec<_> = self.active.iter().copied().filter(waits).collect();
         for id in waiting {
+            // Who came before may have needed its rows.
+            if self.front(id).is_none() {
+                continue;
+            }
             self.restore(id)?;
             // One that cannot begin fails, and leaves its place to the next.
             while self.front(id).is_some_and(|front| !front.has_begun()) {

@@ -6,12 +6,9 @@ use crate::faults;
 use crate::layout::{Layout, Patch};
 use crate::session::{Exact, Residence, Session, count};
 use crate::tenants::Sharing;
-use crate::tenants::Tenant;
 use pie_plan::{Change, PlanError, SessionId, Splices, Staged, Strategy, TokenId};
 use pie_proto::Fault;
 use pie_text::{Cut, FimMarkers};
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 
 /// What a call wants of the tables.
 pub(super) enum Op {
@@ -82,55 +79,13 @@ impl Core {
             match self.stage(changes.to_vec()) {
                 Ok(staged) => return Ok(Placed::In(staged)),
                 Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(Some(of))? {
+                    if !self.make_room(of)? {
                         return Ok(Placed::NoRoom);
                     }
                 }
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// One session less takes slots that it does not need now: first what is encoded anew beside old rows, then what ended
-    /// completions left, then the documents of those who are idle. False when nobody can.
-    pub(super) fn make_room(&mut self, keep: Option<SessionId>) -> Result<bool, PlanError> {
-        if let Some(id) =
-            self.sessions.values().find(|session| session.shadow.is_some()).map(|session| session.id)
-        {
-            self.end_shadow(id)?;
-            return Ok(true);
-        }
-        let Some(group) = self.group() else { return Ok(false) };
-        let branch = |session: &Session| group.table(session.id).map_or(0, |table| table.branch().len());
-        if let Some(session) = self.first_to_give(|session| branch(session) > 0) {
-            self.stage(vec![Change::EndBranch { session }])?;
-            return Ok(true);
-        }
-        let holds =
-            |session: &Session| group.table(session.id).is_some_and(|table| !table.tokens().is_empty());
-        let idle = self.first_to_give(|session| {
-            session.residence == Residence::Resident && Some(session.id) != keep && holds(session)
-        });
-        match idle {
-            Some(session) => self.clear(session).map(|()| true),
-            None => Ok(false),
-        }
-    }
-
-    /// Of those that have something to give and wait for nothing: whoever is idle longest, of the tenant that holds most rows. So a
-    /// tenant that opens one document after the other drops its own, and not the one that another types into.
-    fn first_to_give(&self, has: impl Fn(&Session) -> bool) -> Option<SessionId> {
-        let group = self.group()?;
-        let rows = |session: &Session| {
-            group.table(session.id).map_or(0, |table| table.tokens().len() + table.branch().len())
-        };
-        let mut held: BTreeMap<&Tenant, usize> = BTreeMap::new();
-        for session in self.sessions.values() {
-            *held.entry(&session.tenant).or_default() += rows(session);
-        }
-        let idle = self.sessions.values().filter(|session| session.completions.is_empty() && has(session));
-        let first = idle.min_by_key(|session| (Reverse(held.get(&session.tenant)), session.ticket));
-        first.map(|session| session.id)
     }
 
     /// Drops a session's rows; its document stays.
@@ -175,7 +130,7 @@ impl Core {
                     break self.restored(id, tokens.len() - length);
                 }
                 Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(Some(id))? {
+                    if !self.make_room(id)? {
                         return Ok(());
                     }
                 }

@@ -253,6 +253,17 @@ impl Pool {
         stop: &[&str],
         change: impl FnOnce(&mut Complete),
     ) -> Result<Stream, Reason> {
+        self.ask_completion_of(Tenant::default(), session, max_tokens, stop, change)
+    }
+
+    pub fn ask_completion_of(
+        &mut self,
+        tenant: Tenant,
+        session: &str,
+        max_tokens: u32,
+        stop: &[&str],
+        change: impl FnOnce(&mut Complete),
+    ) -> Result<Stream, Reason> {
         let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
         let mut request = Complete {
             session: name(session),
@@ -267,12 +278,7 @@ impl Pool {
             on_edit: OnEdit::End,
         };
         change(&mut request);
-        self.ask(|reply| Call::Complete {
-            tenant: Tenant::default(),
-            request,
-            arrived: Instant::now(),
-            reply,
-        })
+        self.ask(|reply| Call::Complete { tenant, request, arrived: Instant::now(), reply })
     }
 }
 
