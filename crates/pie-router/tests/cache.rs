@@ -259,10 +259,14 @@ fn a_tenant_that_holds_much_drops_its_own() {
                     streams.push(begun.expect("it is taken"));
                 }
             }
-            (0..5).for_each(|_| drop(pool.step()));
+            for _ in 0..5 {
+                pool.step();
+            }
             revision = pool.edit("typed into", revision, 0, "x").expect("it is right").revision;
             let mut stream = pool.complete("typed into", 1, &[]).expect("it is open");
-            (0..100).for_each(|_| drop(pool.step()));
+            for _ in 0..100 {
+                pool.step();
+            }
             let timings = drain(&mut stream).3.expect("it is answered while the others are busy");
             assert!(timings.tokens_reused > timings.tokens_encoded, "round {round}: {timings:?}");
         }
