@@ -1,8 +1,8 @@
 """One tenant's hostile calls, of every kind at once. A process of its own: `attack.py ADDRESS NAME [KIND…]`.
 
 Each line of its input is a number of seconds; so long it attacks, each kind once at a time, and then says, in a line of JSON, what became
-of the calls of each kind. Several such processes attack together: one of Python would be too slow. They have no more than what the machine
-gives to those who are not in a hurry: what is tried is whether the pool shares itself out, not whether two processors do.
+of the calls of each kind. Several such processes attack together: one of Python would be too slow. They get the processors
+that nobody else wants: what is tried is whether the pool shares itself out, not whether two processors do.
 """
 
 import itertools
@@ -312,7 +312,7 @@ def attack(address: str, name: str, context: int, seconds: float, kinds: list) -
 
 
 def main() -> None:
-    os.nice(10)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address, name, *only = sys.argv[1:]
     kinds = [kind for kind in KINDS if not only or kind.__name__ in only]
     with grpc.insecure_channel(address, options=OPTIONS) as channel:
