@@ -102,7 +102,9 @@ fuzz_target!(init: {
         let (Some(change), Some(wanted)) = (explained(prepared), wanted) else { continue };
         let spliced = change.splices().apply(&tokens);
         document.commit(change).expect("what was just prepared can be committed");
-        assert_eq!(document.revision(), Revision(base.0 + 1));
+        // What changes nothing makes no revision; edits that undo each other may make one.
+        let (new, changed) = (document.revision(), wanted != text);
+        assert!(new == Revision(base.0 + 1) || (new == base && !changed), "{base:?}, {new:?}, {changed}");
         text = wanted;
         tokens = check(&document, pair, &text);
         assert_eq!(spliced, tokens, "the splices make the tokens");
