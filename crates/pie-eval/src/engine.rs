@@ -302,6 +302,9 @@ impl<'a> Bed<'a> {
             }
             let sampled: Vec<_> = pass.iter().map(|sampled| (sampled.session, sampled.token)).collect();
             self.replica.append(&sampled)?;
+            if !pass.iter().all(SampledToken::is_drawn) {
+                return Err(EvalError::NoNumbers);
+            }
             tokens.extend(pass);
         }
         let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX);

@@ -115,6 +115,9 @@ pub enum EvalError {
         /// Which sample.
         sample: String,
     },
+    /// Logits that are NaN or infinite.
+    #[error("the model's logits are no numbers: what it computes overflows; run it in a wider type")]
+    NoNumbers,
     /// A plan that sampled nothing.
     #[error("the engine sampled no token where one was due: a bug")]
     NothingSampled,

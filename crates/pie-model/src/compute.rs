@@ -4,7 +4,7 @@ use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::model::Model;
-use crate::sampling::{Sampled, SamplingParameters, sample};
+use crate::sampling::{Sampled, SamplingParameters, sample_if_numbers};
 use candle_core::Device;
 use pie_comm::{Collective, Member};
 use pie_kv::{KvCache, KvShape, Precision};
@@ -136,7 +136,11 @@ impl Compute for OnCpu {
     ) -> Result<Vec<Sampled>, ModelError> {
         check_draws(batch, draws)?;
         let logits = self.model.forward(batch, &mut self.cache, comm)?.to_vec2::<f32>()?;
-        logits.iter().zip(draws).map(|(row, draw)| sample(row, &draw.parameters, draw.step)).collect()
+        logits
+            .iter()
+            .zip(draws)
+            .map(|(row, draw)| sample_if_numbers(row, &draw.parameters, draw.step))
+            .collect()
     }
 
     fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError> {

@@ -37,6 +37,32 @@ pub struct Sampled {
     pub top: Vec<(TokenId, f32)>,
 }
 
+impl Sampled {
+    /// Whether it was drawn. Where logits are no numbers none can be, and one stands there all the same, so that all tables stay
+    /// equal: its log probability is NaN, which no drawn one's is.
+    pub fn is_drawn(&self) -> bool {
+        !self.logprob.is_nan()
+    }
+}
+
+/// As [`sample`], but logits that are no numbers (they overflowed) give a token that is not drawn: it is the misfortune of one
+/// session, not of all in its batch.
+///
+/// # Errors
+/// Parameters out of range.
+pub(crate) fn sample_if_numbers(
+    logits: &[f32],
+    parameters: &SamplingParameters,
+    step: u64,
+) -> Result<Sampled, ModelError> {
+    match sample(logits, parameters, step) {
+        Err(ModelError::LogitsInvalid { .. }) => {
+            Ok(Sampled { token: TokenId(0), logprob: f32::NAN, top: Vec::new() })
+        }
+        sampled => sampled,
+    }
+}
+
 /// Draws a token from [vocabulary] logits. Equal arguments give equal results on every machine; of tokens with equal
 /// logits the smaller id is the more likely one.
 ///

@@ -178,6 +178,13 @@ pub(crate) fn beyond_the_model() -> Fault {
     Fault::new(Reason::Internal, message)
 }
 
+/// What the model computed for a session overflowed.
+pub(crate) fn no_numbers() -> Fault {
+    let message = "the model's logits are no numbers for this text (they overflow in the type it is computed in): change the text, or run \
+                   the model in a wider type (`--dtype`)";
+    Fault::new(Reason::Internal, message)
+}
+
 fn splice(error: &SpliceError) -> Fault {
     let reason = match error {
         SpliceError::Overlap { .. } => Reason::SplicesUnsorted,

@@ -295,3 +295,29 @@ fn what_ranks_refuse_fails_one_session() {
     assert!(pool.get("a").text.is_some(), "its document is there");
     pool.answer("a", 2);
 }
+
+/// The logits of one session were no numbers: it fails, and is told why; the other goes on.
+#[test]
+fn logits_that_are_no_numbers_fail_one_session() {
+    let mut pool = Pool::new(1000);
+    for name in ["a", "b"] {
+        pool.open(name, TEXT).expect("it fits");
+    }
+    let asked = [("a", 1), ("b", 3)];
+    let mut streams = asked.map(|(name, tokens)| pool.complete(name, tokens, &[]).expect("it is open"));
+    let step = pool.core.next_step(Instant::now()).expect("a right plan").expect("both want a token");
+    let undrawn = step.plan.runs[0].session().0;
+    let mut report = pool.ranks.step(&step);
+    for sampled in report.passes.iter_mut().flat_map(|pass| &mut pass.sampled) {
+        if sampled.session == undrawn {
+            sampled.logprob = f32::NAN;
+        }
+    }
+    report.refused.push(undrawn);
+    pool.core.report(report, Instant::now()).expect("it fits");
+    pool.run();
+    let failed = streams[0].try_recv().expect("it is told").expect_err("no token was drawn");
+    assert!(failed.message().contains("no numbers"), "{failed}");
+    assert_eq!(drain(&mut streams[1]).1, 3, "the other goes on");
+    pool.answer("a", 2);
+}

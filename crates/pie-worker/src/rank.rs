@@ -27,6 +27,11 @@ impl SampledToken {
     fn new(session: SessionId, sampled: Sampled) -> Self {
         Self { session, token: sampled.token, logprob: sampled.logprob, top: sampled.top }
     }
+
+    /// Whether it was drawn: see [`Sampled::is_drawn`].
+    pub fn is_drawn(&self) -> bool {
+        !self.logprob.is_nan()
+    }
 }
 
 /// What a step did.
@@ -38,7 +43,8 @@ pub struct StepReport {
     pub digest: Option<u64>,
     /// Of all sampled tokens.
     pub sampled_digest: u64,
-    /// Sessions whose rows the model cannot see: they were left out. The same on all ranks.
+    /// Sessions whose rows the model cannot see: they were left out; and those whose logits were no numbers, so that their last token
+    /// was not drawn. The same on all ranks.
     pub refused: Vec<SessionId>,
     /// Rows of all its passes.
     pub encoded: usize,
@@ -151,7 +157,7 @@ impl<'a> Rank<'a> {
     ) -> Result<StepReport, WorkerError> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
-        let refused = self.unseen(&work);
+        let mut refused = self.unseen(&work);
         if !refused.is_empty() {
             work = without(work, &refused);
         }
@@ -165,9 +171,11 @@ impl<'a> Rank<'a> {
             }
             let tokens: Vec<_> = sampled.iter().map(|sampled| (sampled.session, sampled.token)).collect();
             self.group.append(&tokens)?;
+            refused
+                .extend(sampled.iter().filter(|sampled| !sampled.is_drawn()).map(|sampled| sampled.session));
             passes.push(sampled);
             let mut going = going_on(step, &tokens, passes.len());
-            going.retain(|session| self.sees_next(*session));
+            going.retain(|session| self.sees_next(*session) && !refused.contains(session));
             if going.is_empty() || passes.len() >= step.plan.passes as usize {
                 break;
             }

@@ -5,7 +5,7 @@ use super::OnGpu;
 use crate::batch::Wanted;
 use crate::compute::Draw;
 use crate::error::ModelError;
-use crate::sampling::{Sampled, sample};
+use crate::sampling::{Sampled, sample_if_numbers};
 use pie_plan::TokenId;
 
 impl OnGpu {
@@ -24,7 +24,7 @@ impl OnGpu {
                 return Ok(Sampled { token: TokenId(token), logprob: logprob.min(0.0), top: Vec::new() });
             }
             let logits = self.read_logits(&[*row], rows)?;
-            sample(&logits[0], &draw.parameters, draw.step)
+            sample_if_numbers(&logits[0], &draw.parameters, draw.step)
         };
         wanted.order.iter().zip(draws).map(one).collect()
     }

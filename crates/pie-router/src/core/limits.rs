@@ -116,16 +116,17 @@ impl Core {
         };
         let beyond: Vec<SessionId> = runs.iter().filter(|run| is_beyond(run)).map(Run::session).collect();
         runs.retain(|run| !beyond.contains(&run.session()));
-        beyond.into_iter().try_for_each(|id| self.refuse(id))
+        let fault = faults::beyond_the_model();
+        beyond.into_iter().try_for_each(|id| self.refuse(id, &fault))
     }
 
-    /// A session, or the shadow of one, whose rows the model cannot see.
-    pub(super) fn refuse(&mut self, id: SessionId) -> Result<(), PlanError> {
-        tracing::error!(group = %self.group_name, session = id.0, "a session asks for rows that the model cannot see");
+    /// A session, or the shadow of one, of which the ranks can make nothing.
+    pub(super) fn refuse(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
+        tracing::error!(group = %self.group_name, session = id.0, %fault, "the ranks refuse a session's rows");
         let shadows = |session: &&Session| session.shadow == Some(id);
         match self.sessions.values().find(shadows).map(|session| session.id) {
             Some(id) => self.end_shadow(id),
-            None if self.sessions.contains_key(&id) => self.give_up(id, &faults::beyond_the_model()),
+            None if self.sessions.contains_key(&id) => self.give_up(id, fault),
             None => Ok(()),
         }
     }

@@ -14,7 +14,7 @@ use pie_plan::{
 };
 use pie_proto::plan::Step;
 use pie_proto::{Fault, worker_v1};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Staged changes that are sent even if nobody wants a forward pass.
@@ -30,6 +30,8 @@ pub(super) struct InFlight {
     reported: u32,
     /// The completions that sample in it.
     completions: BTreeMap<SessionId, u64>,
+    /// Sessions whose logits were no numbers.
+    undrawn: BTreeSet<SessionId>,
     /// Something of it is not wanted any more, and the ranks do not know.
     stray: bool,
     interrupted: bool,
@@ -227,8 +229,16 @@ impl Core {
         let (seq, passes, rows) = (plan.seq, plan.passes, count(work.rows.len()));
         let (group, epoch, sessions) = (&self.group_name, plan.epoch.0, work.sequences.len());
         tracing::debug!(group, epoch, seq = seq.0, rows, sessions, passes, "a step");
-        self.in_flight =
-            Some(InFlight { seq, passes, rows, reported: 0, completions, stray: false, interrupted: false });
+        self.in_flight = Some(InFlight {
+            seq,
+            passes,
+            rows,
+            reported: 0,
+            completions,
+            undrawn: BTreeSet::new(),
+            stray: false,
+            interrupted: false,
+        });
         Step { plan, sampling }
     }
 
@@ -252,9 +262,6 @@ impl Core {
                 completion.cost.compute_us += report.compute_us;
             }
         }
-        for session in report.refused {
-            self.queued.push_back(Op::Refuse { session: SessionId(session) });
-        }
         for pass in report.passes {
             let token = |sampled: &worker_v1::Sampled| (SessionId(sampled.session), TokenId(sampled.token));
             let tokens: Vec<_> = pass.sampled.iter().map(token).collect();
@@ -269,10 +276,19 @@ impl Core {
             self.stats.tokens_generated.add(tokens.len() as u64);
             for sampled in pass.sampled {
                 let session = SessionId(sampled.session);
+                if sampled.logprob.is_nan() {
+                    in_flight.undrawn.insert(session);
+                    continue;
+                }
                 if let Some(id) = in_flight.completions.get(&session) {
                     in_flight.stray |= self.deliver(session, *id, sampled, now) == After::Stopped;
                 }
             }
+        }
+        for session in report.refused.into_iter().map(SessionId) {
+            let undrawn = in_flight.undrawn.contains(&session);
+            let fault = if undrawn { faults::no_numbers() } else { faults::beyond_the_model() };
+            self.queued.push_back(Op::Refuse { session, fault });
         }
         if report.done {
             if in_flight.passes == 1 {

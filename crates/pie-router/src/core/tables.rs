@@ -18,8 +18,8 @@ pub(super) enum Op {
     Name { session: SessionId },
     /// Its document changed.
     Splice { session: SessionId, splices: Splices, strategy: Strategy },
-    /// The ranks did not take its rows.
-    Refuse { session: SessionId },
+    /// The ranks did not take its rows, or drew no token from them.
+    Refuse { session: SessionId, fault: Fault },
     /// It is gone.
     Close { session: SessionId },
 }
@@ -30,7 +30,7 @@ impl Op {
             Self::Open { session }
             | Self::Name { session }
             | Self::Splice { session, .. }
-            | Self::Refuse { session }
+            | Self::Refuse { session, .. }
             | Self::Close { session } => *session,
         }
     }
@@ -57,7 +57,7 @@ impl Core {
                 }
                 Op::Name { session } => drop(self.stage(vec![Change::Open { session }])?),
                 Op::Splice { session, splices, strategy } => self.splice(session, &splices, strategy)?,
-                Op::Refuse { session } => self.refuse(session)?,
+                Op::Refuse { session, fault } => self.refuse(session, &fault)?,
                 Op::Close { session } => drop(self.stage(vec![Change::Close { session }])?),
             }
         }
