@@ -71,7 +71,8 @@ fn overflow(folder: &Path) {
     let tensor = text.split("\"model.norm.weight\":").nth(1).expect("it is there");
     let tensor = &tensor[..tensor.find('}').expect("an end")];
     let greatest = if tensor.contains("BF16") { vec![0x7f, 0x7f] } else { f32::MAX.to_le_bytes().to_vec() };
-    let offsets = tensor.split("\"data_offsets\":[").nth(1).expect("offsets").trim_end_matches(']');
+    let offsets = tensor.split("\"data_offsets\":[").nth(1).expect("offsets");
+    let offsets = offsets.split(']').next().expect("an end");
     let offsets: Vec<usize> =
         offsets.split(',').map(|number| number.trim().parse().expect("a number")).collect();
     let data = &mut bytes[8 + header..][offsets[0]..offsets[1]];
