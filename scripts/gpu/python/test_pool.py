@@ -36,9 +36,9 @@ def said(client) -> list[list[int]]:
     session = client.open(TEXT).session
     answers = [client.complete(session, max_tokens=6).ids]
     places = [at_bytes(at, at + 5, "welcome") for at in (4, 300, 500)]
-    client.edit(session, 0, *places)
+    client.edit(session, None, *places)
     answers.append(client.complete(session, max_tokens=6).ids)
-    client.edit(session, 1, at_bytes(20, 120, ""))
+    client.edit(session, None, at_bytes(20, 120, ""))
     answers.append(client.complete(session, max_tokens=6).ids)
     answers.append(client.complete(session, at_byte=100, max_tokens=3, temperature=0.7, seed=5).ids)
     client.close(session)
