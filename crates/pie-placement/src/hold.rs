@@ -127,6 +127,7 @@ impl LeaseKeeper {
     }
 
     /// Whether it was confirmed and nobody has raised doubts since.
+    #[cfg(feature = "etcd")]
     pub(crate) fn is_held(&self) -> bool {
         *self.state.borrow() == LeaseState::Held
     }

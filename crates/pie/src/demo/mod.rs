@@ -16,9 +16,9 @@ use report::{Report, Row};
 use script::{Script, StepOfScript};
 use std::path::Path;
 
-/// A file of this repository, so that the document is code as people write it.
-const DOCUMENT: &str = include_str!("../../../pie-worker/src/engine.rs");
-const DOCUMENT_NAME: &str = "crates/pie-worker/src/engine.rs";
+/// A file of this repository as it once was, so that the document is code as people write it, and the same whatever becomes of that.
+const DOCUMENT: &str = include_str!("../../demo/engine.rs");
+const DOCUMENT_NAME: &str = "crates/pie/demo/engine.rs";
 const SCRIPT: &str = include_str!("../../demo/script.jsonl");
 /// Steps of the script in a short run.
 const SHORT: usize = 4;
@@ -152,5 +152,30 @@ impl Pair {
         let full = self.full.complete(&self.options).await?;
         self.history.push(before);
         Ok(Row::new(&step.name, requests.len(), self.pie.text(), &pie, &full))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pie_text::Tokenizer;
+
+    /// With every step of the script, and what is generated behind it.
+    #[test]
+    fn the_document_that_ships_fits_in_the_model_that_ships() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pie-coder");
+        let context = pie_model::Config::read(&folder).expect("it ships").max_position_embeddings;
+        let tokenizer = Tokenizer::from_folder(&folder).expect("it ships");
+        let (mut text, mut history) = (DOCUMENT.to_owned(), Vec::new());
+        for step in Script::parse(SCRIPT).expect("it ships").steps {
+            let before = text.clone();
+            for mut edits in step.requests(&before, &history).expect("nothing to undo twice") {
+                edits.sort_by_key(|edit| std::cmp::Reverse(edit.range.start));
+                edits.into_iter().for_each(|edit| text.replace_range(edit.range, &edit.text));
+            }
+            history.push(before);
+            let tokens = tokenizer.encode(&text).expect("a text").len();
+            assert!(tokens + 128 < context, "{}: {tokens} of {context} tokens", step.name);
+        }
     }
 }

@@ -1,0 +1,295 @@
+//! The engine thread: it owns the model and the cache, and runs one command at a time, so that every collective of a
+//! rank is called from one place in one order (C1).
+
+use crate::error::WorkerError;
+use crate::rank::{Observer, Rank, SampledToken, StepReport};
+use crate::stats::RankStats;
+use pie_comm::{Collective, CommError};
+use pie_model::Compute;
+use pie_plan::{Epoch, Seq, SessionId};
+use pie_proto::plan::Step;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// Commands that may wait for the engine.
+const QUEUE: usize = 16;
+
+/// What a rank is, for those who form groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankFacts {
+    /// Slots of the cache.
+    pub slots: u32,
+    /// Bytes of this rank's weights.
+    pub weight_bytes: u64,
+    /// Bytes of the cache.
+    pub kv_bytes: u64,
+    /// For example `cpu`.
+    pub device: String,
+    /// The model's name.
+    pub model: String,
+    /// Parameters of the whole model.
+    pub parameters: u64,
+    /// Digest of the configuration; equal on all ranks of a group.
+    pub fingerprint: String,
+    /// Positions that the model knows.
+    pub context_limit: u32,
+    /// Size of the vocabulary.
+    pub vocabulary: u32,
+    /// Tokens that end a text.
+    pub end_of_text: Vec<u32>,
+}
+
+/// Connects a rank to its peers.
+pub trait Peers: Send {
+    /// Forms the group of an epoch; `peers` are the collective addresses in rank order.
+    ///
+    /// # Errors
+    /// A peer that does not answer within the deadline, or is of another epoch.
+    fn form(
+        &mut self,
+        epoch: Epoch,
+        peers: &[String],
+        deadline: Duration,
+    ) -> Result<Box<dyn Collective>, CommError>;
+}
+
+/// How to form a group.
+#[derive(Clone, Debug)]
+pub struct Formation {
+    /// The owner's fencing token.
+    pub epoch: Epoch,
+    /// Collective addresses in rank order.
+    pub peers: Vec<String>,
+    /// C2: of every collective.
+    pub deadline: Duration,
+    /// Slots of the group: the fewest of any rank.
+    pub slots: u32,
+}
+
+/// Cached rows of a session, read back.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    /// [tokens, kv heads of this rank, head dimension], row major, as rotated now.
+    pub keys: Vec<f32>,
+    /// Likewise.
+    pub values: Vec<f32>,
+    /// For each token the position that its key is rotated for; `None` while it waits to be encoded.
+    pub rotated_for: Vec<Option<u32>>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, WorkerError>>;
+
+enum Command {
+    Form { formation: Formation, reply: Reply<()> },
+    Step { step: Box<Step>, passes: mpsc::Sender<Vec<SampledToken>>, reply: Reply<StepReport> },
+    Read { session: SessionId, layer: usize, reply: Reply<Rows> },
+    Leave { epoch: Epoch },
+}
+
+/// A handle of the engine thread. The thread ends when all handles are gone.
+#[derive(Clone)]
+pub struct Engine {
+    commands: mpsc::Sender<Command>,
+    interrupted: Arc<AtomicU64>,
+    stats: Arc<RankStats>,
+}
+
+/// Follows a step on behalf of the engine's handles.
+struct Follower<'a> {
+    passes: mpsc::Sender<Vec<SampledToken>>,
+    interrupted: &'a AtomicU64,
+}
+
+impl Observer for Follower<'_> {
+    fn sampled(&mut self, tokens: &[SampledToken]) {
+        // It holds a message for each pass; one who does not listen misses nothing, for the report has them all.
+        let _ = self.passes.try_send(tokens.to_vec());
+    }
+
+    fn interrupted(&self, seq: Seq) -> bool {
+        self.interrupted.load(Ordering::Relaxed) == seq.0
+    }
+}
+
+impl Engine {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The operating system refuses a thread.
+    pub fn start(compute: Box<dyn Compute>, peers: Box<dyn Peers>) -> std::io::Result<Self> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let interrupted = Arc::new(AtomicU64::new(0));
+        let stats: Arc<RankStats> = Arc::default();
+        let engine = Loop { compute, peers, interrupted: interrupted.clone(), stats: stats.clone() };
+        std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
+        Ok(Self { commands, interrupted, stats })
+    }
+
+    /// What the rank counts. Does not keep the engine alive.
+    pub fn stats(&self) -> Arc<RankStats> {
+        self.stats.clone()
+    }
+
+    /// Forms a group; the rank leaves the one before.
+    ///
+    /// # Errors
+    /// [`WorkerError::Fenced`] for an epoch that is not newer, or [`WorkerError::Comm`].
+    pub async fn form(&self, formation: Formation) -> Result<(), WorkerError> {
+        self.call(|reply| Command::Form { formation, reply }).await
+    }
+
+    /// Runs a step. After an error the rank is in no group. The tokens of each pass but the last go to `passes` as they
+    /// come, if it has room.
+    ///
+    /// # Errors
+    /// See [`Rank::step`].
+    pub async fn step(
+        &self,
+        step: Step,
+        passes: mpsc::Sender<Vec<SampledToken>>,
+    ) -> Result<StepReport, WorkerError> {
+        self.call(|reply| Command::Step { step: Box::new(step), passes, reply }).await
+    }
+
+    /// Ends a plan that runs after the pass in hand.
+    pub fn interrupt(&self, seq: Seq) {
+        self.interrupted.store(seq.0, Ordering::Relaxed);
+    }
+
+    /// Reads a session's rows of one layer.
+    ///
+    /// # Errors
+    /// See [`Rank::read`].
+    pub async fn read(&self, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
+        self.call(|reply| Command::Read { session, layer, reply }).await
+    }
+
+    /// Leaves the group of an epoch, if it is still in it: its peers see the connections close.
+    pub async fn leave(&self, epoch: Epoch) {
+        // A stopped engine is in no group.
+        let _ = self.commands.send(Command::Leave { epoch }).await;
+    }
+
+    async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, WorkerError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| WorkerError::Stopped)?;
+        answer.await.map_err(|_| WorkerError::Stopped)?
+    }
+}
+
+struct Loop {
+    compute: Box<dyn Compute>,
+    peers: Box<dyn Peers>,
+    /// The number of the plan that is to end early.
+    interrupted: Arc<AtomicU64>,
+    stats: Arc<RankStats>,
+}
+
+impl Loop {
+    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut served = Epoch(0);
+        let mut next = commands.blocking_recv();
+        while let Some(command) = next {
+            next = match command {
+                Command::Form { formation, reply } if formation.epoch > served => {
+                    served = formation.epoch;
+                    self.serve(formation, reply, &mut commands)
+                }
+                command => {
+                    refuse(command, served);
+                    commands.blocking_recv()
+                }
+            };
+        }
+    }
+
+    /// Serves one epoch. Returns the command that ended it, if that is for the next.
+    fn serve(
+        &mut self,
+        formation: Formation,
+        formed: Reply<()>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Option<Command> {
+        let epoch = formation.epoch;
+        let comm = match self.peers.form(epoch, &formation.peers, formation.deadline) {
+            Ok(comm) => comm,
+            Err(error) => {
+                send(formed, Err(error.into()));
+                return commands.blocking_recv();
+            }
+        };
+        // Plans of the new epoch are numbered from 1 again.
+        self.interrupted.store(0, Ordering::Relaxed);
+        let mut rank = Rank::new(self.compute.as_mut(), comm, epoch, formation.slots);
+        self.stats.joined(epoch.0);
+        send(formed, Ok(()));
+        loop {
+            match commands.blocking_recv()? {
+                Command::Step { step, passes, reply } => {
+                    let mut follower = Follower { passes, interrupted: &self.interrupted };
+                    let result = guarded(|| rank.step_observed(&step, &mut follower));
+                    if let Ok(report) = &result {
+                        let group = rank.group();
+                        self.stats.done(report, group.capacity() - group.free_slots());
+                    } else {
+                        self.stats.failed();
+                        self.stats.left();
+                        // The peers must see the connections close before the owner hears of it.
+                        drop(rank);
+                        send(reply, result);
+                        return commands.blocking_recv();
+                    }
+                    send(reply, result);
+                }
+                Command::Read { session, layer, reply } => send(reply, read(&rank, session, layer)),
+                Command::Leave { epoch: over } if over == epoch => {
+                    self.stats.left();
+                    return commands.blocking_recv();
+                }
+                Command::Leave { .. } => {}
+                Command::Form { formation, reply } if formation.epoch <= epoch => {
+                    send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served: epoch }));
+                }
+                newer @ Command::Form { .. } => {
+                    self.stats.left();
+                    return Some(newer);
+                }
+            }
+        }
+    }
+}
+
+fn refuse(command: Command, served: Epoch) {
+    match command {
+        Command::Form { formation, reply } => {
+            send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
+        }
+        Command::Step { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
+        Command::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
+        Command::Leave { .. } => {}
+    }
+}
+
+fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
+    let pie_model::Rows { keys, values } = rank.read(session, layer)?;
+    let rotated_for =
+        rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
+    Ok(Rows { keys, values, rotated_for })
+}
+
+/// A panic ends the epoch, not the process: the rank is thrown away with it.
+fn guarded<T>(step: impl FnOnce() -> Result<T, WorkerError>) -> Result<T, WorkerError> {
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(WorkerError::Panicked(text.to_owned()))
+    })
+}
+
+/// A caller that went away needs no answer.
+fn send<T>(reply: Reply<T>, result: Result<T, WorkerError>) {
+    let _ = reply.send(result);
+}
