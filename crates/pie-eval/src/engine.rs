@@ -5,7 +5,7 @@ mod together;
 use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
-use pie_model::{Compute, Device, Model, OnCpu};
+use pie_model::{Compute, Model, OnCpu};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
     TokenIndex,
@@ -35,8 +35,8 @@ impl Machine {
     /// # Errors
     /// What the model or the cache refuses.
     pub fn load(folder: &Path, slots: u32, progress: &mut dyn FnMut(u64, u64)) -> Result<Self, EvalError> {
-        let model = Model::load(folder, Solo::new().member(), &Device::Cpu, progress)?;
-        let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu)?;
+        let model = Model::load(folder, Solo::new().member(), progress)?;
+        let cache = KvCache::new(model.kv_shape(slots as usize))?;
         Ok(Self::new(OnCpu::new(model, cache), slots))
     }
 

@@ -4,7 +4,6 @@ use crate::attention::{self, Attention};
 use crate::error::KvError;
 use crate::rope::{Rope, Turn, rotate_head};
 use crate::simd::wide;
-use candle_core::{CpuStorage, Device, Storage, Tensor};
 use pie_plan::Slot;
 use rayon::prelude::*;
 
@@ -87,13 +86,8 @@ impl KvCache {
     /// Allocates the cache. The capacity is fixed from here on.
     ///
     /// # Errors
-    /// [`KvError::OutOfMemory`]; a device other than the CPU.
-    pub fn new(shape: KvShape, device: &Device) -> Result<Self, KvError> {
-        if !device.is_cpu() {
-            return Err(KvError::Mismatch(
-                "this build keeps the cache in host memory: use the CPU".to_owned(),
-            ));
-        }
+    /// [`KvError::OutOfMemory`].
+    pub fn new(shape: KvShape) -> Result<Self, KvError> {
         let bytes = shape.bytes();
         let numbers = shape.row().checked_mul(shape.slots).ok_or(KvError::OutOfMemory { bytes })?;
         let layer = |_| {
@@ -118,39 +112,11 @@ impl KvCache {
         self.shape
     }
 
-    /// Writes rotated keys and values, each [rows, kv heads, head dimension], of one layer to slots.
-    ///
-    /// # Errors
-    /// A layer or slot out of range, or shapes that do not fit.
-    pub fn write(
-        &mut self,
-        layer: usize,
-        slots: &[Slot],
-        keys: &Tensor,
-        values: &Tensor,
-    ) -> Result<(), KvError> {
-        let expected = [slots.len(), self.shape.kv_heads, self.shape.head_dim];
-        for (tensor, what) in [(keys, "keys"), (values, "values")] {
-            if tensor.dims() != expected {
-                let (got, expected) = (tensor.dims().to_vec(), expected.to_vec());
-                return Err(KvError::Shape { what, got, expected });
-            }
-        }
-        let stride = self.shape.row();
-        with_rows(keys, |keys| {
-            with_rows(values, |values| {
-                let keys = Strided { numbers: keys, first: 0, stride };
-                let values = Strided { numbers: values, first: 0, stride };
-                self.write_rows(layer, slots, keys, values)
-            })
-        })??
-    }
-
-    /// As [`KvCache::write`], of rows that lie among others.
+    /// Writes rotated keys and values of one layer to slots: for each slot a row, `[kv heads][head dimension]`.
     ///
     /// # Errors
     /// A layer or slot out of range, or rows too few or too short.
-    pub fn write_rows(
+    pub fn write(
         &mut self,
         layer: usize,
         slots: &[Slot],
@@ -238,32 +204,12 @@ impl KvCache {
         Ok(())
     }
 
-    /// Attention of `queries` [rows, heads, head dimension], rotated, over the slots that each row sees. Returns the
-    /// same shape. `heads` is a multiple of the rank's KV heads (grouped queries).
+    /// Attention of `queries` `[rows][heads][head dimension]`, rotated, over the slots that each row sees, to as many
+    /// numbers. `heads` is a multiple of the rank's KV heads (grouped queries).
     ///
     /// # Errors
-    /// Shapes, tables or visibilities that do not fit.
+    /// Lengths, tables or visibilities that do not fit.
     pub fn attend(
-        &self,
-        layer: usize,
-        queries: &Tensor,
-        sequences: &[Attention<'_>],
-    ) -> Result<Tensor, KvError> {
-        let (rows, heads, dim) = queries.dims3()?;
-        if dim != self.shape.head_dim {
-            let expected = vec![rows, self.shape.kv_heads, self.shape.head_dim];
-            return Err(KvError::Shape { what: "queries", got: queries.dims().to_vec(), expected });
-        }
-        let mut out = vec![0.0; rows * heads * dim];
-        with_rows(queries, |queries| self.attend_rows(layer, (queries, heads), sequences, &mut out))??;
-        Ok(Tensor::from_vec(out, (rows, heads, dim), &Device::Cpu)?)
-    }
-
-    /// As [`KvCache::attend`], of queries [rows][heads][head dimension], to numbers as many.
-    ///
-    /// # Errors
-    /// As [`KvCache::attend`].
-    pub fn attend_rows(
         &self,
         layer: usize,
         (queries, heads): (&[f32], usize),
@@ -278,30 +224,27 @@ impl KvCache {
         attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }
 
-    /// The keys of slots in one layer, as rotated now: [slots, kv heads, head dimension].
+    /// The keys of slots in one layer, as rotated now: `[slots][kv heads][head dimension]`.
     ///
     /// # Errors
     /// A layer or slot out of range.
-    pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
+    pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        self.read(&self.keys[layer], slots)
+        Ok(self.read(&self.keys[layer], slots))
     }
 
-    /// The values of slots in one layer: [slots, kv heads, head dimension].
+    /// The values of slots in one layer: `[slots][kv heads][head dimension]`.
     ///
     /// # Errors
     /// A layer or slot out of range.
-    pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Tensor, KvError> {
+    pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        self.read(&self.values[layer], slots)
+        Ok(self.read(&self.values[layer], slots))
     }
 
-    fn read(&self, layer: &[f32], slots: &[Slot]) -> Result<Tensor, KvError> {
+    fn read(&self, layer: &[f32], slots: &[Slot]) -> Vec<f32> {
         let row = self.shape.row();
-        let rows: Vec<f32> =
-            slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect();
-        let shape = (slots.len(), self.shape.kv_heads, self.shape.head_dim);
-        Ok(Tensor::from_vec(rows, shape, &Device::Cpu)?)
+        slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect()
     }
 }
 
@@ -316,15 +259,4 @@ fn runs<'a>(slots: &'a [Slot], deltas: &[i32], rope: &Rope) -> Vec<(&'a [Slot], 
         start += run.len();
     }
     runs
-}
-
-/// Reads a contiguous f32 tensor in place, or a copy of one that is not.
-pub(crate) fn with_rows<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R, KvError> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    let (start, end) = layout.contiguous_offsets().unwrap_or((0, 0));
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(data)) => Ok(read(&data[start..end])),
-        _ => Err(KvError::Mismatch("the tensor must be f32 in host memory".to_owned())),
-    }
 }

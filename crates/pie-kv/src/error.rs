@@ -28,10 +28,10 @@ pub enum KvError {
         /// How many there are.
         layers: usize,
     },
-    /// A tensor of the wrong shape.
+    /// Rows of the wrong shape.
     #[error("{what} has shape {got:?}, expected {expected:?}")]
     Shape {
-        /// Which tensor.
+        /// Which rows.
         what: &'static str,
         /// Its shape.
         got: Vec<usize>,
@@ -45,9 +45,6 @@ pub enum KvError {
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Gpu(#[from] crate::cuda::GpuError),
-    /// candle.
-    #[error("tensor operation: {0}")]
-    Tensor(#[from] candle_core::Error),
 }
 
 impl KvError {
@@ -62,7 +59,6 @@ impl KvError {
             Self::Mismatch(_) => "KV_MISMATCH",
             #[cfg(feature = "cuda")]
             Self::Gpu(error) => error.code(),
-            Self::Tensor(_) => "KV_TENSOR",
         }
     }
 }

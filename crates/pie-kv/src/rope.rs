@@ -2,9 +2,7 @@
 
 use crate::error::KvError;
 use crate::simd::wide;
-use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use pie_plan::TokenIndex;
-use rayon::prelude::*;
 use std::f64::consts::PI;
 
 /// How inverse frequencies are scaled. All kinds keep angles linear in the position, so keys can be turned.
@@ -128,20 +126,6 @@ impl Rope {
         let turns = positions.iter().map(|position| self.at(*position)).collect();
         Angles { head_dim: 2 * self.inverse_frequencies.len(), turns }
     }
-
-    /// Rotates `rows` [rows, heads, head dimension], f32, in place, each for its position, as rows are encoded.
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    pub fn rotate(&self, rows: &Tensor, positions: &[TokenIndex]) -> Result<(), KvError> {
-        let (count, _, head_dim) = rows.dims3()?;
-        if count != positions.len() || head_dim != 2 * self.inverse_frequencies.len() {
-            let expected = vec![positions.len(), rows.dims()[1], 2 * self.inverse_frequencies.len()];
-            return Err(KvError::Shape { what: "rows to rotate", got: rows.dims().to_vec(), expected });
-        }
-        rows.inplace_op1(&RotateRows { rope: self, positions })?;
-        Ok(())
-    }
 }
 
 /// What the frequencies of a rotation are scaled by.
@@ -219,33 +203,5 @@ impl Angles {
                 }
             },
         );
-    }
-}
-
-struct RotateRows<'a> {
-    rope: &'a Rope,
-    positions: &'a [TokenIndex],
-}
-
-impl InplaceOp1 for RotateRows<'_> {
-    fn name(&self) -> &'static str {
-        "rotate-rows"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else {
-            candle_core::bail!("rows to rotate lie scattered")
-        };
-        let CpuStorage::F32(data) = storage else { candle_core::bail!("rows to rotate must be f32") };
-        let head_dim = 2 * self.rope.inverse_frequencies.len();
-        let row = (end - start) / self.positions.len().max(1);
-        data[start..end].par_chunks_mut(row.max(1)).zip(self.positions).for_each(|(row, position)| {
-            let turn = self.rope.at(*position);
-            wide(
-                #[inline(always)]
-                || row.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, &turn)),
-            );
-        });
-        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 use criterion::{BatchSize, Criterion, SamplingMode, criterion_group, criterion_main};
 use pie_comm::{Collective, Solo};
 use pie_kv::KvCache;
-use pie_model::{Batch, Config, Device, Model, Sequence, seeded};
+use pie_model::{Batch, Config, Model, Sequence, seeded};
 use pie_plan::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 use std::time::Duration;
@@ -40,9 +40,8 @@ fn forward(criterion: &mut Criterion) {
                 let config = Config::preset(preset).expect("a preset");
                 seeded::write_model(&path, &config, 1, &mut |_, _| {}).expect("room for a model");
             }
-            let model =
-                Model::load(&path, Solo::new().member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
-            let cache = KvCache::new(model.kv_shape(DEPTH + 1), &Device::Cpu).expect("it fits");
+            let model = Model::load(&path, Solo::new().member(), &mut |_, _| {}).expect("it loads");
+            let cache = KvCache::new(model.kv_shape(DEPTH + 1)).expect("it fits");
             (model, cache)
         };
         // Only when one of the group is to run.

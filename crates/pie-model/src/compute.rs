@@ -5,7 +5,6 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::model::Model;
 use crate::sampling::{Sampled, SamplingParameters, sample_if_numbers};
-use candle_core::Device;
 use pie_comm::{Collective, Member};
 use pie_kv::{KvCache, KvShape, Precision};
 use pie_plan::Slot;
@@ -101,8 +100,8 @@ impl OnCpu {
     pub fn renew_cache(&mut self, precision: Precision) -> Result<(), ModelError> {
         let shape = self.cache.shape();
         // The old one goes before the new one comes.
-        self.cache = KvCache::new(KvShape { slots: 0, ..shape }, &Device::Cpu)?;
-        self.cache = KvCache::new(shape, &Device::Cpu)?.with_precision(precision);
+        self.cache = KvCache::new(KvShape { slots: 0, ..shape })?;
+        self.cache = KvCache::new(shape)?.with_precision(precision);
         Ok(())
     }
 }
@@ -135,24 +134,22 @@ impl Compute for OnCpu {
         comm: &mut dyn Collective,
     ) -> Result<Vec<Sampled>, ModelError> {
         check_draws(batch, draws)?;
-        let logits = self.model.forward(batch, &mut self.cache, comm)?.to_vec2::<f32>()?;
+        let logits = self.model.forward(batch, &mut self.cache, comm)?;
         logits
-            .iter()
+            .rows()
             .zip(draws)
             .map(|(row, draw)| sample_if_numbers(row, &draw.parameters, draw.step))
             .collect()
     }
 
     fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError> {
-        let flat = |tensor: candle_core::Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        let keys = flat(self.cache.keys(layer, slots)?)?;
-        Ok(Rows { keys, values: flat(self.cache.values(layer, slots)?)? })
+        Ok(Rows { keys: self.cache.keys(layer, slots)?, values: self.cache.values(layer, slots)? })
     }
 
     fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &Rows) -> Result<(), ModelError> {
         let KvShape { kv_heads, head_dim, .. } = self.cache.shape();
         let all = |numbers| pie_kv::Strided { numbers, first: 0, stride: kv_heads * head_dim };
-        Ok(self.cache.write_rows(layer, slots, all(&rows.keys), all(&rows.values))?)
+        Ok(self.cache.write(layer, slots, all(&rows.keys), all(&rows.values))?)
     }
 }
 

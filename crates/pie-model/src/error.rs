@@ -161,12 +161,6 @@ pub enum ModelError {
         /// Its type.
         got: String,
     },
-    /// A device that this build cannot use.
-    #[error("this build runs models on the CPU only, not on {device}")]
-    Device {
-        /// Which.
-        device: String,
-    },
     /// A batch that does not fit the model or itself.
     #[error("batch: {0}")]
     BatchInvalid(String),
@@ -203,9 +197,6 @@ pub enum ModelError {
     /// A peer.
     #[error(transparent)]
     Comm(#[from] CommError),
-    /// candle.
-    #[error("tensor operation: {0}")]
-    Tensor(#[from] candle_core::Error),
 }
 
 fn and_more(others: usize) -> String {
@@ -236,7 +227,6 @@ impl ModelError {
             Self::TensorUnused { .. } => "MODEL_TENSOR_UNUSED",
             Self::TensorNotFinite { .. } => "MODEL_TENSOR_NOT_FINITE",
             Self::TensorType { .. } => "MODEL_TENSOR_TYPE",
-            Self::Device { .. } => "MODEL_DEVICE",
             Self::BatchInvalid(_) => "MODEL_BATCH_INVALID",
             Self::MemberMismatch { .. } => "MODEL_MEMBER_MISMATCH",
             Self::LogitsInvalid { .. } => "MODEL_LOGITS_INVALID",
@@ -245,7 +235,6 @@ impl ModelError {
             Self::Gpu(error) => error.code(),
             Self::Kv(error) => error.code(),
             Self::Comm(error) => error.code(),
-            Self::Tensor(_) => "MODEL_TENSOR",
         }
     }
 }

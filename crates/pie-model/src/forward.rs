@@ -3,8 +3,8 @@
 use crate::batch::{Batch, Limits, Sequence, Wanted};
 use crate::error::ModelError;
 use crate::layers::{add_sum, gated};
+use crate::logits::Logits;
 use crate::model::{Layer, Model, check_member};
-use candle_core::{DType, Device, Tensor};
 use pie_comm::Collective;
 use pie_kv::simd::with_scratch;
 use pie_kv::{Angles, Attention, KvCache, Strided};
@@ -46,7 +46,7 @@ fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 
 impl Model {
     /// Encodes the rows of a batch: writes their K and V, rotated for their positions, to their slots, and returns the
-    /// logits of the rows that are asked for, [logits_of, vocabulary] in f32, the same on every rank.
+    /// logits of the rows that are asked for, in that order, the same on every rank.
     ///
     /// All ranks must call it with the same batch (C1): it sums over the ranks twice a layer and gathers once. Rows without
     /// logits leave the last layer when their K and V are written.
@@ -58,7 +58,7 @@ impl Model {
         batch: &Batch,
         cache: &mut KvCache,
         comm: &mut dyn Collective,
-    ) -> Result<Tensor, ModelError> {
+    ) -> Result<Logits, ModelError> {
         self.check(batch, cache, comm)?;
         with_scratch(&WORKSPACE, |workspace| {
             if self.member.world_size().get() == 1 {
@@ -75,7 +75,7 @@ impl Model {
         cache: &mut KvCache,
         comm: &mut dyn Collective,
         space: &mut Workspace,
-    ) -> Result<Tensor, ModelError> {
+    ) -> Result<Logits, ModelError> {
         let (wanted, hidden) = (batch.wanted(), self.config.hidden_size);
         let angles = self.rope.angles(&batch.positions);
         self.embed(&batch.tokens, sized(&mut space.x, batch.tokens.len() * hidden));
@@ -83,7 +83,7 @@ impl Model {
             let last = index + 1 == self.layers.len();
             if last && wanted.rows.is_empty() {
                 in_pool(|| self.attention_inputs(index, layer, batch, &angles, cache, space))?;
-                return Ok(Tensor::zeros((0, self.config.vocab_size), DType::F32, &Device::Cpu)?);
+                return Ok(Logits::new(Vec::new(), self.config.vocab_size));
             }
             let rows = if last { wanted.rows.len() } else { batch.tokens.len() };
             in_pool(|| {
@@ -109,7 +109,7 @@ impl Model {
             logits
         });
         let logits = whole_rows(&logits, rows, part, self.config.vocab_size, comm)?;
-        Ok(Tensor::from_vec(logits, (rows, self.config.vocab_size), &Device::Cpu)?)
+        Ok(Logits::new(logits, self.config.vocab_size))
     }
 
     /// From x: writes the rows' keys and values of a layer, and leaves the rotated queries.
@@ -131,7 +131,7 @@ impl Model {
         layer.qkv.0.multiply(normed, qkv);
         angles.rotate(qkv, width, queries + keys);
         let part = |first: usize| Strided { numbers: qkv, first, stride: width };
-        cache.write_rows(index, &batch.slots, part(queries), part(queries + keys))?;
+        cache.write(index, &batch.slots, part(queries), part(queries + keys))?;
         let to = sized(&mut space.queries, rows * queries);
         for (to, from) in to.chunks_exact_mut(queries).zip(qkv.chunks_exact(width)) {
             to.copy_from_slice(&from[..queries]);
@@ -153,7 +153,7 @@ impl Model {
         let length = rows * heads * self.config.head_dim;
         let attentions: Vec<Attention<'_>> = sequences.iter().map(Sequence::attention).collect();
         let attended = sized(&mut space.attended, length);
-        cache.attend_rows(index, (&space.queries[..length], heads), &attentions, attended)?;
+        cache.attend(index, (&space.queries[..length], heads), &attentions, attended)?;
         layer.output.0.multiply(attended, sized(&mut space.partial, rows * self.config.hidden_size));
         Ok(())
     }

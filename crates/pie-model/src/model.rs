@@ -8,7 +8,6 @@ use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
 use crate::product::{Numbers, Packed};
 use crate::shard::Shard;
 use crate::tensors::{LayerTensors, NORM};
-use candle_core::Device;
 use pie_comm::Member;
 use pie_kv::{KvShape, Rope};
 use rayon::prelude::*;
@@ -51,12 +50,8 @@ impl Model {
     pub fn load(
         folder: &Path,
         member: Member,
-        device: &Device,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Self, ModelError> {
-        if !device.is_cpu() {
-            return Err(ModelError::Device { device: format!("{:?}", device.location()) });
-        }
         // What is wrong with the configuration alone is said first.
         let config = Config::read(folder)?;
         let shard = Shard::new(&config, member)?;

@@ -1,8 +1,7 @@
 //! Drawing a token from logits: deterministic, so that all ranks draw the same (P3).
 //!
-//! candle-transformers' `LogitsProcessor` draws from a generator with a history of its own, sorts the whole vocabulary for
-//! top-p, and knows no log probabilities; a rank that decodes several steps on one plan needs a draw that depends on
-//! (seed, step) alone.
+//! A rank that decodes several steps on one plan needs a draw that depends on (seed, step) alone, so the generator has no
+//! history; and top-p does not sort the whole vocabulary.
 
 use crate::error::ModelError;
 use pie_kv::simd::{exp, largest, wide};

@@ -9,7 +9,7 @@ use pie_comm::{Collective, Member, NcclGroup, Options, Solo, TcpListening, TcpMe
 use pie_kv::KvCache;
 use pie_kv::cuda::{Dtype, Gpu};
 use pie_model::cuda::OnGpu;
-use pie_model::{Batch, Compute, Device, Draw, Model, SamplingParameters};
+use pie_model::{Batch, Compute, Draw, Model, SamplingParameters};
 use pie_plan::{Slot, TokenId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -114,14 +114,14 @@ fn document(tokens: usize) -> Document {
 fn bf16_and_f16_are_no_further_off_than_transformers() {
     let text = document(140);
     let mut solo = Solo::new();
-    let cpu = Model::load(&shipped(), solo.member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
-    let mut cache = KvCache::new(cpu.kv_shape(SLOTS), &Device::Cpu).expect("it fits");
+    let cpu = Model::load(&shipped(), solo.member(), &mut |_, _| {}).expect("it loads");
+    let mut cache = KvCache::new(cpu.kv_shape(SLOTS)).expect("it fits");
     let chunks = [0..90, 90..91, 91..140];
     let batches: Vec<Batch> = chunks.into_iter().map(|rows| text.batch(rows, Logits::All)).collect();
     let mut expected = Vec::new();
     for batch in &batches {
         let logits = cpu.forward(batch, &mut cache, &mut solo).expect("it runs");
-        expected.extend(logits.to_vec2::<f32>().expect("rows"));
+        expected.extend(logits.rows().map(<[f32]>::to_vec));
     }
     let bounds = [(Dtype::F32, 1e-3, 1e-4), (Dtype::F16, 0.131, 0.0090), (Dtype::Bf16, 0.403, 0.0593)];
     for (dtype, bound, median_bound) in bounds {

@@ -6,7 +6,7 @@ mod common;
 use common::{Document, Logits, difference, on_ranks};
 use half::{bf16, f16};
 use pie_comm::{Collective, Member, Solo};
-use pie_model::{Device, Model, ModelError};
+use pie_model::{Model, ModelError};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ fn write(folder: &Path, config: &Value, tensors: &Tensors, dtype: Dtype) -> Path
 }
 
 fn load(folder: &Path, member: Member) -> Result<Model, ModelError> {
-    Model::load(folder, member, &Device::Cpu, &mut |_, _| {})
+    Model::load(folder, member, &mut |_, _| {})
 }
 
 #[test]

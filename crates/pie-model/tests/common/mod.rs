@@ -5,7 +5,7 @@ pub mod golden;
 
 use pie_comm::{Collective, ThreadGroup};
 use pie_kv::KvCache;
-use pie_model::{Batch, Device, Model, ModelError, Sequence};
+use pie_model::{Batch, Model, ModelError, Sequence};
 use pie_plan::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub struct Rank<'a> {
 impl Rank<'_> {
     pub fn forward(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, ModelError> {
         let logits = self.model.forward(batch, self.cache, self.comm)?;
-        Ok(logits.to_vec2()?)
+        Ok(logits.rows().map(<[f32]>::to_vec).collect())
     }
 }
 
@@ -41,9 +41,8 @@ pub fn on_ranks<T: Send>(
             .map(|mut comm| {
                 let test = &test;
                 scope.spawn(move || {
-                    let model =
-                        Model::load(folder, comm.member(), &Device::Cpu, &mut |_, _| {}).expect("it loads");
-                    let mut cache = KvCache::new(model.kv_shape(slots), &Device::Cpu).expect("it fits");
+                    let model = Model::load(folder, comm.member(), &mut |_, _| {}).expect("it loads");
+                    let mut cache = KvCache::new(model.kv_shape(slots)).expect("it fits");
                     test(&mut Rank { model: &model, cache: &mut cache, comm: &mut comm })
                 })
             })

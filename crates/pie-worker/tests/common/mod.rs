@@ -2,7 +2,7 @@
 
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
-use pie_model::{Compute, Config, Device, Model, OnCpu};
+use pie_model::{Compute, Config, Model, OnCpu};
 use pie_plan::{
     Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
     Work,
@@ -84,8 +84,8 @@ pub fn compute(folder: &Path, member: Member, slots: u32) -> Box<dyn Compute> {
         let gpu = pie_model::cuda::OnGpu::load(&gpu, folder, member, Dtype::F32, slots, &mut quiet);
         return Box::new(gpu.expect("the model loads"));
     }
-    let model = Model::load(folder, member, &Device::Cpu, &mut |_, _| {}).expect("the model loads");
-    let cache = KvCache::new(model.kv_shape(slots as usize), &Device::Cpu).expect("it fits");
+    let model = Model::load(folder, member, &mut |_, _| {}).expect("the model loads");
+    let cache = KvCache::new(model.kv_shape(slots as usize)).expect("it fits");
     Box::new(OnCpu::new(model, cache))
 }
 
