@@ -6,11 +6,9 @@ use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
 use pie_model::{Compute, Device, Model, OnCpu};
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
-    TokenIndex,
-};
+use pie_plan::{Change, DigestWanted, Group, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
+use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::{Rank, SampledToken};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -328,12 +326,8 @@ fn index(at: usize) -> TokenIndex {
 
 fn greedy(max_tokens: u32, top_logprobs: u32) -> Sampling {
     Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        seed: 0,
+        parameters: SamplingParameters::greedy(top_logprobs),
         step: 0,
-        top_logprobs,
         stop_tokens: Vec::new(),
         max_tokens,
     }

@@ -149,7 +149,7 @@ pub enum EvalError {
     Plan(#[from] pie_plan::PlanError),
     /// Splices.
     #[error(transparent)]
-    Splice(#[from] pie_plan::SpliceError),
+    Splice(#[from] pie_words::SpliceError),
     /// The cache.
     #[error(transparent)]
     Kv(#[from] pie_kv::KvError),

@@ -5,7 +5,7 @@ use crate::error::KvError;
 use crate::rope::{Rope, Turn, rotate_head};
 use crate::simd::wide;
 use candle_core::{CpuStorage, Device, Storage, Tensor};
-use pie_plan::Slot;
+use pie_words::Slot;
 use rayon::prelude::*;
 
 /// Sizes of a rank's cache.

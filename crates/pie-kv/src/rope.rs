@@ -3,7 +3,7 @@
 use crate::error::KvError;
 use crate::simd::wide;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
-use pie_plan::TokenIndex;
+use pie_words::TokenIndex;
 use rayon::prelude::*;
 use std::f64::consts::PI;
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use pie_kv::{Attention, KvCache, KvShape, Ramp, Rope, RopeScaling};
-use pie_plan::{Slot, TokenIndex};
+use pie_words::{Slot, TokenIndex};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

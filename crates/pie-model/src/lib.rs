@@ -35,5 +35,5 @@ pub use compute::{Compute, Draw, OnCpu, Rows};
 pub use config::Config;
 pub use error::ModelError;
 pub use model::Model;
-pub use sampling::{Sampled, SamplingParameters, sample};
+pub use sampling::{Sampled, sample};
 pub use shard::Shard;

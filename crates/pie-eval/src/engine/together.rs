@@ -3,8 +3,9 @@
 use super::{Machine, greedy};
 use crate::error::EvalError;
 use pie_model::Compute;
-use pie_plan::{Change, DigestWanted, Epoch, Plan, Run, SessionId, Splices, Strategy, TokenId};
+use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_proto::plan::Step;
+use pie_words::{Epoch, SessionId, Splices, Strategy, TokenId};
 use pie_worker::Rank;
 use std::time::Duration;
 

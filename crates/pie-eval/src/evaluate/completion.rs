@@ -12,8 +12,8 @@ use crate::metrics::{
 };
 use crate::names::{Language, Method, Task};
 use crate::results::{Completion, Divergence, Line, Results, Work, completion_key, divergence_key};
-use pie_plan::TokenId;
 use pie_text::Tokenizer;
+use pie_words::TokenId;
 
 impl Run<'_> {
     /// All cases of a set; those of the first `compared` samples and of seed 0 with their divergence.
