@@ -144,9 +144,6 @@ pub enum EvalError {
     /// The engine.
     #[error(transparent)]
     Worker(#[from] pie_worker::WorkerError),
-    /// A plan.
-    #[error(transparent)]
-    Plan(#[from] pie_plan::PlanError),
     /// Splices.
     #[error(transparent)]
     Splice(#[from] pie_words::SpliceError),
