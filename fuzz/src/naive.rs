@@ -1,6 +1,6 @@
 //! Positions and edits of a text, written with nothing but strings.
 
-use pie_text::{LspPosition, Range, TextEdit, Units};
+use pie_words::{LspPosition, PositionEncoding, TextEdit, TextRange};
 
 /// Byte offsets of the lines of a text and of their ends without the line break: `\n`, `\r\n` and `\r` end lines.
 fn lines(text: &str) -> Vec<(usize, usize)> {
@@ -32,20 +32,20 @@ pub fn offset(text: &str, position: LspPosition) -> Option<usize> {
         if units >= position.column as usize {
             return (units == position.column as usize).then_some(start + at);
         }
-        units += match position.units {
-            Units::Utf8 => character.len_utf8(),
-            Units::Utf16 => character.len_utf16(),
-            Units::Utf32 => 1,
+        units += match position.encoding {
+            PositionEncoding::Utf8 => character.len_utf8(),
+            PositionEncoding::Utf16 => character.len_utf16(),
+            PositionEncoding::Utf32 => 1,
         };
     }
     (units <= position.column as usize).then_some(end)
 }
 
 /// The bytes of a range, or nothing where it is none of this text.
-pub fn bytes(text: &str, range: Range) -> Option<(usize, usize)> {
+pub fn bytes(text: &str, range: TextRange) -> Option<(usize, usize)> {
     let (start, end) = match range {
-        Range::Bytes { start, end } => (start, end),
-        Range::Lsp { start, end } => (offset(text, start)?, offset(text, end)?),
+        TextRange::Bytes { start, end } => (start, end),
+        TextRange::Lsp { start, end } => (offset(text, start)?, offset(text, end)?),
     };
     text.get(start..end).map(|_| (start, end))
 }

@@ -4,9 +4,10 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use pie_plan::{Epoch, Group};
+use pie_plan::Group;
 use pie_proto::plan::Step;
 use pie_proto::worker_v1 as wire;
+use pie_words::Epoch;
 use prost::Message;
 
 const CAPACITY: u32 = 64;

@@ -4,8 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use pie_proto::carried::Carried;
 use pie_proto::reason::{self, Fault};
-use pie_proto::request::{ApplyEdits, At, Complete, Content, Edits, OpenSession, SessionName};
+use pie_proto::request::{ApplyEdits, Complete, Content, Edits, OpenSession, SessionName};
 use pie_proto::{peer_v1, v1};
+use pie_words::Cursor;
 use prost::Message;
 
 fn checked<W: Message + Default, T: TryFrom<W, Error = Fault>>(bytes: &[u8]) -> Option<T> {
@@ -41,7 +42,7 @@ fuzz_target!(|input: &[u8]| {
             if let Some(apply) = checked::<v1::ApplyEditsRequest, ApplyEdits>(bytes) {
                 good(&apply.session);
                 if let Edits::Tokens(list) = apply.edits {
-                    let _ = pie_plan::Splices::new(list, 100);
+                    let _ = pie_words::Splices::new(list, 100);
                 }
             }
         }
@@ -59,7 +60,7 @@ fuzz_target!(|input: &[u8]| {
                 assert!(sampling.temperature.is_finite() && sampling.top_p > 0.0 && sampling.top_p <= 1.0);
                 assert!(sampling.top_logprobs <= pie_proto::request::TOP_LOGPROBS_LIMIT);
                 assert!(complete.stop.iter().all(|stop| !stop.is_empty()));
-                assert!(matches!(complete.at, None | Some(At::Byte(_) | At::Lsp(_) | At::Token(_))));
+                assert!(matches!(complete.at, None | Some(Cursor::Byte(_) | Cursor::Lsp(_) | Cursor::Token(_))));
             }
         }
     }

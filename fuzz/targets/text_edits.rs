@@ -7,8 +7,8 @@ use libfuzzer_sys::fuzz_target;
 use pie_fuzz::pairs::{FALLBACKS, PAIRS, Pair};
 use pie_fuzz::texts::Text;
 use pie_fuzz::{explained, naive};
-use pie_plan::TokenId;
-use pie_text::{Cursor, Document, LspPosition, Range, Revision, TextEdit, Units};
+use pie_text::Document;
+use pie_words::{Cursor, LspPosition, PositionEncoding, Revision, TextEdit, TextRange, TokenId};
 
 #[derive(Arbitrary, Debug)]
 enum Place {
@@ -36,21 +36,22 @@ struct Input {
 }
 
 fn edit(edit: Edit, length: usize) -> TextEdit {
-    let units = [Units::Utf8, Units::Utf16, Units::Utf32][length % 3];
-    let at = |line, column| LspPosition { line, column, units };
+    let encodings = [PositionEncoding::Utf8, PositionEncoding::Utf16, PositionEncoding::Utf32];
+    let encoding = encodings[length % 3];
+    let at = |line, column| LspPosition { line, column, encoding };
     let range = match edit.place {
         Place::Bytes(start, width) => {
             let start = usize::from(start) % (length + 1);
-            Range::Bytes { start, end: length.min(start + usize::from(width % 16)) }
+            TextRange::Bytes { start, end: length.min(start + usize::from(width % 16)) }
         }
         Place::Lsp(line, column, lines, columns) => {
             let (line, column) = (u32::from(line % 4), u32::from(column % 8));
             let end = at(line + u32::from(lines % 2), column + u32::from(columns % 4));
-            Range::Lsp { start: at(line, column), end }
+            TextRange::Lsp { start: at(line, column), end }
         }
-        Place::Any(start, end) => Range::Bytes { start: start as usize, end: end as usize },
+        Place::Any(start, end) => TextRange::Bytes { start: start as usize, end: end as usize },
         Place::AnyLsp(line, column, end, end_column) => {
-            Range::Lsp { start: at(line, column), end: at(end, end_column) }
+            TextRange::Lsp { start: at(line, column), end: at(end, end_column) }
         }
     };
     TextEdit { range, insert: edit.insert.0 }

@@ -5,8 +5,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use pie_fuzz::explained;
 use pie_fuzz::pairs::PAIRS;
-use pie_plan::{Splice, Splices, TokenId, TokenIndex};
-use pie_text::{Cursor, Document};
+use pie_text::Document;
+use pie_words::{Cursor, Splice, Splices, TokenId, TokenIndex};
 
 #[derive(Arbitrary, Debug)]
 struct Input {
@@ -71,6 +71,7 @@ fuzz_target!(init: {
         assert!(document.tokens().eq(tokens.iter().copied()));
     }
     let cursor = if input.near { input.cursor as usize % (tokens.len() + 2) } else { input.cursor as usize };
-    assert_eq!(document.cut(Cursor::Token(cursor)).is_ok(), cursor <= tokens.len());
+    let index = TokenIndex(u32::try_from(cursor).unwrap_or(u32::MAX));
+    assert_eq!(document.cut(Cursor::Token(index)).is_ok(), cursor <= tokens.len());
     explained(document.cut(Cursor::Byte(cursor)));
 });

@@ -5,8 +5,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use pie_fuzz::explained;
 use pie_fuzz::texts::Text;
-use pie_plan::TokenId;
-use pie_text::{Document, Range, Revision, TextEdit, Tokenizer};
+use pie_text::{Document, Tokenizer};
+use pie_words::{Revision, TextEdit, TextRange, TokenId};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 
@@ -114,7 +114,7 @@ fn using(tokenizer: Tokenizer, input: &Input) {
         return;
     };
     let at = usize::from(input.at) % (input.text.0.len() + 1);
-    let edit = TextEdit { range: Range::Bytes { start: at, end: at }, insert: input.insert.0.clone() };
+    let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, insert: input.insert.0.clone() };
     if let Some(change) = explained(document.prepare(Revision(0), &[edit])) {
         document.commit(change).expect("what was just prepared can be committed");
         let text = document.text().expect("it has a text");

@@ -6,13 +6,10 @@ use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
 use pie_model::{Compute, Model, OnCpu};
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Table, TokenId,
-    TokenIndex,
-};
+use pie_plan::{Change, DigestWanted, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
-use pie_worker::{Rank, SampledToken};
-use std::collections::BTreeMap;
+use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_worker::{Rank, SampledToken, Saved, StepReport};
 use std::path::Path;
 use std::time::{Duration, Instant};
 pub use together::Together;
@@ -82,10 +79,9 @@ impl<C: Compute> Machine<C> {
     }
 
     /// An empty rank in a group of its own.
-    fn rank(&mut self) -> (Rank<'_>, Epoch) {
+    fn rank(&mut self) -> Rank<'_> {
         self.epoch += 1;
-        let epoch = Epoch(self.epoch);
-        (Rank::new(&mut self.compute, Box::new(Solo::new()), epoch, self.slots), epoch)
+        Rank::new(&mut self.compute, Box::new(Solo::new()), Epoch(self.epoch), self.slots)
     }
 }
 
@@ -109,17 +105,9 @@ pub struct Edited {
     pub next: SampledToken,
 }
 
-/// A state of a bed to return to.
-pub struct Saved {
-    rank: pie_worker::Saved,
-    replica: Group,
-}
-
 /// One session on a machine.
 pub struct Bed<'a> {
     rank: Rank<'a>,
-    /// The owner's replica, which says how much is pending.
-    replica: Group,
     chunk: u32,
     top_logprobs: u32,
 }
@@ -130,9 +118,8 @@ impl<'a> Bed<'a> {
     /// # Errors
     /// None that is no bug.
     pub fn new<C: Compute>(machine: &'a mut Machine<C>) -> Result<Self, EvalError> {
-        let (slots, chunk) = (machine.slots, machine.chunk);
-        let (rank, epoch) = machine.rank();
-        let mut bed = Self { rank, replica: Group::new(epoch, slots), chunk, top_logprobs: 0 };
+        let chunk = machine.chunk;
+        let mut bed = Self { rank: machine.rank(), chunk, top_logprobs: 0 };
         bed.run(vec![Change::Open { session: SESSION }], None, 1)?;
         Ok(bed)
     }
@@ -244,7 +231,7 @@ impl<'a> Bed<'a> {
     /// # Errors
     /// None that is no bug.
     pub fn save(&self, from: usize) -> Result<Saved, EvalError> {
-        Ok(Saved { rank: self.rank.save(SESSION, index(from))?, replica: self.replica.clone() })
+        Ok(self.rank.save(SESSION, index(from))?)
     }
 
     /// Returns to a saved state.
@@ -252,13 +239,11 @@ impl<'a> Bed<'a> {
     /// # Errors
     /// None that is no bug.
     pub fn restore(&mut self, saved: &Saved) -> Result<(), EvalError> {
-        self.rank.restore(&saved.rank)?;
-        self.replica = saved.replica.clone();
-        Ok(())
+        Ok(self.rank.restore(saved)?)
     }
 
     fn table(&self) -> Option<&Table> {
-        self.replica.table(SESSION)
+        self.rank.group().table(SESSION)
     }
 
     /// Encodes pending tokens in chunks until at most `left` wait.
@@ -282,34 +267,37 @@ impl<'a> Bed<'a> {
         Ok(sampled)
     }
 
-    /// One step. The work is that of its first pass.
+    /// One step.
     fn run(
         &mut self,
         changes: Vec<Change>,
         run: Option<Run>,
         passes: u32,
     ) -> Result<(Vec<SampledToken>, Done), EvalError> {
-        let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
-        let runs = run.into_iter().collect();
-        let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip };
-        let work = self.replica.apply(&plan)?;
-        let sampling = BTreeMap::from([(SESSION, greedy(passes, self.top_logprobs))]);
-        let report = self.rank.step(&Step { plan, sampling })?;
-        let mut tokens = Vec::with_capacity(report.passes.len());
-        for (index, pass) in report.passes.into_iter().enumerate() {
-            if index > 0 {
-                self.replica.decode(&[SESSION])?;
-            }
-            let sampled: Vec<_> = pass.iter().map(|sampled| (sampled.session, sampled.token)).collect();
-            self.replica.append(&sampled)?;
-            if !pass.iter().all(SampledToken::is_drawn) {
-                return Err(EvalError::NoNumbers);
-            }
-            tokens.extend(pass);
+        let report = step(&mut self.rank, changes, run.into_iter().collect(), passes, self.top_logprobs)?;
+        let tokens: Vec<_> = report.passes.into_iter().flatten().collect();
+        if !tokens.iter().all(SampledToken::is_drawn) {
+            return Err(EvalError::NoNumbers);
         }
-        let count = |list: usize| u32::try_from(list).unwrap_or(u32::MAX);
-        Ok((tokens, Done { encoded: count(work.rows.len()), rotated: count(work.turns.slots.len()) }))
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok((tokens, Done { encoded: count(report.encoded), rotated: count(report.rotated) }))
     }
+}
+
+/// One step of a rank, by the plan that its group's owner would send; what samples, samples greedily.
+fn step(
+    rank: &mut Rank<'_>,
+    changes: Vec<Change>,
+    runs: Vec<Run>,
+    passes: u32,
+    top_logprobs: u32,
+) -> Result<StepReport, EvalError> {
+    let (epoch, seq) = (rank.group().epoch(), rank.group().next_seq());
+    let parameters = SamplingParameters::greedy(top_logprobs);
+    let sampling = Sampling { parameters, step: 0, stop_tokens: Vec::new(), max_tokens: passes };
+    let sampling = runs.iter().map(|run| (run.session(), sampling.clone())).collect();
+    let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip };
+    Ok(rank.step(&Step { plan, sampling })?)
 }
 
 /// What was generated goes, as a newer edit ends a completion.
@@ -324,17 +312,4 @@ fn encode(limit: u32) -> Run {
 
 fn index(at: usize) -> TokenIndex {
     TokenIndex(u32::try_from(at).unwrap_or(u32::MAX))
-}
-
-fn greedy(max_tokens: u32, top_logprobs: u32) -> Sampling {
-    Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        seed: 0,
-        step: 0,
-        top_logprobs,
-        stop_tokens: Vec::new(),
-        max_tokens,
-    }
 }

@@ -144,12 +144,9 @@ pub enum EvalError {
     /// The engine.
     #[error(transparent)]
     Worker(#[from] pie_worker::WorkerError),
-    /// A plan.
-    #[error(transparent)]
-    Plan(#[from] pie_plan::PlanError),
     /// Splices.
     #[error(transparent)]
-    Splice(#[from] pie_plan::SpliceError),
+    Splice(#[from] pie_words::SpliceError),
     /// The cache.
     #[error(transparent)]
     Kv(#[from] pie_kv::KvError),

@@ -1,6 +1,6 @@
 //! What is compared on what, by the paper's names.
 
-use pie_plan::Strategy;
+use pie_words::Strategy;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;

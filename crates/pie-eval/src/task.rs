@@ -2,7 +2,7 @@
 
 use crate::dataset::Sample;
 use crate::names::{Language, Setting, Task};
-use pie_text::{Range, TextEdit};
+use pie_words::{TextEdit, TextRange};
 use rand::Rng;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -112,7 +112,7 @@ fn assemble(
 }
 
 pub(crate) fn edit(start: usize, end: usize, insert: &str) -> TextEdit {
-    TextEdit { range: Range::Bytes { start, end }, insert: insert.to_owned() }
+    TextEdit { range: TextRange::Bytes { start, end }, insert: insert.to_owned() }
 }
 
 /// Where each line starts, and the end of the text. A line ends behind its `\n`; an empty text has none.

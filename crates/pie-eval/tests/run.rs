@@ -6,7 +6,7 @@ use pie_eval::results::{self, Completion, Line};
 use pie_eval::{EvalError, Options};
 use pie_kv::Precision;
 use pie_model::Config;
-use pie_plan::{Strategy, TokenId};
+use pie_words::{Strategy, TokenId};
 use std::path::{Path, PathBuf};
 
 const TOKENIZER: &str = include_str!("../../../models/tiny-code/tokenizer.json");

@@ -3,7 +3,7 @@
 use pie_eval::dataset::Sample;
 use pie_eval::names::{Language, Setting, Task};
 use pie_eval::task::{self, Case, LINES};
-use pie_text::Range;
+use pie_words::TextRange;
 use proptest::prelude::*;
 
 fn pool() -> Vec<Sample> {
@@ -20,7 +20,7 @@ fn pool() -> Vec<Sample> {
 fn edited(case: &Case) -> String {
     let mut text = case.original.clone();
     for edit in case.edits.iter().rev() {
-        let Range::Bytes { start, end } = edit.range else { panic!("bytes") };
+        let TextRange::Bytes { start, end } = edit.range else { panic!("bytes") };
         text.replace_range(start..end, &edit.insert);
     }
     text
@@ -71,7 +71,8 @@ fn an_edition_is_at_two_places() {
     for seed in 0..200 {
         let case = build(Task::Edition, &text, seed);
         let [first, second] = case.edits.as_slice() else { panic!("two edits: {case:?}") };
-        let (Range::Bytes { end, .. }, Range::Bytes { start, .. }) = (first.range, second.range) else {
+        let (TextRange::Bytes { end, .. }, TextRange::Bytes { start, .. }) = (first.range, second.range)
+        else {
             panic!("bytes")
         };
         assert!(start > end, "apart from each other: {case:?}");

@@ -2,7 +2,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pie_kv::{Attention, KvCache, KvShape, Rope, RopeScaling};
-use pie_plan::Slot;
+use pie_words::Slot;
 use rayon::prelude::*;
 use std::hint::black_box;
 

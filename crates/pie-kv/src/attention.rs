@@ -4,7 +4,7 @@ use crate::cache::KvShape;
 use crate::error::KvError;
 use crate::few::Partial;
 use crate::{few, many};
-use pie_plan::Slot;
+use pie_words::Slot;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;

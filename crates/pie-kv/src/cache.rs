@@ -4,7 +4,7 @@ use crate::attention::{self, Attention};
 use crate::error::KvError;
 use crate::rope::{Rope, Turn, rotate_head};
 use crate::simd::wide;
-use pie_plan::Slot;
+use pie_words::Slot;
 use rayon::prelude::*;
 
 /// Sizes of a rank's cache.

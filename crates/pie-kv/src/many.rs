@@ -7,7 +7,7 @@
 
 use crate::attention::{Attention, Queries, Rows};
 use crate::simd::{Line, exp2, greater, with_scratch};
-use pie_plan::Slot;
+use pie_words::Slot;
 use pulp::{Simd, WithSimd};
 use std::cell::Cell;
 use std::ops::Range;

@@ -2,7 +2,7 @@
 
 use crate::error::KvError;
 use crate::simd::wide;
-use pie_plan::TokenIndex;
+use pie_words::TokenIndex;
 use std::f64::consts::PI;
 
 /// How inverse frequencies are scaled. All kinds keep angles linear in the position, so keys can be turned.

@@ -1,7 +1,7 @@
 //! The cache against its equations, computed plainly in f64.
 
 use pie_kv::{Attention, KvCache, KvError, KvShape, Ramp, Rope, RopeScaling, Strided};
-use pie_plan::{Slot, TokenIndex};
+use pie_words::{Slot, TokenIndex};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};

@@ -7,7 +7,7 @@ use criterion::{BatchSize, Criterion, SamplingMode, criterion_group, criterion_m
 use pie_comm::{Collective, Solo};
 use pie_kv::KvCache;
 use pie_model::{Batch, Config, Model, Sequence, seeded};
-use pie_plan::{Slot, TokenId, TokenIndex};
+use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use crate::error::ModelError;
 use pie_kv::Attention;
-use pie_plan::{Slot, TokenId, TokenIndex};
+use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 
 /// What one forward pass encodes. Prefill, tokens spliced in at several places, the last token encoded again, and

@@ -4,10 +4,10 @@ use crate::batch::Batch;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::model::Model;
-use crate::sampling::{Sampled, SamplingParameters, sample_if_numbers};
+use crate::sampling::{Sampled, sample_if_numbers};
 use pie_comm::{Collective, Member};
 use pie_kv::{KvCache, KvShape, Precision};
-use pie_plan::Slot;
+use pie_words::{SamplingParameters, Slot};
 
 /// How the token behind a row is drawn.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use crate::error::ModelError;
 use crate::raw::{self, RawConfig};
 use crate::rotation;
 use pie_kv::RopeScaling;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use std::path::Path;
 
 /// The sizes and constants of a model of the Llama family.

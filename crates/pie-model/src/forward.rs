@@ -8,7 +8,7 @@ use crate::model::{Layer, Model, check_member};
 use pie_comm::Collective;
 use pie_kv::simd::with_scratch;
 use pie_kv::{Angles, Attention, KvCache, Strided};
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use std::cell::Cell;
 
 thread_local! {

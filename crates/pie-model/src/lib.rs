@@ -36,5 +36,5 @@ pub use config::Config;
 pub use error::ModelError;
 pub use logits::Logits;
 pub use model::Model;
-pub use sampling::{Sampled, SamplingParameters, sample};
+pub use sampling::{Sampled, sample};
 pub use shard::Shard;

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::ModelError;
 use pie_kv::RopeScaling;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 
 /// Sizes that differ between presets.
 struct Sizes {

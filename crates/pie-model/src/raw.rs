@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::error::ModelError;
 use crate::rotation::{RawRope, Rotation, Unusable};
 use pie_kv::RopeScaling;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;

@@ -5,25 +5,10 @@
 
 use crate::error::ModelError;
 use pie_kv::simd::{exp, largest, wide};
-use pie_plan::TokenId;
+use pie_words::{SamplingParameters, TokenId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
-
-/// How a session's tokens are drawn.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingParameters {
-    /// Divides the logits. 0 is greedy.
-    pub temperature: f32,
-    /// Only so many of the most likely tokens; 0 is all.
-    pub top_k: u32,
-    /// Only the most likely tokens that together have this probability, in (0, 1]; applied after temperature and top-k.
-    pub top_p: f32,
-    /// With the step it determines the draw.
-    pub seed: u64,
-    /// How many of the most likely tokens to report.
-    pub top_logprobs: u32,
-}
 
 /// A drawn token.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,8 @@ use pie_comm::{Collective, Member, NcclGroup, Options, Solo, TcpListening, TcpMe
 use pie_kv::KvCache;
 use pie_kv::cuda::{Dtype, Gpu};
 use pie_model::cuda::OnGpu;
-use pie_model::{Batch, Compute, Draw, Model, SamplingParameters};
-use pie_plan::{Slot, TokenId};
+use pie_model::{Batch, Compute, Draw, Model};
+use pie_words::{SamplingParameters, Slot, TokenId};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn run(
 }
 
 fn greedily() -> Draw {
-    let parameters = SamplingParameters { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0, top_logprobs: 0 };
+    let parameters = SamplingParameters::greedy(0);
     Draw { parameters, step: 0 }
 }
 

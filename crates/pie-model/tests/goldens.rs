@@ -4,7 +4,7 @@ mod common;
 
 use common::golden::{Golden, MODELS, golden};
 use common::{Document, Logits, Rank, difference, greedy, on_ranks};
-use pie_plan::{Slot, TokenId};
+use pie_words::{Slot, TokenId};
 
 /// Of the largest logit.
 const TOLERANCE: f32 = 1e-4;

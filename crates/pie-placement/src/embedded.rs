@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use pie_plan::Epoch;
+use pie_words::Epoch;
 use tokio::sync::watch;
 
 use crate::hold::{End, Hold};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
-use pie_plan::Epoch;
+use pie_words::Epoch;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -30,6 +30,5 @@ pub use hold::{
     Campaign, End, Ending, Hold, LeaseKeeper, LeaseState, LeaseWatch, LossReason, Ownership, Registration,
 };
 pub use names::{GroupId, RouterId, SessionKey, Ttl};
-pub use pie_plan::Epoch;
 pub use record::{Admission, Forgotten, GroupRecord, Moved, Owner, Placed, RankRecord, RouterRecord};
 pub use view::{OwnerWatch, RankEvent, RankWatch};

@@ -1,6 +1,6 @@
 //! What is recorded about ranks, routers, groups and sessions.
 
-use pie_plan::Epoch;
+use pie_words::Epoch;
 
 use crate::{GroupId, PlacementError, RouterId};
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use pie_plan::Epoch;
+use pie_words::Epoch;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 

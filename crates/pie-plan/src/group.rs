@@ -1,11 +1,11 @@
 //! The replicated state of a group, and the functions that change it by plan.
 
-use crate::ids::{Epoch, Seq, SessionId, TokenId};
 use crate::invariant::{Invariant, Violation};
 use crate::plan::{Change, Copies, Plan, PlanError, Run, SequenceRows, Then, Work};
 use crate::rows::OutOfSlots;
 use crate::slots::Slots;
 use crate::table::{Reach, Table};
+use pie_words::{Epoch, Seq, SessionId, TokenId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Tables and slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.

@@ -1,6 +1,6 @@
 //! The group as a pure state machine: what a plan does to the slot tables of a group, on the router and on every rank.
 //!
-//! **Owns** token splices, the slot table of each session, the free and shared slots, the plan, its application, the digest of
+//! **Owns** the slot table of each session, the free and shared slots, the plan, its application, the digest of
 //! the whole, and the policy that makes the next plan ([`schedule`]).
 //!
 //! **Invariant.** Replicas that start equal and apply the same plans in order stay equal, slot for slot (P2): nothing
@@ -10,20 +10,17 @@
 //! **Must not know** tensors, the wire, the clock, floating point.
 
 pub mod group;
-pub mod ids;
 pub mod invariant;
 pub mod plan;
 mod rows;
 pub mod schedule;
 mod slots;
-pub mod splice;
 pub mod table;
 
 pub use group::{Group, Staged};
-pub use ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use invariant::{Invariant, Violation};
-pub use plan::{
-    Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Strategy, Then, Turns, Work,
+pub use pie_words::{
+    Epoch, Seq, SessionId, Slot, Splice, SpliceError, Splices, Strategy, TokenId, TokenIndex,
 };
-pub use splice::{Splice, SpliceError, Splices};
+pub use plan::{Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Then, Turns, Work};
 pub use table::{Reach, Table};

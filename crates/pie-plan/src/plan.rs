@@ -1,20 +1,7 @@
 //! A plan: what a group does in one lockstep step, and what that means for a rank's tensors.
 
-use crate::ids::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
-use crate::splice::{SpliceError, Splices};
+use pie_words::{Epoch, Seq, SessionId, Slot, SpliceError, Splices, Strategy, TokenId, TokenIndex};
 use std::ops::Range;
-
-/// How the cache follows an edit (paper, section 4.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// Positional Integrity Encoding: encode what was inserted, turn the keys of what moved.
-    #[default]
-    Pie,
-    /// Conflict Fast Encoding: encode what was inserted, leave the rest, positions in conflict and all. A baseline.
-    Conflict,
-    /// Full recomputation: encode everything from the first changed token on.
-    Full,
-}
 
 /// A change of the tables.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The columns of a table.
 
-use crate::ids::{Slot, TokenId, TokenIndex};
 use crate::plan::{Row, Turns};
 use crate::slots::Slots;
+use pie_words::{Slot, TokenId, TokenIndex};
 
 /// What the cached key of a token is rotated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! prefills in turn, those that a completion waits for first, all under a token budget (L1), nobody forever (L2); what
 //! nobody waits for is encoded when nobody wants anything.
 
-use crate::ids::SessionId;
 use crate::plan::Run;
+use pie_words::SessionId;
 
 /// A place in the queue: smaller is longer waiting. The owner gives a new ticket whenever a session was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,6 @@
 //! The slots of a group: which are free, and which stand in more than one table.
 
-use crate::ids::Slot;
+use pie_words::Slot;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// K1: a slot is free, or stands in exactly one table, or is shared and counted.

@@ -1,12 +1,11 @@
 //! The slot table of one session: its tokens in order, where their KV rows lie, and what their keys are rotated for; and
 //! beside the document the branch of its completion.
 
-use crate::ids::{Slot, TokenId, TokenIndex};
-use crate::plan::{Copies, Row, Strategy, Then, Turns};
+use crate::plan::{Copies, Row, Then, Turns};
 pub use crate::rows::Key;
 use crate::rows::{OutOfSlots, PackedKey, Rows};
 use crate::slots::Slots;
-use crate::splice::{Splice, Splices, splice_vec};
+use pie_words::{Slot, Splice, Splices, Strategy, TokenId, TokenIndex};
 
 /// Whether stale rotations are settled before the next encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -248,10 +247,10 @@ impl Table {
         if lack.free < lack.needed {
             return Err(lack);
         }
-        splice_vec(&mut self.document.slots, splices, |_| slots.take().expect("there are enough"));
-        splice_vec(&mut self.document.keys, splices, |_| PackedKey::PENDING);
-        splice_vec(&mut self.document.turned, splices, |_| 0);
-        splice_vec(&mut self.document.tokens, splices, |token| token);
+        splices.apply_to(&mut self.document.slots, |_| slots.take().expect("there are enough"));
+        splices.apply_to(&mut self.document.keys, |_| PackedKey::PENDING);
+        splices.apply_to(&mut self.document.turned, |_| 0);
+        splices.apply_to(&mut self.document.tokens, |token| token);
         if strategy == Strategy::Full {
             self.document.keys[first..].fill(PackedKey::PENDING);
         }

@@ -1,9 +1,7 @@
 //! What completions leave behind, what sessions share, and what moves when one of them edits, case by case.
 
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Then, TokenId,
-    TokenIndex, Work,
-};
+use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
+use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);

@@ -1,9 +1,7 @@
 //! Random plans on several replicas, against memory that is moved by hand: what a rank's tensors would hold.
 
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, PlanError, Run, SessionId, Slot, Splice, Splices, Strategy,
-    Then, TokenId, TokenIndex, Work,
-};
+use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run, Then, Work};
+use pie_words::{Epoch, SessionId, Slot, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

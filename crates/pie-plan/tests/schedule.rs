@@ -1,7 +1,8 @@
 //! The policy, case by case.
 
+use pie_plan::Run;
 use pie_plan::schedule::{Demand, Limits, Schedule, Ticket, Want, schedule};
-use pie_plan::{Run, SessionId};
+use pie_words::SessionId;
 use std::collections::BTreeMap;
 
 const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8 };

@@ -4,7 +4,7 @@ use crate::peer_v1::{Carried as Wire, carried::Content as WireContent};
 use crate::reason::Fault;
 use crate::request::{Content, Identity, SessionName, missing, strategy, strategy_to_wire, token_ids};
 use crate::v1;
-use pie_plan::Strategy;
+use pie_words::{Revision, Strategy};
 
 /// A session without its cache.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +16,7 @@ pub struct Carried {
     /// Which life of the name it is; `None` from routers that do not say.
     pub identity: Option<Identity>,
     /// The client's next edit names it.
-    pub revision: u64,
+    pub revision: Revision,
     /// Of its edits.
     pub strategy: Strategy,
     /// The document.
@@ -36,7 +36,7 @@ impl TryFrom<Wire> for Carried {
             tenant: wire.tenant,
             name: SessionName::new(wire.session)?,
             identity: Identity::given(wire.identity),
-            revision: wire.revision,
+            revision: Revision(wire.revision),
             strategy: strategy(wire.strategy)?.unwrap_or_default(),
             content,
         })
@@ -55,7 +55,7 @@ impl From<Carried> for Wire {
             tenant: carried.tenant,
             session: carried.name.as_str().to_owned(),
             identity: Identity::to_wire(carried.identity.as_ref()),
-            revision: carried.revision,
+            revision: carried.revision.0,
             strategy: strategy_to_wire(carried.strategy).into(),
             content: Some(content),
         }

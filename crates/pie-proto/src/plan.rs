@@ -2,26 +2,17 @@
 
 use crate::reason::{Fault, Reason};
 use crate::worker_v1 as wire;
-use pie_plan::{
-    Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
-};
+use pie_plan::{Change, DigestWanted, Plan, Run};
+use pie_words::{Epoch, SamplingParameters, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::collections::BTreeMap;
 
 /// How a rank draws the next token of one session. All ranks draw the same (P3).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// In (0, 1].
-    pub top_p: f32,
-    /// 0: all.
-    pub top_k: u32,
-    /// With `step` it determines the draw.
-    pub seed: u64,
+    /// The same for all tokens of the completion.
+    pub parameters: SamplingParameters,
     /// Index of the token within its completion.
     pub step: u64,
-    /// Alternatives to report.
-    pub top_logprobs: u32,
     /// The session stops decoding after one of these.
     pub stop_tokens: Vec<TokenId>,
     /// The most tokens that the session takes in this plan.
@@ -142,12 +133,12 @@ fn run_to_wire(run: &Run, step: &Step) -> wire::Run {
         Run::Encode { limit, .. } => Some(Kind::Encode(*limit)),
         Run::Sample { session } => step.sampling.get(session).map(|sampling| {
             Kind::Sample(wire::Sampling {
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                seed: sampling.seed,
+                temperature: sampling.parameters.temperature,
+                top_p: sampling.parameters.top_p,
+                top_k: sampling.parameters.top_k,
+                seed: sampling.parameters.seed,
                 step: sampling.step,
-                top_logprobs: sampling.top_logprobs,
+                top_logprobs: sampling.parameters.top_logprobs,
                 stop_tokens: sampling.stop_tokens.iter().map(|token| token.0).collect(),
                 max_tokens: sampling.max_tokens,
             })
@@ -163,12 +154,14 @@ fn run(run: wire::Run, all: &mut BTreeMap<SessionId, Sampling>) -> Result<Run, F
         Some(Kind::Encode(limit)) => Ok(Run::Encode { session, limit }),
         Some(Kind::Sample(sampling)) => {
             let sampling = Sampling {
-                temperature: sampling.temperature,
-                top_p: sampling.top_p,
-                top_k: sampling.top_k,
-                seed: sampling.seed,
+                parameters: SamplingParameters {
+                    temperature: sampling.temperature,
+                    top_p: sampling.top_p,
+                    top_k: sampling.top_k,
+                    seed: sampling.seed,
+                    top_logprobs: sampling.top_logprobs,
+                },
                 step: sampling.step,
-                top_logprobs: sampling.top_logprobs,
                 stop_tokens: sampling.stop_tokens.into_iter().map(TokenId).collect(),
                 max_tokens: sampling.max_tokens,
             };

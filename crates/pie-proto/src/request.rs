@@ -2,7 +2,10 @@
 
 use crate::reason::{Fault, Reason};
 use crate::v1;
-use pie_plan::{Splice, Strategy, TokenId, TokenIndex};
+use pie_words::{
+    Cursor, LspPosition, PositionEncoding, Revision, SamplingParameters, Splice, Strategy, TextEdit,
+    TextRange, TokenId, TokenIndex,
+};
 
 /// Alternatives that a completion may ask for at each token.
 pub const TOP_LOGPROBS_LIMIT: u32 = 20;
@@ -110,72 +113,6 @@ impl TryFrom<v1::OpenSessionRequest> for OpenSession {
     }
 }
 
-/// One end of a text range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextRange {
-    /// UTF-8 bytes.
-    Bytes {
-        /// First.
-        start: u64,
-        /// Behind the last.
-        end: u64,
-    },
-    /// Language Server Protocol.
-    Lsp {
-        /// First.
-        start: LspPosition,
-        /// Behind the last.
-        end: LspPosition,
-    },
-}
-
-/// A position of the Language Server Protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LspPosition {
-    /// From 0.
-    pub line: u32,
-    /// From 0.
-    pub column: u32,
-    /// What the column counts.
-    pub encoding: PositionEncoding,
-}
-
-/// What columns count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PositionEncoding {
-    /// Bytes.
-    Utf8,
-    /// Code units of UTF-16.
-    #[default]
-    Utf16,
-    /// Characters.
-    Utf32,
-}
-
-impl PositionEncoding {
-    fn new(value: i32) -> Result<Self, Fault> {
-        match v1::PositionEncoding::try_from(value) {
-            Ok(v1::PositionEncoding::Utf8) => Ok(Self::Utf8),
-            Ok(v1::PositionEncoding::Unspecified | v1::PositionEncoding::Utf16) => Ok(Self::Utf16),
-            Ok(v1::PositionEncoding::Utf32) => Ok(Self::Utf32),
-            Err(_) => Err(unknown("position_encoding", value, "1 (UTF-8), 2 (UTF-16), 3 (UTF-32)")),
-        }
-    }
-
-    fn position(self, position: v1::LspPosition) -> LspPosition {
-        LspPosition { line: position.line, column: position.utf16_column, encoding: self }
-    }
-}
-
-/// A text edit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextEdit {
-    /// What goes.
-    pub range: TextRange,
-    /// What comes.
-    pub text: String,
-}
-
 /// The edits of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edits {
@@ -195,7 +132,7 @@ pub struct ApplyEdits {
     /// Only of this life.
     pub identity: Option<Identity>,
     /// What the client edited.
-    pub base_revision: u64,
+    pub base_revision: Revision,
     /// What changes.
     pub edits: Edits,
     /// `None`: the session's.
@@ -209,7 +146,7 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
         let edits = match request.edits {
             Some(Wire::Text(list)) => {
                 at_most("edits", list.edits.len(), EDITS_LIMIT)?;
-                let encoding = PositionEncoding::new(list.position_encoding)?;
+                let encoding = encoding(list.position_encoding)?;
                 let edits = numbered(list.edits, |edit| text_edit(edit, encoding))?;
                 if list.sequential { Edits::Sequential(edits) } else { Edits::Text(edits) }
             }
@@ -223,26 +160,11 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
         Ok(Self {
             session,
             identity: Identity::given(request.identity),
-            base_revision: request.base_revision,
+            base_revision: Revision(request.base_revision),
             edits,
             strategy: strategy(request.strategy)?,
         })
     }
-}
-
-/// How a completion draws its tokens.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SamplingRequest {
-    /// 0 is greedy.
-    pub temperature: f32,
-    /// In (0, 1].
-    pub top_p: f32,
-    /// 0: all.
-    pub top_k: u32,
-    /// Equal seeds give equal tokens. Whoever takes requests without one chooses it.
-    pub seed: u64,
-    /// Alternatives to report.
-    pub top_logprobs: u32,
 }
 
 /// What a completion at a cursor sees.
@@ -265,17 +187,6 @@ pub enum OnEdit {
     GoOn,
 }
 
-/// A cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// A UTF-8 byte offset.
-    Byte(u64),
-    /// A position of the Language Server Protocol.
-    Lsp(LspPosition),
-    /// A token index.
-    Token(u32),
-}
-
 /// A checked [`v1::CompleteRequest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Complete {
@@ -284,17 +195,17 @@ pub struct Complete {
     /// Only of this life.
     pub identity: Option<Identity>,
     /// Only at this revision.
-    pub revision: Option<u64>,
+    pub revision: Option<Revision>,
     /// At least 1.
     pub max_tokens: u32,
     /// How to draw.
-    pub sampling: SamplingRequest,
+    pub sampling: SamplingParameters,
     /// None is empty.
     pub stop: Vec<String>,
     /// Besides the model's own.
     pub stop_tokens: Vec<TokenId>,
     /// `None`: the document's end.
-    pub at: Option<At>,
+    pub at: Option<Cursor>,
     /// What it sees.
     pub mode: Mode,
     /// Whether it outlives edits.
@@ -337,18 +248,18 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             Err(_) => return Err(unknown("on_edit", request.on_edit, "1 (end), 2 (go on)")),
         };
         use v1::complete_request::At as Wire;
-        let encoding = PositionEncoding::new(request.position_encoding)?;
+        let encoding = encoding(request.position_encoding)?;
         let at = request.at.map(|at| match at {
-            Wire::AtByte(at) => At::Byte(at),
-            Wire::AtLsp(at) => At::Lsp(encoding.position(at)),
-            Wire::AtToken(at) => At::Token(at),
+            Wire::AtByte(at) => Cursor::Byte(offset(at)),
+            Wire::AtLsp(at) => Cursor::Lsp(position(at, encoding)),
+            Wire::AtToken(at) => Cursor::Token(TokenIndex(at)),
         });
         Ok(Self {
             session: SessionName::new(request.session)?,
             identity: Identity::given(request.identity),
-            revision: request.revision,
+            revision: request.revision.map(Revision),
             max_tokens: if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens },
-            sampling: SamplingRequest {
+            sampling: SamplingParameters {
                 temperature: request.temperature,
                 top_p,
                 top_k: request.top_k,
@@ -398,16 +309,34 @@ fn splice(splice: v1::TokenSplice) -> Splice {
 
 fn text_edit(edit: v1::TextEdit, encoding: PositionEncoding) -> Result<TextEdit, Fault> {
     use v1::text_edit::Range;
-    let position = |position: Option<v1::LspPosition>| {
+    let end = |position: Option<v1::LspPosition>| {
         let position = position.ok_or_else(|| missing("lsp.start or lsp.end", "both positions"))?;
-        Ok(encoding.position(position))
+        Ok(self::position(position, encoding))
     };
     let range = match edit.range {
-        Some(Range::Bytes(bytes)) => TextRange::Bytes { start: bytes.start, end: bytes.end },
-        Some(Range::Lsp(lsp)) => TextRange::Lsp { start: position(lsp.start)?, end: position(lsp.end)? },
+        Some(Range::Bytes(bytes)) => TextRange::Bytes { start: offset(bytes.start), end: offset(bytes.end) },
+        Some(Range::Lsp(lsp)) => TextRange::Lsp { start: end(lsp.start)?, end: end(lsp.end)? },
         None => return Err(missing("range", "`bytes` or `lsp`")),
     };
-    Ok(TextEdit { range, text: edit.text })
+    Ok(TextEdit { range, insert: edit.text })
+}
+
+/// An offset beyond the address space is beyond every document too.
+fn offset(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+fn position(position: v1::LspPosition, encoding: PositionEncoding) -> LspPosition {
+    LspPosition { line: position.line, column: position.utf16_column, encoding }
+}
+
+fn encoding(value: i32) -> Result<PositionEncoding, Fault> {
+    match v1::PositionEncoding::try_from(value) {
+        Ok(v1::PositionEncoding::Utf8) => Ok(PositionEncoding::Utf8),
+        Ok(v1::PositionEncoding::Unspecified | v1::PositionEncoding::Utf16) => Ok(PositionEncoding::Utf16),
+        Ok(v1::PositionEncoding::Utf32) => Ok(PositionEncoding::Utf32),
+        Err(_) => Err(unknown("position_encoding", value, "1 (UTF-8), 2 (UTF-16), 3 (UTF-32)")),
+    }
 }
 
 /// Converts a list; a fault names the element.

@@ -1,12 +1,11 @@
 //! Nothing is lost or bent between owner and rank, and no public request that makes no sense gets in.
 
-use pie_plan::{
-    Change, DigestWanted, Epoch, Plan, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
-};
+use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_proto::plan::{Sampling, Step};
 use pie_proto::reason::{detail_of, reason_of};
 use pie_proto::request::{ApplyEdits, Complete, OpenSession};
 use pie_proto::{Fault, Reason, v1, worker_v1};
+use pie_words::{Epoch, SamplingParameters, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use std::collections::BTreeMap;
@@ -38,12 +37,8 @@ fn change() -> impl proptest::strategy::Strategy<Value = Change> {
 fn sampling() -> impl proptest::strategy::Strategy<Value = Sampling> {
     (0.0..2.0_f32, 0.01..1.0_f32, 0..99_u32, any::<u64>(), prop::collection::vec(any::<u32>(), 0..3))
         .prop_map(|(temperature, top_p, top_k, seed, stop)| Sampling {
-            temperature,
-            top_p,
-            top_k,
-            seed,
+            parameters: SamplingParameters { temperature, top_p, top_k, seed, top_logprobs: top_k % 20 },
             step: seed / 2,
-            top_logprobs: top_k % 20,
             stop_tokens: stop.into_iter().map(TokenId).collect(),
             max_tokens: top_k + 1,
         })

@@ -8,7 +8,7 @@ use crate::tokenizing::{Waits, beside};
 use pie_proto::carried::Carried;
 use pie_proto::request::Content;
 use pie_proto::{Fault, peer_v1};
-use pie_text::{Document, Revision, Tokenizer};
+use pie_text::{Document, Tokenizer};
 use std::sync::Arc;
 
 /// A document of another router's. Tokenizing a whole one takes milliseconds to seconds: not on a thread that serves others.
@@ -37,7 +37,7 @@ pub(crate) async fn unpack(
 pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
     let tenant = tenant(&carried)?;
     let document = document(carried.content, tokenizer, limit).await?;
-    let document = Box::new(document.at_revision(Revision(carried.revision)));
+    let document = Box::new(document.at_revision(carried.revision));
     let identity = carried.identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
     Ok(Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document })
 }

@@ -182,14 +182,9 @@ impl Completion {
 
     /// How the ranks draw its next tokens.
     pub fn sampling(&self) -> Sampling {
-        let sampling = &self.request.sampling;
         Sampling {
-            temperature: sampling.temperature,
-            top_p: sampling.top_p,
-            top_k: sampling.top_k,
-            seed: sampling.seed,
+            parameters: self.request.sampling.clone(),
             step: u64::from(self.produced),
-            top_logprobs: sampling.top_logprobs,
             stop_tokens: self.stop_tokens.clone(),
             max_tokens: self.request.max_tokens - self.produced,
         }

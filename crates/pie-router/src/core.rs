@@ -30,7 +30,8 @@ use pie_plan::schedule::{Limits, Ticket};
 use pie_plan::{Epoch, Group, SessionId};
 use pie_proto::Fault;
 use pie_proto::request::{Complete, Identity, Mode, SessionName};
-use pie_text::{Cursor, FimMarkers, Revision, Tokenizer};
+use pie_text::{FimMarkers, Tokenizer};
+use pie_words::{Cursor, Revision};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -357,7 +358,7 @@ impl Core {
     fn place(&self, session: &Session, request: &Complete) -> Result<Place, Fault> {
         let document = &session.document;
         let cut = |cursor| document.cut(cursor).map_err(|error| faults::at_cursor(&error));
-        match (request.mode, request.at.map(faults::cursor)) {
+        match (request.mode, request.at) {
             (Mode::Continue, None) => Ok(Place::End),
             (Mode::Continue, Some(cursor)) => {
                 let cut = cut(cursor)?;

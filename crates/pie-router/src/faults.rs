@@ -2,10 +2,10 @@
 
 use crate::call::ModelFacts;
 use crate::session::Session;
-use pie_plan::{SpliceError, Splices};
-use pie_proto::request::{self, ApplyEdits, At, Complete, Edits, PositionEncoding, TextRange};
+use pie_proto::request::{ApplyEdits, Complete, Edits};
 use pie_proto::{Fault, Reason};
-use pie_text::{Change, Cursor, Document, LspPosition, Range, Revision, TextEdit, TextError, Units};
+use pie_text::{Change, Document, TextError};
+use pie_words::{SpliceError, Splices, TokenId};
 use std::time::Duration;
 
 pub(crate) fn group_lost(why: &str) -> Fault {
@@ -117,24 +117,6 @@ pub(crate) fn nothing_before(name: &pie_proto::request::SessionName) -> Fault {
         "session `{name}` has no text before the cursor, and the model no leading token: nothing to continue"
     );
     Fault::new(Reason::ContextEmpty, message)
-}
-
-fn position(position: request::LspPosition) -> LspPosition {
-    let units = match position.encoding {
-        PositionEncoding::Utf8 => Units::Utf8,
-        PositionEncoding::Utf16 => Units::Utf16,
-        PositionEncoding::Utf32 => Units::Utf32,
-    };
-    LspPosition { line: position.line, column: position.column, units }
-}
-
-/// A cursor as documents know it.
-pub(crate) fn cursor(at: At) -> Cursor {
-    match at {
-        At::Byte(at) => Cursor::Byte(usize::try_from(at).unwrap_or(usize::MAX)),
-        At::Lsp(at) => Cursor::Lsp(position(at)),
-        At::Token(at) => Cursor::Token(at as usize),
-    }
 }
 
 pub(crate) fn text(error: &TextError) -> Fault {
@@ -273,18 +255,12 @@ pub(crate) fn prepare(
     request: &ApplyEdits,
     vocabulary: Option<u32>,
 ) -> Result<Change, Fault> {
-    let base = Revision(request.base_revision);
+    let base = request.base_revision;
     match &request.edits {
-        Edits::Text(edits) => {
-            let edits: Vec<TextEdit> = edits.iter().map(text_edit).collect();
-            document.prepare(base, &edits).map_err(|error| text(&error))
-        }
-        Edits::Sequential(edits) => {
-            let edits: Vec<TextEdit> = edits.iter().map(text_edit).collect();
-            document.prepare_sequential(base, &edits).map_err(|error| text(&error))
-        }
+        Edits::Text(edits) => document.prepare(base, edits).map_err(|error| text(&error)),
+        Edits::Sequential(edits) => document.prepare_sequential(base, edits).map_err(|error| text(&error)),
         Edits::Tokens(list) => {
-            let unknown = |token: &pie_plan::TokenId| vocabulary.is_some_and(|size| token.0 >= size);
+            let unknown = |token: &TokenId| vocabulary.is_some_and(|size| token.0 >= size);
             for (index, splice) in list.iter().enumerate() {
                 if let Some(token) = splice.insert.iter().find(|token| unknown(token)) {
                     return Err(token_unknown(token.0, vocabulary).with("edit", index));
@@ -305,7 +281,7 @@ pub(crate) fn prepare(
 
 /// The tokens of a document that a client tokenized itself.
 pub(crate) fn check_tokens(document: &Document, vocabulary: Option<u32>) -> Result<(), Fault> {
-    let unknown = |token: &pie_plan::TokenId| vocabulary.is_some_and(|size| token.0 >= size);
+    let unknown = |token: &TokenId| vocabulary.is_some_and(|size| token.0 >= size);
     match document.tokens().find(unknown) {
         Some(token) => Err(token_unknown(token.0, vocabulary)),
         None => Ok(()),
@@ -317,18 +293,6 @@ pub(crate) fn token_unknown(token: u32, vocabulary: Option<u32>) -> Fault {
     Fault::new(Reason::TokenUnknown, format!("token {token} is not in the vocabulary of {size} tokens"))
 }
 
-fn text_edit(edit: &pie_proto::request::TextEdit) -> TextEdit {
-    let range = match edit.range {
-        // An offset beyond the address space is beyond the document too.
-        TextRange::Bytes { start, end } => Range::Bytes {
-            start: usize::try_from(start).unwrap_or(usize::MAX),
-            end: usize::try_from(end).unwrap_or(usize::MAX),
-        },
-        TextRange::Lsp { start, end } => Range::Lsp { start: position(start), end: position(end) },
-    };
-    TextEdit { range, insert: edit.text.clone() }
-}
-
 /// Whether a completion can be taken.
 pub(crate) fn check_completion(
     request: &Complete,
@@ -336,7 +300,7 @@ pub(crate) fn check_completion(
     model: &ModelFacts,
     waiting_limit: usize,
 ) -> Result<(), Fault> {
-    let current = session.document.revision().0;
+    let current = session.document.revision();
     if let Some(wanted) = request.revision.filter(|wanted| *wanted != current) {
         let message = format!("the completion is for revision {wanted}, the session is at {current}");
         return Err(Fault::new(Reason::RevisionMismatch, message).with("current_revision", current));

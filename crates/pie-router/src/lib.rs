@@ -6,7 +6,7 @@
 //! **Invariant.** One task is the only writer of a group: it takes every call as an [`owner::Event`], changes a
 //! document whole or not at all (R1, R2), and puts what follows into the next plan. A failed call has changed nothing.
 //!
-//! **Must not know** tensors, CUDA: ranks are behind `pie.worker.v1`.
+//! **Must not know** models, CUDA: ranks are behind `pie.worker.v1`.
 
 mod admin;
 pub mod auth;

@@ -2,7 +2,7 @@
 
 use pie_proto::request::Identity;
 use pie_proto::{Fault, Reason};
-use pie_text::Revision;
+use pie_words::Revision;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The greatest revision at which a session of this process began.

@@ -7,7 +7,8 @@ use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
 use pie_plan::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_proto::request::{Identity, SessionName};
-use pie_text::{Change, Document, Range, TextEdit, TextError};
+use pie_text::{Change, Document, TextError};
+use pie_words::{TextEdit, TextRange};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -142,7 +143,7 @@ fn text_difference(held: &str, wanted: &str) -> Vec<TextEdit> {
     if start == end && insert.is_empty() {
         return Vec::new();
     }
-    vec![TextEdit { range: Range::Bytes { start, end }, insert }]
+    vec![TextEdit { range: TextRange::Bytes { start, end }, insert }]
 }
 
 fn token_difference(held: &Document, wanted: &Document) -> Splices {

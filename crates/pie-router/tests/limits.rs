@@ -6,12 +6,13 @@ mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain, facts, name};
 use pie_plan::Strategy;
-use pie_proto::request::{At, LspPosition, Mode, OnEdit, PositionEncoding};
+use pie_proto::request::{Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_router::call::{Call, ModelFacts};
 use pie_router::core::Settings;
 use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::Document;
+use pie_words::{Cursor, LspPosition, PositionEncoding};
 use std::time::Instant;
 use v1::FinishReason::{Length, Unspecified};
 
@@ -127,10 +128,14 @@ fn a_cursor_has_the_room_behind_the_text_before_it() {
 fn a_bad_cursor_is_told_as_the_cursor() {
     let mut pool = Pool::new(1000);
     pool.open("a", "größe\n🙂").expect("it fits");
-    let lsp = |line, column, encoding| At::Lsp(LspPosition { line, column, encoding });
-    let cases: &[(At, Reason, &str)] = &[
-        (At::Byte(100), Reason::RangeOutOfBounds, "the completion's cursor is at byte 100; the text has 12"),
-        (At::Byte(3), Reason::InsideCharacter, "the completion's cursor is at byte 3, inside"),
+    let lsp = |line, column, encoding| Cursor::Lsp(LspPosition { line, column, encoding });
+    let cases: &[(Cursor, Reason, &str)] = &[
+        (
+            Cursor::Byte(100),
+            Reason::RangeOutOfBounds,
+            "the completion's cursor is at byte 100; the text has 12",
+        ),
+        (Cursor::Byte(3), Reason::InsideCharacter, "the completion's cursor is at byte 3, inside"),
         (
             lsp(0, 3, PositionEncoding::Utf8),
             Reason::InsideCharacter,

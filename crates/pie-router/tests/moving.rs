@@ -9,7 +9,8 @@ use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
 use pie_router::call::{Arrived, Busy, Call, Departure, Given, Resident, Taken};
 use pie_router::tenants::{Tenant, TenantLimits};
-use pie_text::{Document, Revision};
+use pie_text::Document;
+use pie_words::Revision;
 use std::time::Instant;
 
 fn give(pool: &mut Pool, session: &str, busy: Busy) -> Result<Given, Reason> {
@@ -31,7 +32,7 @@ fn resident(carried: &Carried) -> Resident {
 fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
     let Content::Text(text) = &carried.content else { panic!("a document of text") };
     let document = Document::open(pool.tokenizer.clone(), text, 1 << 20).expect("a short text");
-    let document = Box::new(document.at_revision(Revision(carried.revision)));
+    let document = Box::new(document.at_revision(carried.revision));
     let tenant = Tenant::default();
     let identity = carried.identity.expect("it travels");
     let taken = Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document };
@@ -46,7 +47,10 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
     from.answer("a", 4);
     let session = carried(give(&mut from, "a", Busy::Waits));
     let resident = resident(&session);
-    assert_eq!((session.revision, &session.content), (1, &Content::Text(format!("// edited\n{TEXT}"))));
+    assert_eq!(
+        (session.revision, &session.content),
+        (Revision(1), &Content::Text(format!("// edited\n{TEXT}")))
+    );
 
     // On its way it can be asked for nowhere, and nothing is changed.
     assert_eq!(from.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionMoving);
@@ -86,7 +90,7 @@ fn a_session_that_is_opened_anew_is_another_one() {
         let tenant = Tenant::default;
         let session = || name("a");
         let edits = Edits::Text(vec![]);
-        let base_revision = pool.get("a").session.expect("described").revision;
+        let base_revision = Revision(pool.get("a").session.expect("described").revision);
         let (wanted, arrived) = (identity.clone(), Instant::now());
         let request =
             ApplyEdits { session: session(), identity: wanted, base_revision, edits, strategy: None };
@@ -198,7 +202,7 @@ fn a_group_that_is_given_up_gives_everything_until_it_has_arrived() {
         assert_eq!(reason, Reason::SessionMoving);
     }
     let given = all(&mut pool).expect("it is given up");
-    assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [1]);
+    assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [Revision(1)]);
     // Whoever asked may have gone before the answer came.
     assert_eq!(all(&mut pool).expect("it is still here").len(), 1);
     pool.core.call(Call::Arrived { what: Arrived::All });
@@ -247,10 +251,14 @@ fn what_was_given_stays_until_it_arrived_and_gives_way_when_it_comes_back() {
     assert_eq!(pool.get("back").text.as_deref(), Some(TEXT), "nothing is known to have arrived");
 
     let back = given.into_iter().find(|carried| carried.name == name("back")).expect("it was given");
-    let edited = Carried { revision: back.revision + 3, content: Content::Text("edited".to_owned()), ..back };
+    let edited = Carried {
+        revision: Revision(back.revision.0 + 3),
+        content: Content::Text("edited".to_owned()),
+        ..back
+    };
     take(&mut pool, edited.clone()).expect("it is taken");
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"));
-    let older = Carried { revision: 0, content: Content::Text("older".to_owned()), ..edited };
+    let older = Carried { revision: Revision(0), content: Content::Text("older".to_owned()), ..edited };
     take(&mut pool, older).expect("it is there already");
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"), "what is here stays");
 

@@ -6,9 +6,10 @@ mod common;
 
 use common::{Pool, SETTINGS, facts};
 use pie_proto::Reason;
-use pie_proto::request::{At, Mode, OnEdit};
+use pie_proto::request::{Mode, OnEdit};
 use pie_router::call::{ModelFacts, Stream};
 use pie_router::core::Settings;
+use pie_words::Cursor;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -111,7 +112,7 @@ impl People {
 
     fn complete(&mut self, session: &'static str, at: Option<u16>, fim: bool, go_on: bool, tokens: u32) {
         let Some((text, _)) = self.documents.get(session) else { return };
-        let at = at.map(|at| At::Byte(place(text, at) as u64));
+        let at = at.map(|at| Cursor::Byte(place(text, at)));
         let asked = self.pool.ask_completion(session, tokens, &[], |request| {
             request.at = at;
             request.mode = if fim { Mode::FillInTheMiddle } else { Mode::Continue };

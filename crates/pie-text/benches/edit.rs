@@ -3,7 +3,8 @@
 //! `cargo bench -p pie-text`
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
-use pie_text::{Document, Range, TextEdit, Tokenizer};
+use pie_text::{Document, Tokenizer};
+use pie_words::{TextEdit, TextRange};
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ fn insert(document: &Document, share: f64, text: &str) -> TextEdit {
     let content = document.text().expect("has text");
     let near = (content.len() as f64 * share) as usize;
     let at = (near..).find(|at| content.is_char_boundary(*at)).expect("the end is a boundary");
-    TextEdit { range: Range::Bytes { start: at, end: at }, insert: text.into() }
+    TextEdit { range: TextRange::Bytes { start: at, end: at }, insert: text.into() }
 }
 
 fn edits(c: &mut Criterion) {
@@ -58,8 +59,8 @@ fn edits(c: &mut Criterion) {
             }
             // A character comes, and goes again: the document stays as it is.
             let come = insert(&open, 0.5, "x");
-            let Range::Bytes { start, .. } = come.range else { unreachable!("made above") };
-            let go = TextEdit { range: Range::Bytes { start, end: start + 1 }, insert: String::new() };
+            let TextRange::Bytes { start, .. } = come.range else { unreachable!("made above") };
+            let go = TextEdit { range: TextRange::Bytes { start, end: start + 1 }, insert: String::new() };
             group.bench_function(BenchmarkId::new("type, commit, delete, commit", tokens), |bencher| {
                 bencher.iter(|| {
                     for edit in [&come, &go] {

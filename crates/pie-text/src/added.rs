@@ -14,7 +14,7 @@
 use crate::alphabet::characters;
 use crate::beside::Beside;
 use crate::cursor::is_marker;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use tokenizers::{AddedToken, AddedVocabulary, Model};

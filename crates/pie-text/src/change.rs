@@ -1,10 +1,9 @@
 //! A change of a document that was prepared and not yet made.
 
 use crate::document::Document;
-use crate::edit::Revision;
 use crate::retokenize::Replacement;
 use crate::store::{Entry, TokenStore};
-use pie_plan::{Splice, Splices, TokenIndex};
+use pie_words::{Revision, Splice, Splices, TokenIndex};
 use ropey::Rope;
 use std::sync::Arc;
 

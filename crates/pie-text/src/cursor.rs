@@ -1,21 +1,10 @@
 //! A cursor in a document: what a completion there sees as tokens.
 
 use crate::document::{Content, Document};
-use crate::edit::{LspPosition, Placed, Range, bytes};
+use crate::edit::{Placed, bytes};
 use crate::error::TextError;
 use crate::tokenizer::Tokenizer;
-use pie_plan::TokenId;
-
-/// A place between two characters, or between two tokens in a document of tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cursor {
-    /// A UTF-8 byte offset.
-    Byte(usize),
-    /// A position of the Language Server Protocol.
-    Lsp(LspPosition),
-    /// A token index.
-    Token(usize),
-}
+use pie_words::{Cursor, TextRange, TokenId};
 
 /// A document's tokens, cut at a cursor. Tokens that the cursor splits, or whose pieces end elsewhere without the text
 /// beyond it, are tokens of their own on each side.
@@ -77,8 +66,8 @@ impl Document {
             Content::TokensOnly => return self.cut_tokens(cursor),
         };
         let range = match cursor {
-            Cursor::Byte(at) => Range::Bytes { start: at, end: at },
-            Cursor::Lsp(at) => Range::Lsp { start: at, end: at },
+            Cursor::Byte(at) => TextRange::Bytes { start: at, end: at },
+            Cursor::Lsp(at) => TextRange::Lsp { start: at, end: at },
             Cursor::Token(_) => return Err(TextError::TextOnly),
         };
         let (at, _) = bytes(text, 0, range)?;
@@ -103,10 +92,10 @@ impl Document {
     fn cut_tokens(&self, cursor: Cursor) -> Result<Cut, TextError> {
         let Cursor::Token(at) = cursor else { return Err(TextError::TokensOnly) };
         let length = self.token_count();
-        if at > length {
+        if at.usize() > length {
             let length = crate::change::count(length);
-            return Err(TextError::SpliceOutOfBounds { edit: 0, end: at as u64, length });
+            return Err(TextError::SpliceOutOfBounds { edit: 0, end: u64::from(at.0), length });
         }
-        Ok(Cut { kept: at, front: Vec::new(), back: Vec::new(), resumes: at })
+        Ok(Cut { kept: at.usize(), front: Vec::new(), back: Vec::new(), resumes: at.usize() })
     }
 }

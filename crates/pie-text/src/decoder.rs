@@ -1,7 +1,7 @@
 //! From tokens back to text, one token at a time.
 
 use crate::alphabet::token_bytes;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use std::sync::Arc;
 
 /// What happens to control tokens (begin of sentence, markers) in decoded text.

@@ -2,13 +2,13 @@
 
 use crate::change::{Change, EditStats, Next, count, trimmed};
 use crate::diff::{Hunk, diff};
-use crate::edit::{Placed, Revision, TextEdit, apply, place};
+use crate::edit::{Placed, apply, place};
 use crate::error::TextError;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
 use crate::store::{Entry, TokenStore};
 use crate::tokenizer::Tokenizer;
-use pie_plan::{Splice, SpliceError, Splices, TokenId, TokenIndex};
+use pie_words::{Revision, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex};
 use ropey::Rope;
 use std::sync::Arc;
 
@@ -91,7 +91,7 @@ impl Document {
     /// As for an edit with this range; a document of tokens has no text.
     pub fn slice(&self, start: usize, end: usize) -> Result<String, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
-        let (start, end) = crate::edit::bytes(text, 0, crate::edit::Range::Bytes { start, end })?;
+        let (start, end) = crate::edit::bytes(text, 0, TextRange::Bytes { start, end })?;
         Ok(text.byte_slice(start..end).to_string())
     }
 

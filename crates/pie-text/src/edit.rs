@@ -1,77 +1,8 @@
 //! Text edits: ranges in bytes or LSP positions, checked against one text and put in order.
 
 use crate::error::TextError;
+use pie_words::{LspPosition, PositionEncoding, TextEdit, TextRange};
 use ropey::{Rope, RopeSlice};
-
-/// Counts the applied edits of a document. An edit names the revision that it was made against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
-
-impl Revision {
-    /// The revision after one more edit.
-    pub fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-impl std::fmt::Display for Revision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// A place in a text as the Language Server Protocol 3.17 counts: lines from 0, ended by `\n`, `\r\n` or `\r`, and columns
-/// from the line's start. As there, a column behind the line's end is the line's end, and a line behind the last one is
-/// the text's end: editors send such positions for "to the end".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LspPosition {
-    /// The line, from 0.
-    pub line: u32,
-    /// Units before the place in its line.
-    pub column: u32,
-    /// What the column counts.
-    pub units: Units,
-}
-
-/// What columns count: the protocol's `PositionEncodingKind`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Units {
-    /// Bytes of UTF-8.
-    Utf8,
-    /// Code units of UTF-16, unless client and server agree on others.
-    #[default]
-    Utf16,
-    /// Characters.
-    Utf32,
-}
-
-/// What an edit replaces: start inclusive, end exclusive; empty for an insertion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range {
-    /// Offsets in bytes of UTF-8.
-    Bytes {
-        /// The first byte.
-        start: usize,
-        /// The byte behind the last.
-        end: usize,
-    },
-    /// Places as editors count them.
-    Lsp {
-        /// The first character.
-        start: LspPosition,
-        /// The character behind the last.
-        end: LspPosition,
-    },
-}
-
-/// Replaces a range by a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextEdit {
-    /// What goes, in the text of the base revision.
-    pub range: Range,
-    /// What comes.
-    pub insert: String,
-}
 
 /// An edit that was checked: byte offsets at character boundaries of the base text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +52,10 @@ pub(crate) fn apply(text: &Rope, edits: &[Placed]) -> Rope {
     new
 }
 
-pub(crate) fn bytes(text: &Rope, edit: usize, range: Range) -> Result<(usize, usize), TextError> {
+pub(crate) fn bytes(text: &Rope, edit: usize, range: TextRange) -> Result<(usize, usize), TextError> {
     let (start, end) = match range {
-        Range::Bytes { start, end } => (start, end),
-        Range::Lsp { start, end } => (position(text, edit, start)?, position(text, edit, end)?),
+        TextRange::Bytes { start, end } => (start, end),
+        TextRange::Lsp { start, end } => (position(text, edit, start)?, position(text, edit, end)?),
     };
     if start > end {
         return Err(TextError::RangeReversed { edit, start, end });
@@ -143,18 +74,18 @@ pub(crate) fn bytes(text: &Rope, edit: usize, range: Range) -> Result<(usize, us
 }
 
 fn position(text: &Rope, edit: usize, position: LspPosition) -> Result<usize, TextError> {
-    let LspPosition { line, column, units } = position;
+    let LspPosition { line, column, encoding } = position;
     if line as usize >= text.len_lines() {
         return Ok(text.len_bytes());
     }
     let content = text.line(line as usize);
     let content = content.slice(..content.len_chars() - line_break(content));
     let at = column as usize;
-    let inside = match units {
+    let inside = match encoding {
         // In the middle of a character it is refused as any byte offset there.
-        Units::Utf8 => at.min(content.len_bytes()),
-        Units::Utf32 => content.char_to_byte(at.min(content.len_chars())),
-        Units::Utf16 => {
+        PositionEncoding::Utf8 => at.min(content.len_bytes()),
+        PositionEncoding::Utf32 => content.char_to_byte(at.min(content.len_chars())),
+        PositionEncoding::Utf16 => {
             let place = content.utf16_cu_to_char(at.min(content.len_utf16_cu()));
             if content.char_to_utf16_cu(place) < at.min(content.len_utf16_cu()) {
                 return Err(TextError::ColumnInsidePair { edit, line, column });

@@ -1,6 +1,7 @@
 //! What can be wrong with an edit, and with a tokenizer.
 
-use crate::edit::Revision;
+use pie_words::Revision;
+
 use std::path::PathBuf;
 
 /// Why a document refuses an edit. A refused edit has changed nothing.

@@ -1,7 +1,7 @@
 //! Documents, positions, and tokenizing around edits.
 //!
-//! **Owns** the text of a session with its revision and tokens ([`Document`]), edits in bytes or LSP positions
-//! ([`TextEdit`]), the tokenizer of the model ([`Tokenizer`]), and the way back from tokens to text as they stream
+//! **Owns** the text of a session with its revision and tokens ([`Document`]), where edits in bytes or LSP
+//! positions are in it, the tokenizer of the model ([`Tokenizer`]), and the way back from tokens to text as they stream
 //! ([`TokenDecoder`], [`StopStrings`]).
 //!
 //! **Invariants.** T1: the tokens of a document equal its whole text tokenized, after every edit. T2: an edit costs
@@ -45,10 +45,9 @@ mod store;
 mod tokenizer;
 
 pub use change::{Change, EditStats};
-pub use cursor::{Cursor, Cut, FimMarkers};
+pub use cursor::{Cut, FimMarkers};
 pub use decoder::{SpecialTokens, TokenDecoder};
 pub use document::{Content, Document};
-pub use edit::{LspPosition, Range, Revision, TextEdit, Units};
 pub use error::{TextError, TokenizerError};
 pub use form::RestartKind;
 pub use stop::{StopStrings, StopText};

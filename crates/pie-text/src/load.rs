@@ -7,7 +7,7 @@ use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
 use crate::form::{Form, Reach, RestartKind};
 use crate::tokenizer::{Fingerprint, Tokenizer};
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;

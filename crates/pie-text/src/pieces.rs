@@ -10,7 +10,7 @@ use crate::added::in_alphabet;
 use crate::error::TextError;
 use crate::form::RestartKind;
 use crate::tokenizer::{Tokenizer, failed};
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 /// Characters of white space from which on a run is long.

@@ -1,7 +1,8 @@
 //! Edits that follow each other, each in the text that those before it left, as an editor's didChange has them.
 
-use crate::edit::{Range, TextEdit, bytes};
+use crate::edit::bytes;
 use crate::error::TextError;
+use pie_words::{TextEdit, TextRange};
 use ropey::Rope;
 
 /// A changed part of the text. Regions are sorted, and text that stays lies between them.
@@ -32,7 +33,7 @@ pub(crate) fn composed(base: &Rope, edits: &[TextEdit]) -> Result<Vec<TextEdit>,
     let made = |region: Region| {
         (old, new) = (old + region.kept, new + region.kept);
         let insert = text.byte_slice(new..new + region.new).to_string();
-        let range = Range::Bytes { start: old, end: old + region.old };
+        let range = TextRange::Bytes { start: old, end: old + region.old };
         (old, new) = (old + region.old, new + region.new);
         TextEdit { range, insert }
     };

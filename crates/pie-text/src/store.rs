@@ -1,6 +1,6 @@
 //! The tokens of a document in chunks, with the bytes of their pieces, so that an edit moves no more than a chunk.
 
-use pie_plan::TokenId;
+use pie_words::TokenId;
 
 /// A token, and where pieces start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::nfc;
 use crate::pieces::{Cut, RawPiece};
 use crate::scan::PieceScan;
 use crate::store::Entry;
-use pie_plan::TokenId;
+use pie_words::TokenId;
 use ropey::Rope;
 use std::sync::Arc;
 use tokenizers::Model;

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{GPT2, PAIRS, Pair, TINY, changed, spliced};
-use pie_plan::TokenId;
-use pie_text::{Cursor, Document, Range, TextEdit, Tokenizer};
+use pie_text::{Document, Tokenizer};
+use pie_words::{Cursor, TextEdit, TextRange, TokenId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ fn a_document_that_spells_control_tokens_holds_none() {
         let mut new = text.clone();
         for (at, insert) in [(text.len() / 3, "<|endoftext|>"), (20, "｜>"), (17, "<｜fim▁hole")] {
             let at = (at..).find(|at| new.is_char_boundary(*at)).expect("the end is one");
-            let edit = TextEdit { range: Range::Bytes { start: at, end: at }, insert: insert.into() };
+            let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, insert: insert.into() };
             let change = document.prepare(document.revision(), &[edit]).expect("is fine");
             let before: Vec<TokenId> = document.tokens().collect();
             new.insert_str(at, insert);

@@ -3,26 +3,28 @@
 mod common;
 
 use common::{PAIRS, PYTHON, spliced};
-use pie_plan::{Splice, Splices, TokenId, TokenIndex};
-use pie_text::{Document, LspPosition, Range, Revision, TextEdit, TextError, Units};
+use pie_text::{Document, TextError};
+use pie_words::{
+    LspPosition, PositionEncoding, Revision, Splice, Splices, TextEdit, TextRange, TokenId, TokenIndex,
+};
 
 fn open(text: &str) -> Document {
     Document::open(PAIRS[0].ours.clone(), text, 1000).expect("opens")
 }
 
 fn at(line: u32, column: u32) -> LspPosition {
-    LspPosition { line, column, units: Units::Utf16 }
+    LspPosition { line, column, encoding: PositionEncoding::Utf16 }
 }
 
 fn lsp(start: (u32, u32), end: (u32, u32), insert: &str) -> TextEdit {
     TextEdit {
-        range: Range::Lsp { start: at(start.0, start.1), end: at(end.0, end.1) },
+        range: TextRange::Lsp { start: at(start.0, start.1), end: at(end.0, end.1) },
         insert: insert.into(),
     }
 }
 
 fn bytes(start: usize, end: usize, insert: &str) -> TextEdit {
-    TextEdit { range: Range::Bytes { start, end }, insert: insert.into() }
+    TextEdit { range: TextRange::Bytes { start, end }, insert: insert.into() }
 }
 
 fn edit(text: &str, edits: &[TextEdit]) -> Result<String, TextError> {
@@ -71,9 +73,14 @@ fn lsp_positions_count_lines_and_utf16_units() {
     assert_eq!(open("a\r\nb\rc\n\u{2028}").lines(), 4);
     // What "to the end" looks like: to column 0 behind the last line.
     assert_eq!(edit("one\ntwo", &[lsp((0, 3), (9, 0), "!")]).as_deref(), Ok("one!"));
-    for (units, column) in [(Units::Utf8, 6), (Units::Utf16, 3), (Units::Utf32, 2), (Units::Utf8, 99)] {
-        let place = LspPosition { line: 1, column, units };
-        let edits = [TextEdit { range: Range::Lsp { start: place, end: place }, insert: "|".into() }];
+    for (encoding, column) in [
+        (PositionEncoding::Utf8, 6),
+        (PositionEncoding::Utf16, 3),
+        (PositionEncoding::Utf32, 2),
+        (PositionEncoding::Utf8, 99),
+    ] {
+        let place = LspPosition { line: 1, column, encoding };
+        let edits = [TextEdit { range: TextRange::Lsp { start: place, end: place }, insert: "|".into() }];
         let wanted = if column > 6 { "\né😀x|" } else { "\né😀|x" };
         assert_eq!(edit("\né😀x", &edits).as_deref(), Ok(wanted), "{place:?}");
     }
@@ -82,8 +89,8 @@ fn lsp_positions_count_lines_and_utf16_units() {
 #[test]
 fn bad_edits_are_refused_by_name_and_number() {
     let good = || bytes(0, 0, "x");
-    let inside = LspPosition { line: 0, column: 1, units: Units::Utf8 };
-    let inside = TextEdit { range: Range::Lsp { start: inside, end: inside }, insert: String::new() };
+    let inside = LspPosition { line: 0, column: 1, encoding: PositionEncoding::Utf8 };
+    let inside = TextEdit { range: TextRange::Lsp { start: inside, end: inside }, insert: String::new() };
     let table: [(&str, Vec<TextEdit>, &str, usize); 12] = [
         ("abc", vec![good(), bytes(2, 1, "")], "RANGE_REVERSED", 1),
         ("a\nb", vec![lsp((1, 0), (0, 0), "")], "RANGE_REVERSED", 0),

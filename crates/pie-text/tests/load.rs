@@ -3,8 +3,8 @@
 mod common;
 
 use common::{GPT2, TINY, changed};
-use pie_plan::TokenId;
 use pie_text::{RestartKind, Tokenizer};
+use pie_words::TokenId;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 

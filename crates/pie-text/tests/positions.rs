@@ -5,8 +5,8 @@ mod common;
 mod naive;
 
 use common::{PAIRS, spliced};
-use pie_plan::TokenId;
-use pie_text::{Cursor, Document, LspPosition, Range, TextEdit, Units};
+use pie_text::Document;
+use pie_words::{Cursor, LspPosition, PositionEncoding, TextEdit, TextRange, TokenId};
 use proptest::prelude::*;
 
 fn text() -> impl Strategy<Value = String> {
@@ -16,21 +16,23 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
 }
 
-fn position(units: Units) -> impl Strategy<Value = LspPosition> {
+fn position(encoding: PositionEncoding) -> impl Strategy<Value = LspPosition> {
     let number = || prop_oneof![20 => 0..8_u32, 1 => Just(u32::MAX)];
-    (number(), number()).prop_map(move |(line, column)| LspPosition { line, column, units })
+    (number(), number()).prop_map(move |(line, column)| LspPosition { line, column, encoding })
 }
 
 /// Edits of a client: in one unit, near each other, more often right than wrong.
 fn edits() -> impl Strategy<Value = Vec<TextEdit>> {
-    prop::sample::select(vec![Units::Utf8, Units::Utf16, Units::Utf32]).prop_flat_map(|units| {
-        let lsp = (position(units), position(units))
-            .prop_map(|(a, b)| Range::Lsp { start: a.min(b), end: a.max(b) });
-        let bytes =
-            (0..12_usize, 0..4_usize).prop_map(|(start, width)| Range::Bytes { start, end: start + width });
-        let edit = (prop_oneof![lsp, bytes], text()).prop_map(|(range, insert)| TextEdit { range, insert });
-        prop::collection::vec(edit, 0..6)
-    })
+    prop::sample::select(vec![PositionEncoding::Utf8, PositionEncoding::Utf16, PositionEncoding::Utf32])
+        .prop_flat_map(|encoding| {
+            let lsp = (position(encoding), position(encoding))
+                .prop_map(|(a, b)| TextRange::Lsp { start: a.min(b), end: a.max(b) });
+            let bytes = (0..12_usize, 0..4_usize)
+                .prop_map(|(start, width)| TextRange::Bytes { start, end: start + width });
+            let edit =
+                (prop_oneof![lsp, bytes], text()).prop_map(|(range, insert)| TextEdit { range, insert });
+            prop::collection::vec(edit, 0..6)
+        })
 }
 
 proptest! {
@@ -38,7 +40,7 @@ proptest! {
 
     #[test]
     fn edits_do_what_they_do_to_strings(
-        which in 0..3_usize, text in text(), edits in edits(), in_turn in any::<bool>(), cursor in position(Units::Utf16)
+        which in 0..3_usize, text in text(), edits in edits(), in_turn in any::<bool>(), cursor in position(PositionEncoding::Utf16)
     ) {
         let pair = &PAIRS[which + 2];
         let mut document = Document::open(pair.ours.clone(), &text, 1 << 20).expect("opens");

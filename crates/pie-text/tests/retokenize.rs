@@ -3,8 +3,8 @@
 mod common;
 
 use common::{FALLBACKS, HARD, PAIRS, PYTHON, Pair, RUST, spliced};
-use pie_plan::TokenId;
-use pie_text::{Document, EditStats, Range, RestartKind, TextEdit};
+use pie_text::{Document, EditStats, RestartKind};
+use pie_words::{TextEdit, TextRange, TokenId};
 use proptest::prelude::*;
 
 const LIMIT: usize = 1 << 24;
@@ -46,11 +46,13 @@ fn edits(text: &str, request: &[(f64, f64, String)]) -> Vec<TextEdit> {
         let last = first + (share * (starts.len() - 1 - first) as f64) as usize;
         let (start, end) = (starts[first], starts[last]);
         let apart = |other: &TextEdit| match other.range {
-            Range::Bytes { start: other_start, end: other_end } => end <= other_start || other_end <= start,
-            Range::Lsp { .. } => false,
+            TextRange::Bytes { start: other_start, end: other_end } => {
+                end <= other_start || other_end <= start
+            }
+            TextRange::Lsp { .. } => false,
         };
         if list.iter().all(apart) {
-            list.push(TextEdit { range: Range::Bytes { start, end }, insert: insert.clone() });
+            list.push(TextEdit { range: TextRange::Bytes { start, end }, insert: insert.clone() });
         }
     }
     list
@@ -61,8 +63,8 @@ fn edited(text: &str, edits: &[TextEdit]) -> String {
     let mut sorted: Vec<(usize, usize, &str)> = edits
         .iter()
         .map(|edit| match edit.range {
-            Range::Bytes { start, end } => (start, end, edit.insert.as_str()),
-            Range::Lsp { .. } => unreachable!("these tests count bytes"),
+            TextRange::Bytes { start, end } => (start, end, edit.insert.as_str()),
+            TextRange::Lsp { .. } => unreachable!("these tests count bytes"),
         })
         .collect();
     sorted.sort_by_key(|(start, end, _)| (*start, *end));
@@ -163,7 +165,7 @@ fn every_known_form_restarts_at_pieces_and_others_say_why_not() {
 
 /// One request of one edit.
 fn typed(document: &mut Document, at: usize, insert: &str) -> EditStats {
-    let edit = TextEdit { range: Range::Bytes { start: at, end: at }, insert: insert.into() };
+    let edit = TextEdit { range: TextRange::Bytes { start: at, end: at }, insert: insert.into() };
     let change = document.prepare(document.revision(), &[edit]).expect("is fine");
     let stats = change.stats();
     document.commit(change).expect("is current");
@@ -183,7 +185,7 @@ fn typing_and_deleting_added_tokens_letter_by_letter_gives_whole_tokens() {
             assert_eq!(document.tokens().collect::<Vec<_>>(), pair.whole(&text), "{}: {text:?}", pair.name);
         }
         while let Some((last, _)) = text[..at].char_indices().next_back().filter(|(last, _)| *last > 1) {
-            let edit = TextEdit { range: Range::Bytes { start: last, end: at }, insert: String::new() };
+            let edit = TextEdit { range: TextRange::Bytes { start: last, end: at }, insert: String::new() };
             document
                 .commit(document.prepare(document.revision(), &[edit]).expect("is fine"))
                 .expect("is current");
@@ -218,7 +220,7 @@ fn pieces_that_read_far_ahead_are_found_again() {
                 let new = format!("{start}{insert}{behind}");
                 assert!(document.tokens().eq(pair.whole(&new)), "{}: {text:?} to {new:?}", pair.name);
                 let edit = TextEdit {
-                    range: Range::Bytes { start: start.len(), end: start.len() + insert.len() },
+                    range: TextRange::Bytes { start: start.len(), end: start.len() + insert.len() },
                     insert: String::new(),
                 };
                 document
@@ -267,7 +269,7 @@ fn places_far_apart_are_separate_windows_and_near_ones_are_one() {
     let edits = |places: [usize; 3]| -> Vec<TextEdit> {
         places
             .iter()
-            .map(|at| TextEdit { range: Range::Bytes { start: *at, end: *at + 1 }, insert: "xy".into() })
+            .map(|at| TextEdit { range: TextRange::Bytes { start: *at, end: *at + 1 }, insert: "xy".into() })
             .collect()
     };
     for (places, windows) in [([5, 3000, 9000], 3), ([5, 6, 9000], 2), ([3000, 3004, 3011], 1)] {
@@ -315,7 +317,7 @@ fn a_normalizer_costs_where_it_does_something() {
         (3000, 3003, "", false),
         (7000, 7000, "y", true),
     ] {
-        let edit = TextEdit { range: Range::Bytes { start: at, end }, insert: insert.into() };
+        let edit = TextEdit { range: TextRange::Bytes { start: at, end }, insert: insert.into() };
         let change = document.prepare(document.revision(), &[edit]).expect("is fine");
         text.replace_range(at..end, insert);
         assert_eq!(change.stats().bytes_retokenized < 600, is_local, "{insert:?}: {:?}", change.stats());

@@ -3,8 +3,8 @@
 mod common;
 
 use common::{PAIRS, Pair};
-use pie_plan::TokenId;
 use pie_text::{SpecialTokens, StopStrings, StopText};
+use pie_words::TokenId;
 use proptest::prelude::*;
 
 /// The first stop string to be complete in `text`, and of those the longest: where it starts and ends.

@@ -3,7 +3,8 @@
 use pie_comm::CommError;
 use pie_kv::KvError;
 use pie_model::ModelError;
-use pie_plan::{Epoch, PlanError, SessionId, Violation};
+use pie_plan::{PlanError, Violation};
+use pie_words::{Epoch, SessionId};
 use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};

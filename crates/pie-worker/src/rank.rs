@@ -3,11 +3,10 @@
 use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
-use pie_model::{Batch, Compute, Draw, Rows, Sampled, SamplingParameters, Sequence};
-use pie_plan::{
-    DigestWanted, Epoch, Group, Seq, SequenceRows, SessionId, Slot, Then, TokenId, TokenIndex, Work,
-};
-use pie_proto::plan::{Sampling, Step};
+use pie_model::{Batch, Compute, Draw, Rows, Sampled, Sequence};
+use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
+use pie_proto::plan::Step;
+use pie_words::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
 use std::time::{Duration, Instant};
 
 /// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
@@ -284,17 +283,7 @@ fn without(work: Work, refused: &[SessionId]) -> Work {
 
 fn draw(session: SessionId, step: &Step, pass: usize) -> Result<Draw, WorkerError> {
     let sampling = step.sampling.get(&session).ok_or(WorkerError::NoSampling(session))?;
-    Ok(Draw { parameters: parameters(sampling), step: sampling.step + pass as u64 })
-}
-
-fn parameters(sampling: &Sampling) -> SamplingParameters {
-    SamplingParameters {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        seed: sampling.seed,
-        top_logprobs: sampling.top_logprobs,
-    }
+    Ok(Draw { parameters: sampling.parameters.clone(), step: sampling.step + pass as u64 })
 }
 
 /// The sessions that decode on after `passes` passes: the same on all ranks, since their tokens are.

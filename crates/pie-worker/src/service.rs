@@ -4,10 +4,10 @@ use crate::engine::{Engine, Formation, RankFacts};
 use crate::rank::{SampledToken, StepReport};
 use crate::span::StepSpan;
 use pie_comm::Member;
-use pie_plan::{Epoch, Seq, SessionId};
 use pie_proto::plan::Step;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_server::Worker;
+use pie_words::{Epoch, Seq, SessionId};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -216,7 +216,7 @@ impl Drive {
 }
 
 fn pass(sampled: Vec<SampledToken>) -> wire::Pass {
-    let candidate = |(token, logprob): (pie_plan::TokenId, f32)| wire::Candidate { token: token.0, logprob };
+    let candidate = |(token, logprob): (pie_words::TokenId, f32)| wire::Candidate { token: token.0, logprob };
     let one = |sampled: SampledToken| wire::Sampled {
         session: sampled.session.0,
         token: sampled.token.0,

@@ -1,7 +1,7 @@
 //! What a rank counts: plain atomics, written by the engine's thread alone.
 
 use crate::rank::StepReport;
-use pie_plan::Epoch;
+use pie_words::Epoch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

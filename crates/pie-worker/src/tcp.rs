@@ -2,7 +2,7 @@
 
 use crate::engine::Peers;
 use pie_comm::{Collective, CommError, Member, Options, TcpGroup, TcpListening};
-use pie_plan::Epoch;
+use pie_words::Epoch;
 use std::time::Duration;
 
 /// Forming waits for ranks that are still busy with the epoch before.

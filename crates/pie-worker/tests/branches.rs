@@ -5,7 +5,8 @@ mod common;
 
 use common::{Do, Out, Script, compute, distance, drive, model_folder};
 use pie_comm::ThreadGroup;
-use pie_plan::{Change, Epoch, Run, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_plan::{Change, Run};
+use pie_words::{Epoch, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::rank::Observer;
 use pie_worker::{Rank, SampledToken};
 

@@ -7,11 +7,12 @@ mod common;
 
 use common::{Do, SLOTS, Script, compute, model_folder};
 use pie_comm::{Collective, CommError, Member, Solo};
-use pie_plan::{Change, Epoch, SessionId};
+use pie_plan::Change;
 use pie_proto::reason::rank_code_of;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
 use pie_proto::worker_v1::worker_server::WorkerServer;
+use pie_words::{Epoch, SessionId};
 use pie_worker::service::RankService;
 use pie_worker::{Engine, Peers, RankFacts};
 use std::time::Duration;

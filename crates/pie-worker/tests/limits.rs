@@ -5,7 +5,8 @@ mod common;
 
 use common::{Script, drive, model_folder};
 use pie_model::Config;
-use pie_plan::{Change, Run, SessionId, Splices, Strategy, TokenId};
+use pie_plan::{Change, Run};
+use pie_words::{SessionId, Splices, Strategy, TokenId};
 use std::path::Path;
 
 const GOOD: SessionId = SessionId(1);

@@ -4,13 +4,13 @@
 mod common;
 
 use common::{Do, Out, Script, distance, drive, model_folder};
-use pie_plan::{SessionId, Splice, Strategy, TokenIndex};
+use pie_words::{SessionId, Splice, Strategy, TokenIndex};
 
 const EDITED: SessionId = SessionId(1);
 const FRESH: SessionId = SessionId(2);
 const LAST_LAYER: usize = 3;
 
-fn insertion(at: usize, tokens: Vec<pie_plan::TokenId>) -> Vec<Splice> {
+fn insertion(at: usize, tokens: Vec<pie_words::TokenId>) -> Vec<Splice> {
     vec![Splice { at: TokenIndex(at as u32), delete: 0, insert: tokens }]
 }
 
@@ -159,7 +159,7 @@ fn chunks_and_neighbours_change_nothing() {
     script.open(SessionId(3), other);
     let whole = script.sample(FRESH, 6);
     let open = pie_plan::Change::Open { session: EDITED };
-    let splices = pie_plan::Splices::append(0, tokens).expect("one splice");
+    let splices = pie_words::Splices::append(0, tokens).expect("one splice");
     let splice = pie_plan::Change::Splice { session: EDITED, splices, strategy: Strategy::Pie };
     script.plan(vec![open, splice], vec![], 1);
     for limit in [7, 31, 1, 40] {

@@ -5,33 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The crates from top to bottom; dependencies point downwards only.
-const ORDER: [&str; 14] = [
-    "pie",
-    "pie-eval",
-    "pie-load",
-    "pie-client",
-    "pie-router",
-    "pie-worker",
-    "pie-placement",
-    "pie-transport",
-    "pie-proto",
-    "pie-model",
-    "pie-kv",
-    "pie-comm",
-    "pie-text",
-    "pie-plan",
-];
-/// What a crate must not know, directly or through other crates of this workspace (candle itself knows tokenizers).
-const FOREIGN: [(&str, &[&str]); 8] = [
-    ("pie-transport", &["pie-proto", "clap", "toml"]),
-    ("pie-eval", &["pie-router", "pie-client", "clap"]),
-    ("pie-load", &["pie-router", "pie-worker", "candle-core", "tokenizers", "clap"]),
-    ("pie-router", &["candle-core", "cudarc"]),
-    ("pie-client", &["candle-core", "tokenizers"]),
-    ("pie-worker", &["tokenizers", "ropey"]),
-    ("pie-plan", &["candle-core", "tonic", "tokio", "prost"]),
-    ("pie-placement", &["candle-core", "tokenizers"]),
+/// What the phrases of the map's last column mean: packages that a crate must not reach, directly or through other crates of this
+/// workspace, and words that must not stand in its sources.
+const MEANINGS: &[(&str, &[&str], &[&str])] = &[
+    ("the router", &["pie-router"], &[]),
+    ("the router's insides", &["pie-router"], &[]),
+    ("clients", &["pie-client"], &[]),
+    ("the command line", &["clap"], &[]),
+    ("ranks", &["pie-worker"], &[]),
+    ("models", &["pie-model", "pie-kv"], &[]),
+    ("CUDA", &["cudarc"], &[]),
+    ("tensors", &["pie-model", "pie-kv"], &[]),
+    ("tokenizers", &["tokenizers"], &[]),
+    ("text", &["pie-text", "ropey", "tokenizers"], &[]),
+    ("documents", &["pie-text", "ropey", "tokenizers"], &[]),
+    ("sessions", &["pie-plan", "pie-router"], &["SessionId"]),
+    ("plans", &["pie-plan"], &[]),
+    ("order of plans", &["pie-plan"], &["Epoch", "Seq"]),
+    ("the wire", &["pie-proto", "tonic", "prost"], &[]),
+    ("gRPC", &["pie-proto", "tonic", "prost"], &[]),
+    ("calls", &["pie-proto"], &[]),
+    ("behaviour", &["pie-text", "pie-model", "pie-kv", "pie-placement", "tokio"], &[]),
+    ("files", &[], &["std::fs", "tokio::fs"]),
+    ("flags", &["clap", "toml"], &[]),
+    ("the clock", &["tokio"], &["std::time"]),
+    ("floats", &[], &["f32", "f64"]),
 ];
 const LINES: usize = 500;
 
@@ -72,26 +70,75 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     all
 }
 
+/// A row of the map in ARCHITECTURE.md.
+struct Mapped {
+    name: String,
+    must_not_know: Vec<String>,
+}
+
+/// The map: the crates from top to bottom.
+fn map() -> Vec<Mapped> {
+    let page = std::fs::read_to_string(root().join("ARCHITECTURE.md")).expect("UTF-8");
+    let rows = page.lines().filter_map(|line| {
+        let [_, name, _, foreign, _] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let name = name.strip_prefix('`')?.strip_suffix('`')?;
+        let must_not_know = foreign.split(", ").filter(|phrase| *phrase != "-").map(str::to_owned).collect();
+        name.starts_with("pie").then(|| Mapped { name: name.to_owned(), must_not_know })
+    });
+    rows.collect()
+}
+
 #[test]
-fn dependencies_point_downwards_and_crates_do_not_know_what_they_must_not() {
-    let all = dependencies();
-    let place = |name: &str| ORDER.iter().position(|other| *other == name);
-    for (index, name) in ORDER.iter().enumerate() {
-        for dependency in &all[*name] {
-            if let Some(below) = place(dependency) {
-                assert!(below > index, "{name} must not depend on {dependency}: arrows point downwards");
-            }
+fn every_crate_is_on_the_map_and_dependencies_point_downwards() {
+    let (all, map) = (dependencies(), map());
+    let folders = std::fs::read_dir(root().join("crates")).expect("a folder");
+    let folders: BTreeSet<_> =
+        folders.map(|folder| folder.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    assert_eq!(map.iter().map(|row| row.name.clone()).collect::<BTreeSet<_>>(), folders);
+    let place = |name: &str| map.iter().position(|row| row.name == name);
+    for (index, row) in map.iter().enumerate() {
+        for dependency in &all[&row.name] {
+            let below = place(dependency).is_none_or(|place| place > index);
+            assert!(below, "{} must not depend on {dependency}: arrows point downwards", row.name);
         }
     }
-    for (name, foreign) in FOREIGN {
-        let (mut known, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+}
+
+#[test]
+fn crates_do_not_know_what_the_map_says_they_must_not() {
+    let (all, map, sources) = (dependencies(), map(), sources());
+    let words = |text: &str, word: &str| {
+        let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+        let begins = |before: &str| !before.ends_with(|last: char| last.is_alphanumeric() || last == '_');
+        text.match_indices(word).any(|(at, _)| begins(&text[..at]) && ends(&text[at + word.len()..]))
+    };
+    let mut wrong = Vec::new();
+    for Mapped { name, must_not_know } in &map {
+        let (mut known, mut open) = (BTreeSet::new(), vec![name.clone()]);
         while let Some(next) = open.pop() {
             let new = all[&next].iter().filter(|dependency| known.insert((*dependency).clone()));
-            open.extend(new.filter(|dependency| place(dependency).is_some()).cloned());
+            open.extend(new.filter(|new| map.iter().any(|row| row.name == **new)).cloned());
         }
-        let known: Vec<_> = foreign.iter().filter(|foreign| known.contains(**foreign)).collect();
-        assert!(known.is_empty(), "{name} must not know {known:?}");
+        let folder = root().join("crates").join(name).join("src");
+        for phrase in must_not_know {
+            let meaning = MEANINGS.iter().find(|(known, ..)| known == phrase);
+            let (_, packages, foreign) =
+                meaning.unwrap_or_else(|| panic!("what does {phrase:?} mean for {name}?"));
+            let reached = packages.iter().filter(|package| known.contains(**package));
+            wrong.extend(
+                reached.map(|package| format!("{name} must not know {phrase}: it reaches {package}")),
+            );
+            for (path, text) in sources.iter().filter(|(path, _)| path.starts_with(&folder)) {
+                let said = foreign.iter().filter(|word| words(text, word));
+                wrong.extend(said.map(|word| format!("{} must not know {phrase}: {word}", path.display())));
+            }
+        }
+        let free = must_not_know.is_empty() && name != "pie";
+        assert!(!free, "{name}: a crate that may know everything is no crate of its own");
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 fn sources() -> Vec<(PathBuf, String)> {

@@ -1,17 +1,16 @@
 //! Several sessions on one machine, which decode together.
 
-use super::{Machine, greedy};
+use super::{Machine, step};
 use crate::error::EvalError;
 use pie_model::Compute;
-use pie_plan::{Change, DigestWanted, Epoch, Plan, Run, SessionId, Splices, Strategy, TokenId};
-use pie_proto::plan::Step;
+use pie_plan::{Change, Run};
+use pie_words::{SessionId, Splices, Strategy, TokenId};
 use pie_worker::Rank;
 use std::time::Duration;
 
 /// Sessions of one group.
 pub struct Together<'a> {
     rank: Rank<'a>,
-    epoch: Epoch,
     chunk: u32,
     sessions: Vec<SessionId>,
 }
@@ -20,8 +19,7 @@ impl<'a> Together<'a> {
     /// None yet.
     pub fn new<C: Compute>(machine: &'a mut Machine<C>) -> Self {
         let chunk = machine.chunk();
-        let (rank, epoch) = machine.rank();
-        Self { rank, epoch, chunk, sessions: Vec::new() }
+        Self { rank: machine.rank(), chunk, sessions: Vec::new() }
     }
 
     /// Opens another session with a document, encoded in chunks. Returns how long that took.
@@ -56,9 +54,6 @@ impl<'a> Together<'a> {
     }
 
     fn step(&mut self, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Result<Duration, EvalError> {
-        let (epoch, seq, digest) = (self.epoch, self.rank.group().next_seq(), DigestWanted::Skip);
-        let sampling = self.sessions.iter().map(|session| (*session, greedy(passes, 0))).collect();
-        let plan = Plan { epoch, seq, changes, runs, passes, digest };
-        Ok(self.rank.step(&Step { plan, sampling })?.compute)
+        Ok(step(&mut self.rank, changes, runs, passes, 0)?.compute)
     }
 }

@@ -16,8 +16,8 @@ use crate::metrics::{edit_similarity, exact_match};
 use crate::results::{Accumulated, Arm, Line, Results, Storage, accumulated_key};
 use crate::task::{self, edit, line_end, line_starts, sampled_lines};
 use pie_kv::Precision;
-use pie_plan::{Splices, TokenId};
-use pie_text::{Document, TextEdit, Tokenizer};
+use pie_text::{Document, Tokenizer};
+use pie_words::{Splices, TextEdit, TokenId};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::sync::Arc;
@@ -143,7 +143,7 @@ impl Trial<'_> {
             for step in history.steps(*count) {
                 let change = document.prepare(document.revision(), std::slice::from_ref(step))?;
                 age(&mut ages, change.splices());
-                self.bed.encode(change.splices().clone(), pie_plan::Strategy::Pie)?;
+                self.bed.encode(change.splices().clone(), pie_words::Strategy::Pie)?;
                 document.commit(change)?;
             }
             if self.bed.tokens() != self.prompt.tokens {

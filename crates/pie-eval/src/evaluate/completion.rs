@@ -5,15 +5,16 @@ use super::divergence::{self, Followed};
 use super::place::{Fitted, TokenCase, fit, token_case};
 use super::{GENERATED, Run};
 use crate::dataset::{Sample, Set};
-use crate::engine::{Bed, Edited, Saved};
+use crate::engine::{Bed, Edited};
 use crate::error::EvalError;
 use crate::metrics::{
     edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
 };
 use crate::names::{Language, Method, Task};
 use crate::results::{Completion, Divergence, Line, Results, Work, completion_key, divergence_key};
-use pie_plan::TokenId;
 use pie_text::Tokenizer;
+use pie_words::TokenId;
+use pie_worker::Saved;
 
 impl Run<'_> {
     /// All cases of a set; those of the first `compared` samples and of seed 0 with their divergence.

@@ -5,7 +5,7 @@ use super::compare::{Keys, Sizes, distribution, keys, kl};
 use crate::engine::Bed;
 use crate::error::EvalError;
 use crate::names::Method;
-use pie_plan::{Splices, TokenId};
+use pie_words::{Splices, TokenId};
 
 /// What full recomputation generates, and from which distributions.
 pub(super) struct Followed {

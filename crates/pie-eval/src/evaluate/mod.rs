@@ -12,8 +12,8 @@ use crate::error::EvalError;
 use crate::names::{Language, Method, Setting, Task};
 use crate::results::{BUILT_IN, Header, Results, SetLine};
 use pie_model::Config;
-use pie_plan::TokenId;
 use pie_text::Tokenizer;
+use pie_words::TokenId;
 use std::path::PathBuf;
 use std::sync::Arc;
 

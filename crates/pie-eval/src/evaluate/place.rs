@@ -5,8 +5,8 @@ use crate::dataset::Set;
 use crate::error::EvalError;
 use crate::names::Task;
 use crate::task::{self, line_starts};
-use pie_plan::{Splices, TokenId};
-use pie_text::{Document, Revision, Tokenizer};
+use pie_text::{Document, Tokenizer};
+use pie_words::{Revision, Splices, TokenId};
 use std::sync::Arc;
 
 /// A prompt that fits.

@@ -10,7 +10,7 @@ use crate::error::KvError;
 use crate::rope::{Rope, Turn};
 use cudarc::driver::{CudaFunction, LaunchConfig, PushKernelArg};
 use half::{bf16, f16};
-use pie_plan::{Slot, TokenIndex};
+use pie_words::{Slot, TokenIndex};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// K and V of all layers in device memory, each `[layers][slots][kv heads][head dimension]`.

@@ -122,7 +122,7 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pie_plan::Slot;
+    use pie_words::Slot;
     use proptest::prelude::*;
 
     proptest! {

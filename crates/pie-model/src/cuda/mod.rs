@@ -29,7 +29,7 @@ use pass::LayerKernels;
 use pie_comm::{Collective, Member};
 use pie_kv::cuda::{Dtype, Gpu, GpuCache, GpuError, Memory, Upload};
 use pie_kv::{KvShape, Rope};
-use pie_plan::Slot;
+use pie_words::Slot;
 use product::{Matrix, Products};
 use random::Random;
 use space::Space;

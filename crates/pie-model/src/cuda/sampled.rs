@@ -6,7 +6,7 @@ use crate::batch::Wanted;
 use crate::compute::Draw;
 use crate::error::ModelError;
 use crate::sampling::{Sampled, sample_if_numbers};
-use pie_plan::TokenId;
+use pie_words::TokenId;
 
 impl OnGpu {
     /// The tokens of a pass that is over, one for each of its `logits_of`.

@@ -6,7 +6,7 @@ pub mod golden;
 use pie_comm::{Collective, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Batch, Model, ModelError, Sequence};
-use pie_plan::{Slot, TokenId, TokenIndex};
+use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 use std::path::Path;
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, GetOptions, KeyValue, Txn, TxnOp, TxnOpResponse, TxnResponse,
 };
-use pie_plan::Epoch;
+use pie_words::Epoch;
 
 use self::calls::Calls;
 use self::feed::{Extent, Range};

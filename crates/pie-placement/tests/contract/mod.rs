@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pie_placement::{
-    Admission, Announced, Campaign, Epoch, Forgotten, GroupId, LeaseState, LossReason, Moved, Ownership,
-    Placed, Placement, RankEvent, RankRecord, RouterId, RouterRecord, SessionKey, Ttl,
+    Admission, Announced, Campaign, Forgotten, GroupId, LeaseState, LossReason, Moved, Ownership, Placed,
+    Placement, RankEvent, RankRecord, RouterId, RouterRecord, SessionKey, Ttl,
 };
+use pie_words::Epoch;
 
 pub type Subject = Arc<dyn Placement>;
 

@@ -122,7 +122,7 @@ fn carried(session: &Session) -> Carried {
         tenant: session.tenant.as_str().to_owned(),
         name: session.name.clone(),
         identity: Some(session.identity.clone()),
-        revision: document.revision().0,
+        revision: document.revision(),
         strategy: session.strategy,
         content,
     }

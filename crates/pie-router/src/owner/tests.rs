@@ -7,10 +7,10 @@ use crate::stats::GroupEvent;
 use crate::tenants::Tenant;
 use crate::testing::{group, options, router, tokenizer};
 use pie_placement::{Campaign, Embedded, Placement, Ttl};
-use pie_plan::Strategy;
-use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName, TextEdit, TextRange};
+use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::Document;
+use pie_words::{Revision, Strategy, TextEdit, TextRange};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -52,11 +52,11 @@ pub(crate) async fn text(owner: &Owner) -> Option<String> {
 }
 
 pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyEditsResponse, Fault> {
-    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text: "x".to_owned() };
+    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: "x".to_owned() };
     let request = ApplyEdits {
         session: name(),
         identity: None,
-        base_revision,
+        base_revision: Revision(base_revision),
         edits: Edits::Text(vec![edit]),
         strategy: None,
     };

@@ -108,9 +108,9 @@ impl PoolService {
         let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else {
             return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
         };
-        let inserted = edits.iter().map(|edit| edit.text.len()).sum();
+        let inserted = edits.iter().map(|edit| edit.insert.len()).sum();
         let is_small = inserted <= SMALL_BYTES && edits.len() <= SMALL_EDITS;
-        let is_local = self.tokenizer.restarts_around(edits.iter().map(|edit| edit.text.as_str()));
+        let is_local = self.tokenizer.restarts_around(edits.iter().map(|edit| edit.insert.as_str()));
         if is_small && is_local {
             return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
         }

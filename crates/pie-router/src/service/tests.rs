@@ -14,8 +14,9 @@ use crate::testing::tokenizer;
 use crate::tokenizing::{ALL, Waits};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::reason::reason_of;
-use pie_proto::request::{ApplyEdits, Content, Edits, TextEdit, TextRange};
+use pie_proto::request::{ApplyEdits, Content, Edits};
 use pie_proto::{Reason, v1};
+use pie_words::{Revision, TextEdit, TextRange};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -47,11 +48,11 @@ async fn insert(
     base_revision: u64,
     text: String,
 ) -> Result<v1::ApplyEditsResponse, Status> {
-    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text };
+    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: text };
     let request = ApplyEdits {
         session: name(),
         identity: None,
-        base_revision,
+        base_revision: Revision(base_revision),
         edits: Edits::Text(vec![edit]),
         strategy: None,
     };
@@ -106,11 +107,11 @@ async fn what_was_prepared_on_another_revision_is_refused() {
         ask(&owner, |reply| Call::Look { tenant, session, reply })
     };
     let prepare = |document: &pie_text::Document| {
-        let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, text: large.clone() };
+        let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: large.clone() };
         let request = ApplyEdits {
             session: name(),
             identity: None,
-            base_revision: document.revision().0,
+            base_revision: document.revision(),
             edits: Edits::Text(vec![edit]),
             strategy: None,
         };

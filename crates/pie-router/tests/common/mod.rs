@@ -3,15 +3,13 @@
 use pie_plan::schedule::Limits;
 use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
 use pie_proto::plan::Step;
-use pie_proto::request::{
-    ApplyEdits, At, Complete, Edits, Identity, Mode, OnEdit, SamplingRequest, SessionName, TextEdit,
-    TextRange,
-};
+use pie_proto::request::{ApplyEdits, Complete, Edits, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1, worker_v1};
 use pie_router::call::{Call, ModelFacts, Reply, Stream};
 use pie_router::core::{Core, Idle, Settings};
 use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
+use pie_words::{Cursor, Revision, SamplingParameters, TextEdit, TextRange};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -211,12 +209,12 @@ impl Pool {
         range: std::ops::Range<usize>,
         text: &str,
     ) -> Result<v1::ApplyEditsResponse, Reason> {
-        let range = TextRange::Bytes { start: range.start as u64, end: range.end as u64 };
-        let edit = TextEdit { range, text: text.to_owned() };
+        let range = TextRange::Bytes { start: range.start, end: range.end };
+        let edit = TextEdit { range, insert: text.to_owned() };
         let request = ApplyEdits {
             session: name(session),
             identity: None,
-            base_revision: base,
+            base_revision: Revision(base),
             edits: Edits::Text(vec![edit]),
             strategy: None,
         };
@@ -242,7 +240,7 @@ impl Pool {
         mode: Mode,
     ) -> Result<Stream, Reason> {
         self.ask_completion(session, max_tokens, &[], |request| {
-            (request.at, request.mode) = (Some(At::Byte(at)), mode);
+            (request.at, request.mode) = (Some(Cursor::Byte(at as usize)), mode);
         })
     }
 
@@ -264,7 +262,7 @@ impl Pool {
         stop: &[&str],
         change: impl FnOnce(&mut Complete),
     ) -> Result<Stream, Reason> {
-        let sampling = SamplingRequest { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 };
+        let sampling = SamplingParameters::greedy(0);
         let mut request = Complete {
             session: name(session),
             identity: None,

@@ -5,7 +5,7 @@ mod pairs;
 
 pub use pairs::*;
 
-use pie_plan::{Splices, TokenId};
+use pie_words::{Splices, TokenId};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 pub const PYTHON: &str = include_str!("../../../../scripts/train/tokenizer.py");

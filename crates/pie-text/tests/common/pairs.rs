@@ -1,7 +1,7 @@
 //! Tokenizers of every form, each with the tokenizers crate's own as oracle. The fuzz targets use this file too.
 
-use pie_plan::TokenId;
 use pie_text::Tokenizer;
+use pie_words::TokenId;
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 

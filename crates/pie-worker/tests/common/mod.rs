@@ -3,11 +3,9 @@
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Compute, Config, Model, OnCpu};
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex,
-    Work,
-};
+use pie_plan::{Change, DigestWanted, Group, Plan, Run, Work};
 use pie_proto::plan::{Sampling, Step};
+use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::{Rank, StepReport};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -202,16 +200,7 @@ impl Script {
 }
 
 pub fn greedy(max_tokens: u32) -> Sampling {
-    Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        top_k: 0,
-        seed: 0,
-        step: 0,
-        top_logprobs: 5,
-        stop_tokens: Vec::new(),
-        max_tokens,
-    }
+    Sampling { parameters: SamplingParameters::greedy(5), step: 0, stop_tokens: Vec::new(), max_tokens }
 }
 
 /// The largest difference of two sets of rows, against the largest value in them.

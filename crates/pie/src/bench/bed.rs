@@ -3,7 +3,7 @@
 use crate::{Failure, progress};
 use pie_eval::engine::{Bed as Engine, Done, Machine, Together};
 use pie_model::Compute;
-use pie_plan::{Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_words::{Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::path::Path;
 use std::time::{Duration, Instant};
 

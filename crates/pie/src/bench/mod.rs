@@ -13,7 +13,7 @@ use bed::{Bed, Edit};
 use indicatif::ProgressBar;
 use pie_eval::engine::Machine;
 use pie_eval::metrics::median;
-use pie_plan::Strategy;
+use pie_words::Strategy;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;

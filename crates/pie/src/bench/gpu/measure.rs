@@ -10,7 +10,7 @@ use pie_eval::engine::{Done, Machine, Together};
 use pie_eval::metrics::median;
 use pie_model::Compute;
 use pie_model::cuda::OnGpu;
-use pie_plan::{Slot, Strategy};
+use pie_words::{Slot, Strategy};
 use std::ops::Range;
 use std::time::Instant;
 

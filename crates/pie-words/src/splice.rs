@@ -138,8 +138,24 @@ impl Splices {
     /// A sequence with these splices applied, which must fit it.
     pub fn apply(&self, tokens: &[TokenId]) -> Vec<TokenId> {
         let mut tokens = tokens.to_vec();
-        splice_vec(&mut tokens, self, |token| token);
+        self.apply_to(&mut tokens, |token| token);
         tokens
+    }
+
+    /// Replaces each spliced range of `items`, which stand for tokens, in one pass; `make` turns an inserted token into an item.
+    pub fn apply_to<T>(&self, items: &mut Vec<T>, mut make: impl FnMut(TokenId) -> T) {
+        let Some(first) = self.0.first() else { return };
+        let tail = items.split_off(first.at.usize());
+        items.reserve(tail.len() + self.inserted());
+        let mut old = tail.into_iter();
+        let mut at = first.at.usize();
+        for splice in self {
+            items.extend(old.by_ref().take(splice.at.usize() - at));
+            old.by_ref().take(splice.delete as usize).for_each(drop);
+            items.extend(splice.insert.iter().map(|token| make(*token)));
+            at = splice.end().usize();
+        }
+        items.extend(old);
     }
 
     /// Checks the list against a sequence of another length than it was made for.
@@ -168,20 +184,4 @@ impl<'a> IntoIterator for &'a Splices {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
-}
-
-/// Replaces each spliced range of `items` in one pass; `make` turns an inserted token into an item.
-pub(crate) fn splice_vec<T>(items: &mut Vec<T>, splices: &Splices, mut make: impl FnMut(TokenId) -> T) {
-    let Some(first) = splices.0.first() else { return };
-    let tail = items.split_off(first.at.usize());
-    items.reserve(tail.len() + splices.inserted());
-    let mut old = tail.into_iter();
-    let mut at = first.at.usize();
-    for splice in splices {
-        items.extend(old.by_ref().take(splice.at.usize() - at));
-        old.by_ref().take(splice.delete as usize).for_each(drop);
-        items.extend(splice.insert.iter().map(|token| make(*token)));
-        at = splice.end().usize();
-    }
-    items.extend(old);
 }

@@ -1,4 +1,4 @@
-//! The numbers of a group, each with a type of its own so that a position can never be taken for a slot.
+//! Numbers, each with a type of its own so that a position can never be taken for a slot.
 
 use std::fmt;
 
@@ -29,6 +29,16 @@ number!(/// The fencing token of a group's owner: plans of another epoch are ref
     Epoch(u64));
 number!(/// Numbers the plans of an epoch, from 1 without gaps (invariant P1).
     Seq(u64));
+
+number!(/// Counts the applied edits of a document. An edit names the revision that it was made against.
+    Revision(u64));
+
+impl Revision {
+    /// The revision after one more edit.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
 
 impl TokenIndex {
     /// The index as a position in a slice.

@@ -1,0 +1,67 @@
+//! Edits of a text and cursors in it, as clients give them: not yet looked for in any text.
+
+use crate::ids::TokenIndex;
+
+/// A position in a text as the Language Server Protocol 3.17 counts: lines from 0, ended by `\n`, `\r\n` or `\r`, and columns
+/// from the line's start. As there, a column behind the line's end is the line's end, and a line behind the last one is
+/// the text's end: editors send such positions for "to the end".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LspPosition {
+    /// The line, from 0.
+    pub line: u32,
+    /// The units before the position in its line.
+    pub column: u32,
+    /// What the column counts.
+    pub encoding: PositionEncoding,
+}
+
+/// What columns count: the protocol's `PositionEncodingKind`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PositionEncoding {
+    /// Bytes of UTF-8.
+    Utf8,
+    /// Code units of UTF-16, unless client and server agree on others.
+    #[default]
+    Utf16,
+    /// Characters.
+    Utf32,
+}
+
+/// What an edit replaces: start inclusive, end exclusive; empty for an insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextRange {
+    /// Offsets in bytes of UTF-8.
+    Bytes {
+        /// The first byte.
+        start: usize,
+        /// The byte behind the last.
+        end: usize,
+    },
+    /// Positions as editors count them.
+    Lsp {
+        /// The first character.
+        start: LspPosition,
+        /// The character behind the last.
+        end: LspPosition,
+    },
+}
+
+/// Replaces a range by a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextEdit {
+    /// What goes, in the text that the edit is made against.
+    pub range: TextRange,
+    /// What comes.
+    pub insert: String,
+}
+
+/// A place between two characters, or between two tokens in a document of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cursor {
+    /// A UTF-8 byte offset.
+    Byte(usize),
+    /// A position of the Language Server Protocol.
+    Lsp(LspPosition),
+    /// A token index.
+    Token(TokenIndex),
+}

@@ -1,0 +1,13 @@
+//! The strategies that the paper compares.
+
+/// How the cache follows an edit (paper, section 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Positional Integrity Encoding: encode what was inserted, turn the keys of what moved.
+    #[default]
+    Pie,
+    /// Conflict Fast Encoding: encode what was inserted, leave the rest, positions in conflict and all. A baseline.
+    Conflict,
+    /// Full recomputation: encode everything from the first changed token on.
+    Full,
+}
