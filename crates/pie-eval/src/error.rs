@@ -131,13 +131,8 @@ pub enum EvalError {
         source: parquet::errors::ParquetError,
     },
     /// A figure that cannot be drawn.
-    #[error("cannot draw {path}: {reason}")]
-    Draw {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    #[error(transparent)]
+    Draw(#[from] pie_chart::ChartError),
     /// A record that cannot be written.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

@@ -76,8 +76,8 @@ pub enum LoadError {
         reason: String,
     },
     /// A chart that cannot be drawn.
-    #[error("a chart cannot be drawn: {0}")]
-    Draw(String),
+    #[error(transparent)]
+    Draw(#[from] pie_chart::ChartError),
     /// Numbers that do not become JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),

@@ -51,21 +51,17 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    let name = |id: &Value| {
-        let found = list(&metadata["packages"]).into_iter().find(|package| &package["id"] == id);
-        found.and_then(|package| package["name"].as_str().map(str::to_owned)).expect("a package")
-    };
-    let mut names = BTreeMap::new();
-    for package in list(&metadata["packages"]) {
-        names.insert(package["id"].to_string(), name(&package["id"]));
-    }
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let names =
+        list(&metadata["packages"]).into_iter().map(|package| (text(&package["id"]), text(&package["name"])));
+    let names: BTreeMap<_, _> = names.collect();
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in list(&metadata["resolve"]["nodes"]) {
         let normal = list(&node["deps"])
             .into_iter()
             .filter(|dependency| list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"].is_null()));
-        let normal = normal.filter_map(|dependency| names.get(&dependency["pkg"].to_string()).cloned());
-        all.entry(names[&node["id"].to_string()].clone()).or_default().extend(normal);
+        let normal = normal.filter_map(|dependency| names.get(&text(&dependency["pkg"])).cloned());
+        all.entry(names[&text(&node["id"])].clone()).or_default().extend(normal);
     }
     all
 }

@@ -1,10 +1,11 @@
 //! Quality against the edits since the last full encoding.
 
-use super::chart::{Axis, Chart, Mark, PIE, Scale, Series, TURNED, draw as draw_charts};
 use super::summary::{Age, Summary};
+use super::{LOGARITHMIC, draw_charts};
 use crate::error::EvalError;
 use crate::metrics::median;
 use crate::results::{Arm, Storage};
+use pie_chart::{Axis, Chart, GREEN, GREY, Mark, Scale, Series};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -107,20 +108,16 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     if summary.ages.is_empty() {
         return Ok(Vec::new());
     }
-    let x =
-        Axis { name: "edits, or turns", scale: Scale::Logarithmic, format: |value| format!("{value:.0}") };
+    let x = Axis { name: "edits, or turns", scale: LOGARITHMIC, format: |value| format!("{value:.0}") };
     let divergence = Chart {
-        title: format!("{}: next token, against a fresh cache", summary.model()),
+        title: Some(format!("{}: next token, against a fresh cache", summary.model())),
         x,
-        y: Axis {
-            name: "KL divergence, nats",
-            scale: Scale::Logarithmic,
-            format: |value| format!("{value:.0e}"),
-        },
+        y: Axis { name: "KL divergence, nats", scale: LOGARITHMIC, format: |value| format!("{value:.0e}") },
         series: series(summary, |age| age.kl.value().max(FLOOR)),
+        limit: None,
     };
     let quality = Chart {
-        title: format!("{}: predicted line, against the true one", summary.model()),
+        title: Some(format!("{}: predicted line, against the true one", summary.model())),
         x,
         y: Axis {
             name: "edit similarity, percent",
@@ -128,6 +125,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
             format: |value| format!("{value:.1}"),
         },
         series: series(summary, |age| age.edit_similarity.value()),
+        limit: None,
     };
     let path = folder.join("accumulated.svg");
     draw_charts(&path, &[divergence, quality])?;
@@ -136,7 +134,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
 
 fn series(summary: &Summary, of: fn(&Age) -> f64) -> Vec<Series> {
     let mut list = Vec::new();
-    for (arm, color) in [(Arm::Edited, PIE), (Arm::Turned, TURNED)] {
+    for (arm, color) in [(Arm::Edited, GREEN), (Arm::Turned, GREY)] {
         for (storage, name) in STORAGES {
             let mine = summary.ages.iter().filter(|((s, a, _), _)| *s == storage && *a == arm);
             let points = mine.map(|((_, _, edits), age)| (f64::from(*edits), of(age))).collect();

@@ -1,10 +1,10 @@
 //! The paper's figures 1, 3 and 4.
 
-use super::chart::{Axis, CONFLICT, Chart, FULL, Mark, PIE, Scale, Series, draw as draw_charts};
 use super::summary::{Cell, Distances, Mean, Summary};
+use super::{LOGARITHMIC, draw_charts};
 use crate::error::EvalError;
 use crate::names::{Language, Method, Setting, Task};
-use plotters::style::RGBColor;
+use pie_chart::{Axis, BLUE, Chart, GREEN, Mark, RED, RGBColor, Scale, Series};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,9 +15,9 @@ fn whole(place: f64) -> String {
 
 fn color(method: Method) -> RGBColor {
     match method {
-        Method::Full => FULL,
-        Method::Conflict => CONFLICT,
-        Method::Pie => PIE,
+        Method::Full => RED,
+        Method::Conflict => BLUE,
+        Method::Pie => GREEN,
     }
 }
 
@@ -32,7 +32,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     if let Some((language, setting)) = summary.compared {
         let of = format!("{}, {} {}", summary.model(), language.label(), setting.label());
         let cosine = Chart {
-            title: format!("Keys behind the edit, against full recomputation ({of})"),
+            title: Some(format!("Keys behind the edit, against full recomputation ({of})")),
             x: Axis { name: "layer", scale: Scale::Linear, format: whole },
             y: Axis {
                 name: "cosine similarity",
@@ -40,16 +40,18 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
                 format: |value| format!("{value:.3}"),
             },
             series: series(summary, |distances| &distances.cosine),
+            limit: None,
         };
         let kl = Chart {
-            title: format!("Generated tokens, against full recomputation ({of})"),
+            title: Some(format!("Generated tokens, against full recomputation ({of})")),
             x: Axis { name: "generated token", scale: Scale::Linear, format: |token| format!("{token:.0}") },
             y: Axis {
                 name: "KL divergence, nats",
-                scale: Scale::Logarithmic,
+                scale: LOGARITHMIC,
                 format: |value| format!("{value:.0e}"),
             },
             series: series(summary, |distances| &distances.kl),
+            limit: None,
         };
         for (name, chart) in [("figure3.svg", cosine), ("figure4.svg", kl)] {
             let path = folder.join(name);
@@ -75,18 +77,24 @@ fn latency_and_accuracy(summary: &Summary, language: Language, setting: Setting)
         let one = |method: &Method| Series {
             name: method.label().to_owned(),
             color: color(*method),
-            mark: Mark::Dot,
+            mark: Mark::Dots,
             points: points(*method),
         };
         Chart {
-            title: format!("{}, {} {}, one dot a task", summary.model(), language.label(), setting.label()),
+            title: Some(format!(
+                "{}, {} {}, one dot a task",
+                summary.model(),
+                language.label(),
+                setting.label()
+            )),
             x: Axis {
                 name: "milliseconds from edit to next token",
-                scale: Scale::Logarithmic,
+                scale: LOGARITHMIC,
                 format: |value| format!("{value:.0}"),
             },
             y: Axis { name, scale: Scale::Linear, format: |value| format!("{value:.1}") },
             series: Method::ALL.iter().map(one).collect(),
+            limit: None,
         }
     };
     let em = chart("exact match, percent", |cell| cell.exact_match.mean);

@@ -1,7 +1,6 @@
 //! Pages made of results: the paper's tables and figures, and what many edits cost. Nothing is computed again.
 
 mod accumulated;
-mod chart;
 mod figures;
 mod published;
 mod summary;
@@ -9,6 +8,7 @@ mod tables;
 
 use crate::error::EvalError;
 use crate::results;
+use pie_chart::{Chart, Scale, Size};
 use std::path::{Path, PathBuf};
 use summary::Summary;
 
@@ -38,4 +38,15 @@ pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     written.extend(figures::draw(&summary, folder)?);
     written.extend(accumulated::draw(&summary, folder)?);
     Ok(written)
+}
+
+/// Divergences and latencies of many sizes; smaller divergences are rounding.
+const LOGARITHMIC: Scale = Scale::Logarithmic { floor: 1e-12 };
+
+/// Of each chart of a figure.
+const SIZE: Size = (760, 480);
+
+/// Draws the charts of a figure side by side.
+fn draw_charts(path: &Path, charts: &[Chart]) -> Result<(), EvalError> {
+    std::fs::write(path, pie_chart::draw(charts, SIZE)?).map_err(EvalError::file(path))
 }

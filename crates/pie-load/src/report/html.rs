@@ -1,11 +1,12 @@
 //! A report as one HTML file that needs nothing else.
 
-use super::chart::{Axis, BLUE, COLORS, Chart, GREEN, RED, Scale, Series, draw};
 use super::text::{label, millis};
 use super::{Latency, Report};
 use crate::error::LoadError;
 use crate::measure::Metric;
+use pie_chart::{Axis, BLUE, Chart, GREEN, GREY, Limit, RED, Scale, Series, Size, draw};
 use std::fmt::Write;
+use std::slice;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:860px;margin:32px auto;padding:0 16px}\
 h1{font-size:22px;margin:0}h2{font-size:16px;margin:32px 0 6px}p{margin:6px 0;color:#555}\
@@ -58,9 +59,12 @@ pub fn page(report: &Report) -> Result<String, LoadError> {
     Ok(frame("pie load", &body))
 }
 
+/// Of all charts of the page.
+const SIZE: Size = (820, 340);
+
 pub(super) fn section(body: &mut String, title: &str, note: &str, chart: &Chart) -> Result<(), LoadError> {
     let note = if note.is_empty() { String::new() } else { format!("<p>{note}</p>\n") };
-    let _ = writeln!(body, "<h2>{title}</h2>\n{note}{}", draw(chart)?);
+    let _ = writeln!(body, "<h2>{title}</h2>\n{note}{}", draw(slice::from_ref(chart), SIZE)?);
     Ok(())
 }
 
@@ -103,15 +107,16 @@ fn table(report: &Report) -> String {
     rows + "</table>"
 }
 
-pub(super) const MILLIS: Axis = Axis { name: "", scale: Scale::Logarithmic, format: millis };
+pub(super) const MILLIS: Axis = Axis { name: "", scale: Scale::Logarithmic { floor: 1e-3 }, format: millis };
 
 fn percentiles(report: &Report) -> Chart {
     let metrics = [Metric::EditToFirstToken, Metric::EditAck, Metric::EndToEnd, Metric::InterToken];
-    let measured = metrics.iter().zip(COLORS).filter_map(|(metric, color)| {
+    let measured = metrics.iter().zip([GREEN, BLUE, RED, GREY]).filter_map(|(metric, color)| {
         let points = report.latency(*metric)?.curve.clone();
-        Some(Series { name: label(*metric).0.to_owned(), color, points })
+        Some(Series::line(label(*metric).0, color, points))
     });
     Chart {
+        title: None,
         x: Axis { name: "percentile", scale: Scale::Nines, format: percent },
         y: MILLIS,
         series: measured.collect(),
@@ -129,42 +134,39 @@ fn percent(quantile: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// The latency that is not to be exceeded.
+pub(super) fn limit_line(milliseconds: f64) -> Limit {
+    Limit { value: milliseconds, name: format!("limit {milliseconds:.0} ms") }
+}
+
 fn first_tokens(report: &Report) -> Chart {
     let of = |value: fn(&super::Moment) -> Option<f64>| {
         report.timeline.iter().filter_map(|moment| Some((moment.at_s, value(moment)?))).collect()
     };
-    let limit = report.facts.limit_ms;
     Chart {
+        title: None,
         x: SECONDS,
         y: MILLIS,
         series: vec![
-            Series { name: "p50".to_owned(), color: GREEN, points: of(|moment| moment.first_token_p50_ms) },
-            Series { name: "p99".to_owned(), color: BLUE, points: of(|moment| moment.first_token_p99_ms) },
+            Series::line("p50", GREEN, of(|moment| moment.first_token_p50_ms)),
+            Series::line("p99", BLUE, of(|moment| moment.first_token_p99_ms)),
         ],
-        limit: Some((limit, format!("limit {limit:.0} ms"))),
+        limit: Some(limit_line(report.facts.limit_ms)),
     }
 }
 
-const SECONDS: Axis = Axis { name: "seconds", scale: Scale::Linear, format: |value| format!("{value:.0}") };
+const SECONDS: Axis = Axis { name: "seconds", scale: Scale::FromZero, format: |value| format!("{value:.0}") };
 
 fn throughput(report: &Report) -> Chart {
     let of = |value: fn(&super::Moment) -> f64| {
         report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect()
     };
-    let errors = Series {
-        name: "errors/s".to_owned(),
-        color: RED,
-        points: of(|moment| moment.errors as f64 / moment.length_s),
-    };
+    let errors = Series::line("errors/s", RED, of(|moment| moment.errors as f64 / moment.length_s));
     let mut series = vec![
-        Series { name: "edits/s".to_owned(), color: GREEN, points: of(|moment| moment.edits_per_second) },
-        Series {
-            name: "first tokens/s".to_owned(),
-            color: BLUE,
-            points: of(|moment| moment.answers_per_second),
-        },
+        Series::line("edits/s", GREEN, of(|moment| moment.edits_per_second)),
+        Series::line("first tokens/s", BLUE, of(|moment| moment.answers_per_second)),
     ];
     series.extend((!report.errors.is_empty()).then_some(errors));
-    let y = Axis { name: "", scale: Scale::Linear, format: |value| format!("{value:.0}") };
-    Chart { x: SECONDS, y, series, limit: None }
+    let y = Axis { name: "", scale: Scale::FromZero, format: |value| format!("{value:.0}") };
+    Chart { title: None, x: SECONDS, y, series, limit: None }
 }

@@ -1,11 +1,11 @@
 //! Several rates of one stream: where latency leaves the ground.
 
-use super::chart::{Axis, BLUE, Chart, GREEN, RED, Scale, Series};
-use super::html::{MILLIS, frame, section};
+use super::html::{MILLIS, frame, limit_line, section};
 use super::text::millis;
 use super::{Latency, Report};
 use crate::error::LoadError;
 use crate::measure::Metric;
+use pie_chart::{Axis, BLUE, Chart, GREEN, Limit, RED, Scale, Series};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -83,20 +83,17 @@ pub fn knee_page(knee: &Knee) -> Result<String, LoadError> {
             facts.sessions, facts.duration_s
         );
     }
-    let limit = knee
-        .runs
-        .first()
-        .map(|report| (report.facts.limit_ms, format!("limit {:.0} ms", report.facts.limit_ms)));
+    let limit = knee.runs.first().map(|report| limit_line(report.facts.limit_ms));
     section(&mut body, "Edit to first token", "", &latency(knee, Metric::EditToFirstToken, limit))?;
     section(&mut body, "Edit acknowledged", "", &latency(knee, Metric::EditAck, None))?;
-    let rate = |name: &str, color, of: fn(&Report) -> f64| Series {
-        name: name.to_owned(),
-        color,
-        points: knee.runs.iter().map(|report| (report.facts.edits_offered_per_second, of(report))).collect(),
+    let rate = |name: &str, color, of: fn(&Report) -> f64| {
+        let point = |report: &Report| (report.facts.edits_offered_per_second, of(report));
+        Series::line(name, color, knee.runs.iter().map(point).collect())
     };
     let chart = Chart {
+        title: None,
         x: OFFERED,
-        y: Axis { name: "", scale: Scale::Linear, format: |value| format!("{value:.0}") },
+        y: Axis { name: "", scale: Scale::FromZero, format: |value| format!("{value:.0}") },
         series: vec![
             rate("edits/s acknowledged", GREEN, |report| {
                 report.edits.acknowledged as f64 / report.facts.duration_s
@@ -111,21 +108,16 @@ pub fn knee_page(knee: &Knee) -> Result<String, LoadError> {
 }
 
 const OFFERED: Axis =
-    Axis { name: "edits/s offered", scale: Scale::Linear, format: |value| format!("{value:.0}") };
+    Axis { name: "edits/s offered", scale: Scale::FromZero, format: |value| format!("{value:.0}") };
 
-fn latency(knee: &Knee, metric: Metric, limit: Option<(f64, String)>) -> Chart {
+fn latency(knee: &Knee, metric: Metric, limit: Option<Limit>) -> Chart {
     // A quantile beyond the sample is the maximum, and says nothing of its own.
-    let of = |name: &str, color, least: u64, of: fn(&Latency) -> f64| Series {
-        name: name.to_owned(),
-        color,
-        points: knee
-            .runs
-            .iter()
-            .filter_map(|report| {
-                let latency = report.latency(metric).filter(|latency| latency.count >= least)?;
-                Some((report.facts.edits_offered_per_second, of(latency)))
-            })
-            .collect(),
+    let of = |name: &str, color, least: u64, of: fn(&Latency) -> f64| {
+        let point = |report: &Report| {
+            let latency = report.latency(metric).filter(|latency| latency.count >= least)?;
+            Some((report.facts.edits_offered_per_second, of(latency)))
+        };
+        Series::line(name, color, knee.runs.iter().filter_map(point).collect())
     };
     let series = vec![
         of("p50", GREEN, 1, |latency| latency.p50),
@@ -133,6 +125,7 @@ fn latency(knee: &Knee, metric: Metric, limit: Option<(f64, String)>) -> Chart {
         of("p99.9", RED, 1000, |latency| latency.p999),
     ];
     Chart {
+        title: None,
         x: OFFERED,
         y: MILLIS,
         series: series.into_iter().filter(|one| !one.points.is_empty()).collect(),

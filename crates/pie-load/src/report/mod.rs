@@ -1,6 +1,5 @@
 //! The report of a run: numbers as JSON, and pages made of them. Nothing is measured here.
 
-mod chart;
 mod compare;
 mod html;
 mod knee;
