@@ -7,7 +7,7 @@ use crate::secure::Ports;
 use crate::signals::{Signals, Stop};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
-use pie_plan::schedule::Limits;
+use pie_plan::schedule::{Limits, Micros};
 use pie_router::core::{Idle, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
@@ -163,6 +163,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             rows: serve.step_tokens,
             prefill_rows: serve.step_tokens.min(64),
             decode_passes: serve.decode_tokens,
+            time: Micros::MAX,
         },
         prefill: serve.prefill_time,
         tenant: TenantLimits {
