@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pie_load::target::{Events, Piece};
+use pie_load::target::{EventReader, Piece};
 
 fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Piece>, Option<String>, bool) {
-    let (mut events, mut pieces) = (Events::default(), Vec::new());
+    let (mut events, mut pieces) = (EventReader::default(), Vec::new());
     for chunk in chunks {
         events.push(chunk);
         loop {

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pie_fuzz::explained;
-use pie_load::script::{Step, compile, parse, write};
+use pie_load::script::{ScriptStep, compile, parse, write};
 
 fuzz_target!(|text: &str| {
     let Some(lines) = explained(parse(text)) else { return };
@@ -16,14 +16,14 @@ fuzz_target!(|text: &str| {
             assert!(event.at >= before && event.at <= stream.length, "events are in order of time");
             before = event.at;
             match event.step {
-                Step::Edit { changes, .. } => {
+                ScriptStep::Edit { changes, .. } => {
                     for change in changes.iter().rev() {
                         assert!(text.get(change.start..change.end).is_some(), "changes fit the text");
                         text.replace_range(change.start..change.end, &change.text);
                     }
                 }
-                Step::Complete(ask) => assert!(text.is_char_boundary(ask.offset)),
-                Step::Accept(_) | Step::Discard | Step::Note(_) => {}
+                ScriptStep::Complete(ask) => assert!(text.is_char_boundary(ask.offset)),
+                ScriptStep::Accept(_) | ScriptStep::Discard | ScriptStep::Note(_) => {}
             }
         }
     }

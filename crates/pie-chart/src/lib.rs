@@ -77,7 +77,7 @@ impl Series {
 }
 
 /// A value that is not to be exceeded: a line across.
-pub struct Limit {
+pub struct LimitLine {
     /// Of the vertical axis.
     pub value: f64,
     /// Stands above the chart.
@@ -95,7 +95,7 @@ pub struct Chart {
     /// What is drawn.
     pub series: Vec<Series>,
     /// And what it is measured against.
-    pub limit: Option<Limit>,
+    pub limit: Option<LimitLine>,
 }
 
 /// The width and height of a chart in pixels.
@@ -164,7 +164,7 @@ fn draw_one(area: &Drawing<'_>, chart: &Chart) -> Drawn {
         .x_desc(chart.x.name)
         .y_desc(chart.y.name)
         .draw()?;
-    if let Some(Limit { value, .. }) = &chart.limit {
+    if let Some(LimitLine { value, .. }) = &chart.limit {
         let ends = [(x_range.start, y.place(*value)), (x_range.end, y.place(*value))];
         context.draw_series(LineSeries::new(ends, GREY.stroke_width(2)))?;
     }

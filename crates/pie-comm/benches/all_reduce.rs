@@ -2,7 +2,7 @@
 //! `examples/all_reduce_processes.rs` does the same with processes.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pie_comm::{Collective, Member, Options, TcpListening, TcpMesh, ThreadGroup, WorldSize};
+use pie_comm::{Collective, Deadlines, Member, TcpListening, TcpMesh, ThreadGroup, WorldSize};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn tcp(world: u32) -> Vec<Box<dyn Collective>> {
         let addresses = &addresses;
         let form = |(member, listening): (Member, TcpListening)| {
             scope.spawn(move || {
-                listening.form(member, addresses, 1, Options::default()).expect("all are there")
+                listening.form(member, addresses, 1, Deadlines::default()).expect("all are there")
             })
         };
         let forming: Vec<_> = members.zip(listening).map(form).collect();

@@ -3,7 +3,7 @@
 //! `summed NUMBER`, at the end `done` or `failed CODE message`.
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
-use pie_comm::{CommError, DeviceCollective, Member, NcclGroup, Options, TcpMesh};
+use pie_comm::{CommError, Deadlines, DeviceCollective, Member, NcclGroup, TcpMesh};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
     let context = CudaContext::new(gpu)?;
     let stream = context.new_stream()?;
     let numbers = stream.clone_htod(&vec![member.rank().0 as f32 + 0.5; elements])?;
-    let options = Options { deadline: DEADLINE, form_deadline: Duration::from_secs(20) };
+    let options = Deadlines { deadline: DEADLINE, form_deadline: Duration::from_secs(20) };
     let tcp = listening.form(member, &peers, 1, options)?;
     let sums = NcclGroup::form(tcp, stream.clone(), DEADLINE)
         .and_then(|mut group| sum(&mut group, &stream, &numbers, calls));

@@ -2,7 +2,7 @@
 //! of all ranks, in rank order, from one line of standard input, makes the calls, and prints `done MICROSECONDS` (the
 //! median of a call) or `failed CODE message`. `all_reduce_processes` and the test of killed processes run it.
 
-use pie_comm::{Collective, Member, Options, TcpGroup, TcpMesh};
+use pie_comm::{Collective, Deadlines, Member, TcpGroup, TcpMesh};
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn main() -> Result<(), Failure> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let peers: Vec<&str> = line.split_whitespace().collect();
-    let options = Options { deadline: Duration::from_secs(20), form_deadline: Duration::from_secs(20) };
+    let options = Deadlines { deadline: Duration::from_secs(20), form_deadline: Duration::from_secs(20) };
     let mut group = listening.form(member, &peers, 1, options)?;
     println!("formed");
     match reduce(&mut group, elements as usize, calls as usize) {

@@ -33,7 +33,7 @@ impl fmt::Display for Operation {
 
 /// One collective call of a group, as every message of it carries it (C1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Call {
+pub struct CollectiveCall {
     /// What it does.
     pub operation: Operation,
     /// How many calls the group made before it.
@@ -42,7 +42,7 @@ pub struct Call {
     pub elements: u64,
 }
 
-impl fmt::Display for Call {
+impl fmt::Display for CollectiveCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operation {
             Operation::Form => self.operation.fmt(f),
@@ -115,7 +115,7 @@ pub enum CommError {
         /// Who.
         rank: Rank,
         /// In which call this was noticed.
-        call: Call,
+        call: CollectiveCall,
         /// How.
         how: Loss,
     },
@@ -123,7 +123,7 @@ pub enum CommError {
     #[error("{call} was not complete after {deadline:?}: waiting for {}; the group is over, form it again", list(.waiting_for))]
     Deadline {
         /// What was waited for.
-        call: Call,
+        call: CollectiveCall,
         /// The deadline.
         deadline: Duration,
         /// Who did not take part. Ranks that themselves only waited for others are not listed.
@@ -137,11 +137,11 @@ pub enum CommError {
         /// One side.
         rank: Rank,
         /// Its call.
-        call: Call,
+        call: CollectiveCall,
         /// The other side.
         peer: Rank,
         /// Its call.
-        peer_call: Call,
+        peer_call: CollectiveCall,
     },
     /// A rank is not let into a group, or a newer group wants it.
     #[error("rank {by} refuses: {refusal}")]
@@ -187,7 +187,7 @@ pub enum CommError {
     #[error("{call} failed on the GPU: {problem}; the group is over, form it again")]
     Gpu {
         /// In which call.
-        call: Call,
+        call: CollectiveCall,
         /// What NCCL or the driver says.
         problem: String,
     },

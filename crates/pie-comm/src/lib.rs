@@ -19,9 +19,9 @@ mod tcp;
 mod thread;
 
 pub use collective::{Collective, Solo};
-pub use error::{Call, CommError, Loss, Operation, Refusal};
+pub use error::{CollectiveCall, CommError, Loss, Operation, Refusal};
 pub use member::{Member, Rank, WorldSize};
 #[cfg(feature = "cuda")]
 pub use nccl::{DeviceCollective, NcclGroup};
-pub use tcp::{Options, TcpGroup, TcpListening, TcpMesh};
+pub use tcp::{Deadlines, TcpGroup, TcpListening, TcpMesh};
 pub use thread::{ThreadGroup, ThreadMember};

@@ -5,7 +5,7 @@
 //! control connections. A peer that dies, leaves or stays silent ends the communicator (`ncclCommAbort`) with the same errors
 //! as any other group.
 
-use crate::{Call, Collective, CommError, Member, Operation, TcpGroup};
+use crate::{Collective, CollectiveCall, CommError, Member, Operation, TcpGroup};
 use begin::{FORM, Handle, Watchdog, begin, said, shared_id};
 use cudarc::driver::{CudaEvent, CudaStream};
 use cudarc::nccl::result::{self, NcclStatus};
@@ -103,7 +103,7 @@ impl NcclGroup {
     }
 
     /// Ends the group if NCCL has failed, or time is up. Says if a peer has ended it.
-    fn look_around(&mut self, call: Call, until: Instant) -> Result<Option<CommError>, CommError> {
+    fn look_around(&mut self, call: CollectiveCall, until: Instant) -> Result<Option<CommError>, CommError> {
         if let Err(error) = self.tcp.watch() {
             return Ok(Some(error));
         }
@@ -117,7 +117,7 @@ impl NcclGroup {
     }
 
     /// Ends the group, naming the ranks that do not answer any more.
-    fn overdue(&mut self, call: Call) -> CommError {
+    fn overdue(&mut self, call: CollectiveCall) -> CommError {
         // Nothing waits on the GPU from here on.
         self.handle.abort();
         let error = match self.tcp.roll_call(ROLL_CALL) {
@@ -143,7 +143,7 @@ impl NcclGroup {
         make: impl FnOnce(ncclComm_t, sys::cudaStream_t) -> Result<NcclStatus, result::NcclError>,
     ) -> Result<(), CommError> {
         self.calls += 1;
-        let call = Call { operation, sequence: self.calls, elements: numbers as u64 };
+        let call = CollectiveCall { operation, sequence: self.calls, elements: numbers as u64 };
         self.check_alive(call)?;
         let guard = self.watchdog.guard(self.deadline + ROLL_CALL);
         let status = make(self.handle.0, self.stream.cu_stream().cast());
@@ -154,7 +154,7 @@ impl NcclGroup {
         }
     }
 
-    fn check_alive(&self, call: Call) -> Result<(), CommError> {
+    fn check_alive(&self, call: CollectiveCall) -> Result<(), CommError> {
         if !self.handle.0.is_null() {
             return Ok(());
         }
@@ -185,7 +185,7 @@ impl DeviceCollective for NcclGroup {
     }
 
     fn wait(&mut self) -> Result<(), CommError> {
-        let call = Call { operation: Operation::Compute, sequence: self.calls, elements: 0 };
+        let call = CollectiveCall { operation: Operation::Compute, sequence: self.calls, elements: 0 };
         self.check_alive(call)?;
         let failed = |error| CommError::Gpu { call, problem: format!("{error:?}") };
         if let Err(error) = self.done.record(&self.stream) {

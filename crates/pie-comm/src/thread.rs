@@ -2,7 +2,7 @@
 
 use crate::collective::check_whole;
 use crate::member::RankSet;
-use crate::{Call, Collective, CommError, Loss, Member, Operation, Rank, WorldSize};
+use crate::{Collective, CollectiveCall, CommError, Loss, Member, Operation, Rank, WorldSize};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ struct Room {
 struct Meeting {
     /// How many meetings are over.
     turn: u64,
-    arrived: Vec<Option<Call>>,
+    arrived: Vec<Option<CollectiveCall>>,
     left: RankSet,
     failed: Option<CommError>,
 }
@@ -73,14 +73,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl ThreadMember {
-    fn next_call(&mut self, operation: Operation, elements: usize) -> Call {
-        let call = Call { operation, sequence: self.sequence, elements: elements as u64 };
+    fn next_call(&mut self, operation: Operation, elements: usize) -> CollectiveCall {
+        let call = CollectiveCall { operation, sequence: self.sequence, elements: elements as u64 };
         self.sequence += 1;
         call
     }
 
     /// Returns when all ranks have come to this meeting, with the same call.
-    fn meet(&self, call: Call) -> Result<(), CommError> {
+    fn meet(&self, call: CollectiveCall) -> Result<(), CommError> {
         let mut meeting = lock(&self.room.meeting);
         let turn = meeting.turn;
         if meeting.failed.is_none() {
@@ -115,7 +115,7 @@ impl Meeting {
         (0..).map(Rank).zip(&self.arrived).filter(|(_, call)| call.is_none()).map(|(rank, _)| rank)
     }
 
-    fn arrive(&mut self, rank: Rank, call: Call) {
+    fn arrive(&mut self, rank: Rank, call: CollectiveCall) {
         let others = (0..).map(Rank).zip(&self.arrived);
         let mut differing = others
             .filter_map(|(peer, other)| other.filter(|other| *other != call).map(|other| (peer, other)));
@@ -131,7 +131,7 @@ impl Meeting {
         }
     }
 
-    fn check_left(&mut self, call: Call) {
+    fn check_left(&mut self, call: CollectiveCall) {
         let gone = self.missing().find(|rank| self.left.contains(*rank));
         if let Some(rank) = gone {
             self.failed.get_or_insert(CommError::PeerLost { rank, call, how: Loss::Left });

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Kind, PATIENT, each, group, listen, options, tcp_on};
-use pie_comm::{Call, Collective, CommError, Loss, Member, Operation, Rank, Refusal, TcpMesh};
+use pie_comm::{Collective, CollectiveCall, CommError, Loss, Member, Operation, Rank, Refusal, TcpMesh};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -97,7 +97,8 @@ fn a_rank_that_leaves_is_named_at_once() {
             }
             let start = Instant::now();
             let error = reduce(comm.as_mut(), length).expect_err("one has left");
-            let expected = Call { operation: Operation::AllReduceSum, sequence: 1, elements: length as u64 };
+            let expected =
+                CollectiveCall { operation: Operation::AllReduceSum, sequence: 1, elements: length as u64 };
             let CommError::PeerLost { rank, call, how } = &error else { panic!("{kind:?}: {error}") };
             assert_eq!(
                 (*rank, *how, call.operation),
@@ -179,7 +180,7 @@ fn a_newer_epoch_ends_the_forming_of_an_older_one() {
 #[test]
 fn forming_names_the_ranks_that_do_not_come() {
     let (listening, addresses) = listen(3);
-    let hurried = pie_comm::Options { form_deadline: DEADLINE, ..options(PATIENT) };
+    let hurried = pie_comm::Deadlines { form_deadline: DEADLINE, ..options(PATIENT) };
     let ranks: Vec<_> = listening.iter().zip(0..).filter(|(_, rank)| *rank != 1).collect();
     let start = Instant::now();
     let errors = each(ranks, |(listening, rank)| {
@@ -202,7 +203,7 @@ fn ranks_that_are_mixed_up_are_refused() {
         .expect_err("one address is missing");
     assert_eq!(short.code(), "COMM_PEERS");
     addresses.swap(0, 1);
-    let hurried = pie_comm::Options { form_deadline: 10 * DEADLINE, ..options(PATIENT) };
+    let hurried = pie_comm::Deadlines { form_deadline: 10 * DEADLINE, ..options(PATIENT) };
     let ranks: Vec<_> = listening.iter().zip(0..).collect();
     let errors = each(ranks, |(listening, rank)| {
         listening.form(member(rank, 3), &addresses, 1, hurried).expect_err("the addresses are mixed up")

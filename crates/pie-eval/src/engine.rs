@@ -96,7 +96,7 @@ pub struct Done {
 
 /// An edit, up to the token that follows.
 #[derive(Clone, Debug)]
-pub struct Edited {
+pub struct TimedEdit {
     /// From the splices to the next token: tables, turns, and the pass that also gives the next token's logits.
     pub elapsed: Duration,
     /// The work.
@@ -155,7 +155,7 @@ impl<'a> Bed<'a> {
     ///
     /// # Errors
     /// A document that the cache or the model has no room for.
-    pub fn edit(&mut self, splices: Splices, strategy: Strategy) -> Result<Edited, EvalError> {
+    pub fn edit(&mut self, splices: Splices, strategy: Strategy) -> Result<TimedEdit, EvalError> {
         let start = Instant::now();
         let sample = Run::Sample { session: SESSION };
         let mut done = Done::default();
@@ -168,7 +168,7 @@ impl<'a> Bed<'a> {
         };
         let elapsed = start.elapsed();
         let next = next.into_iter().next().ok_or(EvalError::NothingSampled)?;
-        Ok(Edited { elapsed, done, next })
+        Ok(TimedEdit { elapsed, done, next })
     }
 
     /// Edits, settles and encodes, without asking for a token.

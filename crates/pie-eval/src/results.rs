@@ -17,13 +17,13 @@ pub const BUILT_IN: &str = "built-in";
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Line {
+pub enum Record {
     /// The first: what was evaluated.
     Header(Header),
     /// Samples that are used from here on.
     Set(SetLine),
     /// One prediction (tables 2 to 4, figure 1).
-    Completion(Completion),
+    Completion(Prediction),
     /// Distance of representations and distributions from full recomputation (figures 3 and 4).
     Divergence(Divergence),
     /// Quality after many edits.
@@ -75,7 +75,7 @@ pub struct SetLine {
 
 /// One prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Completion {
+pub struct Prediction {
     /// Of what language.
     pub language: Language,
     /// Of which setting.
@@ -99,7 +99,7 @@ pub struct Completion {
     /// The same by python-Levenshtein.
     pub edit_similarity_levenshtein: u32,
     /// What it cost; none where it was not run, since its result is known (`full` beyond the timed samples).
-    pub work: Option<Work>,
+    pub work: Option<EditCost>,
     /// Tokens of the edited context.
     pub tokens: usize,
     /// Tokens that the edit deleted.
@@ -114,7 +114,7 @@ pub struct Completion {
 
 /// What an edit cost.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Work {
+pub struct EditCost {
     /// From the edit to the logits of the first token.
     pub time_ms: f64,
     /// Tokens encoded.
@@ -199,7 +199,7 @@ pub struct Accumulated {
     pub turns: f32,
 }
 
-impl Line {
+impl Record {
     /// What no two lines share.
     fn key(&self) -> String {
         match self {
@@ -262,7 +262,7 @@ pub fn accumulated_key(
 pub struct Results {
     file: File,
     path: PathBuf,
-    lines: Vec<Line>,
+    lines: Vec<Record>,
     done: BTreeSet<String>,
 }
 
@@ -278,11 +278,11 @@ impl Results {
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).open(&path).map_err(EvalError::file(&path))?;
         file.set_len(length).map_err(EvalError::file(&path))?;
-        let done = lines.iter().map(Line::key).collect();
+        let done = lines.iter().map(Record::key).collect();
         let mut results = Self { file, path, lines, done };
         match results.lines.first() {
-            None => results.push(Line::Header(header.clone()))?,
-            Some(Line::Header(there)) => results.check_header(there, header)?,
+            None => results.push(Record::Header(header.clone()))?,
+            Some(Record::Header(there)) => results.check_header(there, header)?,
             Some(_) => return Err(results.bad(1, "it does not begin with a header".to_owned())),
         }
         Ok(results)
@@ -293,10 +293,10 @@ impl Results {
     /// # Errors
     /// Results of other samples.
     pub fn use_set(&mut self, set: SetLine) -> Result<(), EvalError> {
-        let same = |line: &&Line| matches!(line, Line::Set(other) if (other.language, other.setting) == (set.language, set.setting));
+        let same = |line: &&Record| matches!(line, Record::Set(other) if (other.language, other.setting) == (set.language, set.setting));
         match self.lines.iter().find(same) {
-            None => self.push(Line::Set(set)),
-            Some(Line::Set(there)) if there.fingerprint != set.fingerprint => {
+            None => self.push(Record::Set(set)),
+            Some(Record::Set(there)) if there.fingerprint != set.fingerprint => {
                 let (there, now) = (there.fingerprint.clone(), set.fingerprint);
                 Err(EvalError::OtherRun { path: self.path.clone(), what: "data set", there, now })
             }
@@ -313,7 +313,7 @@ impl Results {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn push(&mut self, line: Line) -> Result<(), EvalError> {
+    pub fn push(&mut self, line: Record) -> Result<(), EvalError> {
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes()).map_err(EvalError::file(&self.path))?;
@@ -351,12 +351,12 @@ impl Results {
 ///
 /// # Errors
 /// None there, or a file that `pie eval` did not write.
-pub fn read(folder: &Path) -> Result<Vec<Line>, EvalError> {
+pub fn read(folder: &Path) -> Result<Vec<Record>, EvalError> {
     Ok(parse(&folder.join(FILE))?.0)
 }
 
 /// All whole lines, and how many bytes they have.
-fn parse(path: &Path) -> Result<(Vec<Line>, u64), EvalError> {
+fn parse(path: &Path) -> Result<(Vec<Record>, u64), EvalError> {
     let bytes = std::fs::read(path).map_err(EvalError::file(path))?;
     // What is behind the last line end was cut off.
     let length = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);

@@ -2,8 +2,8 @@
 
 use pie_eval::engine::{Bed, Machine};
 use pie_eval::names::{Language, Method, Setting, Task};
-use pie_eval::results::{self, Completion, Line};
-use pie_eval::{EvalError, Options};
+use pie_eval::results::{self, Prediction, Record};
+use pie_eval::{EvalError, EvaluationOptions};
 use pie_kv::Precision;
 use pie_model::Config;
 use pie_words::{Strategy, TokenId};
@@ -39,8 +39,8 @@ impl Place {
         self.folder.path().join("data")
     }
 
-    fn options(&self, out: &str) -> Options {
-        Options {
+    fn options(&self, out: &str) -> EvaluationOptions {
+        EvaluationOptions {
             model: self.model(),
             data: Some(self.data()),
             out: self.folder.path().join(out),
@@ -73,16 +73,16 @@ fn sample(number: usize) -> String {
     format!("{row}\n")
 }
 
-fn run(options: &Options) -> Result<Vec<Line>, EvalError> {
+fn run(options: &EvaluationOptions) -> Result<Vec<Record>, EvalError> {
     pie_eval::run(options, &mut |_| {})?;
     results::read(&options.out)
 }
 
-fn completions(lines: &[Line]) -> Vec<&Completion> {
+fn completions(lines: &[Record]) -> Vec<&Prediction> {
     lines
         .iter()
         .filter_map(|line| match line {
-            Line::Completion(one) => Some(one),
+            Record::Completion(one) => Some(one),
             _ => None,
         })
         .collect()
@@ -125,7 +125,7 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
         assert!(one.method == Method::Pie || work.rotated == 0, "conflict turns nothing: {one:?}");
     }
     let divergences = lines.iter().filter_map(|line| match line {
-        Line::Divergence(one) => Some(one),
+        Record::Divergence(one) => Some(one),
         _ => None,
     });
     for one in divergences {

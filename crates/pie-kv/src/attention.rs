@@ -27,14 +27,14 @@ pub struct Attention<'a> {
 
 /// One layer's rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<'a> {
+pub(crate) struct LayerRows<'a> {
     pub keys: &'a [f32],
     pub values: &'a [f32],
     pub kv_heads: usize,
     pub dim: usize,
 }
 
-impl Rows<'_> {
+impl LayerRows<'_> {
     /// Numbers from one slot to the next.
     #[inline(always)]
     pub fn stride(&self) -> usize {
@@ -54,7 +54,7 @@ pub(crate) struct Queries<'a> {
 }
 
 /// Some of the work.
-enum Task<'a> {
+enum Portion<'a> {
     /// All heads of few rows, over a part of what they see.
     Few { sequence: &'a Attention<'a>, part: Range<usize> },
     /// One KV head of many query vectors, over all that they see.
@@ -83,14 +83,14 @@ pub(crate) fn attend(
         return Err(KvError::Shape { what: "queries", got, expected });
     }
     sequences.iter().try_for_each(|sequence| check(sequence, count))?;
-    let rows = Rows { keys, values, kv_heads, dim };
+    let rows = LayerRows { keys, values, kv_heads, dim };
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let queries = Queries { data: queries, heads, group: heads / kv_heads, scale };
     let tasks = tasks(sequences, &queries, kv_heads, rayon::current_num_threads());
     let mut results = RESULTS.take();
     let sizes = tasks.iter().map(|task| match task {
-        Task::Few { .. } => 0,
-        Task::Many { vectors, .. } => vectors.len() * dim,
+        Portion::Few { .. } => 0,
+        Portion::Many { vectors, .. } => vectors.len() * dim,
     });
     results.resize(sizes.clone().sum::<usize>().max(results.len()), 0.0);
     let mut rest = results.as_mut_slice();
@@ -100,9 +100,9 @@ pub(crate) fn attend(
         places.push(place);
         rest = others;
     }
-    let compute = |(task, result): (&Task<'_>, &mut [f32])| match task {
-        Task::Few { sequence, part } => Some(few::attend(&rows, &queries, sequence, part.clone())),
-        Task::Many { sequence, kv_head, vectors } => {
+    let compute = |(task, result): (&Portion<'_>, &mut [f32])| match task {
+        Portion::Few { sequence, part } => Some(few::attend(&rows, &queries, sequence, part.clone())),
+        Portion::Many { sequence, kv_head, vectors } => {
             many::attend(&rows, &queries, sequence, *kv_head, vectors.clone(), result);
             None
         }
@@ -112,7 +112,7 @@ pub(crate) fn attend(
     let (mut parts, mut rest) = (Vec::new(), results.as_slice());
     for (task, partial) in tasks.iter().zip(partials) {
         match task {
-            Task::Few { sequence, part } => {
+            Portion::Few { sequence, part } => {
                 // Parts of one sequence follow one another, from its end to its start.
                 parts.extend(partial);
                 if part.start == 0 {
@@ -120,7 +120,7 @@ pub(crate) fn attend(
                     parts.clear();
                 }
             }
-            Task::Many { sequence, kv_head, vectors } => {
+            Portion::Many { sequence, kv_head, vectors } => {
                 let first = (sequence.rows.start * heads + kv_head * queries.group) * dim;
                 for (vector, from) in vectors.clone().zip(rest.chunks_exact(dim)) {
                     let (row, head) = (vector / queries.group, vector % queries.group);
@@ -156,7 +156,7 @@ fn tasks<'a>(
     queries: &Queries<'_>,
     kv_heads: usize,
     threads: usize,
-) -> Vec<Task<'a>> {
+) -> Vec<Portion<'a>> {
     let seen = |sequence: &Attention<'_>| sequence.visible.last().map_or(0, |last| *last as usize);
     let is_few = |sequence: &Attention<'_>| sequence.rows.len() * queries.group <= FEW;
     let slots: usize = sequences.iter().filter(|one| is_few(one)).map(seen).sum();
@@ -170,11 +170,11 @@ fn tasks<'a>(
             let parts = seen(sequence).div_ceil(part);
             let even = seen(sequence).div_ceil(parts.max(1));
             let piece = |index: usize| index * even..((index + 1) * even).min(seen(sequence));
-            tasks.extend((0..parts).rev().map(|index| Task::Few { sequence, part: piece(index) }));
+            tasks.extend((0..parts).rev().map(|index| Portion::Few { sequence, part: piece(index) }));
         } else {
             for start in (0..vectors(sequence)).step_by(block).rev() {
                 let vectors = start..(start + block).min(vectors(sequence));
-                let of_head = |kv_head| Task::Many { sequence, kv_head, vectors: vectors.clone() };
+                let of_head = |kv_head| Portion::Many { sequence, kv_head, vectors: vectors.clone() };
                 tasks.extend((0..kv_heads).map(of_head));
             }
         }

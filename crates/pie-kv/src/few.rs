@@ -1,7 +1,7 @@
 //! Attention of few query vectors: each K and V row is read once for all heads, in the order of the table, at the
 //! memory's pace.
 
-use crate::attention::{Attention, Queries, Rows};
+use crate::attention::{Attention, LayerRows, Queries};
 use crate::simd::{LANES, exp2, greater, largest, wide};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -23,22 +23,22 @@ pub(crate) struct Partial {
 
 /// The part's slots for all rows of a sequence.
 pub(crate) fn attend(
-    rows: &Rows<'_>,
+    rows: &LayerRows<'_>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     part: Range<usize>,
 ) -> Partial {
-    pulp::Arch::new().dispatch(Task { rows, queries, sequence, part })
+    pulp::Arch::new().dispatch(AttendFew { rows, queries, sequence, part })
 }
 
-struct Task<'a> {
-    rows: &'a Rows<'a>,
+struct AttendFew<'a> {
+    rows: &'a LayerRows<'a>,
     queries: &'a Queries<'a>,
     sequence: &'a Attention<'a>,
     part: Range<usize>,
 }
 
-impl WithSimd for Task<'_> {
+impl WithSimd for AttendFew<'_> {
     type Output = Partial;
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Partial {
@@ -59,7 +59,7 @@ impl WithSimd for Task<'_> {
 #[inline(always)]
 fn over<S: Simd>(
     simd: S,
-    rows: &Rows<'_>,
+    rows: &LayerRows<'_>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     part: Range<usize>,

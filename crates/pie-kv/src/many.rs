@@ -5,8 +5,8 @@
 //! they lie, one number at a time for all queries, and largest scores, exponentials and sums go along registers without
 //! ever crossing them.
 
-use crate::attention::{Attention, Queries, Rows};
-use crate::simd::{Line, exp2, greater, with_scratch};
+use crate::attention::{Attention, LayerRows, Queries};
+use crate::simd::{CacheLine, exp2, greater, with_scratch};
 use pie_words::Slot;
 use pulp::{Simd, WithSimd};
 use std::cell::Cell;
@@ -30,7 +30,7 @@ thread_local! {
 
 /// Some vectors, [rows][group], of one KV head over all that they see, to `out` [vectors][dim].
 pub(crate) fn attend(
-    rows: &Rows<'_>,
+    rows: &LayerRows<'_>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     kv_head: usize,
@@ -38,19 +38,19 @@ pub(crate) fn attend(
     out: &mut [f32],
 ) {
     with_scratch(&SCRATCH, |scratch| {
-        pulp::Arch::new().dispatch(Task { rows, queries, sequence, kv_head, vectors, out, scratch });
+        pulp::Arch::new().dispatch(AttendMany { rows, queries, sequence, kv_head, vectors, out, scratch });
     });
 }
 
 struct Scratch {
     panels: Vec<Panel>,
-    tile: Tile,
-    scores: Vec<Line>,
+    tile: KeyTile,
+    scores: Vec<CacheLine>,
 }
 
 impl Scratch {
     const fn new() -> Self {
-        let tile = Tile { keys: Vec::new(), values: Vec::new(), start: 0, length: 0 };
+        let tile = KeyTile { keys: Vec::new(), values: Vec::new(), start: 0, length: 0 };
         Self { panels: Vec::new(), tile, scores: Vec::new() }
     }
 }
@@ -61,8 +61,8 @@ impl Default for Scratch {
     }
 }
 
-struct Task<'a> {
-    rows: &'a Rows<'a>,
+struct AttendMany<'a> {
+    rows: &'a LayerRows<'a>,
     queries: &'a Queries<'a>,
     sequence: &'a Attention<'a>,
     kv_head: usize,
@@ -71,7 +71,7 @@ struct Task<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl WithSimd for Task<'_> {
+impl WithSimd for AttendMany<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
@@ -91,7 +91,7 @@ impl WithSimd for Task<'_> {
     }
 }
 
-impl Task<'_> {
+impl AttendMany<'_> {
     #[inline(always)]
     fn over<S: Simd, const VECTORS: usize>(self, simd: S, dim: usize) {
         let Self { rows, queries, sequence, kv_head, vectors, out, scratch } = self;
@@ -104,7 +104,7 @@ impl Task<'_> {
         }
         tile.keys.resize(TILE * dim, 0.0);
         tile.values.resize(TILE * dim, 0.0);
-        scores.resize(TILE, Line::default());
+        scores.resize(TILE, CacheLine::default());
         let seen = panels.last().map_or(0, |panel| panel.most_visible());
         for (number, slots) in sequence.table[..seen].chunks(TILE).enumerate() {
             (tile.start, tile.length) = (number * TILE, slots.len());
@@ -138,7 +138,7 @@ impl Task<'_> {
 
 /// Rows of K and V, [slots][dim].
 #[derive(Default)]
-struct Tile {
+struct KeyTile {
     keys: Vec<f32>,
     values: Vec<f32>,
     /// Index of its first slot in the table.
@@ -146,9 +146,9 @@ struct Tile {
     length: usize,
 }
 
-impl Tile {
+impl KeyTile {
     #[inline(always)]
-    fn gather(&mut self, rows: &Rows<'_>, slots: &[Slot], offset: usize, dim: usize) {
+    fn gather(&mut self, rows: &LayerRows<'_>, slots: &[Slot], offset: usize, dim: usize) {
         let to = self.keys.chunks_exact_mut(dim).zip(self.values.chunks_exact_mut(dim));
         for (slot, (keys, values)) in slots.iter().zip(to) {
             let from = slot.usize() * rows.stride() + offset;
@@ -163,11 +163,11 @@ impl Tile {
 #[derive(Default)]
 struct Panel {
     /// [dim] of one number of each vector, scaled.
-    queries: Vec<Line>,
+    queries: Vec<CacheLine>,
     /// [dim] of sums of weighted values.
-    out: Vec<Line>,
-    most: Line,
-    sums: Line,
+    out: Vec<CacheLine>,
+    most: CacheLine,
+    sums: CacheLine,
     /// What each sees, ascending.
     visible: [u32; PANEL],
 }
@@ -184,10 +184,10 @@ impl Panel {
     ) {
         let Queries { data, heads, group, scale, .. } = *queries;
         self.queries.clear();
-        self.queries.resize(dim, Line::default());
+        self.queries.resize(dim, CacheLine::default());
         self.out.clear();
-        self.out.resize(dim, Line::default());
-        (self.most, self.sums) = (Line([f32::NEG_INFINITY; PANEL]), Line::default());
+        self.out.resize(dim, CacheLine::default());
+        (self.most, self.sums) = (CacheLine([f32::NEG_INFINITY; PANEL]), CacheLine::default());
         // A lane without a vector sees what the last one sees: weights that are never read, but finite.
         self.visible = [sequence.visible[(vectors.end - 1) / group]; PANEL];
         for (lane, vector) in vectors.enumerate() {
@@ -219,9 +219,9 @@ impl Panel {
 #[inline(always)]
 fn score<S: Simd, const VECTORS: usize>(
     simd: S,
-    queries: &[Line],
+    queries: &[CacheLine],
     keys: &[f32],
-    scores: &mut [Line],
+    scores: &mut [CacheLine],
     dim: usize,
 ) {
     macro_rules! at_once {
@@ -263,7 +263,7 @@ fn score<S: Simd, const VECTORS: usize>(
     clippy::needless_range_loop,
     reason = "loops over lanes by number become vectors; zipped iterators did not, at twice the time"
 )]
-fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [Line], start: usize) -> Line {
+fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [CacheLine], start: usize) -> CacheLine {
     let visible = panel.visible;
     let unseen = |index: usize, lane: usize| HIDES && (start + index) as u32 >= visible[lane];
     let mut most = panel.most.0;
@@ -275,7 +275,7 @@ fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [Line], start: usize
             most[lane] = greater(score.0[lane], most[lane]);
         }
     }
-    let mut rescale = Line::default();
+    let mut rescale = CacheLine::default();
     for lane in 0..PANEL {
         let old = panel.most.0[lane];
         rescale.0[lane] = if old == f32::NEG_INFINITY { 0.0 } else { exp2(old - most[lane]) };
@@ -292,7 +292,7 @@ fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [Line], start: usize
     for lane in 0..PANEL {
         panel.sums.0[lane] = panel.sums.0[lane].mul_add(rescale.0[lane], sums[lane]);
     }
-    panel.most = Line(most);
+    panel.most = CacheLine(most);
     rescale
 }
 
@@ -300,17 +300,17 @@ fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [Line], start: usize
 #[inline(always)]
 fn sum<S: Simd, const VECTORS: usize>(
     simd: S,
-    weights: &[Line],
+    weights: &[CacheLine],
     values: &[f32],
-    out: &mut [Line],
-    rescale: &Line,
+    out: &mut [CacheLine],
+    rescale: &CacheLine,
     dim: usize,
 ) {
     let rescale = *vectors::<S, VECTORS>(rescale);
     macro_rules! at_once {
         ($rows:literal, $first:expr) => {{
             let first = $first;
-            let out: &mut [Line; $rows] =
+            let out: &mut [CacheLine; $rows] =
                 out[first..].first_chunk_mut().expect("rows at once were counted from the results");
             let mut sums = [rescale; $rows];
             for (sums, out) in sums.iter_mut().zip(out.iter()) {
@@ -352,11 +352,11 @@ fn sum<S: Simd, const VECTORS: usize>(
 }
 
 #[inline(always)]
-fn vectors<S: Simd, const VECTORS: usize>(line: &Line) -> &[S::f32s; VECTORS] {
+fn vectors<S: Simd, const VECTORS: usize>(line: &CacheLine) -> &[S::f32s; VECTORS] {
     S::as_simd_f32s(&line.0).0.first_chunk().expect("a line is so many vectors")
 }
 
 #[inline(always)]
-fn vectors_mut<S: Simd, const VECTORS: usize>(line: &mut Line) -> &mut [S::f32s; VECTORS] {
+fn vectors_mut<S: Simd, const VECTORS: usize>(line: &mut CacheLine) -> &mut [S::f32s; VECTORS] {
     S::as_mut_simd_f32s(&mut line.0).0.first_chunk_mut().expect("a line is so many vectors")
 }

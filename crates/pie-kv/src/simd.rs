@@ -59,7 +59,7 @@ pub const LANES: usize = 8;
 /// Sixteen numbers that never straddle two lines of the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[repr(C, align(64))]
-pub struct Line(pub [f32; 16]);
+pub struct CacheLine(pub [f32; 16]);
 
 /// Lends what a thread kept for the next use: pages fresh from the system cost more than the arithmetic on them. A nested
 /// use, by work that this thread takes on while it waits, finds a new one.

@@ -1,6 +1,6 @@
 //! The client's copy of a document: the script's text with accepted completions in it.
 
-use crate::script::Change;
+use crate::script::TextChange;
 use pie_client::Edit;
 
 /// Accepted text: where it stands in the script's text, and how long it is. The script knows nothing of it.
@@ -41,7 +41,7 @@ impl Page {
     }
 
     /// Makes the script's changes, sorted and disjoint; the edits of the whole text that they are.
-    pub fn edit(&mut self, changes: &[Change]) -> Vec<Edit> {
+    pub fn edit(&mut self, changes: &[TextChange]) -> Vec<Edit> {
         let edits: Vec<Edit> = changes.iter().map(|change| self.edit_of(change)).collect();
         // From the back, so that places in front keep their meaning.
         for (change, edit) in changes.iter().zip(&edits).rev() {
@@ -88,7 +88,7 @@ impl Page {
     }
 
     /// What is accepted at a change's start or end stays; what is accepted inside it goes.
-    fn edit_of(&self, change: &Change) -> Edit {
+    fn edit_of(&self, change: &TextChange) -> Edit {
         let start = self.offset(change.start);
         let end = if change.end > change.start { change.end + self.before(change.end) } else { start };
         Edit { range: start..end, text: change.text.clone() }

@@ -4,7 +4,7 @@
 use pie_client::Pool;
 use pie_load::measure::Metric;
 use pie_load::report::Report;
-use pie_load::run::{Asking, Options, Snapshot, Source, Stop, Tempo, run, run_until};
+use pie_load::run::{Asking, Options, RunSnapshot, Source, Stop, Tempo, run, run_until};
 use pie_load::script::{compile, parse};
 use pie_load::target::Target;
 use pie_load::{LoadError, report};
@@ -312,7 +312,7 @@ async fn a_run_that_is_cut_short_closes_what_it_opened_and_says_what_it_saw() {
             assert!(stopper.stop() && !stopper.stop(), "the first counts");
         };
         let (options, begun) = (Options { sessions: 3, ..options(5000) }, tokio::time::Instant::now());
-        let mut watched = |_: &Snapshot| {};
+        let mut watched = |_: &RunSnapshot| {};
         let (ended, ()) = tokio::join!(run_until(&options, &source, &target, &mut watched, stop), stopping);
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let left: Vec<_> = fake.documents.lock().expect("no panic").keys().cloned().collect();

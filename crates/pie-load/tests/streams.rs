@@ -3,7 +3,7 @@
 use pie_load::LoadError;
 use pie_load::page::Page;
 use pie_load::people::{Corpus, Habits, Replay, lines, replay};
-use pie_load::script::{Action, Change, Line, Part, Place, Step, compile, parse, write};
+use pie_load::script::{Action, Caret, Line, Part, ScriptStep, TextChange, compile, parse, write};
 use proptest::prelude::*;
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const HEADER: &str = "{\"pie_load_script\":1}\n";
 
-fn compiled(body: &str) -> Result<Vec<pie_load::script::Stream>, LoadError> {
+fn compiled(body: &str) -> Result<Vec<pie_load::script::EditStream>, LoadError> {
     compile(&parse(&format!("{HEADER}{body}"))?)
 }
 
@@ -33,15 +33,15 @@ fn a_script_by_hand_becomes_keystrokes_at_their_times() {
     let mut asks = Vec::new();
     for event in &streams[0].events {
         match &event.step {
-            Step::Edit { changes, .. } => drop(page.edit(changes)),
-            Step::Complete(ask) => asks.push((ask.offset, ask.place, ask.max_tokens)),
-            Step::Accept(part) => assert_eq!(*part, Part::Character),
-            Step::Discard | Step::Note(_) => {}
+            ScriptStep::Edit { changes, .. } => drop(page.edit(changes)),
+            ScriptStep::Complete(ask) => asks.push((ask.offset, ask.place, ask.max_tokens)),
+            ScriptStep::Accept(part) => assert_eq!(*part, Part::Character),
+            ScriptStep::Discard | ScriptStep::Note(_) => {}
         }
     }
     // Undone: the two places, and the é.
     assert_eq!(page.text(), "axb\n");
-    assert_eq!(asks, [(4, Place::Cursor, None), (4, Place::End, Some(5))]);
+    assert_eq!(asks, [(4, Caret::Cursor, None), (4, Caret::End, Some(5))]);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn plain(lines: &[Line]) -> String {
             }
             Action::MultiCursor { edits } => {
                 let mut shift = 0;
-                for Change { start, end, text: new } in edits {
+                for TextChange { start, end, text: new } in edits {
                     let (start, end) = ((*start as isize + shift) as usize, (*end as isize + shift) as usize);
                     text.replace_range(start..end, new);
                     shift += new.len() as isize - (end - start) as isize;
@@ -143,13 +143,13 @@ fn plain(lines: &[Line]) -> String {
 }
 
 /// The text that the streams' own steps lead to, with or without answers that are taken over on the way.
-fn played(stream: &pie_load::script::Stream, answer: &str) -> Page {
+fn played(stream: &pie_load::script::EditStream, answer: &str) -> Page {
     let mut page = Page::new(stream.text.clone());
     // An answer is stale after the next edit that is none of its own.
     let mut place = None;
     for event in &stream.events {
         match (&event.step, place) {
-            (Step::Edit { changes, .. }, _) => {
+            (ScriptStep::Edit { changes, .. }, _) => {
                 let mut text = page.text().to_owned();
                 for edit in page.edit(changes).iter().rev() {
                     text.replace_range(edit.range.clone(), &edit.text);
@@ -157,10 +157,10 @@ fn played(stream: &pie_load::script::Stream, answer: &str) -> Page {
                 assert_eq!(text, page.text(), "the edits are what the page did");
                 place = None;
             }
-            (Step::Complete(ask), _) => place = Some(ask.offset),
-            (Step::Accept(_), Some(place)) if !answer.is_empty() => drop(page.accept(place, answer)),
-            (Step::Discard, _) => drop(page.discard()),
-            (Step::Accept(_) | Step::Note(_), _) => {}
+            (ScriptStep::Complete(ask), _) => place = Some(ask.offset),
+            (ScriptStep::Accept(_), Some(place)) if !answer.is_empty() => drop(page.accept(place, answer)),
+            (ScriptStep::Discard, _) => drop(page.discard()),
+            (ScriptStep::Accept(_) | ScriptStep::Note(_), _) => {}
         }
     }
     page
@@ -239,8 +239,8 @@ fn a_replayed_history_passes_through_every_commit() {
     let (mut page, mut seen) = (Page::new(streams[0].text.clone()), Vec::new());
     for event in &streams[0].events {
         match &event.step {
-            Step::Edit { changes, .. } => drop(page.edit(changes)),
-            Step::Note(note) => seen.push((note.clone(), page.text().to_owned())),
+            ScriptStep::Edit { changes, .. } => drop(page.edit(changes)),
+            ScriptStep::Note(note) => seen.push((note.clone(), page.text().to_owned())),
             _ => {}
         }
     }

@@ -39,14 +39,14 @@ impl Sequence {
 }
 
 /// What a batch must fit.
-pub(crate) struct Limits {
+pub(crate) struct BatchLimits {
     pub vocabulary: usize,
     pub positions: usize,
     pub slots: usize,
 }
 
 impl Batch {
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), ModelError> {
+    pub(crate) fn check(&self, limits: &BatchLimits) -> Result<(), ModelError> {
         let wrong = |what: String| Err(ModelError::BatchInvalid(what));
         let rows = self.tokens.len();
         if self.positions.len() != rows || self.slots.len() != rows {

@@ -1,6 +1,6 @@
 //! The forward pass: Llama (Touvron et al. 2023) over the rows of any number of sequences.
 
-use crate::batch::{Batch, Limits, Sequence, Wanted};
+use crate::batch::{Batch, BatchLimits, Sequence, Wanted};
 use crate::error::ModelError;
 use crate::layers::{add_sum, gated};
 use crate::logits::Logits;
@@ -188,7 +188,7 @@ impl Model {
             )));
         }
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
-        batch.check(&Limits { vocabulary, positions, slots })
+        batch.check(&BatchLimits { vocabulary, positions, slots })
     }
 }
 

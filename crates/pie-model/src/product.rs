@@ -278,7 +278,7 @@ impl WithSimd for Height {
 }
 
 /// The weights from one input to the outputs of a panel.
-trait Row: Sync {
+trait WeightRow: Sync {
     /// Vectors of outputs from `offset` on. `UPPER`: the offset is in the upper half of the panel.
     fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
         &self,
@@ -287,7 +287,7 @@ trait Row: Sync {
     ) -> [S::f32s; VECTORS];
 }
 
-impl Row for Singles {
+impl WeightRow for Singles {
     #[inline(always)]
     fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
         &self,
@@ -298,7 +298,7 @@ impl Row for Singles {
     }
 }
 
-impl Row for Pairs {
+impl WeightRow for Pairs {
     #[inline(always)]
     fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
         &self,
@@ -331,7 +331,7 @@ struct Product<'a, R> {
     stride: usize,
 }
 
-impl<R: Row> WithSimd for Product<'_, R> {
+impl<R: WeightRow> WithSimd for Product<'_, R> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
@@ -344,7 +344,7 @@ impl<R: Row> WithSimd for Product<'_, R> {
                 for (index, block) in own.clone().enumerate() {
                     let (data, rows) = blocks.block(block);
                     let from = index * blocks.height * stride + column * PANEL;
-                    let target = Target { out: &mut out[from..], stride, width, first: start == 0 };
+                    let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
                     block_by_panel(simd, rows, &data[start * rows..end * rows], &panel[start..end], target);
                 }
             }
@@ -353,7 +353,7 @@ impl<R: Row> WithSimd for Product<'_, R> {
 }
 
 /// Where a block's products with a panel go.
-struct Target<'a> {
+struct Destination<'a> {
     out: &'a mut [f32],
     stride: usize,
     /// Outputs that are not padding.
@@ -363,7 +363,13 @@ struct Target<'a> {
 }
 
 #[inline(always)]
-fn block_by_panel<S: Simd, R: Row>(simd: S, rows: usize, x: &[f32], panel: &[R], mut target: Target<'_>) {
+fn block_by_panel<S: Simd, R: WeightRow>(
+    simd: S,
+    rows: usize,
+    x: &[f32],
+    panel: &[R],
+    mut target: Destination<'_>,
+) {
     macro_rules! by_rows {
         ($($rows:literal)*) => {
             match (S::F32_LANES, rows) {
@@ -382,11 +388,11 @@ fn block_by_panel<S: Simd, R: Row>(simd: S, rows: usize, x: &[f32], panel: &[R],
 
 /// The products of a block of ROWS rows with a panel, VECTORS vectors of outputs at a time.
 #[inline(always)]
-fn tiles<S: Simd, R: Row, const ROWS: usize, const VECTORS: usize>(
+fn tiles<S: Simd, R: WeightRow, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     x: &[f32],
     panel: &[R],
-    target: &mut Target<'_>,
+    target: &mut Destination<'_>,
 ) {
     let step = VECTORS * S::F32_LANES;
     for offset in (0..target.width).step_by(step.max(1)) {
@@ -399,12 +405,12 @@ fn tiles<S: Simd, R: Row, const ROWS: usize, const VECTORS: usize>(
 }
 
 #[inline(always)]
-fn tile<S: Simd, R: Row, const ROWS: usize, const VECTORS: usize, const UPPER: bool>(
+fn tile<S: Simd, R: WeightRow, const ROWS: usize, const VECTORS: usize, const UPPER: bool>(
     simd: S,
     x: &[f32],
     panel: &[R],
     offset: usize,
-    target: &mut Target<'_>,
+    target: &mut Destination<'_>,
 ) {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     for (x, weights) in x.as_chunks::<ROWS>().0.iter().zip(panel) {

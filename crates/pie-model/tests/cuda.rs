@@ -5,7 +5,9 @@ mod common;
 
 use common::golden::{Golden, MODELS, golden};
 use common::{Document, Logits, difference, greedy};
-use pie_comm::{Collective, Member, NcclGroup, Options, Solo, TcpListening, TcpMesh, ThreadGroup, WorldSize};
+use pie_comm::{
+    Collective, Deadlines, Member, NcclGroup, Solo, TcpListening, TcpMesh, ThreadGroup, WorldSize,
+};
 use pie_kv::KvCache;
 use pie_kv::cuda::{Dtype, Gpu};
 use pie_model::cuda::OnGpu;
@@ -175,7 +177,7 @@ fn graphs_do_not_outlive_the_group_that_they_sum_over() {
                 let model = OnGpu::load(&gpu, &golden.folder, member, Dtype::F32, SLOTS, &mut |_, _| {});
                 let mut model = model.expect("it loads");
                 for epoch in 1..=3 {
-                    let tcp = listening.form(member, addresses, epoch, Options::default());
+                    let tcp = listening.form(member, addresses, epoch, Deadlines::default());
                     let tcp = tcp.expect("all ranks are there");
                     let stream = model.gpu().stream().clone();
                     let mut group = NcclGroup::form(tcp, stream, PATIENCE).expect("all ranks are there");

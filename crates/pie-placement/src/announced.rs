@@ -15,11 +15,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How an announcement stands, to ask again and again.
 #[derive(Clone, Debug)]
 pub struct Announcing {
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<Announcement>,
 }
 
 #[derive(Clone, Debug)]
-enum Standing {
+enum Announcement {
     /// It is not there, and why.
     Missing(Arc<PlacementError>),
     /// It has not been tried yet, or is tried again right now.
@@ -33,9 +33,9 @@ impl Announcing {
     /// Why others may not find the rank, in words.
     pub fn now(&self) -> Result<(), String> {
         match &*self.standing.borrow() {
-            Standing::Trying => Err("the rank is being registered".to_owned()),
-            Standing::Missing(error) => Err(format!("the rank is not registered: {error}")),
-            Standing::There(lease) => match lease.state() {
+            Announcement::Trying => Err("the rank is being registered".to_owned()),
+            Announcement::Missing(error) => Err(format!("the rank is not registered: {error}")),
+            Announcement::There(lease) => match lease.state() {
                 LeaseState::Held => Ok(()),
                 LeaseState::Doubtful => {
                     Err("the rank's registration is in doubt: no renewal of its lease was answered in time"
@@ -50,7 +50,7 @@ impl Announcing {
 /// A rank that is announced until this is withdrawn or dropped.
 #[must_use = "dropping an announcement withdraws the rank"]
 pub struct Announced {
-    standing: watch::Receiver<Standing>,
+    standing: watch::Receiver<Announcement>,
     /// Dropped, it ends the announcement, too.
     withdraw: oneshot::Sender<oneshot::Sender<Result<(), PlacementError>>>,
 }
@@ -59,7 +59,7 @@ impl Announced {
     /// Starts to announce a rank.
     pub fn start(placement: Arc<dyn Placement>, record: RankRecord, ttl: Ttl) -> Self {
         let (withdraw, withdrawn) = oneshot::channel();
-        let (told, standing) = watch::channel(Standing::Trying);
+        let (told, standing) = watch::channel(Announcement::Trying);
         tokio::spawn(announce(placement, record, ttl, told, withdrawn));
         Self { standing, withdraw }
     }
@@ -73,9 +73,9 @@ impl Announced {
         let patience = Instant::now() + 2 * ttl.duration();
         loop {
             let refused = match &*self.standing.borrow_and_update() {
-                Standing::There(_) => return Ok(()),
-                Standing::Trying => None,
-                Standing::Missing(error) => Some(error.clone()),
+                Announcement::There(_) => return Ok(()),
+                Announcement::Trying => None,
+                Announcement::Missing(error) => Some(error.clone()),
             };
             if let Some(error) = refused.filter(|error| !error.is_transient() || patience <= Instant::now()) {
                 return Err(PlacementError::clone(&error));
@@ -109,7 +109,7 @@ async fn announce(
     placement: Arc<dyn Placement>,
     record: RankRecord,
     ttl: Ttl,
-    told: watch::Sender<Standing>,
+    told: watch::Sender<Announcement>,
     mut withdrawn: Withdrawn,
 ) {
     let (rank, group) = (record.rank, record.group.clone());
@@ -124,7 +124,7 @@ async fn announce(
         let pause = match registered {
             Ok(registration) => {
                 let mut lease = registration.lease();
-                told.send_replace(Standing::There(lease.clone()));
+                told.send_replace(Announcement::There(lease.clone()));
                 if said.take().is_some() {
                     tracing::info!(%group, rank, "the rank is registered again");
                 }
@@ -135,7 +135,7 @@ async fn announce(
                 tracing::warn!(%group, rank, ?reason, "the rank's registration was lost: registering again");
                 said = Some("LEASE_LOST");
                 backoff = Backoff::up_to(LONGEST_PAUSE);
-                told.send_replace(Standing::Trying);
+                told.send_replace(Announcement::Trying);
                 Duration::ZERO
             }
             Err(error) => {
@@ -143,7 +143,7 @@ async fn announce(
                 if said.replace(error.code()) != Some(error.code()) {
                     tracing::warn!(%group, rank, %error, "the rank is not registered: trying again");
                 }
-                told.send_replace(Standing::Missing(Arc::new(error)));
+                told.send_replace(Announcement::Missing(Arc::new(error)));
                 backoff.pause()
             }
         };

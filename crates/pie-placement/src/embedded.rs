@@ -9,7 +9,7 @@ use pie_words::Epoch;
 use tokio::sync::watch;
 
 use crate::hold::{End, Hold};
-use crate::view::{Entry, View};
+use crate::view::{StoredValue, View};
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseKeeper, LeaseWatch, LossReason, Moved, Owner,
     OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
@@ -22,18 +22,18 @@ use crate::{
 /// and ranks that outlive a router accept its successor (A1).
 #[derive(Clone)]
 pub struct Embedded {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PoolState>>,
 }
 
-struct State {
+struct PoolState {
     /// Grows with every write; the revision of a key is its value after the write.
     revision: u64,
-    groups: BTreeMap<GroupId, Group>,
+    groups: BTreeMap<GroupId, GroupEntry>,
     sessions: BTreeMap<SessionKey, GroupId>,
 }
 
 #[derive(Default)]
-struct Group {
+struct GroupEntry {
     ranks: watch::Sender<View<RankRecord>>,
     owner: watch::Sender<View<RouterRecord>>,
     /// By the revision at which each was granted.
@@ -49,7 +49,7 @@ struct Lease {
     revision: u64,
 }
 
-impl Group {
+impl GroupEntry {
     /// Ends a lease, and removes its key with it.
     fn end(&mut self, granted: u64, reason: LossReason) {
         if let Some(Lease { keeper, revision }) = self.leases.remove(&granted) {
@@ -68,7 +68,7 @@ fn remove_revision<T>(view: &watch::Sender<View<T>>, revision: u64) {
     });
 }
 
-impl State {
+impl PoolState {
     fn next_revision(&mut self) -> u64 {
         self.revision += 1;
         self.revision
@@ -95,12 +95,12 @@ impl Embedded {
     pub fn new() -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let revision = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX / 2);
-        let state = State { revision, groups: BTreeMap::new(), sessions: BTreeMap::new() };
+        let state = PoolState { revision, groups: BTreeMap::new(), sessions: BTreeMap::new() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// Every change under this lock is complete before anything in it can panic, so a poisoned lock is still sound.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,7 +156,7 @@ impl Placement for Embedded {
         }
         group.leases.insert(revision, Lease { keeper: lease, revision });
         group.ranks.send_modify(|view| {
-            view.entries.insert(record.rank, Entry { revision, value: record.clone() });
+            view.entries.insert(record.rank, StoredValue { revision, value: record.clone() });
         });
         drop(state);
         let hold = self.hold(&record.group, revision, lease_state, ttl);
@@ -192,7 +192,7 @@ impl Placement for Embedded {
         }
         record.leases.insert(revision, Lease { keeper: lease, revision });
         record.owner.send_modify(|view| {
-            view.entries.insert(0, Entry { revision, value: router.clone() });
+            view.entries.insert(0, StoredValue { revision, value: router.clone() });
         });
         drop(state);
         let hold = self.hold(group, revision, lease_state, ttl);
@@ -292,6 +292,6 @@ impl Placement for Embedded {
     }
 }
 
-fn ranks_of(group: &Group) -> Vec<RankRecord> {
+fn ranks_of(group: &GroupEntry) -> Vec<RankRecord> {
     group.ranks.borrow().entries.values().map(|entry| entry.value.clone()).collect()
 }

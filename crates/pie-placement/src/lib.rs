@@ -25,7 +25,7 @@ pub use api::Placement;
 pub use embedded::Embedded;
 pub use error::PlacementError;
 #[cfg(feature = "etcd")]
-pub use etcd::{Credentials, Etcd, EtcdConfig};
+pub use etcd::{Etcd, EtcdConfig, EtcdCredentials};
 pub use hold::{
     Campaign, End, Ending, Hold, LeaseKeeper, LeaseState, LeaseWatch, LossReason, Ownership, Registration,
 };

@@ -12,7 +12,7 @@ use crate::{Owner, RankRecord, RouterRecord};
 
 /// A value and the revision that wrote it; a replaced value has another revision even if it is equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry<T> {
+pub(crate) struct StoredValue<T> {
     pub(crate) revision: u64,
     pub(crate) value: T,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Entry<T> {
 /// The newest known state of the keys of one kind, by rank (0 for an owner).
 #[derive(Clone, Debug)]
 pub(crate) struct View<T> {
-    pub(crate) entries: BTreeMap<u32, Entry<T>>,
+    pub(crate) entries: BTreeMap<u32, StoredValue<T>>,
     /// Why the state may be old, if it may be.
     pub(crate) stale: Option<Arc<str>>,
 }

@@ -1,15 +1,21 @@
 //! The policy, case by case.
 
 use pie_plan::Run;
-use pie_plan::schedule::{Demand, Limits, Schedule, Ticket, Want, schedule};
+use pie_plan::schedule::{Demand, Lane, Limits, Micros, Schedule, Ticket, Want, schedule};
 use pie_words::SessionId;
 use std::collections::BTreeMap;
 
-const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8 };
+const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8, time: Micros::MAX };
 
 fn demand(session: u64, pending: u32, want: Want, ticket: u64) -> Demand {
     let rows = if want <= Want::NextToken { pending.max(1) } else { pending };
-    Demand { session: SessionId(session), rows, pending, want, ticket: Ticket(ticket) }
+    let (lane, row_time) = (Lane(0), Micros(0));
+    Demand { session: SessionId(session), lane, rows, pending, want, ticket: Ticket(ticket), row_time }
+}
+
+/// The same in a lane of its own, of rows that take a millisecond each.
+fn timed(lane: u32, demand: Demand) -> Demand {
+    Demand { lane: Lane(lane), row_time: Micros(1000), ..demand }
 }
 
 fn sample(session: u64) -> Run {
@@ -118,9 +124,65 @@ fn who_runs() {
     }
 }
 
-/// L1 and L2 on a crowd: decodes that never end, edits that keep coming, prefills; all are served within bounded steps.
+/// Two lanes, rows of a millisecond, and ten milliseconds for all.
+#[test]
+fn lanes_take_turns_and_a_step_has_a_time() {
+    use Want::{Encoding, FirstToken, NextToken};
+    let many = |want| (1..=20).map(move |id| timed(1, demand(id, 1, want, id))).collect::<Vec<_>>();
+    let cases: &[(&str, Vec<Demand>, Vec<Run>)] = &[
+        (
+            "one edit of a lane that has no other comes second, not behind twenty",
+            [many(FirstToken), vec![timed(2, demand(30, 5, FirstToken, 30))]].concat(),
+            [vec![sample(1), sample(30)], (2..=5).map(sample).collect()].concat(),
+        ),
+        (
+            "decodes too, and what does not fit in the time waits",
+            [many(NextToken), vec![timed(2, demand(30, 1, NextToken, 30))]].concat(),
+            [vec![sample(1), sample(30)], (2..=9).map(sample).collect()].concat(),
+        ),
+        (
+            "edits leave decodes and prefills some of the time",
+            [
+                many(FirstToken),
+                vec![timed(2, demand(30, 1, NextToken, 30)), timed(2, demand(31, 500, Encoding, 31))],
+            ]
+            .concat(),
+            [(1..=8).map(sample).collect(), vec![sample(30), encode(31, 4)]].concat(),
+        ),
+        (
+            "an edit that takes longer than a step may comes in chunks",
+            vec![timed(1, demand(1, 60, FirstToken, 1))],
+            vec![encode(1, 10)],
+        ),
+        (
+            "rows that take longer than a step may come four at a time, and are served",
+            vec![Demand { row_time: Micros(50_000), ..demand(1, 60, FirstToken, 1) }],
+            vec![encode(1, 4)],
+        ),
+        (
+            "a prefill takes the time of a step, and no more",
+            vec![timed(1, demand(1, 500, Encoding, 1)), timed(2, demand(2, 500, Encoding, 2))],
+            vec![encode(1, 10)],
+        ),
+    ];
+    for (name, demands, expected) in cases {
+        let limits = Limits { time: Micros(10_000), ..LIMITS };
+        assert_eq!(schedule(demands, limits).map(|chosen| chosen.runs).as_ref(), Some(expected), "{name}");
+    }
+}
+
+/// L1 and L2 on a crowd: decodes that never end, edits that keep coming, prefills; all are served within bounded steps, in
+/// one lane and in several, with and without a time for each step.
 #[test]
 fn nobody_starves_and_the_budget_holds() {
+    nobody_starves(1, Micros(0), LIMITS, 80);
+    nobody_starves(3, Micros(0), LIMITS, 80);
+    nobody_starves(1, Micros(300), Limits { time: Micros(30_000), ..LIMITS }, 80);
+    nobody_starves(3, Micros(300), Limits { time: Micros(30_000), ..LIMITS }, 80);
+    nobody_starves(3, Micros(3000), Limits { time: Micros(30_000), ..LIMITS }, 400);
+}
+
+fn nobody_starves(lanes: u32, row_time: Micros, limits: Limits, patience: u32) {
     let mut sessions: BTreeMap<u64, Demand> = BTreeMap::new();
     for id in 0..40 {
         let (pending, want) = match id % 4 {
@@ -129,13 +191,15 @@ fn nobody_starves_and_the_budget_holds() {
             2 => (300, Want::Encoding),
             _ => (90, Want::FirstToken),
         };
-        sessions.insert(id, demand(id, pending, want, id));
+        // Lanes of very different sizes.
+        let lane = Lane((id as u32 % 13).min(lanes - 1));
+        sessions.insert(id, Demand { lane, row_time, ..demand(id, pending, want, id) });
     }
     let mut next_ticket = 100;
     let mut served_at: BTreeMap<u64, u32> = sessions.keys().map(|id| (*id, 0)).collect();
-    for step in 1..400 {
+    for step in 1..1000 {
         let demands: Vec<_> = sessions.values().copied().collect();
-        let chosen = schedule(&demands, LIMITS).expect("there is always work");
+        let chosen = schedule(&demands, limits).expect("there is always work");
         let mut rows = 0;
         for run in chosen.runs {
             let id = run.session().0;
@@ -158,9 +222,14 @@ fn nobody_starves_and_the_budget_holds() {
             }
             session.rows = session.pending;
         }
-        assert!(rows <= LIMITS.rows, "L1: {rows} rows in step {step}");
-        let starved = served_at.iter().find(|(_, last)| step - **last > 80);
-        assert_eq!(starved, None, "L2 in step {step}");
+        assert!(rows <= limits.rows, "L1: {rows} rows in step {step}");
+        if row_time > Micros(0) && limits.time < Micros::MAX {
+            // One of each kind may pass the limit: a first token, a decode, a chunk.
+            let most = 2 * limits.time.0.div_ceil(row_time.0) + 10;
+            assert!(rows <= most, "{rows} rows in step {step}: more than {most} take too long");
+        }
+        let starved = served_at.iter().find(|(_, last)| step - **last > patience);
+        assert_eq!(starved, None, "L2 in step {step} of {lanes} lanes");
     }
 }
 

@@ -170,6 +170,11 @@ impl Tenants {
         self.usage.clear();
     }
 
+    /// Tenants that have sessions.
+    pub fn with_sessions(&self) -> usize {
+        self.usage.len()
+    }
+
     /// Sessions that it has.
     pub fn sessions(&self, tenant: &Tenant) -> usize {
         self.usage.get(tenant).map_or(0, |usage| usage.sessions)

@@ -1,7 +1,7 @@
 //! A cursor in a document: what a completion there sees as tokens.
 
-use crate::document::{Content, Document};
-use crate::edit::{Placed, bytes};
+use crate::document::{Document, DocumentText};
+use crate::edit::{CheckedEdit, bytes};
 use crate::error::TextError;
 use crate::tokenizer::Tokenizer;
 use pie_words::{Cursor, TextRange, TokenId};
@@ -62,8 +62,8 @@ impl Document {
     /// A cursor that is no place in the document, or of another kind than its content.
     pub fn cut(&self, cursor: Cursor) -> Result<Cut, TextError> {
         let text = match self.content() {
-            Content::Text(text) => text,
-            Content::TokensOnly => return self.cut_tokens(cursor),
+            DocumentText::Text(text) => text,
+            DocumentText::TokensOnly => return self.cut_tokens(cursor),
         };
         let range = match cursor {
             Cursor::Byte(at) => TextRange::Bytes { start: at, end: at },
@@ -73,7 +73,7 @@ impl Document {
         let (at, _) = bytes(text, 0, range)?;
         let tokens: Vec<TokenId> = self.tokens().collect();
         let without = |start, end| {
-            let edit = Placed { start, end, insert: "", index: 0 };
+            let edit = CheckedEdit { start, end, insert: "", index: 0 };
             self.change(text, &[edit], self.revision()).map(|change| change.splices().apply(&tokens))
         };
         let (front, back) = (without(at, text.len_bytes())?, without(0, at)?);

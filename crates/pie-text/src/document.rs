@@ -2,7 +2,7 @@
 
 use crate::change::{Change, EditStats, Next, count, trimmed};
 use crate::diff::{Hunk, diff};
-use crate::edit::{Placed, apply, place};
+use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// What a document was opened with, and so what edits it takes.
 #[derive(Clone, Debug)]
-pub enum Content {
+pub enum DocumentText {
     /// Text; the tokens follow from it (T1).
     Text(Rope),
     /// Tokens of a client that tokenizes itself. They are no tokenization of any text in general, so none is kept.
@@ -25,7 +25,7 @@ pub enum Content {
 #[derive(Debug)]
 pub struct Document {
     tokenizer: Arc<Tokenizer>,
-    content: Content,
+    content: DocumentText,
     /// T1: what `tokenizer` makes of the text, without its prefix; in a document of tokens, all of them.
     tokens: TokenStore,
     revision: Revision,
@@ -46,7 +46,7 @@ impl Document {
         check_length(text.len(), bytes_limit)?;
         let text = Rope::from_str(text);
         let tokens = TokenStore::new(tokenizer.entries(&text)?);
-        Ok(Self::new(tokenizer, Content::Text(text), tokens, bytes_limit))
+        Ok(Self::new(tokenizer, DocumentText::Text(text), tokens, bytes_limit))
     }
 
     /// Opens a document with tokens alone, at revision 0. No prefix is added: the client tokenizes.
@@ -56,10 +56,10 @@ impl Document {
     pub fn open_tokens(tokenizer: Arc<Tokenizer>, tokens: Vec<TokenId>) -> Result<Self, TextError> {
         check_length(tokens.len(), LARGEST_LIMIT)?;
         let entries = tokens.into_iter().map(|id| Entry { id, piece_bytes: 0 }).collect();
-        Ok(Self::new(tokenizer, Content::TokensOnly, TokenStore::new(entries), LARGEST_LIMIT))
+        Ok(Self::new(tokenizer, DocumentText::TokensOnly, TokenStore::new(entries), LARGEST_LIMIT))
     }
 
-    fn new(tokenizer: Arc<Tokenizer>, content: Content, tokens: TokenStore, bytes_limit: usize) -> Self {
+    fn new(tokenizer: Arc<Tokenizer>, content: DocumentText, tokens: TokenStore, bytes_limit: usize) -> Self {
         let (revision, identity) = (Revision::default(), Arc::new(()));
         Self { tokenizer, content, tokens, revision, bytes_limit, identity }
     }
@@ -76,7 +76,7 @@ impl Document {
     }
 
     /// The text or the lack of one.
-    pub fn content(&self) -> &Content {
+    pub fn content(&self) -> &DocumentText {
         &self.content
     }
 
@@ -185,7 +185,7 @@ impl Document {
     /// [`TextError::TooLong`] and [`TextError::Tokenizer`].
     pub fn become_like(&self, other: Document) -> Result<Change, TextError> {
         let same_tokenizer = self.tokenizer.fingerprint() == other.tokenizer.fingerprint();
-        if let (Content::Text(old), Content::Text(new), true) =
+        if let (DocumentText::Text(old), DocumentText::Text(new), true) =
             (&self.content, &other.content, same_tokenizer)
         {
             let (old_text, new_text) = (old.to_string(), new.to_string());
@@ -251,7 +251,7 @@ impl Document {
         self.accepts(&change)?;
         match change.next {
             Next::Text { text, replacements } => {
-                self.content = Content::Text(text);
+                self.content = DocumentText::Text(text);
                 for replacement in replacements.into_iter().rev() {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
                 }
@@ -271,7 +271,7 @@ impl Document {
     pub(crate) fn change(
         &self,
         text: &Rope,
-        edits: &[Placed],
+        edits: &[CheckedEdit],
         revision: Revision,
     ) -> Result<Change, TextError> {
         let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
@@ -288,7 +288,12 @@ impl Document {
         Ok(self.changed(revision, splices, stats, Next::Text { text: new, replacements }))
     }
 
-    fn replacements(&self, old: &Rope, new: &Rope, edits: &[Placed]) -> Result<Vec<Replacement>, TextError> {
+    fn replacements(
+        &self,
+        old: &Rope,
+        new: &Rope,
+        edits: &[CheckedEdit],
+    ) -> Result<Vec<Replacement>, TextError> {
         // Where pieces start is known in a text that was not tokenized whole.
         let has_pieces = self.tokens.bytes() == old.len_bytes();
         let inserted = edits.iter().map(|edit| edit.insert);
@@ -313,23 +318,23 @@ impl Document {
 
     fn rope(&self) -> Option<&Rope> {
         match &self.content {
-            Content::Text(text) => Some(text),
-            Content::TokensOnly => None,
+            DocumentText::Text(text) => Some(text),
+            DocumentText::TokensOnly => None,
         }
     }
 
     fn prefix(&self) -> &[TokenId] {
         match &self.content {
-            Content::Text(_) => self.tokenizer.prefix(),
-            Content::TokensOnly => &[],
+            DocumentText::Text(_) => self.tokenizer.prefix(),
+            DocumentText::TokensOnly => &[],
         }
     }
 }
 
 /// Edits that replace lines by lines, as formatters and clients without increments send them, shrink to the lines that
 /// differ.
-fn narrowed<'a>(text: &Rope, edits: Vec<Placed<'a>>) -> Vec<Placed<'a>> {
-    let narrow = |edit: Placed<'a>| {
+fn narrowed<'a>(text: &Rope, edits: Vec<CheckedEdit<'a>>) -> Vec<CheckedEdit<'a>> {
+    let narrow = |edit: CheckedEdit<'a>| {
         let removed = text.byte_slice(edit.start..edit.end).to_string();
         if !removed.contains('\n') || !edit.insert.contains('\n') {
             return vec![edit];
@@ -344,7 +349,7 @@ fn narrowed<'a>(text: &Rope, edits: Vec<Placed<'a>>) -> Vec<Placed<'a>> {
 }
 
 /// The edits that turn one text into another, whole lines at a time.
-fn line_edits<'a>(old: &str, new: &'a str) -> Vec<Placed<'a>> {
+fn line_edits<'a>(old: &str, new: &'a str) -> Vec<CheckedEdit<'a>> {
     let (old_lines, new_lines): (Vec<&str>, Vec<&str>) =
         (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
     let starts = |lines: &[&str]| -> Vec<usize> {
@@ -356,7 +361,7 @@ fn line_edits<'a>(old: &str, new: &'a str) -> Vec<Placed<'a>> {
         std::iter::once(0).chain(ends).collect()
     };
     let (old_starts, new_starts) = (starts(&old_lines), starts(&new_lines));
-    let edit = |hunk: Hunk| Placed {
+    let edit = |hunk: Hunk| CheckedEdit {
         start: old_starts[hunk.old.0],
         end: old_starts[hunk.old.1],
         insert: &new[new_starts[hunk.new.0]..new_starts[hunk.new.1]],

@@ -6,7 +6,7 @@ use ropey::{Rope, RopeSlice};
 
 /// An edit that was checked: byte offsets at character boundaries of the base text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Placed<'a> {
+pub(crate) struct CheckedEdit<'a> {
     /// The first byte that goes.
     pub start: usize,
     /// The byte behind the last that goes.
@@ -19,10 +19,10 @@ pub(crate) struct Placed<'a> {
 
 /// Checks edits against their base text and sorts them. Insertions at one place stay in request order and come before
 /// a replacement that starts there, as in LSP's `TextEdit[]`. Edits that do nothing are dropped.
-pub(crate) fn place<'a>(text: &Rope, edits: &'a [TextEdit]) -> Result<Vec<Placed<'a>>, TextError> {
+pub(crate) fn place<'a>(text: &Rope, edits: &'a [TextEdit]) -> Result<Vec<CheckedEdit<'a>>, TextError> {
     let placed = |(index, edit): (usize, &'a TextEdit)| {
         let (start, end) = bytes(text, index, edit.range)?;
-        Ok(Placed { start, end, insert: edit.insert.as_str(), index })
+        Ok(CheckedEdit { start, end, insert: edit.insert.as_str(), index })
     };
     let mut list = edits.iter().enumerate().map(placed).collect::<Result<Vec<_>, TextError>>()?;
     list.sort_by_key(|edit| (edit.start, edit.end));
@@ -42,7 +42,7 @@ pub(crate) fn place<'a>(text: &Rope, edits: &'a [TextEdit]) -> Result<Vec<Placed
 }
 
 /// The text after edits that [`place`] put in order.
-pub(crate) fn apply(text: &Rope, edits: &[Placed]) -> Rope {
+pub(crate) fn apply(text: &Rope, edits: &[CheckedEdit]) -> Rope {
     let mut new = text.clone();
     for edit in edits.iter().rev() {
         let start = new.byte_to_char(edit.start);

@@ -103,7 +103,7 @@ enum WhiteSpace {
 
 /// How far behind a piece's end the text is read that decides on this end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reach {
+pub(crate) struct LookAhead {
     white_space: WhiteSpace,
     /// Bytes that the search for added tokens looks ahead: the longest of those that are matched before normalization
     /// and the longest of those that are matched after it, as the two searches follow each other.
@@ -114,7 +114,7 @@ pub(crate) struct Reach {
 /// and the character that forbids it; or in `'re` after a lone `'`. One more is for the safe side.
 const CHARACTERS: usize = 3;
 
-impl Reach {
+impl LookAhead {
     pub(crate) fn new(form: Form, added: usize) -> Self {
         Self { white_space: form.white_space(), added }
     }

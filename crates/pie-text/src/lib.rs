@@ -14,7 +14,7 @@
 //! For the forms of [`form::Form`] two facts hold:
 //! 1. *Memoryless*: pieces of the text behind a piece start do not depend on the text before it. A scan may restart
 //!    at any piece start, and two scans that stand on a piece start with the same text ahead go on equally.
-//! 2. *Short reach*: whether a piece ends at `e` is decided by a short stretch behind `e` ([`form::Reach`]).
+//! 2. *Short reach*: whether a piece ends at `e` is decided by a short stretch behind `e` ([`form::LookAhead`]).
 //!
 //! By 2, pieces that end early enough before an edit stay. By 1, a scan of the new text may start behind them, and may
 //! stop at the first piece start behind the edit that was a piece start before. With other tokenizers texts are tokenized
@@ -47,7 +47,7 @@ mod tokenizer;
 pub use change::{Change, EditStats};
 pub use cursor::{Cut, FimMarkers};
 pub use decoder::{SpecialTokens, TokenDecoder};
-pub use document::{Content, Document};
+pub use document::{Document, DocumentText};
 pub use error::{TextError, TokenizerError};
 pub use form::RestartKind;
 pub use stop::{StopStrings, StopText};

@@ -5,7 +5,7 @@ use crate::alphabet::{characters, is_needed};
 use crate::beside::Beside;
 use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
-use crate::form::{Form, Reach, RestartKind};
+use crate::form::{Form, LookAhead, RestartKind};
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use pie_words::TokenId;
 use serde_json::Value;
@@ -27,7 +27,7 @@ impl Tokenizer {
     pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
         let path = folder.join("tokenizer.json");
         let bytes = read(&path)?;
-        Loader { name: path.display().to_string(), beside: Beside::read(folder)? }.load(&bytes)
+        TokenizerFile { name: path.display().to_string(), beside: Beside::read(folder)? }.load(&bytes)
     }
 
     /// Takes the content of a `tokenizer.json`.
@@ -35,7 +35,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] says what cannot be used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        Loader { name: "the tokenizer".into(), beside: Beside::default() }.load(bytes)
+        TokenizerFile { name: "the tokenizer".into(), beside: Beside::default() }.load(bytes)
     }
 }
 
@@ -44,12 +44,12 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
 }
 
 /// Carries the name of what is loaded to the errors.
-struct Loader {
+struct TokenizerFile {
     name: String,
     beside: Beside,
 }
 
-impl Loader {
+impl TokenizerFile {
     fn load(&self, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         let file: Value = serde_json::from_slice(bytes).map_err(|error| self.invalid(&error))?;
         self.check(&file)?;
@@ -159,7 +159,7 @@ impl Loader {
 }
 
 /// How texts are tokenized around edits, if they can be.
-fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<Reach>) {
+fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<LookAhead>) {
     let whole = |why: String| (RestartKind::WholeText { why }, None);
     let normalizers: Vec<&Value> = match &file["normalizer"] {
         Value::Null => Vec::new(),
@@ -177,7 +177,7 @@ fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<Reach>) {
     let kind =
         if normalizers.is_empty() { RestartKind::Piece(form) } else { RestartKind::PieceOfPlainText(form) };
     match added.reach() {
-        Ok(reach) => (kind, Some(Reach::new(form, reach))),
+        Ok(reach) => (kind, Some(LookAhead::new(form, reach))),
         Err(why) => whole(why),
     }
 }

@@ -24,10 +24,10 @@ const LONGEST_UNKNOWN: usize = 100_000;
 pub(crate) struct RawPiece {
     /// Bytes of text.
     pub bytes: usize,
-    pub cut: Cut,
+    pub cut: PieceCut,
 }
 
-pub(crate) enum Cut {
+pub(crate) enum PieceCut {
     /// An added token.
     Added(TokenId),
     /// A piece in the characters of the byte-level alphabet.
@@ -51,7 +51,7 @@ impl Tokenizer {
         for (part, (start, end), tokens) in cut.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             match tokens.as_deref() {
                 Some([token]) => {
-                    let cut = Cut::Added(self.added.id(token.id));
+                    let cut = PieceCut::Added(self.added.id(token.id));
                     list.push(RawPiece { bytes: end - start, cut });
                 }
                 _ => self.pieces_around_gaps(part, &runs.gaps(part), &mut list)?,
@@ -86,7 +86,10 @@ impl Tokenizer {
             }
             let end = end + given_back;
             if start < end {
-                list.push(RawPiece { bytes: end - start, cut: Cut::Merge(in_alphabet(&text[start..end])) });
+                list.push(RawPiece {
+                    bytes: end - start,
+                    cut: PieceCut::Merge(in_alphabet(&text[start..end])),
+                });
             }
             start = end;
         }
@@ -110,12 +113,13 @@ impl Tokenizer {
         let piece =
             |(content, (start, end), tokens): (&str, (usize, usize), &Option<Vec<tokenizers::Token>>)| {
                 let cut = match tokens.as_deref() {
-                    Some([token]) => Cut::Added(self.added.id(token.id)),
-                    _ => Cut::Merge(content.to_owned()),
+                    Some([token]) => PieceCut::Added(self.added.id(token.id)),
+                    _ => PieceCut::Merge(content.to_owned()),
                 };
                 RawPiece { bytes: end - start, cut }
             };
-        let has_text = |piece: &RawPiece| !matches!(&piece.cut, Cut::Merge(content) if content.is_empty());
+        let has_text =
+            |piece: &RawPiece| !matches!(&piece.cut, PieceCut::Merge(content) if content.is_empty());
         splits.into_iter().map(piece).filter(has_text).collect()
     }
 }

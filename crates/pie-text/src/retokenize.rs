@@ -1,10 +1,10 @@
 //! Tokenizing around edits: which tokens of a document an edit replaces, and by which.
 
-use crate::edit::Placed;
+use crate::edit::CheckedEdit;
 use crate::error::TextError;
-use crate::form::Reach;
+use crate::form::LookAhead;
 use crate::scan::PieceScan;
-use crate::store::{Entry, Place, TokenStore};
+use crate::store::{Entry, PieceStart, TokenStore};
 use crate::tokenizer::Tokenizer;
 use ropey::Rope;
 
@@ -21,12 +21,12 @@ pub(crate) struct Replacement {
 /// A text before and after edits.
 pub(crate) struct Retokenizer<'a> {
     pub tokenizer: &'a Tokenizer,
-    pub reach: Reach,
+    pub reach: LookAhead,
     pub old: &'a Rope,
     pub tokens: &'a TokenStore,
     pub new: &'a Rope,
     /// Sorted and disjoint.
-    pub edits: &'a [Placed<'a>],
+    pub edits: &'a [CheckedEdit<'a>],
 }
 
 impl Retokenizer<'_> {
@@ -73,7 +73,7 @@ impl Retokenizer<'_> {
     }
 
     /// The last piece start of the old text before which nothing depends on `edit`.
-    fn restart(&self, edit: &Placed) -> Place {
+    fn restart(&self, edit: &CheckedEdit) -> PieceStart {
         self.tokens.piece_before(self.reach.settled(self.old, edit.start))
     }
 
@@ -106,14 +106,14 @@ impl Shift {
 
 /// Walks over the piece starts of the old text.
 struct OldPieces<'a> {
-    at: Place,
+    at: PieceStart,
     rest: Box<dyn Iterator<Item = &'a Entry> + 'a>,
     /// The entry at `at`.
     entry: Option<&'a Entry>,
 }
 
 impl<'a> OldPieces<'a> {
-    fn new(tokens: &'a TokenStore, at: Place) -> Self {
+    fn new(tokens: &'a TokenStore, at: PieceStart) -> Self {
         let mut rest = Box::new(tokens.iter_from(at.token));
         let entry = rest.next();
         Self { at, rest, entry }
@@ -126,7 +126,8 @@ impl<'a> OldPieces<'a> {
             if self.at.byte >= byte && entry.piece_bytes > 0 {
                 break;
             }
-            self.at = Place { token: self.at.token + 1, byte: self.at.byte + entry.piece_bytes as usize };
+            self.at =
+                PieceStart { token: self.at.token + 1, byte: self.at.byte + entry.piece_bytes as usize };
             self.entry = self.rest.next();
         }
         (self.at.byte == byte).then_some(self.at.token)

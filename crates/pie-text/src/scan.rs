@@ -1,7 +1,7 @@
 //! The pieces of a text from a piece start on, one window of text at a time.
 
 use crate::error::TextError;
-use crate::form::Reach;
+use crate::form::LookAhead;
 use crate::pieces::RawPiece;
 use crate::store::Entry;
 use crate::tokenizer::{Tokenizer, failed};
@@ -16,7 +16,7 @@ const LARGEST_WINDOW: usize = 1 << 16;
 /// short reach the pieces that end early enough before a window's end are those of the whole text.
 pub(crate) struct PieceScan<'a> {
     tokenizer: &'a Tokenizer,
-    reach: Reach,
+    reach: LookAhead,
     text: &'a Rope,
     /// Where the next window starts.
     next: usize,
@@ -30,7 +30,7 @@ impl<'a> PieceScan<'a> {
     /// A scan from the piece start `start`; the first window holds `expected` bytes and what follows.
     pub(crate) fn new(
         tokenizer: &'a Tokenizer,
-        reach: Reach,
+        reach: LookAhead,
         text: &'a Rope,
         start: usize,
         expected: usize,

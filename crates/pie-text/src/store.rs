@@ -13,7 +13,7 @@ pub(crate) struct Entry {
 
 /// A piece start: its token and its byte, or the ends of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PieceStart {
     /// The index of the piece's first token.
     pub token: usize,
     /// The offset of its first byte.
@@ -77,9 +77,9 @@ impl TokenStore {
     }
 
     /// The last piece start before `limit` bytes, or the start of the text.
-    pub(crate) fn piece_before(&self, limit: usize) -> Place {
-        let mut at = Place { token: 0, byte: 0 };
-        let mut found: Option<(&Chunk, Place)> = None;
+    pub(crate) fn piece_before(&self, limit: usize) -> PieceStart {
+        let mut at = PieceStart { token: 0, byte: 0 };
+        let mut found: Option<(&Chunk, PieceStart)> = None;
         for chunk in &self.chunks {
             if at.byte >= limit {
                 break;
@@ -88,9 +88,9 @@ impl TokenStore {
             if chunk.bytes > 0 {
                 found = Some((chunk, at));
             }
-            at = Place { token: at.token + chunk.entries.len(), byte: at.byte + chunk.bytes };
+            at = PieceStart { token: at.token + chunk.entries.len(), byte: at.byte + chunk.bytes };
         }
-        let Some((chunk, mut at)) = found else { return Place { token: 0, byte: 0 } };
+        let Some((chunk, mut at)) = found else { return PieceStart { token: 0, byte: 0 } };
         let mut last = at;
         for entry in &chunk.entries {
             if entry.piece_bytes > 0 {
@@ -99,7 +99,7 @@ impl TokenStore {
                 }
                 last = at;
             }
-            at = Place { token: at.token + 1, byte: at.byte + entry.piece_bytes as usize };
+            at = PieceStart { token: at.token + 1, byte: at.byte + entry.piece_bytes as usize };
         }
         last
     }

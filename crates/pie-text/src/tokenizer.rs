@@ -3,9 +3,9 @@
 use crate::added::AddedTokens;
 use crate::decoder::{SpecialTokens, TokenBytes, TokenDecoder};
 use crate::error::TextError;
-use crate::form::{Reach, RestartKind};
+use crate::form::{LookAhead, RestartKind};
 use crate::nfc;
-use crate::pieces::{Cut, RawPiece};
+use crate::pieces::{PieceCut, RawPiece};
 use crate::scan::PieceScan;
 use crate::store::Entry;
 use pie_words::TokenId;
@@ -30,7 +30,7 @@ pub struct Tokenizer {
     pub(crate) inner: tokenizers::Tokenizer,
     pub(crate) restart: RestartKind,
     /// `None` where all texts are tokenized whole.
-    pub(crate) reach: Option<Reach>,
+    pub(crate) reach: Option<LookAhead>,
     pub(crate) prefix: Vec<TokenId>,
     pub(crate) added: AddedTokens,
     /// Sorted.
@@ -126,7 +126,7 @@ impl Tokenizer {
     }
 
     /// How far decisions reach in a text of these parts; `None` where it is tokenized whole.
-    pub(crate) fn reach_in<'a>(&self, mut parts: impl Iterator<Item = &'a str>) -> Option<Reach> {
+    pub(crate) fn reach_in<'a>(&self, mut parts: impl Iterator<Item = &'a str>) -> Option<LookAhead> {
         let any_text = !matches!(self.restart, RestartKind::PieceOfPlainText(_));
         self.reach.filter(|_| any_text || parts.all(nfc::leaves_alone))
     }
@@ -152,8 +152,8 @@ impl Tokenizer {
     /// Merges a piece to tokens, which do not say yet where it starts.
     pub(crate) fn tokens_of(&self, piece: &RawPiece, entries: &mut Vec<Entry>) -> Result<(), TextError> {
         match &piece.cut {
-            Cut::Added(token) => entries.push(Entry { id: *token, piece_bytes: 0 }),
-            Cut::Merge(content) => self.merge(content, piece.bytes, entries)?,
+            PieceCut::Added(token) => entries.push(Entry { id: *token, piece_bytes: 0 }),
+            PieceCut::Merge(content) => self.merge(content, piece.bytes, entries)?,
         }
         Ok(())
     }

@@ -52,12 +52,12 @@ pub struct Acceptor {
     tls: Option<ServerTls>,
     places: Arc<Semaphore>,
     stats: Arc<AcceptStats>,
-    age: Option<Age>,
+    age: Option<ConnectionAge>,
 }
 
 /// How old connections get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Age {
+pub struct ConnectionAge {
     /// Then the client is told to connect anew, and the connection takes no new calls.
     pub limit: Duration,
     /// Calls that run may end in this time; then the connection is cut.
@@ -73,7 +73,7 @@ impl Acceptor {
 
     /// Connections get no older than this: clients that connect anew spread over the servers that there are by then.
     #[must_use]
-    pub fn aging(self, age: Option<Age>) -> Self {
+    pub fn aging(self, age: Option<ConnectionAge>) -> Self {
         Self { age, ..self }
     }
 

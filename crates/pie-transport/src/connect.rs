@@ -3,7 +3,7 @@
 use crate::connection::Connection;
 use crate::current::Current;
 use crate::error::{ConnectError, IdentityError, causes};
-use crate::identity::{ALPN, Identity, PeerName, Roots, provider};
+use crate::identity::{ALPN, PeerName, Roots, TlsIdentity, provider};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -25,7 +25,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`IdentityError::Tls`].
-    pub fn new(roots: &Roots, identity: Option<&Identity>) -> Result<Self, IdentityError> {
+    pub fn new(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<Self, IdentityError> {
         Ok(Self(Current::new(config(roots, identity)?)))
     }
 
@@ -33,13 +33,13 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`IdentityError::Tls`]; the old one stays.
-    pub fn renew(&self, roots: &Roots, identity: Option<&Identity>) -> Result<(), IdentityError> {
+    pub fn renew(&self, roots: &Roots, identity: Option<&TlsIdentity>) -> Result<(), IdentityError> {
         self.0.replace(config(roots, identity)?);
         Ok(())
     }
 }
 
-fn config(roots: &Roots, identity: Option<&Identity>) -> Result<ClientConfig, IdentityError> {
+fn config(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<ClientConfig, IdentityError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(IdentityError::Tls)?

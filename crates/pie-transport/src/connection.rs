@@ -17,7 +17,7 @@ const PREFACE: usize = 24;
 #[derive(Debug)]
 pub struct Connection {
     io: Io,
-    opening: Option<Opening>,
+    opening: Option<FirstBytes>,
     /// When it is too old.
     end: Option<Pin<Box<Sleep>>>,
     _place: Option<OwnedSemaphorePermit>,
@@ -31,7 +31,7 @@ enum Io {
 
 /// Until a client has begun to speak, it may be one that only holds a place.
 #[derive(Debug)]
-struct Opening {
+struct FirstBytes {
     missing: usize,
     deadline: Pin<Box<Sleep>>,
 }
@@ -48,7 +48,7 @@ impl Connection {
     /// A client's: it must begin to speak before the deadline, keeps a place among all connections until it is dropped, and is cut at
     /// its end, if it has one.
     pub(crate) fn accepted(self, place: OwnedSemaphorePermit, deadline: Sleep, end: Option<Sleep>) -> Self {
-        let opening = Opening { missing: PREFACE, deadline: Box::pin(deadline) };
+        let opening = FirstBytes { missing: PREFACE, deadline: Box::pin(deadline) };
         Self { opening: Some(opening), end: end.map(Box::pin), _place: Some(place), ..self }
     }
 

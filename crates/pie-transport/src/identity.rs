@@ -21,9 +21,9 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// A certificate chain and the key that belongs to it.
 #[derive(Clone, Debug)]
-pub struct Identity(Arc<CertifiedKey>);
+pub struct TlsIdentity(Arc<CertifiedKey>);
 
-impl Identity {
+impl TlsIdentity {
     /// Reads a chain (the process's own certificate first) and its key.
     ///
     /// # Errors
@@ -109,7 +109,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`IdentityError`].
-    pub fn new(identity: &Identity, clients: &Clients) -> Result<Self, IdentityError> {
+    pub fn new(identity: &TlsIdentity, clients: &Clients) -> Result<Self, IdentityError> {
         Ok(Self(Current::new(config(identity, clients)?)))
     }
 
@@ -117,7 +117,7 @@ impl ServerTls {
     ///
     /// # Errors
     /// [`IdentityError`]; the old identity stays.
-    pub fn renew(&self, identity: &Identity, clients: &Clients) -> Result<(), IdentityError> {
+    pub fn renew(&self, identity: &TlsIdentity, clients: &Clients) -> Result<(), IdentityError> {
         self.0.replace(config(identity, clients)?);
         Ok(())
     }
@@ -127,7 +127,7 @@ impl ServerTls {
     }
 }
 
-fn config(identity: &Identity, clients: &Clients) -> Result<ServerConfig, IdentityError> {
+fn config(identity: &TlsIdentity, clients: &Clients) -> Result<ServerConfig, IdentityError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(IdentityError::Tls)?;

@@ -14,9 +14,9 @@ mod identity;
 mod limits;
 mod named;
 
-pub use accept::{AcceptStats, Acceptor, Age, Incoming};
+pub use accept::{AcceptStats, Acceptor, ConnectionAge, Incoming};
 pub use connect::{ClientTls, Connector};
 pub use connection::Connection;
 pub use error::{ConnectError, IdentityError, causes};
-pub use identity::{Clients, Identity, PeerName, Roots, ServerTls};
+pub use identity::{Clients, PeerName, Roots, ServerTls, TlsIdentity};
 pub use limits::limited;

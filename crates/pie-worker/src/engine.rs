@@ -43,7 +43,7 @@ pub struct RankFacts {
 }
 
 /// Connects a rank to its peers.
-pub trait Peers: Send {
+pub trait FormGroup: Send {
     /// Forms the group of an epoch; `peers` are the collective addresses in rank order.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ pub struct Formation {
 
 /// Cached rows of a session, read back.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
+pub struct SessionRows {
     /// [tokens, kv heads of this rank, head dimension], row major, as rotated now.
     pub keys: Vec<f32>,
     /// Likewise.
@@ -80,19 +80,19 @@ pub struct Rows {
     pub rotated_for: Vec<Option<u32>>,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, WorkerError>>;
+type ReplySender<T> = oneshot::Sender<Result<T, WorkerError>>;
 
-enum Command {
-    Form { formation: Formation, reply: Reply<()> },
-    Step { step: Box<Step>, passes: mpsc::Sender<Vec<SampledToken>>, reply: Reply<StepReport> },
-    Read { session: SessionId, layer: usize, reply: Reply<Rows> },
+enum EngineCommand {
+    Form { formation: Formation, reply: ReplySender<()> },
+    Step { step: Box<Step>, passes: mpsc::Sender<Vec<SampledToken>>, reply: ReplySender<StepReport> },
+    Read { session: SessionId, layer: usize, reply: ReplySender<SessionRows> },
     Leave { epoch: Epoch },
 }
 
 /// A handle of the engine thread. The thread ends when all handles are gone.
 #[derive(Clone)]
 pub struct Engine {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<EngineCommand>,
     interrupted: Arc<AtomicU64>,
     stats: Arc<RankStats>,
 }
@@ -119,7 +119,7 @@ impl Engine {
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn start(compute: Box<dyn Compute>, peers: Box<dyn Peers>) -> std::io::Result<Self> {
+    pub fn start(compute: Box<dyn Compute>, peers: Box<dyn FormGroup>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let interrupted = Arc::new(AtomicU64::new(0));
         let stats: Arc<RankStats> = Arc::default();
@@ -138,7 +138,7 @@ impl Engine {
     /// # Errors
     /// [`WorkerError::Fenced`] for an epoch that is not newer, or [`WorkerError::Comm`].
     pub async fn form(&self, formation: Formation) -> Result<(), WorkerError> {
-        self.call(|reply| Command::Form { formation, reply }).await
+        self.call(|reply| EngineCommand::Form { formation, reply }).await
     }
 
     /// Runs a step. After an error of its own the rank is in no group; a step of another epoch than the one that is served is
@@ -151,7 +151,7 @@ impl Engine {
         step: Step,
         passes: mpsc::Sender<Vec<SampledToken>>,
     ) -> Result<StepReport, WorkerError> {
-        self.call(|reply| Command::Step { step: Box::new(step), passes, reply }).await
+        self.call(|reply| EngineCommand::Step { step: Box::new(step), passes, reply }).await
     }
 
     /// Ends a plan that runs after the pass in hand. One of an epoch that is over is left alone: plans of every epoch are
@@ -166,17 +166,17 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Rank::read`].
-    pub async fn read(&self, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
-        self.call(|reply| Command::Read { session, layer, reply }).await
+    pub async fn read(&self, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
+        self.call(|reply| EngineCommand::Read { session, layer, reply }).await
     }
 
     /// Leaves the group of an epoch, if it is still in it: its peers see the connections close.
     pub async fn leave(&self, epoch: Epoch) {
         // A stopped engine is in no group.
-        let _ = self.commands.send(Command::Leave { epoch }).await;
+        let _ = self.commands.send(EngineCommand::Leave { epoch }).await;
     }
 
-    async fn call<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, WorkerError> {
+    async fn call<T>(&self, command: impl FnOnce(ReplySender<T>) -> EngineCommand) -> Result<T, WorkerError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| WorkerError::Stopped)?;
         answer.await.map_err(|_| WorkerError::Stopped)?
@@ -185,19 +185,19 @@ impl Engine {
 
 struct Loop {
     compute: Box<dyn Compute>,
-    peers: Box<dyn Peers>,
+    peers: Box<dyn FormGroup>,
     /// The number of the plan that is to end early.
     interrupted: Arc<AtomicU64>,
     stats: Arc<RankStats>,
 }
 
 impl Loop {
-    fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    fn run(mut self, mut commands: mpsc::Receiver<EngineCommand>) {
         let mut served = Epoch(0);
         let mut next = commands.blocking_recv();
         while let Some(command) = next {
             next = match command {
-                Command::Form { formation, reply } if formation.epoch > served => {
+                EngineCommand::Form { formation, reply } if formation.epoch > served => {
                     served = formation.epoch;
                     self.stats.serves(served);
                     self.serve(formation, reply, &mut commands)
@@ -214,9 +214,9 @@ impl Loop {
     fn serve(
         &mut self,
         formation: Formation,
-        formed: Reply<()>,
-        commands: &mut mpsc::Receiver<Command>,
-    ) -> Option<Command> {
+        formed: ReplySender<()>,
+        commands: &mut mpsc::Receiver<EngineCommand>,
+    ) -> Option<EngineCommand> {
         let epoch = formation.epoch;
         let comm = match self.peers.form(epoch, &formation.peers, formation.deadline) {
             Ok(comm) => comm,
@@ -233,10 +233,10 @@ impl Loop {
         loop {
             match commands.blocking_recv()? {
                 // Whoever sends it owned the group once, or never: that is its matter alone, and this epoch goes on.
-                Command::Step { step, reply, .. } if step.plan.epoch != epoch => {
+                EngineCommand::Step { step, reply, .. } if step.plan.epoch != epoch => {
                     send(reply, Err(another_epoch(step.plan.epoch, epoch)));
                 }
-                Command::Step { step, passes, reply } => {
+                EngineCommand::Step { step, passes, reply } => {
                     let mut follower = Follower { passes, interrupted: &self.interrupted };
                     let result = guarded(|| rank.step_observed(&step, &mut follower));
                     if let Ok(report) = &result {
@@ -252,16 +252,16 @@ impl Loop {
                     }
                     send(reply, result);
                 }
-                Command::Read { session, layer, reply } => send(reply, read(&rank, session, layer)),
-                Command::Leave { epoch: over } if over == epoch => {
+                EngineCommand::Read { session, layer, reply } => send(reply, read(&rank, session, layer)),
+                EngineCommand::Leave { epoch: over } if over == epoch => {
                     self.stats.left();
                     return commands.blocking_recv();
                 }
-                Command::Leave { .. } => {}
-                Command::Form { formation, reply } if formation.epoch <= epoch => {
+                EngineCommand::Leave { .. } => {}
+                EngineCommand::Form { formation, reply } if formation.epoch <= epoch => {
                     send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served: epoch }));
                 }
-                newer @ Command::Form { .. } => {
+                newer @ EngineCommand::Form { .. } => {
                     self.stats.left();
                     return Some(newer);
                 }
@@ -270,14 +270,14 @@ impl Loop {
     }
 }
 
-fn refuse(command: Command, served: Epoch) {
+fn refuse(command: EngineCommand, served: Epoch) {
     match command {
-        Command::Form { formation, reply } => {
+        EngineCommand::Form { formation, reply } => {
             send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
         }
-        Command::Step { step, reply, .. } => send(reply, Err(another_epoch(step.plan.epoch, served))),
-        Command::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
-        Command::Leave { .. } => {}
+        EngineCommand::Step { step, reply, .. } => send(reply, Err(another_epoch(step.plan.epoch, served))),
+        EngineCommand::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
+        EngineCommand::Leave { .. } => {}
     }
 }
 
@@ -286,11 +286,11 @@ fn another_epoch(asked: Epoch, served: Epoch) -> WorkerError {
     if asked < served { WorkerError::Fenced { asked, served } } else { WorkerError::NotFormed }
 }
 
-fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
+fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
     let pie_model::Rows { keys, values } = rank.read(session, layer)?;
     let rotated_for =
         rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
-    Ok(Rows { keys, values, rotated_for })
+    Ok(SessionRows { keys, values, rotated_for })
 }
 
 /// A panic ends the epoch, not the process: the rank is thrown away with it.
@@ -303,6 +303,6 @@ fn guarded<T>(step: impl FnOnce() -> Result<T, WorkerError>) -> Result<T, Worker
 }
 
 /// A caller that went away needs no answer.
-fn send<T>(reply: Reply<T>, result: Result<T, WorkerError>) {
+fn send<T>(reply: ReplySender<T>, result: Result<T, WorkerError>) {
     let _ = reply.send(result);
 }

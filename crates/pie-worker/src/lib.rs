@@ -17,7 +17,7 @@ mod stats;
 mod tcp;
 mod timed;
 
-pub use engine::{Engine, Peers, RankFacts};
+pub use engine::{Engine, FormGroup, RankFacts};
 pub use error::WorkerError;
 pub use rank::{Observer, Rank, SampledToken, Saved, StepReport};
 pub use stats::RankStats;

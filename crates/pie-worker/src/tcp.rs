@@ -1,7 +1,7 @@
 //! Groups over TCP, and over NCCL on top of it.
 
-use crate::engine::Peers;
-use pie_comm::{Collective, CommError, Member, Options, TcpGroup, TcpListening};
+use crate::engine::FormGroup;
+use pie_comm::{Collective, CommError, Deadlines, Member, TcpGroup, TcpListening};
 use pie_words::Epoch;
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ impl TcpPeers {
     }
 
     fn group(&self, epoch: Epoch, peers: &[String], deadline: Duration) -> Result<TcpGroup, CommError> {
-        let options = Options { deadline, form_deadline: FORM_DEADLINE };
+        let options = Deadlines { deadline, form_deadline: FORM_DEADLINE };
         self.listening.form(self.member, peers, epoch.0, options)
     }
 }
 
-impl Peers for TcpPeers {
+impl FormGroup for TcpPeers {
     fn form(
         &mut self,
         epoch: Epoch,
@@ -53,7 +53,7 @@ impl NcclPeers {
 }
 
 #[cfg(feature = "cuda")]
-impl Peers for NcclPeers {
+impl FormGroup for NcclPeers {
     fn form(
         &mut self,
         epoch: Epoch,

@@ -14,7 +14,7 @@ use pie_proto::worker_v1::worker_client::WorkerClient;
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_words::{Epoch, SessionId};
 use pie_worker::service::RankService;
-use pie_worker::{Engine, Peers, RankFacts};
+use pie_worker::{Engine, FormGroup, RankFacts};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -24,7 +24,7 @@ use tonic::{Code, Status, Streaming};
 /// A rank without peers.
 struct Alone;
 
-impl Peers for Alone {
+impl FormGroup for Alone {
     fn form(&mut self, _: Epoch, _: &[String], _: Duration) -> Result<Box<dyn Collective>, CommError> {
         Ok(Box::new(Solo))
     }

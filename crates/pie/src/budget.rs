@@ -13,7 +13,7 @@ pub const WANTED_ROWS: u64 = 64;
 
 /// Bytes of one rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Budget {
+pub struct MemoryBudget {
     /// Its slice of the weights.
     pub weights: u64,
     /// Its KV rows.
@@ -24,7 +24,7 @@ pub struct Budget {
     pub activations: u64,
 }
 
-impl Budget {
+impl MemoryBudget {
     /// The budget of one of `world_size` ranks with at most `kv` bytes for keys and values.
     pub fn new(config: &Config, world_size: u64, kv: u64) -> Self {
         let number = |count: usize| count as u64;
@@ -65,7 +65,7 @@ impl Budget {
     /// The same of `place`, which has so many bytes.
     ///
     /// # Errors
-    /// As [`Budget::check`].
+    /// As [`MemoryBudget::check`].
     pub fn check_in(&self, ranks: u64, available: Option<u64>, place: &str) -> Result<(), Failure> {
         if self.slots < 2 {
             return Err("--kv-memory is too small: it does not hold two tokens on a rank".into());
@@ -83,7 +83,7 @@ impl Budget {
     }
 }
 
-impl std::fmt::Display for Budget {
+impl std::fmt::Display for MemoryBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (weights, kv, activations) = (size(self.weights), size(self.kv), size(self.activations));
         write!(f, "weights {weights} + KV {kv} ({} tokens) + activations {activations}", self.slots)
@@ -119,11 +119,11 @@ mod tests {
     fn what_is_impossible_is_refused_with_numbers() {
         let config = Config::preset("test").expect("a preset for tests");
         let row = (8 * config.layers * config.head_dim * config.kv_heads / 2) as u64;
-        let budget = Budget::new(&config, 2, row * 8192 + 1);
+        let budget = MemoryBudget::new(&config, 2, row * 8192 + 1);
         assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
         budget.check(1).expect("that much is there");
-        let cause = Budget::new(&config, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
+        let cause = MemoryBudget::new(&config, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
         assert!(cause.contains("2048.0 GiB") && cause.contains("--kv-memory"), "{cause}");
-        assert!(Budget::new(&config, 2, row).check(1).is_err(), "one token is none to complete");
+        assert!(MemoryBudget::new(&config, 2, row).check(1).is_err(), "one token is none to complete");
     }
 }

@@ -34,7 +34,7 @@ pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
 
 async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
     let CtlArgs { pool, access, tenant, timeout, command, json: _ } = arguments;
-    let way = caller::Way { url: access.url(&pool), access: access.open()?, tenant, timeout };
+    let way = caller::CallOptions { url: access.url(&pool), access: access.open()?, tenant, timeout };
     // It connects again and again.
     if let CtlCommand::Health { wait } = command {
         return health::health(&way, wait, show).await;

@@ -1,13 +1,13 @@
 //! Where a rank computes: the CPU, or a GPU in builds with `--features cuda`.
 
 use crate::Failure;
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::cli::{Collectives, DtypeArg, RankArgs};
 use crate::progress;
 use pie_comm::{Member, TcpListening};
 use pie_kv::KvCache;
 use pie_model::{Compute, Config, Model, OnCpu};
-use pie_worker::{Peers, TcpPeers};
+use pie_worker::{FormGroup, TcpPeers};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -51,9 +51,9 @@ pub struct Loaded {
     /// Its model and cache.
     pub compute: Box<dyn Compute>,
     /// How it meets its peers.
-    pub peers: Box<dyn Peers>,
+    pub peers: Box<dyn FormGroup>,
     /// What its memory is for.
-    pub budget: Budget,
+    pub budget: MemoryBudget,
     /// Equal on ranks of one model.
     pub fingerprint: String,
     /// As `cpu`, or `cuda:0 NVIDIA H200, bf16`.
@@ -95,13 +95,13 @@ fn on_cpu(
         return Err("--collectives nccl is for GPUs: take tcp, or --device cuda".into());
     }
     let ranks = member.world_size().get().into();
-    let planned = Budget::new(config, ranks, arguments.kv_memory.unwrap_or(KV_MEMORY));
+    let planned = MemoryBudget::new(config, ranks, arguments.kv_memory.unwrap_or(KV_MEMORY));
     planned.check(1)?;
     let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let mut show = |done, total| progress::show(&bar, done, total);
     let model = Model::load(folder, member, &mut show)?;
     bar.finish_and_clear();
-    let budget = Budget { weights: model.weight_bytes(), ..planned };
+    let budget = MemoryBudget { weights: model.weight_bytes(), ..planned };
     let cache = KvCache::new(model.kv_shape(usize::try_from(budget.slots)?))?;
     let fingerprint = model.fingerprint().to_owned();
     let compute = Box::new(OnCpu::new(model, cache));
@@ -114,7 +114,7 @@ pub fn check_pool(folder: &Path, world_size: u64, ranks: u64, arguments: &RankAr
     match arguments.device {
         DeviceArg::Cpu => {
             let kv = arguments.kv_memory.unwrap_or(KV_MEMORY);
-            Budget::new(&Config::read(folder)?, world_size, kv).check(ranks)
+            MemoryBudget::new(&Config::read(folder)?, world_size, kv).check(ranks)
         }
         // Each asks its own GPU.
         DeviceArg::Cuda(_) => Ok(()),
@@ -168,7 +168,7 @@ use gpu::{count_gpus, on_gpu};
 #[cfg(feature = "cuda")]
 mod gpu {
     use super::{Collectives, DtypeArg, Failure, Loaded};
-    use crate::budget::{Budget, STEP_ROWS, WANTED_ROWS};
+    use crate::budget::{MemoryBudget, STEP_ROWS, WANTED_ROWS};
     use crate::cli::RankArgs;
     use crate::progress;
     use pie_comm::{Member, TcpListening};
@@ -176,7 +176,7 @@ mod gpu {
     use pie_kv::cuda::{Dtype, Gpu, GpuCache};
     use pie_model::Config;
     use pie_model::cuda::OnGpu;
-    use pie_worker::{NcclPeers, Peers, TcpPeers};
+    use pie_worker::{FormGroup, NcclPeers, TcpPeers};
     use std::path::Path;
 
     /// Of what is left of a GPU's memory, the part that KV rows take where none is named: kernels, graphs and NCCL take some
@@ -216,7 +216,7 @@ mod gpu {
             chosen => chosen == Collectives::Nccl,
         };
         let device = format!("cuda:{ordinal} {}, {}", gpu.name(), dtype.suffix());
-        let peers: Box<dyn Peers> = if over_nccl {
+        let peers: Box<dyn FormGroup> = if over_nccl {
             Box::new(NcclPeers::new(member, mesh, gpu))
         } else {
             Box::new(TcpPeers::new(member, mesh))
@@ -231,7 +231,7 @@ mod gpu {
         member: Member,
         dtype: Dtype,
         kv: Option<u64>,
-    ) -> Result<Budget, Failure> {
+    ) -> Result<MemoryBudget, Failure> {
         let weights = OnGpu::weight_bytes(config, member, dtype)?;
         let activations = OnGpu::pass_bytes(config, member, dtype, STEP_ROWS as usize, WANTED_ROWS as usize)?;
         let (free, _) = gpu.memory()?;
@@ -242,7 +242,7 @@ mod gpu {
         let one = KvShape { layers: config.layers, kv_heads, head_dim: config.head_dim, slots: 1 };
         let row = GpuCache::bytes(&one, dtype);
         let slots = (kv / row.max(1)).min(u64::from(u32::MAX));
-        let budget = Budget { weights, kv: slots * row, slots, activations };
+        let budget = MemoryBudget { weights, kv: slots * row, slots, activations };
         budget.check_in(1, Some(free), &format!("GPU {}", gpu.ordinal()))?;
         Ok(budget)
     }

@@ -3,7 +3,7 @@
 use crate::cli::{EvalArgs, EvalCommand, EvalRunArgs};
 use crate::models::{self, ModelKind};
 use crate::{Failure, progress};
-use pie_eval::{Options, Progress};
+use pie_eval::{EvaluationOptions, Progress};
 use std::path::Path;
 
 pub fn run(arguments: EvalArgs) -> Result<(), Failure> {
@@ -22,7 +22,7 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
         say!("the seeded model writes noise: times are real, EM and ES are not; give --model");
     }
     let out = arguments.out;
-    let options = Options {
+    let options = EvaluationOptions {
         model: folder.path,
         data: arguments.data,
         out: out.clone(),

@@ -33,7 +33,7 @@ mod units;
 mod worker;
 
 use cli::{Cli, Command};
-use observe::{Identity, Telling, Tone, TraceArgs};
+use observe::{ProcessName, Telling, Tone, TraceArgs};
 use settings::ConfigError;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -107,7 +107,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
 }
 
 /// Who a process is, and where its traces go.
-fn identity(command: &Command) -> (&TraceArgs, Identity) {
+fn identity(command: &Command) -> (&TraceArgs, ProcessName) {
     let (service, platform, group, rank) = match command {
         Command::Worker(worker) => {
             ("pie-worker", &worker.platform, worker.group.group.clone(), Some(worker.index))
@@ -116,9 +116,9 @@ fn identity(command: &Command) -> (&TraceArgs, Identity) {
             ("pie-router", &router.serve.platform, router.group.groups.join(","), None)
         }
         Command::Pool(pool) => ("pie-router", &pool.serve.platform, pool.group.groups.join(","), None),
-        _ => return (&TraceArgs::OFF, Identity::default()),
+        _ => return (&TraceArgs::OFF, ProcessName::default()),
     };
-    (&platform.traces, Identity { service, group: Some(group), rank })
+    (&platform.traces, ProcessName { service, group: Some(group), rank })
 }
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {

@@ -4,10 +4,10 @@ mod workers;
 
 use crate::Failure;
 use crate::cli::{IdleArgs, PoolArgs, ServeArgs, TenantArgs};
-use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Source, TraceArgs};
+use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
-use crate::signals::{Signals, Stop};
+use crate::signals::{Signals, StopSignal};
 use crate::units::Limit;
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -42,7 +42,7 @@ struct PoolReady<'a> {
 pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
     let mut ready = ReadyFile::claim(arguments.serve.ready_file.as_deref())?;
     // Until here a signal ends the process at once: it has started nothing.
-    let prepared = Prepared::new(&arguments).await?;
+    let prepared = Preflight::new(&arguments).await?;
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     let mut pool = tokio::select! {
         started = LocalPool::start(prepared, log) => started?,
@@ -72,11 +72,11 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
         signal = signals.next() => {
             ready.remove();
             let grace = match signal {
-                Stop::Interrupted => {
+                StopSignal::Interrupted => {
                     say!("interrupted: stopping");
                     GRACE
                 }
-                Stop::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,
+                StopSignal::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,
             };
             tokio::select! {
                 stopped = pool.stop_within(grace) => stopped,
@@ -90,7 +90,7 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
 }
 
 /// What is found wrong before anything is started.
-pub struct Prepared<'a> {
+pub struct Preflight<'a> {
     arguments: &'a PoolArgs,
     observe: Observe,
     ports: secure::Ports,
@@ -99,7 +99,7 @@ pub struct Prepared<'a> {
     groups: Vec<GroupId>,
 }
 
-impl<'a> Prepared<'a> {
+impl<'a> Preflight<'a> {
     /// Checks certificates, tokens, model, groups and memory.
     pub async fn new(arguments: &'a PoolArgs) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
@@ -127,8 +127,8 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves. What was started ends with this process if it fails.
-    pub async fn start(prepared: Prepared<'_>, log: &LogArgs) -> Result<Self, Failure> {
-        let Prepared { arguments, observe, ports, folder, tokenizer, groups } = prepared;
+    pub async fn start(prepared: Preflight<'_>, log: &LogArgs) -> Result<Self, Failure> {
+        let Preflight { arguments, observe, ports, folder, tokenizer, groups } = prepared;
         // Before the workers, each of which would say by itself that it waits for etcd.
         let placement = placement::open(&arguments.group.etcd).await?;
         let mut started = Workers::start(arguments, &groups, &folder.path, log)?;
@@ -141,7 +141,7 @@ impl LocalPool {
             Vec::new()
         };
         let serving = router::start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
-        observe.serves(Source::Router(RouterSource::of(&serving)));
+        observe.serves(Served::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
     }

@@ -1,13 +1,13 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
 use crate::cli::{GroupsArgs, RouterArgs, ServeArgs};
-use crate::observe::{Observe, RouterSource, Source};
+use crate::observe::{Observe, RouterSource, Served};
 use crate::ready::ReadyFile;
 use crate::secure::Ports;
-use crate::signals::{Signals, Stop};
+use crate::signals::{Signals, StopSignal};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
-use pie_plan::schedule::Limits;
+use pie_plan::schedule::{Limits, Micros};
 use pie_router::core::{Idle, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
@@ -32,7 +32,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
     let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
-    observe.serves(Source::Router(RouterSource::of(&serving)));
+    observe.serves(Served::Router(RouterSource::of(&serving)));
     say!("the router listens at {}", serving.url());
     ready.write(&serde_json::json!({
         "address": serving.address.to_string(),
@@ -43,11 +43,11 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let signal = signals.next().await;
     ready.remove();
     let grace = match signal {
-        Stop::Interrupted => {
+        StopSignal::Interrupted => {
             say!("interrupted: stopping");
             GRACE
         }
-        Stop::Terminated => {
+        StopSignal::Terminated => {
             let grace = arguments.serve.platform.drain_grace;
             let begun = Instant::now();
             let left = drain(&serving, grace, &mut signals).await;
@@ -163,6 +163,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             rows: serve.step_tokens,
             prefill_rows: serve.step_tokens.min(64),
             decode_passes: serve.decode_tokens,
+            time: Micros::MAX,
         },
         prefill: serve.prefill_time,
         tenant: TenantLimits {

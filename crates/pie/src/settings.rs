@@ -58,19 +58,19 @@ pub fn with_settings(
         .parse()
         .map_err(|source| ConfigError::Parse { path: path.to_owned(), source: Box::new(source) })?;
     let whole = command.clone();
-    let tables = Tables { whole: &whole, path };
+    let tables = SettingsTables { whole: &whole, path };
     tables.read(&mut command, &[], settings)?;
     Ok(command)
 }
 
 /// Reads a file's tables into the commands that they name.
-struct Tables<'a> {
+struct SettingsTables<'a> {
     /// As it is without any settings: where keys belong.
     whole: &'a clap::Command,
     path: &'a Path,
 }
 
-impl Tables<'_> {
+impl SettingsTables<'_> {
     /// The keys of one table, which stands in `tables`, become defaults of its command.
     fn read(
         &self,

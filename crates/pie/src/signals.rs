@@ -9,14 +9,14 @@ const MARGIN: Duration = Duration::from_secs(10);
 
 /// Which signal came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
+pub enum StopSignal {
     /// Ctrl-C: end quickly.
     Interrupted,
     /// SIGTERM, as platforms send it: end in order.
     Terminated,
 }
 
-impl std::fmt::Display for Stop {
+impl std::fmt::Display for StopSignal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Interrupted => "interrupted",
@@ -47,10 +47,10 @@ impl Signals {
     }
 
     /// Waits for the next one. Cancel safe.
-    pub async fn next(&mut self) -> Stop {
+    pub async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => Stop::Interrupted,
-            _ = self.terminate.recv() => Stop::Terminated,
+            _ = self.interrupt.recv() => StopSignal::Interrupted,
+            _ = self.terminate.recv() => StopSignal::Terminated,
         }
     }
 }

@@ -129,14 +129,14 @@ pub enum EditRange {
 
 /// A place in a text: a byte offset, or `LINE:COLUMN` as in the Language Server Protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum TextPosition {
     /// UTF-8 bytes.
     Byte(u64),
     /// (line, UTF-16 column).
     Lsp((u32, u32)),
 }
 
-impl FromStr for Place {
+impl FromStr for TextPosition {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is no place: write a byte offset, or LINE:COLUMN");
@@ -149,11 +149,11 @@ impl FromStr for Place {
     }
 }
 
-impl From<Place> for v1::complete_request::At {
-    fn from(place: Place) -> Self {
+impl From<TextPosition> for v1::complete_request::At {
+    fn from(place: TextPosition) -> Self {
         match place {
-            Place::Byte(at) => Self::AtByte(at),
-            Place::Lsp((line, utf16_column)) => Self::AtLsp(v1::LspPosition { line, utf16_column }),
+            TextPosition::Byte(at) => Self::AtByte(at),
+            TextPosition::Lsp((line, utf16_column)) => Self::AtLsp(v1::LspPosition { line, utf16_column }),
         }
     }
 }
@@ -226,10 +226,10 @@ mod tests {
         for (text, range) in ranges {
             assert_eq!(text.parse(), Ok(range), "{text}");
         }
-        assert_eq!("17".parse(), Ok(Place::Byte(17)));
-        assert_eq!("3:8".parse(), Ok(Place::Lsp((3, 8))));
+        assert_eq!("17".parse(), Ok(TextPosition::Byte(17)));
+        assert_eq!("3:8".parse(), Ok(TextPosition::Lsp((3, 8))));
         for wrong in ["", "a", "1:", ":2", "-1"] {
-            assert!(wrong.parse::<Place>().is_err(), "{wrong:?}");
+            assert!(wrong.parse::<TextPosition>().is_err(), "{wrong:?}");
         }
         for (name, address) in
             [("127.0.0.1:1", "127.0.0.1:1"), ("[::1]:2", "[::1]:2"), ("localhost:7520", "127.0.0.1:7520")]

@@ -2,9 +2,9 @@
 
 use crate::cli::WorkerArgs;
 use crate::device::{self, Loaded};
-use crate::observe::{Observe, RankSource, Source};
+use crate::observe::{Observe, RankSource, Served};
 use crate::pool::{WorkerReady, WorkerSays};
-use crate::signals::{Signals, Stop};
+use crate::signals::{Signals, StopSignal};
 use crate::{Failure, Told, models, placement, progress, secure};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{Announced, Announcing, GroupId, RankRecord, Ttl};
@@ -132,7 +132,7 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
     if let Some(standing) = standing.clone() {
         tokio::spawn(report_health(standing, health.clone()));
     }
-    observe.serves(Source::Rank(RankSource { standing, ..source }));
+    observe.serves(Served::Rank(RankSource { standing, ..source }));
     let group = arguments.group.group.clone();
     let ready =
         WorkerReady { group, rank: arguments.index, pid: std::process::id(), control, fingerprint, budget };
@@ -149,7 +149,7 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
         signal = signals.next() => {
             observe.ends("the rank is stopping");
             set_health(&health, ServingStatus::NotServing).await;
-            if signal == Stop::Terminated {
+            if signal == StopSignal::Terminated {
                 leave(&stats, arguments.platform.drain_grace, &mut signals).await;
             }
             Ok(())

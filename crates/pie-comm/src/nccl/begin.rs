@@ -1,6 +1,6 @@
 //! Beginning and ending a communicator without a way to hang.
 
-use crate::{Call, Collective, CommError, Member, Operation, TcpGroup};
+use crate::{Collective, CollectiveCall, CommError, Member, Operation, TcpGroup};
 use cudarc::driver::CudaStream;
 use cudarc::nccl::result;
 use cudarc::nccl::sys::{self, ncclComm_t, ncclResult_t};
@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-pub(super) const FORM: Call = Call { operation: Operation::Form, sequence: 0, elements: 0 };
+pub(super) const FORM: CollectiveCall =
+    CollectiveCall { operation: Operation::Form, sequence: 0, elements: 0 };
 
 /// A communicator; ended at the latest when it is dropped.
 pub(super) struct Handle(pub ncclComm_t);

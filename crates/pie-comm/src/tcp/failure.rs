@@ -4,10 +4,10 @@
 //! at once, and a connection that ends *without* a word is that of a dead process. A rank that only waits for another
 //! which itself waits is told so: the accused answer.
 
-use super::links::{Broken, Exchange, Interruption, Links, Standing};
+use super::links::{Broken, Exchange, Interruption, Links, PeerStanding};
 use super::wire::Notice;
 use crate::member::RankSet;
-use crate::{Call, CommError, Loss, Rank};
+use crate::{CollectiveCall, CommError, Loss, Rank};
 use std::time::{Duration, Instant};
 
 /// The longest time for others to say why a group ends, before this rank judges by what it sees itself.
@@ -15,14 +15,14 @@ const HEARING: Duration = Duration::from_millis(100);
 
 /// One call under way.
 #[derive(Clone, Copy)]
-pub(super) struct Step {
-    pub call: Call,
+pub(super) struct PendingCall {
+    pub call: CollectiveCall,
     deadline: Duration,
     until: Instant,
 }
 
-impl Step {
-    pub fn begin(call: Call, deadline: Duration) -> Self {
+impl PendingCall {
+    pub fn begin(call: CollectiveCall, deadline: Duration) -> Self {
         // Hearing the others is part of the deadline.
         Self { call, deadline, until: Instant::now() + (deadline - hearing(deadline)) }
     }
@@ -33,7 +33,11 @@ fn hearing(deadline: Duration) -> Duration {
 }
 
 /// Completes an exchange, or ends the group on all ranks.
-pub(super) fn exchange(links: &mut Links, step: Step, mut exchange: Exchange<'_>) -> Result<(), CommError> {
+pub(super) fn exchange(
+    links: &mut Links,
+    step: PendingCall,
+    mut exchange: Exchange<'_>,
+) -> Result<(), CommError> {
     links.begin(&exchange);
     loop {
         let verdict = match links.drive(&mut exchange, step.until) {
@@ -48,7 +52,7 @@ pub(super) fn exchange(links: &mut Links, step: Step, mut exchange: Exchange<'_>
 }
 
 /// What the control connections say without waiting: a peer that died, left, or ended the group.
-pub(super) fn watch(links: &mut Links, call: Call, deadline: Duration) -> Result<(), CommError> {
+pub(super) fn watch(links: &mut Links, call: CollectiveCall, deadline: Duration) -> Result<(), CommError> {
     links.read_controls();
     if let Some(error) = known(links, call) {
         return Err(error);
@@ -68,7 +72,7 @@ pub(super) fn end(links: &mut Links, error: &CommError) {
 }
 
 /// `Ok` if the exchange can go on.
-fn judge(links: &mut Links, step: Step, broken: Broken) -> Result<(), CommError> {
+fn judge(links: &mut Links, step: PendingCall, broken: Broken) -> Result<(), CommError> {
     match broken {
         Broken::OutOfStep(peer, peer_call) => {
             Err(CommError::OutOfStep { rank: links.own, call: step.call, peer, peer_call })
@@ -92,7 +96,7 @@ fn system(error: &std::io::Error) -> CommError {
 }
 
 /// A data connection ended: its control connection says why, or that of the one who ended it.
-fn closed(links: &mut Links, step: Step, peer: Rank) -> CommError {
+fn closed(links: &mut Links, step: PendingCall, peer: Rank) -> CommError {
     let until = Instant::now() + hearing(step.deadline);
     loop {
         links.read_controls();
@@ -108,23 +112,24 @@ fn closed(links: &mut Links, step: Step, peer: Rank) -> CommError {
             Err(error) => return system(&error),
         }
     }
-    let left = links.list.iter().any(|link| link.rank == peer && matches!(link.standing, Standing::Ended(_)));
+    let left =
+        links.list.iter().any(|link| link.rank == peer && matches!(link.standing, PeerStanding::Ended(_)));
     CommError::PeerLost { rank: peer, call: step.call, how: if left { Loss::Left } else { Loss::Died } }
 }
 
 /// What the control connections say for certain.
-fn known(links: &Links, call: Call) -> Option<CommError> {
-    let find = |judge: &dyn Fn(Rank, Standing) -> Option<CommError>| {
+fn known(links: &Links, call: CollectiveCall) -> Option<CommError> {
+    let find = |judge: &dyn Fn(Rank, PeerStanding) -> Option<CommError>| {
         links.list.iter().find_map(|link| judge(link.rank, link.standing))
     };
     let lost = |rank, how| Some(CommError::PeerLost { rank, call, how });
-    find(&|rank, standing| if standing == Standing::Died { lost(rank, Loss::Died) } else { None })
+    find(&|rank, standing| if standing == PeerStanding::Died { lost(rank, Loss::Died) } else { None })
         .or_else(|| {
             find(&|_, standing| match standing {
-                Standing::Ended(Notice::Lost { rank, call, how }) => {
+                PeerStanding::Ended(Notice::Lost { rank, call, how }) => {
                     Some(CommError::PeerLost { rank, call, how })
                 }
-                Standing::Ended(Notice::OutOfStep { rank, call, peer, peer_call }) => {
+                PeerStanding::Ended(Notice::OutOfStep { rank, call, peer, peer_call }) => {
                     Some(CommError::OutOfStep { rank, call, peer, peer_call })
                 }
                 _ => None,
@@ -133,7 +138,9 @@ fn known(links: &Links, call: Call) -> Option<CommError> {
         .or_else(|| {
             // Who left after this call had its part in it: what it sent is still on its way.
             find(&|rank, standing| match standing {
-                Standing::Ended(Notice::Left { calls }) if calls <= call.sequence => lost(rank, Loss::Left),
+                PeerStanding::Ended(Notice::Left { calls }) if calls <= call.sequence => {
+                    lost(rank, Loss::Left)
+                }
                 _ => None,
             })
         })
@@ -142,7 +149,7 @@ fn known(links: &Links, call: Call) -> Option<CommError> {
 /// Whom others wait for too long, and which ranks say so.
 fn accusations(links: &Links) -> impl Iterator<Item = (Rank, RankSet)> {
     links.list.iter().filter_map(|link| match link.standing {
-        Standing::Ended(Notice::Overdue { waiting_for, .. }) => Some((link.rank, waiting_for)),
+        PeerStanding::Ended(Notice::Overdue { waiting_for, .. }) => Some((link.rank, waiting_for)),
         _ => None,
     })
 }
@@ -152,7 +159,7 @@ fn accused(links: &Links) -> RankSet {
 }
 
 /// Time is up here or on another rank. Those who are waited for and do not answer are the silent ones.
-fn overdue(links: &mut Links, step: Step) -> CommError {
+fn overdue(links: &mut Links, step: PendingCall) -> CommError {
     let own = links.waiting_for();
     links.tell_all(Notice::Overdue { call: step.call, waiting_for: own });
     let until = Instant::now() + hearing(step.deadline);

@@ -1,10 +1,10 @@
 //! How ranks find each other: every pair has two connections, made by the higher rank to the lower one's listener.
 
-use super::Options;
+use super::Deadlines;
 use super::group::TcpGroup;
 use super::links::{Link, Links};
-use super::wire::{Channel, HELLO, Hello, REPLY, Reply, Stranger};
-use crate::{Call, CommError, Loss, Member, Operation, Rank, Refusal};
+use super::wire::{Channel, HELLO, Hello, HelloReply, REPLY, Stranger};
+use crate::{CollectiveCall, CommError, Loss, Member, Operation, Rank, Refusal};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl TcpListening {
         member: Member,
         peers: &[A],
         epoch: u64,
-        options: Options,
+        options: Deadlines,
     ) -> Result<TcpGroup, CommError> {
         if peers.len() != member.world_size().get() as usize {
             return Err(CommError::Peers { peers: peers.len(), world_size: member.world_size() });
@@ -88,16 +88,16 @@ impl TcpListening {
     }
 }
 
-const FORM: Call = Call { operation: Operation::Form, sequence: 0, elements: 0 };
+const FORM: CollectiveCall = CollectiveCall { operation: Operation::Form, sequence: 0, elements: 0 };
 
 /// Both connections to a peer, as far as they are made.
 #[derive(Debug, Default)]
-struct Pair {
+struct PeerLinks {
     data: Option<TcpStream>,
     control: Option<TcpStream>,
 }
 
-impl Pair {
+impl PeerLinks {
     fn place(&mut self, channel: Channel) -> &mut Option<TcpStream> {
         match channel {
             Channel::Data => &mut self.data,
@@ -116,12 +116,12 @@ struct Approach {
     to: Rank,
     channel: Channel,
     due: Instant,
-    waiting: Option<Partial<REPLY>>,
+    waiting: Option<PartialMessage<REPLY>>,
 }
 
 /// A connection on which a message of fixed size is coming in.
 #[derive(Debug)]
-struct Partial<const N: usize> {
+struct PartialMessage<const N: usize> {
     stream: TcpStream,
     bytes: [u8; N],
     read: usize,
@@ -133,7 +133,7 @@ enum Received<const N: usize> {
     Ended,
 }
 
-impl<const N: usize> Partial<N> {
+impl<const N: usize> PartialMessage<N> {
     fn new(stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
@@ -156,9 +156,9 @@ impl<const N: usize> Partial<N> {
 struct Forming {
     member: Member,
     epoch: u64,
-    pairs: Vec<Pair>,
+    pairs: Vec<PeerLinks>,
     approaches: Vec<Approach>,
-    visitors: Vec<Partial<HELLO>>,
+    visitors: Vec<PartialMessage<HELLO>>,
 }
 
 impl Forming {
@@ -168,7 +168,7 @@ impl Forming {
         let both = |to| {
             [Channel::Data, Channel::Control].map(|channel| Approach { to, channel, due: now, waiting: None })
         };
-        let pairs = member.world_size().ranks().map(|_| Pair::default()).collect();
+        let pairs = member.world_size().ranks().map(|_| PeerLinks::default()).collect();
         Self { member, epoch, pairs, approaches: lower.flat_map(both).collect(), visitors: Vec::new() }
     }
 
@@ -184,7 +184,7 @@ impl Forming {
     fn into_links(self) -> Result<Links, CommError> {
         let own = self.member.rank();
         let pairs = (0..).map(Rank).zip(self.pairs);
-        let link = |(rank, pair): (Rank, Pair)| Some(Link::new(rank, pair.data?, pair.control?));
+        let link = |(rank, pair): (Rank, PeerLinks)| Some(Link::new(rank, pair.data?, pair.control?));
         Ok(Links::new(own, pairs.filter_map(link).collect(), self.epoch))
     }
 
@@ -210,13 +210,13 @@ impl Forming {
             match answer {
                 Received::Nothing => {}
                 Received::Ended => approach.again(),
-                Received::All(bytes) => match self.answered(&approach, Reply::decode(bytes))? {
-                    Answer::Welcome => {
+                Received::All(bytes) => match self.answered(&approach, HelloReply::decode(bytes))? {
+                    HelloAnswer::Welcome => {
                         let stream = approach.waiting.take().map(|waiting| waiting.stream);
                         *self.pairs[approach.to.index()].place(approach.channel) = stream;
                         continue;
                     }
-                    Answer::Again => approach.again(),
+                    HelloAnswer::Again => approach.again(),
                 },
             }
             self.approaches.push(approach);
@@ -224,23 +224,23 @@ impl Forming {
         Ok(())
     }
 
-    fn answered(&self, approach: &Approach, reply: Option<Reply>) -> Result<Answer, CommError> {
+    fn answered(&self, approach: &Approach, reply: Option<HelloReply>) -> Result<HelloAnswer, CommError> {
         let refused = |refusal| Err(CommError::Refused { by: approach.to, refusal });
         match reply {
-            Some(Reply::Welcome) => Ok(Answer::Welcome),
+            Some(HelloReply::Welcome) => Ok(HelloAnswer::Welcome),
             // Not a rank at all, yet: its port may have been another program's.
-            Some(Reply::Later) | None => Ok(Answer::Again),
-            Some(Reply::Epoch(current)) => refused(Refusal::Epoch { asked: self.epoch, current }),
-            Some(Reply::Misplaced) => refused(Refusal::Misplaced),
-            Some(Reply::Taken) => refused(Refusal::Taken),
-            Some(Reply::Version) => refused(Refusal::Version),
+            Some(HelloReply::Later) | None => Ok(HelloAnswer::Again),
+            Some(HelloReply::Epoch(current)) => refused(Refusal::Epoch { asked: self.epoch, current }),
+            Some(HelloReply::Misplaced) => refused(Refusal::Misplaced),
+            Some(HelloReply::Taken) => refused(Refusal::Taken),
+            Some(HelloReply::Version) => refused(Refusal::Version),
         }
     }
 
     /// Lets higher ranks in.
     fn accept(&mut self, listener: &TcpListener) -> Result<(), CommError> {
         loop {
-            match listener.accept().and_then(|(stream, _)| Partial::new(stream)) {
+            match listener.accept().and_then(|(stream, _)| PartialMessage::new(stream)) {
                 Ok(visitor) => self.visitors.push(visitor),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
@@ -265,7 +265,7 @@ impl Forming {
     fn greet(&mut self, stream: TcpStream, hello: Result<Hello, Stranger>) -> Result<(), CommError> {
         let reply = match &hello {
             Ok(hello) => self.reply_to(hello),
-            Err(Stranger::Version) => Reply::Version,
+            Err(Stranger::Version) => HelloReply::Version,
             Err(Stranger::Unknown) => {
                 tracing::warn!(peer = ?stream.peer_addr().ok(), "a stranger connected to the ranks' port");
                 return Ok(());
@@ -276,11 +276,11 @@ impl Forming {
             return Ok(()); // Gone again; it comes back if it still wants to.
         }
         match (hello, reply) {
-            (Ok(Hello { from, channel, .. }), Reply::Welcome) => {
+            (Ok(Hello { from, channel, .. }), HelloReply::Welcome) => {
                 *self.pairs[from as usize].place(channel) = Some(stream);
                 Ok(())
             }
-            (Ok(Hello { from, epoch, .. }), Reply::Later) => {
+            (Ok(Hello { from, epoch, .. }), HelloReply::Later) => {
                 // Only the owner of the group makes epochs: this one is over.
                 let refusal = Refusal::Epoch { asked: self.epoch, current: epoch };
                 Err(CommError::Refused { by: Rank(from), refusal })
@@ -289,22 +289,22 @@ impl Forming {
         }
     }
 
-    fn reply_to(&mut self, hello: &Hello) -> Reply {
+    fn reply_to(&mut self, hello: &Hello) -> HelloReply {
         let expected = self.hello(self.member.rank(), hello.channel);
         if hello.epoch < self.epoch {
-            Reply::Epoch(self.epoch)
+            HelloReply::Epoch(self.epoch)
         } else if hello.to != expected.to
             || hello.world_size != expected.world_size
             || hello.from <= expected.from
             || hello.from >= expected.world_size
         {
-            Reply::Misplaced
+            HelloReply::Misplaced
         } else if hello.epoch > self.epoch {
-            Reply::Later
+            HelloReply::Later
         } else if self.pairs[hello.from as usize].place(hello.channel).is_some() {
-            Reply::Taken
+            HelloReply::Taken
         } else {
-            Reply::Welcome
+            HelloReply::Welcome
         }
     }
 
@@ -325,7 +325,7 @@ impl Forming {
     }
 }
 
-enum Answer {
+enum HelloAnswer {
     Welcome,
     Again,
 }
@@ -338,12 +338,12 @@ impl Approach {
 }
 
 /// One attempt to reach a peer. Names are looked up each time: a pod that was replaced has another address.
-fn call_on(peer: &impl ToSocketAddrs, hello: Hello, patience: Duration) -> Option<Partial<REPLY>> {
+fn call_on(peer: &impl ToSocketAddrs, hello: Hello, patience: Duration) -> Option<PartialMessage<REPLY>> {
     let attempt = || {
         let address = peer.to_socket_addrs()?.next().ok_or(ErrorKind::NotFound)?;
         let stream = TcpStream::connect_timeout(&address, patience)?;
         (&stream).write_all(&hello.encode())?;
-        Partial::new(stream)
+        PartialMessage::new(stream)
     };
     attempt().inspect_err(|error| tracing::debug!(to = hello.to, %error, "a rank cannot be reached yet")).ok()
 }

@@ -1,12 +1,12 @@
 //! Collectives over the links: which way each travels.
 
-use super::Options;
-use super::failure::{self, Step, exchange};
+use super::Deadlines;
+use super::failure::{self, PendingCall, exchange};
 use super::links::{Exchange, Links};
-use super::wire::{Notice, Phase};
+use super::wire::{CallPhase, Notice};
 use crate::collective::check_whole;
 use crate::thread::{add, chunk};
-use crate::{Call, Collective, CommError, Member, Operation, Rank};
+use crate::{Collective, CollectiveCall, CommError, Member, Operation, Rank};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct TcpGroup {
     member: Member,
-    options: Options,
+    options: Deadlines,
     links: Links,
     sequence: u64,
     scratch: Vec<f32>,
@@ -59,7 +59,7 @@ fn nobody(_: Rank) -> Option<Range<usize>> {
 }
 
 impl TcpGroup {
-    pub(super) fn new(member: Member, options: Options, links: Links) -> Self {
+    pub(super) fn new(member: Member, options: Deadlines, links: Links) -> Self {
         Self { member, options, links, sequence: 0, scratch: Vec::new(), failed: None }
     }
 
@@ -80,7 +80,7 @@ impl TcpGroup {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let call = Call { operation: Operation::Compute, sequence: self.sequence, elements: 0 };
+        let call = CollectiveCall { operation: Operation::Compute, sequence: self.sequence, elements: 0 };
         failure::watch(&mut self.links, call, self.options.deadline)
     }
 
@@ -118,14 +118,14 @@ impl TcpGroup {
         &mut self,
         operation: Operation,
         elements: usize,
-        body: impl FnOnce(&mut Self, Step) -> Result<(), CommError>,
+        body: impl FnOnce(&mut Self, PendingCall) -> Result<(), CommError>,
     ) -> Result<(), CommError> {
         if let Some(failed) = &self.failed {
             return Err(failed.clone());
         }
-        let call = Call { operation, sequence: self.sequence, elements: elements as u64 };
+        let call = CollectiveCall { operation, sequence: self.sequence, elements: elements as u64 };
         let result =
-            if self.is_solo() { Ok(()) } else { body(self, Step::begin(call, self.options.deadline)) };
+            if self.is_solo() { Ok(()) } else { body(self, PendingCall::begin(call, self.options.deadline)) };
         self.sequence += 1;
         if let Err(error) = &result {
             tracing::debug!(rank = self.rank().0, %error, "the group is over");
@@ -134,7 +134,7 @@ impl TcpGroup {
         result
     }
 
-    fn reduce(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+    fn reduce(&mut self, step: PendingCall, data: &mut [f32]) -> Result<(), CommError> {
         match reduce_route(self.member, data.len()) {
             Route::Direct => self.reduce_direct(step, data),
             Route::Root if self.rank() == Rank(0) => self.reduce_as_root(step, data),
@@ -143,13 +143,13 @@ impl TcpGroup {
         }
     }
 
-    fn reduce_direct(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+    fn reduce_direct(&mut self, step: PendingCall, data: &mut [f32]) -> Result<(), CommError> {
         let (own, length) = (self.rank(), data.len());
         let world = self.member.world_size().get() as usize;
         let scratch = room(&mut self.scratch, length * world);
         let collect = Exchange {
             call: step.call,
-            phase: Phase::Collect,
+            phase: CallPhase::Collect,
             send: data,
             send_to: &|_| Some(0..length),
             receive: scratch,
@@ -163,12 +163,12 @@ impl TcpGroup {
         Ok(())
     }
 
-    fn reduce_as_root(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+    fn reduce_as_root(&mut self, step: PendingCall, data: &mut [f32]) -> Result<(), CommError> {
         let length = data.len();
         let scratch = room(&mut self.scratch, length * self.member.world_size().get() as usize);
         let collect = Exchange {
             call: step.call,
-            phase: Phase::Collect,
+            phase: CallPhase::Collect,
             send: &[],
             send_to: &nobody,
             receive: scratch,
@@ -182,10 +182,10 @@ impl TcpGroup {
     }
 
     /// Rank 0 sends a result to all.
-    fn spread(&mut self, step: Step, result: &[f32]) -> Result<(), CommError> {
+    fn spread(&mut self, step: PendingCall, result: &[f32]) -> Result<(), CommError> {
         let spread = Exchange {
             call: step.call,
-            phase: Phase::Spread,
+            phase: CallPhase::Spread,
             send: result,
             send_to: &|_| Some(0..result.len()),
             receive: &mut [],
@@ -197,7 +197,7 @@ impl TcpGroup {
     /// Another rank than 0 sends its part (by default what it will be overwritten with the result) and gets the result.
     fn through_root(
         &mut self,
-        step: Step,
+        step: PendingCall,
         part: Option<&[f32]>,
         result: &mut [f32],
     ) -> Result<(), CommError> {
@@ -205,7 +205,7 @@ impl TcpGroup {
         let part = part.unwrap_or(result);
         let collect = Exchange {
             call: step.call,
-            phase: Phase::Collect,
+            phase: CallPhase::Collect,
             send: part,
             send_to: &only_root(part.len()),
             receive: &mut [],
@@ -215,7 +215,7 @@ impl TcpGroup {
         let length = result.len();
         let spread = Exchange {
             call: step.call,
-            phase: Phase::Spread,
+            phase: CallPhase::Spread,
             send: &[],
             send_to: &nobody,
             receive: result,
@@ -224,7 +224,7 @@ impl TcpGroup {
         exchange(&mut self.links, step, spread)
     }
 
-    fn reduce_chunks(&mut self, step: Step, data: &mut [f32]) -> Result<(), CommError> {
+    fn reduce_chunks(&mut self, step: PendingCall, data: &mut [f32]) -> Result<(), CommError> {
         let (own_rank, world_size, elements) = (self.rank(), self.member.world_size(), data.len());
         let own = chunk(own_rank, world_size, elements);
         let length = own.len();
@@ -232,7 +232,7 @@ impl TcpGroup {
         let scratch = room(&mut self.scratch, length * world);
         let collect = Exchange {
             call: step.call,
-            phase: Phase::Collect,
+            phase: CallPhase::Collect,
             send: data,
             send_to: &|peer| Some(chunk(peer, world_size, elements)),
             receive: scratch,
@@ -245,7 +245,7 @@ impl TcpGroup {
         data[own].copy_from_slice(&scratch[..length]);
         let spread = Exchange {
             call: step.call,
-            phase: Phase::Spread,
+            phase: CallPhase::Spread,
             send: scratch,
             send_to: &|_| Some(0..length),
             receive: data,
@@ -254,7 +254,7 @@ impl TcpGroup {
         exchange(&mut self.links, step, spread)
     }
 
-    fn gather(&mut self, step: Step, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
+    fn gather(&mut self, step: PendingCall, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
         let (rank, length) = (self.rank(), part.len());
         let route = gather_route(self.member, length);
         if route == Route::Root && rank != Rank(0) {
@@ -263,7 +263,7 @@ impl TcpGroup {
         whole[region(rank, length)].copy_from_slice(part);
         let collect = Exchange {
             call: step.call,
-            phase: Phase::Collect,
+            phase: CallPhase::Collect,
             send: part,
             send_to: &|_| (route == Route::Direct).then_some(0..length),
             receive: whole,

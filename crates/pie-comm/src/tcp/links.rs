@@ -3,9 +3,9 @@
 //! Nothing here blocks on one peer: sockets never wait, and one `poll` waits for all. So ranks that all send large
 //! messages at once read while they write, and cannot lock each other up.
 
-use super::wire::{HEADER, NOTICE, Notice, Phase, header, header_call};
+use super::wire::{CallPhase, HEADER, NOTICE, Notice, header, header_call};
 use crate::member::RankSet;
-use crate::{Call, Rank, WorldSize};
+use crate::{CollectiveCall, Rank, WorldSize};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,18 +16,18 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) struct Link {
     pub rank: Rank,
-    pub standing: Standing,
+    pub standing: PeerStanding,
     data: TcpStream,
     control: TcpStream,
     notice: [u8; NOTICE],
     noticed: usize,
-    outgoing: Message,
-    incoming: Message,
+    outgoing: OutgoingMessage,
+    incoming: OutgoingMessage,
 }
 
 /// What the control connection says of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PeerStanding {
     Present,
     Ended(Notice),
     Died,
@@ -35,14 +35,14 @@ pub(super) enum Standing {
 
 /// A message on its way: the header, then a range of the buffer of the exchange.
 #[derive(Debug, Default)]
-struct Message {
+struct OutgoingMessage {
     header: [u8; HEADER],
     range: Range<usize>,
     done: usize,
     total: usize,
 }
 
-impl Message {
+impl OutgoingMessage {
     fn begin(&mut self, header: [u8; HEADER], range: Option<Range<usize>>) {
         let total = range.as_ref().map_or(0, |range| HEADER + range.len());
         *self = Self { header, range: range.unwrap_or_default(), done: 0, total };
@@ -65,7 +65,7 @@ pub(super) enum Broken {
     /// The connection ended.
     Closed(Rank),
     /// The peer is in another call.
-    OutOfStep(Rank, Call),
+    OutOfStep(Rank, CollectiveCall),
     /// Time is up, or a control connection has news.
     Interrupted(Interruption),
     /// The system refuses to wait.
@@ -80,8 +80,8 @@ pub(super) enum Interruption {
 
 impl Link {
     pub fn new(rank: Rank, data: TcpStream, control: TcpStream) -> Self {
-        let (outgoing, incoming) = (Message::default(), Message::default());
-        let standing = Standing::Present;
+        let (outgoing, incoming) = (OutgoingMessage::default(), OutgoingMessage::default());
+        let standing = PeerStanding::Present;
         Self { rank, standing, data, control, notice: [0; NOTICE], noticed: 0, outgoing, incoming }
     }
 
@@ -123,15 +123,15 @@ impl Link {
 
     /// Reads what the control connection has.
     pub fn read_control(&mut self) {
-        while self.standing == Standing::Present {
+        while self.standing == PeerStanding::Present {
             match (&self.control).read(&mut self.notice[self.noticed..]) {
                 Ok(read) if read > 0 => self.noticed += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => self.standing = Standing::Died,
+                _ => self.standing = PeerStanding::Died,
             }
             if self.noticed == NOTICE {
-                self.standing = Notice::decode(self.notice).map_or(Standing::Died, Standing::Ended);
+                self.standing = Notice::decode(self.notice).map_or(PeerStanding::Died, PeerStanding::Ended);
             }
         }
     }
@@ -156,8 +156,8 @@ impl Link {
 
 /// What an exchange does: ranges of `send` go to ranks, ranges of `receive` come from ranks. Buffers are bytes of f32.
 pub(super) struct Exchange<'a> {
-    pub call: Call,
-    pub phase: Phase,
+    pub call: CollectiveCall,
+    pub phase: CallPhase,
     pub send: &'a [f32],
     pub send_to: &'a dyn Fn(Rank) -> Option<Range<usize>>,
     pub receive: &'a mut [f32],
@@ -261,7 +261,7 @@ impl Links {
         }
         let data =
             wanted[..count].iter().filter_map(|(index, flags)| Some((&self.list[(*index)?].data, *flags)));
-        let control = self.list.iter().filter(|link| link.standing == Standing::Present);
+        let control = self.list.iter().filter(|link| link.standing == PeerStanding::Present);
         let mut fds = data.chain(control.map(|link| (&link.control, PollFlags::IN)));
         // A fixed array, so that waiting does not allocate; those beyond the end stand in for nobody.
         let mut total = 0;
@@ -284,7 +284,7 @@ impl Links {
 
     /// Waits for news on control connections. False: time is up, or there is nobody to hear from.
     pub fn hear(&self, until: Instant) -> io::Result<bool> {
-        let present = || self.list.iter().filter(|link| link.standing == Standing::Present);
+        let present = || self.list.iter().filter(|link| link.standing == PeerStanding::Present);
         let mut fds: Vec<_> = present().map(|link| PollFd::new(&link.control, PollFlags::IN)).collect();
         if fds.is_empty() {
             return Ok(false);

@@ -13,14 +13,14 @@ use std::time::Duration;
 
 /// The deadlines of a group (C2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct Deadlines {
     /// For each collective, from the moment that this rank calls it.
     pub deadline: Duration,
     /// For all ranks to have connected.
     pub form_deadline: Duration,
 }
 
-impl Default for Options {
+impl Default for Deadlines {
     fn default() -> Self {
         Self { deadline: Duration::from_secs(10), form_deadline: Duration::from_secs(15) }
     }

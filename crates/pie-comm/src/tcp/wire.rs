@@ -2,7 +2,7 @@
 //! other order does not know the magic number and is refused as a stranger.
 
 use crate::member::RankSet;
-use crate::{Call, CommError, Loss, Operation, Rank};
+use crate::{CollectiveCall, CommError, Loss, Operation, Rank};
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"pie-comm");
 const VERSION: u64 = 1;
@@ -14,7 +14,7 @@ pub(super) const NOTICE: usize = 96;
 
 /// The step of a call that a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum CallPhase {
     /// Parts, to the one who sums or gathers them.
     Collect,
     /// Results, from there.
@@ -41,27 +41,27 @@ fn operation(code: u64) -> Operation {
     }
 }
 
-fn call_words(call: Call) -> [u64; 3] {
+fn call_words(call: CollectiveCall) -> [u64; 3] {
     [operation_code(call.operation), call.sequence, call.elements]
 }
 
-fn call(words: &[u64]) -> Call {
-    Call { operation: operation(words[0]), sequence: words[1], elements: words[2] }
+fn call(words: &[u64]) -> CollectiveCall {
+    CollectiveCall { operation: operation(words[0]), sequence: words[1], elements: words[2] }
 }
 
 /// What each message begins with (C1): epoch, sequence number, operation and phase, length.
-pub(super) fn header(epoch: u64, call: Call, phase: Phase) -> [u8; HEADER] {
+pub(super) fn header(epoch: u64, call: CollectiveCall, phase: CallPhase) -> [u8; HEADER] {
     let phase = match phase {
-        Phase::Collect => 0,
-        Phase::Spread => 1,
+        CallPhase::Collect => 0,
+        CallPhase::Spread => 1,
     };
     bytemuck::cast([epoch, call.sequence, operation_code(call.operation) << 8 | phase, call.elements])
 }
 
 /// The call in a header that is not the expected one.
-pub(super) fn header_call(header: [u8; HEADER]) -> Call {
+pub(super) fn header_call(header: [u8; HEADER]) -> CollectiveCall {
     let [_, sequence, kind, elements] = bytemuck::cast::<_, [u64; 4]>(header);
-    Call { operation: operation(kind >> 8), sequence, elements }
+    CollectiveCall { operation: operation(kind >> 8), sequence, elements }
 }
 
 /// Which of the two connections of a pair of ranks.
@@ -123,7 +123,7 @@ impl Hello {
 
 /// The answer to a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum HelloReply {
     Welcome,
     /// Come again: this rank is still in an older epoch.
     Later,
@@ -134,7 +134,7 @@ pub(super) enum Reply {
     Version,
 }
 
-impl Reply {
+impl HelloReply {
     pub fn encode(self) -> [u8; REPLY] {
         let (code, epoch) = match self {
             Self::Welcome => (1, 0),
@@ -167,11 +167,11 @@ pub(super) enum Notice {
     /// It dropped its group after so many calls.
     Left { calls: u64 },
     /// It lost a peer.
-    Lost { rank: Rank, call: Call, how: Loss },
+    Lost { rank: Rank, call: CollectiveCall, how: Loss },
     /// It waits too long, for these.
-    Overdue { call: Call, waiting_for: RankSet },
+    Overdue { call: CollectiveCall, waiting_for: RankSet },
     /// It saw two ranks in different calls.
-    OutOfStep { rank: Rank, call: Call, peer: Rank, peer_call: Call },
+    OutOfStep { rank: Rank, call: CollectiveCall, peer: Rank, peer_call: CollectiveCall },
 }
 
 impl Notice {
@@ -235,8 +235,8 @@ mod tests {
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let call = Call { operation: Operation::AllGather, sequence: 7, elements: 1 << 40 };
-        let peer_call = Call { operation: Operation::Barrier, sequence: 8, elements: 0 };
+        let call = CollectiveCall { operation: Operation::AllGather, sequence: 7, elements: 1 << 40 };
+        let peer_call = CollectiveCall { operation: Operation::Barrier, sequence: 8, elements: 0 };
         let (rank, peer) = (Rank(3), Rank(63));
         for notice in [
             Notice::Left { calls: 9 },
@@ -247,18 +247,24 @@ mod tests {
         ] {
             assert_eq!(Notice::decode(notice.encode()), Some(notice));
         }
-        let replies =
-            [Reply::Welcome, Reply::Later, Reply::Epoch(5), Reply::Misplaced, Reply::Taken, Reply::Version];
+        let replies = [
+            HelloReply::Welcome,
+            HelloReply::Later,
+            HelloReply::Epoch(5),
+            HelloReply::Misplaced,
+            HelloReply::Taken,
+            HelloReply::Version,
+        ];
         for reply in replies {
-            assert_eq!(Reply::decode(reply.encode()), Some(reply));
+            assert_eq!(HelloReply::decode(reply.encode()), Some(reply));
         }
         for channel in [Channel::Data, Channel::Control] {
             let hello = Hello { channel, epoch: u64::MAX, from: 7, to: 2, world_size: 8 };
             assert_eq!(Hello::decode(hello.encode()), Ok(hello));
         }
-        assert_eq!(header_call(header(5, call, Phase::Spread)), call);
+        assert_eq!(header_call(header(5, call, CallPhase::Spread)), call);
         assert_eq!(Hello::decode([0x47; HELLO]), Err(Stranger::Unknown));
-        assert_eq!(Reply::decode([0x47; REPLY]), None);
+        assert_eq!(HelloReply::decode([0x47; REPLY]), None);
         assert_eq!(Notice::decode([0x47; NOTICE]), None);
     }
 }

@@ -1,7 +1,9 @@
 //! Groups of every kind, with the ranks as threads of the test.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use pie_comm::{Collective, Member, Options, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize};
+use pie_comm::{
+    Collective, Deadlines, Member, Solo, TcpGroup, TcpListening, TcpMesh, ThreadGroup, WorldSize,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ pub enum Kind {
 /// A deadline that only a test about deadlines should meet.
 pub const PATIENT: Duration = Duration::from_secs(60);
 
-pub fn options(deadline: Duration) -> Options {
-    Options { deadline, form_deadline: Duration::from_secs(20) }
+pub fn options(deadline: Duration) -> Deadlines {
+    Deadlines { deadline, form_deadline: Duration::from_secs(20) }
 }
 
 pub fn listen(world: u32) -> (Vec<TcpListening>, Vec<SocketAddr>) {

@@ -1,20 +1,20 @@
 //! The data that ships: RepoBench-C's form, from freely licensed packages (`data/README.md`).
 
-use super::{Content, Source};
+use super::{FileFormat, SampleFile};
 use crate::names::{Language, Setting};
 
 macro_rules! shipped {
     ($language:ident, $setting:ident, $file:literal) => {
-        Source {
+        SampleFile {
             language: Language::$language,
             setting: Setting::$setting,
             path: $file.into(),
-            content: Content::Shipped(include_bytes!(concat!("../../data/", $file))),
+            content: FileFormat::Shipped(include_bytes!(concat!("../../data/", $file))),
         }
     };
 }
 
-pub(super) fn sources() -> Vec<Source> {
+pub(super) fn sources() -> Vec<SampleFile> {
     vec![
         shipped!(Python, CrossFileFirst, "python_cross_file_first.jsonl.gz"),
         shipped!(Python, CrossFileRandom, "python_cross_file_random.jsonl.gz"),

@@ -1,12 +1,12 @@
 //! Which files under a path are data, and of what.
 
-use super::{Content, Source};
+use super::{FileFormat, SampleFile};
 use crate::error::EvalError;
 use crate::names::{Language, Setting};
 use std::path::{Path, PathBuf};
 
 /// All data files at or under a path, sorted by path.
-pub(super) fn sources(path: &Path) -> Result<Vec<Source>, EvalError> {
+pub(super) fn sources(path: &Path) -> Result<Vec<SampleFile>, EvalError> {
     let mut files = Vec::new();
     if path.is_dir() {
         let mut open = vec![path.to_owned()];
@@ -25,19 +25,19 @@ pub(super) fn sources(path: &Path) -> Result<Vec<Source>, EvalError> {
     if sources.is_empty() { Err(EvalError::NoData { path: path.to_owned() }) } else { Ok(sources) }
 }
 
-fn source(path: PathBuf) -> Option<Source> {
+fn source(path: PathBuf) -> Option<SampleFile> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let content = if name.ends_with(".jsonl") {
-        Content::Lines
+        FileFormat::Lines
     } else if name.ends_with(".jsonl.gz") {
-        Content::GzipLines
+        FileFormat::GzipLines
     } else if name.ends_with(".parquet") {
-        Content::Parquet
+        FileFormat::Parquet
     } else {
         return None;
     };
     let (language, setting) = identify(&path)?;
-    Some(Source { language, setting, path, content })
+    Some(SampleFile { language, setting, path, content })
 }
 
 /// Language and setting by the names in a path; of several the one nearest to the file counts.

@@ -9,7 +9,7 @@ mod row;
 use crate::error::EvalError;
 use crate::names::{Language, Setting};
 use flate2::read::GzDecoder;
-use row::Row;
+use row::RepoBenchRow;
 use std::hash::Hasher;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -92,7 +92,7 @@ pub fn load(path: Option<&Path>, selection: &Selection) -> Result<Vec<Set>, Eval
     }
     if sets.is_empty() {
         let names = |list: Vec<&str>| list.join(", ");
-        let there = |source: &Source| format!("{} {}", source.language, source.setting);
+        let there = |source: &SampleFile| format!("{} {}", source.language, source.setting);
         return Err(EvalError::NothingSelected {
             languages: names(selection.languages.iter().map(|one| one.name()).collect()),
             settings: names(selection.settings.iter().map(|one| one.name()).collect()),
@@ -104,36 +104,36 @@ pub fn load(path: Option<&Path>, selection: &Selection) -> Result<Vec<Set>, Eval
 }
 
 /// One file of samples.
-struct Source {
+struct SampleFile {
     language: Language,
     setting: Setting,
     /// Its path, or its name where it is part of the program.
     path: PathBuf,
-    content: Content,
+    content: FileFormat,
 }
 
-enum Content {
+enum FileFormat {
     Lines,
     GzipLines,
     Parquet,
     Shipped(&'static [u8]),
 }
 
-impl Source {
+impl SampleFile {
     fn read(&self) -> Result<Vec<Sample>, EvalError> {
         let open = || std::fs::File::open(&self.path).map_err(EvalError::file(&self.path));
         match self.content {
-            Content::Lines => self.lines(open()?),
-            Content::GzipLines => self.lines(GzDecoder::new(open()?)),
-            Content::Shipped(bytes) => self.lines(GzDecoder::new(bytes)),
+            FileFormat::Lines => self.lines(open()?),
+            FileFormat::GzipLines => self.lines(GzDecoder::new(open()?)),
+            FileFormat::Shipped(bytes) => self.lines(GzDecoder::new(bytes)),
             #[cfg(feature = "parquet")]
-            Content::Parquet => parquet::rows(&self.path, open()?)?
+            FileFormat::Parquet => parquet::rows(&self.path, open()?)?
                 .into_iter()
                 .enumerate()
                 .map(|(index, row)| self.sample(index, row))
                 .collect(),
             #[cfg(not(feature = "parquet"))]
-            Content::Parquet => Err(EvalError::ParquetLeftOut { path: self.path.clone() }),
+            FileFormat::Parquet => Err(EvalError::ParquetLeftOut { path: self.path.clone() }),
         }
     }
 
@@ -150,7 +150,8 @@ impl Source {
     }
 
     fn sample(&self, index: usize, row: serde_json::Value) -> Result<Sample, EvalError> {
-        let row: Row = serde_json::from_value(row).map_err(|error| self.bad(index, error.to_string()))?;
+        let row: RepoBenchRow =
+            serde_json::from_value(row).map_err(|error| self.bad(index, error.to_string()))?;
         row.sample(self.language).map_err(|reason| self.bad(index, reason))
     }
 

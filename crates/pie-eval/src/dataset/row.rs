@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// The fields of RepoBench-C (2023), and of its version 1.1 (`cropped_code`, cross-file snippets as a list).
 #[derive(Deserialize)]
-pub(super) struct Row {
+pub(super) struct RepoBenchRow {
     #[serde(default)]
     repo_name: String,
     #[serde(default, alias = "path")]
@@ -40,7 +40,7 @@ struct Snippet {
     snippet: String,
 }
 
-impl Row {
+impl RepoBenchRow {
     pub fn sample(self, language: Language) -> Result<Sample, String> {
         let missing = |what: &str| format!("it has no `{what}`: expected the fields of RepoBench-C");
         let next_line = self.next_line.clone().ok_or_else(|| missing("next_line"))?;

@@ -5,15 +5,15 @@
 //! all, with nothing encoded; so only rounding can differ. Both are compared with the prompt encoded fresh, in the same
 //! storage: the first loses by stale semantics and by rounding, the second by rounding alone.
 
-use super::compare::{Keys, Sizes, cosine, distribution, keys, kl};
+use super::compare::{HeadSizes, LayerKeys, cosine, distribution, keys, kl};
 use super::completion::predict;
 use super::place::{Fitted, fit};
-use super::{Progress, Run};
+use super::{EvaluationRun, Progress};
 use crate::dataset::Set;
 use crate::engine::Bed;
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
-use crate::results::{Accumulated, Arm, Line, Results, Storage, accumulated_key};
+use crate::results::{Accumulated, Arm, Record, Results, Storage, accumulated_key};
 use crate::task::{self, edit, line_end, line_starts, sampled_lines};
 use pie_kv::Precision;
 use pie_text::{Document, Tokenizer};
@@ -29,7 +29,7 @@ const LINES: usize = 5;
 /// Tokens by which keys are turned, at most: as much as an edit moves them.
 const DISTANCE: usize = 64;
 
-impl Run<'_> {
+impl EvaluationRun<'_> {
     pub(super) fn accumulated(&mut self, set: &Set) -> Result<(), EvalError> {
         let mut counts = self.options.edits.clone();
         counts.sort_unstable();
@@ -45,7 +45,7 @@ impl Run<'_> {
                 };
                 if wanted.any(lacks) {
                     let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
-                    let sizes = Sizes::of(self.machine.model());
+                    let sizes = HeadSizes::of(self.machine.model());
                     let ends = self.ends();
                     let mut trial = Trial {
                         set,
@@ -76,21 +76,21 @@ struct Trial<'a> {
     prompt: &'a Fitted,
     tokenizer: &'a Arc<Tokenizer>,
     ends: &'a [TokenId],
-    sizes: Sizes,
+    sizes: HeadSizes,
     results: &'a mut Results,
     bed: Bed<'a>,
 }
 
 /// What others are compared with.
-struct Fresh {
-    keys: Keys,
+struct FreshCache {
+    keys: LayerKeys,
     distribution: Vec<f32>,
     prediction: String,
 }
 
 /// How far the cache is from its last full encoding.
 #[derive(Clone, Copy)]
-struct Age {
+struct Staleness {
     arm: Arm,
     edits: u32,
     kept: f32,
@@ -101,7 +101,7 @@ impl Trial<'_> {
     fn run(&mut self, counts: &[u32]) -> Result<(), EvalError> {
         self.bed.report_logprobs(u32::try_from(self.sizes.vocabulary).unwrap_or(u32::MAX));
         self.bed.become_exactly(&self.prompt.tokens)?;
-        let age = Age { arm: Arm::Fresh, edits: 0, kept: 1.0, turns: 0.0 };
+        let age = Staleness { arm: Arm::Fresh, edits: 0, kept: 1.0, turns: 0.0 };
         let saved = self.bed.save(0)?;
         let fresh = self.measured(age, None)?;
         self.bed.restore(&saved)?;
@@ -109,7 +109,7 @@ impl Trial<'_> {
         self.edited(counts, &fresh)
     }
 
-    fn turned(&mut self, counts: &[u32], fresh: &Fresh) -> Result<(), EvalError> {
+    fn turned(&mut self, counts: &[u32], fresh: &FreshCache) -> Result<(), EvalError> {
         let mut random = self.random("turned");
         let first = self.tokenizer.prefix().len();
         let mut turns = 0;
@@ -123,7 +123,7 @@ impl Trial<'_> {
                 self.bed.turn(self.bed.splice(first, distance as u32, Vec::new())?)?;
                 turns += 2;
             }
-            let age = Age { arm: Arm::Turned, edits: *count, kept: 1.0, turns: turns as f32 };
+            let age = Staleness { arm: Arm::Turned, edits: *count, kept: 1.0, turns: turns as f32 };
             let saved = self.bed.save(0)?;
             self.measured(age, Some(fresh))?;
             self.bed.restore(&saved)?;
@@ -131,7 +131,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    fn edited(&mut self, counts: &[u32], fresh: &Fresh) -> Result<(), EvalError> {
+    fn edited(&mut self, counts: &[u32], fresh: &FreshCache) -> Result<(), EvalError> {
         let most = counts.last().copied().unwrap_or(0) as usize;
         let mut random = self.random("edited");
         let history = History::before(&self.prompt.text, most, self.set, &mut random);
@@ -151,26 +151,26 @@ impl Trial<'_> {
             }
             let kept = ages.iter().flatten().count() as f32 / ages.len() as f32;
             let turns = ages.iter().flatten().sum::<u32>() as f32 / ages.len() as f32;
-            self.measured(Age { arm: Arm::Edited, edits: *count, kept, turns }, Some(fresh))?;
+            self.measured(Staleness { arm: Arm::Edited, edits: *count, kept, turns }, Some(fresh))?;
         }
         Ok(())
     }
 
     /// Compares the bed's state, which is the prompt's text, and writes the result.
-    fn measured(&mut self, age: Age, fresh: Option<&Fresh>) -> Result<Fresh, EvalError> {
+    fn measured(&mut self, age: Staleness, fresh: Option<&FreshCache>) -> Result<FreshCache, EvalError> {
         let all: Vec<usize> = (0..self.prompt.tokens.len()).collect();
         let keys = keys(&self.bed, self.sizes, &all)?;
         let sampled = self.bed.decode(1)?.into_iter().next().ok_or(EvalError::NothingSampled)?;
         let distribution = distribution(&sampled, self.sizes.vocabulary);
         let language = self.set.language;
         let prediction = predict(&mut self.bed, self.tokenizer, self.ends, language, sampled.token)?;
-        let this = Fresh { keys, distribution, prediction };
+        let this = FreshCache { keys, distribution, prediction };
         let fresh = fresh.unwrap_or(&this);
         let truth = &self.set.samples[self.index].next_line;
-        let Age { arm, edits, kept, turns } = age;
+        let Staleness { arm, edits, kept, turns } = age;
         let key = accumulated_key(language, self.set.setting, self.index, self.storage, arm, edits);
         if !self.results.has(&key) {
-            self.results.push(Line::Accumulated(Accumulated {
+            self.results.push(Record::Accumulated(Accumulated {
                 language,
                 setting: self.set.setting,
                 sample: self.index,

@@ -6,21 +6,21 @@ use pie_model::Model;
 use pie_worker::SampledToken;
 
 /// Keys of all layers, and how they are cut into heads.
-pub(super) struct Keys {
+pub(super) struct LayerKeys {
     layers: Vec<Vec<f32>>,
     head_dim: usize,
 }
 
 /// The sizes that comparing needs.
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
+pub(super) struct HeadSizes {
     pub vocabulary: usize,
     pub layers: usize,
     pub head_dim: usize,
     pub kv_heads: usize,
 }
 
-impl Sizes {
+impl HeadSizes {
     pub fn of(model: &Model) -> Self {
         let config = model.config();
         Self {
@@ -33,19 +33,19 @@ impl Sizes {
 }
 
 /// The keys of some tokens of the document.
-pub(super) fn keys(bed: &Bed<'_>, sizes: Sizes, tokens: &[usize]) -> Result<Keys, EvalError> {
+pub(super) fn keys(bed: &Bed<'_>, sizes: HeadSizes, tokens: &[usize]) -> Result<LayerKeys, EvalError> {
     let row = sizes.kv_heads * sizes.head_dim;
     let layer = |layer| {
         let all = bed.keys(layer)?;
         Ok(tokens.iter().flat_map(|token| &all[token * row..][..row]).copied().collect())
     };
     let layers = (0..sizes.layers).map(layer).collect::<Result<_, EvalError>>()?;
-    Ok(Keys { layers, head_dim: sizes.head_dim })
+    Ok(LayerKeys { layers, head_dim: sizes.head_dim })
 }
 
 /// For each layer the cosine of two keys, one head of one token at a time, since that is what attention reads; mean over
 /// all. Without tokens it is 1.
-pub(super) fn cosine(a: &Keys, b: &Keys) -> Vec<f32> {
+pub(super) fn cosine(a: &LayerKeys, b: &LayerKeys) -> Vec<f32> {
     a.layers.iter().zip(&b.layers).map(|(x, y)| mean_cosine(x, y, a.head_dim) as f32).collect()
 }
 

@@ -1,22 +1,22 @@
 //! The paper's tables: each case by each method, from one state.
 
-use super::compare::{Sizes, cosine, keys};
+use super::compare::{HeadSizes, cosine, keys};
 use super::divergence::{self, Followed};
 use super::place::{Fitted, TokenCase, fit, token_case};
-use super::{GENERATED, Run};
+use super::{EvaluationRun, GENERATED};
 use crate::dataset::{Sample, Set};
-use crate::engine::{Bed, Edited};
+use crate::engine::{Bed, TimedEdit};
 use crate::error::EvalError;
 use crate::metrics::{
     edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
 };
 use crate::names::{Language, Method, Task};
-use crate::results::{Completion, Divergence, Line, Results, Work, completion_key, divergence_key};
+use crate::results::{Divergence, EditCost, Prediction, Record, Results, completion_key, divergence_key};
 use pie_text::Tokenizer;
 use pie_words::TokenId;
 use pie_worker::Saved;
 
-impl Run<'_> {
+impl EvaluationRun<'_> {
     /// All cases of a set; those of the first `compared` samples and of seed 0 with their divergence.
     pub(super) fn completions(&mut self, set: &Set, compared: usize) -> Result<(), EvalError> {
         let samples = self.options.samples.unwrap_or(usize::MAX);
@@ -63,7 +63,7 @@ impl Run<'_> {
         cases: &[Missing],
     ) -> Result<(), EvalError> {
         let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
-        let sizes = Sizes::of(self.machine.model());
+        let sizes = HeadSizes::of(self.machine.model());
         let ends = self.ends();
         let mut bed = Bed::new(&mut self.machine)?;
         bed.become_exactly(&prompt.tokens)?;
@@ -118,7 +118,7 @@ struct OfSample<'a> {
     prompt: &'a Fitted,
     tokenizer: &'a Tokenizer,
     ends: &'a [TokenId],
-    sizes: Sizes,
+    sizes: HeadSizes,
     /// Whether full recomputation runs. If not, its prediction is the fresh prompt's, which is the same, and its time is
     /// not known.
     timed: bool,
@@ -173,10 +173,10 @@ impl OfSample<'_> {
         case: &TokenCase,
         method: Method,
         prediction: String,
-        edited: Option<&Edited>,
+        edited: Option<&TimedEdit>,
     ) -> Result<(), EvalError> {
         let truth = &self.sample.next_line;
-        self.results.push(Line::Completion(Completion {
+        self.results.push(Record::Completion(Prediction {
             language: self.set.language,
             setting: self.set.setting,
             sample: self.index,
@@ -188,7 +188,7 @@ impl OfSample<'_> {
             edit_similarity_levenshtein: edit_similarity_levenshtein(&prediction, truth),
             prediction,
             truth: truth.clone(),
-            work: edited.map(|edited| Work {
+            work: edited.map(|edited| EditCost {
                 time_ms: (edited.elapsed.as_secs_f64() * 1e6).round() / 1e3,
                 encoded: edited.done.encoded,
                 rotated: edited.done.rotated,
@@ -219,7 +219,7 @@ impl OfSample<'_> {
         let splices = case.splices.clone();
         let (keys, kl) = divergence::of(&mut self.bed, splices, &kept, method, &full, self.sizes)?;
         self.fresh.followed = Some(full);
-        self.results.push(Line::Divergence(Divergence {
+        self.results.push(Record::Divergence(Divergence {
             language: self.set.language,
             setting: self.set.setting,
             sample: self.index,

@@ -1,7 +1,7 @@
 //! The paper's figures 3 and 4: how far a method's keys and distributions are from full recomputation.
 
 use super::GENERATED;
-use super::compare::{Keys, Sizes, distribution, keys, kl};
+use super::compare::{HeadSizes, LayerKeys, distribution, keys, kl};
 use crate::engine::Bed;
 use crate::error::EvalError;
 use crate::names::Method;
@@ -16,7 +16,7 @@ pub(super) struct Followed {
 
 /// Generates from the bed's document, which was just opened: what full recomputation leaves behind every edit. An
 /// end-of-text token ends it.
-pub(super) fn fresh(bed: &mut Bed<'_>, ends: &[TokenId], sizes: Sizes) -> Result<Followed, EvalError> {
+pub(super) fn fresh(bed: &mut Bed<'_>, ends: &[TokenId], sizes: HeadSizes) -> Result<Followed, EvalError> {
     bed.report_logprobs(u32::try_from(sizes.vocabulary).unwrap_or(u32::MAX));
     let mut followed = Followed { tokens: Vec::new(), distributions: Vec::new() };
     while followed.tokens.len() < GENERATED {
@@ -39,8 +39,8 @@ pub(super) fn of(
     kept: &[usize],
     method: Method,
     full: &Followed,
-    sizes: Sizes,
-) -> Result<(Keys, Vec<f32>), EvalError> {
+    sizes: HeadSizes,
+) -> Result<(LayerKeys, Vec<f32>), EvalError> {
     bed.report_logprobs(u32::try_from(sizes.vocabulary).unwrap_or(u32::MAX));
     let mut sampled = bed.edit(splices, method.strategy())?.next;
     let keys = keys(bed, sizes, kept)?;

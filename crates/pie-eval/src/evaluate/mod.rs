@@ -26,7 +26,7 @@ const LONGEST: usize = 8192;
 
 /// What to evaluate.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EvaluationOptions {
     /// The model's folder.
     pub model: PathBuf,
     /// The data's folder or file; what ships if none.
@@ -71,7 +71,7 @@ pub enum Progress {
 ///
 /// # Errors
 /// Whatever the data, the model or the output folder refuses; results so far stay.
-pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<(), EvalError> {
+pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> Result<(), EvalError> {
     let selection = Selection { languages: options.languages.clone(), settings: options.settings.clone() };
     let sets = dataset::load(options.data.as_deref(), &selection)?;
     let config = Config::read(&options.model)?;
@@ -90,7 +90,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<(), 
         Machine::load(&options.model, slots, &mut |done, total| progress(Progress::Loading(done, total)))?;
     let results = Results::open(&options.out, &header(options, &machine, context))?;
     let cases = count(&sets, options);
-    let mut run = Run { options, tokenizer, context, machine, results, progress, done: 0, cases };
+    let mut run = EvaluationRun { options, tokenizer, context, machine, results, progress, done: 0, cases };
     for (index, set) in sets.iter().enumerate() {
         run.use_set(set)?;
         let compared = if index == 0 { options.compared_samples } else { 0 };
@@ -102,7 +102,7 @@ pub fn run(options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<(), 
     }
 }
 
-fn header(options: &Options, machine: &Machine, context: usize) -> Header {
+fn header(options: &EvaluationOptions, machine: &Machine, context: usize) -> Header {
     let name = |path: &PathBuf| {
         let path = path.canonicalize().unwrap_or_else(|_| path.clone());
         path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
@@ -113,7 +113,7 @@ fn header(options: &Options, machine: &Machine, context: usize) -> Header {
     Header::new(name(&options.model), fingerprint, parameters, context, data)
 }
 
-fn count(sets: &[Set], options: &Options) -> u64 {
+fn count(sets: &[Set], options: &EvaluationOptions) -> u64 {
     let samples = |set: &Set| set.samples.len().min(options.samples.unwrap_or(usize::MAX));
     let cases: usize = sets.iter().map(samples).sum::<usize>() * options.tasks.len();
     let accumulated = sets.first().map_or(0, |set| set.samples.len().min(options.accumulated_samples));
@@ -121,8 +121,8 @@ fn count(sets: &[Set], options: &Options) -> u64 {
 }
 
 /// A run on its way.
-struct Run<'a> {
-    options: &'a Options,
+struct EvaluationRun<'a> {
+    options: &'a EvaluationOptions,
     tokenizer: Arc<Tokenizer>,
     context: usize,
     machine: Machine,
@@ -132,7 +132,7 @@ struct Run<'a> {
     cases: u64,
 }
 
-impl Run<'_> {
+impl EvaluationRun<'_> {
     fn use_set(&mut self, set: &Set) -> Result<(), EvalError> {
         self.results.use_set(SetLine {
             language: set.language,

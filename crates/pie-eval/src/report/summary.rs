@@ -2,7 +2,7 @@
 
 use crate::metrics::median;
 use crate::names::{Language, Method, Setting, Task};
-use crate::results::{Accumulated, Arm, BUILT_IN, Completion, Header, Line, Storage, Work};
+use crate::results::{Accumulated, Arm, BUILT_IN, EditCost, Header, Prediction, Record, Storage};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A mean over seeds, and the standard deviation between them where there are several.
@@ -86,23 +86,23 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub fn of(lines: &[Line]) -> Self {
+    pub fn of(lines: &[Record]) -> Self {
         let mut summary = Self::default();
-        let mut groups: BTreeMap<_, Vec<&Completion>> = BTreeMap::new();
+        let mut groups: BTreeMap<_, Vec<&Prediction>> = BTreeMap::new();
         for line in lines {
             match line {
-                Line::Header(header) => summary.header = Some(header.clone()),
-                Line::Set(_) => {}
-                Line::Completion(one) => {
+                Record::Header(header) => summary.header = Some(header.clone()),
+                Record::Set(_) => {}
+                Record::Completion(one) => {
                     groups.entry((one.task, one.language, one.method, one.setting)).or_default().push(one);
                 }
-                Line::Divergence(one) => {
+                Record::Divergence(one) => {
                     summary.compared.get_or_insert((one.language, one.setting));
                     let distances = summary.distances.entry((one.task, one.method)).or_default();
                     add(&mut distances.cosine, &one.cosine);
                     add(&mut distances.kl, &one.kl);
                 }
-                Line::Accumulated(one) => {
+                Record::Accumulated(one) => {
                     summary.aged.get_or_insert((one.language, one.setting));
                     summary.ages.entry((one.storage, one.arm, one.edits)).or_default().add(one);
                 }
@@ -162,16 +162,16 @@ fn add(means: &mut Vec<Mean>, numbers: &[f32]) {
 /// A case, whatever the method.
 type CaseKey = (Language, Setting, usize, Task, u64);
 
-fn case(one: &Completion) -> CaseKey {
+fn case(one: &Prediction) -> CaseKey {
     (one.language, one.setting, one.sample, one.task, one.seed)
 }
 
 /// Cases that some method did not run: the times of the others would be of other cases than its own.
-fn untimed<'a>(completions: impl Iterator<Item = &'a Completion>) -> BTreeSet<CaseKey> {
+fn untimed<'a>(completions: impl Iterator<Item = &'a Prediction>) -> BTreeSet<CaseKey> {
     completions.filter(|one| one.work.is_none()).map(case).collect()
 }
 
-fn cut<'a>(completions: impl Iterator<Item = &'a Completion>) -> (usize, usize) {
+fn cut<'a>(completions: impl Iterator<Item = &'a Prediction>) -> (usize, usize) {
     let mut samples = BTreeMap::new();
     for one in completions {
         samples.insert((one.language, one.setting, one.sample), one.cut_lines > 0);
@@ -180,10 +180,10 @@ fn cut<'a>(completions: impl Iterator<Item = &'a Completion>) -> (usize, usize) 
 }
 
 impl Cell {
-    fn of(group: &[&Completion], untimed: &BTreeSet<CaseKey>) -> Self {
+    fn of(group: &[&Prediction], untimed: &BTreeSet<CaseKey>) -> Self {
         let timed = group.iter().filter(|one| !untimed.contains(&case(one)));
-        let work: Vec<Work> = timed.filter_map(|one| one.work).collect();
-        let mean = |of: fn(&Work) -> f64| work.iter().map(of).sum::<f64>() / work.len().max(1) as f64;
+        let work: Vec<EditCost> = timed.filter_map(|one| one.work).collect();
+        let mean = |of: fn(&EditCost) -> f64| work.iter().map(of).sum::<f64>() / work.len().max(1) as f64;
         let samples: BTreeSet<usize> = group.iter().map(|one| one.sample).collect();
         let seeds: BTreeSet<u64> = group.iter().map(|one| one.seed).collect();
         Self {
@@ -202,7 +202,7 @@ impl Cell {
     }
 }
 
-fn score(group: &[&Completion], of: fn(&Completion) -> f64) -> Score {
+fn score(group: &[&Prediction], of: fn(&Prediction) -> f64) -> Score {
     let mut seeds: BTreeMap<u64, Mean> = BTreeMap::new();
     group.iter().for_each(|one| seeds.entry(one.seed).or_default().add(of(one)));
     let means: Vec<f64> = seeds.values().map(Mean::value).collect();

@@ -2,7 +2,7 @@
 
 use super::device::{Dtype, Gpu, Kernels};
 use super::error::GpuError;
-use super::memory::{Memory, Place, Upload};
+use super::memory::{Memory, Upload, UploadOffset};
 use super::tiles::{Shape, Tiles};
 use crate::attention::Attention;
 use crate::cache::KvShape;
@@ -40,9 +40,9 @@ struct Kernel {
 
 /// What sequences were sent, ready for every layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Prepared {
-    tables: Place,
-    visible: Place,
+pub struct SentSequences {
+    tables: UploadOffset,
+    visible: UploadOffset,
     few: Sent,
     many: Sent,
 }
@@ -52,13 +52,13 @@ pub struct Prepared {
 struct Sent {
     tiles: u32,
     merges: u32,
-    counts: Place,
-    tile_list: Place,
-    merge_list: Place,
+    counts: UploadOffset,
+    tile_list: UploadOffset,
+    merge_list: UploadOffset,
 }
 
 /// Rows of one layer, and what is asked of them; addresses of device memory.
-pub(super) struct Layer {
+pub(super) struct LayerQuery {
     pub keys: u64,
     pub values: u64,
     pub queries: u64,
@@ -99,7 +99,7 @@ impl Attend {
         shape: &KvShape,
         heads: usize,
         sequences: &[Attention<'_>],
-    ) -> Result<(Prepared, bool), GpuError> {
+    ) -> Result<(SentSequences, bool), GpuError> {
         let group = heads / shape.kv_heads;
         let mut tables = Vec::new();
         let mut visible = Vec::new();
@@ -124,7 +124,7 @@ impl Attend {
             .max(self.many.as_ref().map_or(0, |kernel| numbers(&many, kernel.shape.vectors)));
         let moved = self.make_room(gpu, vectors, shape.head_dim)?;
         let slots = tables.len().next_multiple_of(SLOTS);
-        let prepared = Prepared {
+        let prepared = SentSequences {
             tables: upload.put_padded(&tables, slots),
             visible: upload.put(&visible),
             few: put(upload, &few),
@@ -149,9 +149,9 @@ impl Attend {
         &self,
         gpu: &Gpu,
         upload: &Upload,
-        prepared: &Prepared,
+        prepared: &SentSequences,
         shape: &KvShape,
-        layer: &Layer,
+        layer: &LayerQuery,
     ) -> Result<(), GpuError> {
         let kernels = [(Some(&self.few), &prepared.few), (self.many.as_ref(), &prepared.many)];
         for (kernel, sent) in kernels {
@@ -171,7 +171,7 @@ impl Attend {
         sent: &Sent,
         upload: &Upload,
         shape: &KvShape,
-        layer: &Layer,
+        layer: &LayerQuery,
     ) -> Result<(), GpuError> {
         let (heads, kv_heads, dim) = (layer.heads, shape.kv_heads as u32, shape.head_dim as u32);
         let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();

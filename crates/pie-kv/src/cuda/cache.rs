@@ -1,9 +1,9 @@
 //! The rows of a rank in device memory: written by slot, turned in place.
 
-use super::attention::{Attend, Layer, Prepared};
+use super::attention::{Attend, LayerQuery, SentSequences};
 use super::device::{Dtype, Gpu};
 use super::error::GpuError;
-use super::memory::{Memory, Place, Upload};
+use super::memory::{Memory, Upload, UploadOffset};
 use crate::attention::{Attention, check};
 use crate::cache::KvShape;
 use crate::error::KvError;
@@ -180,7 +180,7 @@ impl GpuCache {
     }
 
     /// Adds the rotations of positions to an upload: `[positions][head dimension / 2]` of (cos, sin).
-    pub fn put_angles(upload: &mut Upload, rope: &Rope, positions: &[TokenIndex]) -> Place {
+    pub fn put_angles(upload: &mut Upload, rope: &Rope, positions: &[TokenIndex]) -> UploadOffset {
         let angles: Vec<[f32; 2]> =
             positions.iter().flat_map(|position| pairs(&rope.at(*position))).collect();
         upload.put(&angles)
@@ -223,7 +223,7 @@ impl GpuCache {
         sequences: &[Attention<'_>],
         rows: usize,
         heads: usize,
-    ) -> Result<(Prepared, bool), KvError> {
+    ) -> Result<(SentSequences, bool), KvError> {
         for sequence in sequences {
             check(sequence, rows)?;
             self.shape.check(0, sequence.table)?;
@@ -243,13 +243,13 @@ impl GpuCache {
         &self,
         layer: usize,
         upload: &Upload,
-        prepared: &Prepared,
+        prepared: &SentSequences,
         (queries, out): (u64, u64),
         heads: usize,
     ) -> Result<(), KvError> {
         self.shape.check(layer, &[])?;
         let (keys, values) = (self.layer(&self.keys, layer), self.layer(&self.values, layer));
-        let layer = Layer { keys, values, queries, out, heads: heads as u32 };
+        let layer = LayerQuery { keys, values, queries, out, heads: heads as u32 };
         Ok(self.attend.run(&self.gpu, upload, prepared, &self.shape, &layer)?)
     }
 

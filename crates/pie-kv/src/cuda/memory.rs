@@ -76,7 +76,7 @@ impl Memory {
 
 /// Where an array is in an [`Upload`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place(usize);
+pub struct UploadOffset(usize);
 
 /// Small arrays that travel to the GPU together, in one copy through pinned memory: tokens, slots, tables, angles.
 ///
@@ -110,17 +110,17 @@ impl Upload {
     }
 
     /// Adds an array.
-    pub fn put<T: NoUninit>(&mut self, numbers: &[T]) -> Place {
+    pub fn put<T: NoUninit>(&mut self, numbers: &[T]) -> UploadOffset {
         self.put_padded(numbers, numbers.len())
     }
 
     /// Adds an array with room for `capacity` numbers.
-    pub fn put_padded<T: NoUninit>(&mut self, numbers: &[T], capacity: usize) -> Place {
+    pub fn put_padded<T: NoUninit>(&mut self, numbers: &[T], capacity: usize) -> UploadOffset {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytemuck::cast_slice(numbers));
         let end = start + capacity.max(numbers.len()) * size_of::<T>();
         self.bytes.resize(end.next_multiple_of(ALIGNMENT), 0);
-        Place(start)
+        UploadOffset(start)
     }
 
     /// Enqueues the copy. True if the addresses have moved: graphs that know the old ones are of no use.
@@ -145,7 +145,7 @@ impl Upload {
     }
 
     /// The address of an array that was sent.
-    pub fn at(&self, place: Place) -> u64 {
+    pub fn at(&self, place: UploadOffset) -> u64 {
         self.device.at(place.0)
     }
 }

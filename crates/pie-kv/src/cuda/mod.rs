@@ -11,9 +11,9 @@ mod error;
 mod memory;
 mod tiles;
 
-pub use attention::Prepared;
+pub use attention::SentSequences;
 pub use cache::{GpuCache, Placing};
 pub use cudarc::driver::{CudaFunction, CudaStream, LaunchConfig, PushKernelArg};
 pub use device::{Dtype, Gpu, Kernels};
 pub use error::GpuError;
-pub use memory::{Memory, Place, Upload};
+pub use memory::{Memory, Upload, UploadOffset};

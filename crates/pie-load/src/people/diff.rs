@@ -1,12 +1,12 @@
 //! Which lines differ between two texts (Myers 1986), as places with what stands there afterwards.
 
-use crate::script::Change;
+use crate::script::TextChange;
 
 /// Beyond so many differing lines the whole middle is one place: nobody edits so by hand, and the search is quadratic.
 const MOST: usize = 400;
 
 /// Changes from one text to another, sorted and apart, in bytes of the first; their ends that agree are cut off.
-pub(super) fn changes(old: &str, new: &str) -> Vec<Change> {
+pub(super) fn changes(old: &str, new: &str) -> Vec<TextChange> {
     let (a, b): (Vec<&str>, Vec<&str>) =
         (old.split_inclusive('\n').collect(), new.split_inclusive('\n').collect());
     let head = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
@@ -28,14 +28,14 @@ pub(super) fn changes(old: &str, new: &str) -> Vec<Change> {
 }
 
 /// What is equal at both ends of a change is no part of it.
-fn trimmed(at: usize, gone: &str, come: &str) -> Change {
+fn trimmed(at: usize, gone: &str, come: &str) -> TextChange {
     let head: usize =
         gone.chars().zip(come.chars()).take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
     let (gone, come) = (&gone[head..], &come[head..]);
     let ends = gone.chars().rev().zip(come.chars().rev());
     let tail: usize = ends.take_while(|(x, y)| x == y).map(|(x, _)| x.len_utf8()).sum();
     let start = at + head;
-    Change { start, end: start + gone.len() - tail, text: come[..come.len() - tail].to_owned() }
+    TextChange { start, end: start + gone.len() - tail, text: come[..come.len() - tail].to_owned() }
 }
 
 /// Pairs of lines that stay, in order; none found when too much differs.

@@ -3,7 +3,7 @@
 use super::Habits;
 use super::typist::Typist;
 use crate::error::LoadError;
-use crate::script::{Change, Line};
+use crate::script::{Line, TextChange};
 use rand::Rng;
 use std::time::Duration;
 
@@ -161,11 +161,11 @@ fn rename(typist: &mut Typist) {
         return;
     }
     let places = text.match_indices(&word).take(8).map(|(at, word)| (at, at + word.len()));
-    let mut edits: Vec<Change> = Vec::new();
+    let mut edits: Vec<TextChange> = Vec::new();
     for (start, end) in places {
         // Two that touch would be one place.
         if edits.last().is_none_or(|last| last.end < start) {
-            edits.push(Change { start, end, text: format!("{word}_{}", end % 7) });
+            edits.push(TextChange { start, end, text: format!("{word}_{}", end % 7) });
         }
     }
     typist.several(edits);

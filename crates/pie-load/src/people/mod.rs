@@ -9,7 +9,7 @@ mod typist;
 pub use generate::{Corpus, lines};
 pub use replay::{Replay, replay};
 
-use crate::script::{Mode, Place};
+use crate::script::{Caret, CompletionMode};
 use std::time::Duration;
 
 /// How people work.
@@ -22,9 +22,9 @@ pub struct Habits {
     /// Share of the completions that are taken over, whole or in part.
     pub accepted: f64,
     /// Where completions are asked for.
-    pub place: Place,
+    pub place: Caret,
     /// What they see.
-    pub mode: Mode,
+    pub mode: CompletionMode,
 }
 
 impl Default for Habits {
@@ -33,8 +33,8 @@ impl Default for Habits {
             document_bytes: 8 << 10,
             debounce: Duration::ZERO,
             accepted: 0.25,
-            place: Place::Cursor,
-            mode: Mode::Continue,
+            place: Caret::Cursor,
+            mode: CompletionMode::Continue,
         }
     }
 }

@@ -5,7 +5,7 @@ use super::diff;
 use super::git::{Blobs, Version, history};
 use super::typist::Typist;
 use crate::error::LoadError;
-use crate::script::{Change, Line};
+use crate::script::{Line, TextChange};
 use std::path::PathBuf;
 
 /// Longer insertions are pasted.
@@ -91,17 +91,17 @@ fn document(path: &str, texts: &[(String, String)], what: &Replay) -> Vec<Line> 
 }
 
 /// The same small change at several places: people do it with several cursors.
-fn one_idea(changes: &[Change]) -> bool {
-    let same = |pair: &[Change]| {
+fn one_idea(changes: &[TextChange]) -> bool {
+    let same = |pair: &[TextChange]| {
         pair[0].text == pair[1].text && pair[0].end - pair[0].start == pair[1].end - pair[1].start
     };
     changes.len() >= 2 && changes[0].text.len() <= 80 && changes.windows(2).all(same)
 }
 
 /// From the top to the bottom.
-fn one_by_one(typist: &mut Typist, changes: &[Change]) {
+fn one_by_one(typist: &mut Typist, changes: &[TextChange]) {
     let mut shift = 0_isize;
-    for Change { start, end, text } in changes {
+    for TextChange { start, end, text } in changes {
         let start = start.saturating_add_signed(shift);
         let gone = end - start.saturating_add_signed(-shift);
         typist.move_to(start);

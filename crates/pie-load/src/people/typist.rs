@@ -1,7 +1,7 @@
 //! One person at one document: keys at human times, pauses, questions, answers taken over. Writes script lines.
 
 use super::Habits;
-use crate::script::{Accept, Action, Change, Draft, Line, Place};
+use crate::script::{Accept, Action, Caret, Draft, Line, TextChange};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -53,7 +53,7 @@ impl Typist {
     }
 
     /// Makes an edit; what does not fit the draft is not written.
-    fn edit(&mut self, changes: &[Change], action: Action) {
+    fn edit(&mut self, changes: &[TextChange], action: Action) {
         if self.draft.edit(changes).is_ok() {
             self.push(action);
         }
@@ -63,7 +63,7 @@ impl Typist {
     pub fn type_text(&mut self, text: &str) {
         for character in text.chars() {
             let at = self.draft.cursor();
-            let change = Change { start: at, end: at, text: character.to_string() };
+            let change = TextChange { start: at, end: at, text: character.to_string() };
             let key = Action::Type { at: None, text: character.to_string(), key_ms: None };
             self.edit(&[change], key);
             let gap = self.key_gap();
@@ -86,17 +86,17 @@ impl Typist {
             return;
         }
         let at = self.draft.cursor();
-        let change = Change { start: at, end: at, text: text.clone() };
+        let change = TextChange { start: at, end: at, text: text.clone() };
         self.edit(&[change], Action::Paste { at: None, text });
         self.rest(150..600);
     }
 
     pub fn delete(&mut self, start: usize, end: usize) {
-        self.edit(&[Change { start, end, text: String::new() }], Action::Delete { start, end });
+        self.edit(&[TextChange { start, end, text: String::new() }], Action::Delete { start, end });
         self.rest(80..400);
     }
 
-    pub fn several(&mut self, edits: Vec<Change>) {
+    pub fn several(&mut self, edits: Vec<TextChange>) {
         self.edit(&edits.clone(), Action::MultiCursor { edits });
         self.rest(100..500);
     }
@@ -142,8 +142,8 @@ impl Typist {
     fn ask(&mut self) {
         let Habits { place, mode, .. } = self.habits;
         let before = match place {
-            Place::Cursor => self.draft.cursor(),
-            Place::End => self.draft.text().len(),
+            Caret::Cursor => self.draft.cursor(),
+            Caret::End => self.draft.text().len(),
         };
         // Not every model can begin with nothing.
         if before == 0 {

@@ -4,7 +4,7 @@ use super::text::{label, millis};
 use super::{Latency, Report};
 use crate::error::LoadError;
 use crate::measure::Metric;
-use pie_chart::{Axis, BLUE, Chart, GREEN, GREY, Limit, RED, Scale, Series, Size, draw};
+use pie_chart::{Axis, BLUE, Chart, GREEN, GREY, LimitLine, RED, Scale, Series, Size, draw};
 use std::fmt::Write;
 use std::slice;
 
@@ -135,8 +135,8 @@ fn percent(quantile: f64) -> String {
 }
 
 /// The latency that is not to be exceeded.
-pub(super) fn limit_line(milliseconds: f64) -> Limit {
-    Limit { value: milliseconds, name: format!("limit {milliseconds:.0} ms") }
+pub(super) fn limit_line(milliseconds: f64) -> LimitLine {
+    LimitLine { value: milliseconds, name: format!("limit {milliseconds:.0} ms") }
 }
 
 fn first_tokens(report: &Report) -> Chart {

@@ -5,7 +5,7 @@ use super::text::millis;
 use super::{Latency, Report};
 use crate::error::LoadError;
 use crate::measure::Metric;
-use pie_chart::{Axis, BLUE, Chart, GREEN, Limit, RED, Scale, Series};
+use pie_chart::{Axis, BLUE, Chart, GREEN, LimitLine, RED, Scale, Series};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 
@@ -110,7 +110,7 @@ pub fn knee_page(knee: &Knee) -> Result<String, LoadError> {
 const OFFERED: Axis =
     Axis { name: "edits/s offered", scale: Scale::FromZero, format: |value| format!("{value:.0}") };
 
-fn latency(knee: &Knee, metric: Metric, limit: Option<Limit>) -> Chart {
+fn latency(knee: &Knee, metric: Metric, limit: Option<LimitLine>) -> Chart {
     // A quantile beyond the sample is the maximum, and says nothing of its own.
     let of = |name: &str, color, least: u64, of: fn(&Latency) -> f64| {
         let point = |report: &Report| {

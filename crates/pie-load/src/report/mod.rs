@@ -12,7 +12,7 @@ pub use text::text;
 
 use crate::error::LoadError;
 use crate::measure::{Compared, CompletionCounts, EditCounts, ErrorCount, Metric, Tally, TokenCounts};
-use crate::run::{Asking, ProcessUse, Shared};
+use crate::run::{Asking, ProcessUse, RunState};
 use crate::target::Target;
 use hdrhistogram::Histogram;
 use pie_proto::v1;
@@ -63,12 +63,12 @@ pub struct Facts {
 
 impl Facts {
     pub(crate) fn of(
-        shared: &Shared,
+        shared: &RunState,
         measured: Duration,
         edits: EditCounts,
         about: Option<&v1::DescribePoolResponse>,
     ) -> Self {
-        let Shared { options, source, target, speed, .. } = shared;
+        let RunState { options, source, target, speed, .. } = shared;
         let (target, ranks) = match target {
             Target::Pool(_) => {
                 let ranks = about.map_or(0, |about| about.groups.iter().map(|group| group.ranks.len()).sum());

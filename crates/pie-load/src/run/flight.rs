@@ -1,7 +1,7 @@
 //! A completion on its way, beside its session.
 
 use crate::measure::{Metric, Recorder, Tally};
-use crate::target::{Answer, CallError, End, Piece};
+use crate::target::{Answer, CallError, CompletionEnd, Piece};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,7 +50,7 @@ pub(super) struct Asked {
 }
 
 /// How a completion ends.
-enum Outcome {
+enum Finish {
     Finished,
     Superseded,
     Cancelled,
@@ -64,24 +64,24 @@ pub(super) async fn follow(
     starting: impl Future<Output = Result<Answer, CallError>>,
     recorder: Arc<Recorder>,
 ) {
-    let mut pace = Pace { sent: Instant::now(), first: None, latest: Instant::now() };
+    let mut pace = TypingPace { sent: Instant::now(), first: None, latest: Instant::now() };
     recorder.record(asked.due, |tally| {
         tally.completions.asked += 1;
         tally.latency(Metric::SendDelay, pace.sent - asked.due);
     });
     let outcome = tokio::select! {
         biased;
-        () = flight.cancel.notified() => Outcome::Cancelled,
+        () = flight.cancel.notified() => Finish::Cancelled,
         outcome = listen(&flight, asked, starting, &recorder, &mut pace) => outcome,
     };
-    if let Outcome::Failed(error) = &outcome {
+    if let Finish::Failed(error) = &outcome {
         recorder.error(asked.due, error);
     }
     let answered = pace.first.is_some();
     recorder.record(asked.due, |tally| ended(tally, &outcome, answered, asked.due.elapsed()));
 }
 
-struct Pace {
+struct TypingPace {
     sent: Instant,
     first: Option<Instant>,
     latest: Instant,
@@ -92,14 +92,14 @@ async fn listen(
     asked: Asked,
     starting: impl Future<Output = Result<Answer, CallError>>,
     recorder: &Recorder,
-    pace: &mut Pace,
-) -> Outcome {
+    pace: &mut TypingPace,
+) -> Finish {
     let overtaken = |error: CallError| {
         let edited = flight.edited.load(Ordering::Relaxed);
         if edited && OVERTAKEN.contains(&error.code.as_str()) {
-            Outcome::Superseded
+            Finish::Superseded
         } else {
-            Outcome::Failed(error)
+            Finish::Failed(error)
         }
     };
     let mut answer = match starting.await {
@@ -111,19 +111,19 @@ async fn listen(
             Ok(Some(piece)) => {
                 heard(flight, asked, &piece, recorder, pace);
                 match piece.end {
-                    Some(End::Finished) => return Outcome::Finished,
-                    Some(End::Edited) => return Outcome::Superseded,
+                    Some(CompletionEnd::Finished) => return Finish::Finished,
+                    Some(CompletionEnd::Edited) => return Finish::Superseded,
                     None => {}
                 }
             }
             // The end without a last piece: `[DONE]`.
-            Ok(None) => return Outcome::Finished,
+            Ok(None) => return Finish::Finished,
             Err(error) => return overtaken(error),
         }
     }
 }
 
-fn heard(flight: &Flight, asked: Asked, piece: &Piece, recorder: &Recorder, pace: &mut Pace) {
+fn heard(flight: &Flight, asked: Asked, piece: &Piece, recorder: &Recorder, pace: &mut TypingPace) {
     let now = Instant::now();
     flight.text().push_str(&piece.text);
     if piece.tokens > 0 {
@@ -150,23 +150,23 @@ fn heard(flight: &Flight, asked: Asked, piece: &Piece, recorder: &Recorder, pace
     });
 }
 
-fn ended(tally: &mut Tally, outcome: &Outcome, answered: bool, waited: std::time::Duration) {
+fn ended(tally: &mut Tally, outcome: &Finish, answered: bool, waited: std::time::Duration) {
     let counts = &mut tally.completions;
     match (outcome, answered) {
-        (Outcome::Finished, _) => {
+        (Finish::Finished, _) => {
             counts.finished += 1;
             tally.latency(Metric::EndToEnd, waited);
         }
-        (Outcome::Superseded, true) => counts.superseded_answered += 1,
-        (Outcome::Cancelled, true) => counts.cancelled_answered += 1,
-        (Outcome::Superseded, false) => {
+        (Finish::Superseded, true) => counts.superseded_answered += 1,
+        (Finish::Cancelled, true) => counts.cancelled_answered += 1,
+        (Finish::Superseded, false) => {
             counts.superseded_unanswered += 1;
             tally.given_up(waited);
         }
-        (Outcome::Cancelled, false) => {
+        (Finish::Cancelled, false) => {
             counts.cancelled_unanswered += 1;
             tally.given_up(waited);
         }
-        (Outcome::Failed(_), _) => counts.failed += 1,
+        (Finish::Failed(_), _) => counts.failed += 1,
     }
 }

@@ -13,11 +13,11 @@ pub use stop::{Stop, Stopper};
 use crate::error::LoadError;
 use crate::measure::{Metric, Recorder};
 use crate::report::{Facts, PoolFacts, Report};
-use crate::script::{Mode, Place};
+use crate::script::{Caret, CompletionMode};
 use crate::target::{CallError, Target};
 use pie_proto::v1;
 use player::{Clock, Player};
-use process::Watch;
+use process::ProcessWatch;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -75,9 +75,9 @@ pub struct Options {
     /// When completions are asked for.
     pub asking: Asking,
     /// Where they are asked for, whatever the stream says.
-    pub place: Option<Place>,
+    pub place: Option<Caret>,
     /// What they see, whatever the stream says.
-    pub mode: Option<Mode>,
+    pub mode: Option<CompletionMode>,
     /// How caches follow edits.
     pub strategy: v1::Strategy,
     /// Compare every document when it is closed.
@@ -88,7 +88,7 @@ pub struct Options {
 
 /// What somebody who watches sees.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct RunSnapshot {
     /// Since the start, warm-up included.
     pub elapsed: Duration,
     /// Until nothing more is due.
@@ -106,7 +106,7 @@ pub struct Snapshot {
 }
 
 /// What all sessions of a run share.
-pub(crate) struct Shared {
+pub(crate) struct RunState {
     pub options: Options,
     pub source: Source,
     pub target: Target,
@@ -125,7 +125,7 @@ pub async fn run(
     options: &Options,
     source: &Source,
     target: &Target,
-    watch: &mut (dyn FnMut(&Snapshot) + Send),
+    watch: &mut (dyn FnMut(&RunSnapshot) + Send),
 ) -> Result<Report, LoadError> {
     run_until(options, source, target, watch, Stop::never()).await
 }
@@ -138,7 +138,7 @@ pub async fn run_until(
     options: &Options,
     source: &Source,
     target: &Target,
-    watch: &mut (dyn FnMut(&Snapshot) + Send),
+    watch: &mut (dyn FnMut(&RunSnapshot) + Send),
     stop: Stop,
 ) -> Result<Report, LoadError> {
     let speed = speed(options, source)?;
@@ -147,7 +147,7 @@ pub async fn run_until(
     let name = format!("load-{:x}-{:x}", std::process::id(), nanos & 0xffff_ffff);
     let (source, target) = (source.clone(), target.clone());
     let leaving = Semaphore::new(LEAVING);
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(RunState {
         options: options.clone(),
         source,
         target,
@@ -173,7 +173,7 @@ pub async fn run_until(
     for player in players {
         playing.spawn(player.play(clock, recorder.clone()));
     }
-    let mut process = options.process.map(Watch::new);
+    let mut process = options.process.map(ProcessWatch::new);
     observe(&mut playing, &recorder, clock, &mut process, watch).await;
     let after = after(target, before.as_ref()).await;
     let cut = stop.since().filter(|since| *since < end);
@@ -186,7 +186,7 @@ pub async fn run_until(
         ..Facts::of(&shared, measured, recorder.always(|tally| tally.edits.clone()), before.as_ref())
     };
     let pool = PoolFacts::of(before.as_ref(), after.as_ref());
-    let process = process.and_then(Watch::finish);
+    let process = process.and_then(ProcessWatch::finish);
     let repeats = target.repeats();
     Ok(recorder.always(|tally| Report { repeats, ..Report::of(facts, tally, pool, process) }))
 }
@@ -206,7 +206,7 @@ fn speed(options: &Options, source: &Source) -> Result<f64, LoadError> {
 }
 
 /// Opens every session's first document. Those that cannot be opened are tried again with their first edit.
-async fn open(shared: &Arc<Shared>) -> Result<(Vec<Player>, Vec<CallError>), LoadError> {
+async fn open(shared: &Arc<RunState>) -> Result<(Vec<Player>, Vec<CallError>), LoadError> {
     let turns = Arc::new(Semaphore::new(OPENING));
     let mut opening = JoinSet::new();
     for index in 0..shared.options.sessions {
@@ -253,8 +253,8 @@ async fn observe(
     playing: &mut JoinSet<()>,
     recorder: &Recorder,
     clock: Clock,
-    process: &mut Option<Watch>,
-    watch: &mut (dyn FnMut(&Snapshot) + Send),
+    process: &mut Option<ProcessWatch>,
+    watch: &mut (dyn FnMut(&RunSnapshot) + Send),
 ) {
     let mut ticks = tokio::time::interval(TICK);
     loop {
@@ -271,8 +271,8 @@ async fn observe(
     }
 }
 
-fn snapshot(recorder: &Recorder, clock: Clock) -> Snapshot {
-    recorder.always(|tally| Snapshot {
+fn snapshot(recorder: &Recorder, clock: Clock) -> RunSnapshot {
+    recorder.always(|tally| RunSnapshot {
         elapsed: clock.start.elapsed(),
         total: clock.end - clock.start,
         edits: tally.edits.acknowledged,

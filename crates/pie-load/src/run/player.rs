@@ -1,11 +1,11 @@
 //! One session: plays its streams, each step when it is due or, if that is past, as soon as the step before is done.
 
 use super::flight::{Asked, Flight, follow};
-use super::{Asking, Shared};
+use super::{Asking, RunState};
 use crate::measure::{Metric, Recorder};
 use crate::page::Page;
-use crate::script::{Ask, Change, EditKind, Event, Part, Place, Step, Stream};
-use crate::target::{Acked, CallError, Document};
+use crate::script::{Ask, Caret, EditKind, EditStream, Part, ScriptStep, TextChange, TimedStep};
+use crate::target::{Acked, CallError, ServedDocument};
 use pie_client::Edit;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,15 +50,15 @@ struct Suggestion {
 }
 
 pub(super) struct Player {
-    shared: Arc<Shared>,
+    shared: Arc<RunState>,
     index: usize,
     round: usize,
-    events: VecDeque<Event>,
+    events: VecDeque<TimedStep>,
     length: Duration,
     wait: Duration,
     page: Page,
     /// What the server holds; nothing when it could not be opened.
-    document: Option<Document>,
+    document: Option<ServedDocument>,
     /// Whether the server has every edit of the page.
     in_step: bool,
     suggestion: Option<Suggestion>,
@@ -68,7 +68,7 @@ pub(super) struct Player {
 
 impl Player {
     /// A session with its first document, and why that could not be opened.
-    pub async fn open(shared: Arc<Shared>, index: usize) -> (Self, Option<CallError>) {
+    pub async fn open(shared: Arc<RunState>, index: usize) -> (Self, Option<CallError>) {
         let sessions = shared.options.sessions;
         let entry = shared.source.entry(index, sessions);
         let stream = shared.source.stream(index, 0, sessions);
@@ -95,17 +95,17 @@ impl Player {
     }
 
     /// Takes a stream up at a time of its own. What lies before has happened; what this run will not reach is left out.
-    fn take(&mut self, stream: Stream, skip: Duration) {
+    fn take(&mut self, stream: EditStream, skip: Duration) {
         let options = &self.shared.options;
         let span = (options.warmup + options.duration).mul_f64(self.shared.speed);
         self.page = Page::new(stream.text);
         self.length = stream.length.saturating_sub(skip);
         self.events.clear();
-        for Event { at, step } in stream.events {
+        for TimedStep { at, step } in stream.events {
             match (at.checked_sub(skip), &step) {
-                (Some(at), _) if at <= span => self.events.push_back(Event { at, step }),
+                (Some(at), _) if at <= span => self.events.push_back(TimedStep { at, step }),
                 (Some(_), _) => break,
-                (None, Step::Edit { changes, .. }) => drop(self.page.edit(changes)),
+                (None, ScriptStep::Edit { changes, .. }) => drop(self.page.edit(changes)),
                 (None, _) => {}
             }
         }
@@ -113,7 +113,7 @@ impl Player {
 
     async fn open_document(&mut self) -> Result<(), CallError> {
         let name = format!("{}-{}-{}", self.shared.name, self.index, self.round);
-        let Shared { target, options, .. } = &*self.shared;
+        let RunState { target, options, .. } = &*self.shared;
         let text = self.page.text().to_owned();
         let opening = target.open(self.index, &name, text, options.strategy);
         let opened = timeout(OPENED_WITHIN, opening).await;
@@ -164,7 +164,7 @@ impl Player {
                 return Going::Away;
             }
             self.round += 1;
-            let Shared { source, options, .. } = &*self.shared;
+            let RunState { source, options, .. } = &*self.shared;
             let stream = source.stream(self.index, self.round, options.sessions);
             self.take(stream, Duration::ZERO);
             let opened = self.open_document().await;
@@ -185,7 +185,7 @@ impl Player {
     }
 
     async fn play_stream(&mut self, begun: Instant, clock: Clock, recorder: &Arc<Recorder>) -> Going {
-        while let Some(Event { at, step }) = self.events.pop_front() {
+        while let Some(TimedStep { at, step }) = self.events.pop_front() {
             let due = begun + at.div_f64(self.shared.speed);
             if due >= clock.end {
                 break;
@@ -206,10 +206,10 @@ impl Player {
         Going::On
     }
 
-    async fn perform(&mut self, step: Step, due: Instant, recorder: &Arc<Recorder>) {
+    async fn perform(&mut self, step: ScriptStep, due: Instant, recorder: &Arc<Recorder>) {
         while self.flights.try_join_next().is_some() {}
         match step {
-            Step::Edit { changes, kind } => {
+            ScriptStep::Edit { changes, kind } => {
                 let edits = self.page.edit(&changes);
                 self.suggestion_is_stale();
                 self.edit(&edits, due, recorder).await;
@@ -217,26 +217,26 @@ impl Player {
                     self.ask(behind(&changes), due, recorder);
                 }
             }
-            Step::Complete(ask) => {
+            ScriptStep::Complete(ask) => {
                 if self.shared.options.asking == Asking::AsWritten {
                     self.ask(ask, due, recorder);
                 }
             }
-            Step::Accept(part) => match self.accept(part) {
+            ScriptStep::Accept(part) => match self.accept(part) {
                 Some(edits) => {
                     recorder.record(due, |tally| tally.completions.accepted += 1);
                     self.edit(&edits, due, recorder).await;
                 }
                 None => recorder.record(due, |tally| tally.completions.nothing_to_accept += 1),
             },
-            Step::Discard => {
+            ScriptStep::Discard => {
                 let edits = self.page.discard();
                 if !edits.is_empty() {
                     self.suggestion_is_stale();
                     self.edit(&edits, due, recorder).await;
                 }
             }
-            Step::Note(_) => {}
+            ScriptStep::Note(_) => {}
         }
     }
 
@@ -244,7 +244,7 @@ impl Player {
     fn suggestion_is_stale(&mut self) {
         if let Some(suggestion) = self.suggestion.take() {
             suggestion.flight.edit();
-            let by_server = self.document.as_ref().is_some_and(Document::edits_end_completions);
+            let by_server = self.document.as_ref().is_some_and(ServedDocument::edits_end_completions);
             if !by_server || self.shared.options.asking == Asking::EveryKeystroke {
                 suggestion.flight.cancel();
             }
@@ -308,16 +308,16 @@ impl Player {
         let ask = Ask { place, mode: options.mode.unwrap_or(ask.mode), ..ask };
         let text = self.page.text();
         let offset = match place {
-            Place::Cursor => self.page.offset(ask.offset),
-            Place::End => text.len(),
+            Caret::Cursor => self.page.offset(ask.offset),
+            Caret::End => text.len(),
         };
         let starting = document.start(text, offset, ask, max_tokens);
         let flight = Arc::new(Flight::default());
         let asked = Asked { due, behind_edit: std::mem::take(&mut self.edited) };
         self.flights.spawn(follow(flight.clone(), asked, starting, recorder.clone()));
         let place = match place {
-            Place::Cursor => ask.offset,
-            Place::End => text.len() - self.page.accepted(),
+            Caret::Cursor => ask.offset,
+            Caret::End => text.len() - self.page.accepted(),
         };
         // People look at the newest answer only.
         self.suggestion_is_stale();
@@ -358,7 +358,7 @@ impl Player {
         }
     }
 
-    async fn part(&self, mut document: Document, recorder: &Recorder) -> Result<(), CallError> {
+    async fn part(&self, mut document: ServedDocument, recorder: &Recorder) -> Result<(), CallError> {
         if self.shared.options.compare {
             if !self.in_step {
                 document.replace(self.page.text()).await?;
@@ -376,13 +376,13 @@ impl Player {
 }
 
 /// The question of a keystroke: at the cursor behind it.
-fn behind(changes: &[Change]) -> Ask {
-    let shift = |change: &Change| change.text.len() as isize - (change.end - change.start) as isize;
+fn behind(changes: &[TextChange]) -> Ask {
+    let shift = |change: &TextChange| change.text.len() as isize - (change.end - change.start) as isize;
     let (last, before) = changes
         .split_last()
         .map_or((0, 0), |(last, rest)| (last.start + last.text.len(), rest.iter().map(shift).sum()));
     let offset = last.saturating_add_signed(before);
-    Ask { offset, place: Place::Cursor, mode: crate::script::Mode::Continue, max_tokens: None }
+    Ask { offset, place: Caret::Cursor, mode: crate::script::CompletionMode::Continue, max_tokens: None }
 }
 
 fn part_of(text: &str, part: Part) -> &str {

@@ -20,14 +20,14 @@ pub struct ProcessUse {
     pub resident_most: u64,
 }
 
-pub(super) struct Watch {
+pub(super) struct ProcessWatch {
     pid: u32,
     first: Option<(f64, u64)>,
     last: Option<(f64, u64)>,
     most: u64,
 }
 
-impl Watch {
+impl ProcessWatch {
     pub fn new(pid: u32) -> Self {
         let mut watch = Self { pid, first: None, last: None, most: 0 };
         watch.look();

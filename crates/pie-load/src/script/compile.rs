@@ -1,7 +1,7 @@
 //! From lines to streams: places become offsets, typing becomes keystrokes, undo becomes the edit that it is.
 
-use super::line::{Accept, Action, Change, Line, Place};
-use super::{Ask, Draft, EditKind, Event, Part, Step, Stream};
+use super::line::{Accept, Action, Caret, Line, TextChange};
+use super::{Ask, Draft, EditKind, EditStream, Part, ScriptStep, TimedStep};
 use crate::error::LoadError;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const MOST_KEYS: usize = 100_000;
 ///
 /// # Errors
 /// [`LoadError::BadScript`] for a line that does not fit its document.
-pub fn compile(lines: &[Line]) -> Result<Vec<Stream>, LoadError> {
+pub fn compile(lines: &[Line]) -> Result<Vec<EditStream>, LoadError> {
     let mut documents: Vec<Compiler> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for (index, line) in lines.iter().enumerate() {
@@ -47,7 +47,7 @@ struct Compiler {
     doc: String,
     text: String,
     draft: Draft,
-    events: Vec<Event>,
+    events: Vec<TimedStep>,
     /// When the next line without a time is due.
     clock: u64,
     /// The latest event's time.
@@ -60,9 +60,9 @@ impl Compiler {
         Self { doc: doc.to_owned(), text: text.to_owned(), draft, events: Vec::new(), clock: 0, latest: 0 }
     }
 
-    fn finish(self) -> Stream {
+    fn finish(self) -> EditStream {
         let length = Duration::from_millis(self.clock.max(self.latest));
-        Stream { doc: self.doc, text: self.text, events: self.events, length }
+        EditStream { doc: self.doc, text: self.text, events: self.events, length }
     }
 
     fn take(&mut self, line: &Line) -> Result<(), String> {
@@ -87,24 +87,23 @@ impl Compiler {
             Action::Open { .. } => Ok(()),
             Action::Type { at, text, key_ms } => self.typed(*at, text, *key_ms),
             Action::Paste { at, text } => self.insert(*at, text, EditKind::Pasted),
-            Action::Delete { start, end } => {
-                self.edit(vec![Change { start: *start, end: *end, text: String::new() }], EditKind::Deleted)
-            }
+            Action::Delete { start, end } => self
+                .edit(vec![TextChange { start: *start, end: *end, text: String::new() }], EditKind::Deleted),
             Action::Move { to } => self.draft.move_to(*to),
             Action::MultiCursor { edits } => self.edit(edits.clone(), EditKind::Several),
             Action::Undo { steps } => self.undo(*steps),
             Action::Complete { at, mode, max_tokens } => {
                 let offset = match at {
-                    Place::Cursor => self.draft.cursor(),
-                    Place::End => self.draft.text().len(),
+                    Caret::Cursor => self.draft.cursor(),
+                    Caret::End => self.draft.text().len(),
                 };
                 let ask = Ask { offset, place: *at, mode: *mode, max_tokens: *max_tokens };
-                self.push(Step::Complete(ask));
+                self.push(ScriptStep::Complete(ask));
                 Ok(())
             }
             Action::Accept(accept) => self.accept(*accept),
             Action::Discard {} => {
-                self.push(Step::Discard);
+                self.push(ScriptStep::Discard);
                 Ok(())
             }
             Action::Pause { ms } => {
@@ -112,26 +111,26 @@ impl Compiler {
                 Ok(())
             }
             Action::Note { text } => {
-                self.push(Step::Note(text.clone()));
+                self.push(ScriptStep::Note(text.clone()));
                 Ok(())
             }
         }
     }
 
-    fn push(&mut self, step: Step) {
+    fn push(&mut self, step: ScriptStep) {
         self.latest = self.clock;
-        self.events.push(Event { at: Duration::from_millis(self.clock), step });
+        self.events.push(TimedStep { at: Duration::from_millis(self.clock), step });
     }
 
-    fn edit(&mut self, changes: Vec<Change>, kind: EditKind) -> Result<(), String> {
+    fn edit(&mut self, changes: Vec<TextChange>, kind: EditKind) -> Result<(), String> {
         self.draft.edit(&changes)?;
-        self.push(Step::Edit { changes, kind });
+        self.push(ScriptStep::Edit { changes, kind });
         Ok(())
     }
 
     fn insert(&mut self, at: Option<usize>, text: &str, kind: EditKind) -> Result<(), String> {
         let at = at.unwrap_or(self.draft.cursor());
-        self.edit(vec![Change { start: at, end: at, text: text.to_owned() }], kind)
+        self.edit(vec![TextChange { start: at, end: at, text: text.to_owned() }], kind)
     }
 
     fn typed(&mut self, at: Option<usize>, text: &str, key_ms: Option<u64>) -> Result<(), String> {
@@ -152,7 +151,7 @@ impl Compiler {
         }
         for _ in 0..steps {
             if let Some(changes) = self.draft.undo() {
-                self.push(Step::Edit { changes, kind: EditKind::Undone });
+                self.push(ScriptStep::Edit { changes, kind: EditKind::Undone });
             }
         }
         Ok(())
@@ -160,15 +159,15 @@ impl Compiler {
 
     fn accept(&mut self, accept: Accept) -> Result<(), String> {
         match accept {
-            Accept::Whole => self.push(Step::Accept(Part::Whole)),
-            Accept::Line => self.push(Step::Accept(Part::Line)),
-            Accept::Word => self.push(Step::Accept(Part::Word)),
+            Accept::Whole => self.push(ScriptStep::Accept(Part::Whole)),
+            Accept::Line => self.push(ScriptStep::Accept(Part::Line)),
+            Accept::Word => self.push(ScriptStep::Accept(Part::Word)),
             Accept::Typed { chars, .. } if chars > MOST_KEYS => {
                 return Err(format!("{chars} characters to type; at most {MOST_KEYS} at once"));
             }
             Accept::Typed { chars, key_ms } => {
                 for _ in 0..chars {
-                    self.push(Step::Accept(Part::Character));
+                    self.push(ScriptStep::Accept(Part::Character));
                     self.clock = self.clock.saturating_add(key_ms);
                 }
             }

@@ -1,6 +1,6 @@
 //! The script's own text while its lines are read or written: cursor and undo.
 
-use super::line::Change;
+use super::line::TextChange;
 
 /// A text, its cursor, and how to take back what was done to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Draft {
     text: String,
     cursor: usize,
     /// For each edit: what takes it back, and where the cursor was.
-    done: Vec<(Vec<Change>, usize)>,
+    done: Vec<(Vec<TextChange>, usize)>,
 }
 
 impl Draft {
@@ -48,7 +48,7 @@ impl Draft {
     ///
     /// # Errors
     /// A sentence, when they do not fit the text; it is then as before.
-    pub fn edit(&mut self, changes: &[Change]) -> Result<(), String> {
+    pub fn edit(&mut self, changes: &[TextChange]) -> Result<(), String> {
         self.check(changes)?;
         let cursor = self.cursor;
         let back = self.splice(changes);
@@ -57,16 +57,16 @@ impl Draft {
     }
 
     /// Takes the latest edit back, and the cursor to where it was; the changes that do it.
-    pub fn undo(&mut self) -> Option<Vec<Change>> {
+    pub fn undo(&mut self) -> Option<Vec<TextChange>> {
         let (changes, cursor) = self.done.pop()?;
         self.splice(&changes);
         self.cursor = cursor;
         Some(changes)
     }
 
-    fn check(&self, changes: &[Change]) -> Result<(), String> {
+    fn check(&self, changes: &[TextChange]) -> Result<(), String> {
         let mut behind = 0;
-        for (index, Change { start, end, .. }) in changes.iter().enumerate() {
+        for (index, TextChange { start, end, .. }) in changes.iter().enumerate() {
             if self.text.get(*start..*end).is_none() {
                 let length = self.text.len();
                 return Err(format!(
@@ -84,14 +84,14 @@ impl Draft {
     }
 
     /// Makes changes that fit, and returns those that take them back.
-    fn splice(&mut self, changes: &[Change]) -> Vec<Change> {
+    fn splice(&mut self, changes: &[TextChange]) -> Vec<TextChange> {
         let mut text = String::with_capacity(self.text.len());
         let (mut at, mut back) = (0, Vec::new());
         for change in changes {
             text.push_str(&self.text[at..change.start]);
             let start = text.len();
             text.push_str(&change.text);
-            back.push(Change {
+            back.push(TextChange {
                 start,
                 end: text.len(),
                 text: self.text[change.start..change.end].to_owned(),

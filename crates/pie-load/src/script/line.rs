@@ -8,7 +8,7 @@ const VERSION: u32 = 1;
 /// The first line of a file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct ScriptHeader {
     pie_load_script: u32,
 }
 
@@ -70,7 +70,7 @@ pub enum Action {
     /// Several places change in one edit.
     MultiCursor {
         /// Sorted, disjoint; all in the text before them.
-        edits: Vec<Change>,
+        edits: Vec<TextChange>,
     },
     /// The latest edits of the script are taken back, as one edit each.
     Undo {
@@ -82,10 +82,10 @@ pub enum Action {
     Complete {
         /// Where.
         #[serde(default)]
-        at: Place,
+        at: Caret,
         /// What it sees.
         #[serde(default)]
-        mode: Mode,
+        mode: CompletionMode,
         /// The most tokens; the run's own number when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         max_tokens: Option<u32>,
@@ -113,7 +113,7 @@ fn one() -> usize {
 /// A range and what stands there afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Change {
+pub struct TextChange {
     /// First byte.
     pub start: usize,
     /// Behind the last.
@@ -126,7 +126,7 @@ pub struct Change {
 /// Where a completion is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Caret {
     /// At the cursor.
     #[default]
     Cursor,
@@ -137,7 +137,7 @@ pub enum Place {
 /// What a completion sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum CompletionMode {
     /// The text before its place.
     #[default]
     Continue,
@@ -189,7 +189,7 @@ pub fn parse(text: &str) -> Result<Vec<Line>, LoadError> {
     let mut lines = lines.filter(|(_, line)| !line.trim().is_empty());
     let (line, header) = lines.next().ok_or(LoadError::EmptyScript)?;
     let bad = |line: usize, reason: String| LoadError::BadScript { line, reason };
-    let header: Header = serde_json::from_str(header).map_err(|error| bad(line, error.to_string()))?;
+    let header: ScriptHeader = serde_json::from_str(header).map_err(|error| bad(line, error.to_string()))?;
     if header.pie_load_script != VERSION {
         let version = header.pie_load_script;
         return Err(bad(line, format!("version {version} of scripts; this program plays version {VERSION}")));
@@ -217,7 +217,7 @@ fn reason(text: &str, error: &serde_json::Error) -> String {
 /// # Errors
 /// None that is known: all are texts and numbers.
 pub fn write(lines: &[Line]) -> Result<String, LoadError> {
-    let mut text = serde_json::to_string(&Header { pie_load_script: VERSION })? + "\n";
+    let mut text = serde_json::to_string(&ScriptHeader { pie_load_script: VERSION })? + "\n";
     for line in lines {
         text += &serde_json::to_string(line)?;
         text.push('\n');

@@ -6,46 +6,46 @@ mod line;
 
 pub use compile::compile;
 pub use draft::Draft;
-pub use line::{Accept, Action, Change, Line, Mode, Place, parse, write};
+pub use line::{Accept, Action, Caret, CompletionMode, Line, TextChange, parse, write};
 
 use std::time::Duration;
 
 /// One document's life, ready to be played: every place is an offset, every typed text is single keystrokes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stream {
+pub struct EditStream {
     /// The document's name in the script.
     pub doc: String,
     /// Its text when it is opened.
     pub text: String,
     /// What happens, in order of time.
-    pub events: Vec<Event>,
+    pub events: Vec<TimedStep>,
     /// From opening to closing.
     pub length: Duration,
 }
 
-impl Stream {
+impl EditStream {
     /// Edits of the document that do not depend on answers.
     pub fn edits(&self) -> usize {
-        self.events.iter().filter(|event| matches!(event.step, Step::Edit { .. })).count()
+        self.events.iter().filter(|event| matches!(event.step, ScriptStep::Edit { .. })).count()
     }
 }
 
 /// A step and its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TimedStep {
     /// Since the document was opened.
     pub at: Duration,
     /// What happens.
-    pub step: Step,
+    pub step: ScriptStep,
 }
 
 /// What happens. Offsets are bytes of the script's own text, which knows nothing of accepted completions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ScriptStep {
     /// One request: all changes at once, sorted and disjoint.
     Edit {
         /// In the text before the step.
-        changes: Vec<Change>,
+        changes: Vec<TextChange>,
         /// How people did it.
         kind: EditKind,
     },
@@ -80,9 +80,9 @@ pub struct Ask {
     /// Where its text would be inserted.
     pub offset: usize,
     /// How the pool is told where.
-    pub place: Place,
+    pub place: Caret,
     /// What it sees.
-    pub mode: Mode,
+    pub mode: CompletionMode,
     /// The most tokens; the run's own number when absent.
     pub max_tokens: Option<u32>,
 }

@@ -1,6 +1,6 @@
 //! The events of an answer of `/v1/completions`, from bytes as they come: a line at a time, whatever the cuts between them.
 
-use super::{CallError, End, Piece};
+use super::{CallError, CompletionEnd, Piece};
 use serde::Deserialize;
 
 /// Bytes of one event at most: a server that never ends its line must not fill the memory.
@@ -8,7 +8,7 @@ const EVENT_LIMIT: usize = 1 << 20;
 
 /// Reads the events of one answer.
 #[derive(Debug, Default)]
-pub struct Events {
+pub struct EventReader {
     rest: Vec<u8>,
     /// Bytes of `rest` that are known to have no line's end.
     seen: usize,
@@ -16,7 +16,7 @@ pub struct Events {
 }
 
 #[derive(Deserialize)]
-struct Chunk {
+struct CompletionChunk {
     #[serde(default)]
     choices: Vec<Choice>,
 }
@@ -28,13 +28,13 @@ struct Choice {
     finish_reason: Option<String>,
 }
 
-enum Line {
+enum EventLine {
     Nothing,
     Done,
     Piece(Piece),
 }
 
-impl Events {
+impl EventReader {
     /// Takes bytes as they come.
     pub fn push(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
@@ -53,9 +53,9 @@ impl Events {
         while !self.ended {
             let Some(line) = self.line()? else { break };
             match read(&line)? {
-                Line::Nothing => {}
-                Line::Done => self.ended = true,
-                Line::Piece(piece) => {
+                EventLine::Nothing => {}
+                EventLine::Done => self.ended = true,
+                EventLine::Piece(piece) => {
                     self.ended = piece.end.is_some();
                     return Ok(Some(piece));
                 }
@@ -78,18 +78,18 @@ impl Events {
     }
 }
 
-fn read(line: &str) -> Result<Line, CallError> {
-    let Some(data) = line.strip_prefix("data:").map(str::trim) else { return Ok(Line::Nothing) };
+fn read(line: &str) -> Result<EventLine, CallError> {
+    let Some(data) = line.strip_prefix("data:").map(str::trim) else { return Ok(EventLine::Nothing) };
     if data == "[DONE]" {
-        return Ok(Line::Done);
+        return Ok(EventLine::Done);
     }
     let shown = || data.chars().take(200).collect::<String>();
-    let chunk: Chunk =
+    let chunk: CompletionChunk =
         serde_json::from_str(data).map_err(|error| unreadable(format!("`{}`: {error}", shown())))?;
-    let Some(choice) = chunk.choices.into_iter().next() else { return Ok(Line::Nothing) };
-    let end = choice.finish_reason.map(|_| End::Finished);
+    let Some(choice) = chunk.choices.into_iter().next() else { return Ok(EventLine::Nothing) };
+    let end = choice.finish_reason.map(|_| CompletionEnd::Finished);
     let tokens = u32::from(!choice.text.is_empty());
-    Ok(Line::Piece(Piece { text: choice.text, tokens, timings: None, end }))
+    Ok(EventLine::Piece(Piece { text: choice.text, tokens, timings: None, end }))
 }
 
 fn unreadable(message: String) -> CallError {

@@ -3,11 +3,11 @@
 mod events;
 mod openai;
 
-pub use events::Events;
+pub use events::EventReader;
 pub use openai::OpenAi;
 
 use crate::error::LoadError;
-use crate::script::{Ask, Mode, Place};
+use crate::script::{Ask, Caret, CompletionMode};
 use openai::Chunks;
 use pie_client::{Access, ClientError, Completion, CompletionOptions, Edit, Edited, Pool, Session};
 use pie_proto::v1;
@@ -78,13 +78,13 @@ impl Target {
         name: &str,
         text: String,
         strategy: v1::Strategy,
-    ) -> Result<Document, CallError> {
+    ) -> Result<ServedDocument, CallError> {
         match self {
             Self::Pool(pools) => {
                 let pool = &pools[index % pools.len()];
-                Ok(Document::Pool(pool.open(name, text, strategy).await?))
+                Ok(ServedDocument::Pool(pool.open(name, text, strategy).await?))
             }
-            Self::OpenAi(server) => Ok(Document::Prompts(server.clone())),
+            Self::OpenAi(server) => Ok(ServedDocument::Prompts(server.clone())),
         }
     }
 }
@@ -120,7 +120,7 @@ impl From<ClientError> for CallError {
 }
 
 /// A document as the server has it.
-pub(crate) enum Document {
+pub(crate) enum ServedDocument {
     Pool(Session),
     /// Nothing is there: every prompt is whole.
     Prompts(Box<OpenAi>),
@@ -137,7 +137,7 @@ pub(crate) enum Acked {
 
 type Starting = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
 
-impl Document {
+impl ServedDocument {
     pub async fn edit(&mut self, edits: &[Edit]) -> Result<Acked, CallError> {
         match self {
             Self::Pool(session) => match session.edit(edits).await? {
@@ -160,16 +160,16 @@ impl Document {
         match self {
             Self::Pool(session) => {
                 let mode = match ask.mode {
-                    Mode::Continue => v1::CompletionMode::Continue,
-                    Mode::Fim => v1::CompletionMode::FillInTheMiddle,
+                    CompletionMode::Continue => v1::CompletionMode::Continue,
+                    CompletionMode::Fim => v1::CompletionMode::FillInTheMiddle,
                 };
-                let at = (ask.place == Place::Cursor).then_some(offset);
+                let at = (ask.place == Caret::Cursor).then_some(offset);
                 let options = CompletionOptions { max_tokens, at, mode, ..Default::default() };
                 let started = session.start(&options);
                 Box::pin(async move { Ok(Answer::Pool(Box::new(started.await?))) })
             }
             Self::Prompts(server) => {
-                let suffix = (ask.mode == Mode::Fim).then(|| text[offset..].to_owned());
+                let suffix = (ask.mode == CompletionMode::Fim).then(|| text[offset..].to_owned());
                 let started = server.start(text[..offset].to_owned(), suffix, max_tokens);
                 Box::pin(async move { Ok(Answer::Prompts(started.await?)) })
             }
@@ -213,12 +213,12 @@ pub struct Piece {
     /// Of the pool's own clock.
     pub timings: Option<v1::Timings>,
     /// Set in the last one.
-    pub end: Option<End>,
+    pub end: Option<CompletionEnd>,
 }
 
 /// Why a completion ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CompletionEnd {
     /// The model or the limit.
     Finished,
     /// A newer edit came.
@@ -238,8 +238,8 @@ impl From<v1::CompleteResponse> for Piece {
     fn from(message: v1::CompleteResponse) -> Self {
         let end = match message.finish_reason() {
             v1::FinishReason::Unspecified => None,
-            v1::FinishReason::Edited => Some(End::Edited),
-            v1::FinishReason::Stop | v1::FinishReason::Length => Some(End::Finished),
+            v1::FinishReason::Edited => Some(CompletionEnd::Edited),
+            v1::FinishReason::Stop | v1::FinishReason::Length => Some(CompletionEnd::Finished),
         };
         let tokens = u32::try_from(message.tokens.len()).unwrap_or(u32::MAX);
         Self { text: message.text_delta, tokens, timings: message.timings, end }

@@ -1,7 +1,7 @@
 //! `/v1/completions` with `stream: true`, as llama.cpp, vLLM and others serve it: whole prompts, tokens as server-sent
 //! events. Each event with text counts as a token.
 
-use super::events::Events;
+use super::events::EventReader;
 use super::{CallError, Piece};
 use crate::error::LoadError;
 use http_body_util::{BodyExt, Full, Limited};
@@ -69,7 +69,7 @@ impl OpenAi {
             let response = client.request(request).await.map_err(|error| failed("CONNECT_FAILED", &error))?;
             let status = response.status();
             if status.is_success() {
-                return Ok(Chunks { body: response.into_body(), events: Events::default() });
+                return Ok(Chunks { body: response.into_body(), events: EventReader::default() });
             }
             let body = Limited::new(response.into_body(), REFUSAL_LIMIT).collect().await;
             let body = body.map(|body| body.to_bytes()).unwrap_or_default();
@@ -87,7 +87,7 @@ fn failed(code: &str, error: &dyn std::error::Error) -> CallError {
 /// An answer as it comes.
 pub(crate) struct Chunks {
     body: Incoming,
-    events: Events,
+    events: EventReader,
 }
 
 impl Chunks {

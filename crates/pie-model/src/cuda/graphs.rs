@@ -1,7 +1,7 @@
 //! Passes that were seen before, as CUDA graphs: a decode step of a large model is some hundred launches, and on eight GPUs
 //! launching them takes longer than they run.
 
-use super::pass::Plan;
+use super::pass::LaunchPlan;
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use pie_kv::cuda::{Gpu, GpuError};
@@ -11,20 +11,20 @@ use std::num::NonZeroU64;
 /// Graphs by what was launched: equal plans are equal launches, of equal addresses.
 #[derive(Default)]
 pub(super) struct Graphs {
-    known: HashMap<Plan, Seen>,
+    known: HashMap<LaunchPlan, GraphState>,
     /// The group whose sums they hold; none if they hold no sums.
     group: Option<NonZeroU64>,
     replays: u64,
     off: bool,
 }
 
-enum Seen {
+enum GraphState {
     Once,
     Captured(Captured),
 }
 
 /// What to do with a pass.
-pub(super) enum Way {
+pub(super) enum Launching {
     /// Enqueue it.
     Launch,
     /// Enqueue it between [`begin`] and [`Graphs::end`], or [`abandon`].
@@ -57,34 +57,34 @@ impl Graphs {
     }
 
     /// Replays a pass with sums of this group, or says what to do with it.
-    pub fn way(&mut self, plan: &Plan, group: Option<NonZeroU64>) -> Result<Way, GpuError> {
+    pub fn way(&mut self, plan: &LaunchPlan, group: Option<NonZeroU64>) -> Result<Launching, GpuError> {
         if self.off {
-            return Ok(Way::Launch);
+            return Ok(Launching::Launch);
         }
         if group != self.group {
             self.forget();
             self.group = group;
         }
         match self.known.get(plan) {
-            Some(Seen::Captured(graph)) => {
+            Some(GraphState::Captured(graph)) => {
                 graph.0.launch().map_err(GpuError::failed("replaying a pass"))?;
                 self.replays += 1;
-                Ok(Way::Replayed)
+                Ok(Launching::Replayed)
             }
-            Some(Seen::Once) => Ok(Way::Capture),
+            Some(GraphState::Once) => Ok(Launching::Capture),
             None => {
                 if self.known.len() >= KINDS {
                     self.known.clear();
                 }
-                self.known.insert(plan.clone(), Seen::Once);
-                Ok(Way::Launch)
+                self.known.insert(plan.clone(), GraphState::Once);
+                Ok(Launching::Launch)
             }
         }
     }
 
     /// Ends a capture, and launches what was captured. False if the pass has to be enqueued after all: then no pass is
     /// captured any more.
-    pub fn end(&mut self, gpu: &Gpu, plan: Plan) -> bool {
+    pub fn end(&mut self, gpu: &Gpu, plan: LaunchPlan) -> bool {
         let graph = gpu.stream().end_capture(CUgraphInstantiate_flags(0));
         let launched = match graph {
             Ok(Some(graph)) => graph.launch().map(|()| graph).map_err(|error| format!("{error:?}")),
@@ -93,7 +93,7 @@ impl Graphs {
         };
         match launched {
             Ok(graph) => {
-                self.known.insert(plan, Seen::Captured(Captured(graph)));
+                self.known.insert(plan, GraphState::Captured(Captured(graph)));
                 true
             }
             Err(problem) => {

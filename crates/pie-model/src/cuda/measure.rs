@@ -1,6 +1,6 @@
 //! What a GPU can do at best, measured: what the times of passes are held against.
 
-use super::product::{Matrix, Output, Products};
+use super::product::{DeviceMatrix, Output, Products};
 use super::random::Random;
 use crate::config::Config;
 use crate::error::ModelError;
@@ -34,7 +34,7 @@ pub fn matrix_rate(gpu: &Gpu, config: &Config, dtype: Dtype, rows: usize) -> Res
     let mut random = Random::new(gpu, dtype, 2)?;
     let mut best = 0.0_f64;
     for (outputs, inputs, output) in [(2 * mlp, hidden, Output::Same), (hidden, mlp, Output::F32)] {
-        let w = Matrix::zeros(gpu, dtype, outputs, inputs)?;
+        let w = DeviceMatrix::zeros(gpu, dtype, outputs, inputs)?;
         let size = if output == Output::F32 { 4 } else { dtype.size() };
         let what = "measuring products";
         let x = Memory::zeros(gpu, rows * inputs * dtype.size(), what)?;

@@ -14,7 +14,7 @@ mod space;
 mod staged;
 mod weights;
 
-use crate::batch::{Batch, Limits};
+use crate::batch::{Batch, BatchLimits};
 use crate::compute::{Compute, Draw, Rows, check_draws};
 use crate::config::Config;
 use crate::error::ModelError;
@@ -30,10 +30,10 @@ use pie_comm::{Collective, Member};
 use pie_kv::cuda::{Dtype, Gpu, GpuCache, GpuError, Memory, Upload};
 use pie_kv::{KvShape, Rope};
 use pie_words::Slot;
-use product::{Matrix, Products};
+use product::{DeviceMatrix, Products};
 use random::Random;
 use space::Space;
-use staged::Staged;
+use staged::StagedCollective;
 use std::path::Path;
 use weights::Weights;
 
@@ -54,7 +54,7 @@ pub struct OnGpu {
     kernels: LayerKernels,
     space: Space,
     upload: Upload,
-    staged: Staged,
+    staged: StagedCollective,
     graphs: Graphs,
 }
 
@@ -118,7 +118,7 @@ impl OnGpu {
             kernels: LayerKernels::new(gpu, dtype)?,
             space: Space::new(gpu, &config, &shard, dtype)?,
             upload: Upload::new(gpu, 4 << 20)?,
-            staged: Staged::new(gpu)?,
+            staged: StagedCollective::new(gpu)?,
             graphs: Graphs::default(),
             gpu: gpu.clone(),
             config,
@@ -191,7 +191,7 @@ impl OnGpu {
     fn check(&self, batch: &Batch, comm: &dyn Collective) -> Result<(), ModelError> {
         check_member(self.member, comm.member())?;
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
-        batch.check(&Limits { vocabulary, positions, slots: self.cache.shape().slots })
+        batch.check(&BatchLimits { vocabulary, positions, slots: self.cache.shape().slots })
     }
 }
 
@@ -264,7 +264,7 @@ fn fill_randomly(
 ) -> Result<(), ModelError> {
     let mut random = Random::new(gpu, dtype, seed)?;
     let mut fill =
-        |matrix: &Matrix, gain: f32| random.fill(&matrix.memory, gain / (matrix.inputs as f32).sqrt());
+        |matrix: &DeviceMatrix, gain: f32| random.fill(&matrix.memory, gain / (matrix.inputs as f32).sqrt());
     fill(&weights.embedding, Spec::TABLE_GAIN)?;
     for layer in &weights.layers {
         // Queries and keys a little more than values, as far as one matrix of the three allows.

@@ -1,9 +1,9 @@
 //! The forward pass on the stream.
 
-use super::graphs::{self, Way};
+use super::graphs::{self, Launching};
 use super::product::Output;
 use super::space::Places;
-use super::weights::Layer;
+use super::weights::GpuLayer;
 use super::{Address, OnGpu};
 use crate::batch::{Batch, Sequence, Wanted};
 use crate::error::ModelError;
@@ -11,7 +11,7 @@ use cudarc::driver::{CudaFunction, LaunchArgs};
 use pie_comm::Collective;
 use pie_kv::Attention;
 use pie_kv::cuda::{
-    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Place, Placing, Prepared, PushKernelArg, Upload,
+    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Placing, PushKernelArg, SentSequences, Upload, UploadOffset,
 };
 
 /// Kernels between products and attention.
@@ -45,12 +45,12 @@ impl LayerKernels {
 
 /// What a pass launches, as far as it differs from pass to pass: equal plans enqueue the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Plan {
+pub(super) struct LaunchPlan {
     rows: usize,
-    tokens: Place,
-    slots: Place,
-    angles: Place,
-    seen: Prepared,
+    tokens: UploadOffset,
+    slots: UploadOffset,
+    angles: UploadOffset,
+    seen: SentSequences,
     last: Last,
 }
 
@@ -59,10 +59,10 @@ pub(super) struct Plan {
 enum Last {
     None,
     All,
-    Some { rows: usize, picked: Place, seen: Prepared },
+    Some { rows: usize, picked: UploadOffset, seen: SentSequences },
 }
 
-impl Plan {
+impl LaunchPlan {
     fn wanted(&self) -> usize {
         match self.last {
             Last::None => 0,
@@ -85,11 +85,14 @@ impl OnGpu {
         let group = comm.on_device().map(|device| device.group());
         let on_stream = ranks == 1 || group.is_some();
         // Larger passes run longer than their launches take, and seldom come again.
-        let way =
-            if on_stream && plan.rows <= REPLAYED { self.graphs.way(&plan, group)? } else { Way::Launch };
+        let way = if on_stream && plan.rows <= REPLAYED {
+            self.graphs.way(&plan, group)?
+        } else {
+            Launching::Launch
+        };
         match way {
-            Way::Launch => self.enqueue(&plan, comm)?,
-            Way::Capture => {
+            Launching::Launch => self.enqueue(&plan, comm)?,
+            Launching::Capture => {
                 graphs::begin(&self.gpu)?;
                 if let Err(error) = self.enqueue(&plan, comm) {
                     graphs::abandon(&self.gpu);
@@ -99,7 +102,7 @@ impl OnGpu {
                     self.enqueue(&plan, comm)?;
                 }
             }
-            Way::Replayed => {}
+            Launching::Replayed => {}
         }
         match comm.on_device() {
             Some(device) => device.wait()?,
@@ -109,7 +112,7 @@ impl OnGpu {
     }
 
     /// Sends what a pass needs to know.
-    fn send(&mut self, batch: &Batch, wanted: &Wanted, ranks: usize) -> Result<Plan, ModelError> {
+    fn send(&mut self, batch: &Batch, wanted: &Wanted, ranks: usize) -> Result<LaunchPlan, ModelError> {
         let rows = batch.tokens.len();
         let mut moved = self.space.make_room(rows, wanted.rows.len(), ranks)?;
         let upload = &mut self.upload;
@@ -137,11 +140,11 @@ impl OnGpu {
         if moved {
             self.graphs.forget();
         }
-        Ok(Plan { rows, tokens, slots, angles, seen, last })
+        Ok(LaunchPlan { rows, tokens, slots, angles, seen, last })
     }
 
     /// Enqueues the whole pass.
-    fn enqueue(&mut self, plan: &Plan, comm: &mut dyn Collective) -> Result<(), ModelError> {
+    fn enqueue(&mut self, plan: &LaunchPlan, comm: &mut dyn Collective) -> Result<(), ModelError> {
         let mut at = self.space.places();
         self.embed(plan, &at)?;
         let count = self.weights.layers.len();
@@ -169,11 +172,11 @@ impl OnGpu {
         self.head(plan.wanted(), &at, comm)
     }
 
-    fn layer(&self, index: usize) -> &Layer {
+    fn layer(&self, index: usize) -> &GpuLayer {
         &self.weights.layers[index]
     }
 
-    fn embed(&self, plan: &Plan, at: &Places) -> Result<(), ModelError> {
+    fn embed(&self, plan: &LaunchPlan, at: &Places) -> Result<(), ModelError> {
         let (table, tokens) = (self.weights.embedding.memory.at(0), self.upload.at(plan.tokens));
         let hidden = self.config.hidden_size as u32;
         let mut launch = self.gpu.stream().launch_builder(&self.kernels.embed);
@@ -189,7 +192,7 @@ impl OnGpu {
     }
 
     /// From normed rows: writes the rows' keys and values of a layer, and leaves the rotated queries.
-    fn attention_inputs(&self, index: usize, plan: &Plan, at: &Places) -> Result<(), ModelError> {
+    fn attention_inputs(&self, index: usize, plan: &LaunchPlan, at: &Places) -> Result<(), ModelError> {
         let placing = Placing {
             qkv: at.qkv,
             queries: at.queries,
@@ -213,7 +216,13 @@ impl OnGpu {
     }
 
     /// From the queries to this rank's part of what attention adds to x.
-    fn attention(&self, index: usize, rows: usize, seen: &Prepared, at: &Places) -> Result<(), ModelError> {
+    fn attention(
+        &self,
+        index: usize,
+        rows: usize,
+        seen: &SentSequences,
+        at: &Places,
+    ) -> Result<(), ModelError> {
         let heads = self.shard.heads.len();
         // SAFETY: activations have room for all rows, and these are as many as were prepared.
         unsafe {
@@ -253,7 +262,7 @@ impl OnGpu {
     }
 
     /// Rows of x and of the queries that go on, one behind the other; the addresses are theirs from here on.
-    fn pick(&self, rows: usize, picked: Place, at: &mut Places) -> Result<(), ModelError> {
+    fn pick(&self, rows: usize, picked: UploadOffset, at: &mut Places) -> Result<(), ModelError> {
         let (hidden, queries) =
             (4 * self.space.widths.hidden, self.dtype().size() * self.space.widths.queries);
         let list = self.upload.at(picked);

@@ -7,14 +7,14 @@ use pie_kv::cuda::{Dtype, Gpu, GpuError, Kernels, LaunchConfig, Memory, PushKern
 use std::ffi::c_void;
 
 /// A matrix in device memory, `[outputs][inputs]`.
-pub(super) struct Matrix {
+pub(super) struct DeviceMatrix {
     pub memory: Memory,
     pub outputs: usize,
     pub inputs: usize,
     dtype: Dtype,
 }
 
-impl Matrix {
+impl DeviceMatrix {
     /// A matrix of zeros.
     pub fn zeros(gpu: &Gpu, dtype: Dtype, outputs: usize, inputs: usize) -> Result<Self, GpuError> {
         let memory = Memory::zeros(gpu, outputs * inputs * dtype.size(), "the weights")?;
@@ -22,20 +22,20 @@ impl Matrix {
     }
 
     /// All of it.
-    pub fn all(&self) -> View {
+    pub fn all(&self) -> MatrixRows {
         self.view(0, self.outputs)
     }
 
     /// `outputs` rows from one on.
-    pub fn view(&self, first: usize, outputs: usize) -> View {
+    pub fn view(&self, first: usize, outputs: usize) -> MatrixRows {
         let address = self.memory.at(first * self.inputs * self.dtype.size());
-        View { address, outputs, inputs: self.inputs }
+        MatrixRows { address, outputs, inputs: self.inputs }
     }
 }
 
 /// Some rows of a matrix.
 #[derive(Clone, Copy)]
-pub(super) struct View {
+pub(super) struct MatrixRows {
     address: Address,
     outputs: usize,
     inputs: usize,
@@ -59,18 +59,18 @@ const WORKSPACE: usize = 32 << 20;
 pub(super) struct Products {
     gpu: Gpu,
     dtype: Dtype,
-    handle: Handle,
+    handle: CublasHandle,
     /// For 1, 2, 4, 8 rows: results in the weights' type, and in f32.
     few: Vec<[cudarc::driver::CudaFunction; 2]>,
     _workspace: Memory,
 }
 
-struct Handle(sys::cublasHandle_t);
+struct CublasHandle(sys::cublasHandle_t);
 
 // SAFETY: a handle may be used from any thread, one at a time; it has one owner.
-unsafe impl Send for Handle {}
+unsafe impl Send for CublasHandle {}
 
-impl Drop for Handle {
+impl Drop for CublasHandle {
     fn drop(&mut self) {
         // SAFETY: the handle was made by cuBLAS, and is forgotten here.
         if let Err(error) = unsafe { result::destroy_handle(self.0) } {
@@ -86,7 +86,7 @@ impl Products {
             return Err(GpuError::NoLibrary { library: "libcublas.so", package: "CUDA 13 libraries" });
         }
         let failed = GpuError::failed("starting cuBLAS");
-        let handle = Handle(result::create_handle().map_err(&failed)?);
+        let handle = CublasHandle(result::create_handle().map_err(&failed)?);
         let workspace = Memory::zeros(gpu, WORKSPACE, "cuBLAS")?;
         // SAFETY: the handle is new, the stream and the workspace live as long as it does, in this struct.
         unsafe {
@@ -107,7 +107,7 @@ impl Products {
     /// The addresses are of device memory of these sizes.
     pub unsafe fn multiply(
         &self,
-        w: View,
+        w: MatrixRows,
         x: Address,
         y: Address,
         rows: usize,
@@ -124,7 +124,7 @@ impl Products {
 
     unsafe fn few(
         &self,
-        w: View,
+        w: MatrixRows,
         x: Address,
         y: Address,
         rows: usize,
@@ -147,7 +147,7 @@ impl Products {
     /// Row-major y = x W^T is column-major y^T = W x^T, with W as it lies read transposed.
     pub unsafe fn many(
         &self,
-        w: View,
+        w: MatrixRows,
         x: Address,
         y: Address,
         rows: usize,

@@ -7,13 +7,13 @@ use cudarc::driver::{PinnedHostSlice, result};
 use pie_comm::Collective;
 use pie_kv::cuda::{Gpu, GpuError};
 
-pub(super) struct Staged {
+pub(super) struct StagedCollective {
     gpu: Gpu,
     numbers: PinnedHostSlice<f32>,
     gathered: Vec<f32>,
 }
 
-impl Staged {
+impl StagedCollective {
     pub fn new(gpu: &Gpu) -> Result<Self, GpuError> {
         Ok(Self { gpu: gpu.clone(), numbers: pinned(gpu, 1 << 16)?, gathered: Vec::new() })
     }

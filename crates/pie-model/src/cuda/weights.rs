@@ -1,6 +1,6 @@
 //! A rank's slice of the weights in device memory.
 
-use super::product::Matrix;
+use super::product::DeviceMatrix;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::ModelError;
@@ -15,22 +15,22 @@ use std::ops::Range;
 /// All weights of a slice. Norms are f32, the rest in the model's type.
 pub(super) struct Weights {
     /// The whole table, with rows of zeros up to what all ranks' parts of the head need.
-    pub embedding: Matrix,
-    pub layers: Vec<Layer>,
+    pub embedding: DeviceMatrix,
+    pub layers: Vec<GpuLayer>,
     pub norm: Memory,
     /// Unless it is a part of the embedding.
-    pub head: Option<Matrix>,
+    pub head: Option<DeviceMatrix>,
 }
 
-pub(super) struct Layer {
+pub(super) struct GpuLayer {
     pub attention_norm: Memory,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
-    pub qkv: Matrix,
-    pub output: Matrix,
+    pub qkv: DeviceMatrix,
+    pub output: DeviceMatrix,
     pub mlp_norm: Memory,
     /// Rows of the gate, then of up.
-    pub gate_up: Matrix,
-    pub down: Matrix,
+    pub gate_up: DeviceMatrix,
+    pub down: DeviceMatrix,
 }
 
 impl Weights {
@@ -54,10 +54,10 @@ impl Weights {
     ) -> Result<Self, GpuError> {
         let Config { hidden_size: hidden, head_dim, layers, vocab_size, .. } = *config;
         let (heads, kv_heads, mlp) = (shard.heads.len(), shard.kv_heads.len(), shard.mlp.len());
-        let matrix = |outputs, inputs| Matrix::zeros(gpu, dtype, outputs, inputs);
+        let matrix = |outputs, inputs| DeviceMatrix::zeros(gpu, dtype, outputs, inputs);
         let norm = || Memory::zeros(gpu, 4 * hidden, "the weights");
-        let layer = |_| -> Result<Layer, GpuError> {
-            Ok(Layer {
+        let layer = |_| -> Result<GpuLayer, GpuError> {
+            Ok(GpuLayer {
                 attention_norm: norm()?,
                 qkv: matrix((heads + 2 * kv_heads) * head_dim, hidden)?,
                 output: matrix(hidden, heads * head_dim)?,
@@ -87,7 +87,7 @@ impl Weights {
         let mut weights = Self::zeros(gpu, config, shard, ranks, dtype)?;
         let total = Self::bytes(config, shard, ranks, dtype);
         let feed = Feed::new(gpu, dtype, progress, total)?;
-        let mut loader = Loader { checkpoint, config, shard, feed };
+        let mut loader = GpuLoader { checkpoint, config, shard, feed };
         for (index, layer) in weights.layers.iter_mut().enumerate() {
             loader.layer(index, layer)?;
         }
@@ -104,15 +104,15 @@ impl Weights {
     }
 }
 
-struct Loader<'a> {
+struct GpuLoader<'a> {
     checkpoint: Checkpoint,
     config: &'a Config,
     shard: &'a Shard,
     feed: Feed<'a>,
 }
 
-impl Loader<'_> {
-    fn layer(&mut self, index: usize, to: &mut Layer) -> Result<(), ModelError> {
+impl GpuLoader<'_> {
+    fn layer(&mut self, index: usize, to: &mut GpuLayer) -> Result<(), ModelError> {
         let of = LayerTensors::find(&self.checkpoint, self.config, index)?;
         let (own, own_kv) = self.shard.head_rows(self.config.head_dim);
         let own_mlp = self.shard.mlp.clone();
@@ -171,7 +171,7 @@ impl<'a> Feed<'a> {
     /// Some rows of a matrix, to rows of `to` from `first` on.
     fn rows(
         &mut self,
-        to: &mut Matrix,
+        to: &mut DeviceMatrix,
         first: usize,
         from: &checkpoint::Matrix,
         rows: Range<usize>,
@@ -182,7 +182,7 @@ impl<'a> Feed<'a> {
     /// Some columns of all rows.
     fn columns(
         &mut self,
-        to: &mut Matrix,
+        to: &mut DeviceMatrix,
         from: &checkpoint::Matrix,
         columns: Range<usize>,
     ) -> Result<(), ModelError> {
@@ -191,7 +191,7 @@ impl<'a> Feed<'a> {
 
     fn block(
         &mut self,
-        to: &mut Matrix,
+        to: &mut DeviceMatrix,
         first: usize,
         from: &checkpoint::Matrix,
         rows: Range<usize>,

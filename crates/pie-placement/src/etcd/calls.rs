@@ -13,7 +13,7 @@ use crate::PlacementError;
 
 /// The servers and what errors need to say of them. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Calls {
+pub(super) struct EtcdCalls {
     servers: Arc<Servers>,
     /// By comma, for errors.
     pub(super) endpoints: String,
@@ -44,14 +44,14 @@ struct Connected {
 
 /// How long a call may take.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct CallLimits {
     /// With all attempts.
     pub(super) call: Duration,
     /// At one server.
     pub(super) attempt: Duration,
 }
 
-impl Calls {
+impl EtcdCalls {
     pub(super) fn new(endpoints: &[String], options: ConnectOptions, timeout: Duration) -> Self {
         let server = |endpoint: &String| Server { endpoint: endpoint.clone(), connected: Mutex::default() };
         let list = endpoints.iter().map(server).collect();
@@ -70,13 +70,13 @@ impl Calls {
         operation: &'static str,
         send: impl Fn(Client) -> Sent + Send + Sync,
     ) -> Result<T, PlacementError> {
-        self.call_within(Limits { call: self.timeout, attempt: self.timeout }, operation, send).await
+        self.call_within(CallLimits { call: self.timeout, attempt: self.timeout }, operation, send).await
     }
 
     /// Waits for a call within limits of its own.
     pub(super) async fn call_within<T, Sent: Future<Output = Result<T, Error>> + Send>(
         &self,
-        limits: Limits,
+        limits: CallLimits,
         operation: &'static str,
         send: impl Fn(Client) -> Sent + Send + Sync,
     ) -> Result<T, PlacementError> {

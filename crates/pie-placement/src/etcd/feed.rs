@@ -7,11 +7,11 @@ use std::time::Duration;
 use etcd_client::{Client, EventType, GetOptions, KeyValue, WatchOptions, WatchResponse};
 use tokio::sync::watch;
 
-use super::calls::Calls;
+use super::calls::EtcdCalls;
 use super::keys::malformed;
 use crate::PlacementError;
 use crate::pauses::Backoff;
-use crate::view::{Entry, Feeder, View};
+use crate::view::{Feeder, StoredValue, View};
 
 const OPERATION: &str = "follow keys";
 
@@ -32,7 +32,7 @@ pub(super) enum Extent {
     Prefix,
 }
 
-type Entries<T> = BTreeMap<u32, Entry<T>>;
+type Entries<T> = BTreeMap<u32, StoredValue<T>>;
 
 impl<T> Range<T> {
     fn number<'k>(&self, kv: &'k KeyValue) -> Result<(u32, &'k str), PlacementError> {
@@ -51,12 +51,12 @@ impl<T> Range<T> {
     fn put(&self, entries: &mut Entries<T>, kv: &KeyValue) -> Result<(), PlacementError> {
         let (number, key) = self.number(kv)?;
         let value = (self.decode)(number, key, kv.value())?;
-        entries.insert(number, Entry { revision: kv.mod_revision().unsigned_abs(), value });
+        entries.insert(number, StoredValue { revision: kv.mod_revision().unsigned_abs(), value });
         Ok(())
     }
 
     /// The entries now, and the revision of the store that they belong to.
-    pub(super) async fn snapshot(&self, calls: &Calls) -> Result<(Entries<T>, i64), PlacementError> {
+    pub(super) async fn snapshot(&self, calls: &EtcdCalls) -> Result<(Entries<T>, i64), PlacementError> {
         let options = (self.extent == Extent::Prefix).then(|| GetOptions::new().with_prefix());
         let get = |mut client: Client| {
             let options = options.clone();
@@ -96,7 +96,7 @@ impl<T> Range<T> {
 
 /// Starts to follow a range. The receiver holds its present state at once.
 pub(super) async fn follow<T: Clone + Send + Sync + 'static>(
-    calls: &Calls,
+    calls: &EtcdCalls,
     range: Range<T>,
 ) -> Result<(watch::Receiver<View<T>>, Feeder), PlacementError> {
     let (entries, revision) = range.snapshot(calls).await?;
@@ -106,7 +106,7 @@ pub(super) async fn follow<T: Clone + Send + Sync + 'static>(
     Ok((receiver, Feeder(task.abort_handle())))
 }
 
-async fn feed<T: Clone>(calls: Calls, range: Range<T>, view: watch::Sender<View<T>>, mut revision: i64) {
+async fn feed<T: Clone>(calls: EtcdCalls, range: Range<T>, view: watch::Sender<View<T>>, mut revision: i64) {
     let mut backoff = Backoff::up_to(Duration::from_secs(2));
     loop {
         let mut reason = follow_once(&calls, &range, &view, revision).await;
@@ -130,7 +130,7 @@ async fn feed<T: Clone>(calls: Calls, range: Range<T>, view: watch::Sender<View<
 
 /// Applies what happens after `revision` until something breaks; says what.
 async fn follow_once<T: Clone>(
-    calls: &Calls,
+    calls: &EtcdCalls,
     range: &Range<T>,
     view: &watch::Sender<View<T>>,
     revision: i64,

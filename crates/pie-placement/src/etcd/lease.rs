@@ -8,7 +8,7 @@ use etcd_client::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::calls::{Calls, Limits};
+use super::calls::{CallLimits, EtcdCalls};
 use crate::pauses::Backoff;
 use crate::{End, Hold, LeaseKeeper, LossReason, PlacementError, Ttl};
 
@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 const MARGIN: u32 = 10;
 
 /// The outcome of a claim of a key.
-pub(super) enum Claim {
+pub(super) enum KeyClaim {
     /// The key was free; it lives as long as the hold. The revision is that of the key.
     Won { revision: u64, hold: Hold },
     /// The key exists already.
@@ -29,12 +29,12 @@ pub(super) enum Claim {
 
 /// Writes `key` if it does not exist, under a new lease.
 pub(super) async fn claim(
-    calls: &Calls,
+    calls: &EtcdCalls,
     operation: &'static str,
     key: &str,
     value: Vec<u8>,
     ttl: Ttl,
-) -> Result<Claim, PlacementError> {
+) -> Result<KeyClaim, PlacementError> {
     let asked = Instant::now();
     let seconds = i64::try_from(ttl.duration().as_millis().div_ceil(1000)).unwrap_or(i64::MAX);
     // An answer that is lost leaves a lease without a key, which runs out.
@@ -57,15 +57,15 @@ pub(super) async fn claim(
     let refused = match claimed.await {
         Ok(response) if response.succeeded() => {
             let revision = response.header().map_or(0, |header| header.revision().unsigned_abs());
-            return Ok(Claim::Won { revision, hold: keeper.start() });
+            return Ok(KeyClaim::Won { revision, hold: keeper.start() });
         }
         Ok(response) => match read(&response) {
             // The answer to the first attempt was lost, and the second found what the first had written.
             Some(found) if found.lease() == lease.id() => {
                 let revision = found.mod_revision().unsigned_abs();
-                return Ok(Claim::Won { revision, hold: keeper.start() });
+                return Ok(KeyClaim::Won { revision, hold: keeper.start() });
             }
-            found => found.map(Claim::Held).ok_or_else(|| lacks_its_read(calls, operation)),
+            found => found.map(KeyClaim::Held).ok_or_else(|| lacks_its_read(calls, operation)),
         },
         Err(error) => Err(error),
     };
@@ -76,7 +76,7 @@ pub(super) async fn claim(
 
 /// Writes a key that a lease protects once more, as it is. Returns its new revision, or nothing if the lease protects it no longer.
 pub(super) async fn touch(
-    calls: &Calls,
+    calls: &EtcdCalls,
     operation: &'static str,
     key: &str,
     lease: i64,
@@ -101,18 +101,18 @@ fn read(response: &TxnResponse) -> Option<KeyValue> {
     })
 }
 
-fn lacks_its_read(calls: &Calls, operation: &'static str) -> PlacementError {
+fn lacks_its_read(calls: &EtcdCalls, operation: &'static str) -> PlacementError {
     calls.unavailable(operation, "the answer to a transaction lacks its read")
 }
 
 /// How the holder ends its keeper; a dropped sender means [`End::Revoke`] without anybody waiting.
-struct Stop {
+struct KeeperEnd {
     end: End,
     done: oneshot::Sender<Result<(), PlacementError>>,
 }
 
 struct Keeper {
-    calls: Calls,
+    calls: EtcdCalls,
     /// What the lease protects.
     key: String,
     lease: i64,
@@ -130,7 +130,7 @@ enum Renewal {
 }
 
 enum Waited {
-    Stopped(Option<Stop>),
+    Stopped(Option<KeeperEnd>),
     Answered(Renewal),
 }
 
@@ -143,7 +143,7 @@ impl Keeper {
         Hold::new(id, state, move |end| {
             let (done, confirmed) = oneshot::channel();
             // The keeper is gone if the lease is lost already: then there is nothing to end.
-            let _ = stop.send(Stop { end, done });
+            let _ = stop.send(KeeperEnd { end, done });
             Box::pin(async move { confirmed.await.unwrap_or(Ok(())) })
         })
     }
@@ -163,7 +163,7 @@ impl Keeper {
         (self.ttl / 6).max(Duration::from_millis(300))
     }
 
-    async fn run(mut self, mut stopped: oneshot::Receiver<Stop>) {
+    async fn run(mut self, mut stopped: oneshot::Receiver<KeeperEnd>) {
         let usual = self.ttl / 4;
         let longest = LONGEST_PAUSE.min(usual);
         let mut backoff = Backoff::up_to(longest);
@@ -198,8 +198,8 @@ impl Keeper {
     }
 
     /// Renews after a pause, unless the holder stops it, and raises doubts when they are due.
-    async fn wait(&self, stopped: &mut oneshot::Receiver<Stop>, pause: Duration) -> Waited {
-        let limits = Limits { call: self.attempt() * self.calls.attempts(), attempt: self.attempt() };
+    async fn wait(&self, stopped: &mut oneshot::Receiver<KeeperEnd>, pause: Duration) -> Waited {
+        let limits = CallLimits { call: self.attempt() * self.calls.attempts(), attempt: self.attempt() };
         let renewal = renew_after(&self.calls, &self.key, self.lease, pause, limits);
         tokio::pin!(renewal);
         loop {
@@ -215,13 +215,13 @@ impl Keeper {
         }
     }
 
-    async fn stop(self, stop: Option<Stop>) {
+    async fn stop(self, stop: Option<KeeperEnd>) {
         match stop {
-            Some(Stop { end: End::Abandon, .. }) => {
+            Some(KeeperEnd { end: End::Abandon, .. }) => {
                 tokio::time::sleep_until(self.confirmed + self.ttl).await;
                 self.state.lose(LossReason::Expired);
             }
-            Some(Stop { end: End::Revoke, done }) => self.revoke_until_gone(Some(done)).await,
+            Some(KeeperEnd { end: End::Revoke, done }) => self.revoke_until_gone(Some(done)).await,
             None => self.revoke_until_gone(None).await,
         }
     }
@@ -255,7 +255,7 @@ impl Keeper {
 }
 
 /// Ends a lease and removes its keys; one that is gone already is fine.
-pub(super) async fn revoke(calls: &Calls, lease: i64) -> Result<(), PlacementError> {
+pub(super) async fn revoke(calls: &EtcdCalls, lease: i64) -> Result<(), PlacementError> {
     /// gRPC's NOT_FOUND.
     const NOT_FOUND: i32 = 5;
     let revoke = |mut client: Client| async move {
@@ -269,7 +269,13 @@ pub(super) async fn revoke(calls: &Calls, lease: i64) -> Result<(), PlacementErr
 
 /// Renews once. A stream for each renewal costs one round trip as any call does, and leaves nothing to repair when a
 /// server goes away. The key is looked at, too: somebody may have deleted it, or brought an older copy of the store back.
-async fn renew_after(calls: &Calls, key: &str, lease: i64, pause: Duration, limits: Limits) -> Renewal {
+async fn renew_after(
+    calls: &EtcdCalls,
+    key: &str,
+    lease: i64,
+    pause: Duration,
+    limits: CallLimits,
+) -> Renewal {
     tokio::time::sleep(pause).await;
     let renew = |mut client: Client| async move {
         let asked = Instant::now();

@@ -15,10 +15,10 @@ use etcd_client::{
 };
 use pie_words::Epoch;
 
-use self::calls::Calls;
+use self::calls::EtcdCalls;
 use self::feed::{Extent, Range};
 use self::keys::{GroupKey, Keys};
-use self::lease::Claim;
+use self::lease::KeyClaim;
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, Moved, Owner, OwnerWatch, Ownership, Placed,
     Placement, PlacementError, RankRecord, RankWatch, Registration, RouterRecord, SessionKey, Ttl,
@@ -37,19 +37,19 @@ pub struct EtcdConfig {
     /// The deadline of every call. Default: 3 seconds.
     pub call_timeout: Duration,
     /// For an etcd with authentication.
-    pub credentials: Option<Credentials>,
+    pub credentials: Option<EtcdCredentials>,
 }
 
 /// A user of etcd.
 #[derive(Clone)]
-pub struct Credentials {
+pub struct EtcdCredentials {
     /// Its name.
     pub user: String,
     /// Its password; never shown.
     pub password: String,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for EtcdCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
     }
@@ -68,7 +68,7 @@ impl EtcdConfig {
 /// anew; those who form groups go above what the ranks have served.
 #[derive(Clone)]
 pub struct Etcd {
-    calls: Calls,
+    calls: EtcdCalls,
     keys: Keys,
 }
 
@@ -97,10 +97,10 @@ impl Etcd {
                 .await
                 .map_err(|error| invalid(error.to_string()))?;
         }
-        if let Some(Credentials { user, password }) = config.credentials {
+        if let Some(EtcdCredentials { user, password }) = config.credentials {
             options = options.with_user(user, password).with_auto_token_refresh(true);
         }
-        let calls = Calls::new(&config.endpoints, options, config.call_timeout);
+        let calls = EtcdCalls::new(&config.endpoints, options, config.call_timeout);
         let groups = keys.groups();
         let probe = |mut client: Client| {
             let (groups, count) = (groups.as_str(), GetOptions::new().with_prefix().with_count_only());
@@ -168,8 +168,8 @@ impl Placement for Etcd {
         for _ in 0..ATTEMPTS {
             let held =
                 match lease::claim(&self.calls, OPERATION, &key, keys::encode_rank(&record), ttl).await? {
-                    Claim::Won { hold, .. } => return Ok(Registration::new(record, hold)),
-                    Claim::Held(held) => held,
+                    KeyClaim::Won { hold, .. } => return Ok(Registration::new(record, hold)),
+                    KeyClaim::Held(held) => held,
                 };
             let holder = keys::decode_rank(&record.group, record.rank, &key, held.value())?;
             if holder.control != record.control || held.lease() == 0 {
@@ -204,10 +204,10 @@ impl Placement for Etcd {
         }
         let key = self.keys.owner(group);
         match lease::claim(&self.calls, "campaign", &key, keys::encode_owner(router), ttl).await? {
-            Claim::Won { revision, hold } => {
+            KeyClaim::Won { revision, hold } => {
                 Ok(Campaign::Won(Ownership::new(group.clone(), Epoch(revision), hold)))
             }
-            Claim::Held(kv) => Ok(Campaign::Held(owner_from(&key, &kv)?)),
+            KeyClaim::Held(kv) => Ok(Campaign::Held(owner_from(&key, &kv)?)),
         }
     }
 

@@ -1,40 +1,91 @@
-//! How fast the ranks encode, as far as it is known, and what follows for prefills: a step must not be long for those who
-//! wait for the next one.
+//! How fast the ranks are, as far as it is known, and what follows for a step: it must not be long for those who wait for the
+//! next one.
 
-use pie_plan::schedule::Limits;
+use pie_plan::schedule::{Limits, Micros};
 use std::time::Duration;
 
-/// Rows of a step from which on its time tells what a row takes.
-const TELLING_ROWS: u32 = 16;
-/// The share of the newest step in the mean.
-const NEWEST: f64 = 0.2;
+/// What of the older steps' weight is left when a newer one is learned from.
+const MEMORY: f64 = 0.95;
+/// Rounds of the descent for each step; it goes on from what the steps before it gave.
+const ROUNDS: usize = 8;
 const LEAST_ROWS: u32 = 16;
 
-/// The mean time of a row in large steps.
+/// What a forward pass computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Tokens that it encodes.
+    pub rows: u32,
+    /// Keys that they see, all together.
+    pub keys: u64,
+}
+
+/// The time of a pass: `step + row · rows + key · keys`, in microseconds, by least squares of the relative error over the latest
+/// passes. No part is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Pace {
-    row_us: Option<f64>,
+    /// Time of a row, of a key, and of the step itself.
+    parts: [f64; 3],
+    /// The normal equations: products of the measures of a pass with each other, and with what they should add up to.
+    products: [[f64; 3]; 3],
+    sums: [f64; 3],
+    /// The mean of keys that a row sees.
+    keys_of_row: f64,
 }
 
 impl Pace {
-    /// A step of one pass is done.
-    pub fn learn(&mut self, rows: u32, compute_us: u64) {
-        if rows < TELLING_ROWS || compute_us == 0 {
+    /// A pass is done.
+    pub fn learn(&mut self, load: Load, compute_us: u64) {
+        if load.rows == 0 || compute_us == 0 {
             return;
         }
-        let row = compute_us as f64 / f64::from(rows);
-        self.row_us = Some(self.row_us.map_or(row, |mean| mean + NEWEST * (row - mean)));
+        let (rows, keys) = (f64::from(load.rows), load.keys as f64);
+        let measures = [rows, keys, 1.0].map(|measure| measure / compute_us as f64);
+        for (row, own) in self.products.iter_mut().zip(measures) {
+            for (product, other) in row.iter_mut().zip(measures) {
+                *product = MEMORY * *product + own * other;
+            }
+        }
+        for (sum, measure) in self.sums.iter_mut().zip(measures) {
+            *sum = MEMORY * *sum + measure;
+        }
+        self.keys_of_row = MEMORY * self.keys_of_row + (1.0 - MEMORY) * keys / rows;
+        (0..ROUNDS).for_each(|_| self.descend());
+    }
+
+    /// Each part becomes the best one beside the others as they are.
+    fn descend(&mut self) {
+        for part in 0..self.parts.len() {
+            let (products, parts) = (&self.products[part], &self.parts);
+            let others = |other: usize| if other == part { 0.0 } else { products[other] * parts[other] };
+            let rest = self.sums[part] - (0..parts.len()).map(others).sum::<f64>();
+            if products[part] > 0.0 {
+                self.parts[part] = (rest / products[part]).max(0.0);
+            }
+        }
+    }
+
+    /// About what a row behind so many tokens adds to a pass; 0 where that is not known.
+    pub fn row(self, context: u32) -> Micros {
+        let [row, key, _] = self.parts;
+        Micros((row + key * f64::from(context)).ceil() as u32)
     }
 
     /// The limits of the next step: prefills take `prefill` where others get tokens, and four times that where others might
-    /// come. A session that is alone may take all.
-    pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize) -> Limits {
-        let Some(row_us) = self.row_us else { return limits };
+    /// come. A session that is alone may take all. Where another tenant might come, all rows together may take `prefill`, or
+    /// as long again as the step takes without them: what it reads for one row it reads for all.
+    pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize, tenants: usize) -> Limits {
+        let [row, key, step] = self.parts;
+        let row_us = row + key * self.keys_of_row;
+        if row_us == 0.0 {
+            return limits;
+        }
         let least = LEAST_ROWS.min(limits.rows);
         let rows = |time: Duration| ((time.as_micros() as f64 / row_us) as u32).clamp(least, limits.rows);
         let most =
             if sessions > 1 { rows(4 * prefill).max(limits.rows.min(8 * LEAST_ROWS)) } else { limits.rows };
-        Limits { rows: most, prefill_rows: rows(prefill), ..limits }
+        let shared = Micros((prefill.as_micros() as f64).max(step) as u32);
+        let time = if tenants > 1 { shared } else { limits.time };
+        Limits { rows: most, prefill_rows: rows(prefill), time, ..limits }
     }
 }
 
@@ -42,26 +93,58 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const LIMITS: Limits = Limits { rows: 512, prefill_rows: 64, decode_passes: 8, time: Micros::MAX };
+    const PREFILL: Duration = Duration::from_millis(30);
+
     #[test]
     fn slow_ranks_take_smaller_chunks() {
-        let limits = Limits { rows: 512, prefill_rows: 64, decode_passes: 8 };
         let of = |row_us: u64, sessions| {
             let mut pace = Pace::default();
-            (0..50).for_each(|_| pace.learn(100, 100 * row_us));
-            pace.learn(1, 1_000_000);
-            let limits = pace.limits(limits, Duration::from_millis(30), sessions);
+            (0..50).for_each(|_| pace.learn(Load { rows: 100, keys: 0 }, 100 * row_us));
+            let row = pace.row(0).0;
+            // A pass that was held up by something else says little.
+            pace.learn(Load { rows: 1, keys: 0 }, 1_000_000);
+            assert!(pace.row(0).0.abs_diff(row) <= row / 20, "{row} us a row, and then {}", pace.row(0).0);
+            let limits = pace.limits(LIMITS, PREFILL, sessions, 1);
             (limits.rows, limits.prefill_rows)
         };
-        assert_eq!(Pace::default().limits(limits, Duration::from_millis(30), 9), limits);
+        assert_eq!(Pace::default().limits(LIMITS, PREFILL, 9, 2), LIMITS);
         for rows in 1..=LEAST_ROWS {
             let mut pace = Pace::default();
-            pace.learn(TELLING_ROWS, 1_000_000);
-            let small = pace.limits(Limits { rows, ..limits }, Duration::from_millis(30), 9);
+            pace.learn(Load { rows: 16, keys: 16 }, 1_000_000);
+            let small = pace.limits(Limits { rows, ..LIMITS }, PREFILL, 9, 1);
             assert_eq!((small.rows, small.prefill_rows), (rows, rows), "steps of {rows} rows");
         }
         let cases = [(10, 9, (512, 512)), (300, 9, (400, 100)), (2000, 9, (128, 16)), (2000, 1, (512, 16))];
-        for (row_us, sessions, expected) in cases {
-            assert_eq!(of(row_us, sessions), expected, "{row_us} us a row, {sessions} sessions");
+        for (row_us, sessions, (rows, prefill_rows)) in cases {
+            let learned = of(row_us, sessions);
+            let near = |learned: u32, right: u32| learned.abs_diff(right) <= right / 20;
+            assert!(near(learned.0, rows) && near(learned.1, prefill_rows), "{row_us} us a row: {learned:?}");
+        }
+    }
+
+    /// Passes of every mixture on ranks whose speed changes: what a row takes is soon known, behind few tokens and behind many.
+    #[test]
+    fn what_a_row_takes_is_learned_from_whatever_runs() {
+        let mut pace = Pace::default();
+        for (step, row, key) in [(2000.0, 100.0, 0.5), (50_000.0, 9000.0, 2.0), (8000.0, 10.0, 0.001)] {
+            for turn in 0..300_u64 {
+                let rows = [1, 1, 3, 16, 40][turn as usize % 5];
+                let keys = u64::from(rows) * (turn * 37 % 4000);
+                let noise = 1.0 + (turn % 7) as f64 / 100.0;
+                pace.learn(
+                    Load { rows, keys },
+                    (noise * (step + row * f64::from(rows) + key * keys as f64)) as u64,
+                );
+            }
+            for context in [0, 1000, 4000] {
+                let (known, right) = (pace.row(context).0, 1.03 * (row + key * f64::from(context)));
+                assert!((f64::from(known) / right - 1.0).abs() < 0.25, "{context}: {known} us for {right}");
+            }
+            let shared = pace.limits(LIMITS, PREFILL, 9, 2).time.0;
+            let right = 30_000_f64.max(1.03 * step);
+            assert!((f64::from(shared) / right - 1.0).abs() < 0.25, "{shared} us for {right}");
+            assert_eq!(pace.limits(LIMITS, PREFILL, 9, 1).time, Micros::MAX, "a tenant that is alone");
         }
     }
 }

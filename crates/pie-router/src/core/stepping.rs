@@ -1,5 +1,6 @@
 //! The owner's stepping: what goes into the next plan, and what a report means.
 
+use super::pace::Load;
 use super::tables::{Op, Placed};
 use super::{Core, Replica, fail};
 use crate::completion::{After, Before, Completion, Since};
@@ -8,7 +9,7 @@ use crate::layout::Layout;
 use crate::session::{Residence, Session, count};
 use crate::spans::{Recorded, Waits};
 use crate::stats::Outcome;
-use pie_plan::schedule::{Demand, Want, schedule};
+use pie_plan::schedule::{Demand, Lane, Want, schedule};
 use pie_plan::{
     Change, DigestWanted, Plan, PlanError, Run, Seq, SessionId, Staged, Then, TokenId, TokenIndex,
 };
@@ -26,7 +27,8 @@ const DIGEST_EVERY: u64 = 256;
 pub(super) struct InFlight {
     seq: Seq,
     passes: u32,
-    rows: u32,
+    /// Of its first pass.
+    load: Load,
     reported: u32,
     /// The completions that sample in it.
     completions: BTreeMap<SessionId, u64>,
@@ -73,7 +75,8 @@ impl Core {
         self.end_at_limit();
         self.begin_completions()?;
         self.refresh()?;
-        let limits = self.pace.limits(self.settings.limits, self.settings.prefill, self.sessions.len());
+        let (sessions, tenants) = (self.sessions.len(), self.tenants.with_sessions());
+        let limits = self.pace.limits(self.settings.limits, self.settings.prefill, sessions, tenants);
         let mut chosen = schedule(&self.demands(), limits);
         while chosen.is_none() && self.wake_one()? {
             chosen = schedule(&self.demands(), limits);
@@ -226,13 +229,14 @@ impl Core {
                 sampling.insert(id, completion.sampling());
             }
         }
+        let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
         let (seq, passes, rows) = (plan.seq, plan.passes, count(work.rows.len()));
         let (group, epoch, sessions) = (&self.group_name, plan.epoch.0, work.sequences.len());
         tracing::debug!(group, epoch, seq = seq.0, rows, sessions, passes, "a step");
         self.in_flight = Some(InFlight {
             seq,
             passes,
-            rows,
+            load: Load { rows, keys },
             reported: 0,
             completions,
             undrawn: BTreeSet::new(),
@@ -291,10 +295,9 @@ impl Core {
             self.queued.push_back(Op::Refuse { session, fault });
         }
         if report.done {
-            if in_flight.passes == 1 {
-                self.pace.learn(in_flight.rows, report.compute_us);
-            }
-            self.stats.passes.add(u64::from(in_flight.reported.max(1)));
+            let passes = u64::from(in_flight.reported.max(1));
+            self.pace.learn(in_flight.load, report.compute_us / passes);
+            self.stats.passes.add(passes);
         } else {
             self.in_flight = Some(in_flight);
         }
@@ -310,7 +313,7 @@ impl Core {
             Some((completion.span.recorded()?.clone(), waits))
         };
         let calls: Vec<_> = in_flight.completions.iter().filter_map(of).collect();
-        let (rows, completions) = (in_flight.rows, in_flight.completions.len());
+        let (rows, completions) = (in_flight.load.rows, in_flight.completions.len());
         (!calls.is_empty()).then_some(Recorded { rows, completions, calls })
     }
 
@@ -372,6 +375,7 @@ impl Core {
     /// What the active sessions want. Those that want nothing are active no longer.
     fn demands(&mut self) -> Vec<Demand> {
         let (mut demands, mut idle) = (Vec::new(), Vec::new());
+        let mut lanes = BTreeMap::new();
         for id in &self.active {
             let table = self.group().and_then(|group| group.table(*id));
             let (Some(session), Some(table)) = (self.sessions.get(id), table) else {
@@ -396,7 +400,10 @@ impl Core {
             let pending = table.pending();
             let rows = if want <= Want::NextToken { table.context_pending() } else { pending };
             let (rows, pending, ticket) = (count(rows), count(pending), session.ticket);
-            demands.push(Demand { session: *id, rows, pending, want, ticket });
+            let next_lane = Lane(count(lanes.len()));
+            let lane = *lanes.entry(&session.tenant).or_insert(next_lane);
+            let row_time = self.pace.row(count(table.context_length()));
+            demands.push(Demand { session: *id, lane, rows, pending, want, ticket, row_time });
         }
         for id in idle {
             self.active.remove(&id);
@@ -414,7 +421,8 @@ impl Core {
             let session = self.sessions.get(id)?;
             let pending = count(self.group()?.table(session.shadow?)?.pending());
             let (session, ticket) = (session.shadow?, session.ticket);
-            Some(Demand { session, rows: pending, pending, want: Want::Refresh, ticket })
+            let (lane, row_time) = (Lane::default(), self.pace.row(pending));
+            Some(Demand { session, lane, rows: pending, pending, want: Want::Refresh, ticket, row_time })
         };
         self.worn.iter().filter_map(shadow).collect()
     }

@@ -1,7 +1,7 @@
 //! What the benchmarks do to a session: noise in, noise out.
 
 use crate::{Failure, progress};
-use pie_eval::engine::{Bed as Engine, Done, Machine, Together};
+use pie_eval::engine::{Bed, Done, Machine, Together};
 use pie_model::Compute;
 use pie_words::{Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::path::Path;
@@ -55,7 +55,7 @@ impl Noise {
 
 /// What comes and goes at one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct SpliceShape {
     /// Index of the token before the edit.
     pub at: u32,
     /// Tokens that go.
@@ -66,36 +66,36 @@ pub struct Piece {
 
 /// An edit, but for which tokens come: pieces in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edit(pub Vec<Piece>);
+pub struct TokenEdit(pub Vec<SpliceShape>);
 
-impl Edit {
+impl TokenEdit {
     /// Tokens that come at one place.
     pub fn insertion(at: u32, insert: u32) -> Self {
-        Self(vec![Piece { at, delete: 0, insert }])
+        Self(vec![SpliceShape { at, delete: 0, insert }])
     }
 
     /// What takes the edit back.
     pub fn inverse(&self) -> Self {
         let mut shift = 0;
-        let inverse = |piece: &Piece| {
+        let inverse = |piece: &SpliceShape| {
             let at = (i64::from(piece.at) + shift) as u32;
             shift += i64::from(piece.insert) - i64::from(piece.delete);
-            Piece { at, delete: piece.insert, insert: piece.delete }
+            SpliceShape { at, delete: piece.insert, insert: piece.delete }
         };
         Self(self.0.iter().map(inverse).collect())
     }
 }
 
 /// One session on a machine.
-pub struct Bed<'a> {
-    engine: Engine<'a>,
+pub struct NoiseBed<'a> {
+    engine: Bed<'a>,
     noise: Noise,
 }
 
-impl<'a> Bed<'a> {
+impl<'a> NoiseBed<'a> {
     pub fn new<C: Compute>(machine: &'a mut Machine<C>, seed: u32) -> Result<Self, Failure> {
         let noise = Noise::of(machine, seed)?;
-        Ok(Self { engine: Engine::new(machine)?, noise })
+        Ok(Self { engine: Bed::new(machine)?, noise })
     }
 
     /// Encodes a document of `tokens` tokens in chunks.
@@ -116,8 +116,8 @@ impl<'a> Bed<'a> {
     }
 
     /// From an edit to the next token.
-    pub fn edit(&mut self, edit: &Edit, strategy: Strategy) -> Result<(Duration, Done), Failure> {
-        let splice = |piece: &Piece| Splice {
+    pub fn edit(&mut self, edit: &TokenEdit, strategy: Strategy) -> Result<(Duration, Done), Failure> {
+        let splice = |piece: &SpliceShape| Splice {
             at: TokenIndex(piece.at),
             delete: piece.delete,
             insert: self.noise.tokens(piece.insert),
@@ -135,8 +135,8 @@ mod tests {
 
     #[test]
     fn an_edit_and_its_inverse_cancel() {
-        let piece = |at, delete, insert| Piece { at, delete, insert };
-        let edit = Edit(vec![piece(3, 0, 5), piece(10, 4, 0), piece(20, 1, 2)]);
+        let piece = |at, delete, insert| SpliceShape { at, delete, insert };
+        let edit = TokenEdit(vec![piece(3, 0, 5), piece(10, 4, 0), piece(20, 1, 2)]);
         let inverse = edit.inverse();
         assert_eq!(inverse.0, [piece(3, 5, 0), piece(15, 0, 4), piece(21, 2, 1)]);
         assert_eq!(inverse.inverse(), edit);

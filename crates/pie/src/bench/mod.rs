@@ -9,7 +9,7 @@ mod gpu;
 use crate::models;
 use crate::{Failure, progress};
 use args::{BenchArgs, BenchCommand, BenchRunArgs};
-use bed::{Bed, Edit};
+use bed::{NoiseBed, TokenEdit};
 use indicatif::ProgressBar;
 use pie_eval::engine::Machine;
 use pie_eval::metrics::median;
@@ -103,12 +103,13 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
     say!("{preset} is in {}", folder.display());
     let mut machine = bed::load(&folder, longest)?;
     let parameters = machine.model().config().parameters();
-    let table = Table { bar: progress::count(&format!("measuring {preset}"), measurements(arguments)) };
+    let table =
+        GrowingTable { bar: progress::count(&format!("measuring {preset}"), measurements(arguments)) };
     table.line(&format!("{preset} ({:.1} M parameters)", parameters as f64 / 1e6));
 
     table.line("| context | prefill tokens/s | decode tokens/s |\n| --- | --- | --- |");
     for context in std::iter::once(1).chain(arguments.contexts.iter().copied()) {
-        let mut bed = Bed::new(&mut machine, 1)?;
+        let mut bed = NoiseBed::new(&mut machine, 1)?;
         let prefill = bed.open(context)?;
         let decode = bed.decode(DECODED)?;
         let row = SpeedRow {
@@ -146,11 +147,11 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
 }
 
 /// A table on standard output, under which standard error shows how much of it is still to come.
-struct Table {
+struct GrowingTable {
     bar: ProgressBar,
 }
 
-impl Table {
+impl GrowingTable {
     fn line(&self, line: &str) {
         self.bar.suspend(|| outln!("{line}"));
     }
@@ -181,7 +182,7 @@ fn batches(
     preset: &str,
     arguments: &BenchRunArgs,
     folder: &Path,
-    (table, figures): (&Table, &mut Figures),
+    (table, figures): (&GrowingTable, &mut Figures),
 ) -> Result<(), Failure> {
     let Some(most) = arguments.sessions.iter().copied().max() else { return Ok(()) };
     table.line(
@@ -218,9 +219,9 @@ fn edit(
     place: usize,
     arguments: &BenchRunArgs,
 ) -> Result<EditRow, Failure> {
-    let mut bed = Bed::new(machine, 1)?;
+    let mut bed = NoiseBed::new(machine, 1)?;
     bed.open(context)?;
-    let edit = Edit::insertion((context as usize * place / 100) as u32, arguments.insert);
+    let edit = TokenEdit::insertion((context as usize * place / 100) as u32, arguments.insert);
     let back = edit.inverse();
     let (mut pies, mut fulls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let (mut pie_work, mut full_work) = Default::default();

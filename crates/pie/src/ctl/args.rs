@@ -96,7 +96,7 @@ pub enum CtlCommand {
         session: String,
         /// The cursor, as a byte offset or LINE:COLUMN (both counted from 0); the text's end if not given.
         #[arg(long, value_name = "PLACE")]
-        at: Option<crate::units::Place>,
+        at: Option<crate::units::TextPosition>,
         /// Fill in what stands between the two sides of the cursor.
         #[arg(long)]
         fim: bool,

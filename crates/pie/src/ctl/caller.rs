@@ -91,7 +91,7 @@ pub enum Wait {
 
 /// How a pool is called.
 #[derive(Clone)]
-pub struct Way {
+pub struct CallOptions {
     /// Where.
     pub url: String,
     /// By whom.
@@ -104,7 +104,7 @@ pub struct Way {
 
 /// A connection to a pool.
 pub struct Caller {
-    way: Way,
+    way: CallOptions,
     pool: Pool,
 }
 
@@ -113,7 +113,7 @@ impl Caller {
     ///
     /// # Errors
     /// Nobody answers, or the tenant's name is none.
-    pub async fn connect(way: Way) -> Result<Self, CtlError> {
+    pub async fn connect(way: CallOptions) -> Result<Self, CtlError> {
         let limit = way.limit(Wait::Answer);
         let connected = tokio::time::timeout(limit, Pool::connect_with(&way.url, &way.access)).await;
         let pool = connected.map_err(|_| way.silent(limit, "connect"))??;
@@ -184,7 +184,7 @@ impl Caller {
     }
 }
 
-impl Way {
+impl CallOptions {
     fn limit(&self, wait: Wait) -> Duration {
         match (wait, self.timeout) {
             (Wait::Beyond(limit), _) => limit.saturating_add(SLACK),

@@ -1,6 +1,6 @@
 //! `pie ctl health`: whether a pool serves, and waiting until it does.
 
-use super::caller::{Caller, CtlError, Way};
+use super::caller::{CallOptions, Caller, CtlError};
 use super::show::{SERVING, Show};
 use pie_client::ClientError;
 use pie_proto::v1;
@@ -16,13 +16,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Succeeds when a group serves and takes new sessions; until then it looks again as long as it may, whatever is in the way: nobody
 /// listens, somebody listens and is silent, no group is formed, all are drained.
-pub async fn health(way: &Way, wait: Duration, show: Show) -> Result<(), CtlError> {
+pub async fn health(way: &CallOptions, wait: Duration, show: Show) -> Result<(), CtlError> {
     let until = Instant::now() + wait;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let longest = way.timeout.unwrap_or(ANSWER);
         let limit = if wait.is_zero() { longest } else { longest.min(left.max(SHORTEST)) };
-        let answer = look(&Way { timeout: Some(limit), ..way.clone() }).await;
+        let answer = look(&CallOptions { timeout: Some(limit), ..way.clone() }).await;
         let why = match answer {
             Ok(groups) if groups.iter().any(takes_sessions) => {
                 show.healthy(&groups);
@@ -41,7 +41,7 @@ pub async fn health(way: &Way, wait: Duration, show: Show) -> Result<(), CtlErro
     }
 }
 
-async fn look(way: &Way) -> Result<Vec<v1::Group>, CtlError> {
+async fn look(way: &CallOptions) -> Result<Vec<v1::Group>, CtlError> {
     Ok(Caller::connect(way.clone()).await?.describe().await?.groups)
 }
 

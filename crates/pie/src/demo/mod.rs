@@ -8,11 +8,11 @@ mod script;
 use crate::cli::{DemoArgs, GroupsArgs, ModelArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
 use crate::observe::LogArgs;
-use crate::pool::{LocalPool, Prepared, local_serve};
+use crate::pool::{LocalPool, Preflight, local_serve};
 use crate::{Failure, models, progress};
 use pie_client::{Completed, CompletionOptions, Pool, Session};
 use pie_proto::v1;
-use report::{Report, Row};
+use report::{ComparedStep, DemoReport};
 use script::{Script, StepOfScript};
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
 
     // Ctrl-C ends this process, and the workers with it.
     let pool_arguments = pool_arguments(&arguments);
-    let local = LocalPool::start(Prepared::new(&pool_arguments).await?, &LogArgs::warnings()).await?;
+    let local = LocalPool::start(Preflight::new(&pool_arguments).await?, &LogArgs::warnings()).await?;
     let pool = Pool::connect(&format!("http://{}", local.address())).await?;
     let about = pool.describe().await?;
     outln!(
@@ -56,8 +56,8 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
         arguments.tokens
     );
 
-    let mut pair = Pair::open(&pool, document, arguments.tokens).await?;
-    let mut report = Report::new(&about, document_name, arguments.world_size);
+    let mut pair = BothSessions::open(&pool, document, arguments.tokens).await?;
+    let mut report = DemoReport::new(&about, document_name, arguments.world_size);
     report.opened(pair.warm_up().await?);
     report::header();
     let bar = progress::count("replaying", steps);
@@ -115,7 +115,7 @@ fn script(path: Option<&Path>) -> Result<Script, Failure> {
 }
 
 /// The two sessions.
-struct Pair {
+struct BothSessions {
     pie: Session,
     full: Session,
     options: CompletionOptions,
@@ -123,7 +123,7 @@ struct Pair {
     history: Vec<String>,
 }
 
-impl Pair {
+impl BothSessions {
     async fn open(pool: &Pool, document: String, tokens: u32) -> Result<Self, Failure> {
         let pie = pool.open("demo-pie", document.clone(), v1::Strategy::Pie).await?;
         let full = pool.open("demo-full", document, v1::Strategy::Full).await?;
@@ -139,7 +139,7 @@ impl Pair {
         Ok(first)
     }
 
-    async fn step(&mut self, step: &StepOfScript) -> Result<Row, Failure> {
+    async fn step(&mut self, step: &StepOfScript) -> Result<ComparedStep, Failure> {
         let before = self.pie.text().to_owned();
         let requests = step.requests(&before, &self.history)?;
         for edits in &requests {
@@ -151,7 +151,7 @@ impl Pair {
         }
         let full = self.full.complete(&self.options).await?;
         self.history.push(before);
-        Ok(Row::new(&step.name, requests.len(), self.pie.text(), &pie, &full))
+        Ok(ComparedStep::new(&step.name, requests.len(), self.pie.text(), &pie, &full))
     }
 }
 

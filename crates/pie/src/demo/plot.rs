@@ -1,6 +1,6 @@
 //! Both latencies of each step as an SVG picture.
 
-use super::report::{Report, Row};
+use super::report::{ComparedStep, DemoReport};
 use crate::Failure;
 use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
@@ -16,14 +16,14 @@ const HEAD: u32 = 64;
 const FOOT: u32 = 60;
 const NAMES: u32 = 250;
 
-type Chart<'a> = ChartContext<
+type StepChart<'a> = ChartContext<
     'a,
     SVGBackend<'a>,
     Cartesian2d<plotters::coord::combinators::LogCoord<f64>, RangedCoordf64>,
 >;
 
 /// Draws edit-to-first-token of `pie` and `full`, a line for each step, on a logarithmic axis.
-pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
+pub fn draw(report: &DemoReport, path: &Path) -> Result<(), Failure> {
     let steps = report.rows.len();
     let height = HEAD + FOOT + ROW * u32::try_from(steps)?;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
@@ -55,15 +55,15 @@ pub fn draw(report: &Report, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn pie(row: &Row) -> f64 {
+fn pie(row: &ComparedStep) -> f64 {
     row.pie.edit_to_first_token_ms.max(0.1)
 }
 
-fn full(row: &Row) -> f64 {
+fn full(row: &ComparedStep) -> f64 {
     row.full.edit_to_first_token_ms.max(0.1)
 }
 
-fn title(report: &Report, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Failure> {
+fn title(report: &DemoReport, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(), Failure> {
     let text = format!(
         "Edit to first token: {} tokens of code, {} workers",
         report.document_tokens, report.world_size
@@ -78,9 +78,9 @@ fn title(report: &Report, root: &DrawingArea<SVGBackend<'_>, Shift>) -> Result<(
 
 /// A step's two points, joined; its name to the left, how many times faster to the right.
 fn step(
-    chart: &mut Chart<'_>,
+    chart: &mut StepChart<'_>,
     root: &DrawingArea<SVGBackend<'_>, Shift>,
-    row: &Row,
+    row: &ComparedStep,
     index: usize,
 ) -> Result<(), Failure> {
     let (at, pie, full) = (index as f64, pie(row), full(row));

@@ -11,7 +11,7 @@ const SHOWN: usize = 90;
 
 /// One step of the script on both sessions.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct ComparedStep {
     /// The step.
     pub edit: String,
     /// Requests that it took.
@@ -52,7 +52,7 @@ pub struct Cost {
 
 /// All figures.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct DemoReport {
     /// Of the pool.
     pub version: String,
     /// Its model.
@@ -68,10 +68,10 @@ pub struct Report {
     /// From opening the document to its first completion's first token, milliseconds.
     pub open_to_first_token_ms: f64,
     /// The steps.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ComparedStep>,
 }
 
-impl Report {
+impl DemoReport {
     pub fn new(about: &v1::DescribePoolResponse, document: String, world_size: u32) -> Self {
         Self {
             version: about.version.clone(),
@@ -97,7 +97,7 @@ impl Report {
     }
 }
 
-impl Row {
+impl ComparedStep {
     pub fn new(edit: &str, requests: usize, document: &str, pie: &Completed, full: &Completed) -> Self {
         let pairs = pie.tokens.iter().zip(&full.tokens);
         Self {
@@ -175,7 +175,7 @@ pub fn header() {
 }
 
 /// A step's line.
-pub fn line(row: &Row) {
+pub fn line(row: &ComparedStep) {
     outln!(
         "{:<31} {:>8} {:>7} {:>7}   {:>8}   {:>6.1} ms {:>6.0} ms {:>6.1}x   {:>3}/{:<2} {:>6.3}",
         row.edit,
@@ -193,7 +193,7 @@ pub fn line(row: &Row) {
 }
 
 /// What was completed: the line so far, and in marks what the model adds, line breaks shown as arrows.
-pub fn completion(row: &Row) {
+pub fn completion(row: &ComparedStep) {
     let shown = |text: &str| {
         let text: String =
             text.trim_end().replace('\n', "↵").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -209,18 +209,18 @@ pub fn completion(row: &Row) {
 }
 
 /// What it comes to.
-pub fn summary(report: &Report) {
+pub fn summary(report: &DemoReport) {
     if report.rows.is_empty() {
         return;
     }
-    let of = |value: fn(&Row) -> f64| median(report.rows.iter().map(value).collect());
-    let encoded = |value: fn(&Row) -> u32| report.rows.iter().map(value).sum::<u32>();
+    let of = |value: fn(&ComparedStep) -> f64| median(report.rows.iter().map(value).collect());
+    let encoded = |value: fn(&ComparedStep) -> u32| report.rows.iter().map(value).sum::<u32>();
     let agree = report.rows.iter().filter(|row| row.equal_tokens > 0).count();
     outln!(
         "\nmedian edit to first token: pie {:.1} ms, full {:.1} ms: {:.1} times faster",
         of(|row| row.pie.edit_to_first_token_ms),
         of(|row| row.full.edit_to_first_token_ms),
-        of(Row::speedup)
+        of(ComparedStep::speedup)
     );
     outln!(
         "tokens encoded in all: pie {}, full {}; next token equal to full's in {agree} of {} edits",

@@ -18,13 +18,13 @@ pub struct StepOfScript {
     /// What people would call it.
     pub name: String,
     #[serde(flatten)]
-    action: Action,
+    action: DemoAction,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Action {
-    Type { at: Place, text: String },
+enum DemoAction {
+    Type { at: Anchor, text: String },
     Edits(Vec<PlacedEdit>),
     Undo(Undo),
 }
@@ -39,7 +39,7 @@ enum Undo {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlacedEdit {
-    at: Place,
+    at: Anchor,
     #[serde(default)]
     delete_lines: usize,
     #[serde(default)]
@@ -49,7 +49,7 @@ struct PlacedEdit {
 /// A place in a text, whatever text it is.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Place {
+enum Anchor {
     /// The start of a line, counted from 1.
     Line(usize),
     /// The start of the line at this share of all lines.
@@ -92,9 +92,9 @@ impl StepOfScript {
     /// The requests of this step on `text`; `history` holds the texts before each earlier step.
     pub fn requests(&self, text: &str, history: &[String]) -> Result<Vec<Vec<Edit>>, ScriptError> {
         Ok(match &self.action {
-            Action::Type { at, text: typed } => keystrokes(at.offset(text), typed),
-            Action::Edits(edits) => vec![edits.iter().map(|edit| edit.on(text)).collect()],
-            Action::Undo(Undo::LastStep) => {
+            DemoAction::Type { at, text: typed } => keystrokes(at.offset(text), typed),
+            DemoAction::Edits(edits) => vec![edits.iter().map(|edit| edit.on(text)).collect()],
+            DemoAction::Undo(Undo::LastStep) => {
                 let before = history.last().ok_or_else(|| ScriptError::NothingToUndo(self.name.clone()))?;
                 vec![vec![difference(text, before)]]
             }
@@ -122,7 +122,7 @@ impl PlacedEdit {
     }
 }
 
-impl Place {
+impl Anchor {
     fn offset(self, text: &str) -> usize {
         let lines = text.split_inclusive('\n').count();
         let line = match self {

@@ -4,7 +4,7 @@ use crate::cli::StrategyArg;
 use crate::secure::args::ClientArgs;
 use crate::units;
 use clap::{Args, Subcommand, ValueEnum};
-use pie_load::script::{Mode, Place};
+use pie_load::script::{Caret, CompletionMode};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -155,7 +155,7 @@ pub enum ModeArg {
     Fim,
 }
 
-impl From<PlaceArg> for Place {
+impl From<PlaceArg> for Caret {
     fn from(place: PlaceArg) -> Self {
         match place {
             PlaceArg::Cursor => Self::Cursor,
@@ -164,7 +164,7 @@ impl From<PlaceArg> for Place {
     }
 }
 
-impl From<ModeArg> for Mode {
+impl From<ModeArg> for CompletionMode {
     fn from(mode: ModeArg) -> Self {
         match mode {
             ModeArg::Continue => Self::Continue,

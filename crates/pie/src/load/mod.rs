@@ -7,7 +7,7 @@ use crate::{Failure, progress};
 use args::{GenerateArgs, KneeArgs, LoadArgs, LoadCommand, PeopleArgs, RunArgs, ScriptArgs};
 use pie_load::people::{Corpus, Habits, Replay};
 use pie_load::report::{self, Knee, Report};
-use pie_load::run::{Asking, Options, Snapshot, Source, Stop, Tempo};
+use pie_load::run::{Asking, Options, RunSnapshot, Source, Stop, Tempo};
 use pie_load::script;
 use pie_load::target::{OpenAi, Target};
 use std::path::Path;
@@ -112,7 +112,7 @@ async fn measure(
     };
     let bar = progress::seconds("opening documents");
     let shown = bar.clone();
-    let mut watch = |snapshot: &Snapshot| {
+    let mut watch = |snapshot: &RunSnapshot| {
         bar.set_message(line(snapshot));
         progress::show(&bar, snapshot.elapsed.as_secs(), snapshot.total.as_secs());
     };
@@ -137,7 +137,7 @@ async fn measure(
     report
 }
 
-fn line(snapshot: &Snapshot) -> String {
+fn line(snapshot: &RunSnapshot) -> String {
     let millis = |time: Option<std::time::Duration>| {
         time.map_or("-".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1e3))
     };
@@ -214,7 +214,7 @@ fn replay(arguments: ScriptArgs) -> Result<(), Failure> {
 fn tell(out: &Path, lines: &[script::Line]) -> Result<(), Failure> {
     let streams = script::compile(lines)?;
     report::write(out, &script::write(lines)?)?;
-    let edits: usize = streams.iter().map(script::Stream::edits).sum();
+    let edits: usize = streams.iter().map(script::EditStream::edits).sum();
     let seconds: f64 = streams.iter().map(|stream| stream.length.as_secs_f64()).sum();
     outln!("{}: {} documents, {edits} edits in {:.1} minutes", out.display(), streams.len(), seconds / 60.0);
     Ok(())

@@ -1,6 +1,6 @@
 //! The log: for people, or as JSON lines whose fields all stand at the top, those of the spans around an event among them.
 
-use super::traces::{Identity, TraceArgs, Traces};
+use super::traces::{ProcessName, TraceArgs, Traces};
 use super::voice;
 use crate::Failure;
 use clap::{Args, ValueEnum};
@@ -68,7 +68,7 @@ impl Telling {
     ///
     /// # Errors
     /// A filter that is none, or a receiver of traces that can be none.
-    pub fn start(logs: &LogArgs, traces: &TraceArgs, identity: &Identity) -> Result<Self, Failure> {
+    pub fn start(logs: &LogArgs, traces: &TraceArgs, identity: &ProcessName) -> Result<Self, Failure> {
         voice::belongs_to(identity);
         let traces = Traces::start(traces, identity)?;
         let layers = [Some(log(logs, identity)?), traces.as_ref().map(spans_of_calls)];
@@ -84,13 +84,13 @@ impl Telling {
     }
 }
 
-type Part = Box<dyn Layer<Registry> + Send + Sync>;
+type LogPart = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn log(arguments: &LogArgs, identity: &Identity) -> Result<Part, Failure> {
+fn log(arguments: &LogArgs, identity: &ProcessName) -> Result<LogPart, Failure> {
     let LogArgs { log, log_format, log_text } = arguments;
     let filter = EnvFilter::try_new(log).map_err(|error| format!("--log {log}: {error}"))?;
-    let shown = if *log_text { Text::Shown } else { Text::Hidden };
-    let filter = filter.and(filter::filter_fn(move |about| shown == Text::Shown || !holds_text(about)));
+    let shown = if *log_text { LogText::Shown } else { LogText::Hidden };
+    let filter = filter.and(filter::filter_fn(move |about| shown == LogText::Shown || !holds_text(about)));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colours())
@@ -112,7 +112,7 @@ fn colours() -> bool {
 
 /// What people write, in the log.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Text {
+enum LogText {
     Hidden,
     Shown,
 }
@@ -123,7 +123,7 @@ fn holds_text(about: &Metadata<'_>) -> bool {
 }
 
 /// Events stay in the log: in traces there are spans alone.
-fn spans_of_calls(traces: &Traces) -> Part {
+fn spans_of_calls(traces: &Traces) -> LogPart {
     let layer = tracing_opentelemetry::layer()
         .with_tracer(traces.tracer())
         .with_location(false)
@@ -142,7 +142,7 @@ struct Flat {
 }
 
 impl Flat {
-    fn new(identity: &Identity) -> Self {
+    fn new(identity: &ProcessName) -> Self {
         Self { always: voice::always(identity) }
     }
 }
@@ -158,7 +158,7 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let mut line = Line(self.always.clone());
+        let mut line = LogLine(self.always.clone());
         for span in context.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
             if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
                 let fields: Map<String, Value> = serde_json::from_str(&fields.fields).unwrap_or_default();
@@ -180,9 +180,9 @@ where
 }
 
 /// Without dotted names: those are for traces, and of libraries.
-struct Line(Map<String, Value>);
+struct LogLine(Map<String, Value>);
 
-impl Line {
+impl LogLine {
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         if field.name().contains('.') {
             return;
@@ -191,7 +191,7 @@ impl Line {
     }
 }
 
-impl Visit for Line {
+impl Visit for LogLine {
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, value);
     }

@@ -23,8 +23,8 @@ use tokio::net::TcpListener;
 pub use logs::{LogArgs, Telling};
 pub use rank::RankSource;
 pub use router::RouterSource;
-pub use security::{Outcome, Security, What};
-pub use traces::{Identity, TraceArgs, belong_to_starter};
+pub use security::{Reload, Security, What};
+pub use traces::{ProcessName, TraceArgs, belong_to_starter};
 pub use voice::{Tone, begin, for_people, line, tell};
 
 /// What those who run the pool see, and how it ends when they say so.
@@ -44,30 +44,30 @@ pub struct PlatformArgs {
 /// The endpoints of a process. Cheap to clone; whoever has one can tell what the process is about.
 #[derive(Clone)]
 pub struct Observe {
-    shared: Arc<Shared>,
+    shared: Arc<Observed>,
 }
 
-struct Shared {
+struct Observed {
     /// Where, if anywhere.
     address: Option<SocketAddr>,
     security: Security,
     /// What is known from the first moment on.
     build: Registry,
     /// What serves, as soon as it does.
-    source: OnceLock<(Registry, Source)>,
+    source: OnceLock<(Registry, Served)>,
     /// Why it is not ready, apart from what the source says.
     hold: Mutex<Option<Cow<'static, str>>>,
 }
 
 /// What a process serves.
-pub enum Source {
+pub enum Served {
     /// A router.
     Router(RouterSource),
     /// One rank.
     Rank(RankSource),
 }
 
-impl Source {
+impl Served {
     fn readiness(&self) -> Result<(), String> {
         match self {
             Self::Router(router) => router.readiness.now(),
@@ -115,7 +115,7 @@ impl Observe {
         build.register_collector(Box::new(security.clone()));
         let hold = Mutex::new(Some(starting.into()));
         let observe =
-            Self { shared: Arc::new(Shared { address, security, build, source: OnceLock::new(), hold }) };
+            Self { shared: Arc::new(Observed { address, security, build, source: OnceLock::new(), hold }) };
         if let Some(listener) = listener {
             tokio::spawn(http::serve(listener, observe.clone()));
         }
@@ -133,7 +133,7 @@ impl Observe {
     }
 
     /// From now on this serves. A process serves one thing: what comes second is not shown.
-    pub fn serves(&self, source: Source) {
+    pub fn serves(&self, source: Served) {
         let registry = source.registry();
         let _ = self.shared.source.set((registry, source));
         self.set_hold(None);

@@ -14,7 +14,7 @@ pub(super) fn seconds(microseconds: u64) -> f64 {
 }
 
 /// Numbers with labels.
-pub(super) type Series<L, N> = (L, N);
+pub(super) type Labelled<L, N> = (L, N);
 
 /// Writes metrics of one scrape.
 pub(super) struct Out<'a>(pub DescriptorEncoder<'a>);
@@ -37,7 +37,7 @@ impl Out<'_> {
         &mut self,
         name: &str,
         help: &str,
-        all: impl IntoIterator<Item = Series<L, N>>,
+        all: impl IntoIterator<Item = Labelled<L, N>>,
     ) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in all {
@@ -57,7 +57,7 @@ impl Out<'_> {
         &mut self,
         name: &str,
         help: &str,
-        all: impl IntoIterator<Item = Series<L, u64>>,
+        all: impl IntoIterator<Item = Labelled<L, u64>>,
     ) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for (labels, value) in all {
@@ -71,7 +71,7 @@ impl Out<'_> {
         &mut self,
         name: &str,
         help: &str,
-        all: impl IntoIterator<Item = Series<L, &'h Histogram>>,
+        all: impl IntoIterator<Item = Labelled<L, &'h Histogram>>,
     ) -> Result<(), Error> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
         for (labels, times) in all {

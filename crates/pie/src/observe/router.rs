@@ -16,14 +16,14 @@ use tokio::sync::watch;
 pub struct RouterSource {
     pub(super) readiness: Readiness,
     phase: watch::Receiver<Phase>,
-    groups: Vec<Group>,
+    groups: Vec<OwnedGroup>,
     /// Of the router itself.
     stats: Arc<Stats>,
 }
 
 /// One of its groups.
 #[derive(Clone)]
-struct Group {
+struct OwnedGroup {
     name: String,
     watched: Watched,
 }
@@ -32,12 +32,12 @@ impl RouterSource {
     /// Looks at a router.
     pub fn of(serving: &Serving) -> Self {
         let groups = serving.groups().into_iter();
-        let groups = groups.map(|(group, watched)| Group { name: group.to_string(), watched }).collect();
+        let groups = groups.map(|(group, watched)| OwnedGroup { name: group.to_string(), watched }).collect();
         Self { readiness: serving.readiness(), phase: serving.phase(), groups, stats: serving.stats() }
     }
 
     /// A number of each group.
-    fn each<'a, N>(&'a self, number: impl Fn(&'a Group) -> N) -> Vec<([(&'static str, &'a str); 1], N)> {
+    fn each<'a, N>(&'a self, number: impl Fn(&'a OwnedGroup) -> N) -> Vec<([(&'static str, &'a str); 1], N)> {
         self.groups.iter().map(|group| ([("group", group.name.as_str())], number(group))).collect()
     }
 }

@@ -31,32 +31,32 @@ impl What {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Reload {
     /// The new ones hold.
     Taken,
     /// They cannot be used: the old ones hold.
     Refused,
 }
 
-impl Outcome {
+impl Reload {
     const ALL: [(Self, &'static str); 2] = [(Self::Taken, "taken"), (Self::Refused, "refused")];
 }
 
 /// The counts of a process. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub struct Security(Arc<Counted>);
+pub struct Security(Arc<Counters>);
 
 #[derive(Debug, Default)]
-struct Counted {
+struct Counters {
     /// By what, then by what came of it.
-    reloads: [[AtomicU64; Outcome::ALL.len()]; What::ALL.len()],
+    reloads: [[AtomicU64; Reload::ALL.len()]; What::ALL.len()],
     /// By plane.
     ports: Mutex<Vec<(&'static str, Arc<AcceptStats>)>>,
 }
 
 impl Security {
     /// Something was read again.
-    pub fn reloaded(&self, what: What, outcome: Outcome) {
+    pub fn reloaded(&self, what: What, outcome: Reload) {
         self.0.reloads[what as usize][outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -70,7 +70,7 @@ impl Collector for Security {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let mut out = Out(encoder);
         let reloads = What::ALL.into_iter().flat_map(|what| {
-            Outcome::ALL.map(|(outcome, name)| {
+            Reload::ALL.map(|(outcome, name)| {
                 let count = self.0.reloads[what as usize][outcome as usize].load(Ordering::Relaxed);
                 ([("what", what.as_str()), ("outcome", name)], count)
             })

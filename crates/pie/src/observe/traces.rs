@@ -63,7 +63,7 @@ fn ratio(text: &str) -> Result<f64, String> {
 
 /// Who a process is, in traces and logs.
 #[derive(Clone, Debug, Default)]
-pub struct Identity {
+pub struct ProcessName {
     /// For example `pie-worker`.
     pub service: &'static str,
     /// Its group, or groups.
@@ -72,7 +72,7 @@ pub struct Identity {
     pub rank: Option<u32>,
 }
 
-impl Identity {
+impl ProcessName {
     /// Standard variables (`OTEL_RESOURCE_ATTRIBUTES`) may say more.
     fn resource(&self) -> Resource {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
@@ -93,7 +93,7 @@ pub struct Traces {
     provider: SdkTracerProvider,
     /// Carries the connection, and nothing else.
     _runtime: Runtime,
-    fate: Arc<Fate>,
+    fate: Arc<SpanFate>,
 }
 
 impl Traces {
@@ -101,7 +101,7 @@ impl Traces {
     ///
     /// # Errors
     /// A receiver that cannot be one. Whether it is there is no matter.
-    pub fn start(arguments: &TraceArgs, identity: &Identity) -> Result<Option<Self>, Failure> {
+    pub fn start(arguments: &TraceArgs, identity: &ProcessName) -> Result<Option<Self>, Failure> {
         let Some(url) = &arguments.otlp else { return Ok(None) };
         let runtime =
             Builder::new_multi_thread().worker_threads(1).thread_name("traces").enable_all().build()?;
@@ -113,14 +113,14 @@ impl Traces {
             .with_retry_policy(RetryPolicy::disabled())
             .build()
             .map_err(|error| format!("--otlp {url}: {error}"))?;
-        let fate = Arc::new(Fate { url: url.clone(), ..Fate::default() });
-        let exporter = Watched { inner: exporter, fate: fate.clone() };
+        let fate = Arc::new(SpanFate { url: url.clone(), ..SpanFate::default() });
+        let exporter = SentSpans { inner: exporter, fate: fate.clone() };
         let config = BatchConfigBuilder::default().with_scheduled_delay(EVERY).build();
         let batches = BatchSpanProcessor::builder(exporter).with_batch_config(config).build();
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(arguments.trace_sample))))
             .with_resource(identity.resource())
-            .with_span_processor(Counted { inner: batches, fate: fate.clone() })
+            .with_span_processor(EndedSpans { inner: batches, fate: fate.clone() })
             .build();
         drop(inside);
         take_part();
@@ -159,7 +159,7 @@ pub fn belong_to_starter() {
 
 /// What becomes of spans.
 #[derive(Debug, Default)]
-struct Fate {
+struct SpanFate {
     url: String,
     ended: AtomicU64,
     sent: AtomicU64,
@@ -169,12 +169,12 @@ struct Fate {
 
 /// Counts the spans that end.
 #[derive(Debug)]
-struct Counted {
+struct EndedSpans {
     inner: BatchSpanProcessor,
-    fate: Arc<Fate>,
+    fate: Arc<SpanFate>,
 }
 
-impl SpanProcessor for Counted {
+impl SpanProcessor for EndedSpans {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.inner.on_start(span, context);
     }
@@ -201,12 +201,12 @@ impl SpanProcessor for Counted {
 
 /// Counts those that the receiver took.
 #[derive(Debug)]
-struct Watched {
+struct SentSpans {
     inner: SpanExporter,
-    fate: Arc<Fate>,
+    fate: Arc<SpanFate>,
 }
 
-impl Export for Watched {
+impl Export for SentSpans {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let (fate, count) = (&self.fate, batch.len() as u64);
         let result = self.inner.export(batch).await;

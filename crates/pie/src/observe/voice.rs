@@ -3,7 +3,7 @@
 //! terminal or a file do not cut into each other's.
 
 use super::logs::LogFormat;
-use super::traces::Identity;
+use super::traces::ProcessName;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
 use std::io::Write;
@@ -55,13 +55,13 @@ fn wanted(arguments: &[OsString], variable: Option<OsString>) -> LogFormat {
 }
 
 /// Who speaks, from now on.
-pub(super) fn belongs_to(identity: &Identity) {
+pub(super) fn belongs_to(identity: &ProcessName) {
     let _ = ALWAYS.set(always(identity));
 }
 
 /// The fields of a process, which stand in every line of JSON.
-pub(super) fn always(identity: &Identity) -> Map<String, Value> {
-    let Identity { service, group, rank } = identity;
+pub(super) fn always(identity: &ProcessName) -> Map<String, Value> {
+    let ProcessName { service, group, rank } = identity;
     // Commands that serve nothing are nobody in particular.
     let service = if service.is_empty() { "pie" } else { service };
     let mut always = Map::from_iter([("service".to_owned(), json!(service))]);
@@ -90,7 +90,7 @@ pub fn line(text: &str) {
 }
 
 fn as_json(tone: Tone, text: &str) -> String {
-    let mut line = ALWAYS.get().cloned().unwrap_or_else(|| always(&Identity::default()));
+    let mut line = ALWAYS.get().cloned().unwrap_or_else(|| always(&ProcessName::default()));
     let level = match tone {
         Tone::Info => "INFO",
         Tone::Error => "ERROR",

@@ -1,6 +1,6 @@
 //! The worker processes of a pool on this machine: started, minded, ended.
 
-use crate::budget::Budget;
+use crate::budget::MemoryBudget;
 use crate::cli::{PoolArgs, RankArgs};
 use crate::observe::{LogArgs, TraceArgs};
 use crate::{Failure, device, progress};
@@ -47,7 +47,7 @@ pub struct WorkerReady {
     /// Of its model.
     pub fingerprint: String,
     /// Of its memory.
-    pub budget: Budget,
+    pub budget: MemoryBudget,
 }
 
 /// What a worker is told. When nobody can tell it anything any more it ends in order.
@@ -91,7 +91,7 @@ impl Workers {
         let mut started = Self { starting: Vec::new(), deaths, lifelines: Vec::new() };
         for (number, group) in (0..).zip(groups) {
             for rank in 0..world_size {
-                let place = Place { group, rank, machine: number * world_size + rank };
+                let place = Assignment { group, rank, machine: number * world_size + rank };
                 let (lifeline, ready) = spawn.worker(&place, told.clone())?;
                 started.lifelines.push(lifeline);
                 started.starting.push(ready);
@@ -165,7 +165,7 @@ fn reasons(count: usize, failed: &[NotStarted]) -> Option<String> {
 }
 
 /// Which rank a worker is to be.
-struct Place<'a> {
+struct Assignment<'a> {
     group: &'a GroupId,
     rank: u32,
     /// Its index among all ranks of this machine: of its GPU.
@@ -189,7 +189,7 @@ impl Spawn<'_> {
     /// Starts one worker and the task that minds it.
     fn worker(
         &self,
-        place: &Place<'_>,
+        place: &Assignment<'_>,
         deaths: mpsc::Sender<String>,
     ) -> Result<(mpsc::Sender<Order>, Ready), Failure> {
         let rank = place.rank;
@@ -216,7 +216,7 @@ impl Spawn<'_> {
         Ok((lifeline, ready))
     }
 
-    fn command(&self, place: &Place<'_>) -> Result<Command, Failure> {
+    fn command(&self, place: &Assignment<'_>) -> Result<Command, Failure> {
         let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
         let RankArgs { device, dtype, collectives, kv_memory, threads } =
             device::of_rank(place.machine, self.ranks, arguments)?;

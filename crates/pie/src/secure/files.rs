@@ -2,7 +2,7 @@
 //! cert-manager and people by a rename.
 
 use crate::Failure;
-use crate::observe::{Outcome, Security, What};
+use crate::observe::{Reload, Security, What};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -70,12 +70,12 @@ impl Stamp {
 }
 
 /// Files as they were when this was made: before they are read for the first time, so that no change is missed.
-pub struct Followed {
+pub struct WatchedFiles {
     files: Vec<PathBuf>,
     seen: Vec<Option<Stamp>>,
 }
 
-impl Followed {
+impl WatchedFiles {
     pub fn new<'a>(files: impl IntoIterator<Item = &'a FlagFile>) -> Self {
         let files: Vec<_> = files.into_iter().map(|file| file.path.clone()).collect();
         let seen = stamps(&files);
@@ -103,13 +103,13 @@ impl Followed {
                 let taken = take().map_err(|error| error.to_string());
                 match taken {
                     Ok(()) => {
-                        security.reloaded(what, Outcome::Taken);
+                        security.reloaded(what, Reload::Taken);
                         tracing::info!(what = what.as_str(), "read again");
                         refused = None;
                     }
                     Err(why) if refused.as_ref() == Some(&why) => {}
                     Err(why) => {
-                        security.reloaded(what, Outcome::Refused);
+                        security.reloaded(what, Reload::Refused);
                         tracing::error!("{why}; the old {} still hold", what.as_str());
                         refused = Some(why);
                     }

@@ -9,10 +9,12 @@ use crate::Failure;
 use crate::cli::ServeArgs;
 use crate::observe::{Security, What};
 use args::{ClientArgs, InternalArgs, PublicArgs};
-use files::{FlagFile, Followed, all_or_none};
+use files::{FlagFile, WatchedFiles, all_or_none};
 use pie_client::{Access, Token};
 use pie_router::auth::{Gate, Tokens};
-use pie_transport::{Acceptor, Age, ClientTls, Clients, Connector, Identity, PeerName, Roots, ServerTls};
+use pie_transport::{
+    Acceptor, ClientTls, Clients, ConnectionAge, Connector, PeerName, Roots, ServerTls, TlsIdentity,
+};
 use std::net::SocketAddr;
 
 /// Names that certificates of the internal plane carry, whatever the addresses.
@@ -83,7 +85,7 @@ impl Ports {
         let (ranks, routers) = (to(WORKER)?, to(ROUTER)?);
         let internal = Acceptor::new(internal.map(|(server, _)| server), ROUTER_CONNECTIONS);
         security.watch_port("internal", internal.stats().clone());
-        let age = connection_age.map(|limit| Age { limit, grace: *connection_grace });
+        let age = connection_age.map(|limit| ConnectionAge { limit, grace: *connection_grace });
         let public = Acceptor::new(tls, *connections).aging(age);
         security.watch_port("public", public.stats().clone());
         Ok(Self { public, gate, internal, ranks, routers })
@@ -113,15 +115,15 @@ fn warn_of_the_internal_plane(flag: &str, listen: SocketAddr) {
 
 /// The two files of an identity.
 #[derive(Clone)]
-struct Pair {
+struct IdentityFiles {
     certificate: FlagFile,
     key: FlagFile,
 }
 
-impl Pair {
-    fn read(&self) -> Result<Identity, Failure> {
+impl IdentityFiles {
+    fn read(&self) -> Result<TlsIdentity, Failure> {
         let Self { certificate, key } = self;
-        let identity = Identity::from_pem(&certificate.read()?, &key.read()?);
+        let identity = TlsIdentity::from_pem(&certificate.read()?, &key.read()?);
         Ok(identity.map_err(|error| format!("{certificate} with {key}: {error}"))?)
     }
 }
@@ -141,9 +143,9 @@ fn public_tls(arguments: &PublicArgs, security: &Security) -> Result<Option<Serv
             None => Ok(None),
         };
     };
-    let followed = Followed::new([&certificate, &key].into_iter().chain(&authority));
-    let pair = Pair { certificate, key };
-    let read = move || -> Result<(Identity, Clients), Failure> {
+    let followed = WatchedFiles::new([&certificate, &key].into_iter().chain(&authority));
+    let pair = IdentityFiles { certificate, key };
+    let read = move || -> Result<(TlsIdentity, Clients), Failure> {
         let clients = match &authority {
             Some(authority) => Clients::SignedBy(roots(authority)?),
             None => Clients::Anyone,
@@ -172,9 +174,9 @@ fn internal_tls(
         ("--internal-ca", internal_ca),
     ];
     let Some([certificate, key, authority]) = all_or_none(files)? else { return Ok(None) };
-    let followed = Followed::new([&certificate, &key, &authority]);
-    let pair = Pair { certificate, key };
-    let read = move || -> Result<(Identity, Roots), Failure> { Ok((pair.read()?, roots(&authority)?)) };
+    let followed = WatchedFiles::new([&certificate, &key, &authority]);
+    let pair = IdentityFiles { certificate, key };
+    let read = move || -> Result<(TlsIdentity, Roots), Failure> { Ok((pair.read()?, roots(&authority)?)) };
     let (identity, trusted) = read()?;
     let router = PeerName::new(ROUTER)?;
     let server = ServerTls::new(&identity, &Clients::Named(trusted.clone(), router.clone()))?;
@@ -190,7 +192,7 @@ fn internal_tls(
 }
 
 fn gate(file: FlagFile, security: &Security) -> Result<Gate, Failure> {
-    let followed = Followed::new([&file]);
+    let followed = WatchedFiles::new([&file]);
     let read = move || -> Result<Tokens, Failure> {
         let text = String::from_utf8(file.read()?).map_err(|_| format!("{file}: it is not UTF-8"))?;
         Ok(Tokens::parse(&text).map_err(|error| format!("{file}: {error}"))?)
@@ -234,7 +236,8 @@ impl ClientArgs {
             None => None,
         };
         let pair = all_or_none([("--client-cert", &self.client_cert), ("--client-key", &self.client_key)])?;
-        let identity = pair.map(|[certificate, key]| Pair { certificate, key }.read()).transpose()?;
+        let identity =
+            pair.map(|[certificate, key]| IdentityFiles { certificate, key }.read()).transpose()?;
         let connector = match &self.ca {
             Some(path) => {
                 let roots = roots(&FlagFile::new("--ca", path))?;

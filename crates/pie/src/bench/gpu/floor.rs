@@ -116,22 +116,22 @@ impl Floors {
     }
 
     fn bytes_of(&self, pass: &Pass) -> u64 {
-        let Numbers { layers, inputs, rest, head } = self.numbers();
+        let WeightCounts { layers, inputs, rest, head } = self.numbers();
         let ends = if pass.wanted > 0 { rest + head } else { 0 };
         self.size * (layers * inputs + (layers - 1) * rest + ends) + 2 * self.key_bytes() * pass.context
     }
 
     fn operations_of(&self, pass: &Pass) -> u64 {
-        let Numbers { layers, inputs, rest, head } = self.numbers();
+        let WeightCounts { layers, inputs, rest, head } = self.numbers();
         let products = (layers * inputs + (layers - 1) * rest) * pass.rows + (rest + head) * pass.wanted;
         let queries = (self.config.heads * self.config.head_dim) as u64;
         2 * products + 4 * queries * ((layers - 1) * pass.seen + pass.seen_by_wanted)
     }
 
-    fn numbers(&self) -> Numbers {
+    fn numbers(&self) -> WeightCounts {
         let Config { hidden_size: hidden, intermediate_size: mlp, layers, heads, kv_heads, head_dim, .. } =
             self.config;
-        Numbers {
+        WeightCounts {
             layers: layers as u64,
             inputs: (hidden * (heads + 2 * kv_heads) * head_dim) as u64,
             rest: (hidden * (heads * head_dim + 3 * mlp)) as u64,
@@ -141,7 +141,7 @@ impl Floors {
 }
 
 /// Numbers of weights.
-struct Numbers {
+struct WeightCounts {
     layers: u64,
     /// Of a layer's queries, keys and values.
     inputs: u64,

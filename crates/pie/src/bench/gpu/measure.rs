@@ -2,10 +2,10 @@
 
 use super::floor::{Floors, Pass};
 use super::room;
-use super::row::{self, Figures, Kind, Row, Timed};
+use super::row::{self, Figure, GpuFigures, Kind, TimedPasses};
 use crate::Failure;
 use crate::bench::args::BenchGpuArgs;
-use crate::bench::bed::{Bed, Edit, Noise, Piece};
+use crate::bench::bed::{Noise, NoiseBed, SpliceShape, TokenEdit};
 use pie_eval::engine::{Done, Machine, Together};
 use pie_eval::metrics::median;
 use pie_model::Compute;
@@ -28,7 +28,7 @@ pub struct Measuring<'a> {
     pub arguments: &'a BenchGpuArgs,
     pub machine: Machine<OnGpu>,
     pub floors: Floors,
-    pub figures: Figures,
+    pub figures: GpuFigures,
 }
 
 impl Measuring<'_> {
@@ -62,7 +62,7 @@ impl Measuring<'_> {
         fits
     }
 
-    fn add(&mut self, row: Row) {
+    fn add(&mut self, row: Figure) {
         outln!("{}", row::line(&row));
         self.figures.rows.push(row);
     }
@@ -71,8 +71,8 @@ impl Measuring<'_> {
     fn recompute(&mut self, context: u32) -> Result<(), Failure> {
         let mut seconds = Vec::new();
         for round in 0..WARM_UP + self.arguments.repeat {
-            let mut bed = Bed::new(&mut self.machine, self.arguments.seed)?;
-            let (elapsed, _) = bed.edit(&Edit::insertion(0, context), Strategy::Full)?;
+            let mut bed = NoiseBed::new(&mut self.machine, self.arguments.seed)?;
+            let (elapsed, _) = bed.edit(&TokenEdit::insertion(0, context), Strategy::Full)?;
             if round >= WARM_UP {
                 seconds.push(elapsed.as_secs_f64());
             }
@@ -84,8 +84,12 @@ impl Measuring<'_> {
     }
 
     /// One edit by all strategies in turns, each taken back before the next.
-    fn edit(&mut self, context: u32, Named { what, at_percent, edit }: &Named) -> Result<(), Failure> {
-        let mut bed = Bed::new(&mut self.machine, self.arguments.seed)?;
+    fn edit(
+        &mut self,
+        context: u32,
+        NamedEdit { what, at_percent, edit }: &NamedEdit,
+    ) -> Result<(), Failure> {
+        let mut bed = NoiseBed::new(&mut self.machine, self.arguments.seed)?;
         bed.open(context)?;
         let (back, mut done) = (edit.inverse(), [Done::default(); 3]);
         let mut seconds = [const { Vec::new() }; 3];
@@ -104,10 +108,11 @@ impl Measuring<'_> {
             let (own, full) = (&seconds[index], &seconds[2]);
             let ratios = own.iter().zip(full).map(|(own, full)| own / full).collect();
             let tokens = done[index].encoded.into();
-            let timed = Timed { floors: &self.floors, passes: &passes, seconds: median(own.clone()), tokens };
-            let row = Row::new(Kind::Edit, what.clone(), (context, 1), &timed).edit(name, done[index]);
+            let timed =
+                TimedPasses { floors: &self.floors, passes: &passes, seconds: median(own.clone()), tokens };
+            let row = Figure::new(Kind::Edit, what.clone(), (context, 1), &timed).edit(name, done[index]);
             let below_full = (strategy != Strategy::Full).then(|| 1.0 - median(ratios));
-            self.add(Row { at_percent: *at_percent, below_full, ..row });
+            self.add(Figure { at_percent: *at_percent, below_full, ..row });
         }
         Ok(())
     }
@@ -131,7 +136,7 @@ impl Measuring<'_> {
             }
         }
         let rates = self.floors.rates();
-        self.add(Row::settle(context, context, self.floors.key_bytes(), median(seconds), rates));
+        self.add(Figure::settle(context, context, self.floors.key_bytes(), median(seconds), rates));
         Ok(())
     }
 
@@ -189,43 +194,43 @@ impl Measuring<'_> {
         passes: &[Pass],
         (seconds, tokens): (f64, u64),
     ) {
-        let timed = Timed { floors: &self.floors, passes, seconds, tokens };
-        let row = Row::new(kind, what, size, &timed);
+        let timed = TimedPasses { floors: &self.floors, passes, seconds, tokens };
+        let row = Figure::new(kind, what, size, &timed);
         self.add(row);
     }
 }
 
 /// An edit that is measured.
-struct Named {
+struct NamedEdit {
     what: String,
     /// Where, if it inserts at one place.
     at_percent: Option<u32>,
-    edit: Edit,
+    edit: TokenEdit,
 }
 
 /// The edits that are measured: the same number of tokens at one place, at three, and deleted.
-fn edits(context: u32, tokens: u32) -> Vec<Named> {
+fn edits(context: u32, tokens: u32) -> Vec<NamedEdit> {
     let at = |percent: u32| (u64::from(context) * u64::from(percent) / 100) as u32;
-    let single = |place: u32| Named {
+    let single = |place: u32| NamedEdit {
         what: format!("{tokens} in at {place} %"),
         at_percent: Some(place),
-        edit: Edit::insertion(at(place), tokens),
+        edit: TokenEdit::insertion(at(place), tokens),
     };
     let share = |index: u32| tokens / 3 + u32::from(index < tokens % 3);
-    let piece = |index: u32| Piece { at: at(PLACES[index as usize]), delete: 0, insert: share(index) };
-    let edit = Edit((0..3).map(piece).collect());
-    let three = Named { what: format!("{tokens} in at three places"), at_percent: None, edit };
+    let piece = |index: u32| SpliceShape { at: at(PLACES[index as usize]), delete: 0, insert: share(index) };
+    let edit = TokenEdit((0..3).map(piece).collect());
+    let three = NamedEdit { what: format!("{tokens} in at three places"), at_percent: None, edit };
     // So that a short context keeps most of its tokens.
     let delete = tokens.min(context / 4);
-    let edit = Edit(vec![Piece { at: at(50), delete, insert: 0 }]);
-    let deletion = Named { what: format!("{delete} out at 50 %"), at_percent: None, edit };
+    let edit = TokenEdit(vec![SpliceShape { at: at(50), delete, insert: 0 }]);
+    let deletion = NamedEdit { what: format!("{delete} out at 50 %"), at_percent: None, edit };
     PLACES.map(single).into_iter().chain([three, deletion]).collect()
 }
 
 /// The passes of an edit to the next token.
-fn passes_of(edit: &Edit, context: u32, strategy: Strategy, chunk: u32) -> Vec<Pass> {
+fn passes_of(edit: &TokenEdit, context: u32, strategy: Strategy, chunk: u32) -> Vec<Pass> {
     let mut came: Vec<Range<u64>> = Vec::new();
-    for Piece { at, delete, .. } in edit.inverse().0 {
+    for SpliceShape { at, delete, .. } in edit.inverse().0 {
         came.push(at.into()..u64::from(at) + u64::from(delete));
     }
     let length = edit
@@ -256,7 +261,7 @@ mod tests {
 
     #[test]
     fn passes_encode_what_came_and_the_last_token() {
-        for Named { what, edit, .. } in edits(4096, 64) {
+        for NamedEdit { what, edit, .. } in edits(4096, 64) {
             let rows = |strategy| {
                 passes_of(&edit, 4096, strategy, 2048).iter().map(|pass| pass.rows).collect::<Vec<_>>()
             };
@@ -273,7 +278,7 @@ mod tests {
         }
         // The last token came just now.
         assert_eq!(
-            passes_of(&Edit::insertion(100, 5), 100, Strategy::Pie, 64),
+            passes_of(&TokenEdit::insertion(100, 5), 100, Strategy::Pie, 64),
             [Pass::encoding(std::slice::from_ref(&(100..105)), true)]
         );
     }

@@ -17,7 +17,7 @@ use pie_kv::KvShape;
 use pie_kv::cuda::{Dtype, Gpu, GpuCache};
 use pie_model::Config;
 use pie_model::cuda::{OnGpu, copy_rate, matrix_rate};
-use row::Figures;
+use row::GpuFigures;
 use std::path::Path;
 
 /// Bytes that are copied to measure the bandwidth: far more than any GPU has near its multiprocessors.
@@ -45,7 +45,7 @@ pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
     let slots = slots(&gpu, &config, dtype, arguments)?;
     let compute = load(&gpu, &config, dtype, slots, arguments)?;
     let floors = Floors::new(&config, dtype.size(), rates);
-    let figures = Figures {
+    let figures = GpuFigures {
         config: name.display().to_string(),
         parameters: config.parameters(),
         weight_bytes: OnGpu::weight_bytes(&config, Solo::new().member(), dtype)?,

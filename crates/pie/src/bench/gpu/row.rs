@@ -23,7 +23,7 @@ pub enum Kind {
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct Figure {
     pub kind: Kind,
     /// As `64 tokens at 50 %`.
     pub what: String,
@@ -55,10 +55,10 @@ pub struct Row {
     pub below_full: Option<f64>,
 }
 
-impl Row {
+impl Figure {
     /// Of passes that took `seconds` and made `tokens` tokens.
-    pub fn new(kind: Kind, what: String, (context, batch): (u32, u32), timed: &Timed<'_>) -> Self {
-        let Timed { floors, passes, seconds, tokens } = *timed;
+    pub fn new(kind: Kind, what: String, (context, batch): (u32, u32), timed: &TimedPasses<'_>) -> Self {
+        let TimedPasses { floors, passes, seconds, tokens } = *timed;
         let (floor, rates) = (floors.seconds(passes), floors.rates());
         Self {
             kind,
@@ -113,7 +113,7 @@ impl Row {
 
 /// Passes and how long they took.
 #[derive(Clone, Copy)]
-pub struct Timed<'a> {
+pub struct TimedPasses<'a> {
     pub floors: &'a Floors,
     pub passes: &'a [Pass],
     pub seconds: f64,
@@ -122,14 +122,14 @@ pub struct Timed<'a> {
 
 /// Something to be reached.
 #[derive(Clone, Debug, Serialize)]
-pub struct Target {
+pub struct Goal {
     pub what: String,
     pub wanted: f64,
     pub got: f64,
     pub met: bool,
 }
 
-impl Target {
+impl Goal {
     fn at_most(what: String, wanted: f64, got: f64) -> Self {
         Self { what, wanted, got, met: got <= wanted }
     }
@@ -140,26 +140,26 @@ impl Target {
 }
 
 /// What the rows reach of what they should.
-pub fn targets(rows: &[Row]) -> Vec<Target> {
+pub fn targets(rows: &[Figure]) -> Vec<Goal> {
     let shortest = rows.iter().filter(|row| row.kind == Kind::Edit).map(|row| row.context).min();
     rows.iter().flat_map(|row| of_row(row, Some(row.context) == shortest)).collect()
 }
 
 /// The targets of one row. An edit is held against its floor in the shortest context, where least hides what it costs.
-fn of_row(row: &Row, shortest: bool) -> Vec<Target> {
+fn of_row(row: &Figure, shortest: bool) -> Vec<Goal> {
     let name = format!("{}: {}", row.context, row.what);
     let of_matrix_rate =
-        || Target::at_least(format!("{name}: full, of the matrix rate"), 0.5, row.of_matrix_rate);
-    let of_bandwidth = || Target::at_least(format!("{name}: of the bandwidth"), 0.8, row.of_bandwidth);
+        || Goal::at_least(format!("{name}: full, of the matrix rate"), 0.5, row.of_matrix_rate);
+    let of_bandwidth = || Goal::at_least(format!("{name}: of the bandwidth"), 0.8, row.of_bandwidth);
     let saved = |wanted: f64| {
         let what = format!("{name}: pie, below recomputing from the edit");
-        row.below_full.map(|got| Target::at_least(what, wanted, got))
+        row.below_full.map(|got| Goal::at_least(what, wanted, got))
     };
     match (row.kind, row.strategy, row.at_percent) {
         (Kind::Recompute, ..) | (Kind::Edit, Some("full"), Some(10 | 50)) => vec![of_matrix_rate()],
         (Kind::Edit, Some("pie"), Some(place)) => {
             let floor =
-                shortest.then(|| Target::at_most(format!("{name}: pie, time / floor"), 1.3, row.over_floor));
+                shortest.then(|| Goal::at_most(format!("{name}: pie, time / floor"), 1.3, row.over_floor));
             let saved = match place {
                 10 => saved(0.95),
                 50 => saved(0.92),
@@ -175,7 +175,7 @@ fn of_row(row: &Row, shortest: bool) -> Vec<Target> {
 
 /// All of a run.
 #[derive(Debug, Serialize)]
-pub struct Figures {
+pub struct GpuFigures {
     /// As given.
     pub config: String,
     pub parameters: u64,
@@ -196,10 +196,10 @@ pub struct Figures {
     /// Whether passes of a kind that was seen before were replayed.
     pub graphs: bool,
     pub rates: Rates,
-    pub rows: Vec<Row>,
+    pub rows: Vec<Figure>,
     /// What the GPU has no memory for.
     pub left_out: Vec<String>,
-    pub targets: Vec<Target>,
+    pub targets: Vec<Goal>,
 }
 
 /// The heads of the table's columns.
@@ -208,7 +208,7 @@ pub const HEAD: &str = "\
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |";
 
 /// A row of the table.
-pub fn line(row: &Row) -> String {
+pub fn line(row: &Figure) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let some = |count: u64| if count > 0 { count.to_string() } else { "-".to_owned() };
     format!(
@@ -229,7 +229,7 @@ pub fn line(row: &Row) -> String {
     )
 }
 
-impl Figures {
+impl GpuFigures {
     /// What is measured, and on what.
     pub fn heading(&self) -> String {
         let (parameters, weights) = (self.parameters as f64 / 1e9, self.weight_bytes as f64 / 1e9);
@@ -265,7 +265,7 @@ impl Figures {
         let left_out = self.left_out.iter().map(|reason| format!("\nLeft out: {reason}\n"));
         page.extend(left_out);
         page.push_str("\n| target | wanted | got | |\n| --- | --- | --- | --- |\n");
-        for Target { what, wanted, got, met } in &self.targets {
+        for Goal { what, wanted, got, met } in &self.targets {
             let met = if *met { "met" } else { "**missed**" };
             // Writing to a string does not fail.
             let _ = writeln!(page, "| {what} | {wanted} | {got:.3} | {met} |");
