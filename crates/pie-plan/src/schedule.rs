@@ -91,7 +91,7 @@ pub struct Schedule {
 }
 
 /// Rows of a session that are encoded together however long they take: one at a time, each would read all weights.
-const LEAST_CHUNK: u32 = 4;
+const LEAST_CHUNK: u32 = 8;
 
 impl Demand {
     fn wants_token(&self) -> bool {

@@ -147,7 +147,7 @@ fn lanes_take_turns_and_a_step_has_a_time() {
                 vec![timed(2, demand(30, 1, NextToken, 30)), timed(2, demand(31, 500, Encoding, 31))],
             ]
             .concat(),
-            [(1..=8).map(sample).collect(), vec![sample(30), encode(31, 4)]].concat(),
+            [(1..=8).map(sample).collect(), vec![sample(30), encode(31, 8)]].concat(),
         ),
         (
             "an edit that takes longer than a step may comes in chunks",
@@ -155,9 +155,9 @@ fn lanes_take_turns_and_a_step_has_a_time() {
             vec![encode(1, 10)],
         ),
         (
-            "rows that take longer than a step may come four at a time, and are served",
+            "rows that take longer than a step may come eight at a time, and are served",
             vec![Demand { row_time: Micros(50_000), ..demand(1, 60, FirstToken, 1) }],
-            vec![encode(1, 4)],
+            vec![encode(1, 8)],
         ),
         (
             "a prefill takes the time of a step, and no more",
@@ -225,7 +225,7 @@ fn nobody_starves(lanes: u32, row_time: Micros, limits: Limits, patience: u32) {
         assert!(rows <= limits.rows, "L1: {rows} rows in step {step}");
         if row_time > Micros(0) && limits.time < Micros::MAX {
             // One of each kind may pass the limit: a first token, a decode, a chunk.
-            let most = 2 * limits.time.0.div_ceil(row_time.0) + 10;
+            let most = 2 * limits.time.0.div_ceil(row_time.0) + 16;
             assert!(rows <= most, "{rows} rows in step {step}: more than {most} take too long");
         }
         let starved = served_at.iter().find(|(_, last)| step - **last > patience);

@@ -85,8 +85,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let result = match command {
         // The rank computes on its own thread; its control plane needs but one more.
         Command::Worker(arguments) => runtime(1)?.block_on(worker::run(arguments)),
-        Command::Pool(arguments) => runtime(2)?.block_on(pool::run(arguments, &logs)),
-        Command::Router(arguments) => runtime(2)?.block_on(router::run(arguments)),
+        Command::Pool(arguments) => runtime(SERVING)?.block_on(pool::run(arguments, &logs)),
+        Command::Router(arguments) => runtime(SERVING)?.block_on(router::run(arguments)),
         Command::Demo(arguments) => runtime(2)?.block_on(demo::run(arguments)),
         Command::Ctl(arguments) => {
             observe::belong_to_starter();
@@ -120,6 +120,10 @@ fn identity(command: &Command) -> (&TraceArgs, ProcessName) {
     };
     (&platform.traces, ProcessName { service, group: Some(group), rank })
 }
+
+/// Threads of what serves. Messages of many MiB are decoded on them, each in one go: with some to spare the processors are shared out by
+/// the system, and nobody's short call waits behind another one's long message.
+const SERVING: usize = 4;
 
 fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
