@@ -12,12 +12,12 @@ Files named here are built in beside the kernels of crates/*/kernels. Only what 
 
     LD_LIBRARY_PATH=$PWD/target/emulator cargo test ...
 
-crates/pie-kv/kernels/emulator/README.md says what it checks and which variables it heeds.
+emulator/README.md says what it checks and which variables it heeds.
 TEXT
 }
 
 cd "$(dirname "$0")/../.."
-emulator=crates/pie-kv/kernels/emulator
+emulator=emulator
 into=target/emulator
 more=()
 check=
@@ -96,6 +96,8 @@ library cublas "-L$into -lcuda -Wl,-rpath,\$ORIGIN" "$emulator/cublas.cpp"
 library nccl "-L$into -lcuda -Wl,-rpath,\$ORIGIN -lrt" "$emulator"/{nccl,meeting}.cpp
 echo "$into: ${#kernels[@]} files of kernels; $((${#todo[@]} / 2)) compiled"
 if [ -n "$check" ]; then
-    "$compiler" -o "$into/check" "$(object_of "$emulator/check.cpp")" "$into"/objects/*emulator_{fibers,block,launch}_cpp.o -pthread
+    objects=()
+    for source in "$emulator"/{check,fibers,block,launch}.cpp; do objects+=("$(object_of "$source")"); done
+    "$compiler" -o "$into/check" "${objects[@]}" -pthread
     "$into/check"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compiles the CUDA kernels to the PTX that is committed beside them. See --help.
+# Compiles the CUDA kernels to the PTX that is committed beside them, compressed. See --help.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -7,10 +7,10 @@ usage() {
     cat <<'TEXT'
 usage: scripts/gpu/kernels.sh [--check | --registers | --help]
 
-Compiles crates/*/kernels/*.cu to a .ptx each beside them, for compute capability 8.0 and newer. No GPU is needed: the
-compiler comes from PyPI into target/cuda, once (270 MB, some seconds).
+Compiles crates/*/kernels/*.cu to a .ptx.gz each beside them, for compute capability 8.0 and newer. No GPU is needed: the
+compiler comes from PyPI into target/cuda, once (270 MB, some seconds). `zcat` shows what is in them.
 
-  --check      changes nothing; fails if a committed .ptx is not what its source compiles to
+  --check      changes nothing; fails if a committed .ptx.gz does not hold what its source compiles to
   --registers  also has machine code made for sm_80 and sm_90, and shows each kernel's registers and spills
 
 Needed beforehand: Python 3 with pip, and a C++ compiler (g++).
@@ -59,9 +59,9 @@ sources=(crates/*/kernels/*.cu)
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
-compile() {
-    "$cuda/bin/nvcc" -ptx -arch=compute_80 -O3 -std=c++17 -o "$made/$(basename "${1%.cu}").ptx" "$1"
-}
+made_of() { echo "$made/$(basename "${1%.cu}").ptx"; }
+
+compile() { "$cuda/bin/nvcc" -ptx -arch=compute_80 -O3 -std=c++17 -o "$(made_of "$1")" "$1"; }
 
 # One line for each kernel: registers, bytes of spills, name.
 registers() {
@@ -79,27 +79,28 @@ registers() {
 }
 
 install_compiler
-export -f compile
+export -f made_of compile
 export cuda made
 printf '%s\0' "${sources[@]}" | xargs -0 -n 1 -P 2 bash -euo pipefail -c 'compile "$1"' compile
 
 stale=()
 for source in "${sources[@]}"; do
-    ptx=${source%.cu}.ptx new=$made/$(basename "${source%.cu}").ptx
-    if cmp -s "$new" "$ptx"; then continue; fi
+    packed=${source%.cu}.ptx.gz
+    # The text is compared, not its compressed bytes, which may be another's with another gzip.
+    if zcat "$packed" 2>/dev/null | cmp -s "$(made_of "$source")"; then continue; fi
     if [ $mode = check ]; then
-        stale+=("$ptx")
+        stale+=("$packed")
     else
-        cp "$new" "$ptx"
-        say "wrote $ptx"
+        gzip -9 --no-name --stdout "$(made_of "$source")" >"$packed"
+        say "wrote $packed"
     fi
 done
 if [ ${#stale[@]} -gt 0 ]; then
     say "not what the source compiles to: ${stale[*]}" \
-        "Run scripts/gpu/kernels.sh and commit the .ptx with the .cu."
+        "Run scripts/gpu/kernels.sh and commit the .ptx.gz with the .cu."
     exit 1
 fi
 if [ $mode = registers ]; then
-    for source in "${sources[@]}"; do registers "${source%.cu}.ptx"; done | sort -k1,1 -k7
+    for source in "${sources[@]}"; do registers "$(made_of "$source")"; done | sort -k1,1 -k7
 fi
 say "${#sources[@]} files of kernels: their PTX is up to date"

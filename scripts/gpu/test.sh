@@ -9,7 +9,7 @@ usage() {
 usage: scripts/gpu/test.sh [--emulated | --real] [FILTER]
 
 Builds the tests with `--features cuda` and runs them on GPU 0; without a GPU (no nvidia-smi), or with --emulated, on the
-emulated one of crates/pie-kv/kernels/emulator: every kernel, product, sum and graph runs, in any order of threads, at no
+emulated one of emulator/: every kernel, product, sum and graph runs, in any order of threads, at no
 speed worth knowing. FILTER runs only tests whose names contain it.
 
     kernels      shared out to blocks as they should be, with the cache's own tests

@@ -68,7 +68,7 @@ pub(super) struct LayerQuery {
 
 impl Attend {
     pub fn new(gpu: &Gpu, dtype: Dtype, shape: &KvShape) -> Result<Self, GpuError> {
-        let kernels = gpu.load(include_str!("../../kernels/attention.ptx"))?;
+        let kernels = gpu.load(include_bytes!("../../kernels/attention.ptx.gz"))?;
         let (suffix, dim) = (dtype.suffix(), shape.head_dim);
         if dim > LARGEST_DIMENSION {
             return Err(GpuError::Unsupported(format!(

@@ -72,7 +72,7 @@ impl GpuCache {
             return Err(GpuError::Unsupported(what));
         }
         let half = (Self::bytes(&shape, dtype) / 2) as usize;
-        let kernels = gpu.load(include_str!("../../kernels/rows.ptx"))?;
+        let kernels = gpu.load(include_bytes!("../../kernels/rows.ptx.gz"))?;
         let typed = |name: &str| kernels.get(&format!("{name}_{}", dtype.suffix()));
         let kernels = RowKernels {
             turn: typed("turn")?,

@@ -4,6 +4,8 @@ use super::error::GpuError;
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, sys};
 use cudarc::nvrtc::Ptx;
+use flate2::read::GzDecoder;
+use std::io::Read;
 use std::sync::Arc;
 
 /// What numbers weights, activations and rows are on a GPU. Sums, norms, rotations and the residual are f32 always.
@@ -124,11 +126,15 @@ impl Gpu {
         self.stream.synchronize().map_err(GpuError::failed("computing on the GPU"))
     }
 
-    /// Loads compiled kernels.
+    /// Loads compiled kernels: PTX, compressed as it is committed, so that its tens of thousands of lines show up in no diff and
+    /// no search.
     ///
     /// # Errors
     /// A driver that is too old for them.
-    pub fn load(&self, ptx: &str) -> Result<Kernels, GpuError> {
+    pub fn load(&self, packed: &[u8]) -> Result<Kernels, GpuError> {
+        let mut ptx = String::new();
+        let unpacked = GzDecoder::new(packed).read_to_string(&mut ptx);
+        unpacked.map_err(GpuError::failed("unpacking kernels"))?;
         let module = self.context.load_module(Ptx::from_src(ptx));
         let advice = "loading kernels (they need a driver of CUDA 13, 580 or newer)";
         Ok(Kernels { module: module.map_err(GpuError::failed(advice))? })

@@ -28,8 +28,8 @@ pub(super) struct LayerKernels {
 
 impl LayerKernels {
     pub fn new(gpu: &Gpu, dtype: Dtype) -> Result<Self, GpuError> {
-        let kernels = gpu.load(include_str!("../../kernels/layers.ptx"))?;
-        let sampling = gpu.load(include_str!("../../kernels/sampling.ptx"))?;
+        let kernels = gpu.load(include_bytes!("../../kernels/layers.ptx.gz"))?;
+        let sampling = gpu.load(include_bytes!("../../kernels/sampling.ptx.gz"))?;
         let typed = |name: &str| kernels.get(&format!("{name}_{}", dtype.suffix()));
         Ok(Self {
             embed: typed("embed")?,

@@ -94,7 +94,7 @@ impl Products {
             let set = sys::cublasSetWorkspace_v2(handle.0, workspace.at(0) as *mut c_void, WORKSPACE);
             set.result().map_err(&failed)?;
         }
-        let kernels = gpu.load(include_str!("../../kernels/products.ptx"))?;
+        let kernels = gpu.load(include_bytes!("../../kernels/products.ptx.gz"))?;
         let few = [1, 2, 4, 8].map(|rows| few_kernels(&kernels, dtype, rows));
         let few = few.into_iter().collect::<Result<_, _>>()?;
         Ok(Self { gpu: gpu.clone(), dtype, handle, few, _workspace: workspace })

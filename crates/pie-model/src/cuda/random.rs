@@ -14,7 +14,7 @@ pub(super) struct Random {
 
 impl Random {
     pub fn new(gpu: &Gpu, dtype: Dtype, seed: u64) -> Result<Self, GpuError> {
-        let kernels = gpu.load(include_str!("../../kernels/layers.ptx"))?;
+        let kernels = gpu.load(include_bytes!("../../kernels/layers.ptx.gz"))?;
         let kernel = kernels.get(&format!("random_{}", dtype.suffix()))?;
         Ok(Self { gpu: gpu.clone(), kernel, dtype, stream: seed << 16 })
     }
