@@ -175,3 +175,104 @@ fn run(run: wire::Run, all: &mut BTreeMap<SessionId, Sampling>) -> Result<Run, F
 fn broken(what: &str) -> Fault {
     Fault::new(Reason::Internal, format!("the plan holds {what}: owner and rank must be of one release"))
 }
+
+/// What a rank says of a plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Which plan.
+    pub seq: Seq,
+    /// From rank 0 only: what each of its passes since its report before drew.
+    pub passes: Vec<Vec<SampledToken>>,
+    /// Digest of the tables after the plan, if asked for.
+    pub digest: Option<u64>,
+    /// Digest of all drawn tokens: equal on all ranks.
+    pub sampled_digest: u64,
+    /// Its whole time.
+    pub compute_us: u64,
+    /// Of that, in collectives, waiting included.
+    pub collective_us: u64,
+    /// Nothing of the plan follows. Rank 0 reports each pass of a plan of several, so that tokens stream.
+    pub is_done: bool,
+    /// Sessions that were left out, since the model cannot see their rows, or drew no number from them.
+    pub refused: Vec<SessionId>,
+}
+
+/// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampledToken {
+    /// Whose.
+    pub session: SessionId,
+    /// Which.
+    pub token: TokenId,
+    /// Natural logarithm of its probability before temperature and cuts; no number if the logits were none.
+    pub logprob: f32,
+    /// The most likely tokens, if asked for.
+    pub top: Vec<(TokenId, f32)>,
+}
+
+impl SampledToken {
+    /// Whether it was drawn, from logits that were numbers.
+    pub fn is_drawn(&self) -> bool {
+        !self.logprob.is_nan()
+    }
+}
+
+impl From<Report> for wire::Report {
+    fn from(report: Report) -> Self {
+        let sampled = |sampled: Vec<SampledToken>| wire::Pass {
+            sampled: sampled.into_iter().map(wire::Sampled::from).collect(),
+        };
+        Self {
+            // Whoever sends it knows.
+            epoch: 0,
+            seq: report.seq.0,
+            passes: report.passes.into_iter().map(sampled).collect(),
+            digest: report.digest,
+            sampled_digest: report.sampled_digest,
+            compute_us: report.compute_us,
+            collective_us: report.collective_us,
+            done: report.is_done,
+            refused: report.refused.iter().map(|session| session.0).collect(),
+        }
+    }
+}
+
+impl From<SampledToken> for wire::Sampled {
+    fn from(sampled: SampledToken) -> Self {
+        let candidate = |(token, logprob): (TokenId, f32)| wire::Candidate { token: token.0, logprob };
+        Self {
+            session: sampled.session.0,
+            token: sampled.token.0,
+            logprob: sampled.logprob,
+            top: sampled.top.into_iter().map(candidate).collect(),
+        }
+    }
+}
+
+impl From<wire::Report> for Report {
+    fn from(report: wire::Report) -> Self {
+        let drawn = |pass: wire::Pass| pass.sampled.into_iter().map(SampledToken::from).collect();
+        Self {
+            seq: Seq(report.seq),
+            passes: report.passes.into_iter().map(drawn).collect(),
+            digest: report.digest,
+            sampled_digest: report.sampled_digest,
+            compute_us: report.compute_us,
+            collective_us: report.collective_us,
+            is_done: report.done,
+            refused: report.refused.into_iter().map(SessionId).collect(),
+        }
+    }
+}
+
+impl From<wire::Sampled> for SampledToken {
+    fn from(sampled: wire::Sampled) -> Self {
+        let top = sampled.top.into_iter().map(|candidate| (TokenId(candidate.token), candidate.logprob));
+        Self {
+            session: SessionId(sampled.session),
+            token: TokenId(sampled.token),
+            logprob: sampled.logprob,
+            top: top.collect(),
+        }
+    }
+}

@@ -339,6 +339,36 @@ fn encoding(value: i32) -> Result<PositionEncoding, Fault> {
     }
 }
 
+impl From<TextRange> for v1::text_edit::Range {
+    fn from(range: TextRange) -> Self {
+        match range {
+            TextRange::Bytes { start, end } => {
+                Self::Bytes(v1::ByteRange { start: start as u64, end: end as u64 })
+            }
+            TextRange::Lsp { start, end } => {
+                Self::Lsp(v1::LspRange { start: Some(start.into()), end: Some(end.into()) })
+            }
+        }
+    }
+}
+
+impl From<Cursor> for v1::complete_request::At {
+    fn from(cursor: Cursor) -> Self {
+        match cursor {
+            Cursor::Byte(at) => Self::AtByte(at as u64),
+            Cursor::Lsp(at) => Self::AtLsp(at.into()),
+            Cursor::Token(at) => Self::AtToken(at.0),
+        }
+    }
+}
+
+/// What the column counts stands beside the position, once for all of a request.
+impl From<LspPosition> for v1::LspPosition {
+    fn from(position: LspPosition) -> Self {
+        Self { line: position.line, utf16_column: position.column }
+    }
+}
+
 /// Converts a list; a fault names the element.
 fn numbered<A, B>(list: Vec<A>, convert: impl Fn(A) -> Result<B, Fault>) -> Result<Vec<B>, Fault> {
     let one = |(index, item)| convert(item).map_err(|fault: Fault| fault.with("edit", index));

@@ -38,17 +38,8 @@ pub enum Call {
         tenant: Tenant,
         /// What.
         request: ApplyEdits,
-        /// When the call came in.
-        arrived: Instant,
-        /// The answer.
-        reply: Reply<v1::ApplyEditsResponse>,
-    },
-    /// Apply an edit that was prepared on what [`Call::Look`] gave.
-    Apply {
-        /// Whose.
-        tenant: Tenant,
-        /// What.
-        prepared: Box<Prepared>,
+        /// What that does, if it was worked out on what [`Call::Look`] gave. The request need not hold its edits then.
+        prepared: Option<Box<Change>>,
         /// When the call came in.
         arrived: Instant,
         /// The answer.
@@ -202,15 +193,6 @@ pub enum Call {
     },
 }
 
-/// An edit that was worked out beside the owner.
-#[derive(Debug)]
-pub struct Prepared {
-    /// As it came, without its edits.
-    pub request: ApplyEdits,
-    /// What they do.
-    pub change: Change,
-}
-
 /// Which of the documents that were given have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Arrived {
@@ -226,7 +208,7 @@ impl Call {
         // Whoever asked may be gone.
         match self {
             Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Edit { reply, .. } | Self::Apply { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Look { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Complete { reply, .. } => drop(reply.send(Err(fault()))),
             Self::Get { reply, .. } => drop(reply.send(Err(fault()))),

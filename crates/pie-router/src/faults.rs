@@ -1,8 +1,8 @@
 //! What callers are told: the errors of the layers below as public reasons, with numbers and advice.
 
 use crate::call::ModelFacts;
-use crate::session::Session;
-use pie_proto::request::{ApplyEdits, Complete, Edits};
+use crate::core::session::Session;
+use pie_proto::request::{ApplyEdits, Complete, Edits, SessionName};
 use pie_proto::{Fault, Reason};
 use pie_text::{Change, Document, TextError};
 use pie_words::{SpliceError, Splices, TokenId};
@@ -80,6 +80,10 @@ pub(crate) fn too_many_completions(limit: usize) -> Fault {
     overloaded(message)
 }
 
+pub(crate) fn too_many_waiting(limit: usize, session: &SessionName) -> Fault {
+    overloaded(format!("{limit} completions wait in session `{session}`: retry when one is over"))
+}
+
 pub(crate) fn too_many_calls(limit: usize, of: &str) -> Fault {
     let message = format!("{limit} calls {of} wait already: retry after a pause");
     overloaded(message).with("limit", limit)
@@ -112,7 +116,7 @@ pub(crate) fn no_markers() -> Fault {
     Fault::new(Reason::FimUnsupported, message)
 }
 
-pub(crate) fn nothing_before(name: &pie_proto::request::SessionName) -> Fault {
+pub(crate) fn nothing_before(name: &SessionName) -> Fault {
     let message = format!(
         "session `{name}` has no text before the cursor, and the model no leading token: nothing to continue"
     );
@@ -298,7 +302,6 @@ pub(crate) fn check_completion(
     request: &Complete,
     session: &Session,
     model: &ModelFacts,
-    waiting_limit: usize,
 ) -> Result<(), Fault> {
     let current = session.document.revision();
     if let Some(wanted) = request.revision.filter(|wanted| *wanted != current) {
@@ -316,11 +319,6 @@ pub(crate) fn check_completion(
     }
     if let Some(token) = request.stop_tokens.iter().find(|token| token.0 >= model.vocabulary) {
         return Err(token_unknown(token.0, Some(model.vocabulary)));
-    }
-    if session.completions.len() >= waiting_limit {
-        let message =
-            format!("{waiting_limit} completions wait in session `{}`: retry when one is over", session.name);
-        return Err(overloaded(message));
     }
     Ok(())
 }

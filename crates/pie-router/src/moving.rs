@@ -4,10 +4,10 @@
 use crate::call::{Busy, Call, Departure, Given, Resident, Taken};
 use crate::carrying;
 use crate::closing::Place;
+use crate::core::session::count;
 use crate::directory::{Directory, Home, Target};
 use crate::faults;
 use crate::owner::Owner;
-use crate::session::count;
 use crate::tenants::Tenant;
 use pie_placement::{GroupId, Moved};
 use pie_proto::carried::Carried;

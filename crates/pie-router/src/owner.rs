@@ -16,6 +16,7 @@ mod watched;
 
 use crate::call::{Call, Taken};
 use crate::core::{Core, Settings};
+use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
 use crate::ranks::{Events, Failure, FailureKind, Formed};
@@ -28,7 +29,8 @@ use inbox::Inbox;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_plan::Epoch;
-use pie_proto::{v1, worker_v1};
+use pie_proto::plan::Report;
+use pie_proto::v1;
 use pie_text::Tokenizer;
 use pie_transport::Connector;
 pub use state::{Concern, Owned, State};
@@ -73,7 +75,7 @@ pub enum Event {
         /// Who.
         rank: u32,
         /// What.
-        report: worker_v1::Report,
+        report: Report,
     },
     /// A rank's stream ended.
     RankFailed {
@@ -140,13 +142,12 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
     let (events, receiver) = mpsc::channel(QUEUE);
     let inbox = Inbox::new();
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
-    let core = Core::new(tokenizer.clone(), options.settings, options.group.to_string())
-        .with_quotas(options.quotas.clone());
-    let stats = core.stats();
+    let stats = Arc::<Stats>::default();
+    let core = Core::new(tokenizer.clone(), options.settings, options.quotas.clone(), stats.clone());
     let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let tenure = Tenure::none();
     let task = Task {
-        core,
+        desk: Desk::new(core, options.group.to_string()),
         tenure: tenure.clone(),
         served: Epoch(0),
         following: None,
@@ -172,7 +173,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
 }
 
 struct Task {
-    core: Core,
+    desk: Desk,
     tokenizer: Arc<Tokenizer>,
     options: OwnerOptions,
     placement: Arc<dyn Placement>,
@@ -220,7 +221,7 @@ impl Task {
                     Event::Retire { done } => {
                         self.retire().await;
                         // Whoever waits for the documents to be fetched reads how many there are.
-                        self.core.publish();
+                        self.desk.core().publish();
                         let _ = done.send(());
                     }
                     // It was on its way when the group was given up: that holds.
@@ -238,7 +239,7 @@ impl Task {
                 }
             }
             self.guarded(Self::next_step);
-            self.core.publish();
+            self.desk.core().publish();
             if handled >= BATCH || begun.elapsed() >= BATCH_TIME {
                 // Those who were answered, and all others on this thread, have their turn too.
                 tokio::task::yield_now().await;
@@ -247,15 +248,15 @@ impl Task {
         // From here on nobody is told anything but that.
         drop(events);
         inbox.close();
-        self.core.fail_all(&faults::stopping());
-        self.core.publish();
+        self.desk.act(|core| core.fail_all(&faults::stopping()));
+        self.desk.core().publish();
         self.release().await;
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Call(Call::Describe { reply }, _) => {
-                let mut described = self.core.describe();
+                let mut described = self.desk.describe();
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.ranks);
                     if let State::Waiting(why) | State::Lost(why) = &*self.state.borrow() {
@@ -265,7 +266,7 @@ impl Task {
                 let _ = reply.send(described);
             }
             Event::Call(call, span) => {
-                self.core.at(Instant::now());
+                self.desk.act(|core| core.at(Instant::now()));
                 span.in_scope(|| self.answer(call));
             }
             Event::Formed(formed) => self.formed(*formed),
@@ -297,7 +298,9 @@ impl Task {
             | Event::RankFailed { .. }
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
-            Event::Inherited(taken) => self.core.inherit(taken),
+            Event::Inherited(taken) => {
+                self.desk.act(|core| taken.into_iter().for_each(|session| core.inherit(session)))
+            }
             Event::OwnedBy(router) => self.send_after(router),
             // Whoever reads the events takes these.
             Event::Stop | Event::Retire { .. } => {}
@@ -324,7 +327,7 @@ impl Task {
             "the group serves"
         );
         self.served = formed.epoch;
-        self.core.formed(formed.epoch, formed.slots, formed.model.clone());
+        self.desk.act(|core| core.formed(formed.epoch, formed.slots, formed.model.clone()));
         self.ranks.clone_from(&formed.ranks);
         self.failures.clear();
         self.digests.clear();
@@ -342,9 +345,9 @@ impl Task {
         if !self.failures.is_empty() {
             return;
         }
-        match (self.core.next_step(Instant::now()), &self.formed) {
+        match (self.desk.next_step(Instant::now()), &self.formed) {
             (Ok(Some(step)), Some(formed)) => {
-                let recorded = self.core.recorded();
+                let recorded = self.desk.recorded();
                 let group = self.options.group.as_str();
                 let trace = recorded.and_then(|recorded| self.spans.begin(group, &step.plan, &recorded));
                 formed.broadcast(&step, trace);
@@ -352,7 +355,7 @@ impl Task {
             (Ok(_), _) => {}
             (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
         }
-        if let (Some(seq), Some(formed)) = (self.core.to_interrupt(), &self.formed) {
+        if let (Some(seq), Some(formed)) = (self.desk.to_interrupt(), &self.formed) {
             formed.interrupt(seq);
         }
     }

@@ -302,7 +302,7 @@ async fn read(
     loop {
         match reports.message().await {
             Ok(Some(report)) => {
-                if events.send(Event::Report { epoch, rank, report }).await.is_err() {
+                if events.send(Event::Report { epoch, rank, report: report.into() }).await.is_err() {
                     return Failure::of(rank, None);
                 }
             }

@@ -128,13 +128,8 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
-    pub fn new(limits: TenantLimits) -> Self {
-        Self { limits, quotas: Quotas::default(), usage: BTreeMap::new() }
-    }
-
-    /// Some tenants have limits of their own.
-    pub fn follow(&mut self, quotas: Quotas) {
-        self.quotas = quotas;
+    pub fn new(limits: TenantLimits, quotas: Quotas) -> Self {
+        Self { limits, quotas, usage: BTreeMap::new() }
     }
 
     fn limits(&self, tenant: &Tenant) -> TenantLimits {
@@ -158,11 +153,6 @@ impl Tenants {
     /// Whether a tenant that has so many completions may have one more.
     pub fn check_request(&self, tenant: &Tenant, running: usize) -> Result<(), Fault> {
         check("running completions", running + 1, self.limits(tenant).requests)
-    }
-
-    /// Whether a tenant's completions need to be counted at all.
-    pub fn limits_requests(&self, tenant: &Tenant) -> bool {
-        self.limits(tenant).requests < usize::MAX
     }
 
     /// Nobody has anything.

@@ -49,10 +49,12 @@ fn a_newer_edit_ends_a_completion_and_a_stale_one_changes_nothing() {
     assert_eq!(drain(&mut stream).2, v1::FinishReason::Unspecified, "the completion runs on");
 
     // The next step is on its way when the edit comes in.
-    let step = pool.core.next_step(Instant::now()).expect("right").expect("it decodes");
+    let step = pool.desk.next_step(Instant::now()).expect("right").expect("it decodes");
     pool.edit("a", 0, 0, "// new\n").expect("the revision is right");
     let report = pool.ranks.step(&step);
-    pool.core.report(report, Instant::now()).expect("it fits though nobody wants its tokens");
+    pool.desk
+        .act(|core| core.report(report, Instant::now()))
+        .expect("it fits though nobody wants its tokens");
     let (_, tokens, finish, _) = drain(&mut stream);
     assert_eq!((tokens, finish), (0, v1::FinishReason::Edited));
     let mut next = pool.complete("a", 2, &[]).expect("it is open");
@@ -143,7 +145,7 @@ fn a_lost_group_fails_completions_keeps_documents_and_encodes_them_again() {
     pool.open("a", TEXT).expect("there is room");
     let mut stream = pool.complete("a", 100, &[]).expect("it is open");
     pool.step();
-    pool.core.lost("rank 3 is lost: killed");
+    pool.desk.act(|core| core.lost("rank 3 is lost: killed"));
     let last = std::iter::from_fn(|| stream.try_recv().ok()).last().expect("a last message");
     let status = last.expect_err("the completion fails");
     assert_eq!(pie_proto::reason::reason_of(&status), Some(Reason::GroupLost));
@@ -151,7 +153,7 @@ fn a_lost_group_fails_completions_keeps_documents_and_encodes_them_again() {
     assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(Reason::GroupLost));
     pool.edit("a", 0, 0, "// while it was away\n").expect("documents live on");
 
-    pool.core.formed(Epoch(2), 1000, facts());
+    pool.desk.act(|core| core.formed(Epoch(2), 1000, facts()));
     pool.ranks.group = Group::new(Epoch(2), 1000);
     let mut stream = pool.complete("a", 2, &[]).expect("it serves again");
     pool.run();

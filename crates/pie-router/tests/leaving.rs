@@ -29,18 +29,18 @@ fn names(residents: &[Resident]) -> Vec<String> {
 
 fn idle(pool: &mut Pool) -> Vec<Resident> {
     let (reply, mut answer) = oneshot::channel();
-    pool.core.call(Call::Idle { reply });
+    pool.desk.call(Call::Idle { reply });
     answer.try_recv().expect("calls are answered at once")
 }
 
 fn stuck(pool: &mut Pool) -> Vec<Resident> {
     let (reply, mut answer) = oneshot::channel();
-    pool.core.call(Call::Stuck { reply });
+    pool.desk.call(Call::Stuck { reply });
     answer.try_recv().expect("calls are answered at once")
 }
 
 fn close(pool: &mut Pool, resident: Resident, why: Why) {
-    pool.core.call(Call::Depart { resident, departure: Departure::Closed(why) });
+    pool.desk.call(Call::Depart { resident, departure: Departure::Closed(why) });
 }
 
 fn room(pool: &mut Pool, whose: &str, session: &str) -> Result<Option<String>, Reason> {
@@ -67,7 +67,7 @@ impl Clock {
     }
 
     fn at(&mut self, seconds: u64) -> &mut Pool {
-        self.pool.core.at(self.start + Duration::from_secs(1 + seconds));
+        self.pool.desk.act(|core| core.at(self.start + Duration::from_secs(1 + seconds)));
         &mut self.pool
     }
 }
@@ -100,7 +100,7 @@ fn sessions_that_nobody_uses_are_closed() {
     assert_eq!(drain(&mut stream).1, 4);
     assert!(idle(clock.at(1099)).is_empty(), "its time begins when it is no longer in use");
     assert_eq!(names(&idle(clock.at(1101))), ["/completing"]);
-    assert_eq!(clock.pool.core.stats().closings(Why::Idle), 1);
+    assert_eq!(clock.pool.desk.core().stats().closings(Why::Idle), 1);
 
     let never = Idle { closed_after: None, ..IDLE };
     let mut clock = Clock::new(Settings { idle: never, ..SETTINGS });
@@ -133,7 +133,7 @@ fn the_least_recently_used_of_whom_has_most_make_room() {
     open_for(&mut clock.pool, "new", "other").expect("room");
     assert_eq!(room(clock.at(20), "new", "third"), Err(Reason::Overloaded), "it has more than others now");
     assert_eq!(room(clock.at(30), "new", "third"), Ok(Some("new/new".to_owned())), "and pays with its own");
-    assert_eq!(clock.pool.core.stats().closings(Why::Room), 3);
+    assert_eq!(clock.pool.desk.core().stats().closings(Why::Room), 3);
 
     // What a tenant may have is made room for among the tenant's own.
     let tenant = TenantLimits { sessions: 1, ..TenantLimits::NONE };
@@ -167,7 +167,7 @@ fn a_session_that_is_being_closed_can_be_neither_used_nor_opened() {
     assert_eq!(clock.pool.edit("a", 0, 0, "x").unwrap_err(), moving);
     assert_eq!(vacate(&mut clock.pool, None).unwrap_err(), moving);
     // The home could not be forgotten: a call that fails has changed nothing.
-    clock.pool.core.call(Call::Keep { resident: resident.clone() });
+    clock.pool.desk.call(Call::Keep { resident: resident.clone() });
     clock.pool.edit("a", 0, 0, "x").expect("it is here");
     // What comes late finds another life, or one that stays: it does nothing.
     close(&mut clock.pool, resident.clone(), Why::Client);
@@ -192,6 +192,6 @@ fn a_session_does_not_stay_on_its_way_for_ever() {
     let stuck = stuck(clock.at(70));
     assert_eq!(names(&stuck), ["/a"]);
     assert!(idle(clock.at(200)).iter().all(|resident| resident.name == name("b")), "one thing at a time");
-    clock.pool.core.call(Call::Keep { resident: stuck[0].clone() });
+    clock.pool.desk.call(Call::Keep { resident: stuck[0].clone() });
     clock.pool.edit("a", 0, 0, "x").expect("it is here");
 }

@@ -156,7 +156,7 @@ fn a_bad_cursor_is_told_as_the_cursor() {
         }));
         let request = asked.expect("changed");
         let arrived = Instant::now();
-        pool.core.call(Call::Complete { tenant: Tenant::default(), request, arrived, reply });
+        pool.desk.call(Call::Complete { tenant: Tenant::default(), request, arrived, reply });
         let fault = answer.try_recv().expect("answered").expect_err("no such place");
         assert_eq!(fault.reason, *reason);
         assert!(fault.message.starts_with(message), "{fault}");
@@ -288,10 +288,10 @@ fn what_ranks_refuse_fails_one_session() {
         pool.open(name, TEXT).expect("it fits");
     }
     let mut streams = ["a", "b"].map(|name| pool.complete(name, 3, &[]).expect("it is open"));
-    let step = pool.core.next_step(Instant::now()).expect("a right plan").expect("both want a token");
+    let step = pool.desk.next_step(Instant::now()).expect("a right plan").expect("both want a token");
     pool.ranks.refuses.push(step.plan.runs[0].session());
     let report = pool.ranks.step(&step);
-    pool.core.report(report, Instant::now()).expect("it fits");
+    pool.desk.act(|core| core.report(report, Instant::now())).expect("it fits");
     pool.ranks.refuses.clear();
     pool.run();
     let failed = streams[0].try_recv().expect("it is told").expect_err("its rows are refused");
@@ -310,16 +310,16 @@ fn logits_that_are_no_numbers_fail_one_session() {
     }
     let asked = [("a", 1), ("b", 3)];
     let mut streams = asked.map(|(name, tokens)| pool.complete(name, tokens, &[]).expect("it is open"));
-    let step = pool.core.next_step(Instant::now()).expect("a right plan").expect("both want a token");
-    let undrawn = step.plan.runs[0].session().0;
+    let step = pool.desk.next_step(Instant::now()).expect("a right plan").expect("both want a token");
+    let undrawn = step.plan.runs[0].session();
     let mut report = pool.ranks.step(&step);
-    for sampled in report.passes.iter_mut().flat_map(|pass| &mut pass.sampled) {
+    for sampled in report.passes.iter_mut().flatten() {
         if sampled.session == undrawn {
             sampled.logprob = f32::NAN;
         }
     }
     report.refused.push(undrawn);
-    pool.core.report(report, Instant::now()).expect("it fits");
+    pool.desk.act(|core| core.report(report, Instant::now())).expect("it fits");
     pool.run();
     let failed = streams[0].try_recv().expect("it is told").expect_err("no token was drawn");
     assert!(failed.message().contains("no numbers"), "{failed}");

@@ -60,10 +60,10 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
 
     take(&mut to, session).expect("room");
     let departure = Departure::Moved;
-    from.core.call(Call::Depart { resident, departure });
+    from.desk.call(Call::Depart { resident, departure });
     from.run();
     assert_eq!(from.edit("a", 1, 0, "x").unwrap_err(), Reason::SessionUnknown);
-    assert_eq!(from.core.describe().groups[0].slots_free, 400, "K1: its slots are free");
+    assert_eq!(from.desk.describe().groups[0].slots_free, 400, "K1: its slots are free");
     assert_eq!(to.edit("a", 0, 0, "x").unwrap_err(), Reason::RevisionMismatch, "R1 holds across the move");
     assert_eq!(to.edit("a", 1, 0, "x").expect("the client's next edit fits").revision, 2);
     assert_eq!(to.answer("a", 4).tokens_reused, 0, "the cache did not travel");
@@ -80,7 +80,7 @@ fn a_session_that_is_opened_anew_is_another_one() {
     let stays = resident(&moved);
     take(&mut to, moved).expect("room");
     assert_eq!(to.get("a").session.expect("described").identity, first.identity, "wherever it is");
-    pool.core.call(Call::Keep { resident: stays });
+    pool.desk.call(Call::Keep { resident: stays });
 
     pool.close("a").expect("it is open");
     let second = pool.open("a", "other text").expect("room");
@@ -94,7 +94,8 @@ fn a_session_that_is_opened_anew_is_another_one() {
         let (wanted, arrived) = (identity.clone(), Instant::now());
         let request =
             ApplyEdits { session: session(), identity: wanted, base_revision, edits, strategy: None };
-        let edited = pool.ask(|reply| Call::Edit { tenant: tenant(), request, arrived, reply });
+        let edited =
+            pool.ask(|reply| Call::Edit { tenant: tenant(), request, prepared: None, arrived, reply });
         assert_eq!(edited.map(drop), outcome, "{identity:?}");
         let completed = pool.ask_completion("a", 1, &[], |request| request.identity.clone_from(&identity));
         assert_eq!(completed.map(drop), outcome, "{identity:?}");
@@ -125,7 +126,7 @@ fn what_was_left_behind_gives_way_to_what_went_on() {
     take(&mut to, session).expect("room");
     to.edit("a", 0, 0, "// went on\n").expect("the revision fits");
     let back = carried(give(&mut to, "a", Busy::Waits));
-    left.core.call(Call::Keep { resident: stays });
+    left.desk.call(Call::Keep { resident: stays });
     let mut stream = left.complete("a", 4, &[]).expect("nobody has told it");
     take(&mut left, back.clone()).expect("room");
     let held = left.get("a");
@@ -136,7 +137,7 @@ fn what_was_left_behind_gives_way_to_what_went_on() {
     take(&mut left, back).expect("there is nothing to refuse");
     assert!(left.get("a").text.expect("a text").starts_with("// newer"), "and is not undone");
     left.run();
-    assert_eq!(left.core.describe().groups[0].sessions, 1);
+    assert_eq!(left.desk.describe().groups[0].sessions, 1);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn a_session_that_could_not_be_moved_goes_on() {
     pool.open("a", TEXT).expect("room");
     pool.answer("a", 1);
     let given = carried(give(&mut pool, "a", Busy::Waits));
-    pool.core.call(Call::Keep { resident: resident(&given) });
+    pool.desk.call(Call::Keep { resident: resident(&given) });
     pool.edit("a", 0, 0, "x").expect("it is here");
     assert!(pool.answer("a", 4).tokens_reused > 0, "with its cache");
 }
@@ -195,7 +196,7 @@ fn a_group_that_is_given_up_gives_everything_until_it_has_arrived() {
     let all = |pool: &mut Pool| pool.ask(|reply| Call::GiveAll { reply });
     assert_eq!(all(&mut pool).unwrap_err(), Reason::OwnershipUnsure, "not while it is served");
     let mut stream = pool.complete("a", 6, &[]).expect("it is open");
-    pool.core.retire();
+    pool.desk.act(|core| core.retire());
     let failed = stream.try_recv().expect("it is told").expect_err("it cannot go on");
     assert_eq!(failed.code(), tonic::Code::Unavailable);
     for reason in [pool.edit("a", 1, 0, "x").unwrap_err(), pool.open("new", "x").unwrap_err()] {
@@ -205,7 +206,7 @@ fn a_group_that_is_given_up_gives_everything_until_it_has_arrived() {
     assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [Revision(1)]);
     // Whoever asked may have gone before the answer came.
     assert_eq!(all(&mut pool).expect("it is still here").len(), 1);
-    pool.core.call(Call::Arrived { what: Arrived::All });
+    pool.desk.call(Call::Arrived { what: Arrived::All });
     assert!(all(&mut pool).expect("nothing is left").is_empty());
     assert_eq!(
         pool.edit("a", 1, 0, "x").unwrap_err(),
@@ -245,7 +246,7 @@ fn what_was_given_stays_until_it_arrived_and_gives_way_when_it_comes_back() {
     let mut pool = Pool::new(400);
     pool.open("back", TEXT).expect("room");
     pool.open("gone", TEXT).expect("room");
-    pool.core.lost("another router owns the group");
+    pool.desk.act(|core| core.lost("another router owns the group"));
     let given = pool.ask(|reply| Call::GiveAll { reply }).expect("nobody owns it here");
     assert_eq!(given.len(), 2);
     assert_eq!(pool.get("back").text.as_deref(), Some(TEXT), "nothing is known to have arrived");
@@ -263,7 +264,7 @@ fn what_was_given_stays_until_it_arrived_and_gives_way_when_it_comes_back() {
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"), "what is here stays");
 
     // It comes late, and only for what was not changed since.
-    pool.core.call(Call::Arrived { what: Arrived::All });
+    pool.desk.call(Call::Arrived { what: Arrived::All });
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"));
     assert_eq!(pool.edit("gone", 0, 0, "x").unwrap_err(), Reason::SessionUnknown);
 }

@@ -209,6 +209,7 @@ impl Worker for Rank {
                 let mut report = ranks.step(&step);
                 let wanted = step.plan.digest == pie_plan::DigestWanted::Report;
                 report.digest = wanted.then(|| ranks.group.digest());
+                let report = wire::Report { epoch: step.plan.epoch.0, ..report.into() };
                 let _ = reports.send(Ok(report)).await;
             }
         });

@@ -169,6 +169,6 @@ proptest! {
         people.pool.answer("last", 1);
         let used = people.pool.ranks.group.capacity() - people.pool.ranks.group.free_slots();
         prop_assert!(used <= 4, "{used} slots are still taken");
-        prop_assert_eq!(people.pool.core.describe().groups[0].sessions, 1);
+        prop_assert_eq!(people.pool.desk.describe().groups[0].sessions, 1);
     }
 }

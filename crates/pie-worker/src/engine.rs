@@ -2,11 +2,11 @@
 //! rank is called from one place in one order (C1).
 
 use crate::error::WorkerError;
-use crate::rank::{Observer, Rank, SampledToken, StepReport};
+use crate::rank::{Observer, Rank, StepReport};
 use crate::stats::RankStats;
 use pie_comm::{Collective, CommError};
 use pie_model::Compute;
-use pie_proto::plan::Step;
+use pie_proto::plan::{SampledToken, Step};
 use pie_words::{Epoch, Seq, SessionId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -19,7 +19,8 @@ mod timed;
 
 pub use engine::{Engine, FormGroup, RankFacts};
 pub use error::WorkerError;
-pub use rank::{Observer, Rank, SampledToken, Saved, StepReport};
+pub use pie_proto::plan::SampledToken;
+pub use rank::{Observer, Rank, Saved, StepReport};
 pub use stats::RankStats;
 #[cfg(feature = "cuda")]
 pub use tcp::NcclPeers;

@@ -3,35 +3,11 @@
 use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
-use pie_model::{Batch, Compute, Draw, Rows, Sampled, Sequence};
+use pie_model::{Batch, Compute, Draw, Rows, Sequence};
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
-use pie_proto::plan::Step;
+use pie_proto::plan::{SampledToken, Step};
 use pie_words::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
 use std::time::{Duration, Instant};
-
-/// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SampledToken {
-    /// Whose.
-    pub session: SessionId,
-    /// Which.
-    pub token: TokenId,
-    /// Natural logarithm of its probability before temperature and cuts.
-    pub logprob: f32,
-    /// The most likely tokens, if asked for.
-    pub top: Vec<(TokenId, f32)>,
-}
-
-impl SampledToken {
-    fn new(session: SessionId, sampled: Sampled) -> Self {
-        Self { session, token: sampled.token, logprob: sampled.logprob, top: sampled.top }
-    }
-
-    /// Whether it was drawn: see [`Sampled::is_drawn`].
-    pub fn is_drawn(&self) -> bool {
-        !self.logprob.is_nan()
-    }
-}
 
 /// What a step did.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,8 +218,13 @@ impl<'a> Rank<'a> {
         let draws =
             sessions.iter().map(|session| draw(*session, step, index)).collect::<Result<Vec<_>, _>>()?;
         let sampled = self.compute.forward(&batch, &draws, &mut self.comm)?;
-        let sampled = sessions.into_iter().zip(sampled);
-        Ok(sampled.map(|(session, sampled)| SampledToken::new(session, sampled)).collect())
+        let tokens = sessions.into_iter().zip(sampled).map(|(session, sampled)| SampledToken {
+            session,
+            token: sampled.token,
+            logprob: sampled.logprob,
+            top: sampled.top,
+        });
+        Ok(tokens.collect())
     }
 
     fn batch(&self, work: &Work) -> Result<Batch, WorkerError> {

@@ -1,10 +1,10 @@
 //! The gRPC shell of a rank: `pie.worker.v1`.
 
 use crate::engine::{Engine, Formation, RankFacts};
-use crate::rank::{SampledToken, StepReport};
+use crate::rank::StepReport;
 use crate::span::StepSpan;
 use pie_comm::Member;
-use pie_proto::plan::Step;
+use pie_proto::plan::{Report, Step};
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_server::Worker;
 use pie_words::{Epoch, Seq, SessionId};
@@ -180,9 +180,9 @@ impl Drive {
                 },
                 Some(sampled) = passes.recv() => if self.reports_tokens() {
                     reported += 1;
-                    let report = wire::Report { epoch: epoch.0, seq: seq.0, passes: vec![pass(sampled)], ..Default::default() };
+                    let report = Report { seq, passes: vec![sampled], ..Report::default() };
                     // Whoever does not listen any more is seen when the last report is sent.
-                    let _ = reports.send(Ok(report)).await;
+                    let _ = reports.send(Ok(wire::Report { epoch: epoch.0, ..report.into() })).await;
                 },
                 report = &mut running => break report,
             }
@@ -200,30 +200,19 @@ impl Drive {
 
     /// The last report of a plan, with the passes that are not reported yet.
     fn report(&self, epoch: Epoch, seq: Seq, report: StepReport, reported: usize) -> wire::Report {
-        let passes = report.passes.into_iter().skip(reported).map(pass);
-        wire::Report {
-            epoch: epoch.0,
-            seq: seq.0,
+        let passes = report.passes.into_iter().skip(reported);
+        let report = Report {
+            seq,
             passes: if self.reports_tokens() { passes.collect() } else { Vec::new() },
             digest: report.digest,
             sampled_digest: report.sampled_digest,
             compute_us: micros(report.compute),
             collective_us: micros(report.collective),
-            done: true,
-            refused: report.refused.iter().map(|session| session.0).collect(),
-        }
+            is_done: true,
+            refused: report.refused,
+        };
+        wire::Report { epoch: epoch.0, ..report.into() }
     }
-}
-
-fn pass(sampled: Vec<SampledToken>) -> wire::Pass {
-    let candidate = |(token, logprob): (pie_words::TokenId, f32)| wire::Candidate { token: token.0, logprob };
-    let one = |sampled: SampledToken| wire::Sampled {
-        session: sampled.session.0,
-        token: sampled.token.0,
-        logprob: sampled.logprob,
-        top: sampled.top.into_iter().map(candidate).collect(),
-    };
-    wire::Pass { sampled: sampled.into_iter().map(one).collect() }
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -1,8 +1,7 @@
 //! Values on the command line: sizes, times, ranges.
 
-use pie_proto::v1;
+use pie_words::{Cursor, LspPosition, PositionEncoding, TextRange};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::str::FromStr;
 use std::time::Duration;
 
 /// Bytes, at least one: `4096`, `64KiB`, `512Mi`, `2G` (a power of two, too), `2GB` (a power of ten).
@@ -118,76 +117,32 @@ fn split(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim())
 }
 
+/// A cursor in a text: a byte offset, or `LINE:COLUMN` as in the Language Server Protocol.
+pub fn cursor(text: &str) -> Result<Cursor, String> {
+    let cursor = position(text).map(Cursor::Lsp).or_else(|| text.parse().ok().map(Cursor::Byte));
+    cursor.ok_or_else(|| format!("`{text}` is no place: write a byte offset, or LINE:COLUMN"))
+}
+
 /// A range of text: `START..END` in bytes, or `LINE:COLUMN..LINE:COLUMN` as in the Language Server Protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EditRange {
-    /// UTF-8 bytes.
-    Bytes(u64, u64),
-    /// (line, UTF-16 column).
-    Lsp((u32, u32), (u32, u32)),
-}
-
-/// A place in a text: a byte offset, or `LINE:COLUMN` as in the Language Server Protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextPosition {
-    /// UTF-8 bytes.
-    Byte(u64),
-    /// (line, UTF-16 column).
-    Lsp((u32, u32)),
-}
-
-impl FromStr for TextPosition {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no place: write a byte offset, or LINE:COLUMN");
-        match text.split_once(':') {
-            Some((line, column)) => {
-                Ok(Self::Lsp((line.parse().map_err(|_| wrong())?, column.parse().map_err(|_| wrong())?)))
-            }
-            None => text.parse().map(Self::Byte).map_err(|_| wrong()),
-        }
+pub fn text_range(text: &str) -> Result<TextRange, String> {
+    let wrong = || format!("`{text}` is no range: write START..END in bytes, or LINE:COLUMN..LINE:COLUMN");
+    let (start, end) = text.split_once("..").ok_or_else(wrong)?;
+    if let (Some(start), Some(end)) = (position(start), position(end)) {
+        return Ok(TextRange::Lsp { start, end });
+    }
+    match (start.parse(), end.parse()) {
+        (Ok(start), Ok(end)) => Ok(TextRange::Bytes { start, end }),
+        _ => Err(wrong()),
     }
 }
 
-impl From<TextPosition> for v1::complete_request::At {
-    fn from(place: TextPosition) -> Self {
-        match place {
-            TextPosition::Byte(at) => Self::AtByte(at),
-            TextPosition::Lsp((line, utf16_column)) => Self::AtLsp(v1::LspPosition { line, utf16_column }),
-        }
-    }
-}
-
-impl FromStr for EditRange {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("`{text}` is no range: write START..END in bytes, or LINE:COLUMN..LINE:COLUMN");
-        let (start, end) = text.split_once("..").ok_or_else(wrong)?;
-        let position = |text: &str| -> Option<(u32, u32)> {
-            let (line, column) = text.split_once(':')?;
-            Some((line.parse().ok()?, column.parse().ok()?))
-        };
-        if let (Some(start), Some(end)) = (position(start), position(end)) {
-            return Ok(Self::Lsp(start, end));
-        }
-        match (start.parse(), end.parse()) {
-            (Ok(start), Ok(end)) => Ok(Self::Bytes(start, end)),
-            _ => Err(wrong()),
-        }
-    }
-}
-
-impl From<EditRange> for v1::text_edit::Range {
-    fn from(range: EditRange) -> Self {
-        let position = |(line, utf16_column): (u32, u32)| Some(v1::LspPosition { line, utf16_column });
-        match range {
-            EditRange::Bytes(start, end) => Self::Bytes(v1::ByteRange { start, end }),
-            EditRange::Lsp(start, end) => {
-                Self::Lsp(v1::LspRange { start: position(start), end: position(end) })
-            }
-        }
-    }
+fn position(text: &str) -> Option<LspPosition> {
+    let (line, column) = text.split_once(':')?;
+    Some(LspPosition {
+        line: line.parse().ok()?,
+        column: column.parse().ok()?,
+        encoding: PositionEncoding::Utf16,
+    })
 }
 
 #[cfg(test)]
@@ -222,14 +177,13 @@ mod tests {
         for (text, millis) in times {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        let ranges = [("3..7", EditRange::Bytes(3, 7)), ("0:4..1:0", EditRange::Lsp((0, 4), (1, 0)))];
-        for (text, range) in ranges {
-            assert_eq!(text.parse(), Ok(range), "{text}");
-        }
-        assert_eq!("17".parse(), Ok(TextPosition::Byte(17)));
-        assert_eq!("3:8".parse(), Ok(TextPosition::Lsp((3, 8))));
+        let lsp = |line, column| LspPosition { line, column, encoding: PositionEncoding::Utf16 };
+        assert_eq!(text_range("3..7"), Ok(TextRange::Bytes { start: 3, end: 7 }));
+        assert_eq!(text_range("0:4..1:0"), Ok(TextRange::Lsp { start: lsp(0, 4), end: lsp(1, 0) }));
+        assert_eq!(cursor("17"), Ok(Cursor::Byte(17)));
+        assert_eq!(cursor("3:8"), Ok(Cursor::Lsp(lsp(3, 8))));
         for wrong in ["", "a", "1:", ":2", "-1"] {
-            assert!(wrong.parse::<TextPosition>().is_err(), "{wrong:?}");
+            assert!(cursor(wrong).is_err(), "{wrong:?}");
         }
         for (name, address) in
             [("127.0.0.1:1", "127.0.0.1:1"), ("[::1]:2", "[::1]:2"), ("localhost:7520", "127.0.0.1:7520")]
@@ -251,7 +205,7 @@ mod tests {
             assert!(bytes(wrong).is_err() && duration(wrong).is_err(), "{wrong:?}");
         }
         for wrong in ["", "3", "3..", "1:2..3", "..", "a..b"] {
-            assert!(wrong.parse::<EditRange>().is_err(), "{wrong:?}");
+            assert!(text_range(wrong).is_err(), "{wrong:?}");
         }
     }
 }

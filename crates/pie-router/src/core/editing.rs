@@ -1,63 +1,71 @@
-//! Edits: a document changes whole or not at all (R2), its older completions end (D1), and the tables hear of the splices.
+//! Edits: made against the current revision (R1), whole or not at all (R2). Older completions end (D1), and the tables hear of the splices.
 
-use super::tables::Op;
-use super::{Core, count};
-use crate::completion::Completion;
+use super::Core;
+use super::session::Session;
 use crate::faults;
-use crate::stats::Outcome;
 use crate::tenants::Tenant;
-use pie_plan::{SessionId, Strategy};
+use pie_proto::Fault;
 use pie_proto::request::ApplyEdits;
-use pie_proto::{Fault, v1};
 use pie_text::{Change, TextError};
-use std::collections::VecDeque;
+use pie_words::{SessionId, Splices, Strategy};
 use std::time::Instant;
 
-impl Core {
-    pub(super) fn edit(
-        &mut self,
-        tenant: &Tenant,
-        request: ApplyEdits,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id_of(tenant, &request.session, request.identity.as_ref())?;
-        let session = self.session(id, &request.session)?;
-        let vocabulary = self.vocabulary();
-        let change = faults::contained(|| faults::prepare(&session.document, &request, vocabulary))?;
-        self.apply(tenant, &request, change, arrived)
-    }
+/// What an edit did.
+pub(crate) struct Edited {
+    pub session: SessionId,
+    pub inserted: usize,
+    pub deleted: usize,
+    pub retokenized: usize,
+}
 
-    /// Applies an edit that was prepared on this document as it is, or as it was: then it is refused.
-    pub(super) fn apply(
+impl Core {
+    /// Edits a document. What was worked out on a copy of it is refused if it has changed since.
+    pub(crate) fn edit(
         &mut self,
         tenant: &Tenant,
         request: &ApplyEdits,
-        change: Change,
+        prepared: Option<Change>,
         arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Fault> {
-        let id = self.id_of(tenant, &request.session, request.identity.as_ref())?;
-        let session = self.session(id, &request.session)?;
-        let strategy = request.strategy.unwrap_or(session.strategy);
+    ) -> Result<Edited, Fault> {
+        let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
+        let prepare = || faults::prepare(&session.document, request, self.model.vocabulary());
+        let change = prepared.map_or_else(|| faults::contained(prepare), Ok)?;
         session.document.accepts(&change).map_err(|error| match error {
             TextError::ForeignChange => faults::another_life(session),
             error => faults::text(&error),
         })?;
-        let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
+        let edited = Edited {
+            session: session.id,
+            inserted: change.splices().inserted(),
+            deleted: change.splices().deleted(),
+            retokenized: change.stats().tokens_retokenized,
+        };
         self.check_growth(session, change.splices())?;
-        let tokens_retokenized = count(change.stats().tokens_retokenized);
-        self.commit(id, change, strategy, Some(arrived))?;
+        let strategy = request.strategy.unwrap_or(session.strategy);
+        self.commit(edited.session, change, strategy, Some(arrived))?;
         self.stats.edits.add(1);
-        let session = self.session(id, &request.session)?;
-        Ok(v1::ApplyEditsResponse {
-            revision: session.document.revision().0,
-            tokens: count(session.tokens()),
-            tokens_inserted: count(inserted),
-            tokens_deleted: count(deleted),
-            tokens_retokenized,
-        })
+        Ok(edited)
     }
 
-    /// Changes a document, ends its older completions (D1), and queues the splices. Everything was checked before.
+    /// Whether a document may change so: the model's context, the cache, and the tenant have limits. One that is above them
+    /// already, since another model serves it than when it was opened, may shrink.
+    pub(super) fn check_growth(&self, session: &Session, splices: &Splices) -> Result<(), Fault> {
+        let before = session.tokens();
+        let after = before - splices.deleted() + splices.inserted();
+        if after <= before {
+            return Ok(());
+        }
+        self.model.check_length(after)?;
+        self.check_slots(after)?;
+        self.sessions.tenants.check_growth(&session.tenant, after - before)
+    }
+
+    /// A document must fit in the cache alone, with a token to generate; for that others make room.
+    pub(super) fn check_slots(&self, tokens: usize) -> Result<(), Fault> {
+        self.planner.as_ref().map_or(Ok(()), |planner| planner.check_slots(tokens))
+    }
+
+    /// Changes a document, and tells the group. Everything was checked before.
     pub(super) fn commit(
         &mut self,
         id: SessionId,
@@ -65,40 +73,15 @@ impl Core {
         strategy: Strategy,
         arrived: Option<Instant>,
     ) -> Result<(), Fault> {
-        let ticket = self.ticket();
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let splices = change.splices().clone();
-        let (before, revision) = (session.tokens(), session.document.revision());
-        session.document.commit(change).map_err(|error| faults::text(&error))?;
-        if session.document.revision() == revision {
-            return Ok(());
+        let revision = |core: &Self| core.sessions.get(id).map(Session::revision);
+        let (before, splices) = (revision(self), change.splices().clone());
+        self.sessions.commit(id, change, arrived)?;
+        // An edit that changes nothing makes no revision.
+        if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(id))
+            && before != Some(session.revision())
+        {
+            planner.edited(session, splices, strategy);
         }
-        self.quiet.remove(&id);
-        (session.edited, session.used) = (arrived.or(session.edited), self.now);
-        if session.completions.is_empty() {
-            session.ticket = ticket;
-        }
-        let (stay, end): (VecDeque<_>, VecDeque<_>) =
-            session.completions.drain(..).partition(Completion::outlives_edits);
-        session.completions = stay;
-        let revision = session.document.revision().0;
-        for waiting in session.completions.iter_mut().filter(|completion| !completion.has_begun()) {
-            waiting.revision = revision;
-        }
-        let after = session.tokens();
-        let encoded = match (strategy, splices.iter().next()) {
-            (Strategy::Full, Some(first)) => after - first.at.usize(),
-            _ => splices.inserted(),
-        };
-        session.ahead.add(encoded);
-        self.tenants.edited(&session.tenant, before, after);
-        self.tokens = self.tokens + after - before;
-        self.completions -= end.len();
-        for completion in end {
-            self.stats.ended(Outcome::Edited);
-            completion.end_by_edit();
-        }
-        self.queue(Op::Splice { session: id, splices, strategy });
         Ok(())
     }
 }

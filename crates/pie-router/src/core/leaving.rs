@@ -1,16 +1,18 @@
 //! Sessions that are about to leave: closed, put away because nobody uses them, or moved. First they are out of reach, then their
 //! home is changed, and only then are they gone: whoever asks meanwhile is told to ask again, and nothing is opened in between.
 
-use super::{Core, Standing};
-use crate::call::{Departure, Resident, Why};
+use super::session::{Session, Standing};
+use super::sessions::Sessions;
+use crate::call::{Arrived, Resident, Why};
 use crate::faults;
-use crate::session::Session;
 use crate::tenants::Tenant;
-use pie_plan::SessionId;
 use pie_proto::Fault;
-use pie_proto::request::{Identity, SessionName};
+use pie_proto::carried::Carried;
+use pie_proto::request::{Content, SessionName};
+use pie_words::SessionId;
 use std::cmp::Reverse;
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Whoever moves or closes a session is done in this time, or is gone: then its home says where it lives.
 const ON_ITS_WAY: Duration = Duration::from_secs(60);
@@ -26,95 +28,54 @@ pub struct Idle {
     pub makes_room_after: Option<Duration>,
 }
 
-impl Core {
-    /// What happens from here on happens at this time. It does not go back.
-    pub fn at(&mut self, now: Instant) {
-        self.now = self.now.max(now);
-    }
-
-    /// A session's client is there.
-    pub(super) fn used(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.used = self.now;
-        }
-    }
-
-    /// Puts a session out of reach, to be closed.
-    pub(super) fn vacate(
-        &mut self,
-        tenant: &Tenant,
-        name: &SessionName,
-        identity: Option<&Identity>,
-    ) -> Result<Resident, Fault> {
-        let id = self.id_of(tenant, name, identity)?;
-        self.leaves(id).ok_or_else(|| faults::no_session(name.as_str()))
-    }
-
-    fn leaves(&mut self, id: SessionId) -> Option<Resident> {
-        let session = self.sessions.get_mut(&id)?;
-        (session.standing, session.left) = (Standing::Leaving, self.now);
-        Some(Resident::of(session))
+impl Sessions {
+    /// Puts a session out of reach.
+    pub fn leaves(&mut self, id: SessionId) -> Result<Resident, Fault> {
+        let standing = Standing::Leaving(self.now);
+        let session = self.get_mut(id).ok_or_else(|| faults::no_session("of the call"))?;
+        session.standing = standing;
+        Ok(Resident::of(session))
     }
 
     /// It stays after all.
-    pub(super) fn keep(&mut self, resident: &Resident) {
-        if let Some(session) = self.leaving(resident).and_then(|id| self.sessions.get_mut(&id)) {
+    pub fn keep(&mut self, resident: &Resident) {
+        if let Some(session) = self.leaving(resident).and_then(|id| self.get_mut(id)) {
             session.standing = Standing::Here;
         }
     }
 
-    /// It lives here no longer.
-    pub(super) fn depart(&mut self, resident: &Resident, departure: Departure) {
-        let Some(id) = self.leaving(resident) else { return };
-        let name = resident.name.as_str();
-        match departure {
-            Departure::Moved => {
-                self.remove(id, &faults::moving(name));
-                self.stats.sessions_given.add(1);
-            }
-            Departure::Closed(why) => {
-                self.remove(id, &faults::no_session(name));
-                self.stats.closed(why);
-            }
-        }
-    }
-
     /// The session that is on its way, if it still is: another one may have its name since.
-    fn leaving(&self, resident: &Resident) -> Option<SessionId> {
-        let id = self.names.get(&resident.tenant, &resident.name)?;
-        let session = self.sessions.get(&id)?;
-        (session.identity == resident.identity && session.standing == Standing::Leaving).then_some(id)
+    pub fn leaving(&self, resident: &Resident) -> Option<SessionId> {
+        let session = self.named(&resident.tenant, &resident.name)?;
+        let is_it = session.identity == resident.identity && session.standing != Standing::Here;
+        is_it.then_some(session.id)
     }
 
     /// Those whose mover has not been heard of for so long that it must be gone.
-    pub(super) fn stuck(&self) -> Vec<Resident> {
-        let stuck = self.sessions.values().filter(|session| {
-            session.standing == Standing::Leaving && self.since(session.left) >= ON_ITS_WAY
-        });
-        stuck.take(AT_ONCE).map(Resident::of).collect()
+    pub fn stuck(&self) -> Vec<Resident> {
+        let is_stuck = |session: &&Session| match session.standing {
+            Standing::Leaving(since) => self.since(since) >= ON_ITS_WAY,
+            Standing::Here => false,
+        };
+        self.iter().filter(is_stuck).take(AT_ONCE).map(Resident::of).collect()
     }
 
     /// Puts sessions out of reach whose clients seem to have gone.
-    pub(super) fn idle(&mut self) -> Vec<Resident> {
-        let Some(limit) = self.settings.idle.closed_after else { return Vec::new() };
-        let ids: Vec<_> = self.unused(limit).take(AT_ONCE).map(|session| session.id).collect();
-        ids.into_iter().filter_map(|id| self.leaves(id)).collect()
+    pub fn idle(&mut self, completed: &BTreeSet<SessionId>) -> Vec<Resident> {
+        let Some(limit) = self.idle.closed_after else { return Vec::new() };
+        let unused = self.unused(limit, completed).take(AT_ONCE);
+        let ids: Vec<_> = unused.map(|session| session.id).collect();
+        ids.into_iter().filter_map(|id| self.leaves(id).ok()).collect()
     }
 
-    fn unused(&self, limit: Duration) -> impl Iterator<Item = &Session> {
-        self.sessions.values().filter(move |session| {
-            session.standing.max(self.standing) == Standing::Here
-                && session.completions.is_empty()
+    /// Sessions that nobody has used for so long, and nobody waits for.
+    fn unused(&self, limit: Duration, completed: &BTreeSet<SessionId>) -> impl Iterator<Item = &Session> {
+        let is_unused = move |session: &&Session| {
+            session.standing == Standing::Here
+                && !completed.contains(&session.id)
                 && self.since(session.used) >= limit
-        })
-    }
-
-    pub(super) fn too_many_sessions(&self) -> Fault {
-        faults::too_many_sessions(self.settings.sessions, self.settings.idle.makes_room_after)
-    }
-
-    pub(super) fn since(&self, then: Instant) -> Duration {
-        self.now.saturating_duration_since(then)
+        };
+        self.iter().filter(|_| !self.is_given_up).filter(is_unused)
     }
 
     /// Whether a session can be opened; if only another one is in its way that nobody uses, that one is put out of reach, to be
@@ -123,37 +84,79 @@ impl Core {
     ///
     /// # Errors
     /// There is no room, and nobody to make it.
-    pub(super) fn make_way(
+    pub fn make_way(
         &mut self,
         tenant: &Tenant,
         name: &SessionName,
+        completed: &BTreeSet<SessionId>,
     ) -> Result<Option<Resident>, Fault> {
-        if self.names.get(tenant, name).is_some() {
-            return Ok(None);
-        }
-        let refused = if let Err(fault) = self.tenants.check_open(tenant, 0) {
-            fault
-        } else if self.sessions.len() >= self.settings.sessions {
-            self.too_many_sessions()
-        } else {
+        let tenants = &self.tenants;
+        let own_limit = tenants.check_open(tenant, 0);
+        let Some(refused) = own_limit.clone().and_then(|()| self.check_open(tenant, 0)).err() else {
             return Ok(None);
         };
-        let Some(limit) = self.settings.idle.makes_room_after else { return Err(refused) };
-        let (theirs, has) = (self.tenants.check_open(tenant, 0).is_err(), self.tenants.sessions(tenant));
-        let may_go = self.unused(limit).filter(|session| {
-            session.tenant == *tenant || (!theirs && self.tenants.sessions(&session.tenant) >= has)
-        });
-        let first =
-            may_go.max_by_key(|session| (self.tenants.sessions(&session.tenant), Reverse(session.used)));
-        match first.map(|session| session.id).and_then(|id| self.leaves(id)) {
-            Some(resident) => Ok(Some(resident)),
-            None => Err(refused),
+        if self.named(tenant, name).is_some() {
+            return Ok(None);
         }
+        let Some(limit) = self.idle.makes_room_after else { return Err(refused) };
+        let may_go = self.unused(limit, completed).filter(|session| {
+            let has_no_fewer = tenants.sessions(&session.tenant) >= tenants.sessions(tenant);
+            session.tenant == *tenant || (own_limit.is_ok() && has_no_fewer)
+        });
+        let first = may_go.max_by_key(|session| (tenants.sessions(&session.tenant), Reverse(session.used)));
+        let first = first.map(|session| session.id).ok_or(refused)?;
+        self.leaves(first).map(Some)
+    }
+
+    /// All documents, for the next owner. They stay here until they are known to have arrived: whoever asked may be gone meanwhile.
+    /// Nothing changes them, since nothing of a group is answered that is not owned.
+    pub fn give_all(&mut self) -> Vec<Carried> {
+        self.given = self.iter().map(|session| (session.id, session.document.revision())).collect();
+        self.iter().map(carried).collect()
+    }
+
+    /// What was given has arrived, and may go. What has come or changed since stays.
+    pub fn arrived(&mut self, what: &Arrived) -> Vec<SessionId> {
+        let mut given = match what {
+            Arrived::All => std::mem::take(&mut self.given),
+            Arrived::One(tenant, name) => {
+                let id = self.named(tenant, name).map(|session| session.id);
+                id.and_then(|id| self.given.remove_entry(&id)).into_iter().collect()
+            }
+        };
+        let is_as_given = |id: &SessionId, revision: &mut _| {
+            self.get(*id).is_some_and(|session| session.document.revision() == *revision)
+        };
+        given.retain(is_as_given);
+        given.into_keys().collect()
+    }
+
+    /// Sessions of all tenants that have not left.
+    pub fn residents(&self) -> Vec<(Tenant, SessionName)> {
+        let here = self.iter().filter(|session| session.standing == Standing::Here);
+        here.map(|session| (session.tenant.clone(), session.name.clone())).collect()
+    }
+}
+
+/// A session as it goes elsewhere: without its cache.
+pub(super) fn carried(session: &Session) -> Carried {
+    let document = &session.document;
+    let content = match document.text() {
+        Some(text) => Content::Text(text),
+        None => Content::Tokens(document.tokens().collect()),
+    };
+    Carried {
+        tenant: session.tenant.as_str().to_owned(),
+        name: session.name.clone(),
+        identity: Some(session.identity.clone()),
+        revision: session.revision(),
+        strategy: session.strategy,
+        content,
     }
 }
 
 impl Resident {
-    pub(super) fn of(session: &Session) -> Self {
+    fn of(session: &Session) -> Self {
         let (tenant, name) = (session.tenant.clone(), session.name.clone());
         Self { tenant, name, identity: session.identity.clone() }
     }

@@ -1,166 +1,117 @@
 //! Sessions come and go.
 
-use super::tables::Op;
-use super::{Core, Standing, fail};
-use crate::call::{Taken, Why};
+use super::Core;
+use super::session::difference;
+use crate::call::{Departure, Resident, Taken, Why};
 use crate::faults;
-use crate::layout::Layout;
-use crate::session::{Ahead, Exact, Residence, Session, count, difference};
 use crate::tenants::Tenant;
-use pie_plan::{SessionId, Strategy};
-use pie_proto::request::{Identity, SessionName};
-use pie_proto::{Fault, v1};
+use pie_proto::Fault;
+use pie_proto::request::SessionName;
 use pie_text::{Change, Document};
-use std::collections::VecDeque;
-
-/// A client's text.
-struct Text {
-    document: Document,
-    /// What makes the session's document equal to it, as that was when the service looked.
-    change: Option<Box<Change>>,
-}
+use pie_words::{SessionId, Strategy};
 
 /// Tokens of a text that is compared with its session here, where the service could not do it.
 const COMPARED_HERE: usize = 1024;
 
+/// What opening a session did.
+pub(crate) struct Opened {
+    pub session: SessionId,
+    /// Tokens of its document that were held already.
+    pub reused: usize,
+}
+
 impl Core {
     /// A copy of a session's document, if it is open.
-    pub(super) fn look(&self, tenant: &Tenant, name: &SessionName) -> Result<Option<Box<Document>>, Fault> {
-        if self.standing == Standing::Here && self.names.get(tenant, name).is_none() {
+    pub(crate) fn look(&self, tenant: &Tenant, name: &SessionName) -> Result<Option<Box<Document>>, Fault> {
+        if !self.sessions.is_given_up && self.sessions.named(tenant, name).is_none() {
             return Ok(None);
         }
-        let session = self.session(self.id(tenant, name)?, name)?;
-        Ok(Some(Box::new(session.document.snapshot())))
+        Ok(Some(Box::new(self.sessions.find(tenant, name, None)?.document.snapshot())))
     }
 
-    pub(super) fn open(
+    /// Opens a session, or makes the one that is open hold this text: `change` does that, if it is still as it was when the
+    /// service looked. Without a strategy of the client's it keeps its own.
+    pub(crate) fn open(
         &mut self,
         opened: Taken,
         change: Option<Box<Change>>,
         strategy: Option<Strategy>,
-    ) -> Result<v1::OpenSessionResponse, Fault> {
+    ) -> Result<Opened, Fault> {
         let Taken { tenant, name, document, .. } = &opened;
-        if self.standing == Standing::Leaving {
+        if self.sessions.is_given_up {
             return Err(faults::moving(name.as_str()));
         }
-        let tokens = document.token_count();
-        self.check_length(tokens)?;
-        faults::check_tokens(document, self.vocabulary())?;
-        if self.names.get(tenant, name).is_some() {
-            let id = self.id(tenant, name)?;
-            return self.reopen(id, Text { document: *opened.document, change }, strategy);
+        self.model.check(document)?;
+        if self.sessions.named(tenant, name).is_some() {
+            let session = self.sessions.find(tenant, name, None)?.id;
+            return self.reopen(session, &opened.document, change, strategy);
         }
-        if self.sessions.len() >= self.settings.sessions {
-            return Err(self.too_many_sessions());
+        self.check_slots(document.token_count())?;
+        self.sessions.check_open(tenant, document.token_count())?;
+        let session = self.sessions.insert(opened);
+        if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(session)) {
+            planner.opened(session);
         }
-        self.check_slots(tokens)?;
-        self.tenants.check_open(tenant, tokens)?;
-        let (session, revision) = (name.as_str().to_owned(), document.revision().0);
-        let identity = opened.identity.as_str().to_owned();
-        let id = self.insert(opened);
-        self.queue(Op::Open { session: id });
         self.stats.sessions_opened.add(1);
-        Ok(v1::OpenSessionResponse { session, revision, tokens: count(tokens), reused: 0, identity })
+        Ok(Opened { session, reused: 0 })
     }
 
-    /// A session that is new here. The ranks do not know of it yet.
-    pub(super) fn insert(&mut self, new: Taken) -> SessionId {
-        let Taken { tenant, name, identity, strategy, document } = new;
-        let tokens = document.token_count();
-        self.tenants.opened(&tenant, tokens);
-        self.tokens += tokens;
-        let id = self.new_id();
-        let mut ahead = Ahead::default();
-        ahead.add(tokens);
-        let session = Session {
-            name: name.clone(),
-            id,
-            identity,
-            tenant: tenant.clone(),
-            standing: Standing::Here,
-            left: self.now,
-            used: self.now,
-            document: *document,
-            strategy,
-            completions: VecDeque::new(),
-            ticket: self.ticket(),
-            ahead,
-            edited: None,
-            residence: Residence::Dropped,
-            layout: Layout::Plain,
-            exact: Exact::All,
-            adopted: 0,
-            shadow: None,
-        };
-        self.sessions.insert(id, session);
-        self.names.insert(tenant, name, id);
-        id
-    }
-
-    /// The client's text is the truth; what the pool holds already is kept, and so is the strategy, if the client names none.
+    /// The client's text is the truth; what the pool holds already is kept.
     fn reopen(
         &mut self,
         id: SessionId,
-        text: Text,
+        document: &Document,
+        change: Option<Box<Change>>,
         strategy: Option<Strategy>,
-    ) -> Result<v1::OpenSessionResponse, Fault> {
-        self.used(id);
-        let session = self.sessions.get(&id).ok_or_else(|| faults::no_session("the name's session"))?;
+    ) -> Result<Opened, Fault> {
+        self.sessions.used(id);
+        let gone = || faults::no_session("the name's session");
+        let session = self.sessions.get(id).ok_or_else(gone)?;
         let strategy = strategy.unwrap_or(session.strategy);
-        let Text { document, change } = text;
-        let change = match change {
-            Some(change) if session.document.accepts(&change).is_ok() => *change,
-            _ if document.token_count() <= COMPARED_HERE => {
-                difference(&session.document, &document).map_err(|error| faults::text(&error))?
+        let change = match change.filter(|change| session.document.accepts(change).is_ok()) {
+            Some(change) => *change,
+            None if document.token_count() <= COMPARED_HERE => {
+                difference(&session.document, document).map_err(|error| faults::text(&error))?
             }
             // Another call was quicker. Comparing a long text here would make everybody wait.
-            _ => return Err(faults::overtaken(session.name.as_str())),
+            None => return Err(faults::overtaken(session.name.as_str())),
         };
         let inserted = change.splices().inserted();
-        let name = session.name.as_str().to_owned();
         if !change.splices().is_empty() || session.document.text() != document.text() {
             self.check_growth(session, change.splices())?;
             self.commit(id, change, strategy, None)?;
         }
-        let session = self.sessions.get_mut(&id).ok_or_else(|| faults::no_session(&name))?;
+        let session = self.sessions.get_mut(id).ok_or_else(gone)?;
         session.strategy = strategy;
-        let (revision, tokens) = (session.document.revision().0, session.tokens());
-        Ok(v1::OpenSessionResponse {
-            session: name,
-            identity: session.identity.as_str().to_owned(),
-            revision,
-            tokens: count(tokens),
-            reused: count(tokens.saturating_sub(inserted)),
-        })
+        Ok(Opened { session: id, reused: session.tokens().saturating_sub(inserted) })
     }
 
-    pub(super) fn close(
-        &mut self,
-        tenant: &Tenant,
-        name: &SessionName,
-        identity: Option<&Identity>,
-    ) -> Result<(), Fault> {
-        let id = self.id_of(tenant, name, identity)?;
-        self.remove(id, &faults::no_session(name.as_str()));
-        self.stats.closed(Why::Client);
-        Ok(())
+    /// A session is closed; whoever waits for it is told.
+    pub(crate) fn close(&mut self, id: SessionId, why: Why) {
+        let name = self.sessions.get(id).map(|session| session.name.clone());
+        if let Some(name) = name {
+            self.remove(id, &faults::no_session(name.as_str()));
+            self.stats.closed(why);
+        }
+    }
+
+    /// A session that was on its way lives here no longer.
+    pub(crate) fn depart(&mut self, resident: &Resident, departure: Departure) {
+        match (self.sessions.leaving(resident), departure) {
+            (Some(id), Departure::Moved) => {
+                self.remove(id, &faults::moving(resident.name.as_str()));
+                self.stats.sessions_given.add(1);
+            }
+            (Some(id), Departure::Closed(why)) => self.close(id, why),
+            (None, _) => {}
+        }
     }
 
     /// A session is gone; whoever waits for it is told.
     pub(super) fn remove(&mut self, id: SessionId, fault: &Fault) {
-        if let Some(session) = self.sessions.remove(&id) {
-            self.names.remove(&session.tenant, &session.name);
-            self.tenants.closed(&session.tenant, session.tokens());
-            self.tokens -= session.tokens();
-            self.completions -= session.completions.len();
-            for completion in session.completions {
-                fail(&self.stats, completion, fault);
-            }
-            self.active.remove(&id);
-            self.worn.remove(&id);
-            self.quiet.remove(&id);
-            let shadow = session.shadow.map(|session| Op::Close { session });
-            shadow.into_iter().chain([Op::Close { session: id }]).for_each(|op| self.queue(op));
+        self.sessions.remove(id);
+        if let Ok(planner) = &mut self.planner {
+            planner.closed(id, fault);
         }
     }
 }

@@ -12,7 +12,7 @@ const LEAST_ROWS: u32 = 16;
 
 /// What a forward pass computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Tokens that it encodes.
     pub rows: u32,
     /// Keys that they see, all together.
@@ -22,7 +22,7 @@ pub(super) struct Load {
 /// The time of a pass: `step + row · rows + key · keys`, in microseconds, by least squares of the relative error over the latest
 /// passes. No part is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Time of a row, of a key, and of the step itself.
     parts: [f64; 3],
     /// The normal equations: products of the measures of a pass with each other, and with what they should add up to.

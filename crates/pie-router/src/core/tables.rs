@@ -1,319 +1,222 @@
-//! What happens to the group's tables between two plans: changes are applied to the owner's replica at once, and go to the
-//! ranks with the next plan. Where slots run short, sessions that nobody completes make room, the longest idle first.
+//! The tables of a group as its owner has them: changes are made here first, and go to the ranks with the next plan.
+//!
+//! **Invariant.** The ranks hold what is here, less the changes that are staged; what these tables refuse is never sent.
 
-use super::{Core, Replica, fail};
-use crate::faults;
-use crate::layout::{Layout, Patch};
-use crate::session::{Exact, Residence, Session, count};
-use crate::tenants::Sharing;
-use pie_plan::{Change, PlanError, SessionId, Splices, Staged, Strategy, TokenId};
-use pie_proto::Fault;
-use pie_text::{Cut, FimMarkers};
-
-/// What a call wants of the tables.
-pub(super) enum Op {
-    /// A session is there, and in use.
-    Open { session: SessionId },
-    /// A session is there: its rows can wait.
-    Name { session: SessionId },
-    /// Its document changed.
-    Splice { session: SessionId, splices: Splices, strategy: Strategy },
-    /// The ranks did not take its rows, or drew no token from them.
-    Refuse { session: SessionId, fault: Fault },
-    /// It is gone.
-    Close { session: SessionId },
-}
-
-impl Op {
-    fn session(&self) -> SessionId {
-        match self {
-            Self::Open { session }
-            | Self::Name { session }
-            | Self::Splice { session, .. }
-            | Self::Refuse { session, .. }
-            | Self::Close { session } => *session,
-        }
-    }
-}
+use super::layout::Layout;
+use super::rows::{Exact, Rows};
+use super::session::count;
+use crate::stats::Stats;
+use crate::tenants::{Sharing, Tenant};
+use pie_plan::schedule::Ticket;
+use pie_plan::{Change, Group, PlanError, Run, Staged, Table, Work};
+use pie_proto::plan::SampledToken;
+use pie_words::{SessionId, Splices, Strategy, TokenId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The shortest common beginning that is worth sharing.
 const SHARE_TOKENS: usize = 32;
 
-impl Core {
-    /// Without a group there is nothing to change, and the documents say it all.
-    pub(super) fn queue(&mut self, op: Op) {
-        if self.group().is_some() {
-            self.queued.push_back(op);
-        }
+/// See the module.
+pub(super) struct Tables {
+    group: Group,
+    rows: BTreeMap<SessionId, Rows>,
+    staged: Vec<Change>,
+    sharing: Sharing,
+    latest_ticket: u64,
+    /// Shadows so far. They are named from the last name backwards, where no session comes.
+    shadows: u64,
+    stats: Arc<Stats>,
+}
+
+impl Tables {
+    /// Of a group that holds nothing yet.
+    pub fn new(group: Group, sharing: Sharing, stats: Arc<Stats>) -> Self {
+        let rows = BTreeMap::new();
+        Self { group, rows, staged: Vec::new(), sharing, latest_ticket: 0, shadows: 0, stats }
     }
 
-    /// Makes the replica what the calls want; no plan is on its way.
-    pub(super) fn flush(&mut self) -> Result<(), PlanError> {
-        while let Some(op) = self.queued.pop_front() {
-            match op {
-                Op::Open { session } => {
-                    self.stage(vec![Change::Open { session }])?;
-                    self.restore(session)?;
-                }
-                Op::Name { session } => drop(self.stage(vec![Change::Open { session }])?),
-                Op::Splice { session, splices, strategy } => self.splice(session, &splices, strategy)?,
-                Op::Refuse { session, fault } => self.refuse(session, &fault)?,
-                Op::Close { session } => drop(self.stage(vec![Change::Close { session }])?),
-            }
-        }
-        Ok(())
+    pub fn group(&self) -> &Group {
+        &self.group
     }
 
-    /// Applies changes to the replica.
-    pub(super) fn stage(&mut self, changes: Vec<Change>) -> Result<Staged, PlanError> {
-        let Replica::Serving(group) = &mut self.replica else { return Ok(Staged::default()) };
-        let staged = group.stage(&changes)?;
+    /// A table, of a session or of a shadow.
+    pub fn table(&self, id: SessionId) -> Option<&Table> {
+        self.group.table(id)
+    }
+
+    /// What is held of each session.
+    pub fn all(&self) -> impl Iterator<Item = (SessionId, &Rows)> {
+        self.rows.iter().map(|(id, rows)| (*id, rows))
+    }
+
+    pub fn rows(&self, id: SessionId) -> Option<&Rows> {
+        self.rows.get(&id)
+    }
+
+    pub fn rows_mut(&mut self, id: SessionId) -> Option<&mut Rows> {
+        self.rows.get_mut(&id)
+    }
+
+    /// Tokens in a session's table.
+    pub fn document_rows(&self, id: SessionId) -> usize {
+        self.table(id).map_or(0, |table| table.tokens().len())
+    }
+
+    /// Tokens on its branch.
+    pub fn branch_rows(&self, id: SessionId) -> usize {
+        self.table(id).map_or(0, |table| table.branch().len())
+    }
+
+    /// A new ticket: behind all others.
+    pub fn ticket(&mut self) -> Ticket {
+        self.latest_ticket += 1;
+        Ticket(self.latest_ticket)
+    }
+
+    /// A session is there. Its table is opened by a change.
+    pub fn insert(&mut self, id: SessionId, tenant: Tenant) {
+        let ticket = self.ticket();
+        self.rows.insert(id, Rows::none(tenant, ticket));
+    }
+
+    /// A session is gone. Its tables are closed by the changes that this returns.
+    pub fn remove(&mut self, id: SessionId) -> impl Iterator<Item = Change> {
+        let shadow = self.rows.remove(&id).and_then(|rows| rows.shadow);
+        shadow.into_iter().chain([id]).map(|session| Change::Close { session })
+    }
+
+    /// Makes changes, all or none.
+    pub fn stage(&mut self, changes: Vec<Change>) -> Result<Staged, PlanError> {
+        let staged = self.group.stage(&changes)?;
         self.staged.extend(changes);
         self.stats.tokens_adopted.add(staged.adopted as u64);
         Ok(staged)
     }
 
-    /// Applies changes that take slots: others make room for them, if they can.
-    pub(super) fn stage_in_room(&mut self, changes: &[Change], of: SessionId) -> Result<Placed, PlanError> {
-        loop {
-            match self.stage(changes.to_vec()) {
-                Ok(staged) => return Ok(Placed::In(staged)),
-                Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(of)? {
-                        return Ok(Placed::NoRoom);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    /// Changes that the ranks have not heard of.
+    pub fn staged(&self) -> usize {
+        self.staged.len()
     }
 
-    /// Drops a session's rows; its document stays.
-    pub(super) fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
-        self.end_shadow(id)?;
-        self.worn.remove(&id);
-        self.quiet.remove(&id);
-        self.stage(vec![Change::Clear { session: id }])?;
-        self.stats.sessions_dropped.add(1);
-        if let Some(session) = self.sessions.get_mut(&id) {
-            (session.residence, session.layout) = (Residence::Dropped, Layout::Plain);
-            session.ahead.done();
+    /// The runs of a plan, and the changes that go with it.
+    pub fn start(&mut self, runs: &[Run], passes: u32) -> Result<(Vec<Change>, Work), PlanError> {
+        let work = self.group.start(runs, passes)?;
+        Ok((std::mem::take(&mut self.staged), work))
+    }
+
+    /// The tokens of the first pass of a plan join their branches.
+    pub fn append(&mut self, sampled: &[SampledToken]) -> Result<(), PlanError> {
+        let tokens: Vec<_> = sampled.iter().map(|sampled| (sampled.session, sampled.token)).collect();
+        self.group.append(&tokens)
+    }
+
+    /// The same of a further pass.
+    pub fn decode(&mut self, sampled: &[SampledToken]) -> Result<(), PlanError> {
+        let sessions: Vec<_> = sampled.iter().map(|sampled| sampled.session).collect();
+        self.group.decode(&sessions)?;
+        self.append(sampled)
+    }
+
+    /// Gives a document rows: those of another session for a common beginning, its own for the rest.
+    pub fn hold(&mut self, id: SessionId, tokens: &[TokenId], strategy: Strategy) -> Result<(), PlanError> {
+        let donor = self.donor(id, tokens);
+        let shared = donor.map_or(0, |(_, length)| length);
+        let share = donor.map(|(from, length)| Change::Share { session: id, from, length: count(length) });
+        let splices = Splices::append(shared, tokens[shared..].to_vec()).unwrap_or_default();
+        let rest = Change::Splice { session: id, splices, strategy };
+        self.stage(share.into_iter().chain([rest]).collect())?;
+        self.stats.tokens_shared.add(shared as u64);
+        if let Some(rows) = self.rows.get_mut(&id) {
+            (rows.layout, rows.exact) = (Some(Layout::Plain), Exact::All);
+            rows.ahead.done();
+            rows.ahead.add(tokens.len() - shared);
         }
         Ok(())
-    }
-
-    /// Gives a session's document slots: those of another session for a common beginning, its own for the rest.
-    pub(super) fn restore(&mut self, id: SessionId) -> Result<(), PlanError> {
-        // The document is ahead of what is still queued for it.
-        self.queued.retain(|op| op.session() != id || matches!(op, Op::Close { .. } | Op::Refuse { .. }));
-        let Some(session) = self.sessions.get(&id).filter(|session| session.residence == Residence::Dropped)
-        else {
-            return Ok(());
-        };
-        if self.check_fit(session).is_err() {
-            return Ok(());
-        }
-        let (tokens, strategy): (Vec<TokenId>, _) = (session.document.tokens().collect(), session.strategy);
-        loop {
-            // Found again each time: who makes room may be who shared.
-            let shared = self.donor(id, &tokens);
-            let mut changes = Vec::new();
-            let length = shared.map_or(0, |(_, length)| length);
-            if let Some((from, length)) = shared {
-                changes.push(Change::Share { session: id, from, length: count(length) });
-            }
-            let rest = Splices::append(length, tokens[length..].to_vec()).unwrap_or_default();
-            changes.push(Change::Splice { session: id, splices: rest, strategy });
-            match self.stage(changes) {
-                Ok(_) => {
-                    self.stats.tokens_shared.add(length as u64);
-                    break self.restored(id, tokens.len() - length);
-                }
-                Err(PlanError::OutOfSlots { .. }) => {
-                    if !self.make_room(id)? {
-                        return Ok(());
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn restored(&mut self, id: SessionId, to_encode: usize) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            (session.residence, session.layout) = (Residence::Resident, Layout::Plain);
-            session.exact = Exact::All;
-            session.ahead.done();
-            session.ahead.add(to_encode);
-            self.active.insert(id);
-        }
     }
 
     /// The session whose rows begin with the most of these tokens, and how many it may share: rows that a fresh encoding
     /// would give. Another tenant's are left alone, unless all trust each other: how soon an answer comes tells whether
     /// somebody else has the same text.
     fn donor(&self, id: SessionId, tokens: &[TokenId]) -> Option<(SessionId, usize)> {
-        let group = self.group()?;
-        let tenant = &self.sessions.get(&id)?.tenant;
-        let may_share = |session: &Session| match self.settings.sharing {
-            Sharing::WithinTenant => session.tenant == *tenant,
-            Sharing::AcrossTenants => true,
+        let head = tokens.get(..SHARE_TOKENS)?;
+        let own = &self.rows.get(&id)?.tenant;
+        let may_share = |(other, rows): &(SessionId, &Rows)| {
+            *other != id && (self.sharing == Sharing::AcrossTenants || rows.tenant == *own)
         };
-        let common = |session: &Session| {
-            let theirs = group.table(session.id)?;
-            let head = SHARE_TOKENS.min(tokens.len());
-            if session.id == id || !may_share(session) || theirs.tokens().get(..head)? != &tokens[..head] {
-                return None;
-            }
-            let pairs = theirs.tokens().iter().zip(tokens);
+        let shared = |(other, rows): (SessionId, &Rows)| {
+            let table = self.table(other).filter(|table| table.tokens().starts_with(head))?;
+            let pairs = table.tokens().iter().zip(tokens);
             let common = pairs.take_while(|(theirs, ours)| theirs == ours).count();
-            let exact = match session.exact {
-                Exact::All => common,
-                Exact::Until(exact) => common.min(exact),
-            };
-            let shared = exact.min(theirs.settled_prefix());
-            (shared >= SHARE_TOKENS).then_some((session.id, shared))
+            let shared = rows.exact.of(common).min(table.settled_prefix());
+            (shared >= SHARE_TOKENS).then_some((other, shared))
         };
-        self.sessions.values().filter_map(common).max_by_key(|(_, shared)| *shared)
+        self.all().filter(may_share).filter_map(shared).max_by_key(|(_, shared)| *shared)
     }
 
-    /// A document changed: so do its rows, and those that are encoded anew beside them.
-    fn splice(&mut self, id: SessionId, splices: &Splices, strategy: Strategy) -> Result<(), PlanError> {
-        let resident = |session: &&Session| session.residence == Residence::Resident;
-        if self.sessions.get(&id).filter(resident).is_none() {
-            return Ok(());
-        }
-        if let Placed::NoRoom = self.lay_out(id, Layout::Plain)? {
-            return Ok(());
-        }
-        let staged = match self.splice_table(id, splices, strategy)? {
-            Placed::In(staged) => staged,
-            // It alone is too large beside those that are busy: it waits until they are not.
-            Placed::NoRoom => return self.give_up(id, &faults::all_busy()),
-        };
-        let begun =
-            |session: &&mut Session| session.completions.front().is_some_and(|front| front.has_begun());
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.adopted += count(staged.adopted);
-            self.active.insert(id);
-        }
-        // What an ended completion left is kept as long as it may be adopted.
-        let running = self.sessions.get_mut(&id).filter(begun).is_some();
-        let stale = self.group().and_then(|group| group.table(id)).is_some_and(|table| !table.may_adopt());
-        if stale && !running {
-            self.stage(vec![Change::EndBranch { session: id }])?;
-        }
-        Ok(())
-    }
-
-    fn splice_table(
+    /// Edits a session's table, and what is encoded anew beside it. How many tokens of its branch it adopted.
+    pub fn splice(
         &mut self,
         id: SessionId,
         splices: &Splices,
         strategy: Strategy,
-    ) -> Result<Placed, PlanError> {
+    ) -> Result<usize, PlanError> {
         if splices.is_empty() {
-            return Ok(Placed::In(Staged::default()));
+            return Ok(0);
         }
-        let length = self.group().and_then(|group| group.table(id)).map_or(0, |table| table.tokens().len());
+        let length = self.document_rows(id);
         let splice = |session| Change::Splice { session, splices: splices.clone(), strategy };
-        let placed = self.stage_in_room(&[splice(id)], id)?;
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(placed) };
-        session.exact = session.exact.after(splices, strategy, length);
-        if let Some(shadow) = session.shadow
+        let staged = self.stage(vec![splice(id)])?;
+        let Some(rows) = self.rows.get_mut(&id) else { return Ok(staged.adopted) };
+        rows.exact = rows.exact.after(splices, strategy, length);
+        if let Some(shadow) = rows.shadow
             && let Err(PlanError::OutOfSlots { .. }) = self.stage(vec![splice(shadow)])
         {
             self.end_shadow(id)?;
         }
-        Ok(placed)
+        Ok(staged.adopted)
     }
 
-    /// Moves a table's markers: an edit of the table, whatever the document does.
-    pub(super) fn lay_out(&mut self, id: SessionId, layout: Layout) -> Result<Placed, PlanError> {
-        let Some(session) = self.sessions.get(&id) else { return Ok(Placed::NoRoom) };
-        if session.layout == layout {
-            return Ok(Placed::In(Staged::default()));
-        }
-        let strategy = session.strategy;
-        let length = self.group().and_then(|group| group.table(id)).map_or(0, |table| table.tokens().len());
-        let (go, come) = session.layout.change(&layout, length);
-        let placed = match self.splice_table(id, &go, strategy)? {
-            Placed::In(_) => self.splice_table(id, &come, strategy)?,
-            Placed::NoRoom => Placed::NoRoom,
-        };
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.layout = layout;
-        }
-        if let Placed::NoRoom = placed {
-            // Half way between two layouts it is neither; the document says what it is.
-            self.give_up(id, &faults::all_busy())?;
-        }
-        Ok(placed)
-    }
-
-    /// The layout for filling in the middle.
-    pub(super) fn fim_layout(session: &Session, cut: &Cut, markers: FimMarkers, prefix: usize) -> Layout {
-        let tokens: Vec<TokenId> = session.document.tokens().collect();
-        Layout::Fim(Patch::new(cut, markers, &tokens, prefix))
-    }
-
-    /// A session's rows go, and what waits in it fails.
-    pub(super) fn give_up(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
-        self.clear(id)?;
-        if let Some(session) = self.sessions.get_mut(&id) {
-            self.completions -= session.completions.len();
-            session.completions.drain(..).for_each(|completion| fail(&self.stats, completion, fault));
+    /// A session's rows go; its document stays.
+    pub fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
+        self.end_shadow(id)?;
+        self.stage(vec![Change::Clear { session: id }])?;
+        self.stats.sessions_dropped.add(1);
+        if let Some(rows) = self.rows.get_mut(&id) {
+            rows.layout = None;
+            rows.ahead.done();
         }
         Ok(())
     }
 
-    /// Sessions past their rotation budget get a shadow: the same tokens, encoded anew in slots of their own when nobody
-    /// wants anything, edited like the session, and put in its place when all is encoded. No answer waits for it.
-    pub(super) fn refresh(&mut self) -> Result<(), PlanError> {
-        for id in self.worn.clone() {
-            let Some(session) = self.sessions.get(&id) else { continue };
-            let Some(group) = self.group() else { return Ok(()) };
-            let Some(table) = group.table(id).filter(|_| session.completions.is_empty()) else { continue };
-            match session.shadow {
-                None if group.free_slots() >= 2 * table.tokens().len() => {
-                    let splices = Splices::append(0, table.tokens().to_vec()).unwrap_or_default();
-                    let shadow = self.new_id();
-                    let open = Change::Open { session: shadow };
-                    let strategy = Strategy::Pie;
-                    self.stage(vec![open, Change::Splice { session: shadow, splices, strategy }])?;
-                    if let Some(session) = self.sessions.get_mut(&id) {
-                        session.shadow = Some(shadow);
-                    }
-                }
-                Some(shadow) if group.table(shadow).is_some_and(|table| table.pending() == 0) => {
-                    let branch = Change::EndBranch { session: id };
-                    self.stage(vec![branch, Change::Replace { session: id, by: shadow }])?;
-                    self.worn.remove(&id);
-                    self.stats.sessions_refreshed.add(1);
-                    if let Some(session) = self.sessions.get_mut(&id) {
-                        (session.shadow, session.exact) = (None, Exact::All);
-                    }
-                }
-                _ => {}
+    /// A session past its rotation budget gets a shadow: the same tokens, encoded anew in slots of their own, edited like the
+    /// session, and put in its place when all is encoded. No answer waits for it. True when it has taken its place.
+    pub fn refresh(&mut self, id: SessionId) -> Result<bool, PlanError> {
+        let (Some(table), Some(rows)) = (self.table(id), self.rows(id)) else { return Ok(false) };
+        match rows.shadow {
+            None if self.group.free_slots() >= 2 * table.tokens().len() => {
+                let splices = Splices::append(0, table.tokens().to_vec()).unwrap_or_default();
+                let shadow = SessionId(u64::MAX - self.shadows);
+                self.shadows += 1;
+                let fill = Change::Splice { session: shadow, splices, strategy: Strategy::Pie };
+                self.stage(vec![Change::Open { session: shadow }, fill])?;
+                self.rows.entry(id).and_modify(|rows| rows.shadow = Some(shadow));
+                Ok(false)
             }
+            Some(by) if self.table(by).is_some_and(|shadow| shadow.pending() == 0) => {
+                self.stage(vec![Change::EndBranch { session: id }, Change::Replace { session: id, by }])?;
+                self.stats.sessions_refreshed.add(1);
+                self.rows.entry(id).and_modify(|rows| (rows.shadow, rows.exact) = (None, Exact::All));
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        Ok(())
     }
 
-    pub(super) fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
-        let shadow = self.sessions.get_mut(&id).and_then(|session| session.shadow.take());
-        if let Some(session) = shadow {
+    pub fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
+        if let Some(session) = self.rows.get_mut(&id).and_then(|rows| rows.shadow.take()) {
             self.stage(vec![Change::Close { session }])?;
         }
         Ok(())
     }
-}
-
-/// Whether changes found room.
-pub(super) enum Placed {
-    /// They did.
-    In(Staged),
-    /// All slots belong to sessions that are busy.
-    NoRoom,
 }

@@ -240,7 +240,6 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
     match call {
         Call::Open { tenant, name, .. } => of(tenant, Some(name)),
         Call::Edit { tenant, request, .. } => of(tenant, Some(&request.session)),
-        Call::Apply { tenant, prepared, .. } => of(tenant, Some(&prepared.request.session)),
         Call::Complete { tenant, request, .. } => of(tenant, Some(&request.session)),
         Call::Get { tenant, session, .. }
         | Call::Look { tenant, session, .. }

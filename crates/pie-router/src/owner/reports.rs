@@ -1,23 +1,23 @@
 //! What the ranks report of each plan: tokens, times, and digests, which must be equal.
 
 use super::Task;
-use pie_proto::worker_v1;
+use pie_proto::plan::Report;
 use std::time::Instant;
 
 impl Task {
-    pub(super) fn report(&mut self, rank: u32, report: worker_v1::Report) {
-        let (seq, done) = (report.seq, report.done);
+    pub(super) fn report(&mut self, rank: u32, report: Report) {
+        let (seq, done) = (report.seq.0, report.is_done);
         if done {
             self.digests.entry(seq).or_default().push((rank, report.sampled_digest, report.digest));
             self.count(rank, &report);
         }
         if rank == 0 {
             let wants_digest = report.digest.is_some();
-            if let Err(error) = self.core.report(report, Instant::now()) {
+            if let Err(error) = self.desk.act(|core| core.report(report, Instant::now())) {
                 return self.lose(&format!("rank 0's report does not fit the owner's tables: {error}"));
             }
             if wants_digest {
-                let own = (u32::MAX, 0, self.core.digest());
+                let own = (u32::MAX, 0, self.desk.core().digest());
                 self.digests.entry(seq).or_default().push(own);
             }
         }
@@ -27,13 +27,13 @@ impl Task {
     }
 
     /// Books a rank's time in a step.
-    fn count(&mut self, rank: u32, report: &worker_v1::Report) {
+    fn count(&mut self, rank: u32, report: &Report) {
         let own = report.compute_us.saturating_sub(report.collective_us);
         if let Some(times) = self.rank_times.get(rank as usize) {
             times.compute_us.add(own);
             times.collective_us.add(report.collective_us);
         }
-        let work = self.work.entry(report.seq).or_insert((own, own));
+        let work = self.work.entry(report.seq.0).or_insert((own, own));
         *work = (work.0.min(own), work.1.max(own));
     }
 

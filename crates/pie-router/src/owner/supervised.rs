@@ -34,12 +34,11 @@ impl Task {
     fn recover(&mut self, panic: &str) {
         self.stats.event(GroupEvent::OwnerPanicked);
         let why = format!("the group's owner panicked, which is a bug: {panic}");
-        if catch_unwind(AssertUnwindSafe(|| self.core.recover(&why))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.desk.act(|core| core.recover(&why)))).is_err() {
             tracing::error!(group = %self.options.group, "the owner's sessions cannot be put right: they are gone");
-            self.core =
-                Core::new(self.tokenizer.clone(), self.options.settings, self.options.group.to_string())
-                    .with_quotas(self.options.quotas.clone())
-                    .with_stats(self.stats.clone());
+            let (settings, quotas) = (self.options.settings, self.options.quotas.clone());
+            let core = Core::new(self.tokenizer.clone(), settings, quotas, self.stats.clone());
+            self.desk.replace(core);
         }
         let retired = *self.state.borrow() == State::Retired;
         match (&self.formed, &self.forming) {

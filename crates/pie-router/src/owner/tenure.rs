@@ -2,6 +2,7 @@
 
 use super::{Event, Owner, Task};
 use crate::call::Call;
+use crate::core::Core;
 use crate::faults;
 use crate::owner::forming::{Candidate, Claim};
 use crate::owner::homes::Homes;
@@ -60,7 +61,7 @@ impl Task {
             }),
         };
         if let Some(call) = call {
-            self.core.call(call);
+            self.desk.call(call);
         }
     }
 
@@ -79,7 +80,7 @@ impl Task {
     /// The documents stay until the next owner asks for them.
     pub(super) async fn retire(&mut self) {
         tracing::info!(group = %self.options.group, "the group is given up");
-        self.core.retire();
+        self.desk.act(Core::retire);
         self.state.send_replace(State::Retired);
         self.release().await;
     }
@@ -95,7 +96,7 @@ impl Task {
             self.options.owned.one_less();
             formed.ownership
         });
-        self.core.lost(why);
+        self.desk.act(|core| core.lost(why));
         self.state.send_replace(State::Lost(why.to_owned()));
         self.start_forming(Claim::Old, ownership);
     }
@@ -122,7 +123,7 @@ impl Task {
         {
             return;
         }
-        if let Ok(left) = self.core.give_all()
+        if let Ok(left) = self.desk.give_all()
             && !left.is_empty()
         {
             let following = following::send_after(self.options.clone(), self.events.clone(), router, left);
@@ -138,7 +139,7 @@ impl Task {
             events: self.events.clone(),
             tenure: self.tenure.clone(),
         };
-        let claiming = tokio::spawn(homes.claim(self.core.residents())).abort_handle();
+        let claiming = tokio::spawn(homes.claim(self.desk.core().sessions.residents())).abort_handle();
         if let Some(before) = self.claiming.replace(claiming) {
             before.abort();
         }

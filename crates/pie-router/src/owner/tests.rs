@@ -61,7 +61,7 @@ pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyE
         strategy: None,
     };
     let (tenant, arrived) = (Tenant::default(), Instant::now());
-    ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await
+    ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 //! The owner serves everybody on one task, so it only takes what is done, if the document is still as it was.
 
 use super::PoolService;
-use crate::call::{Call, Prepared};
+use crate::call::Call;
+use crate::core::session::difference;
 use crate::faults;
 use crate::life::Life;
 use crate::owner::Owner;
-use crate::session::difference;
 use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
 use pie_plan::Strategy;
@@ -106,13 +106,13 @@ impl PoolService {
         arrived: Instant,
     ) -> Result<v1::ApplyEditsResponse, Status> {
         let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else {
-            return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
+            return self.edit_as_it_is(owner, tenant, request, arrived).await;
         };
         let inserted = edits.iter().map(|edit| edit.insert.len()).sum();
         let is_small = inserted <= SMALL_BYTES && edits.len() <= SMALL_EDITS;
         let is_local = self.tokenizer.restarts_around(edits.iter().map(|edit| edit.insert.as_str()));
         if is_small && is_local {
-            return self.ask(owner, |reply| Call::Edit { tenant, request, arrived, reply }).await;
+            return self.edit_as_it_is(owner, tenant, request, arrived).await;
         }
         let limit = self.counted(self.check_text(owner, inserted))?;
         let Some(document) = self.look(owner, &tenant, &request.session).await? else {
@@ -122,10 +122,20 @@ impl PoolService {
         let prepared = beside(bytes, Waits::Briefly, move || {
             let change = faults::prepare(&document.limited(limit), &request, None)?;
             // What is worked out need not be kept.
-            let request = ApplyEdits { edits: Edits::Text(Vec::new()), ..request };
-            Ok(Box::new(Prepared { request, change }))
+            Ok((ApplyEdits { edits: Edits::Text(Vec::new()), ..request }, Some(Box::new(change))))
         });
-        let prepared = self.counted(prepared.await)?;
-        self.ask(owner, |reply| Call::Apply { tenant, prepared, arrived, reply }).await
+        let (request, prepared) = self.counted(prepared.await)?;
+        self.ask(owner, |reply| Call::Edit { tenant, request, prepared, arrived, reply }).await
+    }
+
+    /// The owner works out what the edit does.
+    async fn edit_as_it_is(
+        &self,
+        owner: &Owner,
+        tenant: Tenant,
+        request: ApplyEdits,
+        arrived: Instant,
+    ) -> Result<v1::ApplyEditsResponse, Status> {
+        self.ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await
     }
 }

@@ -116,11 +116,11 @@ async fn what_was_prepared_on_another_revision_is_refused() {
             strategy: None,
         };
         let change = crate::faults::prepare(document, &request, None).expect("it fits");
-        Box::new(crate::call::Prepared { request, change })
+        (request, Some(Box::new(change)))
     };
-    let apply = |prepared| {
+    let apply = |(request, prepared)| {
         let (tenant, arrived) = (tenant.clone(), Instant::now());
-        ask(&owner, move |reply| Call::Apply { tenant, prepared, arrived, reply })
+        ask(&owner, move |reply| Call::Edit { tenant, request, prepared, arrived, reply })
     };
     let copy = look().await.expect("open").expect("open");
     let (first, second) = (prepare(&copy), prepare(&copy));

@@ -2,12 +2,13 @@
 
 use pie_plan::schedule::{Limits, Micros};
 use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
-use pie_proto::plan::Step;
+use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Identity, Mode, OnEdit, SessionName};
-use pie_proto::{Reason, v1, worker_v1};
+use pie_proto::{Reason, v1};
 use pie_router::call::{Call, ModelFacts, Reply, Stream};
 use pie_router::core::{Core, Idle, Settings};
-use pie_router::tenants::{Sharing, Tenant, TenantLimits};
+use pie_router::desk::Desk;
+use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
 use pie_words::{Cursor, Revision, SamplingParameters, TextEdit, TextRange};
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub struct Ranks {
 }
 
 impl Ranks {
-    pub fn step(&mut self, step: &Step) -> worker_v1::Report {
+    pub fn step(&mut self, step: &Step) -> Report {
         let mut work = self.group.apply(&step.plan).expect("the owner sends right plans only");
         let mut passes = Vec::new();
         loop {
@@ -65,13 +66,13 @@ impl Ranks {
                 break;
             }
             self.group.append(&sampled).expect("reserved");
-            let token = |(session, token): &(SessionId, TokenId)| worker_v1::Sampled {
-                session: session.0,
-                token: token.0,
+            let token = |(session, token): &(SessionId, TokenId)| SampledToken {
+                session: *session,
+                token: *token,
                 logprob: -1.0,
                 top: vec![],
             };
-            passes.push(worker_v1::Pass { sampled: sampled.iter().map(token).collect() });
+            passes.push(sampled.iter().map(token).collect());
             let taken = passes.len() as u32;
             let goes_on = |(session, token): &&(SessionId, TokenId)| {
                 let sampling = &step.sampling[session];
@@ -83,12 +84,11 @@ impl Ranks {
             }
             work = self.group.decode(&going).expect("they sampled");
         }
-        worker_v1::Report {
-            epoch: step.plan.epoch.0,
-            seq: step.plan.seq.0,
+        Report {
+            seq: step.plan.seq,
             passes,
-            done: true,
-            refused: self.refuses.iter().map(|session| session.0).collect(),
+            is_done: true,
+            refused: self.refuses.clone(),
             ..Default::default()
         }
     }
@@ -107,7 +107,7 @@ impl Ranks {
 }
 
 pub struct Pool {
-    pub core: Core,
+    pub desk: Desk,
     pub ranks: Ranks,
     pub tokenizer: Arc<Tokenizer>,
     /// How often something was opened.
@@ -127,29 +127,30 @@ impl Pool {
     pub fn of(slots: u32, settings: Settings, model: ModelFacts) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
         let tokenizer = Arc::new(Tokenizer::from_folder(std::path::Path::new(folder)).expect("it ships"));
-        let mut core = Core::new(tokenizer.clone(), settings, "g".to_owned());
+        let mut core = Core::new(tokenizer.clone(), settings, Quotas::default(), Arc::default());
         core.formed(Epoch(1), slots, model.clone());
+        let desk = Desk::new(core, "g".to_owned());
         let group = Group::new(Epoch(1), slots);
         let ranks = Ranks { group, model, refuses: vec![], encoded: 0, passes: 0, writes: None };
-        Self { core, ranks, tokenizer, opened: 0 }
+        Self { desk, ranks, tokenizer, opened: 0 }
     }
 
     /// The group is lost, and there again, with ranks of a model.
     pub fn form_again(&mut self, epoch: u64, model: ModelFacts) {
         let slots = self.ranks.group.capacity() as u32;
-        self.core.lost("a test");
-        self.core.formed(Epoch(epoch), slots, model.clone());
+        self.desk.act(|core| core.lost("a test"));
+        self.desk.act(|core| core.formed(Epoch(epoch), slots, model.clone()));
         (self.ranks.group, self.ranks.model) = (Group::new(Epoch(epoch), slots), model);
     }
 
     /// One step of the group; false when nobody wants one.
     pub fn step(&mut self) -> bool {
-        let Some(step) = self.core.next_step(Instant::now()).expect("the owner makes right plans") else {
+        let Some(step) = self.desk.next_step(Instant::now()).expect("the owner makes right plans") else {
             return false;
         };
         let report = self.ranks.step(&step);
-        self.core.report(report, Instant::now()).expect("the report fits");
-        assert_eq!(self.core.digest(), Some(self.ranks.group.digest()), "P4");
+        self.desk.act(|core| core.report(report, Instant::now())).expect("the report fits");
+        assert_eq!(self.desk.core().digest(), Some(self.ranks.group.digest()), "P4");
         self.ranks.group.check().expect("K1 and K2");
         true
     }
@@ -165,7 +166,7 @@ impl Pool {
 
     pub fn ask<T>(&mut self, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Reason> {
         let (reply, mut answer) = oneshot::channel();
-        self.core.call(call(reply));
+        self.desk.call(call(reply));
         answer.try_recv().expect("calls are answered at once").map_err(|fault| fault.reason)
     }
 
@@ -218,7 +219,13 @@ impl Pool {
             edits: Edits::Text(vec![edit]),
             strategy: None,
         };
-        self.ask(|reply| Call::Edit { tenant: Tenant::default(), request, arrived: Instant::now(), reply })
+        self.ask(|reply| Call::Edit {
+            tenant: Tenant::default(),
+            request,
+            prepared: None,
+            arrived: Instant::now(),
+            reply,
+        })
     }
 
     pub fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {

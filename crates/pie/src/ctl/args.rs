@@ -1,7 +1,9 @@
 //! What `pie ctl` takes.
 
 use crate::secure::args::ClientArgs;
+use crate::units::{cursor, text_range};
 use clap::{Args, Subcommand, ValueEnum};
+use pie_words::{Cursor, TextRange};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,7 +87,8 @@ pub enum CtlCommand {
         /// Its name, or its file.
         session: String,
         /// The range: bytes as START..END, or LSP as LINE:COLUMN..LINE:COLUMN, both counted from 0.
-        range: crate::units::EditRange,
+        #[arg(value_parser = text_range)]
+        range: TextRange,
         /// What stands there afterwards; nothing deletes.
         #[arg(default_value = "")]
         text: String,
@@ -95,8 +98,8 @@ pub enum CtlCommand {
         /// Its name, or its file.
         session: String,
         /// The cursor, as a byte offset or LINE:COLUMN (both counted from 0); the text's end if not given.
-        #[arg(long, value_name = "PLACE")]
-        at: Option<crate::units::TextPosition>,
+        #[arg(long, value_name = "PLACE", value_parser = cursor)]
+        at: Option<Cursor>,
         /// Fill in what stands between the two sides of the cursor.
         #[arg(long)]
         fim: bool,

@@ -1,8 +1,8 @@
 //! How a session's document stands in its table: as it is, or with the markers for filling in the middle. Moving the cursor
 //! is an edit of the table like any other: the markers move, the keys between them turn, and nothing else is encoded.
 
-use pie_plan::{Splice, Splices, TokenId, TokenIndex};
 use pie_text::{Cut, FimMarkers};
+use pie_words::{Splice, Splices, TokenId, TokenIndex};
 
 /// What the table holds besides the document's own tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,229 @@
+//! Which sessions hold rows, and who loses his when slots run short.
+//!
+//! **Invariant.** A session's rows are its document's, laid out for its running completion; it has all of them or none. Who takes
+//! slots from another does it by the rules of [`super::room`].
+
+use super::completion::Before;
+use super::completions::Completions;
+use super::encoding::Encoding;
+use super::layout::Layout;
+use super::model::Model;
+use super::room::Spare;
+use super::rows::AHEAD_TOKENS;
+use super::session::{Session, count};
+use super::sessions::Sessions;
+use super::tables::Tables;
+use crate::faults;
+use pie_plan::{Change, PlanError};
+use pie_proto::Fault;
+use pie_words::{SessionId, Splices, Strategy, TokenId};
+use std::sync::Arc;
+
+/// See the module. Completions are part of it: one whose session loses its rows fails.
+pub(crate) struct Allotment {
+    pub(super) tables: Tables,
+    pub(super) completions: Completions,
+    pub(super) encoding: Encoding,
+    pub(super) model: Arc<Model>,
+}
+
+impl Allotment {
+    /// A document changed: so do its rows, if it has any. Else they are made of the document as it is, when they are wanted.
+    pub(super) fn splice(
+        &mut self,
+        id: SessionId,
+        splices: &Splices,
+        strategy: Strategy,
+        sessions: &Sessions,
+    ) -> Result<(), PlanError> {
+        if self.tables.rows(id).is_none_or(|rows| rows.layout.is_none())
+            || self.lay_out(id, Layout::Plain, sessions)?.is_none()
+        {
+            return Ok(());
+        }
+        let Some(adopted) = self.in_room(id, |tables| tables.splice(id, splices, strategy))? else {
+            // It alone is too large beside those that are busy: it waits until they are not.
+            return self.give_up(id, &faults::all_busy());
+        };
+        if let Some(rows) = self.tables.rows_mut(id) {
+            rows.adopted += u32::try_from(adopted).unwrap_or(u32::MAX);
+        }
+        self.encoding.active.insert(id);
+        // What an ended completion left is kept as long as it may be adopted.
+        let runs = self.completions.front(id).is_some_and(|front| front.has_begun());
+        if !runs && self.tables.table(id).is_some_and(|table| !table.may_adopt()) {
+            self.tables.stage(vec![Change::EndBranch { session: id }])?;
+        }
+        Ok(())
+    }
+
+    /// Moves a table's markers: an edit of the table, whatever the document does. `None`: there is no room.
+    fn lay_out(
+        &mut self,
+        id: SessionId,
+        layout: Layout,
+        sessions: &Sessions,
+    ) -> Result<Option<()>, PlanError> {
+        let (Some(rows), Some(session)) = (self.tables.rows(id), sessions.get(id)) else { return Ok(None) };
+        let Some(present) = rows.layout.as_ref().filter(|present| **present != layout) else {
+            return Ok(rows.layout.as_ref().map(|_| ()));
+        };
+        let (go, come) = present.change(&layout, self.tables.document_rows(id));
+        for splices in [go, come] {
+            if self.in_room(id, |tables| tables.splice(id, &splices, session.strategy))?.is_none() {
+                // Half way between two layouts it is neither; the document says what it is.
+                self.give_up(id, &faults::all_busy())?;
+                return Ok(None);
+            }
+        }
+        if let Some(rows) = self.tables.rows_mut(id) {
+            rows.layout = Some(layout);
+        }
+        Ok(Some(()))
+    }
+
+    /// Gives a session's document rows, if it has none, the model sees it, and there is room.
+    pub(super) fn restore(&mut self, id: SessionId, sessions: &Sessions) -> Result<(), PlanError> {
+        let (Some(rows), Some(session)) = (self.tables.rows(id), sessions.get(id)) else { return Ok(()) };
+        if rows.layout.is_some() || self.model.check(&session.document).is_err() {
+            return Ok(());
+        }
+        let tokens: Vec<TokenId> = session.document.tokens().collect();
+        if self.in_room(id, |tables| tables.hold(id, &tokens, session.strategy))?.is_some() {
+            self.encoding.active.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Nobody wants anything: the latest used of the sessions of which the ranks hold nothing gets rows, if there are enough that
+    /// nobody has, so that its next completion need not wait. False when there is none.
+    pub(super) fn wake_one(&mut self, sessions: &Sessions) -> Result<bool, PlanError> {
+        while let Some(id) = self.encoding.asleep.pop() {
+            let (Some(rows), Some(session)) = (self.tables.rows(id), sessions.get(id)) else { continue };
+            // What is less than this is encoded with the first token of its next completion, in one pass.
+            let is_worth_it = rows.layout.is_none() && session.tokens() >= AHEAD_TOKENS;
+            let has_room = session.tokens() < self.tables.group().free_slots();
+            if is_worth_it && has_room && self.model.check(&session.document).is_ok() {
+                self.restore(id, sessions)?;
+                self.encoding.unasked.insert(id);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Rows past their rotation budget are encoded anew, where nobody is completed.
+    pub(super) fn refresh(&mut self) -> Result<(), PlanError> {
+        for id in self.encoding.worn.clone() {
+            if !self.completions.are_in(id) && self.tables.refresh(id)? {
+                self.encoding.worn.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// A session, or the shadow of one, of which the ranks can make nothing.
+    pub(super) fn refuse(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
+        let epoch = self.tables.group().epoch().0;
+        tracing::error!(epoch, session = id.0, %fault, "the ranks refuse a session's rows");
+        let shadowed = self.tables.all().find(|(_, rows)| rows.shadow == Some(id)).map(|(id, _)| id);
+        match shadowed {
+            Some(id) => self.tables.end_shadow(id),
+            None if self.tables.rows(id).is_some() => self.give_up(id, fault),
+            None => Ok(()),
+        }
+    }
+    /// Completions whose context has grown to the model's limit, by what they wrote or by edits before them, are over.
+    pub(super) fn end_at_limit(&mut self) {
+        for id in &self.encoding.active {
+            if let Some(table) = self.tables.table(*id) {
+                self.completions.limit_front(*id, self.model.room(table.context_length()));
+            }
+        }
+    }
+
+    /// The first completion of each session takes its place: rows where there are none, a branch at its cursor, markers.
+    pub(super) fn begin_completions(&mut self, sessions: &Sessions) -> Result<(), PlanError> {
+        for id in self.completions.sessions_to_begin() {
+            // Who came before may have needed its rows, so that it failed.
+            let Some(session) = sessions.get(id).filter(|_| self.completions.are_in(id)) else { continue };
+            self.restore(id, sessions)?;
+            // One that cannot begin fails, and leaves its place to the next.
+            while self.completions.front(id).is_some_and(|front| !front.has_begun()) {
+                if let Some(fault) = self.begin(session, sessions)? {
+                    self.completions.fail_front(id, &fault);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A session's first completion begins, if it can. If not, why.
+    fn begin(&mut self, session: &Session, sessions: &Sessions) -> Result<Option<Fault>, PlanError> {
+        let id = session.id;
+        let Some(front) = self.completions.front(id) else { return Ok(None) };
+        if self.tables.rows(id).is_none_or(|rows| rows.layout.is_none()) {
+            return Ok(Some(faults::all_busy()));
+        }
+        let context = self.model.context(&session.document, &front.place, front.mode());
+        let length = context.length(session.tokens());
+        let room = self.model.room(length);
+        // Before anything of it is staged: the table stays as it is.
+        if room == 0 {
+            return Ok(Some(faults::too_long(length, self.model.facts.context_limit as usize)));
+        }
+        let (layout, branch) = context.into_table(session);
+        if self.lay_out(id, layout, sessions)?.is_none()
+            || self.in_room(id, |tables| tables.stage(vec![branch.clone()]))?.is_none()
+        {
+            return Ok(Some(faults::all_busy()));
+        }
+        if let Some(rows) = self.tables.rows_mut(id) {
+            let (ahead, adopted) = (rows.ahead.take(), std::mem::take(&mut rows.adopted));
+            let before = Before { edited: session.edited, encoded: ahead.encoded, adopted };
+            self.completions.begin(id, count(length), count(room), before, ahead.rotated);
+        }
+        Ok(None)
+    }
+
+    /// Makes changes for a session; others make room for them, if they can. `None`: all slots belong to sessions that are busy.
+    fn in_room<T>(
+        &mut self,
+        asks: SessionId,
+        mut change: impl FnMut(&mut Tables) -> Result<T, PlanError>,
+    ) -> Result<Option<T>, PlanError> {
+        loop {
+            match change(&mut self.tables) {
+                Err(PlanError::OutOfSlots { .. }) => {
+                    if !self.make_room(asks)? {
+                        return Ok(None);
+                    }
+                }
+                changed => return changed.map(Some),
+            }
+        }
+    }
+
+    /// One session less takes slots that it does not need now. False when nobody can.
+    pub(super) fn make_room(&mut self, asks: SessionId) -> Result<bool, PlanError> {
+        match self.tables.spare(asks, |id| self.completions.are_in(id)) {
+            Some(Spare::Shadow(id)) => self.tables.end_shadow(id)?,
+            Some(Spare::Branch(session)) => drop(self.tables.stage(vec![Change::EndBranch { session }])?),
+            Some(Spare::Document(id)) => self.clear(id)?,
+            Some(Spare::Busy(id)) => self.give_up(id, &faults::others_need_slots())?,
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
+        self.encoding.cleared(id);
+        self.tables.clear(id)
+    }
+
+    /// A session's rows go, and what waits in it fails.
+    fn give_up(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
+        self.completions.fail_in(id, fault);
+        self.clear(id)
+    }
+}

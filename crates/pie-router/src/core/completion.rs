@@ -1,0 +1,326 @@
+//! A running completion: turns sampled tokens into text, and knows when it is over.
+
+use crate::call::ModelFacts;
+use pie_proto::Fault;
+use pie_proto::plan::{SampledToken, Sampling};
+use pie_proto::request::{Complete, Mode, OnEdit};
+use pie_text::{Cut, StopStrings, TokenDecoder, Tokenizer};
+use pie_words::{Revision, SessionId, TokenId};
+use std::time::{Duration, Instant};
+
+/// Names a completion within its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CompletionId {
+    /// Whose document it completes.
+    pub session: SessionId,
+    /// Counts the owner's completions.
+    pub number: u64,
+}
+
+/// What whoever reads a completion is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum News {
+    /// It is the session's turn to wait for a token.
+    Began,
+    /// Its first step, planned from this time on, is on its way.
+    Planned(Instant),
+    /// More text, or the end.
+    Message(Message),
+    /// It failed.
+    Failed {
+        /// Why.
+        fault: Fault,
+        /// D1: the revision that it continued.
+        revision: Revision,
+        /// Tokens so far.
+        produced: u32,
+    },
+    /// Its reader went away.
+    Abandoned,
+}
+
+impl News {
+    /// Nothing follows it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Began | Self::Planned(_) => false,
+            Self::Message(message) => message.finish.is_some(),
+            Self::Failed { .. } | Self::Abandoned => true,
+        }
+    }
+}
+
+/// What a token adds to the text, or how the text ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// D1: the revision that the text continues.
+    pub revision: Revision,
+    /// Whole characters.
+    pub text: String,
+    /// The token, if one was drawn.
+    pub token: Option<Token>,
+    /// Tokens so far.
+    pub produced: u32,
+    /// Why it is the last.
+    pub finish: Option<Finish>,
+}
+
+/// A token that was drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// As the ranks drew it.
+    pub sampled: SampledToken,
+    /// What it took.
+    pub took: Took,
+}
+
+/// What a token took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// The first one.
+    First(FirstToken),
+    /// The time since the one before.
+    Next(Duration),
+}
+
+/// What the first token of a completion took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstToken {
+    /// From the call to its first step.
+    pub queue: Duration,
+    /// From the call to the token.
+    pub since_call: Duration,
+    /// From the latest edit to the token, if there was one since the completion before.
+    pub since_edit: Option<Duration>,
+    /// Work since the call.
+    pub cost: Cost,
+    /// Work before it.
+    pub before: Before,
+    /// N1: encoded + reused = length.
+    pub reused: u32,
+    /// Of the draws, if they are not greedy.
+    pub seed: Option<u64>,
+}
+
+/// Work for the first token of a completion.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Context tokens encoded since the completion was asked for.
+    pub encoded: u32,
+    /// Context tokens turned since the edit before it.
+    pub rotated: u32,
+    /// Rank 0's time in the steps since then.
+    pub compute_us: u64,
+}
+
+/// What happened before a completion began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// When the latest edit since the completion before came in.
+    pub edited: Option<Instant>,
+    /// Tokens encoded since that edit, ahead of the call.
+    pub encoded: u32,
+    /// Tokens adopted.
+    pub adopted: u32,
+}
+
+/// How a text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// By a token that ends texts.
+    StopToken,
+    /// By a stop string, which the ranks do not know: they go on until they are told.
+    StopString,
+    /// It has as many tokens as it may have.
+    Length,
+    /// By a newer edit.
+    Edited,
+}
+
+/// Where a completion writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// At the document's end, wherever that is when it begins.
+    End,
+    /// At a cursor in the document's present revision.
+    Cursor(Cut),
+}
+
+/// Tokens on their way to a client: whole characters only, stop strings held back.
+struct Text {
+    decoder: TokenDecoder,
+    stop: StopStrings,
+}
+
+impl Text {
+    /// What a token adds, and whether a stop string ended it.
+    fn push(&mut self, token: TokenId) -> (String, bool) {
+        self.stop.push(&self.decoder.push(token))
+    }
+
+    /// What decoder and stop strings still hold back.
+    fn rest(&mut self) -> String {
+        let (mut text, stopped) = self.stop.push(&self.decoder.finish());
+        if !stopped {
+            text.push_str(&self.stop.finish());
+        }
+        text
+    }
+}
+
+/// A completion that runs or waits for its turn.
+pub(crate) struct Completion {
+    pub id: CompletionId,
+    /// D1: the revision that it continues.
+    pub revision: Revision,
+    pub place: Place,
+    /// What its first token has cost so far.
+    pub cost: Cost,
+    request: Complete,
+    stop_tokens: Vec<TokenId>,
+    /// Tokens that it sees; none before it begins.
+    context: Option<u32>,
+    produced: u32,
+    text: Text,
+    before: Before,
+    times: Times,
+}
+
+struct Times {
+    arrived: Instant,
+    /// Its first step went to the ranks.
+    started: Option<Instant>,
+    latest_token: Option<Instant>,
+}
+
+impl Completion {
+    /// A completion of a document at a revision.
+    pub fn new(
+        id: CompletionId,
+        request: Complete,
+        (revision, place): (Revision, Place),
+        model: &ModelFacts,
+        tokenizer: &Tokenizer,
+        arrived: Instant,
+    ) -> Self {
+        Self {
+            id,
+            revision,
+            place,
+            cost: Cost::default(),
+            stop_tokens: model.end_of_text.iter().chain(&request.stop_tokens).copied().collect(),
+            text: Text { decoder: tokenizer.decoder(), stop: StopStrings::new(request.stop.clone()) },
+            request,
+            context: None,
+            produced: 0,
+            before: Before::default(),
+            times: Times { arrived, started: None, latest_token: None },
+        }
+    }
+
+    /// True until the first token is there.
+    pub fn waits_for_first_token(&self) -> bool {
+        self.produced == 0
+    }
+
+    /// What it sees.
+    pub fn mode(&self) -> Mode {
+        self.request.mode
+    }
+
+    /// Its branch is there, or about to be.
+    pub fn has_begun(&self) -> bool {
+        self.context.is_some()
+    }
+
+    /// It begins, on `context` tokens, with room for `room` more; some keys were turned for it already.
+    pub fn begin(&mut self, context: u32, room: u32, before: Before, rotated: u32) {
+        self.context = Some(context);
+        self.request.max_tokens = self.request.max_tokens.min(room);
+        (self.before, self.cost.rotated) = (before, rotated);
+    }
+
+    /// So many tokens may follow those that it wrote; false when it has none left, and is over.
+    pub fn fits_in(&mut self, room: usize) -> bool {
+        let most = self.produced.saturating_add(u32::try_from(room).unwrap_or(u32::MAX));
+        self.request.max_tokens = self.request.max_tokens.min(most);
+        self.produced < self.request.max_tokens
+    }
+
+    /// Whether it outlives an edit: one that has a cursor and waits does not, since nobody says where the cursor is then.
+    /// Markers for filling in the middle are placed anew after an edit, so such a completion ends too.
+    pub fn outlives_edits(&self) -> bool {
+        let anchored = self.has_begun() || self.place == Place::End;
+        self.request.on_edit == OnEdit::GoOn && self.request.mode == Mode::Continue && anchored
+    }
+
+    /// A step of it is on its way; true for the first one.
+    pub fn start(&mut self, now: Instant) -> bool {
+        let is_first = self.times.started.is_none();
+        self.times.started.get_or_insert(now);
+        is_first
+    }
+
+    /// How the ranks draw its next tokens.
+    pub fn sampling(&self) -> Sampling {
+        Sampling {
+            parameters: self.request.sampling.clone(),
+            step: u64::from(self.produced),
+            stop_tokens: self.stop_tokens.clone(),
+            max_tokens: self.request.max_tokens - self.produced,
+        }
+    }
+
+    /// Takes a sampled token: what it adds to the text, and whether that ends it.
+    pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Message {
+        let took = self.took(now);
+        self.produced += 1;
+        self.times.latest_token = Some(now);
+        let ends = self.stop_tokens.contains(&sampled.token);
+        // A token that ends texts has no place in them.
+        let (mut text, stopped) = if ends { (String::new(), false) } else { self.text.push(sampled.token) };
+        let finish = match () {
+            () if stopped => Some(Finish::StopString),
+            () if ends => Some(Finish::StopToken),
+            () if self.produced >= self.request.max_tokens => Some(Finish::Length),
+            () => None,
+        };
+        if matches!(finish, Some(Finish::StopToken | Finish::Length)) {
+            text.push_str(&self.text.rest());
+        }
+        self.message(text, Some(Token { sampled, took }), finish)
+    }
+
+    /// It is over, though no token ended it.
+    pub fn end(mut self, finish: Finish) -> Message {
+        let text = self.text.rest();
+        self.message(text, None, Some(finish))
+    }
+
+    /// It fails.
+    pub fn fail(self, fault: &Fault) -> News {
+        News::Failed { fault: fault.clone(), revision: self.revision, produced: self.produced }
+    }
+
+    fn message(&self, text: String, token: Option<Token>, finish: Option<Finish>) -> Message {
+        Message { revision: self.revision, text, token, produced: self.produced, finish }
+    }
+
+    /// What a token that comes now has taken.
+    fn took(&self, now: Instant) -> Took {
+        if let Some(latest) = self.times.latest_token {
+            return Took::Next(now.saturating_duration_since(latest));
+        }
+        let arrived = self.times.arrived;
+        let sampling = &self.request.sampling;
+        Took::First(FirstToken {
+            queue: self.times.started.unwrap_or(now).saturating_duration_since(arrived),
+            since_call: now.saturating_duration_since(arrived),
+            since_edit: self.before.edited.map(|edited| now.saturating_duration_since(edited)),
+            cost: self.cost,
+            before: self.before,
+            reused: self.context.unwrap_or(0).saturating_sub(self.cost.encoded),
+            seed: (sampling.temperature > 0.0).then_some(sampling.seed),
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! The plan that the ranks are working on.
+
+use super::completion::CompletionId;
+use super::pace::Load;
+use pie_words::{Seq, SessionId};
+use std::collections::{BTreeMap, BTreeSet};
+
+pub(super) struct InFlight {
+    pub seq: Seq,
+    pub passes: u32,
+    /// Of its first pass.
+    pub load: Load,
+    /// Passes that rank 0 has reported.
+    pub reported: u32,
+    /// The completions that sample in it.
+    pub completions: BTreeMap<SessionId, CompletionId>,
+    /// Sessions whose logits were no numbers.
+    pub undrawn: BTreeSet<SessionId>,
+    /// Something of it is not wanted any more, and the ranks do not know.
+    pub is_stray: bool,
+    is_interrupted: bool,
+}
+
+impl InFlight {
+    pub fn new(seq: Seq, passes: u32, load: Load, completions: BTreeMap<SessionId, CompletionId>) -> Self {
+        Self {
+            seq,
+            passes,
+            load,
+            reported: 0,
+            completions,
+            undrawn: BTreeSet::new(),
+            is_stray: false,
+            is_interrupted: false,
+        }
+    }
+
+    /// Whether a completion samples in it.
+    pub fn runs(&self, id: CompletionId) -> bool {
+        self.completions.get(&id.session) == Some(&id)
+    }
+
+    /// It should end after its present pass. Its number, unless it was told so before or ends there anyway.
+    pub fn interrupt(&mut self) -> Option<Seq> {
+        if self.is_interrupted || self.reported + 1 >= self.passes {
+            return None;
+        }
+        self.is_interrupted = true;
+        Some(self.seq)
+    }
+}

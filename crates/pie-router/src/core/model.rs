@@ -1,0 +1,112 @@
+//! What the model of a group can see: checked where documents and completions grow, and, since both do, again where rows are
+//! planned. What a model cannot see never reaches a rank: it would end the epoch for all.
+
+use super::completion::Place;
+use super::layout::{Layout, Patch};
+use super::session::{Session, count};
+use crate::call::ModelFacts;
+use crate::faults;
+use pie_plan::{Change, Reach};
+use pie_proto::Fault;
+use pie_proto::request::Mode;
+use pie_text::{Document, FimMarkers, Tokenizer};
+use pie_words::{TokenId, TokenIndex};
+
+/// The model that a group serves, and how its tokenizer lays out text for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub facts: ModelFacts,
+    pub markers: Option<FimMarkers>,
+    /// Tokens in front of every document, such as the begin of sentence.
+    prefix: usize,
+}
+
+/// How a completion's context stands in its session's table.
+pub(crate) enum Context {
+    /// It is the document.
+    Document,
+    /// The document with markers.
+    Fim(Layout),
+    /// A branch beside the document: behind its first tokens, and with some of its own.
+    Branch { prefix: usize, own: Vec<TokenId> },
+}
+
+impl Context {
+    /// Its tokens, in a document that has `tokens`.
+    pub fn length(&self, tokens: usize) -> usize {
+        match self {
+            Self::Document => tokens,
+            Self::Fim(layout) => layout.length(tokens),
+            Self::Branch { prefix, own } => prefix + own.len(),
+        }
+    }
+
+    /// The table's layout and branch that hold it.
+    pub fn into_table(self, session: &Session) -> (Layout, Change) {
+        let id = session.id;
+        match self {
+            Self::Document => (Layout::Plain, Change::EndBranch { session: id }),
+            Self::Fim(layout) => (layout, Change::EndBranch { session: id }),
+            Self::Branch { prefix, own } => {
+                // The last token before the cursor is encoded again (W1), on the branch: the document's own row stays.
+                let share = if own.is_empty() { prefix.saturating_sub(1) } else { prefix };
+                let again = session.document.tokens().skip(share).take(prefix - share);
+                let tokens = again.chain(own).collect();
+                (Layout::Plain, Change::Branch { session: id, at: TokenIndex(count(share)), tokens })
+            }
+        }
+    }
+}
+
+impl Model {
+    /// Nothing is known of it before a group is formed.
+    pub fn new(mut facts: ModelFacts, tokenizer: &Tokenizer) -> Self {
+        // What the configuration calls the end of a text, and control tokens: they never stand in one.
+        facts.end_of_text.extend(tokenizer.ends());
+        Self { facts, markers: tokenizer.fim_markers(), prefix: tokenizer.prefix().len() }
+    }
+
+    /// A context must leave room for a token to generate.
+    pub fn check_length(&self, tokens: usize) -> Result<(), Fault> {
+        let limit = self.facts.context_limit as usize;
+        if limit > 0 && tokens >= limit {
+            return Err(faults::too_long(tokens, limit));
+        }
+        Ok(())
+    }
+
+    /// Whether it can see a document: another one may serve than when it was opened.
+    pub fn check(&self, document: &Document) -> Result<(), Fault> {
+        self.check_length(document.token_count())?;
+        faults::check_tokens(document, self.vocabulary())
+    }
+
+    /// Tokens that may be generated behind a context.
+    pub fn room(&self, context: usize) -> usize {
+        (self.facts.context_limit as usize).saturating_sub(context)
+    }
+
+    /// Its size, if it is known.
+    pub fn vocabulary(&self) -> Option<u32> {
+        (self.facts.vocabulary > 0).then_some(self.facts.vocabulary)
+    }
+
+    /// Whether rows are of positions or tokens that it does not know.
+    pub fn is_beyond(&self, reach: Reach) -> bool {
+        let positions = self.facts.context_limit as usize;
+        (positions > 0 && reach.positions > positions)
+            || self.vocabulary().is_some_and(|vocabulary| reach.tokens > vocabulary)
+    }
+
+    /// How the context of a completion is laid out.
+    pub fn context(&self, document: &Document, place: &Place, mode: Mode) -> Context {
+        match (place, mode, self.markers) {
+            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(markers)) => {
+                let tokens: Vec<TokenId> = document.tokens().collect();
+                Context::Fim(Layout::Fim(Patch::new(cut, markers, &tokens, self.prefix)))
+            }
+            (Place::Cursor(cut), ..) => Context::Branch { prefix: cut.kept, own: cut.front.clone() },
+            (Place::End, ..) => Context::Document,
+        }
+    }
+}

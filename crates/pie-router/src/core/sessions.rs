@@ -1,0 +1,192 @@
+//! The sessions of a group's owner: their documents, under the names of their tenants.
+//!
+//! **Invariant.** Every session is found by its tenant's name for it, and what a tenant is charged for is what its sessions
+//! hold. Documents live on when the group is lost: nothing here knows of ranks.
+
+use super::names::Names;
+use super::session::{Session, Standing};
+use super::{Idle, Settings};
+use crate::call::Taken;
+use crate::faults;
+use crate::tenants::{Quotas, Tenant, Tenants};
+use pie_proto::Fault;
+use pie_proto::request::{Identity, SessionName};
+use pie_text::Change;
+use pie_words::{Revision, SessionId};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// See the module.
+pub(crate) struct Sessions {
+    all: BTreeMap<SessionId, Session>,
+    names: Names,
+    pub(super) tenants: Tenants,
+    /// Of all documents.
+    tokens: usize,
+    /// The group is given up: whoever asks is to ask again, elsewhere.
+    pub(super) is_given_up: bool,
+    /// What the next owner was given, at which revision, until it says that it has it.
+    pub(super) given: BTreeMap<SessionId, Revision>,
+    latest_id: u64,
+    /// The time of what happens.
+    pub(super) now: Instant,
+    /// Sessions that there may be.
+    limit: usize,
+    pub(super) idle: Idle,
+}
+
+impl Sessions {
+    pub fn new(settings: &Settings, quotas: Quotas) -> Self {
+        Self {
+            all: BTreeMap::new(),
+            names: Names::default(),
+            tenants: Tenants::new(settings.tenant, quotas),
+            tokens: 0,
+            is_given_up: false,
+            given: BTreeMap::new(),
+            latest_id: 0,
+            now: Instant::now(),
+            limit: settings.sessions,
+            idle: settings.idle,
+        }
+    }
+
+    /// What happens from here on happens at this time. It does not go back.
+    pub fn at(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// How long ago something was.
+    pub fn since(&self, then: Instant) -> Duration {
+        self.now.saturating_duration_since(then)
+    }
+
+    /// All, in order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.all.values()
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Tokens of all documents.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.all.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.all.get_mut(&id)
+    }
+
+    /// A session that may be used, by its name; if the call names a life of it, only in that.
+    pub fn find(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        identity: Option<&Identity>,
+    ) -> Result<&Session, Fault> {
+        match self.named(tenant, name) {
+            _ if self.is_given_up => Err(faults::moving(name.as_str())),
+            None => Err(faults::no_session(name.as_str())),
+            Some(session) if session.standing != Standing::Here => Err(faults::moving(name.as_str())),
+            Some(session) if identity.is_some_and(|identity| *identity != session.identity) => {
+                Err(faults::replaced(name.as_str()))
+            }
+            Some(session) => Ok(session),
+        }
+    }
+
+    /// A session by its name, whether it may be used or not.
+    pub fn named(&self, tenant: &Tenant, name: &SessionName) -> Option<&Session> {
+        self.all.get(&self.names.get(tenant, name)?)
+    }
+
+    /// The sessions of a tenant, or of all, in order of tenants and names, behind one of them.
+    pub fn behind(
+        &self,
+        whose: Option<&Tenant>,
+        after: Option<&(Tenant, SessionName)>,
+    ) -> impl Iterator<Item = &Session> {
+        self.names.behind(whose, after).filter_map(|id| self.all.get(&id))
+    }
+
+    /// A session's client is there.
+    pub fn used(&mut self, id: SessionId) {
+        if let Some(session) = self.all.get_mut(&id) {
+            session.used = self.now;
+        }
+    }
+
+    /// Whether a tenant may open a session of so many tokens.
+    pub fn check_open(&self, tenant: &Tenant, tokens: usize) -> Result<(), Fault> {
+        if self.all.len() >= self.limit {
+            return Err(faults::too_many_sessions(self.limit, self.idle.makes_room_after));
+        }
+        self.tenants.check_open(tenant, tokens)
+    }
+
+    /// A session that is new here.
+    pub fn insert(&mut self, new: Taken) -> SessionId {
+        let Taken { tenant, name, identity, strategy, document } = new;
+        self.latest_id += 1;
+        let id = SessionId(self.latest_id);
+        let (standing, used, document) = (Standing::Here, self.now, *document);
+        let session =
+            Session { name, id, identity, tenant, standing, used, document, strategy, edited: None };
+        self.book(&session);
+        self.all.insert(id, session);
+        id
+    }
+
+    fn book(&mut self, session: &Session) {
+        self.tenants.opened(&session.tenant, session.tokens());
+        self.tokens += session.tokens();
+        self.names.insert(session.tenant.clone(), session.name.clone(), session.id);
+    }
+
+    /// A session is gone.
+    pub fn remove(&mut self, id: SessionId) {
+        if let Some(session) = self.all.remove(&id) {
+            self.names.remove(&session.tenant, &session.name);
+            self.tenants.closed(&session.tenant, session.tokens());
+            self.tokens -= session.tokens();
+        }
+    }
+
+    /// Changes a document. Everything was checked before.
+    pub fn commit(&mut self, id: SessionId, change: Change, arrived: Option<Instant>) -> Result<(), Fault> {
+        let Some(session) = self.all.get_mut(&id) else { return Ok(()) };
+        let (before, revision) = (session.tokens(), session.revision());
+        session.document.commit(change).map_err(|error| faults::text(&error))?;
+        if session.revision() == revision {
+            return Ok(());
+        }
+        (session.edited, session.used) = (arrived.or(session.edited), self.now);
+        let after = session.tokens();
+        self.tenants.edited(&session.tenant, before, after);
+        self.tokens = self.tokens + after - before;
+        Ok(())
+    }
+
+    /// After a panic in the middle of anything all books are made anew. A document that was being changed and is not whole
+    /// goes: its client opens it again.
+    pub fn recover(&mut self) {
+        let mut all = std::mem::take(&mut self.all);
+        all.retain(|id, session| {
+            let is_whole = session.id == *id && session.document.is_whole();
+            if !is_whole {
+                tracing::error!(session = session.name.as_str(), "a document was half changed: it is closed");
+            }
+            is_whole
+        });
+        (self.names, self.tokens) = (Names::default(), 0);
+        self.tenants.forget();
+        all.values().for_each(|session| self.book(session));
+        self.all = all;
+    }
+}

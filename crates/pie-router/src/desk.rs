@@ -1,0 +1,226 @@
+//! The owner's desk: calls come in, the core does what they ask, and whoever asked is answered. Completions are answered by
+//! streams, which tell the core when nobody reads them.
+
+mod answers;
+mod streams;
+
+use crate::call::{Call, More, Reply, Stream, Taken, Why};
+use crate::core::Core;
+use crate::core::session::Session;
+use crate::faults;
+use crate::spans::{Recorded, Waits};
+use crate::stats::Stats;
+use crate::tenants::Tenant;
+use pie_plan::PlanError;
+use pie_proto::carried::Carried;
+use pie_proto::plan::Step;
+use pie_proto::request::{Complete, Identity, SessionName};
+use pie_proto::{Fault, v1};
+use pie_words::{Seq, SessionId};
+use std::sync::Arc;
+use std::time::Instant;
+use streams::Streams;
+
+/// The core, and those who wait for it.
+pub struct Desk {
+    core: Core,
+    streams: Streams,
+    group: String,
+    stats: Arc<Stats>,
+}
+
+impl Desk {
+    /// Of the owner of a group.
+    pub fn new(core: Core, group: String) -> Self {
+        Self { stats: core.stats(), core, streams: Streams::default(), group }
+    }
+
+    /// To look at.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Does something to the core. Whom it concerns is told.
+    pub fn act<T>(&mut self, what: impl FnOnce(&mut Core) -> T) -> T {
+        let done = what(&mut self.core);
+        self.tell();
+        done
+    }
+
+    fn tell(&mut self) {
+        for (id, news) in self.core.take_news() {
+            self.streams.tell(id, news);
+        }
+    }
+
+    /// The core begins anew: all that it had is gone.
+    pub fn replace(&mut self, core: Core) {
+        (self.core, self.streams) = (core, Streams::default());
+    }
+
+    /// The next step of the group, without what nobody waits for any more.
+    ///
+    /// # Errors
+    /// See [`Core::next_step`].
+    pub fn next_step(&mut self, now: Instant) -> Result<Option<Step>, PlanError> {
+        let left = self.streams.left();
+        self.act(|core| {
+            if let Ok(planner) = &mut core.planner {
+                left.into_iter().for_each(|id| planner.abandon(id));
+            }
+            core.next_step(now)
+        })
+    }
+
+    /// The plan that should end after its present pass.
+    pub fn to_interrupt(&mut self) -> Option<Seq> {
+        self.core.planner.as_mut().ok()?.to_interrupt()
+    }
+
+    /// All documents, for the next owner.
+    ///
+    /// # Errors
+    /// The group is served here.
+    pub fn give_all(&mut self) -> Result<Vec<Carried>, Fault> {
+        let is_served = self.core.planner.is_ok();
+        if is_served { Err(faults::owned(&self.group)) } else { Ok(self.core.sessions.give_all()) }
+    }
+
+    /// What the step in flight has to do with traces that are recorded; nothing, in most steps.
+    pub(crate) fn recorded(&self) -> Option<Recorded> {
+        let planner = self.core.planner.as_ref().ok()?;
+        let calls = planner.running().filter_map(|completion| {
+            let waits = if completion.waits_for_first_token() { Waits::First } else { Waits::Later };
+            Some((self.streams.recorded(completion.id)?.clone(), waits))
+        });
+        let calls: Vec<_> = calls.collect();
+        let (rows, completions) = (planner.rows_in_flight(), planner.running().count());
+        (!calls.is_empty()).then_some(Recorded { rows, completions, calls })
+    }
+
+    /// Takes a call. Whoever asked may be gone; that is no matter here.
+    pub fn call(&mut self, call: Call) {
+        self.answer(call);
+        self.tell();
+    }
+
+    fn answer(&mut self, call: Call) {
+        let core = &mut self.core;
+        match call {
+            Call::Open { tenant, name, identity, document, change, strategy, reply } => {
+                let taken =
+                    Taken { tenant, name, identity, strategy: strategy.unwrap_or_default(), document };
+                let opened = core.open(taken, change, strategy);
+                let opened = opened.and_then(|opened| answers::opened(core, &opened));
+                self.reply(reply, opened);
+            }
+            Call::Look { tenant, session, reply } => {
+                let document = core.look(&tenant, &session);
+                self.reply(reply, document);
+            }
+            Call::Edit { tenant, request, prepared, arrived, reply } => {
+                let edited = core.edit(&tenant, &request, prepared.map(|change| *change), arrived);
+                let edited = edited.and_then(|edited| answers::edited(core, &edited));
+                self.reply(reply, edited);
+            }
+            Call::Complete { tenant, request, arrived, reply } => {
+                let accepted = self.complete(tenant, request, arrived);
+                self.reply(reply, accepted);
+            }
+            Call::Get { tenant, session, identity, content, reply } => {
+                let found = find(core, &tenant, &session, identity.as_ref());
+                // Whoever reads it is there.
+                found.iter().for_each(|id| core.sessions.used(*id));
+                let got = found.and_then(|id| answers::got(core, &self.group, id, content));
+                self.reply(reply, got);
+            }
+            Call::Close { tenant, session, identity, reply } => {
+                let found = find(core, &tenant, &session, identity.as_ref());
+                let closed = found.map(|id| core.close(id, Why::Client));
+                self.reply(reply, closed);
+            }
+            Call::Vacate { tenant, session, identity, reply } => {
+                let found = find(core, &tenant, &session, identity.as_ref());
+                let vacated = found.and_then(|id| core.sessions.leaves(id));
+                self.reply(reply, vacated);
+            }
+            Call::Room { tenant, session, reply } => {
+                let completed = core.planner.as_ref().map(|planner| planner.completed());
+                let room = core.sessions.make_way(&tenant, &session, &completed.unwrap_or_default());
+                self.reply(reply, room);
+            }
+            Call::Take { taken, reply } => {
+                let taken = core.take(taken);
+                self.reply(reply, taken);
+            }
+            Call::Give { tenant, session, busy, reply } => {
+                let given = core.give(&tenant, &session, busy);
+                let _ = reply.send(given);
+            }
+            Call::GiveAll { reply } => {
+                let given = self.give_all();
+                let _ = reply.send(given);
+            }
+            Call::List { tenant, after, limit, reply } => {
+                let after = after.map(|name| (tenant.clone(), name));
+                let sessions = core.sessions.behind(Some(&tenant), after.as_ref());
+                let _ = reply.send(page(sessions, limit, |one| answers::session(core, &self.group, one)));
+            }
+            Call::Held { tenant, after, limit, reply } => {
+                let sessions = core.sessions.behind(tenant.as_ref(), after.as_ref());
+                let _ = reply.send(page(sessions, limit, |one| answers::held(core, &self.group, one)));
+            }
+            Call::Idle { reply } => {
+                let completed = core.planner.as_ref().map(|planner| planner.completed());
+                let _ = reply.send(core.sessions.idle(&completed.unwrap_or_default()));
+            }
+            Call::Stuck { reply } => {
+                let _ = reply.send(core.sessions.stuck());
+            }
+            Call::Keep { resident } => core.sessions.keep(&resident),
+            Call::Depart { resident, departure } => core.depart(&resident, departure),
+            Call::Residents { reply } => {
+                let _ = reply.send(core.sessions.residents());
+            }
+            Call::Arrived { what } => core.arrived(&what),
+            Call::Describe { reply } => {
+                let _ = reply.send(self.describe());
+            }
+        }
+    }
+
+    /// Answers a call that may be refused. A refusal is counted.
+    fn reply<T>(&self, reply: Reply<T>, answer: Result<T, Fault>) {
+        let _ = reply.send(answer.inspect_err(|fault| self.stats.fault(fault)));
+    }
+
+    fn complete(&mut self, tenant: Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
+        let unread = self.streams.unread(&tenant);
+        let id = self.core.complete(&tenant, request, arrived, unread)?;
+        Ok(self.streams.open(id, tenant, arrived))
+    }
+
+    /// The pool as the API describes it; who the ranks are is the owner's to add.
+    pub fn describe(&self) -> v1::DescribePoolResponse {
+        answers::described(&self.core, &self.group)
+    }
+}
+
+fn find(
+    core: &Core,
+    tenant: &Tenant,
+    name: &SessionName,
+    identity: Option<&Identity>,
+) -> Result<SessionId, Fault> {
+    core.sessions.find(tenant, name, identity).map(|session| session.id)
+}
+
+/// So many sessions, and whether there are more.
+fn page<'a, T>(
+    mut sessions: impl Iterator<Item = &'a Session>,
+    limit: usize,
+    answer: impl Fn(&Session) -> T,
+) -> (Vec<T>, More) {
+    let page = sessions.by_ref().take(limit).map(answer).collect();
+    (page, if sessions.next().is_some() { More::Yes } else { More::No })
+}
