@@ -70,10 +70,10 @@ fn cut(document: &Document, pair: &Pair, text: &str, tokens: &[TokenId], cursor:
         assert!(!text.is_char_boundary(at), "every place between two characters can be cut");
         return;
     };
-    let front = [&tokens[..cut.kept], &cut.front].concat();
+    let front = [&tokens[..cut.shared_prefix], &cut.prefix_end].concat();
     assert_eq!(front, pair.whole(&text[..at]), "before the cursor");
     let prefix = document.token_count() - (tokens.len() - pair.ours.prefix().len());
-    let back = [&cut.back, &tokens[cut.resumes..]].concat();
+    let back = [&cut.suffix_start, &tokens[cut.shared_suffix..]].concat();
     assert_eq!(back, pair.whole(&text[at..])[prefix..], "behind the cursor");
 }
 

@@ -11,9 +11,9 @@ const AUTHORIZATION: &str = "authorization";
 
 /// A bearer token. It is not shown by `{:?}`.
 #[derive(Clone, Debug)]
-pub struct Token(MetadataValue<Ascii>);
+pub struct BearerToken(MetadataValue<Ascii>);
 
-impl Token {
+impl BearerToken {
     /// A token, as `pie token` printed it.
     ///
     /// # Errors
@@ -32,12 +32,12 @@ impl Token {
 /// Adds who calls, and the trace that the caller is in, to the metadata of every call.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    token: Option<Token>,
+    token: Option<BearerToken>,
     tenant: Option<MetadataValue<Ascii>>,
 }
 
 impl Credentials {
-    pub(crate) fn new(token: Option<Token>) -> Self {
+    pub(crate) fn new(token: Option<BearerToken>) -> Self {
         Self { token, tenant: None }
     }
 
@@ -49,7 +49,7 @@ impl Credentials {
 
 impl Interceptor for Credentials {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(Token(token)) = &self.token {
+        if let Some(BearerToken(token)) = &self.token {
             request.metadata_mut().insert(AUTHORIZATION, token.clone());
         }
         if let Some(tenant) = &self.tenant {

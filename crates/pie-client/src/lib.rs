@@ -17,7 +17,7 @@ use channels::Channels;
 use patience::{Overload, Patience, Repeats};
 
 pub use completion::{Completed, Completion, CompletionOptions};
-pub use credentials::{Credentials, Token};
+pub use credentials::{BearerToken, Credentials};
 pub use error::ClientError;
 pub use session::{Edit, Edited, Session};
 
@@ -45,7 +45,7 @@ pub struct Access {
     /// The way there.
     pub connector: Connector,
     /// Who calls.
-    pub token: Option<Token>,
+    pub token: Option<BearerToken>,
 }
 
 impl Pool {

@@ -13,12 +13,12 @@ const COMPUTED: &str = "rotary_emb.inv_freq";
 pub(crate) struct Folder {
     pub config: Config,
     pub checkpoint: Checkpoint,
-    pub tables: Tables,
+    pub tables: VocabularyTables,
 }
 
 /// Which tensors are the two tables of the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tables {
+pub(crate) struct VocabularyTables {
     pub embedding: &'static str,
     pub head: &'static str,
 }
@@ -29,7 +29,7 @@ impl Folder {
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let config = Config::read(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
-        let tables = Tables::of(&checkpoint, &config);
+        let tables = VocabularyTables::of(&checkpoint, &config);
         let parts = (0..config.layers).flat_map(|layer| PARTS.map(|part| layer_tensor(layer, part)));
         let mut needed = [tables.embedding, tables.head, NORM].map(str::to_owned).into_iter().chain(parts);
         if let Some(missing) = needed.find(|name| !checkpoint.has(name)) {
@@ -44,7 +44,7 @@ impl Folder {
     }
 }
 
-impl Tables {
+impl VocabularyTables {
     /// As Transformers 5 ties them: where the configuration says so, the one that is stored is both; of two that differ each is
     /// its own.
     fn of(checkpoint: &Checkpoint, config: &Config) -> Self {

@@ -94,12 +94,12 @@ struct FileQuota {
 /// What a tokens file says.
 #[derive(Debug)]
 pub struct Tokens {
-    entries: Vec<Entry>,
+    entries: Vec<TokenEntry>,
     quotas: BTreeMap<Tenant, Quota>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct TokenEntry {
     digest: Digest,
     caller: Caller,
     expires: Option<SystemTime>,
@@ -118,10 +118,10 @@ impl Tokens {
         if file.token.is_empty() {
             return Err(TokensError::Empty);
         }
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<TokenEntry> = Vec::new();
         for (number, token) in (1..).zip(file.token) {
             let tenant = token.tenant.clone();
-            let entry = Entry::try_from(token).and_then(|entry| {
+            let entry = TokenEntry::try_from(token).and_then(|entry| {
                 let twice = entries.iter().any(|other| other.digest == entry.digest);
                 if twice { Err("an entry before it has the same sha256".to_owned()) } else { Ok(entry) }
             });
@@ -161,7 +161,7 @@ impl Tokens {
     }
 }
 
-impl TryFrom<FileToken> for Entry {
+impl TryFrom<FileToken> for TokenEntry {
     type Error = String;
     fn try_from(token: FileToken) -> Result<Self, String> {
         let tenant = Tenant::new(&token.tenant).map_err(|fault| fault.message)?;

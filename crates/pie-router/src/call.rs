@@ -1,11 +1,11 @@
 //! What the service asks of the group's owner, and what it answers.
 
 use crate::tenants::Tenant;
-use pie_plan::{Strategy, TokenId};
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Change, Document};
+use pie_words::{Strategy, TokenId};
 use std::time::Instant;
 use tokio::sync::oneshot;
 

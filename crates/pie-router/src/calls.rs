@@ -59,7 +59,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let watch = Watch::begin(&request);
+        let watch = CallWatch::begin(&request);
         let answering = self.inner.call(request);
         match watch {
             None => Box::pin(answering),
@@ -72,14 +72,14 @@ where
 }
 
 /// A call that is not over. Dropping it says that the client went away.
-struct Watch {
+struct CallWatch {
     span: Span,
     method: String,
     began: Instant,
     over: bool,
 }
 
-impl Watch {
+impl CallWatch {
     /// `None` for calls that nobody wants to see.
     fn begin(request: &Request<Body>) -> Option<Self> {
         let path = request.uri().path().trim_start_matches('/');
@@ -138,7 +138,7 @@ impl Watch {
                 self.end(&status);
                 answer
             }
-            None => answer.map(|body| Body::new(Watched { body, watch: self })),
+            None => answer.map(|body| Body::new(WatchedMessages { body, watch: self })),
         }
     }
 
@@ -173,7 +173,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for CallWatch {
     fn drop(&mut self) {
         self.end(&Status::cancelled("the client went away"));
     }
@@ -186,12 +186,12 @@ fn is_the_servers_fault(code: Code) -> bool {
 }
 
 /// An answer's messages, until the last.
-struct Watched {
+struct WatchedMessages {
     body: Body,
-    watch: Watch,
+    watch: CallWatch,
 }
 
-impl http_body::Body for Watched {
+impl http_body::Body for WatchedMessages {
     type Data = <Body as http_body::Body>::Data;
     type Error = <Body as http_body::Body>::Error;
 

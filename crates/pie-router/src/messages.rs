@@ -53,9 +53,9 @@ fn join(last: &mut CompleteResponse, message: CompleteResponse) {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Shared(Arc<Mutex<Unread>>);
+struct SharedUnread(Arc<Mutex<Unread>>);
 
-impl Shared {
+impl SharedUnread {
     fn with<T>(&self, what: impl FnOnce(&mut Unread) -> T) -> T {
         what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -71,18 +71,18 @@ impl Shared {
 }
 
 /// The completion's end. Dropping it ends the stream.
-pub(crate) struct Writer(Shared);
+pub(crate) struct Writer(SharedUnread);
 
 /// The reader's end.
 #[derive(Debug)]
-pub struct Stream(Shared);
+pub struct Stream(SharedUnread);
 
 /// Looks whether a stream is read to its end.
-pub(crate) struct Watch(Shared);
+pub(crate) struct Watch(SharedUnread);
 
 /// A completion's messages.
 pub(crate) fn messages() -> (Writer, Stream) {
-    let shared = Shared::default();
+    let shared = SharedUnread::default();
     (Writer(shared.clone()), Stream(shared))
 }
 

@@ -19,7 +19,7 @@ use crate::core::{Core, Settings};
 use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
-use crate::ranks::{Events, Failure, FailureKind, Formed};
+use crate::ranks::{Events, FailureKind, Formed, RankFailure};
 use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
@@ -28,11 +28,11 @@ pub use handle::Owner;
 use inbox::Inbox;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
-use pie_plan::Epoch;
 use pie_proto::plan::Report;
 use pie_proto::v1;
 use pie_text::Tokenizer;
 use pie_transport::Connector;
+use pie_words::Epoch;
 pub use state::{Concern, Owned, State};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub enum Event {
         /// Of which epoch.
         epoch: Epoch,
         /// Why.
-        failure: Failure,
+        failure: RankFailure,
     },
     /// The lease of the ownership ran out: another router may own the group.
     OwnershipLost {
@@ -188,7 +188,7 @@ struct Task {
     following: Option<AbortHandle>,
     /// Tells the placement where the sessions live.
     claiming: Option<AbortHandle>,
-    failures: Vec<Failure>,
+    failures: Vec<RankFailure>,
     /// P3, P4: what the ranks said of each plan, until all have.
     digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
     /// The least and the most work of a rank in each plan, until all have reported, microseconds.
@@ -361,7 +361,7 @@ impl Task {
     }
 
     /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
-    fn rank_failed(&mut self, epoch: Epoch, failure: Failure) {
+    fn rank_failed(&mut self, epoch: Epoch, failure: RankFailure) {
         let group = &self.options.group;
         tracing::debug!(%group, epoch = epoch.0, rank = failure.rank, %failure, "a rank's stream ended");
         self.stats.event(GroupEvent::RankFailed);
@@ -381,7 +381,7 @@ impl Task {
     }
 
     fn blame(&mut self) {
-        let why = Failure::culprit(&self.failures).map(ToString::to_string);
+        let why = RankFailure::culprit(&self.failures).map(ToString::to_string);
         self.lose(&why.unwrap_or_else(|| "a rank failed".to_owned()));
     }
 }

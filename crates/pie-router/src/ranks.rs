@@ -4,13 +4,13 @@
 use crate::call::ModelFacts;
 use crate::owner::Event;
 use pie_placement::{LeaseState, Ownership};
-use pie_plan::{Epoch, Seq, TokenId};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
 use pie_proto::v1;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
 use pie_transport::Connector;
+use pie_words::{Epoch, Seq, TokenId};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -145,7 +145,7 @@ pub enum FailureKind {
 
 /// A rank's failure, as one of its streams shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct RankFailure {
     /// How.
     pub kind: FailureKind,
     /// Which.
@@ -154,7 +154,7 @@ pub struct Failure {
     pub why: String,
 }
 
-impl Failure {
+impl RankFailure {
     fn of(rank: u32, status: Option<&Status>) -> Self {
         let Some(status) = status else {
             return Self { kind: FailureKind::Connection, rank, why: "it closed its stream".to_owned() };
@@ -178,7 +178,7 @@ impl Failure {
     }
 }
 
-impl std::fmt::Display for Failure {
+impl std::fmt::Display for RankFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             FailureKind::Connection => write!(f, "rank {} is lost: {}", self.rank, self.why),
@@ -284,7 +284,7 @@ fn drive(
     let (orders, stream) = mpsc::channel(8);
     tokio::spawn(async move {
         let failure = match client.drive(ReceiverStream::new(stream)).await {
-            Err(status) => Failure::of(rank, Some(&status)),
+            Err(status) => RankFailure::of(rank, Some(&status)),
             Ok(reports) => read(epoch, rank, reports.into_inner(), &events).await,
         };
         // An owner that has gone needs no report.
@@ -298,16 +298,16 @@ async fn read(
     rank: u32,
     mut reports: tonic::Streaming<wire::Report>,
     events: &Events,
-) -> Failure {
+) -> RankFailure {
     loop {
         match reports.message().await {
             Ok(Some(report)) => {
                 if events.send(Event::Report { epoch, rank, report: report.into() }).await.is_err() {
-                    return Failure::of(rank, None);
+                    return RankFailure::of(rank, None);
                 }
             }
-            Ok(None) => return Failure::of(rank, None),
-            Err(status) => return Failure::of(rank, Some(&status)),
+            Ok(None) => return RankFailure::of(rank, None),
+            Err(status) => return RankFailure::of(rank, Some(&status)),
         }
     }
 }

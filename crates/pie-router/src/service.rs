@@ -60,7 +60,7 @@ pub(crate) struct PoolService {
 }
 
 /// What a call carries beside its message.
-struct Caller {
+struct CallContext {
     tenant: Tenant,
     /// Of a forwarded call.
     group: Option<GroupId>,
@@ -92,7 +92,7 @@ impl PoolService {
         }
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+    fn caller<T>(&self, request: &Request<T>) -> Result<CallContext, Status> {
         let tenant = self.counted(tenant(request, self.plane))?;
         // A token's tenant is not in the headers, where the call's span looks.
         if tenant != Tenant::default() {
@@ -102,11 +102,11 @@ impl PoolService {
             Plane::Public => None,
             Plane::Internal => self.counted(group(request.metadata()))?,
         };
-        Ok(Caller { tenant, group })
+        Ok(CallContext { tenant, group })
     }
 
     /// Where a session's calls go. On the internal plane the caller has said so.
-    async fn home(&self, caller: &Caller, name: &SessionName) -> Result<Home, Status> {
+    async fn home(&self, caller: &CallContext, name: &SessionName) -> Result<Home, Status> {
         match &caller.group {
             None => self.counted(self.directory.home(&caller.tenant, name).await),
             Some(group) => self.own(group),
@@ -122,7 +122,7 @@ impl PoolService {
     /// Where to try again after a refusal, if the session has moved.
     async fn moved(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         name: &SessionName,
         asked: &Home,
         status: &Status,
@@ -154,7 +154,7 @@ impl PoolService {
     /// Sends a call to the session's home, and, should the session have moved, to its new one.
     async fn at_home<T, Answer: Future<Output = Result<T, Status>> + Send>(
         &self,
-        caller: &Caller,
+        caller: &CallContext,
         name: &SessionName,
         call: impl Fn(Home) -> Answer + Send + Sync,
     ) -> Result<T, Status> {
@@ -372,7 +372,7 @@ impl Pool for PoolService {
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        let Caller { tenant, group } = self.caller(&request)?;
+        let CallContext { tenant, group } = self.caller(&request)?;
         let mut message = request.into_inner();
         if message.session.is_empty() {
             message.session = self.counted(new_name())?;

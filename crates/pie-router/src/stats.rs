@@ -139,9 +139,9 @@ impl GroupEvent {
 
 /// A counter for each of a closed set.
 #[derive(Debug)]
-struct Table<const N: usize>([Counter; N]);
+struct CounterTable<const N: usize>([Counter; N]);
 
-impl<const N: usize> Default for Table<N> {
+impl<const N: usize> Default for CounterTable<N> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| Counter::default()))
     }
@@ -179,10 +179,10 @@ pub struct Stats {
     pub sessions_given: Counter,
     /// Edits that were applied.
     pub edits: Counter,
-    closed: Table<{ Why::ALL.len() }>,
-    outcomes: Table<{ Outcome::ALL.len() }>,
-    events: Table<{ GroupEvent::ALL.len() }>,
-    faults: Table<{ Reason::ALL.len() }>,
+    closed: CounterTable<{ Why::ALL.len() }>,
+    outcomes: CounterTable<{ Outcome::ALL.len() }>,
+    events: CounterTable<{ GroupEvent::ALL.len() }>,
+    faults: CounterTable<{ Reason::ALL.len() }>,
     /// Rank 0's whole steps.
     pub step: Histogram,
     /// Of those, in collectives.

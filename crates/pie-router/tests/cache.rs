@@ -4,12 +4,12 @@
 mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain};
-use pie_plan::TokenId;
 use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_router::core::Settings;
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
+use pie_words::TokenId;
 
 #[test]
 fn accepted_and_typed_through_suggestions_are_adopted() {

@@ -4,8 +4,9 @@
 mod common;
 
 use common::{Pool, TEXT, drain, facts};
-use pie_plan::{Epoch, Group};
+use pie_plan::Group;
 use pie_proto::{Reason, v1};
+use pie_words::Epoch;
 use std::time::Instant;
 
 #[test]

@@ -12,7 +12,7 @@ use pie_placement::{
     Owner, OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
     RouterRecord, SessionKey, Ttl,
 };
-use pie_plan::{Epoch, Group};
+use pie_plan::Group;
 use pie_proto::plan::Step;
 use pie_proto::reason::reason_of;
 use pie_proto::v1::pool_client::PoolClient;
@@ -21,6 +21,7 @@ use pie_proto::{Reason, v1, worker_v1 as wire};
 use pie_router::{ServeOptions, Serving};
 use pie_text::Tokenizer;
 use pie_transport::{Acceptor, Connector};
+use pie_words::Epoch;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -140,7 +140,7 @@ impl People {
             let ids = self.pool.get(session).tokens.expect("asked for").ids;
             let mut tables = self.pool.ranks.group.sessions();
             let is_it =
-                |tokens: &[pie_plan::TokenId]| tokens.iter().map(|token| token.0).eq(ids.iter().copied());
+                |tokens: &[pie_words::TokenId]| tokens.iter().map(|token| token.0).eq(ids.iter().copied());
             assert!(tables.any(|(_, table)| is_it(table.tokens())), "{session}'s table is not its document");
         }
     }

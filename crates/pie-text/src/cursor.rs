@@ -6,18 +6,25 @@ use crate::error::TextError;
 use crate::tokenizer::Tokenizer;
 use pie_words::{Cursor, TextRange, TokenId};
 
-/// A document's tokens, cut at a cursor. Tokens that the cursor splits, or whose pieces end elsewhere without the text
-/// beyond it, are tokens of their own on each side.
+/// A document's tokens, cut at a cursor: those of its prefix, the text before the cursor, and of its suffix, the text behind it. Most of
+/// them are the document's own. Where the cursor splits a token, or a piece ends elsewhere without the text beyond it, each side has
+/// tokens that the document has not:
+///
+/// ```text
+/// document   a b c d e f g     the cursor is inside of d, whose halves are x y and z
+/// prefix     a b c + x y       shared_prefix is 3
+/// suffix         z + e f g     shared_suffix is 4
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The text before the cursor is the document's first `kept` tokens,
-    pub kept: usize,
+    /// The prefix is the document's first tokens, so many,
+    pub shared_prefix: usize,
     /// and these.
-    pub front: Vec<TokenId>,
-    /// The text behind it is these,
-    pub back: Vec<TokenId>,
+    pub prefix_end: Vec<TokenId>,
+    /// The suffix is these,
+    pub suffix_start: Vec<TokenId>,
     /// and the document's tokens from this one on.
-    pub resumes: usize,
+    pub shared_suffix: usize,
 }
 
 /// The tokens around the two sides of a document for filling in the middle: begin, front, hole, back, end, and then the
@@ -76,16 +83,17 @@ impl Document {
             let edit = CheckedEdit { start, end, insert: "", index: 0 };
             self.change(text, &[edit], self.revision()).map(|change| change.splices().apply(&tokens))
         };
-        let (front, back) = (without(at, text.len_bytes())?, without(0, at)?);
-        let kept = tokens.iter().zip(&front).take_while(|(ours, theirs)| ours == theirs).count();
-        let prefix = tokens.len() - self.text_tokens();
-        let behind = tokens[prefix..].iter().rev().zip(back[prefix..].iter().rev());
-        let same = behind.take_while(|(ours, theirs)| ours == theirs).count();
+        let (prefix, suffix) = (without(at, text.len_bytes())?, without(0, at)?);
+        let shared_prefix = tokens.iter().zip(&prefix).take_while(|(ours, theirs)| ours == theirs).count();
+        // Both begin with the tokens that stand before every text: they are none of the suffix.
+        let leading = tokens.len() - self.text_tokens();
+        let from_the_end = tokens[leading..].iter().rev().zip(suffix[leading..].iter().rev());
+        let shared = from_the_end.take_while(|(ours, theirs)| ours == theirs).count();
         Ok(Cut {
-            kept,
-            front: front[kept..].to_vec(),
-            back: back[prefix..back.len() - same].to_vec(),
-            resumes: tokens.len() - same,
+            shared_prefix,
+            prefix_end: prefix[shared_prefix..].to_vec(),
+            suffix_start: suffix[leading..suffix.len() - shared].to_vec(),
+            shared_suffix: tokens.len() - shared,
         })
     }
 
@@ -96,6 +104,7 @@ impl Document {
             let length = crate::change::count(length);
             return Err(TextError::SpliceOutOfBounds { edit: 0, end: u64::from(at.0), length });
         }
-        Ok(Cut { kept: at.usize(), front: Vec::new(), back: Vec::new(), resumes: at.usize() })
+        let at = at.usize();
+        Ok(Cut { shared_prefix: at, prefix_end: Vec::new(), suffix_start: Vec::new(), shared_suffix: at })
     }
 }

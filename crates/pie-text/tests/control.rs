@@ -43,7 +43,7 @@ fn a_document_that_spells_control_tokens_holds_none() {
             assert_eq!(spliced(&before, change.splices()), pair.whole(&new), "{}", pair.name);
             document.commit(change).expect("is current");
             let cut = document.cut(Cursor::Byte(at + insert.len())).expect("is a place");
-            let sides = [&pair.ours.prefix()[..0], &cut.front, &cut.back].concat();
+            let sides = [&pair.ours.prefix()[..0], &cut.prefix_end, &cut.suffix_start].concat();
             assert!(!sides.iter().any(|token| pair.ours.control_tokens().contains(token)), "{}", pair.name);
         }
         // Another text becomes like this one by its difference.

@@ -50,7 +50,7 @@ pub(super) struct Asked {
 }
 
 /// How a completion ends.
-enum Finish {
+enum FlightEnd {
     Finished,
     Superseded,
     Cancelled,
@@ -71,10 +71,10 @@ pub(super) async fn follow(
     });
     let outcome = tokio::select! {
         biased;
-        () = flight.cancel.notified() => Finish::Cancelled,
+        () = flight.cancel.notified() => FlightEnd::Cancelled,
         outcome = listen(&flight, asked, starting, &recorder, &mut pace) => outcome,
     };
-    if let Finish::Failed(error) = &outcome {
+    if let FlightEnd::Failed(error) = &outcome {
         recorder.error(asked.due, error);
     }
     let answered = pace.first.is_some();
@@ -93,13 +93,13 @@ async fn listen(
     starting: impl Future<Output = Result<Answer, CallError>>,
     recorder: &Recorder,
     pace: &mut TypingPace,
-) -> Finish {
+) -> FlightEnd {
     let overtaken = |error: CallError| {
         let edited = flight.edited.load(Ordering::Relaxed);
         if edited && OVERTAKEN.contains(&error.code.as_str()) {
-            Finish::Superseded
+            FlightEnd::Superseded
         } else {
-            Finish::Failed(error)
+            FlightEnd::Failed(error)
         }
     };
     let mut answer = match starting.await {
@@ -111,13 +111,13 @@ async fn listen(
             Ok(Some(piece)) => {
                 heard(flight, asked, &piece, recorder, pace);
                 match piece.end {
-                    Some(CompletionEnd::Finished) => return Finish::Finished,
-                    Some(CompletionEnd::Edited) => return Finish::Superseded,
+                    Some(CompletionEnd::Finished) => return FlightEnd::Finished,
+                    Some(CompletionEnd::Edited) => return FlightEnd::Superseded,
                     None => {}
                 }
             }
             // The end without a last piece: `[DONE]`.
-            Ok(None) => return Finish::Finished,
+            Ok(None) => return FlightEnd::Finished,
             Err(error) => return overtaken(error),
         }
     }
@@ -150,23 +150,23 @@ fn heard(flight: &Flight, asked: Asked, piece: &Piece, recorder: &Recorder, pace
     });
 }
 
-fn ended(tally: &mut Tally, outcome: &Finish, answered: bool, waited: std::time::Duration) {
+fn ended(tally: &mut Tally, outcome: &FlightEnd, answered: bool, waited: std::time::Duration) {
     let counts = &mut tally.completions;
     match (outcome, answered) {
-        (Finish::Finished, _) => {
+        (FlightEnd::Finished, _) => {
             counts.finished += 1;
             tally.latency(Metric::EndToEnd, waited);
         }
-        (Finish::Superseded, true) => counts.superseded_answered += 1,
-        (Finish::Cancelled, true) => counts.cancelled_answered += 1,
-        (Finish::Superseded, false) => {
+        (FlightEnd::Superseded, true) => counts.superseded_answered += 1,
+        (FlightEnd::Cancelled, true) => counts.cancelled_answered += 1,
+        (FlightEnd::Superseded, false) => {
             counts.superseded_unanswered += 1;
             tally.given_up(waited);
         }
-        (Finish::Cancelled, false) => {
+        (FlightEnd::Cancelled, false) => {
             counts.cancelled_unanswered += 1;
             tally.given_up(waited);
         }
-        (Finish::Failed(_), _) => counts.failed += 1,
+        (FlightEnd::Failed(_), _) => counts.failed += 1,
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Space {
     rows: usize,
     wanted: usize,
     numbers: Activations,
-    logits: Logits,
+    logits: DeviceLogits,
 }
 
 /// Of all rows.
@@ -52,7 +52,7 @@ struct Activations {
 }
 
 /// Of the rows that logits are wanted of.
-struct Logits {
+struct DeviceLogits {
     part: Memory,
     /// `[rank][wanted][part]`.
     whole: Memory,
@@ -86,7 +86,7 @@ impl Space {
         let (widths, size) = (Widths::new(config, shard), dtype.size());
         Ok(Self {
             numbers: Activations::new(gpu, &widths, size, ROWS)?,
-            logits: Logits::new(gpu, widths.part, 1, FEW)?,
+            logits: DeviceLogits::new(gpu, widths.part, 1, FEW)?,
             gpu: gpu.clone(),
             widths,
             size,
@@ -121,7 +121,7 @@ impl Space {
         if wanted > self.wanted || self.logits.whole.len() < 4 * ranks * self.wanted * self.widths.part {
             self.gpu.synchronize()?;
             self.wanted = wanted.max(FEW).next_power_of_two();
-            self.logits = Logits::new(&self.gpu, self.widths.part, ranks, self.wanted)?;
+            self.logits = DeviceLogits::new(&self.gpu, self.widths.part, ranks, self.wanted)?;
             moved = true;
         }
         Ok(moved)
@@ -140,7 +140,7 @@ impl Space {
             gate_up,
             gated,
         } = &self.numbers;
-        let Logits { part, whole, drawn } = &self.logits;
+        let DeviceLogits { part, whole, drawn } = &self.logits;
         Places {
             x: x.at(0),
             picked_x: picked_x.at(0),
@@ -189,7 +189,7 @@ impl Activations {
     }
 }
 
-impl Logits {
+impl DeviceLogits {
     fn new(gpu: &Gpu, part: usize, ranks: usize, wanted: usize) -> Result<Self, GpuError> {
         let memory = |numbers: usize| Memory::zeros(gpu, 4 * numbers, "logits");
         // With one rank its part is the whole.

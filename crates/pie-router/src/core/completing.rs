@@ -57,10 +57,10 @@ fn place(session: &Session, request: &Complete, markers: Option<FimMarkers>) -> 
         (Mode::Continue, None) => Ok(Place::End),
         (Mode::Continue, Some(cursor)) => {
             let cut = cut(cursor)?;
-            if cut.kept == session.tokens() {
+            if cut.shared_prefix == session.tokens() {
                 return Ok(Place::End);
             }
-            let is_empty = cut.kept == 0 && cut.front.is_empty();
+            let is_empty = cut.shared_prefix == 0 && cut.prefix_end.is_empty();
             if is_empty { Err(faults::nothing_before(&session.name)) } else { Ok(Place::Cursor(cut)) }
         }
         (Mode::FillInTheMiddle, at) => {

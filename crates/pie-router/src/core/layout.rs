@@ -34,11 +34,11 @@ impl Patch {
         };
         // What both sides have of their own stands in place of the document's tokens between them; where the sides share
         // tokens (a piece that reads the same cut or whole), the later side repeats them.
-        let repeated = &tokens[cut.resumes.min(cut.kept)..cut.kept];
-        let middle = [&cut.front[..], &[markers.hole], &cut.back, repeated].concat();
+        let repeated = &tokens[cut.shared_suffix.min(cut.shared_prefix)..cut.shared_prefix];
+        let middle = [&cut.prefix_end[..], &[markers.hole], &cut.suffix_start, repeated].concat();
         let places = vec![
             place(prefix, prefix, vec![markers.begin]),
-            place(cut.kept, cut.resumes.max(cut.kept), middle),
+            place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle),
             place(tokens.len(), tokens.len(), vec![markers.end]),
         ];
         // Places that touch are one: the checks of splices merge them.
@@ -152,7 +152,7 @@ mod tests {
         come.apply(&go.apply(tokens))
     }
 
-    fn cut(kept: usize, front: &[u32], back: &[u32], resumes: usize) -> Cut {
-        Cut { kept, front: ids(front), back: ids(back), resumes }
+    fn cut(shared_prefix: usize, prefix_end: &[u32], suffix_start: &[u32], shared_suffix: usize) -> Cut {
+        Cut { shared_prefix, prefix_end: ids(prefix_end), suffix_start: ids(suffix_start), shared_suffix }
     }
 }

@@ -105,7 +105,9 @@ impl Model {
                 let tokens: Vec<TokenId> = document.tokens().collect();
                 Context::Fim(Layout::Fim(Patch::new(cut, markers, &tokens, self.prefix)))
             }
-            (Place::Cursor(cut), ..) => Context::Branch { prefix: cut.kept, own: cut.front.clone() },
+            (Place::Cursor(cut), ..) => {
+                Context::Branch { prefix: cut.shared_prefix, own: cut.prefix_end.clone() }
+            }
             (Place::End, ..) => Context::Document,
         }
     }

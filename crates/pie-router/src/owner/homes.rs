@@ -27,7 +27,7 @@ pub(super) struct Homes {
 }
 
 /// What the placement says of a session of this group.
-enum Home {
+enum SessionHome {
     Here,
     Elsewhere,
     /// It does not say, and will not: the group takes no new sessions, or is not this router's any more.
@@ -41,9 +41,9 @@ impl Homes {
         for (tenant, name) in residents {
             let Ok(key) = key(&tenant, &name) else { continue };
             match self.home(&key).await {
-                Home::Here => {}
-                Home::Elsewhere => strayed.push((tenant, name, key)),
-                Home::Unsaid => return,
+                SessionHome::Here => {}
+                SessionHome::Elsewhere => strayed.push((tenant, name, key)),
+                SessionHome::Unsaid => return,
             }
         }
         if strayed.is_empty() {
@@ -51,7 +51,7 @@ impl Homes {
         }
         tokio::time::sleep(ON_ITS_WAY).await;
         for (tenant, session, key) in strayed {
-            if let Home::Elsewhere = self.home(&key).await {
+            if let SessionHome::Elsewhere = self.home(&key).await {
                 tracing::warn!(group = %self.options.group, session = session.as_str(), "a document is left: its session lives in another group");
                 if let Err(OwnerGone) = self.leave(tenant, session).await {
                     return;
@@ -73,21 +73,21 @@ impl Homes {
         self.events.send(Event::Call(call, Span::current())).await
     }
 
-    async fn home(&self, key: &SessionKey) -> Home {
+    async fn home(&self, key: &SessionKey) -> SessionHome {
         while self.tenure.is_sure() {
             match self.placement.place_session(key, &self.options.group).await {
-                Ok(placed) if *placed.group() == self.options.group => return Home::Here,
-                Ok(_) => return Home::Elsewhere,
+                Ok(placed) if *placed.group() == self.options.group => return SessionHome::Here,
+                Ok(_) => return SessionHome::Elsewhere,
                 Err(error) if error.is_transient() => {
                     tracing::debug!(group = %self.options.group, %error, "a session's home is not claimed yet");
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(error) => {
                     tracing::warn!(group = %self.options.group, %error, "the homes of sessions are not claimed");
-                    return Home::Unsaid;
+                    return SessionHome::Unsaid;
                 }
             }
         }
-        Home::Unsaid
+        SessionHome::Unsaid
     }
 }

@@ -50,27 +50,27 @@ impl Lane {
 
 /// Handles share it.
 #[derive(Clone)]
-pub(super) struct Inbox(Arc<Shared>);
+pub(super) struct Inbox(Arc<SharedQueues>);
 
-struct Shared {
+struct SharedQueues {
     queues: Mutex<Queues>,
     there: Notify,
 }
 
 /// Takes turns among queues of their own.
-struct Turns<K, T> {
+struct RoundRobin<K, T> {
     queues: BTreeMap<K, T>,
     /// Those that are not empty, the next first.
     turns: VecDeque<K>,
 }
 
-impl<K, T> Default for Turns<K, T> {
+impl<K, T> Default for RoundRobin<K, T> {
     fn default() -> Self {
         Self { queues: BTreeMap::new(), turns: VecDeque::new() }
     }
 }
 
-impl<K: Clone + Ord, T: Default> Turns<K, T> {
+impl<K: Clone + Ord, T: Default> RoundRobin<K, T> {
     /// The queue of `key`, which is about to be filled.
     fn filled(&mut self, key: &K) -> &mut T {
         if !self.queues.contains_key(key) {
@@ -105,13 +105,13 @@ impl Left {
 
 #[derive(Default)]
 struct OfLane {
-    sessions: Turns<Option<SessionName>, VecDeque<Waiting>>,
+    sessions: RoundRobin<Option<SessionName>, VecDeque<Waiting>>,
     count: usize,
 }
 
 #[derive(Default)]
 struct Queues {
-    lanes: Turns<Lane, OfLane>,
+    lanes: RoundRobin<Lane, OfLane>,
     /// Of tenants.
     count: usize,
     closed: bool,
@@ -162,7 +162,7 @@ impl Queues {
 
 impl Inbox {
     pub fn new() -> Self {
-        Self(Arc::new(Shared { queues: Mutex::default(), there: Notify::new() }))
+        Self(Arc::new(SharedQueues { queues: Mutex::default(), there: Notify::new() }))
     }
 
     /// Lets a call wait for its turn.

@@ -9,11 +9,11 @@ use crate::life::Life;
 use crate::owner::Owner;
 use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
-use pie_plan::Strategy;
 use pie_proto::reason::reason_of;
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, TextError};
+use pie_words::Strategy;
 use std::time::Instant;
 use tonic::Status;
 

@@ -1,7 +1,7 @@
 //! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
 
 use pie_plan::schedule::{Limits, Micros};
-use pie_plan::{Epoch, Group, SessionId, Strategy, Then, TokenId, Work};
+use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
@@ -10,7 +10,9 @@ use pie_router::core::{Core, Idle, Settings};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_text::{Document, Tokenizer};
-use pie_words::{Cursor, Revision, SamplingParameters, TextEdit, TextRange};
+use pie_words::{
+    Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,
+};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;

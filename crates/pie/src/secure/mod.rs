@@ -10,7 +10,7 @@ use crate::cli::ServeArgs;
 use crate::observe::{Security, What};
 use args::{ClientArgs, InternalArgs, PublicArgs};
 use files::{FlagFile, WatchedFiles, all_or_none};
-use pie_client::{Access, Token};
+use pie_client::{Access, BearerToken};
 use pie_router::auth::{Gate, Tokens};
 use pie_transport::{
     Acceptor, ClientTls, Clients, ConnectionAge, Connector, PeerName, Roots, ServerTls, TlsIdentity,
@@ -231,7 +231,7 @@ impl ClientArgs {
             Some(path) => {
                 let file = FlagFile::new("--token-file", path);
                 let text = String::from_utf8_lossy(&file.read()?).trim().to_owned();
-                Some(Token::new(&text).map_err(|error| format!("{file}: {error}"))?)
+                Some(BearerToken::new(&text).map_err(|error| format!("{file}: {error}"))?)
             }
             None => None,
         };
