@@ -106,7 +106,7 @@ impl Attend {
         let mut starts = Vec::with_capacity(sequences.len());
         for sequence in sequences {
             starts.push(tables.len() as u32);
-            tables.extend(sequence.table.iter().map(|slot| slot.0));
+            tables.extend(sequence.view.slots().map(|slot| slot.0));
             visible.extend_from_slice(sequence.visible);
         }
         let plan = |kernel: &Kernel, wanted: &dyn Fn(&Attention<'_>) -> bool| {

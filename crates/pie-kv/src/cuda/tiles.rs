@@ -122,6 +122,7 @@ impl Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::View;
     use pie_words::Slot;
     use proptest::prelude::*;
 
@@ -141,7 +142,7 @@ mod tests {
             let sequences: Vec<Attention<'_>> = visible.iter().zip(&tables).map(|(visible, table)| {
                 let rows = start..start + visible.len();
                 start = rows.end;
-                Attention { rows, table, visible }
+                Attention { rows, view: View::from(&table[..]), visible }
             }).collect();
             let shape = Shape { vectors, keys: 128 };
             let starts = sequences.iter().map(|sequence| (sequence, sequence.rows.start as u32));

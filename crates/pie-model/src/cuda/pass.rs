@@ -74,7 +74,11 @@ impl LaunchPlan {
 
 impl OnGpu {
     /// Encodes a batch and waits for it: logits and greedy tokens of the wanted rows, which it returns, are then on the GPU.
-    pub(super) fn pass(&mut self, batch: &Batch, comm: &mut dyn Collective) -> Result<Wanted, ModelError> {
+    pub(super) fn pass<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        comm: &mut dyn Collective,
+    ) -> Result<Wanted<'a>, ModelError> {
         self.check(batch, comm)?;
         let wanted = batch.wanted();
         let ranks = self.member.world_size().get() as usize;
@@ -112,7 +116,12 @@ impl OnGpu {
     }
 
     /// Sends what a pass needs to know.
-    fn send(&mut self, batch: &Batch, wanted: &Wanted, ranks: usize) -> Result<LaunchPlan, ModelError> {
+    fn send(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &Wanted<'_>,
+        ranks: usize,
+    ) -> Result<LaunchPlan, ModelError> {
         let rows = batch.tokens.len();
         let mut moved = self.space.make_room(rows, wanted.rows.len(), ranks)?;
         let upload = &mut self.upload;
@@ -121,7 +130,7 @@ impl OnGpu {
         let slots = upload.put(&batch.slots.iter().map(|slot| slot.0).collect::<Vec<u32>>());
         let angles = GpuCache::put_angles(upload, &self.rope, &batch.positions);
         let heads = self.shard.heads.len();
-        let mut prepare = |upload: &mut Upload, sequences: &[Sequence], rows: usize| {
+        let mut prepare = |upload: &mut Upload, sequences: &[Sequence<'_>], rows: usize| {
             let sequences: Vec<Attention<'_>> = sequences.iter().map(Sequence::attention).collect();
             let (seen, anew) = self.cache.prepare(upload, &sequences, rows, heads)?;
             moved |= anew;
