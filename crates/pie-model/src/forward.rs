@@ -2,9 +2,9 @@
 
 use crate::batch::{Batch, BatchLimits, Sequence, Wanted};
 use crate::error::ModelError;
-use crate::layers::{add_sum, gated};
+use crate::layers::{add_bias, add_sum, gated};
 use crate::logits::Logits;
-use crate::model::{Layer, Model, check_member};
+use crate::model::{Layer, Model, QueryKeyNorms, check_member};
 use pie_comm::Collective;
 use pie_kv::simd::with_scratch;
 use pie_kv::{Angles, Attention, KvCache, Strided};
@@ -129,6 +129,13 @@ impl Model {
         layer.attention_norm.forward(&space.x[..rows * hidden], normed);
         let qkv = sized(&mut space.qkv, rows * width);
         layer.qkv.0.multiply(normed, qkv);
+        if let Some(bias) = &layer.bias {
+            add_bias(qkv, bias);
+        }
+        if let Some(QueryKeyNorms { query, key }) = &layer.head_norms {
+            query.forward_heads(qkv, width, 0..queries);
+            key.forward_heads(qkv, width, queries..queries + keys);
+        }
         angles.rotate(qkv, width, queries + keys);
         let part = |first: usize| Strided { numbers: qkv, first, stride: width };
         cache.write(index, &batch.slots, part(queries), part(queries + keys))?;

@@ -29,11 +29,20 @@ pub struct Model {
     pub(crate) head: ColumnParallel,
 }
 
+/// Norms of each head of the queries and of the keys.
+pub(crate) struct QueryKeyNorms {
+    pub query: RmsNorm,
+    pub key: RmsNorm,
+}
+
 /// One decoder layer.
 pub(crate) struct Layer {
     pub attention_norm: RmsNorm,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
     pub qkv: ColumnParallel,
+    /// Added to a row of `qkv`.
+    pub bias: Option<Vec<f32>>,
+    pub head_norms: Option<QueryKeyNorms>,
     pub output: RowParallel,
     pub mlp_norm: RmsNorm,
     /// Rows of the gate, then of up.
@@ -152,8 +161,15 @@ impl Loader<'_> {
         let of = LayerTensors::find(&self.checkpoint, self.config, index)?;
         let (own, own_kv) = self.shard.head_rows(self.config.head_dim);
         let own_mlp = self.shard.mlp.clone();
+        let bias = of.biases.map(|[query, key, value]| {
+            [&query[own.clone()], &key[own_kv.clone()], &value[own_kv.clone()]].concat()
+        });
+        let head_norms =
+            of.head_norms.map(|[query, key]| QueryKeyNorms { query: self.norm(query), key: self.norm(key) });
         Ok(Layer {
             attention_norm: self.norm(of.attention_norm),
+            bias,
+            head_norms,
             qkv: self.rows(&[(&of.query, own.clone()), (&of.key, own_kv.clone()), (&of.value, own_kv)])?,
             output: self.columns(&of.output, own)?,
             mlp_norm: self.norm(of.mlp_norm),

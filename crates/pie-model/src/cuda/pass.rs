@@ -11,7 +11,8 @@ use cudarc::driver::{CudaFunction, LaunchArgs};
 use pie_comm::Collective;
 use pie_kv::Attention;
 use pie_kv::cuda::{
-    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Placing, PushKernelArg, SentSequences, Upload, UploadOffset,
+    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Memory, Placing, PushKernelArg, SentSequences, Upload,
+    UploadOffset,
 };
 
 /// Kernels between products and attention.
@@ -19,6 +20,7 @@ pub(super) struct LayerKernels {
     embed: CudaFunction,
     norm: CudaFunction,
     add_norm: CudaFunction,
+    ready_heads: CudaFunction,
     gated: CudaFunction,
     pick: CudaFunction,
     greedy: CudaFunction,
@@ -35,6 +37,7 @@ impl LayerKernels {
             embed: typed("embed")?,
             norm: typed("norm")?,
             add_norm: typed("add_norm")?,
+            ready_heads: typed("ready_heads")?,
             gated: typed("gated")?,
             pick: kernels.get("pick_rows")?,
             greedy: sampling.get("greedy")?,
@@ -219,8 +222,30 @@ impl OnGpu {
                 plan.rows,
                 Output::Same,
             )?;
+            self.ready_heads(index, plan.rows, at)?;
             self.cache.place(index, &placing)?;
         }
+        Ok(())
+    }
+
+    /// Adds biases to queries, keys and values, and norms their heads, where the architecture has either.
+    fn ready_heads(&self, index: usize, rows: usize, at: &Places) -> Result<(), ModelError> {
+        let layer = self.layer(index);
+        if layer.biases.is_none() && layer.head_norms.is_none() {
+            return Ok(());
+        }
+        let address =
+            |memory: &Option<Memory>| memory.as_ref().map_or(Address::default(), |memory| memory.at(0));
+        let (biases, norms) = (address(&layer.biases), address(&layer.head_norms));
+        let (queries, keys) = (self.shard.heads.len() as u32, self.shard.kv_heads.len() as u32);
+        let (dim, epsilon) = (self.config.head_dim as u32, self.config.rms_norm_eps as f32);
+        let grid_dim = (queries + 2 * keys, rows as u32, 1);
+        let config = LaunchConfig { grid_dim, block_dim: (32, 1, 1), shared_mem_bytes: 0 };
+        let mut launch = self.gpu.stream().launch_builder(&self.kernels.ready_heads);
+        launch.arg(&at.qkv).arg(&biases).arg(&norms).arg(&dim).arg(&queries).arg(&keys).arg(&epsilon);
+        // SAFETY: the arguments are those of `ready_heads`; activations have room for all rows, and vectors are as long as
+        // the heads.
+        unsafe { run(&mut launch, config)? };
         Ok(())
     }
 
