@@ -52,7 +52,7 @@ impl Core {
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(session)) {
             planner.opened(session);
         }
-        self.stats.sessions_opened.add(1);
+        self.stats.sessions.opened.add(1);
         Ok(Opened { session, reused: 0 })
     }
 
@@ -100,7 +100,7 @@ impl Core {
         match (self.sessions.leaving(resident), departure) {
             (Some(id), Departure::Moved) => {
                 self.remove(id, &faults::moving(resident.name.as_str()));
-                self.stats.sessions_given.add(1);
+                self.stats.sessions.given.add(1);
             }
             (Some(id), Departure::Closed(why)) => self.close(id, why),
             (None, _) => {}

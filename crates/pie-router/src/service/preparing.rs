@@ -34,7 +34,7 @@ pub(super) struct Opening {
 impl PoolService {
     /// The most bytes of a text that a group could take: fewer than its model's context has tokens, each of the longest.
     fn text_limit(&self, owner: &Owner) -> usize {
-        let context = usize::try_from(owner.stats().context_limit.get()).unwrap_or(usize::MAX);
+        let context = usize::try_from(owner.stats().published.context_limit.get()).unwrap_or(usize::MAX);
         let seen = if context > 0 { self.tokenizer.most_bytes(context) } else { None };
         seen.map_or(self.document_limit, |seen| seen.min(self.document_limit))
     }
