@@ -1,7 +1,6 @@
 //! Sessions come and go.
 
 use super::Core;
-use super::session::difference;
 use crate::call::{Departure, Resident, Taken, Why};
 use crate::faults;
 use crate::tenants::Tenant;
@@ -71,7 +70,7 @@ impl Core {
         let change = match change.filter(|change| session.document.accepts(change).is_ok()) {
             Some(change) => *change,
             None if document.token_count() <= COMPARED_HERE => {
-                difference(&session.document, document).map_err(|error| faults::text(&error))?
+                session.document.become_like(document).map_err(|error| faults::text(&error))?
             }
             // Another call was quicker. Comparing a long text here would make everybody wait.
             None => return Err(faults::overtaken(session.name.as_str())),

@@ -3,7 +3,6 @@
 
 use super::PoolService;
 use crate::call::Call;
-use crate::core::session::difference;
 use crate::faults;
 use crate::life::Life;
 use crate::owner::Owner;
@@ -79,7 +78,7 @@ impl PoolService {
                     Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
                 };
                 let document = document.map_err(|error| faults::text(&error))?;
-                let change = held.map(|held| difference(&held, &document)).transpose();
+                let change = held.map(|held| held.become_like(&document)).transpose();
                 Ok((Box::new(document), change.map_err(|error| faults::text(&error))?.map(Box::new)))
             });
             let (document, change) = self.counted(prepared.await)?;
