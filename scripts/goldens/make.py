@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes crates/pie-model/tests/goldens: small seeded Llama models, and what Transformers computes with them.
+"""Makes crates/pie-model/tests/goldens: small seeded models of each architecture, and what Transformers computes with them.
 
     python3 -m venv venv && venv/bin/pip install 'torch>=2.15' 'transformers>=5.23' safetensors numpy
-    venv/bin/python scripts/goldens/make.py crates/pie-model/tests/goldens
+    venv/bin/python scripts/goldens/make.py crates/pie-model/tests/goldens [NAME ...]
 
 Each folder is a model as a user would have it, and expected.safetensors: prompt [48], the logits of all its rows
 [48, vocabulary], and greedy [64], the tokens that follow. The same versions give the same bytes. Transformers reads
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 
 PROMPT, GREEDY = 48, 64
 # Greedy tokens must not hang on the last digits.
@@ -30,6 +30,9 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+# As Qwen2.5's model cards say it for long texts.
+YARN = {"rope_type": "yarn", "rope_theta": 1_000_000.0, "factor": 4.0, "original_max_position_embeddings": 32}
+PLAIN = {"rope_type": "default", "rope_theta": 1_000_000.0}
 # The vocabulary does not divide by 2, 4 or 8 but for padding; 4 KV heads are fewer than 8 ranks.
 SIZES = dict(hidden_size=48, intermediate_size=64, num_hidden_layers=2, num_attention_heads=16, head_dim=8, vocab_size=99,
              max_position_embeddings=512, rms_norm_eps=1e-6, eos_token_id=None, bos_token_id=None, pad_token_id=None)
@@ -38,16 +41,23 @@ MODELS = {
     "linear-4kv": dict(num_key_value_heads=4, tie_word_embeddings=False, rope_parameters=LINEAR),
     "llama3": dict(num_key_value_heads=8, tie_word_embeddings=False, rope_parameters=LLAMA3),
     "sharded-bf16": dict(num_key_value_heads=16, tie_word_embeddings=False, rope_parameters=LINEAR),
+    "mistral": dict(num_key_value_heads=4, tie_word_embeddings=False, rope_parameters=PLAIN, sliding_window=None),
+    "qwen2": dict(num_key_value_heads=2, tie_word_embeddings=True, rope_parameters=PLAIN),
+    "qwen2-yarn": dict(num_key_value_heads=4, tie_word_embeddings=True, rope_parameters=YARN),
+    "qwen3": dict(num_key_value_heads=4, tie_word_embeddings=True, rope_parameters=PLAIN),
 }
+CONFIGS = {"mistral": MistralConfig, "qwen2": Qwen2Config, "qwen2-yarn": Qwen2Config, "qwen3": Qwen3Config}
 
 
-def build(settings: dict, seed: int) -> LlamaForCausalLM:
+def build(name: str, seed: int) -> PreTrainedModel:
     """Weights that keep the size of what they are given, and attention that chooses."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES, **settings))
+    model = AutoModelForCausalLM.from_config(CONFIGS.get(name, LlamaConfig)(**SIZES, **MODELS[name]))
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.dim() == 1:
+            if name.endswith(".bias"):
+                weight.copy_(0.5 * torch.randn_like(weight))
+            elif weight.dim() == 1:
                 weight.copy_(1 + 0.2 * torch.randn_like(weight))
             else:
                 gain = 2.0 if any(part in name for part in ("q_proj", "k_proj", "embed", "lm_head")) else 1.2
@@ -55,7 +65,7 @@ def build(settings: dict, seed: int) -> LlamaForCausalLM:
     return model
 
 
-def write(name: str, model: LlamaForCausalLM, folder: Path) -> None:
+def write(name: str, model: PreTrainedModel, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if name == "sharded-bf16":
         model.to(torch.bfloat16).save_pretrained(folder, max_shard_size="60KB")
@@ -75,7 +85,7 @@ def write(name: str, model: LlamaForCausalLM, folder: Path) -> None:
 @torch.no_grad()
 def expect(folder: Path, seed: int) -> tuple[dict, float]:
     """What Transformers computes in f32, without a cache, and the smallest lead of a greedy token."""
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     torch.manual_seed(seed + 1)
     prompt = torch.randint(0, SIZES["vocab_size"], (1, PROMPT))
     logits = model(prompt, use_cache=False).logits[0]
@@ -91,9 +101,9 @@ def expect(folder: Path, seed: int) -> tuple[dict, float]:
 
 def main() -> None:
     target = Path(sys.argv[1])
-    for name, settings in MODELS.items():
+    for name in sys.argv[2:] or MODELS:
         for seed in range(1000):
-            model = build(settings, seed)
+            model = build(name, seed)
             write(name, model, target / name)
             tensors, margin = expect(target / name, seed)
             kinds = len(set(tensors["greedy"].tolist()))

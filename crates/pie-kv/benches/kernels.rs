@@ -1,7 +1,7 @@
 //! Turning keys beside a plain copy of the same bytes, and attention through the slot table.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pie_kv::{Attention, KvCache, KvShape, Rope, RopeScaling};
+use pie_kv::{Attention, KvCache, KvShape, Rope, RopeScaling, View};
 use pie_words::Slot;
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -55,7 +55,7 @@ fn attending(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes((2 * context * shape.kv_heads * shape.head_dim * 4) as u64));
         group.bench_function(BenchmarkId::new(format!("{rows} rows"), context), |bencher| {
             bencher.iter(|| {
-                let batch = [Attention { rows: 0..rows, table: &table, visible: &visible }];
+                let batch = [Attention { rows: 0..rows, view: View::from(&table[..]), visible: &visible }];
                 cache.attend(0, (&queries, HEADS), &batch, &mut out).expect("a right batch");
                 black_box(&out);
             });

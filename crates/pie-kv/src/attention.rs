@@ -3,8 +3,9 @@
 use crate::cache::KvShape;
 use crate::error::KvError;
 use crate::few::Partial;
+use crate::simd::with_scratch;
+use crate::view::View;
 use crate::{few, many};
-use pie_words::Slot;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -19,18 +20,22 @@ const WORTH_SPLITTING: usize = 256;
 pub struct Attention<'a> {
     /// Its rows in the batch.
     pub rows: Range<usize>,
-    /// Its slots, in token order.
-    pub table: &'a [Slot],
-    /// For each row how many leading slots of the table it sees (M1), ascending.
+    /// The slots of its context.
+    pub view: View<'a>,
+    /// For each row how many leading slots of the view it sees (M1), ascending.
     pub visible: &'a [u32],
 }
 
 /// One layer's rows.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerRows<'a> {
+    /// Rotated keys, [slots][kv_heads][dim].
     pub keys: &'a [f32],
+    /// Values, [slots][kv_heads][dim].
     pub values: &'a [f32],
+    /// Heads of a row on this rank.
     pub kv_heads: usize,
+    /// Numbers of a head.
     pub dim: usize,
 }
 
@@ -45,7 +50,9 @@ impl LayerRows<'_> {
 /// The queries of a batch, [rows][heads][dim], and how they share KV heads.
 #[derive(Clone, Copy)]
 pub(crate) struct Queries<'a> {
+    /// The rotated queries, row after row.
     pub data: &'a [f32],
+    /// Query heads of a row on this rank.
     pub heads: usize,
     /// Query heads for each KV head.
     pub group: usize,
@@ -59,6 +66,16 @@ enum Portion<'a> {
     Few { sequence: &'a Attention<'a>, part: Range<usize> },
     /// One KV head of many query vectors, over all that they see.
     Many { sequence: &'a Attention<'a>, kv_head: usize, vectors: Range<usize> },
+}
+
+impl Portion<'_> {
+    /// Numbers of its result, beside a [`Partial`].
+    fn numbers(&self, dim: usize) -> usize {
+        match self {
+            Self::Few { .. } => 0,
+            Self::Many { vectors, .. } => vectors.len() * dim,
+        }
+    }
 }
 
 thread_local! {
@@ -87,29 +104,46 @@ pub(crate) fn attend(
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let queries = Queries { data: queries, heads, group: heads / kv_heads, scale };
     let tasks = tasks(sequences, &queries, kv_heads, rayon::current_num_threads());
-    let mut results = RESULTS.take();
-    let sizes = tasks.iter().map(|task| match task {
-        Portion::Few { .. } => 0,
-        Portion::Many { vectors, .. } => vectors.len() * dim,
+    with_scratch(&RESULTS, |results| {
+        let needed = tasks.iter().map(|task| task.numbers(dim)).sum();
+        results.resize(results.len().max(needed), 0.0);
+        let places = share_out(results, &tasks, dim);
+        let compute = |(task, result): (&Portion<'_>, &mut [f32])| match task {
+            Portion::Few { sequence, part } => Some(few::attend(&rows, &queries, sequence, part.clone())),
+            Portion::Many { sequence, kv_head, vectors } => {
+                many::attend(&rows, &queries, sequence, *kv_head, vectors.clone(), result);
+                None
+            }
+        };
+        let work = tasks.par_iter().zip(places).with_max_len(1);
+        let partials: Vec<Option<Partial>> = work.map(compute).collect();
+        put_together(&tasks, partials, results, &queries, dim, out);
     });
-    results.resize(sizes.clone().sum::<usize>().max(results.len()), 0.0);
-    let mut rest = results.as_mut_slice();
-    let mut places = Vec::with_capacity(tasks.len());
-    for size in sizes {
-        let (place, others) = std::mem::take(&mut rest).split_at_mut(size);
-        places.push(place);
-        rest = others;
-    }
-    let compute = |(task, result): (&Portion<'_>, &mut [f32])| match task {
-        Portion::Few { sequence, part } => Some(few::attend(&rows, &queries, sequence, part.clone())),
-        Portion::Many { sequence, kv_head, vectors } => {
-            many::attend(&rows, &queries, sequence, *kv_head, vectors.clone(), result);
-            None
-        }
+    Ok(())
+}
+
+/// Each task's place for its result, one behind the other.
+fn share_out<'a>(mut numbers: &'a mut [f32], tasks: &[Portion<'_>], dim: usize) -> Vec<&'a mut [f32]> {
+    let place = |task: &Portion<'_>| {
+        let (place, rest) = std::mem::take(&mut numbers).split_at_mut(task.numbers(dim));
+        numbers = rest;
+        place
     };
-    let work = tasks.par_iter().zip(places).with_max_len(1);
-    let partials: Vec<Option<Partial>> = work.map(compute).collect();
-    let (mut parts, mut rest) = (Vec::new(), results.as_slice());
+    tasks.iter().map(place).collect()
+}
+
+/// From results by task to `out`, [rows][heads][dim]. What tasks of few vectors made are partials, and of the others their
+/// results' places, in the order of the tasks.
+fn put_together(
+    tasks: &[Portion<'_>],
+    partials: Vec<Option<Partial>>,
+    mut results: &[f32],
+    queries: &Queries<'_>,
+    dim: usize,
+    out: &mut [f32],
+) {
+    let Queries { heads, group, .. } = *queries;
+    let mut parts = Vec::new();
     for (task, partial) in tasks.iter().zip(partials) {
         match task {
             Portion::Few { sequence, part } => {
@@ -121,27 +155,26 @@ pub(crate) fn attend(
                 }
             }
             Portion::Many { sequence, kv_head, vectors } => {
-                let first = (sequence.rows.start * heads + kv_head * queries.group) * dim;
-                for (vector, from) in vectors.clone().zip(rest.chunks_exact(dim)) {
-                    let (row, head) = (vector / queries.group, vector % queries.group);
-                    out[first + (row * heads + head) * dim..][..dim].copy_from_slice(from);
+                let (own, rest) = results.split_at(task.numbers(dim));
+                for (vector, from) in vectors.clone().zip(own.chunks_exact(dim)) {
+                    let (row, head) =
+                        (sequence.rows.start + vector / group, kv_head * group + vector % group);
+                    out[(row * heads + head) * dim..][..dim].copy_from_slice(from);
                 }
-                rest = &rest[vectors.len() * dim..];
+                results = rest;
             }
         }
     }
-    RESULTS.set(results);
-    Ok(())
 }
 
 pub(crate) fn check(sequence: &Attention<'_>, rows: usize) -> Result<(), KvError> {
-    let Attention { rows: own, table, visible } = sequence;
+    let Attention { rows: own, view, visible } = sequence;
     let wrong = |what: String| Err(KvError::Mismatch(what));
     if own.end > rows || own.len() != visible.len() {
         return wrong(format!("rows {own:?} of {rows} with {} visibilities", visible.len()));
     }
-    if visible.iter().any(|visible| *visible == 0 || *visible as usize > table.len()) {
-        return wrong(format!("a row sees nothing, or more than the {} slots of its table", table.len()));
+    if visible.iter().any(|visible| *visible == 0 || *visible as usize > view.len()) {
+        return wrong(format!("a row sees nothing, or more than the {} slots of its table", view.len()));
     }
     if !visible.is_sorted() {
         return wrong("rows of a sequence must come in ascending visibility".to_owned());

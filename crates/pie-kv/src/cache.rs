@@ -4,6 +4,7 @@ use crate::attention::{self, Attention};
 use crate::error::KvError;
 use crate::rope::{Rope, Turn, rotate_head};
 use crate::simd::wide;
+use crate::view::View;
 use pie_words::Slot;
 use rayon::prelude::*;
 
@@ -33,6 +34,16 @@ impl KvShape {
         match slots.iter().find(|slot| slot.usize() >= self.slots) {
             Some(slot) => Err(KvError::SlotOutOfRange { slot: slot.0, slots: self.slots }),
             None => Ok(()),
+        }
+    }
+
+    /// As [`KvShape::check`], by what a view says of all its slots.
+    pub(crate) fn check_view(&self, view: &View<'_>) -> Result<(), KvError> {
+        match view.bound().checked_sub(1) {
+            Some(slot) if slot >= self.slots => {
+                Err(KvError::SlotOutOfRange { slot: slot as u32, slots: self.slots })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -216,10 +227,8 @@ impl KvCache {
         sequences: &[Attention<'_>],
         out: &mut [f32],
     ) -> Result<(), KvError> {
-        for sequence in sequences {
-            self.shape.check(layer, sequence.table)?;
-        }
         self.shape.check(layer, &[])?;
+        sequences.iter().try_for_each(|sequence| self.shape.check_view(&sequence.view))?;
         let (keys, values) = (&self.keys[layer], &self.values[layer]);
         attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }

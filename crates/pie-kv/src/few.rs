@@ -3,6 +3,7 @@
 
 use crate::attention::{Attention, LayerRows, Queries};
 use crate::simd::{LANES, exp2, greater, largest, wide};
+use pie_words::Slot;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
@@ -56,6 +57,19 @@ impl WithSimd for AttendFew<'_> {
     }
 }
 
+/// Tile after tile: its keys are scored, the scores become weights, and its values are added by weight.
+///
+/// ```text
+/// number    counts                                     leads to
+/// row       the sequence's rows                        visible[row]: how many positions it sees
+/// head      the query heads of a row
+/// vector    row * heads + head: all query vectors      vectors[vector * dim..], scores[vector], out[vector * dim..]
+/// kv_head   head / group: `group` heads share one      of the numbers of a slot, those from kv_head * dim on
+/// position  what the sequence sees, in its order       first + place
+/// place     a tile's part of that: 0..TILE             scores[vector][place]
+/// slot      the rows of the cache: the view's, by      keys[slot * stride..], values[slot * stride..]
+///           position, in any order
+/// ```
 #[inline(always)]
 fn over<S: Simd>(
     simd: S,
@@ -66,58 +80,89 @@ fn over<S: Simd>(
     dim: usize,
 ) -> Partial {
     let Queries { heads, group, .. } = *queries;
-    let (count, stride) = (sequence.rows.len() * heads, rows.kv_heads * dim);
+    let count = sequence.rows.len() * heads;
     let vectors = &queries.data[sequence.rows.start * heads * dim..][..count * dim];
     let vectors: Vec<f32> = vectors.iter().map(|number| number * queries.scale).collect();
     let mut partial =
         Partial { most: vec![f32::NEG_INFINITY; count], sums: vec![0.0; count], out: vec![0.0; count * dim] };
-    let mut scores = vec![[0.0_f32; TILE]; count];
+    let (mut scores, mut joined) = (vec![[0.0_f32; TILE]; count], Vec::new());
     for first in part.clone().step_by(TILE) {
-        let tile = &sequence.table[first..part.end.min(first + TILE)];
-        // Rows are in ascending visibility: those that end before this tile are done.
+        let slots = sequence.view.part(first..part.end.min(first + TILE), &mut joined);
+        // Rows see ever more: those that see nothing of this tile come first.
         let done = sequence.visible.partition_point(|visible| *visible as usize <= first) * heads;
-        for (place, slot) in tile.iter().enumerate() {
-            let keys = &rows.keys[slot.usize() * stride..][..stride];
-            let mut vector = done;
-            while vector < count {
-                for key in keys.chunks_exact(dim) {
-                    for _ in 0..group {
-                        scores[vector][place] = dot(simd, &vectors[vector * dim..][..dim], &key[..dim]);
-                        vector += 1;
-                    }
-                }
-            }
-        }
+        score(simd, rows, slots, &vectors[done * dim..], &mut scores[done..], group, dim);
         for (vector, scores) in scores.iter_mut().enumerate().skip(done) {
             let visible = sequence.visible[vector / heads] as usize - first;
-            let (seen, unseen) = scores.split_at_mut(visible.min(tile.len()));
+            let (seen, unseen) = scores.split_at_mut(visible.min(slots.len()));
             let (rescale, added) = softmax(seen, &mut partial.most[vector]);
             unseen.fill(0.0);
             partial.sums[vector] = partial.sums[vector].mul_add(rescale, added);
             partial.out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
         }
-        for (block, slots) in tile.chunks(AT_ONCE).enumerate() {
-            // A last block repeats its last slot, with the weight 0.
-            let mut values: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
-            for (index, values) in values.iter_mut().enumerate() {
-                let slot = slots[index.min(slots.len() - 1)];
-                *values = &rows.values[slot.usize() * stride..][..stride];
-            }
-            let [a, b, c, d] = values;
-            for (vector, scores) in scores.iter().enumerate().skip(done) {
-                let weights: &[f32; AT_ONCE] = &scores.as_chunks().0[block];
-                let head = vector % heads / group * dim;
-                let (a, b) = (&a[head..][..dim], &b[head..][..dim]);
-                let (c, d) = (&c[head..][..dim], &d[head..][..dim]);
-                let out = &mut partial.out[vector * dim..][..dim];
-                for i in 0..dim {
-                    let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], out[i]));
-                    out[i] = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
+        // `done` is a multiple of the heads, so the vectors from there on start with a first head.
+        add(rows, slots, &scores[done..], &mut partial.out[done * dim..], heads, group, dim);
+    }
+    partial
+}
+
+/// Scores of a tile's slots for vectors that start with a row's first head. Each slot's keys are read once for all of them.
+#[inline(always)]
+fn score<S: Simd>(
+    simd: S,
+    rows: &LayerRows<'_>,
+    slots: &[Slot],
+    vectors: &[f32],
+    scores: &mut [[f32; TILE]],
+    group: usize,
+    dim: usize,
+) {
+    let stride = rows.kv_heads * dim;
+    for (place, slot) in slots.iter().enumerate() {
+        let keys = &rows.keys[slot.usize() * stride..][..stride];
+        let mut vector = 0;
+        while vector < scores.len() {
+            for key in keys.chunks_exact(dim) {
+                for _ in 0..group {
+                    scores[vector][place] = dot(simd, &vectors[vector * dim..][..dim], &key[..dim]);
+                    vector += 1;
                 }
             }
         }
     }
-    partial
+}
+
+/// Adds a tile's values by the weights of vectors that start with a row's first head.
+#[inline(always)]
+fn add(
+    rows: &LayerRows<'_>,
+    slots: &[Slot],
+    weights: &[[f32; TILE]],
+    out: &mut [f32],
+    heads: usize,
+    group: usize,
+    dim: usize,
+) {
+    let stride = rows.kv_heads * dim;
+    for (block, slots) in slots.chunks(AT_ONCE).enumerate() {
+        // A last block repeats its last slot, with the weight 0.
+        let mut values: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
+        for (index, values) in values.iter_mut().enumerate() {
+            let slot = slots[index.min(slots.len() - 1)];
+            *values = &rows.values[slot.usize() * stride..][..stride];
+        }
+        let [a, b, c, d] = values;
+        for (vector, (weights, out)) in weights.iter().zip(out.chunks_exact_mut(dim)).enumerate() {
+            let weights: &[f32; AT_ONCE] = &weights.as_chunks().0[block];
+            let kv_head = vector % heads / group * dim;
+            let (a, b) = (&a[kv_head..][..dim], &b[kv_head..][..dim]);
+            let (c, d) = (&c[kv_head..][..dim], &d[kv_head..][..dim]);
+            let out = &mut out[..dim];
+            for i in 0..dim {
+                let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], out[i]));
+                out[i] = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
+            }
+        }
+    }
 }
 
 /// The sum of products of two slices of one length.

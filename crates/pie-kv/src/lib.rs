@@ -19,8 +19,10 @@ mod few;
 mod many;
 mod rope;
 pub mod simd;
+mod view;
 
 pub use attention::Attention;
 pub use cache::{KvCache, KvShape, Precision, Strided};
 pub use error::KvError;
 pub use rope::{Angles, Ramp, Rope, RopeScaling};
+pub use view::View;

@@ -46,12 +46,14 @@ struct Scratch {
     panels: Vec<Panel>,
     tile: KeyTile,
     scores: Vec<CacheLine>,
+    /// The slots of a tile that a document and a branch have parts of.
+    joined: Vec<Slot>,
 }
 
 impl Scratch {
     const fn new() -> Self {
         let tile = KeyTile { keys: Vec::new(), values: Vec::new(), start: 0, length: 0 };
-        Self { panels: Vec::new(), tile, scores: Vec::new() }
+        Self { panels: Vec::new(), tile, scores: Vec::new(), joined: Vec::new() }
     }
 }
 
@@ -95,7 +97,7 @@ impl AttendMany<'_> {
     #[inline(always)]
     fn over<S: Simd, const VECTORS: usize>(self, simd: S, dim: usize) {
         let Self { rows, queries, sequence, kv_head, vectors, out, scratch } = self;
-        let Scratch { panels, tile, scores } = scratch;
+        let Scratch { panels, tile, scores, joined } = scratch;
         let count = vectors.len().div_ceil(PANEL);
         panels.resize_with(count.max(panels.len()), Panel::default);
         let panels = &mut panels[..count];
@@ -106,8 +108,9 @@ impl AttendMany<'_> {
         tile.values.resize(TILE * dim, 0.0);
         scores.resize(TILE, CacheLine::default());
         let seen = panels.last().map_or(0, |panel| panel.most_visible());
-        for (number, slots) in sequence.table[..seen].chunks(TILE).enumerate() {
-            (tile.start, tile.length) = (number * TILE, slots.len());
+        for start in (0..seen).step_by(TILE) {
+            let slots = sequence.view.part(start..seen.min(start + TILE), joined);
+            (tile.start, tile.length) = (start, slots.len());
             tile.gather(rows, slots, kv_head * dim, dim);
             // Rows are in ascending visibility: panels that end before this tile are done.
             for panel in panels.iter_mut().filter(|panel| panel.most_visible() > tile.start) {
@@ -296,7 +299,7 @@ fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [CacheLine], start: 
     rescale
 }
 
-/// Adds the tile's values by weight to what the results were, rescaled.
+/// Adds the tile's values by weight to what the results were, rescaled. A row is one number of a value, for all vectors.
 #[inline(always)]
 fn sum<S: Simd, const VECTORS: usize>(
     simd: S,
@@ -306,48 +309,57 @@ fn sum<S: Simd, const VECTORS: usize>(
     rescale: &CacheLine,
     dim: usize,
 ) {
-    let rescale = *vectors::<S, VECTORS>(rescale);
-    macro_rules! at_once {
-        ($rows:literal, $first:expr) => {{
-            let first = $first;
-            let out: &mut [CacheLine; $rows] =
-                out[first..].first_chunk_mut().expect("rows at once were counted from the results");
-            let mut sums = [rescale; $rows];
-            for (sums, out) in sums.iter_mut().zip(out.iter()) {
-                let out = vectors::<S, VECTORS>(out);
-                for vector in 0..VECTORS {
-                    sums[vector] = simd.mul_f32s(sums[vector], out[vector]);
-                }
-            }
-            for (weights, value) in weights.iter().zip(values.chunks_exact(dim)) {
-                let weights = vectors::<S, VECTORS>(weights);
-                let value: &[f32; $rows] =
-                    value[first..].first_chunk().expect("rows at once were counted from a value's length");
-                for row in 0..$rows {
-                    let value = simd.splat_f32s(value[row]);
-                    for vector in 0..VECTORS {
-                        sums[row][vector] = simd.mul_add_e_f32s(value, weights[vector], sums[row][vector]);
-                    }
-                }
-            }
-            for (out, sums) in out.iter_mut().zip(sums) {
-                *vectors_mut::<S, VECTORS>(out) = sums;
-            }
-        }};
-    }
     let mut first = 0;
     // Fewer than four rows would wait for one another's sums: 8 are two times 4, not 6 and 2.
     while first + 6 <= dim && first + 8 != dim {
-        at_once!(6, first);
+        sum_rows::<S, VECTORS, 6>(simd, weights, values, out, rescale, dim, first);
         first += 6;
     }
     while first + 4 <= dim {
-        at_once!(4, first);
+        sum_rows::<S, VECTORS, 4>(simd, weights, values, out, rescale, dim, first);
         first += 4;
     }
     while first + 2 <= dim {
-        at_once!(2, first);
+        sum_rows::<S, VECTORS, 2>(simd, weights, values, out, rescale, dim, first);
         first += 2;
+    }
+}
+
+/// The same for ROWS of the results' `dim` rows, from `first` on: row i is `rescale * out[i]`, and of each slot its weights
+/// times its value's number i. As many sums as registers hold are kept over all slots of the tile.
+#[inline(always)]
+fn sum_rows<S: Simd, const VECTORS: usize, const ROWS: usize>(
+    simd: S,
+    weights: &[CacheLine],
+    values: &[f32],
+    out: &mut [CacheLine],
+    rescale: &CacheLine,
+    dim: usize,
+    first: usize,
+) {
+    let rescale = vectors::<S, VECTORS>(rescale);
+    let out: &mut [CacheLine; ROWS] =
+        out[first..].first_chunk_mut().expect("rows were counted from the results");
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+    for (sums, out) in sums.iter_mut().zip(out.iter()) {
+        let out = vectors::<S, VECTORS>(out);
+        for vector in 0..VECTORS {
+            sums[vector] = simd.mul_f32s(rescale[vector], out[vector]);
+        }
+    }
+    for (weights, value) in weights.iter().zip(values.chunks_exact(dim)) {
+        let weights = vectors::<S, VECTORS>(weights);
+        let value: &[f32; ROWS] =
+            value[first..].first_chunk().expect("rows were counted from a value's length");
+        for row in 0..ROWS {
+            let number = simd.splat_f32s(value[row]);
+            for vector in 0..VECTORS {
+                sums[row][vector] = simd.mul_add_e_f32s(number, weights[vector], sums[row][vector]);
+            }
+        }
+    }
+    for (out, sums) in out.iter_mut().zip(sums) {
+        *vectors_mut::<S, VECTORS>(out) = sums;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cache against its equations, computed plainly in f64.
 
-use pie_kv::{Attention, KvCache, KvError, KvShape, Ramp, Rope, RopeScaling, Strided};
+use pie_kv::{Attention, KvCache, KvError, KvShape, Ramp, Rope, RopeScaling, Strided, View};
 use pie_words::{Slot, TokenIndex};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
@@ -108,7 +108,9 @@ proptest! {
             .collect();
         let (mut batch, mut start) = (Vec::new(), 0);
         for (table, visible) in tables.iter().zip(&visible) {
-            batch.push(Attention { rows: start..start + visible.len(), table, visible });
+            let (front, behind) = table.split_at(random.random_range(0..=table.len()));
+            let view = View::of_table([front, behind], shape.slots);
+            batch.push(Attention { rows: start..start + visible.len(), view, visible });
             start += visible.len();
         }
         let heads = kv_heads * group;
@@ -117,12 +119,12 @@ proptest! {
         for sequence in &batch {
             for (row, visible) in sequence.rows.clone().zip(sequence.visible) {
                 for head in 0..heads {
-                    let of = |data: &[f32], slot: &Slot| {
+                    let of = |data: &[f32], slot: Slot| {
                         data[(slot.usize() * kv_heads + head / group) * head_dim..][..head_dim].to_vec()
                     };
-                    let seen = &sequence.table[..*visible as usize];
+                    let seen = sequence.view.slots().take(*visible as usize);
                     let (k, v): (Vec<_>, Vec<_>) =
-                        seen.iter().map(|slot| (of(&keys, slot), of(&values, slot))).unzip();
+                        seen.map(|slot| (of(&keys, slot), of(&values, slot))).unzip();
                     let (k, v): (Vec<_>, Vec<_>) =
                         (k.iter().map(Vec::as_slice).collect(), v.iter().map(Vec::as_slice).collect());
                     let at = (row * heads + head) * head_dim;
@@ -249,7 +251,7 @@ fn keys_that_are_no_numbers_are_not_passed_over() {
             keys[2 * place] = wrong;
             write(&mut cache, 0, &slots(0..128), &keys, &values).expect("slots exist");
             let (table, visible) = (slots(0..length), vec![length; rows]);
-            let batch = [Attention { rows: 0..rows, table: &table, visible: &visible }];
+            let batch = [Attention { rows: 0..rows, view: View::from(&table[..]), visible: &visible }];
             let out = attend(&cache, &vec![1.0; 2 * rows], 1, &batch).expect("shapes fit");
             assert!(out.iter().all(|number| number.is_nan()), "{wrong} at {place} of {length}: {out:?}");
         }
@@ -303,7 +305,7 @@ fn refusals_have_codes_and_change_nothing() {
     let (rows, narrow) = ([0.0; 16], [0.0; 8]);
     let table = slots([3, 1]);
     let attend = |visible: &[u32], queries: &[f32]| {
-        let batch = [Attention { rows: 0..2, table: &table, visible }];
+        let batch = [Attention { rows: 0..2, view: View::from(&table[..]), visible }];
         cache.attend(0, (queries, 2), &batch, &mut [0.0; 16])
     };
     let huge = KvShape { slots: usize::MAX / 64, ..shape };

@@ -5,7 +5,7 @@
 
 use criterion::{BatchSize, Criterion, SamplingMode, criterion_group, criterion_main};
 use pie_comm::{Collective, Solo};
-use pie_kv::KvCache;
+use pie_kv::{KvCache, View};
 use pie_model::{Batch, Config, Model, Sequence, seeded};
 use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
@@ -14,22 +14,22 @@ use std::time::Duration;
 const DEPTH: usize = 4096;
 const CHUNK: usize = 512;
 
-/// Rows of one sequence whose slots are its positions; the last row's logits if wanted.
-fn rows(indices: impl Iterator<Item = usize>, length: usize, logits: Range<usize>) -> Batch {
+/// Rows of one sequence that sees the first slots, its positions; the last row's logits if wanted.
+fn rows(indices: impl Iterator<Item = usize>, seen: &[Slot], logits: Range<usize>) -> Batch<'_> {
     let indices: Vec<u32> = indices.map(|index| index as u32).collect();
     let visible = indices.iter().map(|index| index + 1).collect();
-    let table = (0..length as u32).map(Slot).collect();
     Batch {
         tokens: indices.iter().map(|index| TokenId(index * 7919 % 8192)).collect(),
         positions: indices.iter().copied().map(TokenIndex).collect(),
         slots: indices.iter().copied().map(Slot).collect(),
-        sequences: vec![Sequence { rows: 0..indices.len(), table, visible }],
+        sequences: vec![Sequence { rows: 0..indices.len(), view: View::from(seen), visible }],
         logits_of: logits.collect(),
     }
 }
 
 fn forward(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
+    let slots: Vec<Slot> = (0..=DEPTH as u32).map(Slot).collect();
     for preset in ["bench-14m", "bench-90m", "bench-116m"] {
         let path = folder.path().join(preset);
         let mut group = criterion.benchmark_group(preset);
@@ -46,7 +46,7 @@ fn forward(criterion: &mut Criterion) {
         };
         // Only when one of the group is to run.
         let machine = std::cell::OnceCell::new();
-        let run = |batches: &[Batch]| {
+        let run = |batches: &[Batch<'_>]| {
             let machine = machine.get_or_init(|| std::cell::RefCell::new(load()));
             let (model, cache) = &mut *machine.borrow_mut();
             for batch in batches {
@@ -54,15 +54,15 @@ fn forward(criterion: &mut Criterion) {
             }
         };
         let chunks = |_: usize| {
-            let chunk = |start: usize| rows(start..start + CHUNK, start + CHUNK, 0..0);
+            let chunk = |start: usize| rows(start..start + CHUNK, &slots[..start + CHUNK], 0..0);
             (0..DEPTH).step_by(CHUNK).map(chunk).collect::<Vec<_>>()
         };
         let edit = |inserted: usize| {
             let middle = DEPTH / 2..DEPTH / 2 + inserted;
-            vec![rows(middle.chain([DEPTH - 1]), DEPTH, inserted..inserted + 1)]
+            vec![rows(middle.chain([DEPTH - 1]), &slots[..DEPTH], inserted..inserted + 1)]
         };
-        let decode = |depth: usize| vec![rows(depth..depth + 1, depth + 1, 0..1)];
-        type Batches<'a> = &'a dyn Fn(usize) -> Vec<Batch>;
+        let decode = |depth: usize| vec![rows(depth..depth + 1, &slots[..=depth], 0..1)];
+        type Batches<'a> = &'a dyn Fn(usize) -> Vec<Batch<'a>>;
         let cases: [(&str, Batches<'_>, usize); 6] = [
             ("prefill 4096", &chunks, 0),
             ("65 rows at 4096", &edit, 64),

@@ -105,6 +105,27 @@ PIE_DEVICE void norm(float* all, const float* all_partial, const float* weight, 
     for (uint32_t i = 4 * wide + threadIdx.x; i < hidden; i += blockDim.x) store(out + i, x[i] * scale * weight[i]);
 }
 
+// ready_heads: adds biases to queries, keys and values, and norms each head of the queries and keys, in place.
+//   qkv [rows][heads][dim], biases [heads][dim] or null, norms [2][dim] or null: of the first `queries` heads, and of the
+//   `keys` behind them; grid (heads, rows), block 32
+template <typename T>
+PIE_DEVICE void ready_heads(T* qkv, const float* biases, const float* norms, uint32_t dim, uint32_t queries, uint32_t keys,
+                            float epsilon) {
+    const uint32_t head = blockIdx.x;
+    T* numbers = qkv + (uint64_t(blockIdx.y) * gridDim.x + head) * dim;
+    const float* bias = biases == nullptr ? nullptr : biases + uint64_t(head) * dim;
+    float squares = 0.0f;
+    for (uint32_t i = threadIdx.x; i < dim; i += 32) {
+        const float x = to_float(numbers[i]) + (bias == nullptr ? 0.0f : bias[i]);
+        squares = fmaf(x, x, squares);
+        store(numbers + i, x);
+    }
+    if (norms == nullptr || head >= queries + keys) return;
+    const float scale = 1.0f / sqrtf(sum_of_warp(squares) / float(dim) + epsilon);
+    const float* weight = norms + (head < queries ? 0 : dim);
+    for (uint32_t i = threadIdx.x; i < dim; i += 32) store(numbers + i, to_float(numbers[i]) * scale * weight[i]);
+}
+
 PIE_DEVICE float gate(float gate, float up) {
     // e^-|gate| cannot overflow.
     const float e = expf(-fabsf(gate));
@@ -172,6 +193,10 @@ PIE_DEVICE void random(T* out, uint64_t count, uint64_t seed, float mean, float 
     PIE_KERNEL_OF(256, 1, add_norm_##suffix, float* x, const float* partial, const float* weight, T* out, uint32_t hidden,               \
                float epsilon) {                                                                                               \
         pie::norm<T, true>(x, partial, weight, out, hidden, epsilon);                                                         \
+    }                                                                                                                         \
+    PIE_KERNEL(ready_heads_##suffix, T* qkv, const float* biases, const float* norms, uint32_t dim, uint32_t queries,         \
+               uint32_t keys, float epsilon) {                                                                                \
+        pie::ready_heads(qkv, biases, norms, dim, queries, keys, epsilon);                                                    \
     }                                                                                                                         \
     PIE_KERNEL(gated_##suffix, const T* gate_up, T* out, uint32_t width) { pie::gated(gate_up, out, width); }                 \
     PIE_KERNEL(random_##suffix, T* out, uint64_t count, uint64_t seed, float mean, float deviation) {                         \

@@ -1,14 +1,14 @@
 //! The rows of one forward pass, of any number of sequences, each row at any position.
 
 use crate::error::ModelError;
-use pie_kv::Attention;
+use pie_kv::{Attention, View};
 use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
 
 /// What one forward pass encodes. Prefill, tokens spliced in at several places, the last token encoded again, and
 /// decoding are all the same thing: rows.
 #[derive(Clone, Debug, Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     /// [rows] ids.
     pub tokens: Vec<TokenId>,
     /// [rows] positions that keys and queries are rotated for.
@@ -16,36 +16,39 @@ pub struct Batch {
     /// [rows] where K and V go; each slot once.
     pub slots: Vec<Slot>,
     /// In the order of their rows, which they share out completely.
-    pub sequences: Vec<Sequence>,
+    pub sequences: Vec<Sequence<'a>>,
     /// Rows whose logits are wanted, in any order.
     pub logits_of: Vec<usize>,
 }
 
 /// The rows of one sequence, and what they see.
 #[derive(Clone, Debug)]
-pub struct Sequence {
+pub struct Sequence<'a> {
     /// Its rows.
     pub rows: Range<usize>,
-    /// Its slots in token order, those of its rows included.
-    pub table: Vec<Slot>,
-    /// [rows] how many leading slots of the table each row sees, itself included (M1); ascending.
+    /// The slots of its context, those of its rows included.
+    pub view: View<'a>,
+    /// [rows] how many leading slots of the view each row sees, itself included (M1); ascending.
     pub visible: Vec<u32>,
 }
 
-impl Sequence {
+impl Sequence<'_> {
     pub(crate) fn attention(&self) -> Attention<'_> {
-        Attention { rows: self.rows.clone(), table: &self.table, visible: &self.visible }
+        Attention { rows: self.rows.clone(), view: self.view, visible: &self.visible }
     }
 }
 
 /// What a batch must fit.
 pub(crate) struct BatchLimits {
+    /// Tokens are below it.
     pub vocabulary: usize,
+    /// Positions are below it.
     pub positions: usize,
+    /// Slots are below it.
     pub slots: usize,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     pub(crate) fn check(&self, limits: &BatchLimits) -> Result<(), ModelError> {
         let wrong = |what: String| Err(ModelError::BatchInvalid(what));
         let rows = self.tokens.len();
@@ -64,8 +67,9 @@ impl Batch {
                 limits.positions
             ));
         }
-        let tables = self.sequences.iter().flat_map(|sequence| &sequence.table);
-        if let Some(slot) = self.slots.iter().chain(tables).find(|slot| slot.usize() >= limits.slots) {
+        let own = self.slots.iter().map(|slot| slot.usize());
+        let seen = self.sequences.iter().filter_map(|sequence| sequence.view.bound().checked_sub(1));
+        if let Some(slot) = own.chain(seen).find(|slot| *slot >= limits.slots) {
             return wrong(format!("slot {slot} is beyond the cache's {}", limits.slots));
         }
         let mut slots = self.slots.clone();
@@ -84,8 +88,8 @@ impl Batch {
         if next != rows { wrong(format!("sequences have {next} of the {rows} rows")) } else { Ok(()) }
     }
 
-    fn check_sequence(&self, sequence: &Sequence, start: usize) -> Result<(), ModelError> {
-        let Sequence { rows, table, visible } = sequence;
+    fn check_sequence(&self, sequence: &Sequence<'_>, start: usize) -> Result<(), ModelError> {
+        let Sequence { rows, view, visible } = sequence;
         let wrong = |what: String| Err(ModelError::BatchInvalid(what));
         if rows.start != start || rows.end < start || rows.end > self.tokens.len() {
             return wrong(format!(
@@ -101,8 +105,8 @@ impl Batch {
         for (row, visible) in rows.clone().zip(visible) {
             let own = self.positions[row].usize() + 1;
             // M1: a row sees indices up to its own.
-            if *visible == 0 || *visible as usize > own.min(table.len()) {
-                let length = table.len();
+            if *visible == 0 || *visible as usize > own.min(view.len()) {
+                let length = view.len();
                 return wrong(format!(
                     "M1: row {row} at position {} sees {visible} of {length} slots",
                     own - 1
@@ -113,7 +117,7 @@ impl Batch {
     }
 
     /// The rows whose logits are wanted, once each and ascending, as a smaller set of queries.
-    pub(crate) fn wanted(&self) -> Wanted {
+    pub(crate) fn wanted(&self) -> Wanted<'a> {
         let mut rows = self.logits_of.clone();
         rows.sort_unstable();
         rows.dedup();
@@ -125,7 +129,7 @@ impl Batch {
                 let visible =
                     rows[part.clone()].iter().map(|row| sequence.visible[row - sequence.rows.start]);
                 let visible = visible.collect();
-                sequences.push(Sequence { rows: part, table: sequence.table.clone(), visible });
+                sequences.push(Sequence { rows: part, view: sequence.view, visible });
             }
         }
         let place = |row: &usize| rows.partition_point(|wanted| wanted < row) as u32;
@@ -135,11 +139,11 @@ impl Batch {
 }
 
 /// Rows that go on after the last layer's keys and values are written.
-pub(crate) struct Wanted {
+pub(crate) struct Wanted<'a> {
     /// Ascending, each once.
     pub rows: Vec<u32>,
     /// Their sequences, with ranges over `rows`.
-    pub sequences: Vec<Sequence>,
+    pub sequences: Vec<Sequence<'a>>,
     /// For each of `logits_of`, where its row is in `rows`.
     pub order: Vec<u32>,
 }

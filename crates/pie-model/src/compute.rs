@@ -58,7 +58,7 @@ pub trait Compute: Send {
     /// As [`Model::forward`] and [`sample`].
     fn forward(
         &mut self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         draws: &[Draw],
         comm: &mut dyn Collective,
     ) -> Result<Vec<Sampled>, ModelError>;
@@ -129,7 +129,7 @@ impl Compute for OnCpu {
 
     fn forward(
         &mut self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         draws: &[Draw],
         comm: &mut dyn Collective,
     ) -> Result<Vec<Sampled>, ModelError> {
@@ -153,7 +153,7 @@ impl Compute for OnCpu {
     }
 }
 
-pub(crate) fn check_draws(batch: &Batch, draws: &[Draw]) -> Result<(), ModelError> {
+pub(crate) fn check_draws(batch: &Batch<'_>, draws: &[Draw]) -> Result<(), ModelError> {
     if batch.logits_of.len() == draws.len() {
         return Ok(());
     }

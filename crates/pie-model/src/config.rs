@@ -1,5 +1,6 @@
 //! A model's sizes, from `config.json`, with refusals by name of what would be computed wrongly.
 
+use crate::architecture::{Architecture, Biases, HeadNorms};
 use crate::error::ModelError;
 use crate::raw::{self, RawConfig};
 use crate::rotation;
@@ -10,6 +11,8 @@ use std::path::Path;
 /// The sizes and constants of a model of the Llama family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// What it has beside Llama's.
+    pub architecture: &'static Architecture,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width of the MLP.
@@ -66,9 +69,10 @@ impl Config {
             serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
         rotation::choose(&mut value);
         // Before the keys are read, so that another architecture is told by name and not by the first key that it lacks.
+        let architecture = Architecture::of(&value)?;
         raw::refuse(&value)?;
         let raw: RawConfig = serde_json::from_value(value).map_err(|error| invalid(error.to_string()))?;
-        let config = raw.checked(path)?;
+        let config = raw.checked(architecture, path)?;
         config.check().map_err(invalid)?;
         Ok(config)
     }
@@ -94,7 +98,15 @@ impl Config {
         ]
         .map(|size| size as u128);
         let attention = 2 * hidden * self.head_dim as u128 * heads;
-        let layer = attention + 3 * hidden * mlp + 2 * hidden;
+        let own = match self.architecture.biases {
+            Biases::Absent => 0,
+            Biases::QueryKeyValue => self.head_dim as u128 * (heads + self.kv_heads as u128),
+        };
+        let own = match self.architecture.head_norms {
+            HeadNorms::Absent => own,
+            HeadNorms::QueryKey => own + 2 * self.head_dim as u128,
+        };
+        let layer = attention + 3 * hidden * mlp + 2 * hidden + own;
         let tables = if self.tied_head { 1 } else { 2 };
         layers * layer + hidden + tables * vocab * hidden
     }

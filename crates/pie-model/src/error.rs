@@ -25,11 +25,14 @@ pub enum ModelError {
     },
     /// Another architecture.
     #[error(
-        "config.json: the architecture is {got}; only the Llama family (model_type \"llama\") is supported"
+        "config.json: the architecture is {got}: {why}. Supported are the models of LlamaForCausalLM, MistralForCausalLM, \
+         Qwen2ForCausalLM and Qwen3ForCausalLM"
     )]
     NotLlama {
         /// What it is.
         got: String,
+        /// Why it is not computed.
+        why: &'static str,
     },
     /// A RoPE whose frequencies depend on the length of the context.
     #[error(

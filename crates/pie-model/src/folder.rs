@@ -3,7 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::tensors::{EMBEDDING, HEAD, LAYERS, NORM, PARTS, layer_tensor};
+use crate::tensors::{EMBEDDING, HEAD, LAYERS, NORM, layer_tensor, parts};
 use std::path::Path;
 
 /// Stored by older files, and computed here.
@@ -11,15 +11,20 @@ const COMPUTED: &str = "rotary_emb.inv_freq";
 
 /// What a folder holds.
 pub(crate) struct Folder {
+    /// What `config.json` says, and refuses.
     pub config: Config,
+    /// The weights' files, of which nothing but headers is read.
     pub checkpoint: Checkpoint,
+    /// Where embedding and head are.
     pub tables: VocabularyTables,
 }
 
 /// Which tensors are the two tables of the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VocabularyTables {
+    /// The tensor that tokens are looked up in.
     pub embedding: &'static str,
+    /// The tensor that logits come from; the embedding's in models that tie them.
     pub head: &'static str,
 }
 
@@ -30,8 +35,10 @@ impl Folder {
         let config = Config::read(folder)?;
         let checkpoint = Checkpoint::open(folder)?;
         let tables = VocabularyTables::of(&checkpoint, &config);
-        let parts = (0..config.layers).flat_map(|layer| PARTS.map(|part| layer_tensor(layer, part)));
-        let mut needed = [tables.embedding, tables.head, NORM].map(str::to_owned).into_iter().chain(parts);
+        let of_layer = |layer| parts(config.architecture).map(move |part| layer_tensor(layer, part));
+        let of_layers = (0..config.layers).flat_map(of_layer);
+        let mut needed =
+            [tables.embedding, tables.head, NORM].map(str::to_owned).into_iter().chain(of_layers);
         if let Some(missing) = needed.find(|name| !checkpoint.has(name)) {
             return Err(checkpoint.missing(&missing));
         }
@@ -67,7 +74,7 @@ fn layer_of(name: &str) -> Option<(usize, &str)> {
 fn is_used(name: &str, config: &Config) -> bool {
     let of_a_layer = || {
         let (layer, part) = layer_of(name)?;
-        Some(layer < config.layers && PARTS.contains(&part.strip_suffix(".weight")?))
+        Some(layer < config.layers && parts(config.architecture).any(|known| known == part))
     };
     [EMBEDDING, HEAD, NORM].contains(&name) || name.ends_with(COMPUTED) || of_a_layer().unwrap_or(false)
 }
@@ -80,8 +87,9 @@ fn why(name: &str, config: &Config) -> String {
                 config.layers
             )
         }
-        _ if name.ends_with(".bias") => "biases are not supported; use a model without".to_owned(),
-        _ => "Llama has no such tensor; use the folder of a Llama alone, without what was added to it"
-            .to_owned(),
+        _ => format!(
+            "{} has no such tensor; use the folder of the model alone, without what was added to it",
+            config.architecture.class
+        ),
     }
 }

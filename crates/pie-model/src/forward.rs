@@ -2,9 +2,9 @@
 
 use crate::batch::{Batch, BatchLimits, Sequence, Wanted};
 use crate::error::ModelError;
-use crate::layers::{add_sum, gated};
+use crate::layers::{add_bias, add_sum, gated};
 use crate::logits::Logits;
-use crate::model::{Layer, Model, check_member};
+use crate::model::{Layer, Model, QueryKeyNorms, check_member};
 use pie_comm::Collective;
 use pie_kv::simd::with_scratch;
 use pie_kv::{Angles, Attention, KvCache, Strided};
@@ -55,7 +55,7 @@ impl Model {
     /// A batch that does not fit, before anything is changed; peers that fail.
     pub fn forward(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         cache: &mut KvCache,
         comm: &mut dyn Collective,
     ) -> Result<Logits, ModelError> {
@@ -71,7 +71,7 @@ impl Model {
 
     fn pass(
         &self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         cache: &mut KvCache,
         comm: &mut dyn Collective,
         space: &mut Workspace,
@@ -117,7 +117,7 @@ impl Model {
         &self,
         index: usize,
         layer: &Layer,
-        batch: &Batch,
+        batch: &Batch<'_>,
         angles: &Angles,
         cache: &mut KvCache,
         space: &mut Workspace,
@@ -129,6 +129,13 @@ impl Model {
         layer.attention_norm.forward(&space.x[..rows * hidden], normed);
         let qkv = sized(&mut space.qkv, rows * width);
         layer.qkv.0.multiply(normed, qkv);
+        if let Some(bias) = &layer.bias {
+            add_bias(qkv, bias);
+        }
+        if let Some(QueryKeyNorms { query, key }) = &layer.head_norms {
+            query.forward_heads(qkv, width, 0..queries);
+            key.forward_heads(qkv, width, queries..queries + keys);
+        }
         angles.rotate(qkv, width, queries + keys);
         let part = |first: usize| Strided { numbers: qkv, first, stride: width };
         cache.write(index, &batch.slots, part(queries), part(queries + keys))?;
@@ -145,7 +152,7 @@ impl Model {
         index: usize,
         layer: &Layer,
         rows: usize,
-        sequences: &[Sequence],
+        sequences: &[Sequence<'_>],
         cache: &KvCache,
         space: &mut Workspace,
     ) -> Result<(), ModelError> {
@@ -178,7 +185,7 @@ impl Model {
         }
     }
 
-    fn check(&self, batch: &Batch, cache: &KvCache, comm: &dyn Collective) -> Result<(), ModelError> {
+    fn check(&self, batch: &Batch<'_>, cache: &KvCache, comm: &dyn Collective) -> Result<(), ModelError> {
         check_member(self.member, comm.member())?;
         let slots = cache.shape().slots;
         if cache.shape() != self.kv_shape(slots) {
@@ -213,9 +220,9 @@ fn whole_rows(
     Ok(whole)
 }
 
-impl Wanted {
+impl<'a> Wanted<'a> {
     /// Moves the rows that go on to the front of x and of the queries; returns their sequences.
-    fn keep(&self, space: &mut Workspace, hidden: usize, model: &Model) -> &[Sequence] {
+    fn keep(&self, space: &mut Workspace, hidden: usize, model: &Model) -> &[Sequence<'a>] {
         let queries = model.shard.heads.len() * model.config.head_dim;
         for (numbers, width) in [(&mut space.x, hidden), (&mut space.queries, queries)] {
             // Rows ascend: none is overwritten before it is moved.

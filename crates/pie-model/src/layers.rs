@@ -5,6 +5,7 @@ use crate::product::Packed;
 use pie_comm::Collective;
 use pie_kv::simd::{exp, wide};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// y = x W^T with the rows of W shared by the ranks: each has its columns of y. No communication.
 pub(crate) struct ColumnParallel(pub Packed);
@@ -25,7 +26,9 @@ pub(crate) fn add_sum(
 
 /// x / rms(x) * weight, for each row (Zhang and Sennrich 2019).
 pub(crate) struct RmsNorm {
+    /// [width].
     pub weight: Vec<f32>,
+    /// Added to the mean of squares.
     pub epsilon: f32,
 }
 
@@ -44,6 +47,26 @@ impl RmsNorm {
                 }
             },
         );
+    }
+}
+
+impl RmsNorm {
+    /// Each head of some columns of `[rows][width]`, in its place.
+    pub fn forward_heads(&self, rows: &mut [f32], width: usize, columns: Range<usize>) {
+        let Self { weight, epsilon } = self;
+        for row in rows.chunks_exact_mut(width) {
+            for head in row[columns.clone()].chunks_exact_mut(weight.len()) {
+                let scale = 1.0 / (sum_of_squares(head) / head.len() as f32 + epsilon).sqrt();
+                head.iter_mut().zip(weight).for_each(|(number, weight)| *number *= scale * weight);
+            }
+        }
+    }
+}
+
+/// Adds a bias to each row of `[rows][bias]`.
+pub(crate) fn add_bias(rows: &mut [f32], bias: &[f32]) {
+    for row in rows.chunks_exact_mut(bias.len()) {
+        row.iter_mut().zip(bias).for_each(|(number, bias)| *number += bias);
     }
 }
 

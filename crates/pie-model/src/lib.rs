@@ -9,6 +9,7 @@
 //!
 //! **Must not know** plans, sessions, text.
 
+pub mod architecture;
 mod batch;
 mod checkpoint;
 mod compute;
@@ -30,6 +31,7 @@ pub mod seeded;
 mod shard;
 mod tensors;
 
+pub use architecture::Architecture;
 pub use batch::{Batch, Sequence};
 pub use compute::{Compute, Draw, OnCpu, Rows};
 pub use config::Config;

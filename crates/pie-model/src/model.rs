@@ -29,15 +29,28 @@ pub struct Model {
     pub(crate) head: ColumnParallel,
 }
 
+/// Norms of each head of the queries and of the keys.
+pub(crate) struct QueryKeyNorms {
+    pub query: RmsNorm,
+    pub key: RmsNorm,
+}
+
 /// One decoder layer.
 pub(crate) struct Layer {
+    /// The norm before attention.
     pub attention_norm: RmsNorm,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
     pub qkv: ColumnParallel,
+    /// Added to a row of `qkv`.
+    pub bias: Option<Vec<f32>>,
+    pub head_norms: Option<QueryKeyNorms>,
+    /// From the rank's own heads to its part of the residual's sum.
     pub output: RowParallel,
+    /// The norm before the MLP.
     pub mlp_norm: RmsNorm,
     /// Rows of the gate, then of up.
     pub gate_up: ColumnParallel,
+    /// From the rank's part of the MLP to its part of the residual's sum.
     pub down: RowParallel,
 }
 
@@ -152,8 +165,15 @@ impl Loader<'_> {
         let of = LayerTensors::find(&self.checkpoint, self.config, index)?;
         let (own, own_kv) = self.shard.head_rows(self.config.head_dim);
         let own_mlp = self.shard.mlp.clone();
+        let bias = of.biases.map(|[query, key, value]| {
+            [&query[own.clone()], &key[own_kv.clone()], &value[own_kv.clone()]].concat()
+        });
+        let head_norms =
+            of.head_norms.map(|[query, key]| QueryKeyNorms { query: self.norm(query), key: self.norm(key) });
         Ok(Layer {
             attention_norm: self.norm(of.attention_norm),
+            bias,
+            head_norms,
             qkv: self.rows(&[(&of.query, own.clone()), (&of.key, own_kv.clone()), (&of.value, own_kv)])?,
             output: self.columns(&of.output, own)?,
             mlp_norm: self.norm(of.mlp_norm),

@@ -1,5 +1,6 @@
 //! Models by name: the reference models' sizes, and small ones for demonstration and measurement.
 
+use crate::architecture::LLAMA;
 use crate::config::Config;
 use crate::error::ModelError;
 use pie_kv::RopeScaling;
@@ -103,6 +104,7 @@ impl Config {
             return Err(ModelError::UnknownPreset { name: name.to_owned(), known });
         };
         Ok(Self {
+            architecture: &LLAMA,
             vocab_size: sizes.vocab,
             hidden_size: sizes.hidden,
             intermediate_size: sizes.mlp,

@@ -362,6 +362,18 @@ struct Destination<'a> {
     first: bool,
 }
 
+/// The products of a block with a panel. The block's rows, and how many vectors of outputs go at a time, become constants here,
+/// so that all sums of a tile stay in registers:
+///
+/// ```text
+/// numbers of a vector   rows of the block   vectors of outputs   sums at most
+/// 16 (AVX-512)          1 to 12             2                    24 of 32 registers
+/// 8 (AVX2)              1 to 3              4, so that few sums  12 of 16
+///                                           do not wait for the
+///                                           latency of each other
+/// 8 (AVX2)              4 to 6              2                    12 of 16
+/// others                1 to 6              2                    12
+/// ```
 #[inline(always)]
 fn block_by_panel<S: Simd, R: WeightRow>(
     simd: S,
@@ -374,7 +386,6 @@ fn block_by_panel<S: Simd, R: WeightRow>(
         ($($rows:literal)*) => {
             match (S::F32_LANES, rows) {
                 $((16.., $rows) => tiles::<S, R, $rows, 2>(simd, x, panel, &mut target),)*
-                // With few rows, more vectors of outputs hide the latency of the multiply-adds.
                 (8.., 1) => tiles::<S, R, 1, 4>(simd, x, panel, &mut target),
                 (8.., 2) => tiles::<S, R, 2, 4>(simd, x, panel, &mut target),
                 (8.., 3) => tiles::<S, R, 3, 4>(simd, x, panel, &mut target),

@@ -1,5 +1,6 @@
 //! `config.json` as it is found: older and newer spellings, and what must be refused.
 
+use crate::architecture::Architecture;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::rotation::{RawRope, Rotation, Unusable};
@@ -57,7 +58,11 @@ impl OneOrMany {
 const THETA: f64 = 10_000.0;
 
 impl RawConfig {
-    pub(crate) fn checked(self, path: &Path) -> Result<Config, ModelError> {
+    pub(crate) fn checked(
+        self,
+        architecture: &'static Architecture,
+        path: &Path,
+    ) -> Result<Config, ModelError> {
         let invalid =
             |reason: &str| ModelError::ConfigInvalid { path: path.to_owned(), reason: reason.to_owned() };
         let heads = self.num_attention_heads;
@@ -85,6 +90,7 @@ impl RawConfig {
         end_of_text.sort_unstable();
         end_of_text.dedup();
         Ok(Config {
+            architecture,
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
             intermediate_size: self.intermediate_size,
@@ -106,27 +112,15 @@ impl RawConfig {
     }
 }
 
-/// Refuses what would be computed wrongly, by name.
+/// Refuses what would be computed wrongly, by name, whatever the architecture.
 pub(crate) fn refuse(config: &Value) -> Result<(), ModelError> {
     let text = |key: &str| config.get(key).and_then(Value::as_str);
-    let architectures = config.get("architectures").and_then(Value::as_array);
-    let mut architectures = architectures.into_iter().flatten().filter_map(Value::as_str);
-    let foreign = architectures.find(|name| *name != "LlamaForCausalLM" && *name != "LlamaModel");
-    let model_type = text("model_type").unwrap_or("not said");
-    if model_type != "llama" || foreign.is_some() {
-        return Err(ModelError::NotLlama { got: foreign.unwrap_or(model_type).to_owned() });
-    }
     if let Some(quantization) = config.get("quantization_config").filter(|value| !value.is_null()) {
         let method =
             quantization.get("quant_method").and_then(Value::as_str).unwrap_or("by an unknown method");
         return Err(ModelError::Quantized { method: method.to_owned() });
     }
     let unsupported = |what: String, advice| Err(ModelError::Unsupported { what, advice });
-    for key in ["attention_bias", "mlp_bias"] {
-        if config.get(key) == Some(&Value::Bool(true)) {
-            return unsupported(key.to_owned(), "use a model without biases");
-        }
-    }
     if let Some(activation) = text("hidden_act").filter(|name| *name != "silu" && *name != "swish") {
         return unsupported(format!("hidden_act \"{activation}\""), "Llama's is \"silu\"");
     }
@@ -143,8 +137,8 @@ pub(crate) fn refuse(config: &Value) -> Result<(), ModelError> {
 impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
         Self {
-            architectures: Some(vec!["LlamaForCausalLM".to_owned()]),
-            model_type: Some("llama".to_owned()),
+            architectures: Some(vec![config.architecture.class.to_owned()]),
+            model_type: Some(config.architecture.model_type.to_owned()),
             vocab_size: config.vocab_size,
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,

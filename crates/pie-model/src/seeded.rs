@@ -1,5 +1,6 @@
 //! Models of seeded random weights: real folders, for demonstration and measurement without a download.
 
+use crate::architecture::{Biases, HeadNorms};
 use crate::config::Config;
 use crate::error::ModelError;
 use half::bf16;
@@ -65,6 +66,8 @@ impl Spec {
     pub(crate) const TABLE_GAIN: f32 = 2.0;
     /// Of queries and keys.
     pub(crate) const QUERY_GAIN: f32 = 1.5;
+    /// Of biases, and of the norms of heads.
+    const VECTOR_DEVIATION: f32 = 0.3;
 
     fn numbers(&self) -> usize {
         self.shape.iter().product()
@@ -98,6 +101,28 @@ fn specs(config: &Config) -> Vec<Spec> {
             matrix(name("mlp.up_proj"), mlp, hidden, 1.0),
             matrix(name("mlp.down_proj"), hidden, mlp, 1.0),
         ]);
+    }
+    let vector = |name: String, length: usize, mean: f32| Spec {
+        name,
+        shape: vec![length],
+        mean,
+        deviation: Spec::VECTOR_DEVIATION,
+    };
+    for layer in 0..config.layers {
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}");
+        if config.architecture.biases == Biases::QueryKeyValue {
+            specs.extend([
+                vector(name("q_proj.bias"), heads * head_dim, 0.0),
+                vector(name("k_proj.bias"), kv_heads * head_dim, 0.0),
+                vector(name("v_proj.bias"), kv_heads * head_dim, 0.0),
+            ]);
+        }
+        if config.architecture.head_norms == HeadNorms::QueryKey {
+            specs.extend([
+                vector(name("q_norm.weight"), head_dim, 1.0),
+                vector(name("k_norm.weight"), head_dim, 1.0),
+            ]);
+        }
     }
     specs.push(norm("model.norm.weight".to_owned()));
     if !config.tied_head {

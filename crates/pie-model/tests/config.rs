@@ -29,8 +29,28 @@ fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
         json!({"type": "yarn", "factor": 4.0, "truncate": false, "mscale": 0.7, "mscale_all_dim": 1.3});
     let yarn = parsed("rope_scaling", yarn).expect("all keys");
     assert_eq!(Config::parse(&yarn.to_json(), Path::new("")).expect("reads"), yarn);
+    // Windows that no token is beyond, or that are said not to be used.
+    parsed("sliding_window", json!(512)).expect("as long as the context");
+    let config = json!({
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 99, "hidden_size": 56,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 14, "num_key_value_heads": 2,
+        "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "hidden_act": "silu", "sliding_window": 128,
+        "use_sliding_window": false
+    });
+    let qwen = Config::parse(&config.to_string(), Path::new("")).expect("Qwen2.5-Coder's");
+    assert_eq!(qwen.architecture.class, "Qwen2ForCausalLM");
+    assert_eq!(Config::parse(&qwen.to_json(), Path::new("")).expect("reads"), qwen);
+    let error = qwen.check_world_size(8).expect_err("14 heads").to_string();
+    assert!(error.contains("[1, 2, 7, 14]") || error.contains("[1, 2]"), "{error}");
     let table = [
-        ("model_type", json!("qwen2"), "qwen2"),
+        ("model_type", json!("qwen2"), "LlamaForCausalLM"),
+        ("model_type", json!("mixtral"), "experts"),
+        ("model_type", json!("deepseek_v2"), "MLA"),
+        ("model_type", json!("gemma3"), "window"),
+        ("model_type", json!("mamba2"), "recurrent"),
+        ("model_type", json!("gpt_bigcode"), "not of Llama's family"),
+        ("sliding_window", json!(128), "sliding_window 128"),
+        ("layer_types", json!(["full_attention", "sliding_attention"]), "sliding_attention"),
         ("architectures", json!(["MistralForCausalLM"]), "MistralForCausalLM"),
         ("quantization_config", json!({"quant_method": "gptq"}), "gptq"),
         ("attention_bias", json!(true), "attention_bias"),

@@ -2,9 +2,9 @@
 
 use crate::invariant::{Invariant, Violation};
 use crate::plan::{Change, Copies, Plan, PlanError, Run, SequenceRows, Then, Work};
-use crate::rows::OutOfSlots;
 use crate::slots::Slots;
 use crate::table::{Reach, Table};
+use crate::undo::{Undo, Was};
 use pie_words::{Epoch, Seq, SessionId, TokenId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +26,6 @@ pub struct Staged {
     /// Tokens whose rows were taken over from a branch.
     pub adopted: usize,
 }
-
-/// Tables as they were before changes that may yet be refused.
-type Before = BTreeMap<SessionId, Option<Table>>;
 
 impl Group {
     /// An empty group of `capacity` slots, before its first plan.
@@ -86,10 +83,10 @@ impl Group {
         if plan.seq != self.next_seq() {
             return Err(PlanError::OutOfOrder { expected: self.next_seq(), got: plan.seq });
         }
-        let mut before = Before::new();
-        let staged = self.change_all(&plan.changes, &mut before);
+        let mut done = Vec::new();
+        let staged = self.change_all(&plan.changes, &mut done);
         let started = staged.and_then(|staged| self.start_after(staged, &plan.runs, plan.passes));
-        started.inspect_err(|_| self.roll_back(before))
+        started.inspect_err(|_| self.roll_back(done))
     }
 
     /// The changes of a plan that is still being made: its owner applies them as they come, and sends them with the plan
@@ -98,9 +95,9 @@ impl Group {
     /// # Errors
     /// [`PlanError`]; the group is then as it was.
     pub fn stage(&mut self, changes: &[Change]) -> Result<Staged, PlanError> {
-        let mut before = Before::new();
-        let staged = self.change_all(changes, &mut before);
-        staged.inspect_err(|_| self.roll_back(before))
+        let mut done = Vec::new();
+        let staged = self.change_all(changes, &mut done);
+        staged.inspect_err(|_| self.roll_back(done))
     }
 
     /// The runs of a plan whose changes are staged.
@@ -115,7 +112,7 @@ impl Group {
         self.check_runs(runs, passes)?;
         let mut work = Work { copies: staged.copies, adopted: staged.adopted, ..Work::default() };
         for run in runs {
-            self.run(*run, &mut work);
+            self.run(*run, &mut work)?;
         }
         self.applied = self.next_seq();
         Ok(work)
@@ -151,96 +148,97 @@ impl Group {
 
     /// What the first pass of a run would ask a model to know.
     pub fn reach(&self, run: Run) -> Reach {
-        let then = match run {
-            Run::Encode { .. } => Then::Stop,
-            Run::Sample { .. } => Then::Sample,
-        };
-        self.table(run.session()).map_or_else(Reach::default, |table| table.reach(then))
+        let (then, limit) = then_up_to(run);
+        self.table(run.session()).map_or_else(Reach::default, |table| table.reach(then, limit))
     }
 
-    fn change_all(&mut self, changes: &[Change], before: &mut Before) -> Result<Staged, PlanError> {
+    fn change_all(&mut self, changes: &[Change], done: &mut Vec<Undo>) -> Result<Staged, PlanError> {
         self.slots.mark();
         let mut staged = Staged::default();
-        for change in changes {
-            for session in change.sessions() {
-                before.entry(session).or_insert_with(|| self.sessions.get(&session).cloned());
-            }
-            self.change(change, &mut staged)?;
-        }
+        changes.iter().try_for_each(|change| self.change(change, &mut staged, done))?;
         Ok(staged)
     }
 
-    fn roll_back(&mut self, before: Before) {
-        for (session, table) in before {
-            match table {
-                Some(table) => drop(self.sessions.insert(session, table)),
-                None => drop(self.sessions.remove(&session)),
+    fn roll_back(&mut self, done: Vec<Undo>) {
+        for Undo { session, was } in done.into_iter().rev() {
+            match (was, self.sessions.get_mut(&session)) {
+                (Was::Unknown, _) => drop(self.sessions.remove(&session)),
+                (Was::Table(table), _) => drop(self.sessions.insert(session, table)),
+                (Was::Branch(branch), Some(table)) => table.branch = branch,
+                (Was::Spliced(splices), Some(table)) => splices.take_back(table),
+                (Was::SharedUntil(row), Some(table)) => table.shared_until = row,
+                (Was::Branch(_) | Was::Spliced(_) | Was::SharedUntil(_), None) => {}
             }
         }
         self.slots.roll_back();
     }
 
-    fn change(&mut self, change: &Change, staged: &mut Staged) -> Result<(), PlanError> {
+    /// A change that is refused has changed nothing but slots, which have a journal; one that is done says how to undo it.
+    fn change(
+        &mut self,
+        change: &Change,
+        staged: &mut Staged,
+        done: &mut Vec<Undo>,
+    ) -> Result<(), PlanError> {
         let session = change.session();
-        let unknown = || PlanError::UnknownSession(session);
         if let Change::Open { .. } = change {
             if self.sessions.contains_key(&session) {
                 return Err(PlanError::SessionExists(session));
             }
             self.sessions.insert(session, Table::default());
+            done.push(Undo { session, was: Was::Unknown });
             return Ok(());
         }
         let slots = &mut self.slots;
-        let table = self.sessions.get_mut(&session).ok_or_else(unknown)?;
-        let done = match change {
-            Change::Open { .. } => Ok(()),
+        let table = self.sessions.get_mut(&session).ok_or(PlanError::UnknownSession(session))?;
+        let was = match change {
+            Change::Open { .. } => Was::Unknown,
             Change::Splice { splices, strategy, .. } => {
                 splices.fits(table.tokens().len()).map_err(|source| PlanError::Splice { session, source })?;
-                let adopted = table.splice(splices, *strategy, slots, &mut staged.copies);
-                adopted.map(|adopted| staged.adopted += adopted)
+                Was::Spliced(table.splice(splices, *strategy, slots, staged)?)
             }
             Change::Branch { at, tokens, .. } => {
                 if at.usize() > table.tokens().len() {
                     return Err(PlanError::NoSuchPlace { session, at: *at });
                 }
-                table.begin_branch(at.usize(), tokens, slots)
+                Was::Branch(table.begin_branch(at.usize(), tokens, slots)?)
             }
-            Change::EndBranch { .. } => {
-                table.end_branch(slots);
-                Ok(())
-            }
-            Change::Clear { .. } => {
-                table.clear(slots);
-                Ok(())
-            }
-            Change::Share { from, length, .. } => return self.share(session, *from, *length as usize),
-            Change::Replace { by, .. } => return self.replace(session, *by),
+            Change::EndBranch { .. } => Was::Branch(table.end_branch(slots)),
+            Change::Clear { .. } => Was::Table(table.clear(slots)),
+            Change::Share { from, length, .. } => return self.share(session, *from, *length as usize, done),
+            Change::Replace { by, .. } => return self.replace(session, *by, done),
             Change::Close { .. } => {
-                table.clear(slots);
+                let was = Was::Table(table.clear(slots));
                 self.sessions.remove(&session);
-                Ok(())
+                was
             }
         };
-        done.map_err(|OutOfSlots { needed, free }| PlanError::OutOfSlots { needed, free })
+        done.push(Undo { session, was });
+        Ok(())
     }
 
-    fn share(&mut self, session: SessionId, from: SessionId, length: usize) -> Result<(), PlanError> {
-        let refused = PlanError::NotShareable { session, from };
-        let Some(mut giver) = self.sessions.remove(&from) else {
-            return Err(PlanError::UnknownSession(from));
-        };
+    fn share(
+        &mut self,
+        session: SessionId,
+        from: SessionId,
+        length: usize,
+        done: &mut Vec<Undo>,
+    ) -> Result<(), PlanError> {
+        let mut giver = self.sessions.remove(&from).ok_or(PlanError::UnknownSession(from))?;
         let shared = match self.sessions.get_mut(&session) {
-            Some(table) if table.context_length() == 0 && giver.settled_prefix() >= length => {
+            Some(table) if table.is_empty() && giver.settled_prefix() >= length => {
+                done.push(Undo { session: from, was: Was::SharedUntil(giver.shared_until) });
+                done.push(Undo { session, was: Was::Table(table.clone()) });
                 table.share_from(&mut giver, length, &mut self.slots);
                 Ok(())
             }
-            _ => Err(refused),
+            _ => Err(PlanError::NotShareable { session, from }),
         };
         self.sessions.insert(from, giver);
         shared
     }
 
-    fn replace(&mut self, session: SessionId, by: SessionId) -> Result<(), PlanError> {
+    fn replace(&mut self, session: SessionId, by: SessionId, done: &mut Vec<Undo>) -> Result<(), PlanError> {
         let same = match (self.table(session), self.table(by)) {
             (Some(table), Some(other)) => table.tokens() == other.tokens(),
             _ => return Err(PlanError::UnknownSession(by)),
@@ -249,26 +247,31 @@ impl Group {
             return Err(PlanError::NotShareable { session, from: by });
         }
         if let (Some(other), Some(table)) = (self.sessions.remove(&by), self.sessions.get_mut(&session)) {
+            // All their rows were just compared: copies for the way back are no longer walk.
+            done.push(Undo { session, was: Was::Table(table.clone()) });
+            done.push(Undo { session: by, was: Was::Table(other.clone()) });
             table.take_over(other, &mut self.slots);
         }
         Ok(())
     }
 
-    fn run(&mut self, run: Run, work: &mut Work) {
-        let Some(table) = self.sessions.get_mut(&run.session()) else { return };
-        let (limit, then) = match run {
-            Run::Encode { limit, .. } => (limit as usize, Then::Stop),
-            Run::Sample { .. } => {
-                // The slot that this may take was reserved with those of the sampled tokens.
-                let _reserved = table.reopen_last(&mut self.slots);
-                (usize::MAX, Then::Sample)
-            }
-        };
+    /// The work of one run.
+    ///
+    /// # Errors
+    /// No slot for a last token whose own is shared (W1): a run is checked first, so that is a bug.
+    fn run(&mut self, run: Run, work: &mut Work) -> Result<(), PlanError> {
+        let session = run.session();
+        let table = self.sessions.get_mut(&session).ok_or(PlanError::UnknownSession(session))?;
+        let (then, limit) = then_up_to(run);
+        if then == Then::Sample {
+            table.reopen_last(&mut self.slots)?;
+        }
         let turned = table.settle(&mut work.turns);
         let first = work.rows.len();
         table.encode(then, limit, &mut work.rows);
         let rows = first..work.rows.len();
-        work.sequences.push(SequenceRows { session: run.session(), rows, then, turned });
+        work.sequences.push(SequenceRows { session, rows, then, turned });
+        Ok(())
     }
 
     /// The tokens that a pass sampled join their branches, in the order given (rank and owner use the same).
@@ -304,7 +307,7 @@ impl Group {
         }
         let mut work = Work::default();
         for session in sessions {
-            self.run(Run::Sample { session: *session }, &mut work);
+            self.run(Run::Sample { session: *session }, &mut work)?;
         }
         Ok(work)
     }
@@ -357,5 +360,13 @@ impl Group {
             return Err(broken(format!("{distinct} slots are held and {free} free, of {capacity}")));
         }
         Ok(())
+    }
+}
+
+/// What follows a run's rows, and the most of the document's that it encodes.
+fn then_up_to(run: Run) -> (Then, usize) {
+    match run {
+        Run::Encode { limit, .. } => (Then::Stop, limit as usize),
+        Run::Sample { .. } => (Then::Sample, usize::MAX),
     }
 }

@@ -15,7 +15,9 @@ pub mod plan;
 mod rows;
 pub mod schedule;
 mod slots;
+mod spans;
 pub mod table;
+mod undo;
 
 pub use group::{Group, Staged};
 pub use invariant::{Invariant, Violation};

@@ -1,5 +1,6 @@
 //! A plan: what a group does in one lockstep step, and what that means for a rank's tensors.
 
+use crate::rows::OutOfSlots;
 use pie_words::{Epoch, Seq, SessionId, Slot, SpliceError, Splices, Strategy, TokenId, TokenIndex};
 use std::ops::Range;
 
@@ -75,16 +76,6 @@ impl Change {
             | Self::Replace { session, .. }
             | Self::Close { session } => *session,
         }
-    }
-
-    /// All sessions whose tables change.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = SessionId> {
-        let other = match self {
-            Self::Share { from, .. } => Some(*from),
-            Self::Replace { by, .. } => Some(*by),
-            _ => None,
-        };
-        std::iter::once(self.session()).chain(other)
     }
 }
 
@@ -291,6 +282,12 @@ pub enum PlanError {
     /// A token was reported for a session that does not sample.
     #[error("session {0} did not sample in this pass")]
     DidNotSample(SessionId),
+}
+
+impl From<OutOfSlots> for PlanError {
+    fn from(OutOfSlots { needed, free }: OutOfSlots) -> Self {
+        Self::OutOfSlots { needed, free }
+    }
 }
 
 impl PlanError {

@@ -2,7 +2,9 @@
 
 use crate::plan::{Row, Turns};
 use crate::slots::Slots;
-use pie_words::{Slot, TokenId, TokenIndex};
+use crate::spans::Spans;
+use pie_words::{Slot, Splices, TokenId, TokenIndex};
+use std::ops::Range;
 
 /// What the cached key of a token is rotated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,31 +15,37 @@ pub enum Key {
     RotatedFor(TokenIndex),
 }
 
-/// [`Key`] in four bytes; tables are the router's main memory.
+/// The same, as far as it differs from where the token stands: neighbours that moved together are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PackedKey(u32);
+pub(crate) enum State {
+    /// [`Key::Pending`].
+    Pending,
+    /// Encoded, and rotated for a position so many before its own: the turn that the key owes.
+    Owes(i32),
+}
 
-impl PackedKey {
-    pub const PENDING: Self = Self(u32::MAX);
+impl State {
+    pub const SETTLED: Self = Self::Owes(0);
 
-    /// Rotated for its index. A session cannot reach `u32::MAX` tokens: slots are `u32` too.
-    pub fn at(index: usize) -> Self {
-        Self(u32::try_from(index).expect("a table is no longer than the slots, which are numbered by u32"))
-    }
-
-    pub fn key(self) -> Key {
-        if self == Self::PENDING { Key::Pending } else { Key::RotatedFor(TokenIndex(self.0)) }
+    /// Of a row that moves by so many positions.
+    fn moved(self, by: i32) -> Self {
+        match self {
+            Self::Pending => Self::Pending,
+            Self::Owes(turn) => Self::Owes(turn.wrapping_add(by)),
+        }
     }
 }
 
 /// Tokens in order, each with its slot, what its key is rotated for, and how often it was turned since it was encoded
 /// (each turn rounds once more). K2: the columns have equal length, and position = index.
+///
+/// What a pass or an edit asks of the columns it asks of spans, so it costs what changed since the last pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
     pub tokens: Vec<TokenId>,
     pub slots: Vec<Slot>,
-    pub keys: Vec<PackedKey>,
-    pub turned: Vec<u16>,
+    pub states: Spans<State>,
+    pub turned: Spans<u16>,
 }
 
 impl Rows {
@@ -47,31 +55,71 @@ impl Rows {
 
     pub fn columns_agree(&self) -> bool {
         let length = self.tokens.len();
-        self.slots.len() == length && self.keys.len() == length && self.turned.len() == length
+        let lengths = [self.slots.len(), self.states.len(), self.turned.len()];
+        lengths == [length; 3] && self.states.is_shortest() && self.turned.is_shortest()
     }
 
-    pub fn pending(&self) -> usize {
-        self.keys.iter().filter(|key| **key == PackedKey::PENDING).count()
+    /// What the key at an index is rotated for, in rows that are a document.
+    pub fn key(&self, index: usize) -> Option<Key> {
+        let position = |turn: i32| (index as u32).wrapping_sub(turn.cast_unsigned());
+        self.states.get(index).map(|state| match state {
+            State::Pending => Key::Pending,
+            State::Owes(turn) => Key::RotatedFor(TokenIndex(position(turn))),
+        })
+    }
+
+    /// The first `limit` rows before `end` that wait to be encoded, in order.
+    pub fn pending(&self, end: usize, mut limit: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+        let pending = self.states.within(0..end).filter(|(_, state)| *state == State::Pending);
+        pending.map_while(move |(rows, _)| {
+            let taken = rows.start..rows.end.min(rows.start.saturating_add(limit));
+            limit -= taken.len();
+            (!taken.is_empty()).then_some(taken)
+        })
     }
 
     pub fn push(&mut self, token: TokenId, slot: Slot) {
         self.tokens.push(token);
         self.slots.push(slot);
-        self.keys.push(PackedKey::PENDING);
-        self.turned.push(0);
+        self.states.extend(1, State::Pending);
+        self.turned.extend(1, 0);
     }
 
-    /// Drops the first `count` rows; their slots go back.
+    /// The first `length` rows, in the same slots.
+    pub fn prefix(&self, length: usize) -> Self {
+        Self {
+            tokens: self.tokens[..length].to_vec(),
+            slots: self.slots[..length].to_vec(),
+            states: self.states.prefix(length),
+            turned: self.turned.prefix(length),
+        }
+    }
+
+    /// Deletes rows, whose slots the caller has given back, and inserts pending ones in slots that it takes.
+    pub fn splice(&mut self, splices: &Splices, mut take: impl FnMut() -> Slot) {
+        splices.apply_to(&mut self.slots, |_| take());
+        splices.apply_to(&mut self.tokens, |token| token);
+        self.states.splice(splices, State::Pending, State::moved);
+        self.turned.splice(splices, 0, |turned, _| turned);
+    }
+
+    /// The position of the first row changes by so much, and of all others with it.
+    pub fn move_by(&mut self, by: i32) {
+        let all = 0..self.len();
+        self.states.map(std::slice::from_ref(&all), |state| state.moved(by));
+    }
+
+    /// Drops the first `count` rows; their slots go back. Those that stay keep their positions.
     pub fn drop_front(&mut self, count: usize, slots: &mut Slots) {
         self.slots.drain(..count).for_each(|slot| slots.release(slot));
         self.tokens.drain(..count);
-        self.keys.drain(..count);
-        self.turned.drain(..count);
+        self.states.drop_front(count);
+        self.turned.drop_front(count);
     }
 
     /// All slots go back, in token order.
-    pub fn release(self, slots: &mut Slots) {
-        self.slots.into_iter().for_each(|slot| slots.release(slot));
+    pub fn release(&self, slots: &mut Slots) {
+        self.slots.iter().for_each(|slot| slots.release(*slot));
     }
 
     /// The token at `index` is to be encoded again. A slot that other tables hold too is left to them.
@@ -80,44 +128,53 @@ impl Rows {
             let own = slots.take().ok_or(OutOfSlots { needed: 1, free: 0 })?;
             slots.release(std::mem::replace(&mut self.slots[index], own));
         }
-        (self.keys[index], self.turned[index]) = (PackedKey::PENDING, 0);
+        self.set(std::slice::from_ref(&(index..index + 1)), State::Pending);
         Ok(())
     }
 
-    /// Brings the rotation of every encoded key to its position, which is its index behind `first`.
-    pub fn settle(&mut self, first: usize, turns: &mut Turns) {
-        let columns = self.keys.iter_mut().zip(&self.slots).zip(&mut self.turned).enumerate();
-        for (index, ((key, slot), turned)) in columns {
-            let position = PackedKey::at(first + index);
-            if *key != PackedKey::PENDING && *key != position {
-                turns.slots.push(*slot);
-                turns.deltas.push(position.0.wrapping_sub(key.0).cast_signed());
-                *key = position;
-                *turned = turned.saturating_add(1);
-            }
-        }
+    /// Rows of another state, whose keys no turn has rounded.
+    pub fn set(&mut self, rows: &[Range<usize>], state: State) {
+        self.states.map(rows, |_| state);
+        self.turned.map(rows, |_| 0);
     }
 
-    /// Takes the first `limit` pending rows before `end`, in order, as rows to encode, and counts them as encoded.
-    pub fn encode(&mut self, first: usize, end: usize, limit: usize, rows: &mut Vec<Row>) -> usize {
-        let before = rows.len();
-        let columns =
-            self.keys.iter_mut().zip(&self.tokens).zip(&self.slots).zip(&mut self.turned).enumerate();
-        let pending = columns.take(end).filter(|(_, (((key, _), _), _))| **key == PackedKey::PENDING);
-        for (index, (((key, token), slot), turned)) in pending.take(limit) {
-            *key = PackedKey::at(first + index);
-            *turned = 0;
-            rows.push(Row { token: *token, position: TokenIndex(key.0), slot: *slot });
+    /// Brings the rotation of every encoded key to its position.
+    pub fn settle(&mut self, turns: &mut Turns) {
+        let mut owing = Vec::new();
+        for (rows, state) in self.states.iter() {
+            if let State::Owes(turn @ (..=-1 | 1..)) = state {
+                turns.slots.extend_from_slice(&self.slots[rows.clone()]);
+                turns.deltas.extend(std::iter::repeat_n(turn, rows.len()));
+                owing.push(rows);
+            }
         }
-        rows.len() - before
+        self.states.map(&owing, |_| State::SETTLED);
+        self.turned.map(&owing, |turned| turned.saturating_add(1));
+    }
+
+    /// Takes the first `limit` pending rows before `end`, in order, as rows to encode, and counts them as encoded. The first
+    /// row of all has the position `first`.
+    pub fn encode(&mut self, first: usize, end: usize, limit: usize, to: &mut Vec<Row>) {
+        let pending: Vec<Range<usize>> = self.pending(end, limit).collect();
+        to.extend(pending.iter().cloned().flatten().map(|index| Row {
+            token: self.tokens[index],
+            position: TokenIndex((first + index) as u32),
+            slot: self.slots[index],
+        }));
+        self.set(&pending, State::SETTLED);
     }
 
     pub fn hash(&self, hasher: &mut xxhash_rust::xxh3::Xxh3) {
         hasher.update(&(self.tokens.len() as u64).to_le_bytes());
         hash(hasher, self.tokens.iter().map(|token| token.0));
         hash(hasher, self.slots.iter().map(|slot| slot.0));
-        hash(hasher, self.keys.iter().map(|key| key.0));
-        hash(hasher, self.turned.iter().map(|turned| u32::from(*turned)));
+        let state = |state| match state {
+            State::Pending => [0, 0],
+            State::Owes(turn) => [1, turn.cast_unsigned()],
+        };
+        let states = self.states.iter().map(|(rows, of)| (rows.end as u32, state(of)));
+        hash(hasher, states.flat_map(|(end, [encoded, turn])| [end, encoded, turn]));
+        hash(hasher, self.turned.iter().flat_map(|(rows, turned)| [rows.end as u32, u32::from(turned)]));
     }
 }
 

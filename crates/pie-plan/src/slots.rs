@@ -73,6 +73,11 @@ impl Slots {
         self.holders.contains_key(&slot)
     }
 
+    /// How many of a table's slots would be free if it let them go.
+    pub fn would_free(&self, slots: &[Slot]) -> usize {
+        slots.iter().filter(|slot| !self.is_shared(**slot)).count()
+    }
+
     /// From here on [`Slots::roll_back`] undoes.
     pub fn mark(&mut self) {
         self.journal.clear();

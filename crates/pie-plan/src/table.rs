@@ -1,15 +1,17 @@
 //! The slot table of one session: its tokens in order, where their KV rows lie, and what their keys are rotated for; and
 //! beside the document the branch of its completion.
 
+use crate::group::Staged;
 use crate::plan::{Copies, Row, Then, Turns};
 pub use crate::rows::Key;
-use crate::rows::{OutOfSlots, PackedKey, Rows};
+use crate::rows::{OutOfSlots, Rows, State};
 use crate::slots::Slots;
+use crate::undo::{Replaced, Unsplice};
 use pie_words::{Slot, Splice, Splices, Strategy, TokenId, TokenIndex};
 
 /// Whether stale rotations are settled before the next encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Settling {
+pub(crate) enum Settling {
     #[default]
     Turn,
     Leave,
@@ -17,7 +19,7 @@ enum Settling {
 
 /// Whether the rows of a branch are what encoding the same tokens in the document would give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(crate) enum Origin {
     /// The document in front of the branch is as it was when the branch was encoded.
     Same,
     /// It was edited since.
@@ -27,7 +29,7 @@ enum Origin {
 /// Tokens beside the document: they stand behind its first `share` tokens, whose slots they see too. So a completion in the
 /// middle of a document leaves the document alone.
 #[derive(Clone, Debug)]
-struct Branch {
+pub(crate) struct Branch {
     share: usize,
     rows: Rows,
     origin: Origin,
@@ -45,11 +47,11 @@ pub struct Reach {
 /// One session's document and branch.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    document: Rows,
-    branch: Option<Branch>,
-    settling: Settling,
+    pub(crate) document: Rows,
+    pub(crate) branch: Option<Branch>,
+    pub(crate) settling: Settling,
     /// Rows from here on are in no other table.
-    shared_until: usize,
+    pub(crate) shared_until: usize,
 }
 
 impl Table {
@@ -83,16 +85,12 @@ impl Table {
         self.share() + self.branch().len()
     }
 
-    /// The slots that the rows of a run see, in order of their positions: what attention reads through.
-    pub fn view(&self, then: Then) -> Vec<Slot> {
-        match (then, &self.branch) {
-            (Then::Sample, Some(branch)) => {
-                let mut slots = Vec::with_capacity(branch.share + branch.rows.len());
-                slots.extend_from_slice(&self.document.slots[..branch.share]);
-                slots.extend_from_slice(&branch.rows.slots);
-                slots
-            }
-            _ => self.document.slots.clone(),
+    /// The slots that the rows of a run see, in order of their positions: what attention reads through. Those of the document,
+    /// then those of the branch.
+    pub fn view(&self, then: Then) -> [&[Slot]; 2] {
+        match then {
+            Then::Stop => [&self.document.slots, &[]],
+            Then::Sample => [&self.document.slots[..self.share()], self.branch_slots()],
         }
     }
 
@@ -103,12 +101,12 @@ impl Table {
 
     /// The state of the key of the document's token at `index`.
     pub fn key(&self, index: TokenIndex) -> Option<Key> {
-        self.document.keys.get(index.usize()).map(|key| key.key())
+        self.document.key(index.usize())
     }
 
     /// For each token of the document the position that its key is rotated for; `None` while it waits to be encoded.
     pub fn rotations(&self) -> impl Iterator<Item = Option<u32>> + '_ {
-        self.document.keys.iter().map(|key| match key.key() {
+        (0..self.document.len()).map(|index| match self.document.key(index)? {
             Key::Pending => None,
             Key::RotatedFor(position) => Some(position.0),
         })
@@ -116,50 +114,58 @@ impl Table {
 
     /// How many tokens of the document wait to be encoded.
     pub fn pending(&self) -> usize {
-        self.document.pending()
+        self.document.pending(self.document.len(), usize::MAX).map(|rows| rows.len()).sum()
     }
 
     /// How many rows a completion's next token takes: what is pending in its context, and the last token in any case (W1).
     pub fn context_pending(&self) -> usize {
-        let keys = &self.document.keys[..self.share()];
-        let branch = self.branch.as_ref().map(|branch| &branch.rows.keys[..]).unwrap_or_default();
-        let last = branch.last().or(keys.last()).is_some_and(|key| *key != PackedKey::PENDING);
-        let pending = keys.iter().chain(branch).filter(|key| **key == PackedKey::PENDING).count();
-        pending + usize::from(last)
+        let rows = |rows: &Rows, end| rows.pending(end, usize::MAX).map(|rows| rows.len()).sum::<usize>();
+        let branch = self.branch.as_ref().map(|branch| &branch.rows).filter(|rows| rows.len() > 0);
+        let last = match branch {
+            Some(branch) => branch.states.get(branch.len() - 1),
+            None => self.share().checked_sub(1).and_then(|last| self.document.states.get(last)),
+        };
+        let last_is_encoded = last.is_some_and(|state| state != State::Pending);
+        let branch = branch.map_or(0, |branch| rows(branch, branch.len()));
+        rows(&self.document, self.share()) + branch + usize::from(last_is_encoded)
     }
 
-    /// What a run asks a model to know: one more than its last position, and than the largest token that it would encode.
-    pub fn reach(&self, then: Then) -> Reach {
-        let keys = match then {
-            Then::Stop => &self.document.keys[..],
-            Then::Sample => &self.document.keys[..self.share()],
+    /// What the first pass of a run asks a model to know: one more than its last position, and than the largest token that it
+    /// would encode, which is among the first `limit`.
+    pub(crate) fn reach(&self, then: Then, limit: usize) -> Reach {
+        let [document, branch] = self.view(then).map(<[Slot]>::len);
+        let largest = |rows: &Rows, end: usize, limit: usize| {
+            let pending = rows.pending(end, limit).flat_map(|pending| &rows.tokens[pending]);
+            pending.max().map_or(0, |token| token.0 + 1)
         };
-        let branch = self.branch.as_ref().filter(|_| then == Then::Sample).map(|branch| &branch.rows);
-        let pending = |keys: &[PackedKey], tokens: &[TokenId]| {
-            let pending = keys.iter().zip(tokens).filter(|(key, _)| **key == PackedKey::PENDING);
-            pending.map(|(_, token)| token.0 + 1).max().unwrap_or(0)
-        };
-        let of_branch = branch.map_or(0, |rows| pending(&rows.keys, &rows.tokens));
+        let of_branch = self.branch.as_ref().map_or(0, |own| largest(&own.rows, branch, usize::MAX));
         Reach {
-            positions: keys.len() + branch.map_or(0, Rows::len),
-            tokens: pending(keys, &self.document.tokens).max(of_branch),
+            positions: document + branch,
+            tokens: largest(&self.document, document, limit).max(of_branch),
         }
     }
 
     /// How often the most turned key was turned since it was encoded.
     pub fn most_turned(&self) -> u16 {
-        self.document.turned.iter().copied().max().unwrap_or(0)
+        self.document.turned.iter().map(|(_, turned)| turned).max().unwrap_or(0)
     }
 
     /// How many leading tokens are encoded, with keys that stand at their index: those that another session may share.
     pub fn settled_prefix(&self) -> usize {
-        let settled = |(index, key): &(usize, &PackedKey)| **key == PackedKey::at(*index);
-        self.document.keys.iter().enumerate().take_while(settled).count()
+        self.document.states.iter().next().map_or(0, |(rows, state)| match state {
+            State::SETTLED => rows.end,
+            _ => 0,
+        })
     }
 
     /// No row from here on is in another session's table too.
     pub fn shared_until(&self) -> usize {
         self.shared_until
+    }
+
+    /// Neither document nor branch holds a row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tokens().is_empty() && self.branch().is_empty()
     }
 
     pub(crate) fn columns_agree(&self) -> bool {
@@ -168,47 +174,46 @@ impl Table {
             && branch.is_none_or(|branch| branch.rows.columns_agree() && branch.share <= self.document.len())
     }
 
-    /// A branch behind the first `share` tokens, in place of the one that is there.
+    /// A branch behind the first `share` tokens, in place of the one that is there, which is returned.
     pub(crate) fn begin_branch(
         &mut self,
         share: usize,
         tokens: &[TokenId],
         slots: &mut Slots,
-    ) -> Result<(), OutOfSlots> {
-        self.end_branch(slots);
-        let lack = OutOfSlots { needed: tokens.len(), free: slots.free().len() };
+    ) -> Result<Option<Branch>, OutOfSlots> {
+        let (needed, free) = (tokens.len(), slots.free().len() + slots.would_free(self.branch_slots()));
+        if free < needed {
+            return Err(OutOfSlots { needed, free });
+        }
+        let before = self.end_branch(slots);
         let mut rows = Rows::default();
         for token in tokens {
-            rows.push(*token, slots.take().ok_or(lack)?);
+            rows.push(*token, slots.take().expect("they were counted"));
         }
         self.branch = Some(Branch { share, rows, origin: Origin::Same });
-        Ok(())
+        Ok(before)
     }
 
     /// Drops the branch; its slots go back in token order.
-    pub(crate) fn end_branch(&mut self, slots: &mut Slots) {
-        if let Some(branch) = self.branch.take() {
-            branch.rows.release(slots);
-        }
+    pub(crate) fn end_branch(&mut self, slots: &mut Slots) -> Option<Branch> {
+        let branch = self.branch.take()?;
+        branch.rows.release(slots);
+        Some(branch)
     }
 
-    /// Drops everything; the session stays, empty.
-    pub(crate) fn clear(&mut self, slots: &mut Slots) {
-        self.end_branch(slots);
-        std::mem::take(&mut self.document).release(slots);
-        *self = Self { settling: self.settling, ..Self::default() };
+    /// Drops everything, which is returned; the session stays, empty.
+    pub(crate) fn clear(&mut self, slots: &mut Slots) -> Self {
+        let empty = Self { settling: self.settling, ..Self::default() };
+        let before = std::mem::replace(self, empty);
+        before.branch.iter().for_each(|branch| branch.rows.release(slots));
+        before.document.release(slots);
+        before
     }
 
     /// The leading rows of another session's table: the same slots, counted.
     pub(crate) fn share_from(&mut self, from: &mut Self, length: usize, slots: &mut Slots) {
-        let theirs = &from.document;
-        theirs.slots[..length].iter().for_each(|slot| slots.share(*slot));
-        self.document = Rows {
-            tokens: theirs.tokens[..length].to_vec(),
-            slots: theirs.slots[..length].to_vec(),
-            keys: theirs.keys[..length].to_vec(),
-            turned: theirs.turned[..length].to_vec(),
-        };
+        self.document = from.document.prefix(length);
+        self.document.slots.iter().for_each(|slot| slots.share(*slot));
         self.shared_until = length;
         from.shared_until = from.shared_until.max(length);
     }
@@ -222,79 +227,88 @@ impl Table {
 
     /// Applies splices to the document. Slots of deleted tokens go back first, so that they may serve the inserted ones.
     /// Rows that are shared with other sessions and move are copied before they do. The branch follows; what it holds of
-    /// the inserted text already is adopted. Returns how many tokens are.
+    /// the inserted text already is adopted. Returns what takes all this back.
     pub(crate) fn splice(
         &mut self,
         splices: &Splices,
         strategy: Strategy,
         slots: &mut Slots,
-        copies: &mut Copies,
-    ) -> Result<usize, OutOfSlots> {
+        staged: &mut Staged,
+    ) -> Result<Unsplice, OutOfSlots> {
+        let deleted = splices.iter().flat_map(|splice| &self.document.slots[splice.deleted()]);
+        let deleted: Vec<Slot> = deleted.copied().collect();
+        // Counted before anything is taken, so that no token is without a slot.
+        let needed = splices.inserted() + self.shared_behind(splices, slots);
+        let free = slots.free().len() + slots.would_free(&deleted);
+        if free < needed {
+            return Err(OutOfSlots { needed, free });
+        }
+        let mut before = Unsplice {
+            inverse: splices.inverse(&self.document.tokens),
+            deleted,
+            replaced: Vec::new(),
+            states: self.document.states.clone(),
+            turned: self.document.turned.clone(),
+            branch: self.branch.clone(),
+            settling: self.settling,
+            shared_until: self.shared_until,
+        };
         self.settling = match strategy {
             Strategy::Pie | Strategy::Full => Settling::Turn,
             Strategy::Conflict => Settling::Leave,
         };
-        let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return Ok(0) };
-        for splice in splices {
-            let deleted = splice.at.usize()..splice.end().usize();
-            self.document.slots[deleted].iter().for_each(|slot| slots.release(*slot));
-        }
-        // Checked before anything takes one, so that no token is without a slot.
-        let lack = OutOfSlots {
-            needed: splices.inserted() + self.shared_from(first, splices, slots),
-            free: slots.free().len(),
-        };
-        if lack.free < lack.needed {
-            return Err(lack);
-        }
-        splices.apply_to(&mut self.document.slots, |_| slots.take().expect("there are enough"));
-        splices.apply_to(&mut self.document.keys, |_| PackedKey::PENDING);
-        splices.apply_to(&mut self.document.turned, |_| 0);
-        splices.apply_to(&mut self.document.tokens, |token| token);
+        let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return Ok(before) };
+        before.deleted.iter().for_each(|slot| slots.release(*slot));
+        self.document.splice(splices, || slots.take().expect("they were counted"));
         if strategy == Strategy::Full {
-            self.document.keys[first..].fill(PackedKey::PENDING);
+            let behind = first..self.document.len();
+            self.document.set(std::slice::from_ref(&behind), State::Pending);
         }
-        self.unshare(first, slots, copies, lack)?;
+        self.unshare(first, slots, &mut staged.copies, &mut before.replaced);
         self.move_branch(splices);
-        Ok(self.adopt(slots))
+        staged.adopted += self.adopt(slots, &mut before.replaced);
+        Ok(before)
     }
 
-    /// How many rows from `first` on other tables hold too, of those that splices leave.
-    fn shared_from(&self, first: usize, splices: &Splices, slots: &Slots) -> usize {
+    /// How many rows behind the first splice other tables hold too, of those that splices leave.
+    fn shared_behind(&self, splices: &Splices, slots: &Slots) -> usize {
+        let first = splices.iter().next().map_or(self.document.len(), |splice| splice.at.usize());
         if first >= self.shared_until {
             return 0;
         }
-        let mut deleted =
-            splices.iter().flat_map(|splice| splice.at.usize()..splice.end().usize()).peekable();
-        let rows = self.document.slots.iter().enumerate().skip(first);
+        let mut deleted = splices.iter().flat_map(Splice::deleted).peekable();
+        let rows = self.document.slots.iter().enumerate().take(self.shared_until).skip(first);
         let kept = rows.filter(|(index, _)| deleted.next_if_eq(index).is_none());
         kept.filter(|(_, slot)| slots.is_shared(**slot)).count()
     }
 
-    /// Rows from `first` on that other tables hold too get slots of their own; encoded ones are copied.
+    /// Rows from `first` on that other tables hold too get slots of their own, which were counted; encoded ones are copied.
     fn unshare(
         &mut self,
         first: usize,
         slots: &mut Slots,
         copies: &mut Copies,
-        lack: OutOfSlots,
-    ) -> Result<(), OutOfSlots> {
+        replaced: &mut Vec<Replaced>,
+    ) {
         if first >= self.shared_until {
-            return Ok(());
+            return;
         }
-        for (slot, key) in self.document.slots[first..].iter_mut().zip(&self.document.keys[first..]) {
-            if slots.is_shared(*slot) {
-                let own = slots.take().ok_or(lack)?;
-                let shared = std::mem::replace(slot, own);
-                slots.release(shared);
-                if *key != PackedKey::PENDING {
-                    copies.from.push(shared);
-                    copies.to.push(own);
+        for (rows, state) in self.document.states.within(first..self.document.len()) {
+            for index in rows {
+                let slot = self.document.slots[index];
+                if slots.is_shared(slot) {
+                    let own = slots.take().expect("they were counted");
+                    slots.release(slot);
+                    self.document.slots[index] = own;
+                    replaced.push(Replaced { index, slot });
+                    if state != State::Pending {
+                        copies.from.push(slot);
+                        copies.to.push(own);
+                    }
                 }
             }
         }
         self.shared_until = first;
-        Ok(())
     }
 
     /// The branch stays behind the token that it stands behind. An insertion at its very place stands beside it.
@@ -308,30 +322,35 @@ impl Table {
             inserted += splice.insert.len();
         }
         branch.share = branch.share - deleted + inserted;
+        branch.rows.move_by((inserted as u32).wrapping_sub(deleted as u32).cast_signed());
     }
 
     /// Where the document now goes on with the branch's own tokens, the branch's rows become the document's: they were
     /// encoded for just this place behind just this text.
-    fn adopt(&mut self, slots: &mut Slots) -> usize {
+    fn adopt(&mut self, slots: &mut Slots, replaced: &mut Vec<Replaced>) -> usize {
         let Some(branch) = self.branch.as_mut().filter(|branch| branch.origin == Origin::Same) else {
             return 0;
         };
         let share = branch.share;
         let pairs = self.document.tokens[share..].iter().zip(&branch.rows.tokens);
         let common = pairs.take_while(|(ours, theirs)| ours == theirs).count();
-        let mut adopted = 0;
-        for index in 0..common {
-            let (ours, position) = (share + index, PackedKey::at(share + index));
-            if self.document.keys[ours] == PackedKey::PENDING && branch.rows.keys[index] == position {
-                std::mem::swap(&mut self.document.slots[ours], &mut branch.rows.slots[index]);
-                (self.document.keys[ours], self.document.turned[ours]) =
-                    (position, branch.rows.turned[index]);
-                adopted += 1;
+        let mut adopted = Vec::new();
+        for waiting in self.document.pending(share + common, usize::MAX) {
+            for index in waiting.start.max(share)..waiting.end {
+                if branch.rows.states.get(index - share) == Some(State::SETTLED) {
+                    adopted.push(index..index + 1);
+                }
             }
         }
+        for index in adopted.iter().map(|row| row.start) {
+            replaced.push(Replaced { index, slot: self.document.slots[index] });
+            std::mem::swap(&mut self.document.slots[index], &mut branch.rows.slots[index - share]);
+        }
+        // Nothing in front of the branch was edited, so none of its keys was ever turned.
+        self.document.set(&adopted, State::SETTLED);
         branch.rows.drop_front(common, slots);
         branch.share += common;
-        adopted
+        adopted.len()
     }
 
     /// Appends one generated token to the branch; the first begins one behind the document.
@@ -341,7 +360,7 @@ impl Table {
         self.branch.get_or_insert_with(branch).rows.push(token, slot);
     }
 
-    /// W1: the last token of the context is encoded again, whatever its key holds.
+    /// W1: the last token of the context is encoded again, whatever its key holds. It needs a slot if others hold its own.
     pub(crate) fn reopen_last(&mut self, slots: &mut Slots) -> Result<(), OutOfSlots> {
         let share = self.share();
         match &mut self.branch {
@@ -358,9 +377,9 @@ impl Table {
             return 0;
         }
         let before = turns.slots.len();
-        self.document.settle(0, turns);
+        self.document.settle(turns);
         if let Some(branch) = &mut self.branch {
-            branch.rows.settle(branch.share, turns);
+            branch.rows.settle(turns);
         }
         turns.slots.len() - before
     }

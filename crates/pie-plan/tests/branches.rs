@@ -84,7 +84,7 @@ fn a_completion_at_a_cursor_leaves_the_document_alone() {
     let work = step(&mut group, vec![branch], vec![Run::Sample { session: A }], 2);
     assert_eq!(work.rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), [3]);
     assert!(!before.contains(&work.rows[0].slot), "the document's rows are not written");
-    let view = group.table(A).expect("it is open").view(Then::Sample);
+    let view = group.table(A).expect("it is open").view(Then::Sample).concat();
     assert_eq!((&view[..3], view.len()), (&before[..3], 4), "it sees the document's slots before the cursor");
     group.append(&[(A, TokenId(60))]).expect("reserved");
     let work = group.decode(&[A]).expect("it sampled");

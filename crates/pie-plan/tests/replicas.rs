@@ -9,8 +9,21 @@ const CAPACITY: u32 = 96;
 /// A session's shadow, which is encoded anew.
 const SHADOW: u64 = 100;
 
-/// What one KV row holds: which token was encoded there, and the position that its key stands at.
-type Memory = Vec<Option<(TokenId, i64)>>;
+/// A session that is never open.
+const NOBODY: SessionId = SessionId(999);
+
+/// What one KV row holds.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    /// The token that was encoded there.
+    token: TokenId,
+    /// The position that its key stands at.
+    position: i64,
+    /// How often the key was turned since.
+    turned: u16,
+}
+
+type Memory = Vec<Option<Held>>;
 
 /// A replica with the memory of a rank.
 struct Replica {
@@ -32,16 +45,18 @@ impl Replica {
         for (slot, delta) in work.turns.slots.iter().zip(&work.turns.deltas) {
             assert_ne!(*delta, 0, "a delta of 0 costs nothing");
             let row = self.memory[slot.usize()].as_mut().expect("only encoded rows turn");
-            row.1 += i64::from(*delta);
+            row.position += i64::from(*delta);
+            row.turned += 1;
         }
         for row in &work.rows {
-            self.memory[row.slot.usize()] = Some((row.token, i64::from(row.position.0)));
+            let (token, position) = (row.token, i64::from(row.position.0));
+            self.memory[row.slot.usize()] = Some(Held { token, position, turned: 0 });
         }
         for sequence in &work.sequences {
             let table = self.group.table(sequence.session).expect("a session that runs is open");
             let rows = &work.rows[sequence.rows.clone()];
             assert!(rows.is_sorted_by_key(|row| row.position), "rows see what was encoded before them");
-            let view = table.view(sequence.then);
+            let view = table.view(sequence.then).concat();
             let tokens = match sequence.then {
                 Then::Stop => table.tokens().to_vec(),
                 Then::Sample => [&table.tokens()[..table.share()], table.branch()].concat(),
@@ -54,14 +69,59 @@ impl Replica {
                 let last = rows.last().expect("W1: the last token is always encoded again");
                 assert_eq!(last.position.usize() + 1, view.len(), "W1");
                 for (index, (slot, token)) in view.iter().zip(&tokens).enumerate() {
-                    let (held, position) =
-                        self.memory[slot.usize()].expect("M1: a row sees encoded rows only");
-                    assert_eq!(held, *token, "a row sees the tokens of its own context");
-                    assert!(!settled(sequence.session) || position == index as i64, "K3");
+                    let held = self.memory[slot.usize()].expect("M1: a row sees encoded rows only");
+                    assert_eq!(held.token, *token, "a row sees the tokens of its own context");
+                    assert!(!settled(sequence.session) || held.position == index as i64, "K3");
                 }
             }
         }
     }
+
+    /// What tables say of themselves is what counting row by row finds.
+    fn recount(&self) {
+        for (_, table) in self.group.sessions() {
+            let rotations: Vec<_> = table.rotations().collect();
+            assert_eq!(table.pending(), rotations.iter().filter(|rotated_for| rotated_for.is_none()).count());
+            let stands = |(index, rotated_for): &(usize, &Option<u32>)| **rotated_for == Some(*index as u32);
+            let settled = rotations.iter().enumerate().take_while(stands).count();
+            assert_eq!(table.settled_prefix(), settled);
+            let rows = table.slots().iter().zip(&rotations).enumerate();
+            let encoded = rows.filter_map(|(index, (slot, rotated_for))| {
+                let held = || self.memory[slot.usize()].expect("an encoded row holds something");
+                rotated_for.map(|position| (index, position, held()))
+            });
+            let encoded: Vec<_> = encoded.collect();
+            for (index, position, held) in &encoded {
+                let knows = (table.tokens()[*index], i64::from(*position));
+                assert_eq!((held.token, held.position), knows, "the table knows what the rank holds");
+            }
+            let most_turned = encoded.iter().map(|(.., held)| held.turned).max();
+            assert_eq!(table.most_turned(), most_turned.unwrap_or(0));
+        }
+    }
+
+    /// What the next run of an action says that it takes, before it does.
+    fn announced(&self, action: &Action) -> Option<Announced> {
+        let (run, rows) = match action {
+            Action::Encode { session, limit } => {
+                let pending = self.group.table(SessionId(*session))?.pending();
+                (Run::Encode { session: SessionId(*session), limit: *limit }, pending.min(*limit as usize))
+            }
+            Action::Sample { session, .. } => {
+                let rows = self.group.table(SessionId(*session))?.context_pending();
+                (Run::Sample { session: SessionId(*session) }, rows)
+            }
+            _ => return None,
+        };
+        Some(Announced { rows, tokens: self.group.reach(run).tokens })
+    }
+}
+
+/// What a run would take: rows, and one more than the largest of their tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Announced {
+    rows: usize,
+    tokens: u32,
 }
 
 /// One thing that happens to a session; numbers are reduced to what fits when it is carried out.
@@ -219,11 +279,19 @@ fn follow(twin: &mut Twin, action: &Action, plan: &Plan) {
 /// Carries a plan out on a replica, with a sampler that all replicas share; returns the sampled tokens.
 fn carry_out(
     replica: &mut Replica,
+    action: &Action,
     plan: &Plan,
     twin_token: u32,
     settled: impl Fn(SessionId) -> bool,
 ) -> Result<usize, PlanError> {
+    let announced = replica.announced(action);
     let mut work = replica.group.apply(plan)?;
+    if let Some(announced) = announced {
+        let (rows, largest) = (work.rows.len(), work.rows.iter().map(|row| row.token.0).max());
+        // A last token that is only encoded again is nothing new to the model.
+        let tokens = if announced.tokens == 0 { 0 } else { largest.map_or(0, |largest| largest + 1) };
+        assert!(announced.rows == rows && announced.tokens <= tokens, "{announced:?} of {rows} {tokens}");
+    }
     let adopted = work.adopted;
     replica.carry_out(&work, &settled);
     for pass in 0..plan.passes {
@@ -249,11 +317,7 @@ fn assert_settled(replica: &Replica, session: SessionId) {
     for (index, (slot, rotated_for)) in table.slots().iter().zip(table.rotations()).enumerate() {
         if let Some(position) = rotated_for {
             let held = replica.memory[slot.usize()].expect("an encoded row holds something");
-            assert_eq!(
-                held,
-                (table.tokens()[index], i64::from(position)),
-                "the table knows what the rank holds"
-            );
+            assert_eq!(held.token, table.tokens()[index], "the table knows what the rank holds");
             assert_eq!(position as usize, index, "K3: rotated_for = index after settling");
         }
     }
@@ -271,6 +335,12 @@ proptest! {
         for (number, action) in actions.iter().enumerate() {
             let plan = plan_of(&replicas[0].group, action, &mut twin);
             let before = replicas[0].group.digest();
+            let mut refused = plan.clone();
+            refused.changes.push(Change::EndBranch { session: NOBODY });
+            let mut group = replicas[0].group.clone();
+            prop_assert!(group.apply(&refused).is_err(), "its last change is of a session that nobody opened");
+            prop_assert_eq!(group.digest(), before, "what was done before the refusal is taken back");
+            group.check().expect("K1 and K2 hold after changes were taken back");
             match replicas[0].group.clone().apply(&plan) {
                 Err(error) => {
                     prop_assert_eq!(replicas[0].group.apply(&plan).expect_err("refused before"), error);
@@ -289,7 +359,8 @@ proptest! {
             }
             let settled = |session: SessionId| !conflict.get(&session.0).unwrap_or(&false);
             for replica in &mut replicas {
-                carry_out(replica, &plan, number as u32 * 10, settled).expect("a clone took it");
+                carry_out(replica, action, &plan, number as u32 * 10, settled).expect("a clone took it");
+                replica.recount();
                 replica.group.check().expect("K1 and K2 hold after every plan");
             }
             prop_assert_eq!(replicas[0].group.digest(), replicas[1].group.digest(), "P4");

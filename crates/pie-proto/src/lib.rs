@@ -23,15 +23,20 @@ pub use reason::{Fault, Reason};
     reason = "generated; the proto files are the documentation"
 )]
 mod generated {
+    /// The public API, for clients.
     pub mod v1 {
         include!("../generated/pie.v1.rs");
     }
+    /// Between routers.
     pub mod peer {
+        /// Between routers.
         pub mod v1 {
             include!("../generated/pie.peer.v1.rs");
         }
     }
+    /// Between a group's owner and its ranks.
     pub mod worker {
+        /// Between a group's owner and its ranks.
         pub mod v1 {
             include!("../generated/pie.worker.v1.rs");
         }

@@ -5,13 +5,14 @@
 
 use crate::stats::Stats;
 use crate::tenants::{Caller, Quota, Quotas, Role, Tenant};
+use arc_swap::ArcSwap;
 use pie_proto::{Fault, Reason};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 use subtle::ConstantTimeEq;
@@ -27,7 +28,7 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// The SHA-256 of a token, as the tokens file has it.
 pub fn hash(token: &str) -> String {
-    digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(digest(&SHA256, token.as_bytes()))
 }
 
 /// Why a tokens file cannot be used. What stands as `sha256` is not repeated: it may be a token in the wrong place.
@@ -166,7 +167,9 @@ impl TryFrom<FileToken> for TokenEntry {
     fn try_from(token: FileToken) -> Result<Self, String> {
         let tenant = Tenant::new(&token.tenant).map_err(|fault| fault.message)?;
         let role = if token.admin { Role::Admin } else { Role::User };
-        let digest = from_hex(&token.sha256).ok_or("`sha256` must be 64 hexadecimal digits")?;
+        let mut digest = Digest::default();
+        hex::decode_to_slice(&token.sha256, &mut digest)
+            .map_err(|_| "`sha256` must be 64 hexadecimal digits")?;
         let expires = match token.expires {
             None => None,
             Some(toml::Value::String(text)) => Some(moment(&text)?),
@@ -183,21 +186,10 @@ fn moment(text: &str) -> Result<SystemTime, String> {
     humantime::parse_rfc3339(text).map_err(|_| NO_MOMENT.to_owned())
 }
 
-fn from_hex(text: &str) -> Option<Digest> {
-    let mut digest = Digest::default();
-    if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, place) in digest.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(&text[place..place + 2], 16).ok()?;
-    }
-    Some(digest)
-}
-
 /// The tokens that hold now. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    tokens: Arc<RwLock<Arc<Tokens>>>,
+    tokens: Arc<ArcSwap<Tokens>>,
     quotas: Quotas,
 }
 
@@ -206,13 +198,13 @@ impl Gate {
     pub fn new(tokens: Tokens) -> Self {
         let quotas = Quotas::default();
         quotas.replace(tokens.quotas.clone());
-        Self { tokens: Arc::new(RwLock::new(Arc::new(tokens))), quotas }
+        Self { tokens: Arc::new(ArcSwap::from_pointee(tokens)), quotas }
     }
 
     /// From the next call on these hold, and their quotas.
     pub fn replace(&self, tokens: Tokens) {
         self.quotas.replace(tokens.quotas.clone());
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        self.tokens.store(Arc::new(tokens));
     }
 
     /// The tenants' own limits, which follow.
@@ -232,8 +224,7 @@ impl Gate {
         let token = token.ok_or_else(|| {
             Fault::new(Reason::NoToken, "the call has no metadata `authorization: Bearer TOKEN`")
         })?;
-        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let caller = tokens.caller(token, SystemTime::now())?;
+        let caller = self.tokens.load().caller(token, SystemTime::now())?;
         if needs == Needs::Admin && caller.role != Role::Admin {
             let message = format!("{} needs a token with `admin = true`", request.uri().path());
             return Err(Fault::new(Reason::NotAdmin, message));

@@ -119,7 +119,7 @@ impl Core {
     /// A group is there, empty: sessions are encoded again from their documents as they are used, and else, the latest used
     /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, facts: ModelFacts) {
-        self.stats.context_limit.set(facts.context_limit.into());
+        self.stats.published.context_limit.set(facts.context_limit.into());
         self.model = Arc::new(Model::new(facts, &self.tokenizer));
         let (model, stats) = (self.model.clone(), self.stats.clone());
         let mut planner = Planner::new(Group::new(epoch, slots), model, self.settings, self.pace, stats);
@@ -212,11 +212,14 @@ impl Core {
             News::Message(message) => {
                 match message.token.as_ref().map(|token| token.took) {
                     Some(Took::First(first)) => {
-                        stats.tokens_reused.add(u64::from(first.reused));
-                        stats.first_token.observe(first.since_call);
-                        first.since_edit.into_iter().for_each(|edit| stats.edit_to_first_token.observe(edit));
+                        stats.tokens.reused.add(u64::from(first.reused));
+                        stats.completions.first_token.observe(first.since_call);
+                        first
+                            .since_edit
+                            .into_iter()
+                            .for_each(|edit| stats.completions.edit_to_first_token.observe(edit));
                     }
-                    Some(Took::Next(time)) => stats.inter_token.observe(time),
+                    Some(Took::Next(time)) => stats.completions.inter_token.observe(time),
                     None => {}
                 }
                 match message.finish {
@@ -239,18 +242,18 @@ impl Core {
     /// Tells those who only look on what is so now.
     pub fn publish(&self) {
         let stats = &self.stats;
-        stats.sessions.set(self.sessions.count() as u64);
-        stats.tokens.set(self.sessions.tokens() as u64);
+        stats.published.sessions.set(self.sessions.count() as u64);
+        stats.published.tokens.set(self.sessions.tokens() as u64);
         let serving = self.planner.as_ref().ok();
         let of = |number: fn(&Planner) -> usize| serving.map_or(0, |planner| number(planner) as u64);
         let (slots, free) = (of(Planner::slots), of(|planner| planner.allotment.tables.group().free_slots()));
         let (all, running) =
             (of(|planner| planner.allotment.completions.count()), of(|planner| planner.running().count()));
-        stats.running.set(running);
-        stats.waiting.set(all - running);
-        stats.changes_waiting.set(of(|planner| planner.changes.len()));
-        stats.slots.set(slots);
-        stats.slots_used.set(slots - free);
-        stats.epoch.set(serving.map_or(0, |planner| planner.epoch().0));
+        stats.published.running.set(running);
+        stats.published.waiting.set(all - running);
+        stats.published.changes_waiting.set(of(|planner| planner.changes.len()));
+        stats.published.slots.set(slots);
+        stats.published.slots_used.set(slots - free);
+        stats.published.epoch.set(serving.map_or(0, |planner| planner.epoch().0));
     }
 }

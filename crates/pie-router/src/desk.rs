@@ -11,7 +11,7 @@ use crate::faults;
 use crate::spans::{Recorded, Waits};
 use crate::stats::Stats;
 use crate::tenants::Tenant;
-use pie_plan::PlanError;
+use pie_plan::{Plan, PlanError};
 use pie_proto::carried::Carried;
 use pie_proto::plan::Step;
 use pie_proto::request::{Complete, Identity, SessionName};
@@ -63,13 +63,21 @@ impl Desk {
     /// # Errors
     /// See [`Core::next_step`].
     pub fn next_step(&mut self, now: Instant) -> Result<Option<Step>, PlanError> {
-        let left = self.streams.left();
+        let abandoned = self.streams.abandoned();
         self.act(|core| {
             if let Ok(planner) = &mut core.planner {
-                left.into_iter().for_each(|id| planner.abandon(id));
+                abandoned.into_iter().for_each(|id| planner.abandon(id));
             }
             core.next_step(now)
         })
+        .inspect(|step| step.iter().for_each(|step| self.log(&step.plan)))
+    }
+
+    fn log(&self, plan: &Plan) {
+        let (group, epoch, seq) = (&self.group, plan.epoch.0, plan.seq.0);
+        let (passes, sessions) = (plan.passes, plan.runs.len());
+        let rows = self.core.planner.as_ref().map_or(0, |planner| planner.rows_in_flight());
+        tracing::debug!(group, epoch, seq, rows, sessions, passes, "a step");
     }
 
     /// The plan that should end after its present pass.

@@ -149,7 +149,7 @@ impl Directory {
             State::Retired => false,
             // What is left here of a group that another router owns now is on its way to it.
             State::Waiting(_) | State::Lost(_) => {
-                owner.stats().sessions.get() > 0 && self.owned_elsewhere(group).is_none()
+                owner.stats().published.sessions.get() > 0 && self.owned_elsewhere(group).is_none()
             }
         };
         has.then_some(owner)
@@ -426,7 +426,7 @@ impl Directory {
 
     fn load(&self, group: &GroupId, seen: &Seen) -> Load {
         match self.local(group).map(Owner::stats) {
-            Some(stats) => Load { slots: stats.slots.get(), tokens: stats.tokens.get() },
+            Some(stats) => Load { slots: stats.published.slots.get(), tokens: stats.published.tokens.get() },
             None => seen.load,
         }
     }

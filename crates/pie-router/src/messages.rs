@@ -21,12 +21,12 @@ struct Unread {
     /// Nothing more comes.
     ended: bool,
     /// Nobody reads it.
-    left: bool,
+    abandoned: bool,
 }
 
 impl Unread {
     fn put(&mut self, message: Message) {
-        if self.left || self.ended {
+        if self.abandoned || self.ended {
             return;
         }
         let many = self.messages.len() >= APART;
@@ -37,7 +37,7 @@ impl Unread {
     }
 
     fn is_over(&self) -> bool {
-        self.left || (self.ended && self.messages.is_empty())
+        self.abandoned || (self.ended && self.messages.is_empty())
     }
 }
 
@@ -93,8 +93,8 @@ impl Writer {
     }
 
     /// The reader went away.
-    pub fn is_left(&self) -> bool {
-        self.0.with(|unread| unread.left)
+    pub fn is_abandoned(&self) -> bool {
+        self.0.with(|unread| unread.abandoned)
     }
 
     /// Looks on.
@@ -148,7 +148,7 @@ impl tokio_stream::Stream for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let unread = self.0.with(|unread| {
-            unread.left = true;
+            unread.abandoned = true;
             std::mem::take(&mut unread.messages)
         });
         drop(unread);
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(last.expect("the last").expect_err("a failure").code(), tonic::Code::Unavailable);
         writer.send(Ok(message(7)));
         drop(stream);
-        assert!(watch.is_over() && writer.is_left());
+        assert!(watch.is_over() && writer.is_abandoned());
         assert!(watch.0.with(|unread| unread.messages.is_empty()), "nothing is kept for nobody");
         // One who waits is woken by the end.
         let (writer, mut stream) = messages();

@@ -153,7 +153,7 @@ impl Serving {
 
     /// Waits until no completion streams. Cancel safe.
     pub async fn idle(&self) {
-        while self.stats.streams.get() > 0 {
+        while self.stats.published.streams.get() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -165,7 +165,7 @@ impl Serving {
             owner.retire().await;
         }
         let documents =
-            || self.directory.locals().map(|(_, owner)| owner.stats().sessions.get()).sum::<u64>();
+            || self.directory.locals().map(|(_, owner)| owner.stats().published.sessions.get()).sum::<u64>();
         while documents() > 0 {
             tokio::time::sleep(LOOK).await;
         }

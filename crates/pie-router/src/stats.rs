@@ -156,45 +156,67 @@ pub struct RankTimes {
     pub collective_us: Counter,
 }
 
-/// Everything that a router counts.
+/// Plans and their passes.
 #[derive(Debug, Default)]
 #[allow(missing_docs, reason = "the names are those of pie.v1.Counters, which says what they mean")]
-pub struct Stats {
+pub struct StepStats {
     pub steps: Counter,
     pub passes: Counter,
     pub interrupts: Counter,
-    pub tokens_encoded: Counter,
-    pub tokens_refreshed: Counter,
-    pub tokens_rotated: Counter,
-    pub tokens_reused: Counter,
-    pub tokens_adopted: Counter,
-    pub tokens_shared: Counter,
-    pub tokens_generated: Counter,
-    pub sessions_dropped: Counter,
-    pub sessions_refreshed: Counter,
-    /// Sessions opened for the first time.
-    pub sessions_opened: Counter,
-    /// Sessions that came from another group or router, and that went to one.
-    pub sessions_taken: Counter,
-    pub sessions_given: Counter,
-    /// Edits that were applied.
-    pub edits: Counter,
-    closed: CounterTable<{ Why::ALL.len() }>,
-    outcomes: CounterTable<{ Outcome::ALL.len() }>,
-    events: CounterTable<{ GroupEvent::ALL.len() }>,
-    faults: CounterTable<{ Reason::ALL.len() }>,
     /// Rank 0's whole steps.
-    pub step: Histogram,
+    pub time: Histogram,
     /// Of those, in collectives.
     pub collective: Histogram,
     /// By how much the slowest rank's own work in a step was longer than the fastest's.
     pub skew: Histogram,
-    /// From a completion's call to its first token.
+}
+
+/// What became of tokens.
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "the names are those of pie.v1.Counters, which says what they mean")]
+pub struct TokenStats {
+    pub encoded: Counter,
+    pub refreshed: Counter,
+    pub rotated: Counter,
+    pub reused: Counter,
+    pub adopted: Counter,
+    pub shared: Counter,
+    pub generated: Counter,
+}
+
+/// What became of sessions.
+#[derive(Debug, Default)]
+pub struct SessionStats {
+    /// Opened for the first time.
+    pub opened: Counter,
+    /// That came from another group or router.
+    pub taken: Counter,
+    /// That went to one.
+    pub given: Counter,
+    /// Whose rows were dropped to make room.
+    pub dropped: Counter,
+    /// Encoded anew past their rotation budget.
+    pub refreshed: Counter,
+    /// Edits that were applied.
+    pub edits: Counter,
+    closed: CounterTable<{ Why::ALL.len() }>,
+}
+
+/// How completions went.
+#[derive(Debug, Default)]
+pub struct CompletionStats {
+    /// From the call to the first token.
     pub first_token: Histogram,
-    /// From each token of a completion to its next.
+    /// From each token to the next.
     pub inter_token: Histogram,
     /// From an edit to the first token behind it.
     pub edit_to_first_token: Histogram,
+    outcomes: CounterTable<{ Outcome::ALL.len() }>,
+}
+
+/// What is so now, as an owner publishes it: for those who do not ask the owner, to go by and to show.
+#[derive(Debug, Default)]
+pub struct Published {
     /// Open sessions.
     pub sessions: Gauge,
     /// Tokens of all documents.
@@ -217,6 +239,19 @@ pub struct Stats {
     pub streams: Gauge,
 }
 
+/// Everything that a router counts. Nobody decides by it; what is decided by is [`Published`].
+#[derive(Debug, Default)]
+#[allow(missing_docs, reason = "each says it")]
+pub struct Stats {
+    pub steps: StepStats,
+    pub tokens: TokenStats,
+    pub sessions: SessionStats,
+    pub completions: CompletionStats,
+    pub published: Published,
+    events: CounterTable<{ GroupEvent::ALL.len() }>,
+    faults: CounterTable<{ Reason::ALL.len() }>,
+}
+
 impl Stats {
     /// A call, or a completion that had begun, is told no.
     pub fn fault(&self, fault: &Fault) {
@@ -230,22 +265,22 @@ impl Stats {
 
     /// A session was closed.
     pub fn closed(&self, why: Why) {
-        self.closed.0[why as usize].add(1);
+        self.sessions.closed.0[why as usize].add(1);
     }
 
     /// How many were closed so.
     pub fn closings(&self, why: Why) -> u64 {
-        self.closed.0[why as usize].get()
+        self.sessions.closed.0[why as usize].get()
     }
 
     /// A completion ended.
     pub fn ended(&self, outcome: Outcome) {
-        self.outcomes.0[outcome as usize].add(1);
+        self.completions.outcomes.0[outcome as usize].add(1);
     }
 
     /// How many ended so.
     pub fn outcomes(&self, outcome: Outcome) -> u64 {
-        self.outcomes.0[outcome as usize].get()
+        self.completions.outcomes.0[outcome as usize].get()
     }
 
     /// Something happened to the group.
@@ -262,21 +297,21 @@ impl Stats {
     pub fn counters(&self) -> v1::Counters {
         let limits = Reason::ALL.iter().filter(|reason| reason.code() == tonic::Code::ResourceExhausted);
         v1::Counters {
-            steps: self.steps.get(),
-            passes: self.passes.get(),
-            interrupts: self.interrupts.get(),
-            tokens_encoded: self.tokens_encoded.get(),
-            tokens_refreshed: self.tokens_refreshed.get(),
-            tokens_rotated: self.tokens_rotated.get(),
-            tokens_reused: self.tokens_reused.get(),
-            tokens_adopted: self.tokens_adopted.get(),
-            tokens_shared: self.tokens_shared.get(),
-            tokens_generated: self.tokens_generated.get(),
-            sessions_dropped: self.sessions_dropped.get(),
-            sessions_refreshed: self.sessions_refreshed.get(),
+            steps: self.steps.steps.get(),
+            passes: self.steps.passes.get(),
+            interrupts: self.steps.interrupts.get(),
+            tokens_encoded: self.tokens.encoded.get(),
+            tokens_refreshed: self.tokens.refreshed.get(),
+            tokens_rotated: self.tokens.rotated.get(),
+            tokens_reused: self.tokens.reused.get(),
+            tokens_adopted: self.tokens.adopted.get(),
+            tokens_shared: self.tokens.shared.get(),
+            tokens_generated: self.tokens.generated.get(),
+            sessions_dropped: self.sessions.dropped.get(),
+            sessions_refreshed: self.sessions.refreshed.get(),
             refused: limits.map(|reason| self.faults(*reason)).sum(),
-            compute_us: self.step.sum_us(),
-            collective_us: self.collective.sum_us(),
+            compute_us: self.steps.time.sum_us(),
+            collective_us: self.steps.collective.sum_us(),
         }
     }
 }
@@ -286,14 +321,14 @@ pub(crate) struct Streaming(std::sync::Arc<Stats>);
 
 impl Streaming {
     pub fn new(stats: &std::sync::Arc<Stats>) -> Self {
-        stats.streams.up();
+        stats.published.streams.up();
         Self(stats.clone())
     }
 }
 
 impl Drop for Streaming {
     fn drop(&mut self) {
-        self.0.streams.down();
+        self.0.published.streams.down();
     }
 }
 

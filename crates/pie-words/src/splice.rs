@@ -1,6 +1,7 @@
 //! Token edits: what a text edit becomes after tokenizing, and what a rank applies to its tables.
 
 use crate::ids::{TokenId, TokenIndex};
+use std::ops::Range;
 
 /// At token index `at`, delete `delete` tokens, then insert `insert`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,11 @@ impl Splice {
     /// The first index behind the deleted tokens, in the old sequence.
     pub fn end(&self) -> TokenIndex {
         TokenIndex(self.at.0.saturating_add(self.delete))
+    }
+
+    /// The indices that go, in the old sequence.
+    pub fn deleted(&self) -> Range<usize> {
+        self.at.usize()..self.end().usize()
     }
 
     fn is_nothing(&self) -> bool {
@@ -142,20 +148,32 @@ impl Splices {
         tokens
     }
 
-    /// Replaces each spliced range of `items`, which stand for tokens, in one pass; `make` turns an inserted token into an item.
-    pub fn apply_to<T>(&self, items: &mut Vec<T>, mut make: impl FnMut(TokenId) -> T) {
+    /// Replaces each spliced range of `items`, which stand for tokens; what stays behind the first is moved once. `make` turns an
+    /// inserted token into an item.
+    pub fn apply_to<T: Copy>(&self, items: &mut Vec<T>, mut make: impl FnMut(TokenId) -> T) {
         let Some(first) = self.0.first() else { return };
-        let tail = items.split_off(first.at.usize());
-        items.reserve(tail.len() + self.inserted());
-        let mut old = tail.into_iter();
-        let mut at = first.at.usize();
+        let behind = items.split_off(first.at.usize());
+        items.reserve(behind.len() + self.inserted());
+        let (mut old, mut at) = (behind.as_slice(), first.at);
         for splice in self {
-            items.extend(old.by_ref().take(splice.at.usize() - at));
-            old.by_ref().take(splice.delete as usize).for_each(drop);
+            let (stay, rest) = old.split_at((splice.at.0 - at.0) as usize);
+            items.extend_from_slice(stay);
             items.extend(splice.insert.iter().map(|token| make(*token)));
-            at = splice.end().usize();
+            (old, at) = (&rest[splice.delete as usize..], splice.end());
         }
-        items.extend(old);
+        items.extend_from_slice(old);
+    }
+
+    /// The splices that take these back, once `tokens` have become what [`Splices::apply`] makes of them.
+    #[must_use]
+    pub fn inverse(&self, tokens: &[TokenId]) -> Self {
+        let mut by = 0_u32;
+        let undo = |splice: &Splice| {
+            let (at, delete) = (TokenIndex(splice.at.0.wrapping_add(by)), splice.insert.len() as u32);
+            by = by.wrapping_add(delete).wrapping_sub(splice.delete);
+            Splice { at, delete, insert: tokens[splice.deleted()].to_vec() }
+        };
+        Self(self.0.iter().map(undo).collect())
     }
 
     /// Checks the list against a sequence of another length than it was made for.

@@ -3,6 +3,7 @@
 use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
+use pie_kv::View;
 use pie_model::{Batch, Compute, Draw, Rows, Sequence};
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
 use pie_proto::plan::{SampledToken, Step};
@@ -212,7 +213,7 @@ impl<'a> Rank<'a> {
         if work.rows.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = self.batch(work)?;
+        let batch = batch(&self.group, work)?;
         let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();
         let draws =
@@ -226,29 +227,27 @@ impl<'a> Rank<'a> {
         });
         Ok(tokens.collect())
     }
+}
 
-    fn batch(&self, work: &Work) -> Result<Batch, WorkerError> {
-        let mut sequences = Vec::with_capacity(work.sequences.len());
-        for sequence in work.sequences.iter().filter(|sequence| !sequence.rows.is_empty()) {
-            let table = self.group.table(sequence.session);
-            let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
-            // M1: a row sees the indices up to its own.
-            let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
-            sequences.push(Sequence {
-                rows: sequence.rows.clone(),
-                table: table.view(sequence.then),
-                visible,
-            });
-        }
-        let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
-        Ok(Batch {
-            tokens: work.rows.iter().map(|row| row.token).collect(),
-            positions: work.rows.iter().map(|row| row.position).collect::<Vec<TokenIndex>>(),
-            slots: work.rows.iter().map(|row| row.slot).collect(),
-            sequences,
-            logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
-        })
+/// What a pass encodes, and what its rows see of the tables.
+fn batch<'a>(group: &'a Group, work: &Work) -> Result<Batch<'a>, WorkerError> {
+    let mut sequences = Vec::with_capacity(work.sequences.len());
+    for sequence in work.sequences.iter().filter(|sequence| !sequence.rows.is_empty()) {
+        let table = group.table(sequence.session);
+        let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
+        // M1: a row sees the indices up to its own.
+        let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
+        let view = View::of_table(table.view(sequence.then), group.capacity());
+        sequences.push(Sequence { rows: sequence.rows.clone(), view, visible });
     }
+    let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+    Ok(Batch {
+        tokens: work.rows.iter().map(|row| row.token).collect(),
+        positions: work.rows.iter().map(|row| row.position).collect::<Vec<TokenIndex>>(),
+        slots: work.rows.iter().map(|row| row.slot).collect(),
+        sequences,
+        logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
+    })
 }
 
 /// The work of all sessions but these. Their keys turn all the same: the tables say so.

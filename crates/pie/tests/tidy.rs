@@ -169,6 +169,19 @@ fn files_are_short() {
     assert!(long.is_empty(), "over {LINES} lines, a sign that two ideas share a room: {long:?}");
 }
 
+/// The owner's core is plain: tasks, channels, traces and messages on the wire stay with its desk.
+#[test]
+fn the_core_of_a_group_is_plain() {
+    let core = root().join("crates/pie-router/src/core");
+    let is_core = |path: &Path| path.starts_with(&core) || path == core.with_extension("rs");
+    let foreign = ["tokio", "tonic", "opentelemetry", "prost", "worker_v1", "peer_v1", "v1::"];
+    let files: Vec<_> = sources().into_iter().filter(|(path, _)| is_core(path)).collect();
+    let known = |text: &str| foreign.into_iter().filter(|name| text.contains(name)).collect::<Vec<_>>();
+    let mut wrong: Vec<_> = files.iter().map(|(path, text)| (path, known(text))).collect();
+    wrong.retain(|(_, known)| !known.is_empty());
+    assert!(!files.is_empty() && wrong.is_empty(), "{wrong:?}");
+}
+
 /// A guard that lives on in its caller is there when the caller asks for the same lock again. Locks stay in small files, and leave
 /// as copies; each of these is one whose guards were looked at.
 #[test]

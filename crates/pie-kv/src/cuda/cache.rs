@@ -226,7 +226,8 @@ impl GpuCache {
     ) -> Result<(SentSequences, bool), KvError> {
         for sequence in sequences {
             check(sequence, rows)?;
-            self.shape.check(0, sequence.table)?;
+            // Kernels look at no slot before they use it, and each is copied here in any case.
+            sequence.view.pieces().into_iter().try_for_each(|piece| self.shape.check(0, piece))?;
         }
         Ok(self.attend.prepare(&self.gpu, upload, &self.shape, heads, sequences)?)
     }

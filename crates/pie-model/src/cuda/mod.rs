@@ -183,12 +183,16 @@ impl OnGpu {
     ///
     /// # Errors
     /// As [`crate::Model::forward`]; the GPU.
-    pub fn logits(&mut self, batch: &Batch, comm: &mut dyn Collective) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub fn logits(
+        &mut self,
+        batch: &Batch<'_>,
+        comm: &mut dyn Collective,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
         let wanted = self.pass(batch, comm)?;
         self.read_logits(&wanted.order, wanted.rows.len())
     }
 
-    fn check(&self, batch: &Batch, comm: &dyn Collective) -> Result<(), ModelError> {
+    fn check(&self, batch: &Batch<'_>, comm: &dyn Collective) -> Result<(), ModelError> {
         check_member(self.member, comm.member())?;
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
         batch.check(&BatchLimits { vocabulary, positions, slots: self.cache.shape().slots })
@@ -218,7 +222,7 @@ impl Compute for OnGpu {
 
     fn forward(
         &mut self,
-        batch: &Batch,
+        batch: &Batch<'_>,
         draws: &[Draw],
         comm: &mut dyn Collective,
     ) -> Result<Vec<Sampled>, ModelError> {

@@ -11,7 +11,8 @@ use cudarc::driver::{CudaFunction, LaunchArgs};
 use pie_comm::Collective;
 use pie_kv::Attention;
 use pie_kv::cuda::{
-    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Placing, PushKernelArg, SentSequences, Upload, UploadOffset,
+    Dtype, Gpu, GpuCache, GpuError, LaunchConfig, Memory, Placing, PushKernelArg, SentSequences, Upload,
+    UploadOffset,
 };
 
 /// Kernels between products and attention.
@@ -19,6 +20,7 @@ pub(super) struct LayerKernels {
     embed: CudaFunction,
     norm: CudaFunction,
     add_norm: CudaFunction,
+    ready_heads: CudaFunction,
     gated: CudaFunction,
     pick: CudaFunction,
     greedy: CudaFunction,
@@ -27,6 +29,7 @@ pub(super) struct LayerKernels {
 }
 
 impl LayerKernels {
+    /// Loads the kernels for a type of numbers.
     pub fn new(gpu: &Gpu, dtype: Dtype) -> Result<Self, GpuError> {
         let kernels = gpu.load(include_bytes!("../../kernels/layers.ptx.gz"))?;
         let sampling = gpu.load(include_bytes!("../../kernels/sampling.ptx.gz"))?;
@@ -35,6 +38,7 @@ impl LayerKernels {
             embed: typed("embed")?,
             norm: typed("norm")?,
             add_norm: typed("add_norm")?,
+            ready_heads: typed("ready_heads")?,
             gated: typed("gated")?,
             pick: kernels.get("pick_rows")?,
             greedy: sampling.get("greedy")?,
@@ -74,7 +78,11 @@ impl LaunchPlan {
 
 impl OnGpu {
     /// Encodes a batch and waits for it: logits and greedy tokens of the wanted rows, which it returns, are then on the GPU.
-    pub(super) fn pass(&mut self, batch: &Batch, comm: &mut dyn Collective) -> Result<Wanted, ModelError> {
+    pub(super) fn pass<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        comm: &mut dyn Collective,
+    ) -> Result<Wanted<'a>, ModelError> {
         self.check(batch, comm)?;
         let wanted = batch.wanted();
         let ranks = self.member.world_size().get() as usize;
@@ -112,7 +120,12 @@ impl OnGpu {
     }
 
     /// Sends what a pass needs to know.
-    fn send(&mut self, batch: &Batch, wanted: &Wanted, ranks: usize) -> Result<LaunchPlan, ModelError> {
+    fn send(
+        &mut self,
+        batch: &Batch<'_>,
+        wanted: &Wanted<'_>,
+        ranks: usize,
+    ) -> Result<LaunchPlan, ModelError> {
         let rows = batch.tokens.len();
         let mut moved = self.space.make_room(rows, wanted.rows.len(), ranks)?;
         let upload = &mut self.upload;
@@ -121,7 +134,7 @@ impl OnGpu {
         let slots = upload.put(&batch.slots.iter().map(|slot| slot.0).collect::<Vec<u32>>());
         let angles = GpuCache::put_angles(upload, &self.rope, &batch.positions);
         let heads = self.shard.heads.len();
-        let mut prepare = |upload: &mut Upload, sequences: &[Sequence], rows: usize| {
+        let mut prepare = |upload: &mut Upload, sequences: &[Sequence<'_>], rows: usize| {
             let sequences: Vec<Attention<'_>> = sequences.iter().map(Sequence::attention).collect();
             let (seen, anew) = self.cache.prepare(upload, &sequences, rows, heads)?;
             moved |= anew;
@@ -210,8 +223,30 @@ impl OnGpu {
                 plan.rows,
                 Output::Same,
             )?;
+            self.ready_heads(index, plan.rows, at)?;
             self.cache.place(index, &placing)?;
         }
+        Ok(())
+    }
+
+    /// Adds biases to queries, keys and values, and norms their heads, where the architecture has either.
+    fn ready_heads(&self, index: usize, rows: usize, at: &Places) -> Result<(), ModelError> {
+        let layer = self.layer(index);
+        if layer.biases.is_none() && layer.head_norms.is_none() {
+            return Ok(());
+        }
+        let address =
+            |memory: &Option<Memory>| memory.as_ref().map_or(Address::default(), |memory| memory.at(0));
+        let (biases, norms) = (address(&layer.biases), address(&layer.head_norms));
+        let (queries, keys) = (self.shard.heads.len() as u32, self.shard.kv_heads.len() as u32);
+        let (dim, epsilon) = (self.config.head_dim as u32, self.config.rms_norm_eps as f32);
+        let grid_dim = (queries + 2 * keys, rows as u32, 1);
+        let config = LaunchConfig { grid_dim, block_dim: (32, 1, 1), shared_mem_bytes: 0 };
+        let mut launch = self.gpu.stream().launch_builder(&self.kernels.ready_heads);
+        launch.arg(&at.qkv).arg(&biases).arg(&norms).arg(&dim).arg(&queries).arg(&keys).arg(&epsilon);
+        // SAFETY: the arguments are those of `ready_heads`; activations have room for all rows, and vectors are as long as
+        // the heads.
+        unsafe { run(&mut launch, config)? };
         Ok(())
     }
 

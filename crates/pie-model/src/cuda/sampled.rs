@@ -10,7 +10,7 @@ use pie_words::TokenId;
 
 impl OnGpu {
     /// The tokens of a pass that is over, one for each of its `logits_of`.
-    pub(super) fn draw(&self, wanted: &Wanted, draws: &[Draw]) -> Result<Vec<Sampled>, ModelError> {
+    pub(super) fn draw(&self, wanted: &Wanted<'_>, draws: &[Draw]) -> Result<Vec<Sampled>, ModelError> {
         let rows = wanted.rows.len();
         if rows == 0 {
             return Ok(Vec::new());

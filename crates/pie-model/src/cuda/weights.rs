@@ -1,6 +1,7 @@
 //! A rank's slice of the weights in device memory.
 
 use super::product::DeviceMatrix;
+use crate::architecture::{Biases, HeadNorms};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::error::ModelError;
@@ -16,21 +17,47 @@ use std::ops::Range;
 pub(super) struct Weights {
     /// The whole table, with rows of zeros up to what all ranks' parts of the head need.
     pub embedding: DeviceMatrix,
+    /// From the embedding to the head.
     pub layers: Vec<GpuLayer>,
+    /// The norm before the head.
     pub norm: Memory,
     /// Unless it is a part of the embedding.
     pub head: Option<DeviceMatrix>,
 }
 
 pub(super) struct GpuLayer {
+    /// The norm before attention.
     pub attention_norm: Memory,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
     pub qkv: DeviceMatrix,
+    /// Of a row of `qkv`, f32.
+    pub biases: Option<Memory>,
+    /// Of the heads of the queries, then of the keys, f32.
+    pub head_norms: Option<Memory>,
+    /// From the rank's own heads to its part of the residual's sum.
     pub output: DeviceMatrix,
+    /// The norm before the MLP.
     pub mlp_norm: Memory,
     /// Rows of the gate, then of up.
     pub gate_up: DeviceMatrix,
+    /// From the rank's part of the MLP to its part of the residual's sum.
     pub down: DeviceMatrix,
+}
+
+/// Numbers of a layer's biases.
+fn biases(config: &Config, shard: &Shard) -> usize {
+    match config.architecture.biases {
+        Biases::Absent => 0,
+        Biases::QueryKeyValue => (shard.heads.len() + 2 * shard.kv_heads.len()) * config.head_dim,
+    }
+}
+
+/// Numbers of a layer's norms of heads.
+fn head_norms(config: &Config) -> usize {
+    match config.architecture.head_norms {
+        HeadNorms::Absent => 0,
+        HeadNorms::QueryKey => 2 * config.head_dim,
+    }
 }
 
 impl Weights {
@@ -41,7 +68,8 @@ impl Weights {
         let layer = hidden * (heads * head_dim + 3 * shard.mlp.len());
         let table = vocab_size.max(ranks * shard.vocabulary_part) * hidden;
         let head = if config.tied_head { 0 } else { shard.vocabulary_part * hidden };
-        (dtype.size() * (layers * layer + table + head) + 4 * hidden * (2 * layers + 1)) as u64
+        let vectors = layers * (2 * hidden + biases(config, shard) + head_norms(config)) + hidden;
+        (dtype.size() * (layers * layer + table + head) + 4 * vectors) as u64
     }
 
     /// Memory for a slice, all zeros.
@@ -56,10 +84,15 @@ impl Weights {
         let (heads, kv_heads, mlp) = (shard.heads.len(), shard.kv_heads.len(), shard.mlp.len());
         let matrix = |outputs, inputs| DeviceMatrix::zeros(gpu, dtype, outputs, inputs);
         let norm = || Memory::zeros(gpu, 4 * hidden, "the weights");
+        let some = |numbers: usize| {
+            (numbers > 0).then(|| Memory::zeros(gpu, 4 * numbers, "the weights")).transpose()
+        };
         let layer = |_| -> Result<GpuLayer, GpuError> {
             Ok(GpuLayer {
                 attention_norm: norm()?,
                 qkv: matrix((heads + 2 * kv_heads) * head_dim, hidden)?,
+                biases: some(biases(config, shard))?,
+                head_norms: some(head_norms(config))?,
                 output: matrix(hidden, heads * head_dim)?,
                 mlp_norm: norm()?,
                 gate_up: matrix(2 * mlp, hidden)?,
@@ -119,6 +152,12 @@ impl GpuLoader<'_> {
         let feed = &mut self.feed;
         feed.norm(&mut to.attention_norm, &of.attention_norm)?;
         feed.norm(&mut to.mlp_norm, &of.mlp_norm)?;
+        if let (Some(to), Some([query, key, value])) = (&mut to.biases, of.biases) {
+            feed.norm(to, &[&query[own.clone()], &key[own_kv.clone()], &value[own_kv.clone()]].concat())?;
+        }
+        if let (Some(to), Some(norms)) = (&mut to.head_norms, of.head_norms) {
+            feed.norm(to, &norms.concat())?;
+        }
         let (queries, keys) = (own.len(), own_kv.len());
         feed.rows(&mut to.qkv, 0, &of.query, own.clone())?;
         feed.rows(&mut to.qkv, queries, &of.key, own_kv.clone())?;

@@ -4,7 +4,8 @@ use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
 /// Folders of `tests/goldens`.
-pub const MODELS: [&str; 4] = ["linear-tied", "linear-4kv", "llama3", "sharded-bf16"];
+pub const MODELS: [&str; 8] =
+    ["linear-tied", "linear-4kv", "llama3", "sharded-bf16", "mistral", "qwen2", "qwen2-yarn", "qwen3"];
 /// A model, and what Transformers gives for a prompt.
 pub struct Golden {
     pub folder: PathBuf,

@@ -4,7 +4,7 @@
 pub mod golden;
 
 use pie_comm::{Collective, ThreadGroup};
-use pie_kv::KvCache;
+use pie_kv::{KvCache, View};
 use pie_model::{Batch, Model, ModelError, Sequence};
 use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub struct Rank<'a> {
 
 #[allow(dead_code, reason = "on a GPU there are others")]
 impl Rank<'_> {
-    pub fn forward(&mut self, batch: &Batch) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub fn forward(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>, ModelError> {
         let logits = self.model.forward(batch, self.cache, self.comm)?;
         Ok(logits.rows().map(<[f32]>::to_vec).collect())
     }
@@ -66,7 +66,12 @@ impl Document {
     }
 
     /// Adds rows of this document to a batch, all of one sequence, each seeing everything before it.
-    pub fn add(&self, batch: &mut Batch, indices: impl IntoIterator<Item = usize>, logits: Logits) {
+    pub fn add<'a>(
+        &'a self,
+        batch: &mut Batch<'a>,
+        indices: impl IntoIterator<Item = usize>,
+        logits: Logits,
+    ) {
         let start = batch.tokens.len();
         let mut visible = Vec::new();
         for index in indices {
@@ -81,10 +86,10 @@ impl Document {
             Logits::Last => rows.end - 1..rows.end,
             Logits::None => 0..0,
         });
-        batch.sequences.push(Sequence { rows, table: self.slots.clone(), visible });
+        batch.sequences.push(Sequence { rows, view: View::from(&self.slots[..]), visible });
     }
 
-    pub fn batch(&self, indices: Range<usize>, logits: Logits) -> Batch {
+    pub fn batch(&self, indices: Range<usize>, logits: Logits) -> Batch<'_> {
         let mut batch = Batch::default();
         self.add(&mut batch, indices, logits);
         batch

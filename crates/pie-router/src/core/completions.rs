@@ -24,7 +24,7 @@ impl Completions {
     }
 
     /// Those that run or wait in a session.
-    pub fn of(&self, session: SessionId) -> impl Iterator<Item = &Completion> {
+    pub fn in_session(&self, session: SessionId) -> impl Iterator<Item = &Completion> {
         self.queues.get(&session).into_iter().flatten()
     }
 
@@ -167,5 +167,103 @@ impl Completions {
     /// What their readers have not been told yet.
     pub fn take_news(&mut self) -> Vec<(CompletionId, News)> {
         std::mem::take(&mut self.news)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::ModelFacts;
+    use crate::core::completion::{Message, Place};
+    use crate::testing::tokenizer;
+    use pie_proto::Reason;
+    use pie_proto::request::{Complete, Mode, OnEdit, SessionName};
+    use pie_words::{SamplingParameters, TokenId};
+
+    fn completion(session: u64, number: u64, max_tokens: u32, on_edit: OnEdit) -> Completion {
+        let request = Complete {
+            session: SessionName::new("a".to_owned()).expect("a right name"),
+            identity: None,
+            revision: None,
+            max_tokens,
+            sampling: SamplingParameters { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0, top_logprobs: 0 },
+            stop: vec![],
+            stop_tokens: vec![],
+            at: None,
+            mode: Mode::Continue,
+            on_edit,
+        };
+        let id = CompletionId { session: SessionId(session), number };
+        let at = (Revision(1), Place::End);
+        Completion::new(id, request, at, &ModelFacts::default(), &tokenizer(), Instant::now())
+    }
+
+    fn sampled(session: u64) -> SampledToken {
+        SampledToken { session: SessionId(session), token: TokenId(100), logprob: -1.0, top: vec![] }
+    }
+
+    /// Whatever becomes of a completion, the last that is said of it is its end, and it is said once.
+    #[test]
+    fn everybody_is_told_of_the_end_once() {
+        let mut all = Completions::default();
+        let fault = Fault::new(Reason::Internal, "a test");
+        let (finishes, is_edited, goes_on, fails, leaves) = (1, 2, 3, 4, 5);
+        for number in [finishes, is_edited, goes_on, fails] {
+            let on_edit = if number == goes_on { OnEdit::GoOn } else { OnEdit::End };
+            all.push(completion(1, number, 1, on_edit));
+        }
+        all.push(completion(2, leaves, 1, OnEdit::End));
+        all.push(completion(3, 6, 1, OnEdit::End));
+        assert_eq!((all.count(), all.sessions_to_begin().len()), (6, 3));
+        let id = |session, number| CompletionId { session: SessionId(session), number };
+
+        all.begin(SessionId(1), 10, 5, Before::default(), 0);
+        all.start(id(1, finishes), Instant::now());
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Some(Finish::Length));
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), None, "it is over");
+        all.edited(SessionId(1), Revision(2));
+        let stays = all.front(SessionId(1)).expect("it goes on");
+        assert_eq!((stays.id.number, stays.revision), (goes_on, Revision(2)), "D1");
+        all.abandon(id(2, leaves));
+        all.abandon(id(2, leaves));
+        all.fail_front(SessionId(1), &fault);
+        all.fail_in(SessionId(1), &fault);
+        all.fail_all(&fault);
+        assert_eq!((all.count(), all.sessions().count()), (0, 0));
+
+        let mut ended = BTreeMap::new();
+        for (id, news) in all.take_news() {
+            assert!(!ended.contains_key(&id.number), "{id:?}: {news:?} after its end");
+            if news.is_last() {
+                ended.insert(id.number, news);
+            }
+        }
+        assert_eq!(ended.len(), 6);
+        let finish = |number| match &ended[&number] {
+            News::Message(message) => message.finish,
+            _ => None,
+        };
+        assert_eq!([finish(finishes), finish(is_edited)], [Some(Finish::Length), Some(Finish::Edited)]);
+        assert_eq!(ended[&leaves], News::Abandoned);
+        assert!(all.take_news().is_empty());
+    }
+
+    /// What edits leave to a completion that goes on may be nothing: then it is over, by its length.
+    #[test]
+    fn the_models_limit_ends_what_has_begun() {
+        let mut all = Completions::default();
+        all.push(completion(1, 1, 10, OnEdit::GoOn));
+        all.limit_front(SessionId(1), 0);
+        assert_eq!(all.count(), 1, "it has not begun: its context is not known yet");
+        all.begin(SessionId(1), 10, 5, Before::default(), 0);
+        all.limit_front(SessionId(1), 3);
+        assert_eq!(all.front(SessionId(1)).map(|front| front.sampling().max_tokens), Some(3));
+        all.limit_front(SessionId(1), 0);
+        assert_eq!(all.count(), 0);
+        let last = all.take_news().pop().map(|(_, news)| news);
+        assert!(
+            matches!(last, Some(News::Message(Message { finish: Some(Finish::Length), .. }))),
+            "{last:?}"
+        );
     }
 }

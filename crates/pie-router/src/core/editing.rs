@@ -43,7 +43,7 @@ impl Core {
         self.check_growth(session, change.splices())?;
         let strategy = request.strategy.unwrap_or(session.strategy);
         self.commit(edited.session, change, strategy, Some(arrived))?;
-        self.stats.edits.add(1);
+        self.stats.sessions.edits.add(1);
         Ok(edited)
     }
 

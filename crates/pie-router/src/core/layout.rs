@@ -32,8 +32,8 @@ impl Patch {
             delete: count(end.saturating_sub(at)),
             insert,
         };
-        // What both sides have of their own stands in place of the document's tokens between them; where the sides share
-        // tokens (a piece that reads the same cut or whole), the later side repeats them.
+        // Around the hole stands what each side has of its own, in place of the document's tokens between them. Tokens that
+        // belong to both sides stay in the prefix; the suffix repeats them.
         let repeated = &tokens[cut.shared_suffix.min(cut.shared_prefix)..cut.shared_prefix];
         let middle = [&cut.prefix_end[..], &[markers.hole], &cut.suffix_start, repeated].concat();
         let places = vec![

@@ -37,7 +37,7 @@ impl Core {
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(id)) {
             planner.laid_by(session);
         }
-        self.stats.sessions_taken.add(1);
+        self.stats.sessions.taken.add(1);
     }
 
     /// Gives a session's document away. It stays here too, out of reach, until it is known to have arrived.
@@ -58,7 +58,7 @@ impl Core {
     pub(crate) fn arrived(&mut self, what: &Arrived) {
         for id in self.sessions.arrived(what) {
             self.remove(id, &faults::moving("this"));
-            self.stats.sessions_given.add(1);
+            self.stats.sessions.given.add(1);
         }
     }
 }

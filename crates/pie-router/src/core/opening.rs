@@ -1,7 +1,6 @@
 //! Sessions come and go.
 
 use super::Core;
-use super::session::difference;
 use crate::call::{Departure, Resident, Taken, Why};
 use crate::faults;
 use crate::tenants::Tenant;
@@ -52,7 +51,7 @@ impl Core {
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(session)) {
             planner.opened(session);
         }
-        self.stats.sessions_opened.add(1);
+        self.stats.sessions.opened.add(1);
         Ok(Opened { session, reused: 0 })
     }
 
@@ -71,7 +70,7 @@ impl Core {
         let change = match change.filter(|change| session.document.accepts(change).is_ok()) {
             Some(change) => *change,
             None if document.token_count() <= COMPARED_HERE => {
-                difference(&session.document, document).map_err(|error| faults::text(&error))?
+                session.document.become_like(document).map_err(|error| faults::text(&error))?
             }
             // Another call was quicker. Comparing a long text here would make everybody wait.
             None => return Err(faults::overtaken(session.name.as_str())),
@@ -100,7 +99,7 @@ impl Core {
         match (self.sessions.leaving(resident), departure) {
             (Some(id), Departure::Moved) => {
                 self.remove(id, &faults::moving(resident.name.as_str()));
-                self.stats.sessions_given.add(1);
+                self.stats.sessions.given.add(1);
             }
             (Some(id), Departure::Closed(why)) => self.close(id, why),
             (None, _) => {}

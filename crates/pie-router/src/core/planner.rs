@@ -154,7 +154,7 @@ impl Planner {
 
     /// Completions that run or wait in a session.
     pub fn completions(&self, session: SessionId) -> usize {
-        self.allotment.completions.of(session).count()
+        self.allotment.completions.in_session(session).count()
     }
 
     /// Sessions in which completions run or wait.
@@ -202,7 +202,7 @@ impl Planner {
             || !self.refused.is_empty()
             || self.allotment.completions.fronts().any(waits);
         let interrupted = if is_wanted { in_flight.interrupt() } else { None };
-        self.stats.interrupts.add(interrupted.map_or(0, |_| 1));
+        self.stats.steps.interrupts.add(interrupted.map_or(0, |_| 1));
         interrupted
     }
 }

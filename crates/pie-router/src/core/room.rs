@@ -67,3 +67,61 @@ impl Tables {
         held
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::session::count;
+    use crate::stats::Stats;
+    use crate::tenants::Sharing;
+    use pie_plan::{Change, Group};
+    use pie_words::{Epoch, Strategy, TokenId, TokenIndex};
+    use std::sync::Arc;
+
+    /// Sessions of tenants, with so many rows each, the longest idle first.
+    fn tables(sessions: &[(&str, usize)]) -> Tables {
+        let mut tables =
+            Tables::new(Group::new(Epoch(1), 1000), Sharing::WithinTenant, Arc::<Stats>::default());
+        for (index, (tenant, rows)) in sessions.iter().enumerate() {
+            let id = SessionId(index as u64);
+            tables.insert(id, Tenant::new(tenant).expect("a right name"));
+            tables.stage(vec![Change::Open { session: id }]).expect("it is new");
+            let tokens: Vec<_> = (0..*rows).map(|token| TokenId(count(token))).collect();
+            tables.hold(id, &tokens, Strategy::Pie).expect("there is room");
+        }
+        tables
+    }
+
+    #[test]
+    fn who_holds_most_makes_room_the_longest_idle_first() {
+        let nobody = |_: SessionId| false;
+        let everybody = |_: SessionId| true;
+        let (first, second, third) = (SessionId(0), SessionId(1), SessionId(2));
+        let cases = [
+            // Of two tenants the one that holds most, of its sessions the one that waits longest.
+            (vec![("a", 20), ("b", 15), ("b", 15)], first, Some(Spare::Document(second))),
+            // Who holds most pays with their own.
+            (vec![("a", 20), ("b", 40), ("b", 40)], third, Some(Spare::Document(second))),
+            // Where all are equal, anybody's does.
+            (vec![("a", 20), ("b", 20), ("c", 20)], third, Some(Spare::Document(first))),
+            (vec![("a", 20)], first, None),
+        ];
+        for (sessions, asks, idle) in cases {
+            assert_eq!(tables(&sessions).spare(asks, nobody), idle, "{sessions:?}");
+        }
+        // All are busy: a tenant that holds more than who asks loses the one that has waited least.
+        let busy = tables(&[("a", 20), ("b", 40), ("b", 40)]);
+        assert_eq!(busy.spare(first, everybody), Some(Spare::Busy(third)));
+        assert_eq!(busy.spare(second, everybody), None, "nobody pays for who holds most");
+        // What ended completions left goes before any document.
+        let mut left = tables(&[("a", 20), ("a", 20)]);
+        let branch = Change::Branch { session: second, at: TokenIndex(10), tokens: vec![TokenId(1)] };
+        left.stage(vec![branch]).expect("there is room");
+        assert_eq!(left.spare(first, nobody), Some(Spare::Branch(second)));
+        assert_eq!(
+            left.spare(first, |id| id == second),
+            None,
+            "it runs, and who asks is nobody to make room"
+        );
+    }
+}

@@ -57,8 +57,8 @@ impl Exact {
         }
     }
 
-    /// Of so many rows.
-    pub fn of(self, rows: usize) -> usize {
+    /// How many of so many rows.
+    pub fn among(self, rows: usize) -> usize {
         match self {
             Self::All => rows,
             Self::Until(exact) => rows.min(exact),
@@ -131,7 +131,7 @@ mod tests {
             );
         }
         assert_eq!(Exact::All.after(&Splices::default(), Strategy::Pie, 100), Exact::All);
-        assert_eq!((Exact::Until(3).of(9), Exact::Until(9).of(3), Exact::All.of(5)), (3, 3, 5));
+        assert_eq!((Exact::Until(3).among(9), Exact::Until(9).among(3), Exact::All.among(5)), (3, 3, 5));
     }
 
     #[test]

@@ -80,8 +80,8 @@ impl Planner {
     /// Books what the plan does for each session, and adds the sampling parameters.
     fn dispatch(&mut self, plan: Plan, work: &Work, now: Instant) -> Step {
         let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
-        self.stats.steps.add(1);
-        self.stats.tokens_rotated.add(work.turns.slots.len() as u64);
+        self.stats.steps.steps.add(1);
+        self.stats.tokens.rotated.add(work.turns.slots.len() as u64);
         for sequence in &work.sequences {
             let id = sequence.session;
             let (encoded, rotated) = (count(sequence.rows.len()), count(sequence.turned));
@@ -94,7 +94,7 @@ impl Planner {
                     .is_some_and(|table| table.most_turned() > self.settings.rotations);
             let Some(rows) = self.allotment.tables.rows_mut(id) else {
                 // A shadow.
-                self.stats.tokens_refreshed.add(u64::from(encoded));
+                self.stats.tokens.refreshed.add(u64::from(encoded));
                 continue;
             };
             rows.ticket = ticket;
@@ -103,13 +103,13 @@ impl Planner {
             }
             let Some(completion) = self.allotment.completions.front_mut(id).filter(|front| front.has_begun())
             else {
-                self.stats.tokens_encoded.add(u64::from(encoded));
+                self.stats.tokens.encoded.add(u64::from(encoded));
                 rows.ahead.encoded += encoded;
                 rows.ahead.rotated += rotated;
                 continue;
             };
             if completion.waits_for_first_token() {
-                self.stats.tokens_encoded.add(u64::from(encoded));
+                self.stats.tokens.encoded.add(u64::from(encoded));
                 completion.cost.encoded += encoded;
                 completion.cost.rotated += rotated;
             }
@@ -142,7 +142,7 @@ impl Planner {
                 _ => self.allotment.tables.decode(&sampled)?,
             }
             in_flight.reported += 1;
-            self.stats.tokens_generated.add(sampled.len() as u64);
+            self.stats.tokens.generated.add(sampled.len() as u64);
             for sampled in sampled {
                 if !sampled.is_drawn() {
                     in_flight.undrawn.insert(sampled.session);
@@ -163,9 +163,9 @@ impl Planner {
         }
         let passes = u64::from(in_flight.reported.max(1));
         self.pace.learn(in_flight.load, report.compute_us / passes);
-        self.stats.step.observe_us(report.compute_us);
-        self.stats.collective.observe_us(report.collective_us);
-        self.stats.passes.add(passes);
+        self.stats.steps.time.observe_us(report.compute_us);
+        self.stats.steps.collective.observe_us(report.collective_us);
+        self.stats.steps.passes.add(passes);
         Ok(())
     }
 }

@@ -90,7 +90,7 @@ impl Tables {
     pub fn stage(&mut self, changes: Vec<Change>) -> Result<Staged, PlanError> {
         let staged = self.group.stage(&changes)?;
         self.staged.extend(changes);
-        self.stats.tokens_adopted.add(staged.adopted as u64);
+        self.stats.tokens.adopted.add(staged.adopted as u64);
         Ok(staged)
     }
 
@@ -126,7 +126,7 @@ impl Tables {
         let splices = Splices::append(shared, tokens[shared..].to_vec()).unwrap_or_default();
         let rest = Change::Splice { session: id, splices, strategy };
         self.stage(share.into_iter().chain([rest]).collect())?;
-        self.stats.tokens_shared.add(shared as u64);
+        self.stats.tokens.shared.add(shared as u64);
         if let Some(rows) = self.rows.get_mut(&id) {
             (rows.layout, rows.exact) = (Some(Layout::Plain), Exact::All);
             rows.ahead.done();
@@ -148,7 +148,7 @@ impl Tables {
             let table = self.table(other).filter(|table| table.tokens().starts_with(head))?;
             let pairs = table.tokens().iter().zip(tokens);
             let common = pairs.take_while(|(theirs, ours)| theirs == ours).count();
-            let shared = rows.exact.of(common).min(table.settled_prefix());
+            let shared = rows.exact.among(common).min(table.settled_prefix());
             (shared >= SHARE_TOKENS).then_some((other, shared))
         };
         self.all().filter(may_share).filter_map(shared).max_by_key(|(_, shared)| *shared)
@@ -181,7 +181,7 @@ impl Tables {
     pub fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
         self.end_shadow(id)?;
         self.stage(vec![Change::Clear { session: id }])?;
-        self.stats.sessions_dropped.add(1);
+        self.stats.sessions.dropped.add(1);
         if let Some(rows) = self.rows.get_mut(&id) {
             rows.layout = None;
             rows.ahead.done();
@@ -205,7 +205,7 @@ impl Tables {
             }
             Some(by) if self.table(by).is_some_and(|shadow| shadow.pending() == 0) => {
                 self.stage(vec![Change::EndBranch { session: id }, Change::Replace { session: id, by }])?;
-                self.stats.sessions_refreshed.add(1);
+                self.stats.sessions.refreshed.add(1);
                 self.rows.entry(id).and_modify(|rows| (rows.shadow, rows.exact) = (None, Exact::All));
                 Ok(true)
             }

@@ -43,8 +43,8 @@ impl Streams {
     }
 
     /// Completions whose readers went away.
-    pub fn left(&self) -> Vec<CompletionId> {
-        self.open.iter().filter(|(_, open)| open.writer.is_left()).map(|(id, _)| *id).collect()
+    pub fn abandoned(&self) -> Vec<CompletionId> {
+        self.open.iter().filter(|(_, open)| open.writer.is_abandoned()).map(|(id, _)| *id).collect()
     }
 
     /// The trace that a completion's call is in, if it is recorded.

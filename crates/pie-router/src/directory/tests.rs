@@ -51,7 +51,7 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
     let directory = directory().await;
     let best = |directory: &Arc<Directory>| {
         for (_, owner) in directory.locals() {
-            owner.stats().sessions.set(1);
+            owner.stats().published.sessions.set(1);
         }
         asked(directory, |directory| directory.roomiest_seen(None).map(|home| home.group))
     };

@@ -56,7 +56,7 @@ impl Task {
         self.digests.remove(&seq);
         self.spans.end(seq);
         if let Some((least, most)) = self.work.remove(&seq) {
-            self.stats.skew.observe_us(most - least);
+            self.stats.steps.skew.observe_us(most - least);
         }
         if let Some(violation) = violation {
             self.lose(&violation);

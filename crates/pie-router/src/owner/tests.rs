@@ -160,7 +160,7 @@ async fn a_group_that_is_given_up_tells_its_documents_at_once() {
     let stats = owner.stats().clone();
     let looks = std::thread::spawn(move || {
         retired.blocking_recv().expect("it is given up");
-        stats.sessions.get()
+        stats.published.sessions.get()
     });
     while !looks.is_finished() {
         tokio::task::yield_now().await;

@@ -3,7 +3,6 @@
 
 use super::PoolService;
 use crate::call::Call;
-use crate::core::session::difference;
 use crate::faults;
 use crate::life::Life;
 use crate::owner::Owner;
@@ -34,7 +33,7 @@ pub(super) struct Opening {
 impl PoolService {
     /// The most bytes of a text that a group could take: fewer than its model's context has tokens, each of the longest.
     fn text_limit(&self, owner: &Owner) -> usize {
-        let context = usize::try_from(owner.stats().context_limit.get()).unwrap_or(usize::MAX);
+        let context = usize::try_from(owner.stats().published.context_limit.get()).unwrap_or(usize::MAX);
         let seen = if context > 0 { self.tokenizer.most_bytes(context) } else { None };
         seen.map_or(self.document_limit, |seen| seen.min(self.document_limit))
     }
@@ -79,7 +78,7 @@ impl PoolService {
                     Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
                 };
                 let document = document.map_err(|error| faults::text(&error))?;
-                let change = held.map(|held| difference(&held, &document)).transpose();
+                let change = held.map(|held| held.become_like(&document)).transpose();
                 Ok((Box::new(document), change.map_err(|error| faults::text(&error))?.map(Box::new)))
             });
             let (document, change) = self.counted(prepared.await)?;

@@ -67,7 +67,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
     // Somebody else's text is being tokenized.
     let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
     // What cannot fit in the model's context is told at once, before any tokenizer.
-    owner.stats().context_limit.set(100);
+    owner.stats().published.context_limit.set(100);
     let beyond = 100 * 1024;
     for refused in [
         open(&service, &owner, "x".repeat(beyond)).await.map(drop),
@@ -76,7 +76,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
         assert_eq!(reason_of(&refused.expect_err("too long")), Some(Reason::DocumentTooLong));
     }
     // Small edits and reads do not wait for it, large ones do.
-    owner.stats().context_limit.set(16_384);
+    owner.stats().published.context_limit.set(16_384);
     let (waiting, whose) = (service.clone(), owner.clone());
     let large = "let x = 1;\n".repeat(1000);
     let inserted = large.clone();

@@ -62,73 +62,79 @@ impl Collector for RouterSource {
 
 type Read<T> = fn(&Stats) -> &T;
 
-/// What was done.
+/// Counters of a group's work: name, help, and where to read it.
 const WORK: &[(&str, &str, Read<Counter>)] = &[
-    ("pie_steps", "Plans sent to the ranks.", |stats| &stats.steps),
-    ("pie_passes", "Forward passes in them.", |stats| &stats.passes),
-    ("pie_interrupts", "Plans that were cut short because something else waited.", |stats| &stats.interrupts),
+    ("pie_steps", "Plans sent to the ranks.", |stats| &stats.steps.steps),
+    ("pie_passes", "Forward passes in them.", |stats| &stats.steps.passes),
+    ("pie_interrupts", "Plans that were cut short because something else waited.", |stats| {
+        &stats.steps.interrupts
+    }),
     ("pie_tokens_encoded", "Tokens of documents and cursors that were encoded.", |stats| {
-        &stats.tokens_encoded
+        &stats.tokens.encoded
     }),
     ("pie_tokens_refreshed", "Tokens encoded anew in sessions past their rotation budget.", |stats| {
-        &stats.tokens_refreshed
+        &stats.tokens.refreshed
     }),
-    ("pie_tokens_rotated", "Cached keys that were turned.", |stats| &stats.tokens_rotated),
+    ("pie_tokens_rotated", "Cached keys that were turned.", |stats| &stats.tokens.rotated),
     ("pie_tokens_reused", "Context tokens of completions that were in the cache when asked for.", |stats| {
-        &stats.tokens_reused
+        &stats.tokens.reused
     }),
     ("pie_tokens_adopted", "Tokens of documents whose cache was taken over from a completion.", |stats| {
-        &stats.tokens_adopted
+        &stats.tokens.adopted
     }),
     ("pie_tokens_shared", "Tokens whose cache was shared with another session.", |stats| {
-        &stats.tokens_shared
+        &stats.tokens.shared
     }),
-    ("pie_tokens_generated", "Tokens generated.", |stats| &stats.tokens_generated),
-    ("pie_edits", "Calls of ApplyEdits that were applied.", |stats| &stats.edits),
-    ("pie_sessions_opened", "Sessions opened.", |stats| &stats.sessions_opened),
-    ("pie_sessions_taken", "Sessions that came from another group or router.", |stats| &stats.sessions_taken),
-    ("pie_sessions_given", "Sessions that went to another group or router.", |stats| &stats.sessions_given),
+    ("pie_tokens_generated", "Tokens generated.", |stats| &stats.tokens.generated),
+    ("pie_edits", "Calls of ApplyEdits that were applied.", |stats| &stats.sessions.edits),
+    ("pie_sessions_opened", "Sessions opened.", |stats| &stats.sessions.opened),
+    ("pie_sessions_taken", "Sessions that came from another group or router.", |stats| &stats.sessions.taken),
+    ("pie_sessions_given", "Sessions that went to another group or router.", |stats| &stats.sessions.given),
     ("pie_sessions_dropped", "Sessions whose cache was dropped to make room.", |stats| {
-        &stats.sessions_dropped
+        &stats.sessions.dropped
     }),
     ("pie_sessions_refreshed", "Sessions encoded anew past their rotation budget.", |stats| {
-        &stats.sessions_refreshed
+        &stats.sessions.refreshed
     }),
 ];
 
 const TIMES: &[(&str, &str, Read<Histogram>)] = &[
-    ("pie_step_seconds", "A plan on rank 0, from its begin to its end.", |stats| &stats.step),
-    ("pie_step_collective_seconds", "Of that, in collectives, waiting included.", |stats| &stats.collective),
+    ("pie_step_seconds", "A plan on rank 0, from its begin to its end.", |stats| &stats.steps.time),
+    ("pie_step_collective_seconds", "Of that, in collectives, waiting included.", |stats| {
+        &stats.steps.collective
+    }),
     (
         "pie_step_skew_seconds",
         "By how much the slowest rank's own work in a plan was longer than the fastest's.",
-        |stats| &stats.skew,
+        |stats| &stats.steps.skew,
     ),
     ("pie_time_to_first_token_seconds", "From the call of a completion to its first token.", |stats| {
-        &stats.first_token
+        &stats.completions.first_token
     }),
-    ("pie_inter_token_latency_seconds", "From a completion's token to its next.", |stats| &stats.inter_token),
+    ("pie_inter_token_latency_seconds", "From a completion's token to its next.", |stats| {
+        &stats.completions.inter_token
+    }),
     (
         "pie_edit_to_first_token_seconds",
         "From an edit's arrival to the first token of the completion behind it.",
-        |stats| &stats.edit_to_first_token,
+        |stats| &stats.completions.edit_to_first_token,
     ),
 ];
 
 /// What is so now.
 const NOW: &[(&str, &str, Read<Gauge>)] = &[
-    ("pie_sessions", "Open sessions.", |stats| &stats.sessions),
-    ("pie_document_tokens", "Tokens of all documents, in the cache or not.", |stats| &stats.tokens),
+    ("pie_sessions", "Open sessions.", |stats| &stats.published.sessions),
+    ("pie_document_tokens", "Tokens of all documents, in the cache or not.", |stats| &stats.published.tokens),
     ("pie_changes_waiting", "Changes of tables that wait for the step to end.", |stats| {
-        &stats.changes_waiting
+        &stats.published.changes_waiting
     }),
-    ("pie_kv_slots", "KV slots of the group; 0 without one.", |stats| &stats.slots),
+    ("pie_kv_slots", "KV slots of the group; 0 without one.", |stats| &stats.published.slots),
     (
         "pie_kv_slots_used",
         "KV slots that are not free, with what ended completions left until somebody needs it.",
-        |stats| &stats.slots_used,
+        |stats| &stats.published.slots_used,
     ),
-    ("pie_group_epoch", "The epoch that is served; 0 without a group.", |stats| &stats.epoch),
+    ("pie_group_epoch", "The epoch that is served; 0 without a group.", |stats| &stats.published.epoch),
 ];
 
 /// The gRPC code as its specification spells it.
@@ -205,7 +211,8 @@ impl RouterSource {
         }
         let completions = self.groups.iter().flat_map(|group| {
             let stats = group.watched.stats();
-            let states = [("running", stats.running.get()), ("waiting", stats.waiting.get())];
+            let states =
+                [("running", stats.published.running.get()), ("waiting", stats.published.waiting.get())];
             states.map(|(state, number)| ([("group", group.name.as_str()), ("state", state)], number))
         });
         let help = "Completions in the step in flight, or before it.";
@@ -240,7 +247,7 @@ impl RouterSource {
         let serving = self.each(|group| u64::from(*group.watched.state().borrow() == State::Serving));
         out.gauges("pie_group_serving", "1 if this router serves the formed group.", serving)?;
         let help = "Streams of completions that are open, forwarded ones too.";
-        out.gauge("pie_streams", help, self.stats.streams.get())?;
+        out.gauge("pie_streams", help, self.stats.published.streams.get())?;
         let draining = u64::from(*self.phase.borrow() == Phase::Draining);
         out.gauge("pie_draining", "1 while the router is drained.", draining)
     }

@@ -1,0 +1,62 @@
+//! What a change replaced, kept until its plan is sure: as much as the change touched, not the whole table.
+
+use crate::rows::State;
+use crate::spans::Spans;
+use crate::table::{Branch, Settling, Table};
+use pie_words::{SessionId, Slot, Splices};
+
+/// How one change is taken back; changes are, from the last to the first. The slots have a journal of their own.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    pub session: SessionId,
+    pub was: Was,
+}
+
+/// What a table was before a change, as far as that touched it.
+#[derive(Debug)]
+pub(crate) enum Was {
+    /// The session was not open.
+    Unknown,
+    /// All of it is another one now, or gone.
+    Table(Table),
+    Branch(Option<Branch>),
+    Spliced(Unsplice),
+    SharedUntil(usize),
+}
+
+/// What takes splices back.
+#[derive(Debug)]
+pub(crate) struct Unsplice {
+    pub inverse: Splices,
+    /// Of the deleted tokens, in their order.
+    pub deleted: Vec<Slot>,
+    /// Rows that changed slots after they were spliced, in this order.
+    pub replaced: Vec<Replaced>,
+    pub states: Spans<State>,
+    pub turned: Spans<u16>,
+    pub branch: Option<Branch>,
+    pub settling: Settling,
+    pub shared_until: usize,
+}
+
+/// A row that got another slot.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub index: usize,
+    pub slot: Slot,
+}
+
+impl Unsplice {
+    pub fn take_back(self, table: &mut Table) {
+        let document = &mut table.document;
+        for Replaced { index, slot } in self.replaced.into_iter().rev() {
+            document.slots[index] = slot;
+        }
+        let mut deleted = self.deleted.into_iter();
+        let slot = |_| deleted.next().expect("each deleted token had a slot");
+        self.inverse.apply_to(&mut document.slots, slot);
+        self.inverse.apply_to(&mut document.tokens, |token| token);
+        (document.states, document.turned) = (self.states, self.turned);
+        (table.branch, table.settling, table.shared_until) = (self.branch, self.settling, self.shared_until);
+    }
+}
