@@ -5,19 +5,18 @@
 
 use crate::stats::Stats;
 use crate::tenants::{Caller, Quota, Quotas, Role, Tenant};
+use arc_swap::ArcSwap;
 use pie_proto::{Fault, Reason};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
-use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::SystemTime;
 use subtle::ConstantTimeEq;
 use tonic::Status;
+use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, header::AUTHORIZATION};
-use tower::{Layer, Service};
+use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 
 /// The metadata that names a tenant where no tokens are asked for.
 const TENANT: &str = "pie-tenant";
@@ -197,7 +196,7 @@ fn from_hex(text: &str) -> Option<Digest> {
 /// The tokens that hold now. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    tokens: Arc<RwLock<Arc<Tokens>>>,
+    tokens: Arc<ArcSwap<Tokens>>,
     quotas: Quotas,
 }
 
@@ -206,13 +205,13 @@ impl Gate {
     pub fn new(tokens: Tokens) -> Self {
         let quotas = Quotas::default();
         quotas.replace(tokens.quotas.clone());
-        Self { tokens: Arc::new(RwLock::new(Arc::new(tokens))), quotas }
+        Self { tokens: Arc::new(ArcSwap::from_pointee(tokens)), quotas }
     }
 
     /// From the next call on these hold, and their quotas.
     pub fn replace(&self, tokens: Tokens) {
         self.quotas.replace(tokens.quotas.clone());
-        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+        self.tokens.store(Arc::new(tokens));
     }
 
     /// The tenants' own limits, which follow.
@@ -232,8 +231,7 @@ impl Gate {
         let token = token.ok_or_else(|| {
             Fault::new(Reason::NoToken, "the call has no metadata `authorization: Bearer TOKEN`")
         })?;
-        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let caller = tokens.caller(token, SystemTime::now())?;
+        let caller = self.tokens.load().caller(token, SystemTime::now())?;
         if needs == Needs::Admin && caller.role != Role::Admin {
             let message = format!("{} needs a token with `admin = true`", request.uri().path());
             return Err(Fault::new(Reason::NotAdmin, message));
@@ -268,57 +266,27 @@ impl Needs {
     }
 }
 
-/// A layer of the public server: refuses calls without a right token, and says whose the others are ([`Caller`]).
+/// A layer of the public server: refuses calls without a right token, and says whose the others are ([`Caller`]). Without a gate
+/// everybody may call.
+pub(crate) fn authorize(gate: Option<Gate>, stats: Arc<Stats>) -> ValidateRequestHeaderLayer<Authorize> {
+    ValidateRequestHeaderLayer::custom(Authorize { gate, stats })
+}
+
+/// See [`authorize`].
 #[derive(Clone, Debug)]
-pub struct Authorize {
+pub(crate) struct Authorize {
     gate: Option<Gate>,
     stats: Arc<Stats>,
 }
 
-impl Authorize {
-    /// Without a gate everybody may call.
-    pub fn new(gate: Option<Gate>, stats: Arc<Stats>) -> Self {
-        Self { gate, stats }
-    }
-}
+impl<B> ValidateRequest<B> for Authorize {
+    type ResponseBody = Body;
 
-impl<S> Layer<S> for Authorize {
-    type Service = Authorized<S>;
-
-    fn layer(&self, inner: S) -> Authorized<S> {
-        Authorized { rules: self.clone(), inner }
-    }
-}
-
-/// See [`Authorize`].
-#[derive(Clone, Debug)]
-pub struct Authorized<S> {
-    rules: Authorize,
-    inner: S,
-}
-
-impl<S, B, R> Service<Request<B>> for Authorized<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: Default + Send + 'static,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.rules.gate.as_ref().map_or(Ok(()), |gate| gate.check(&mut request)) {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(fault) => {
-                self.rules.stats.fault(&fault);
-                Box::pin(ready(Ok(Status::from(fault).into_http())))
-            }
-        }
+    fn validate(&mut self, request: &mut Request<B>) -> Result<(), Response<Body>> {
+        let checked = self.gate.as_ref().map_or(Ok(()), |gate| gate.check(request));
+        checked.map_err(|fault| {
+            self.stats.fault(&fault);
+            Status::from(fault).into_http()
+        })
     }
 }

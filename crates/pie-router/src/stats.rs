@@ -36,14 +36,6 @@ impl Gauge {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-
-    fn up(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn down(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Upper bounds of the buckets, microseconds: from a step of a tiny model to what nobody waits for; 100, 300 and 700 ms, which
@@ -313,22 +305,6 @@ impl Stats {
             compute_us: self.steps.time.sum_us(),
             collective_us: self.steps.collective.sum_us(),
         }
-    }
-}
-
-/// A stream that is counted as long as it is there.
-pub(crate) struct Streaming(std::sync::Arc<Stats>);
-
-impl Streaming {
-    pub fn new(stats: &std::sync::Arc<Stats>) -> Self {
-        stats.published.streams.up();
-        Self(stats.clone())
-    }
-}
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.published.streams.down();
     }
 }
 

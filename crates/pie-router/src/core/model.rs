@@ -78,7 +78,7 @@ impl Model {
     /// Whether it can see a document: another one may serve than when it was opened.
     pub fn check(&self, document: &Document) -> Result<(), Fault> {
         self.check_length(document.token_count())?;
-        faults::check_tokens(document, self.vocabulary())
+        faults::check_tokens(document.tokens(), self.vocabulary())
     }
 
     /// Tokens that may be generated behind a context.

@@ -2,7 +2,7 @@
 
 use crate::tenants::Tenant;
 use pie_proto::request::{Identity, SessionName};
-use pie_text::{Change, Document, DocumentText, TextError};
+use pie_text::Document;
 use pie_words::{Revision, SessionId, Strategy};
 use std::time::Instant;
 
@@ -44,14 +44,4 @@ impl Session {
 /// Counts on the wire have 32 bits; documents are far below.
 pub(crate) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// The change that makes `held` equal to `wanted`: what differs, and no more. Texts do not become token lists, nor those texts.
-pub(crate) fn difference(held: &Document, wanted: &Document) -> Result<Change, TextError> {
-    let is_text = |document: &Document| matches!(document.content(), DocumentText::Text(_));
-    match (is_text(held), is_text(wanted)) {
-        (false, true) => Err(TextError::TokensOnly),
-        (true, false) => Err(TextError::TextOnly),
-        _ => held.become_like(wanted.snapshot()),
-    }
 }
