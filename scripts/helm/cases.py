@@ -62,12 +62,13 @@ ACCEPTED = {
         {
             **CPU,
             "router": {
+                "connectionAge": "1h 30m",
                 "autoscaling": {"enabled": True},
                 "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
                 "settings": {"PIE_COMPLETIONS": "2048"},
             },
             "worker": {
-                "settings": {"PIE_KV_MEMORY": "1GiB"},
+                "settings": {"PIE_KV_MEMORY": "40Gi"},
                 "nodeSelector": {"pool": "cpu"},
                 "priorityClassName": "high",
                 "tolerations": [{"operator": "Exists"}],

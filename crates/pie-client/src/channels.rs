@@ -31,6 +31,7 @@ impl Channels {
         Ok(Self::one(connector.connect(endpoint(urls)?).await.map_err(refused)?))
     }
 
+    /// One connection that is there already.
     pub fn one(channel: Channel) -> Self {
         Self::of(vec![channel])
     }

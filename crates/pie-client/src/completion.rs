@@ -8,9 +8,9 @@ use pie_proto::v1;
 /// How to complete.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CompletionOptions {
-    /// 64 when 0.
+    /// The most tokens to generate; 64 when 0.
     pub max_tokens: u32,
-    /// 0 is greedy.
+    /// Flattens the distribution that tokens are drawn from; 0 always takes the likeliest.
     pub temperature: f32,
     /// Equal seeds give equal tokens; the pool chooses one when absent.
     pub seed: Option<u64>,
@@ -125,9 +125,9 @@ impl Completion {
 /// A finished completion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Completed {
-    /// Its text.
+    /// All text deltas, joined.
     pub text: String,
-    /// Its tokens.
+    /// All generated tokens, with their log probabilities.
     pub tokens: Vec<v1::CompletedToken>,
     /// Why it ended.
     pub finish: v1::FinishReason,

@@ -12,21 +12,21 @@ pub enum ClientError {
     /// Nobody answers, or the two sides do not trust each other.
     #[error("no pool answers at {url}: is `pie pool` running there? ({source})")]
     Connect {
-        /// Where.
+        /// The address that was called.
         url: String,
-        /// Why.
+        /// What went wrong on the way: of the network, or of TLS.
         source: pie_transport::ConnectError,
     },
     /// An address that is none.
     #[error("`{url}` is no URL: give one like http://127.0.0.1:7400, or https:// for a pool with TLS")]
     BadUrl {
-        /// Which.
+        /// What was given.
         url: String,
     },
     /// A token that cannot stand in a header.
     #[error("the token is none: it must be the one line that `pie token` printed")]
     BadToken,
-    /// The pool refuses.
+    /// The pool answers, and refuses; or the connection broke under the call.
     #[error("{}", refusal(.0))]
     Refused(Box<Status>),
     /// An edit that does not fit the client's own text.
@@ -34,9 +34,9 @@ pub enum ClientError {
         "the edit covers bytes {start}..{end}, which is no range of the text ({length} bytes, cut at characters)"
     )]
     BadEdit {
-        /// First byte.
+        /// The first byte of the edit.
         start: usize,
-        /// Behind the last.
+        /// The byte behind the edit's last.
         end: usize,
         /// Bytes of the text.
         length: usize,
@@ -44,7 +44,7 @@ pub enum ClientError {
     /// A tenant's name that cannot stand in a header.
     #[error("`{tenant}` is no tenant's name: use printable ASCII")]
     BadTenant {
-        /// Which.
+        /// What was given.
         tenant: String,
     },
     /// The stream ended without its last message.

@@ -42,9 +42,9 @@ pub struct Pool {
 /// How a pool is reached, and who calls. By default in plaintext, and nobody in particular.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// The way there.
+    /// Plaintext, or TLS with whom to trust and whom to be.
     pub connector: Connector,
-    /// Who calls.
+    /// The token that says who calls; none for pools that ask for none.
     pub token: Option<BearerToken>,
 }
 

@@ -16,6 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(1600);
 pub(crate) struct Repeats(Arc<AtomicU64>);
 
 impl Repeats {
+    /// Calls that were made again, since the connection was made.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -24,7 +25,7 @@ impl Repeats {
 /// What to do when the pool has too much to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overload {
-    /// Ask again.
+    /// Ask again after a pause, as with other refusals that pass.
     Waits,
     /// Tell the caller, whose it is to say whether asking again is worth it: people type on.
     Tells,
@@ -39,6 +40,7 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
+    /// Patience for one call, which counts its repetitions among the connection's.
     pub fn new(repeats: &Repeats, overload: Overload) -> Self {
         Self { overload, left: ATTEMPTS, pause: FIRST_PAUSE, repeats: repeats.clone() }
     }

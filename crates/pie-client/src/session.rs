@@ -11,9 +11,9 @@ use std::ops::Range;
 /// An edit in bytes of the text before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
-    /// What goes.
+    /// The bytes of the text that go; empty for an insertion.
     pub range: Range<usize>,
-    /// What comes.
+    /// The text that comes in their place.
     pub text: String,
 }
 
@@ -26,7 +26,7 @@ pub enum Edited {
     Resynced(v1::OpenSessionResponse),
 }
 
-/// A session handle.
+/// An open document: the client's text, and the session in the pool that follows it.
 #[derive(Clone, Debug)]
 pub struct Session {
     pool: Pool,
@@ -51,7 +51,7 @@ impl Session {
         Ok(session)
     }
 
-    /// The session's name.
+    /// The session's name, which the pool chose if none was given.
     pub fn name(&self) -> &str {
         &self.name
     }

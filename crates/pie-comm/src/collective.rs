@@ -38,7 +38,7 @@ pub trait Collective: Send {
 pub struct Solo;
 
 impl Solo {
-    /// The only rank.
+    /// A world of one rank, which has nobody to wait for.
     pub fn new() -> Self {
         Self
     }

@@ -34,7 +34,7 @@ impl fmt::Display for Operation {
 /// One collective call of a group, as every message of it carries it (C1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CollectiveCall {
-    /// What it does.
+    /// The collective that was called.
     pub operation: Operation,
     /// How many calls the group made before it.
     pub sequence: u64,
@@ -112,11 +112,11 @@ pub enum CommError {
     /// A peer is gone (C2).
     #[error("rank {rank} is gone in {call}: {how}; the group is over, form it again")]
     PeerLost {
-        /// Who.
+        /// The rank that is gone.
         rank: Rank,
         /// In which call this was noticed.
         call: CollectiveCall,
-        /// How.
+        /// What was seen of its going.
         how: Loss,
     },
     /// Ranks did not take part in time (C2).
@@ -124,7 +124,7 @@ pub enum CommError {
     Deadline {
         /// What was waited for.
         call: CollectiveCall,
-        /// The deadline.
+        /// How long the collective was allowed to take.
         deadline: Duration,
         /// Who did not take part. Ranks that themselves only waited for others are not listed.
         waiting_for: Vec<Rank>,
@@ -134,35 +134,35 @@ pub enum CommError {
         "ranks are out of step: rank {rank} is in {call}, rank {peer} in {peer_call}; the group is over, form it again"
     )]
     OutOfStep {
-        /// One side.
+        /// The rank that noticed.
         rank: Rank,
-        /// Its call.
+        /// The collective that it is in.
         call: CollectiveCall,
-        /// The other side.
+        /// The rank whose message came.
         peer: Rank,
-        /// Its call.
+        /// The collective that the message is of.
         peer_call: CollectiveCall,
     },
     /// A rank is not let into a group, or a newer group wants it.
     #[error("rank {by} refuses: {refusal}")]
     Refused {
-        /// Who refuses.
+        /// The rank that refuses.
         by: Rank,
-        /// Why.
+        /// What does not agree.
         refusal: Refusal,
     },
-    /// No such world.
+    /// A number of ranks that a world cannot have.
     #[error("a world size of {ranks} is not possible: choose 1 to {}", WorldSize::MAX)]
     WorldSize {
-        /// The number.
+        /// The number that was given.
         ranks: u32,
     },
     /// A rank outside its world.
     #[error("rank {rank} is outside of a world of {world_size}: ranks count from 0")]
     Member {
-        /// The rank.
+        /// The rank that was given, from 0.
         rank: Rank,
-        /// The world.
+        /// The world that it would have to be in.
         world_size: WorldSize,
     },
     /// Not one address for each rank.
@@ -172,21 +172,21 @@ pub enum CommError {
     Peers {
         /// How many there are.
         peers: usize,
-        /// The world.
+        /// The world, which needs an address for each rank.
         world_size: WorldSize,
     },
     /// A tensor or buffer that this collective cannot take. Nothing was sent; the group goes on.
     #[error("{operation} cannot take this tensor: {problem}")]
     Tensor {
-        /// Of which operation.
+        /// The operation that it was given to.
         operation: Operation,
-        /// What is wrong.
+        /// What is wrong with it: size, type or device.
         problem: String,
     },
     /// NCCL, or the GPU below it. The group is over.
     #[error("{call} failed on the GPU: {problem}; the group is over, form it again")]
     Gpu {
-        /// In which call.
+        /// The collective that the GPU was in.
         call: CollectiveCall,
         /// What NCCL or the driver says.
         problem: String,
@@ -194,7 +194,7 @@ pub enum CommError {
     /// The system refuses a socket.
     #[error("{action}: {problem}")]
     System {
-        /// What was tried.
+        /// What was asked of the operating system.
         action: String,
         /// What the system says.
         problem: String,

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 pub struct Rank(pub u32);
 
 impl Rank {
-    /// As an index.
+    /// The rank as an index of lists that have an entry for each rank.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -40,7 +40,7 @@ impl WorldSize {
         }
     }
 
-    /// As a number.
+    /// How many ranks there are, at least 1.
     pub fn get(self) -> u32 {
         self.0.get()
     }
@@ -87,7 +87,7 @@ impl Member {
         world_size.ranks().map(move |rank| Self { rank, world_size })
     }
 
-    /// The rank.
+    /// Which of the ranks it is.
     pub fn rank(self) -> Rank {
         self.rank
     }
@@ -103,18 +103,22 @@ impl Member {
 pub(crate) struct RankSet(pub u64);
 
 impl RankSet {
+    /// Adds a rank; one that is there already stays.
     pub fn insert(&mut self, rank: Rank) {
         self.0 |= 1 << rank.0;
     }
 
+    /// Whether a rank is among them.
     pub fn contains(self, rank: Rank) -> bool {
         self.0 & (1 << rank.0) != 0
     }
 
+    /// Whether there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    /// All of them, ascending.
     pub fn ranks(self) -> Vec<Rank> {
         (0..WorldSize::MAX).map(Rank).filter(|rank| self.contains(*rank)).collect()
     }

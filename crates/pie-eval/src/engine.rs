@@ -99,7 +99,7 @@ pub struct Done {
 pub struct TimedEdit {
     /// From the splices to the next token: tables, turns, and the pass that also gives the next token's logits.
     pub elapsed: Duration,
-    /// The work.
+    /// What it took: rows encoded, keys turned.
     pub done: Done,
     /// The most likely token behind the new context.
     pub next: SampledToken,

@@ -8,9 +8,9 @@ pub enum EvalError {
     /// A file that cannot be read or written.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// No file under a path is a data set.
@@ -20,7 +20,7 @@ pub enum EvalError {
          python_cross_file_first.jsonl"
     )]
     NoData {
-        /// Where.
+        /// The file or folder that was given.
         path: PathBuf,
     },
     /// A Parquet file, and a build without Parquet.
@@ -29,13 +29,13 @@ pub enum EvalError {
          (in Python: pandas.read_parquet(FILE).to_json(FILE2, orient=\"records\", lines=True))"
     )]
     ParquetLeftOut {
-        /// Which.
+        /// The file.
         path: PathBuf,
     },
     /// A data file with something else in it.
     #[error("{path}, sample {sample}: {reason}")]
     BadSample {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Which sample, from 1.
         sample: usize,
@@ -45,11 +45,11 @@ pub enum EvalError {
     /// What was asked for is not in the data.
     #[error("the data has no samples for languages {languages} and settings {settings}; it has: {there}")]
     NothingSelected {
-        /// Asked.
+        /// The languages that were asked for.
         languages: String,
-        /// Asked.
+        /// The settings that were asked for.
         settings: String,
-        /// What is there.
+        /// The languages and settings that the data has.
         there: String,
     },
     /// A tokenizer of another model.
@@ -70,9 +70,9 @@ pub enum EvalError {
         "{path} holds results of another {what} (there: {there}; now: {now}): give another --out, or move that folder away"
     )]
     OtherRun {
-        /// Which file.
+        /// The results' file.
         path: PathBuf,
-        /// What differs.
+        /// Which part of what was evaluated differs.
         what: &'static str,
         /// As it stands there.
         there: String,
@@ -82,7 +82,7 @@ pub enum EvalError {
     /// A results file that this program did not write.
     #[error("{path}, line {line}: {reason}; only the last line may be cut off")]
     BadResults {
-        /// Which file.
+        /// The results' file.
         path: PathBuf,
         /// Which line, from 1.
         line: usize,
@@ -94,7 +94,7 @@ pub enum EvalError {
     ContextTooShort {
         /// What was asked for.
         context: usize,
-        /// The least.
+        /// Tokens that a context must have.
         least: usize,
     },
     /// Lines that were sampled for a deletion never fit into the context.
@@ -102,9 +102,9 @@ pub enum EvalError {
         "no five lines of the data fit behind a prompt of {tokens} tokens in a context of {context}: raise --context"
     )]
     NoLinesFit {
-        /// The prompt.
+        /// Tokens of the prompt.
         tokens: usize,
-        /// The context.
+        /// Tokens of the model's context.
         context: usize,
     },
     /// T1: retokenizing around an edit gave other tokens than tokenizing the whole.
@@ -112,7 +112,7 @@ pub enum EvalError {
         "T1: the tokens after the edits of {sample} differ from those of the whole text: a bug of pie-text"
     )]
     Retokenized {
-        /// Which sample.
+        /// Its language, setting and place in the set.
         sample: String,
     },
     /// Logits that are NaN or infinite.
@@ -121,13 +121,13 @@ pub enum EvalError {
     /// A plan that sampled nothing.
     #[error("the engine sampled no token where one was due: a bug")]
     NothingSampled,
-    /// The Parquet reader.
+    /// A Parquet file that cannot be read.
     #[cfg(feature = "parquet")]
     #[error("{path}: {source}")]
     Parquet {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What its reader says.
         source: parquet::errors::ParquetError,
     },
     /// A figure that cannot be drawn.
@@ -136,22 +136,22 @@ pub enum EvalError {
     /// A record that cannot be written.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// The engine.
+    /// The rank refuses a step, or fails in it.
     #[error(transparent)]
     Worker(#[from] pie_worker::WorkerError),
-    /// Splices.
+    /// Splices that do not fit the document.
     #[error(transparent)]
     Splice(#[from] pie_words::SpliceError),
-    /// The cache.
+    /// The cache has no room, or cannot be made.
     #[error(transparent)]
     Kv(#[from] pie_kv::KvError),
-    /// The model.
+    /// The model cannot be loaded.
     #[error(transparent)]
     Model(#[from] pie_model::ModelError),
-    /// A text.
+    /// A text that cannot be a document.
     #[error(transparent)]
     Text(#[from] pie_text::TextError),
-    /// The tokenizer.
+    /// The tokenizer cannot be loaded.
     #[error(transparent)]
     Tokenizer(#[from] pie_text::TokenizerError),
 }

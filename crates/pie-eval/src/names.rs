@@ -29,7 +29,7 @@ macro_rules! names {
                 match self { $(Self::$variant => $text),* }
             }
 
-            /// As in tables.
+            /// The name in tables and figures.
             pub fn label(self) -> &'static str {
                 match self { $(Self::$variant => $label),* }
             }
@@ -69,7 +69,7 @@ names! {
     Setting, "setting":
     /// The first line that uses something of another file.
     CrossFileFirst = "cross_file_first", "XF-F";
-    /// A later one.
+    /// A line behind the first that uses something of another file, at random.
     CrossFileRandom = "cross_file_random", "XF-R";
     /// A line that uses nothing of another file.
     InFile = "in_file", "IF";
@@ -89,11 +89,11 @@ names! {
 names! {
     /// How the cache follows (paper, section 4.1).
     Method, "method":
-    /// Full-recomputation.
+    /// Everything behind the first change is encoded again: exact, slow.
     Full = "full", "Full-recomputation";
-    /// Conflict Fast Encoding.
+    /// What was inserted is encoded, the rest stays as it is: positions collide.
     Conflict = "conflict", "Conflict Fast Encoding";
-    /// Positional Integrity Encoding.
+    /// What was inserted is encoded, and the keys behind it are turned to their new positions.
     Pie = "pie", "PIE";
 }
 

@@ -73,19 +73,44 @@ pub struct SetLine {
     pub samples: usize,
 }
 
+/// A line to predict, and what the developer does before it: each method runs it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CaseId {
+    /// The language of the sample.
+    pub language: Language,
+    /// Which line of a file the sample asks for.
+    pub setting: Setting,
+    /// The sample's place in its set, from 0.
+    pub sample: usize,
+    /// What the developer does.
+    pub task: Task,
+    /// Decides which lines come and go.
+    pub seed: u64,
+}
+
+/// A cache of one sample's prompt, and what happened to it since it was encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CacheId {
+    /// The language of the sample.
+    pub language: Language,
+    /// Which line of a file the sample asks for.
+    pub setting: Setting,
+    /// The sample's place in its set, from 0.
+    pub sample: usize,
+    /// What its rows are kept in.
+    pub storage: Storage,
+    /// What happened to it.
+    pub arm: Arm,
+    /// How many edits, or turns.
+    pub edits: u32,
+}
+
 /// One prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Of what language.
-    pub language: Language,
-    /// Of which setting.
-    pub setting: Setting,
-    /// Its place in the set, from 0.
-    pub sample: usize,
-    /// What the developer did.
-    pub task: Task,
-    /// Of places and sampled lines.
-    pub seed: u64,
+    /// The case.
+    #[serde(flatten)]
+    pub case: CaseId,
     /// How the cache followed.
     pub method: Method,
     /// The first line that is no comment.
@@ -126,16 +151,9 @@ pub struct EditCost {
 /// How far a method is from full recomputation, on one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// Of what language.
-    pub language: Language,
-    /// Of which setting.
-    pub setting: Setting,
-    /// Its place in the set, from 0.
-    pub sample: usize,
-    /// What the developer did.
-    pub task: Task,
-    /// Of places and sampled lines.
-    pub seed: u64,
+    /// The case.
+    #[serde(flatten)]
+    pub case: CaseId,
     /// Which method.
     pub method: Method,
     /// For each layer: cosine of the keys of kept tokens behind the edit, mean over tokens and heads.
@@ -169,18 +187,9 @@ pub enum Storage {
 /// Quality after many edits since the last full encoding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Accumulated {
-    /// Of what language.
-    pub language: Language,
-    /// Of which setting.
-    pub setting: Setting,
-    /// Its place in the set, from 0.
-    pub sample: usize,
-    /// Of the rows.
-    pub storage: Storage,
-    /// What happened.
-    pub arm: Arm,
-    /// How many edits, or turns.
-    pub edits: u32,
+    /// The cache.
+    #[serde(flatten)]
+    pub cache: CacheId,
     /// The first line that is no comment.
     pub prediction: String,
     /// Whether the words equal those of the data.
@@ -199,63 +208,31 @@ pub struct Accumulated {
     pub turns: f32,
 }
 
+/// What no two lines of a file share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Of the first line.
+    Header,
+    /// Of the samples of one language and setting.
+    Set(Language, Setting),
+    /// Of a prediction.
+    Completion(CaseId, Method),
+    /// Of a divergence.
+    Divergence(CaseId, Method),
+    /// Of a measurement after many edits.
+    Accumulated(CacheId),
+}
+
 impl Record {
-    /// What no two lines share.
-    fn key(&self) -> String {
+    fn key(&self) -> Key {
         match self {
-            Self::Header(_) => "header".to_owned(),
-            Self::Set(set) => set_key(set.language, set.setting),
-            Self::Completion(one) => {
-                completion_key(one.language, one.setting, one.sample, one.task, one.seed, one.method)
-            }
-            Self::Divergence(one) => {
-                divergence_key(one.language, one.setting, one.sample, one.task, one.seed, one.method)
-            }
-            Self::Accumulated(one) => {
-                accumulated_key(one.language, one.setting, one.sample, one.storage, one.arm, one.edits)
-            }
+            Self::Header(_) => Key::Header,
+            Self::Set(set) => Key::Set(set.language, set.setting),
+            Self::Completion(one) => Key::Completion(one.case, one.method),
+            Self::Divergence(one) => Key::Divergence(one.case, one.method),
+            Self::Accumulated(one) => Key::Accumulated(one.cache),
         }
     }
-}
-
-fn set_key(language: Language, setting: Setting) -> String {
-    format!("set {language} {setting}")
-}
-
-/// The key of a prediction.
-pub fn completion_key(
-    language: Language,
-    setting: Setting,
-    sample: usize,
-    task: Task,
-    seed: u64,
-    method: Method,
-) -> String {
-    format!("completion {language} {setting} {sample} {task} {seed} {method}")
-}
-
-/// The key of a divergence.
-pub fn divergence_key(
-    language: Language,
-    setting: Setting,
-    sample: usize,
-    task: Task,
-    seed: u64,
-    method: Method,
-) -> String {
-    format!("divergence {language} {setting} {sample} {task} {seed} {method}")
-}
-
-/// The key of a measurement after many edits.
-pub fn accumulated_key(
-    language: Language,
-    setting: Setting,
-    sample: usize,
-    storage: Storage,
-    arm: Arm,
-    edits: u32,
-) -> String {
-    format!("accumulated {language} {setting} {sample} {storage:?} {arm:?} {edits}")
 }
 
 /// Results that grow.
@@ -263,7 +240,7 @@ pub struct Results {
     file: File,
     path: PathBuf,
     lines: Vec<Record>,
-    done: BTreeSet<String>,
+    done: BTreeSet<Key>,
 }
 
 impl Results {
@@ -305,8 +282,8 @@ impl Results {
     }
 
     /// Whether a line with this key is there.
-    pub fn has(&self, key: &str) -> bool {
-        self.done.contains(key)
+    pub fn has(&self, key: Key) -> bool {
+        self.done.contains(&key)
     }
 
     /// Appends a line.

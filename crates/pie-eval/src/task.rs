@@ -17,7 +17,7 @@ const LONGEST_LINE: usize = 160;
 /// A context before its edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// The text before.
+    /// The text before the edit.
     pub original: String,
     /// What makes the sample's text of it; in places of `original`, in order.
     pub edits: Vec<TextEdit>,

@@ -111,9 +111,10 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
 
     // Full recomputation: the same prediction after every edit, run or known.
     for one in all.iter().filter(|one| one.method == Method::Full) {
-        let first = all.iter().find(|other| other.sample == one.sample && other.method == Method::Full);
+        let first =
+            all.iter().find(|other| other.case.sample == one.case.sample && other.method == Method::Full);
         assert_eq!(Some(&one.prediction), first.map(|first| &first.prediction), "{one:?}");
-        assert_eq!(one.work.is_some(), one.sample == 0, "only timed samples run: {one:?}");
+        assert_eq!(one.work.is_some(), one.case.sample == 0, "only timed samples run: {one:?}");
         if let Some(work) = one.work {
             let behind = one.tokens - one.first_change;
             assert!(behind.abs_diff(work.encoded as usize) <= 1, "{one:?}");

@@ -29,9 +29,13 @@ pub struct Attention<'a> {
 /// One layer's rows.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerRows<'a> {
+    /// Rotated keys, [slots][kv_heads][dim].
     pub keys: &'a [f32],
+    /// Values, [slots][kv_heads][dim].
     pub values: &'a [f32],
+    /// Heads of a row on this rank.
     pub kv_heads: usize,
+    /// Numbers of a head.
     pub dim: usize,
 }
 
@@ -46,7 +50,9 @@ impl LayerRows<'_> {
 /// The queries of a batch, [rows][heads][dim], and how they share KV heads.
 #[derive(Clone, Copy)]
 pub(crate) struct Queries<'a> {
+    /// The rotated queries, row after row.
     pub data: &'a [f32],
+    /// Query heads of a row on this rank.
     pub heads: usize,
     /// Query heads for each KV head.
     pub group: usize,

@@ -65,7 +65,9 @@ pub struct Rope {
 /// cos and sin of one angle for each frequency.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
+    /// [head dimension / 2].
     pub cos: Vec<f32>,
+    /// [head dimension / 2].
     pub sin: Vec<f32>,
 }
 

@@ -8,15 +8,15 @@ pub enum LoadError {
     /// A file that cannot be read or written.
     #[error("{path}: {source}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// A script that cannot be played.
     #[error("line {line} of the script: {reason} (docs/load.md has the format)")]
     BadScript {
-        /// Counted from 1.
+        /// The line, counted from 1; the header is the first.
         line: usize,
         /// What is wrong.
         reason: String,
@@ -27,9 +27,9 @@ pub enum LoadError {
     /// Git does not answer.
     #[error("`git {command}` in {path} failed: {reason}")]
     Git {
-        /// What was asked.
+        /// The arguments that git was given.
         command: String,
-        /// Where.
+        /// The repository.
         path: PathBuf,
         /// Git's words.
         reason: String,
@@ -37,9 +37,9 @@ pub enum LoadError {
     /// A repository in which nothing can be replayed.
     #[error("{path} has no text file with at least two versions of 1 to {limit} bytes{under}")]
     NothingToReplay {
-        /// Where.
+        /// The repository.
         path: PathBuf,
-        /// The largest version.
+        /// Bytes of the largest version that is replayed.
         limit: usize,
         /// What else was asked.
         under: String,
@@ -47,9 +47,9 @@ pub enum LoadError {
     /// A document for the generator that has too little to type.
     #[error("the document to type from has {lines} lines with text: {least} are the least")]
     TooLittleText {
-        /// How many.
+        /// Lines with text that it has.
         lines: usize,
-        /// The least.
+        /// Lines with text that it must have.
         least: usize,
     },
     /// An address of an OpenAI-style server.
@@ -70,9 +70,9 @@ pub enum LoadError {
     /// A report of something else.
     #[error("{path} is no report of `pie load`: {reason}")]
     BadReport {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What is missing, or not as expected.
         reason: String,
     },
     /// A chart that cannot be drawn.
@@ -81,36 +81,15 @@ pub enum LoadError {
     /// Numbers that do not become JSON.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// A histogram's bounds.
+    /// Bounds that a histogram cannot have: a bug.
     #[error("a histogram cannot be made: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
-    /// The pool.
+    /// The pool refuses, or does not answer.
     #[error(transparent)]
     Client(#[from] pie_client::ClientError),
 }
 
 impl LoadError {
-    /// The stable code of this error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::File { .. } => "FILE",
-            Self::BadScript { .. } => "BAD_SCRIPT",
-            Self::EmptyScript => "EMPTY_SCRIPT",
-            Self::Git { .. } => "GIT_FAILED",
-            Self::NothingToReplay { .. } => "NOTHING_TO_REPLAY",
-            Self::TooLittleText { .. } => "TOO_LITTLE_TEXT",
-            Self::BadUrl { .. } => "BAD_URL",
-            Self::NothingOpened(_) => "NOTHING_OPENED",
-            Self::Interrupted => "INTERRUPTED",
-            Self::NoEdits => "NO_EDITS",
-            Self::BadReport { .. } => "BAD_REPORT",
-            Self::Draw(_) => "DRAW",
-            Self::Json(_) => "JSON",
-            Self::Histogram(_) => "HISTOGRAM",
-            Self::Client(error) => error.code(),
-        }
-    }
-
     /// What `map_err` needs for a file.
     pub(crate) fn file(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

@@ -75,7 +75,7 @@ impl Metric {
 pub struct EditCounts {
     /// Sent to the server.
     pub sent: u64,
-    /// Answered.
+    /// The server answered.
     pub acknowledged: u64,
     /// Answered by taking the whole text, since pool and client had parted.
     pub resynced: u64,
@@ -92,11 +92,11 @@ pub struct EditCounts {
 /// Counts of completions. Each that was asked for ends in one of finished, superseded, cancelled, failed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompletionCounts {
-    /// Asked for.
+    /// Sent to the server.
     pub asked: u64,
     /// With a first token.
     pub answered: u64,
-    /// To their end.
+    /// Came to their end, by the model or the limit of tokens.
     pub finished: u64,
     /// Ended by a newer edit, before their first token.
     pub superseded_unanswered: u64,
@@ -108,7 +108,7 @@ pub struct CompletionCounts {
     pub cancelled_answered: u64,
     /// Of the superseded and cancelled without a token: those that had waited longer than the limit.
     pub given_up_late: u64,
-    /// With an error.
+    /// Ended with an error.
     pub failed: u64,
     /// First token within the limit.
     pub within_limit: u64,
@@ -121,7 +121,7 @@ pub struct CompletionCounts {
 /// Tokens, as the server counts them for completions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenCounts {
-    /// Generated.
+    /// Tokens of completions.
     pub generated: u64,
     /// Of contexts, encoded between call and first token.
     pub encoded: u64,
@@ -138,7 +138,7 @@ pub struct TokenCounts {
 /// How often something failed, and what it said first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorCount {
-    /// How often.
+    /// Times that it happened.
     pub count: u64,
     /// The first message.
     pub example: String,
@@ -156,19 +156,29 @@ pub struct Compared {
 /// What happened in a second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Second {
+    /// Edits that were acknowledged.
     pub edits: u32,
+    /// Completions whose first token came.
     pub answers: u32,
+    /// Calls that failed.
     pub errors: u32,
 }
 
 /// Everything that was measured.
 pub(crate) struct Tally {
+    /// Edits that were due in the measured time.
     pub edits: EditCounts,
+    /// Completions that were due in it.
     pub completions: CompletionCounts,
+    /// What the server says of their tokens.
     pub tokens: TokenCounts,
+    /// Failed calls by their code, whenever they were due.
     pub errors: BTreeMap<String, ErrorCount>,
+    /// Documents compared when they were closed.
     pub compared: Compared,
+    /// Microseconds, of every metric.
     pub latencies: BTreeMap<Metric, Histogram<u64>>,
+    /// The measured time, second by second.
     pub seconds: Vec<Second>,
     /// (second, microseconds) of first tokens, by when they were due.
     pub first_tokens: Vec<(f32, u32)>,
@@ -201,10 +211,12 @@ impl Tally {
         })
     }
 
+    /// Records one time.
     pub fn latency(&mut self, metric: Metric, time: Duration) {
         self.latency_of(metric, time, 1);
     }
 
+    /// Records a time that `count` events took each.
     pub fn latency_of(&mut self, metric: Metric, time: Duration, count: u64) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(LONGEST).max(1);
         if let Some(histogram) = self.latencies.get_mut(&metric) {
@@ -212,6 +224,7 @@ impl Tally {
         }
     }
 
+    /// A quantile from 0 to 1; none where nothing was measured.
     pub fn quantile(&self, metric: Metric, quantile: f64) -> Option<Duration> {
         let histogram = self.latencies.get(&metric).filter(|histogram| !histogram.is_empty())?;
         Some(Duration::from_micros(histogram.value_at_quantile(quantile)))
@@ -232,6 +245,7 @@ impl Tally {
         }
     }
 
+    /// Adds what the server says of a completion; its first token came so long after the call was sent.
     pub fn timings(&mut self, timings: &v1::Timings, since_sent: Duration) {
         let tokens = &mut self.tokens;
         tokens.encoded += u64::from(timings.tokens_encoded);
@@ -259,6 +273,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
+    /// Measures what is due from a moment on; first tokens that come later than `limit` are of no use.
     pub fn new(from: Instant, limit: Duration) -> Result<Self, LoadError> {
         Ok(Self { from, tally: Mutex::new(Tally::new(limit)?) })
     }
@@ -287,6 +302,7 @@ impl Recorder {
         });
     }
 
+    /// The first token of a completion came, so long after it was due.
     pub fn first_token(&self, due: Instant, waited: Duration) {
         self.record(due, |tally| {
             let micros = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
@@ -297,6 +313,7 @@ impl Recorder {
         self.second(due, |second| second.answers += 1);
     }
 
+    /// A call failed.
     pub fn error(&self, due: Instant, error: &crate::target::CallError) {
         self.always(|tally| {
             let count = tally.errors.entry(error.code.clone()).or_default();

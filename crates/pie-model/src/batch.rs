@@ -40,8 +40,11 @@ impl Sequence<'_> {
 
 /// What a batch must fit.
 pub(crate) struct BatchLimits {
+    /// Tokens are below it.
     pub vocabulary: usize,
+    /// Positions are below it.
     pub positions: usize,
+    /// Slots are below it.
     pub slots: usize,
 }
 

@@ -11,15 +11,20 @@ const COMPUTED: &str = "rotary_emb.inv_freq";
 
 /// What a folder holds.
 pub(crate) struct Folder {
+    /// What `config.json` says, and refuses.
     pub config: Config,
+    /// The weights' files, of which nothing but headers is read.
     pub checkpoint: Checkpoint,
+    /// Where embedding and head are.
     pub tables: VocabularyTables,
 }
 
 /// Which tensors are the two tables of the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct VocabularyTables {
+    /// The tensor that tokens are looked up in.
     pub embedding: &'static str,
+    /// The tensor that logits come from; the embedding's in models that tie them.
     pub head: &'static str,
 }
 

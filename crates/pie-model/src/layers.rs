@@ -26,7 +26,9 @@ pub(crate) fn add_sum(
 
 /// x / rms(x) * weight, for each row (Zhang and Sennrich 2019).
 pub(crate) struct RmsNorm {
+    /// [width].
     pub weight: Vec<f32>,
+    /// Added to the mean of squares.
     pub epsilon: f32,
 }
 

@@ -37,16 +37,20 @@ pub(crate) struct QueryKeyNorms {
 
 /// One decoder layer.
 pub(crate) struct Layer {
+    /// The norm before attention.
     pub attention_norm: RmsNorm,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
     pub qkv: ColumnParallel,
     /// Added to a row of `qkv`.
     pub bias: Option<Vec<f32>>,
     pub head_norms: Option<QueryKeyNorms>,
+    /// From the rank's own heads to its part of the residual's sum.
     pub output: RowParallel,
+    /// The norm before the MLP.
     pub mlp_norm: RmsNorm,
     /// Rows of the gate, then of up.
     pub gate_up: ColumnParallel,
+    /// From the rank's part of the MLP to its part of the residual's sum.
     pub down: RowParallel,
 }
 

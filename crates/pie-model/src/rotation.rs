@@ -38,7 +38,9 @@ pub(crate) struct RawRope {
 
 /// What the keys say.
 pub(crate) struct Rotation {
+    /// The base of the frequencies; none where the keys do not say.
     pub theta: Option<f64>,
+    /// How the frequencies are scaled.
     pub scaling: RopeScaling,
 }
 

@@ -47,22 +47,32 @@ pub(crate) fn layer_tensor(layer: usize, part: &str) -> String {
 
 /// One layer of a checkpoint, nothing of it read yet but the vectors.
 pub(crate) struct LayerTensors {
+    /// [hidden].
     pub attention_norm: Vec<f32>,
+    /// [heads * head dimension][hidden].
     pub query: Matrix,
+    /// [kv heads * head dimension][hidden].
     pub key: Matrix,
+    /// [kv heads * head dimension][hidden].
     pub value: Matrix,
     /// `[heads · head_dim]` of the queries, `[kv_heads · head_dim]` of keys and values.
     pub biases: Option<[Vec<f32>; 3]>,
     /// `[head_dim]` of the queries and of the keys.
     pub head_norms: Option<[Vec<f32>; 2]>,
+    /// [hidden][heads * head dimension].
     pub output: Matrix,
+    /// [hidden].
     pub mlp_norm: Vec<f32>,
+    /// [mlp][hidden].
     pub gate: Matrix,
+    /// [mlp][hidden].
     pub up: Matrix,
+    /// [hidden][mlp].
     pub down: Matrix,
 }
 
 impl LayerTensors {
+    /// Finds the tensors of a layer; one that is missing, or of another shape, is refused.
     pub fn find(checkpoint: &Checkpoint, config: &Config, index: usize) -> Result<Self, ModelError> {
         let Config { hidden_size: hidden, intermediate_size: mlp, head_dim, heads, kv_heads, .. } = *config;
         let name = |part: &str| layer_tensor(index, part);

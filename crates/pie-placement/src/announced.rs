@@ -87,7 +87,7 @@ impl Announced {
         }
     }
 
-    /// How it stands.
+    /// How the announcement stands now.
     pub fn standing(&self) -> Announcing {
         Announcing { standing: self.standing.clone() }
     }

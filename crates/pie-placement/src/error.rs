@@ -21,13 +21,13 @@ pub enum PlacementError {
     /// A time to live is out of range.
     #[error("a lease of {ttl:?} is refused: use 1 second to 1 hour")]
     InvalidTtl {
-        /// What was asked.
+        /// The time to live that was asked for.
         ttl: Duration,
     },
     /// A record contradicts itself.
     #[error("the record of {what} is refused: {why}")]
     InvalidRecord {
-        /// Which record.
+        /// The record, and what is wrong with it.
         what: String,
         /// What is wrong and what would be right.
         why: String,
@@ -38,7 +38,7 @@ pub enum PlacementError {
          or, if the holder is dead, try again once its lease has run out"
     )]
     RankTaken {
-        /// The group.
+        /// The group whose rank is taken.
         group: GroupId,
         /// The rank in it.
         rank: u32,
@@ -48,13 +48,13 @@ pub enum PlacementError {
     /// Another process owns the group, or nobody does.
     #[error("group {group} is not owned by this router any more: campaign again")]
     NotOwner {
-        /// The group.
+        /// The group that another router owns, or nobody.
         group: GroupId,
     },
     /// The group takes no new sessions.
     #[error("group {group} is cordoned and takes no new sessions: choose another group or open it again")]
     GroupCordoned {
-        /// The group.
+        /// The group that takes no new sessions.
         group: GroupId,
     },
     /// An endpoint or the key prefix of the placement service cannot be used.
@@ -64,7 +64,7 @@ pub enum PlacementError {
     InvalidEndpoint {
         /// The endpoints, by comma.
         endpoints: String,
-        /// What is wrong.
+        /// What an endpoint must be, and this one is not.
         why: String,
     },
     /// The placement service did not answer. A call that writes may have taken effect: every such call can be repeated.
@@ -73,9 +73,9 @@ pub enum PlacementError {
          reaches it, and the configured endpoints"
     )]
     Unavailable {
-        /// What was asked.
+        /// The call that got no answer.
         operation: &'static str,
-        /// Where.
+        /// The servers that were asked.
         endpoints: String,
         /// What happened, in the transport's words.
         detail: String,
@@ -85,9 +85,9 @@ pub enum PlacementError {
         "{operation}: etcd at {endpoints} refused: {detail}; check the user, its role on the key prefix, and etcd's alarms"
     )]
     Refused {
-        /// What was asked.
+        /// The call that was refused.
         operation: &'static str,
-        /// Where.
+        /// The servers that were asked.
         endpoints: String,
         /// The service's words.
         detail: String,
@@ -98,9 +98,9 @@ pub enum PlacementError {
          everywhere or use another key prefix"
     )]
     UnknownVersion {
-        /// The key.
+        /// The key that holds it.
         key: String,
-        /// The version found.
+        /// The version that stands there.
         found: u64,
         /// The only version that is known here.
         known: u64,
@@ -108,7 +108,7 @@ pub enum PlacementError {
     /// A value is not what this program writes.
     #[error("key {key} holds a value that cannot be read ({why}): delete the key or use another key prefix")]
     MalformedValue {
-        /// The key.
+        /// The key that holds it.
         key: String,
         /// What the parser says.
         why: String,
@@ -116,7 +116,7 @@ pub enum PlacementError {
     /// Others wrote the same key every time that this call looked.
     #[error("{operation}: other writers came first in {attempts} attempts; try again")]
     Contended {
-        /// What was asked.
+        /// The call whose transaction was lost to others again and again.
         operation: &'static str,
         /// How often it was tried.
         attempts: u32,

@@ -73,7 +73,7 @@ fn check_address(address: &str) -> Result<(), String> {
 /// The owner of a group and its fencing token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The router.
+    /// How the owner is reached by other routers.
     pub router: RouterRecord,
     /// Invariant A1: the revision of the ownership key, greater than that of every earlier owner of the group.
     pub epoch: Epoch,
@@ -82,7 +82,7 @@ pub struct Owner {
 /// Whether a group takes new sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Admission {
-    /// It does.
+    /// It takes new sessions.
     #[default]
     Open,
     /// It keeps those that it has, to be moved or closed.
@@ -94,7 +94,7 @@ pub enum Admission {
 /// What is known of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRecord {
-    /// Its name.
+    /// The group's name.
     pub group: GroupId,
     /// The ranks that are announced, by rank.
     pub ranks: Vec<RankRecord>,
@@ -149,7 +149,7 @@ pub enum Moved {
     Done,
     /// It did not live where the caller thought: nothing was changed.
     Conflict {
-        /// Its home now.
+        /// The group that it is in now; none if it has no home.
         home: Option<GroupId>,
     },
 }
@@ -161,7 +161,7 @@ pub enum Forgotten {
     Done,
     /// It lives in another group: nothing was changed.
     Conflict {
-        /// Its home now.
+        /// The group that it is in now.
         home: GroupId,
     },
 }

@@ -51,7 +51,7 @@ pub enum RankEvent {
     Left(RankRecord),
     /// The placement service does not answer; what was told may be out of date until [`RankEvent::Current`].
     Stale {
-        /// What happened.
+        /// Why nothing can be heard.
         reason: String,
     },
     /// The service answers again, and the changes meanwhile have been told.

@@ -22,15 +22,20 @@ pub use reason::{Fault, Reason};
     reason = "generated; the proto files are the documentation"
 )]
 mod generated {
+    /// The public API, for clients.
     pub mod v1 {
         tonic::include_proto!("pie.v1");
     }
+    /// Between routers.
     pub mod peer {
+        /// Between routers.
         pub mod v1 {
             tonic::include_proto!("pie.peer.v1");
         }
     }
+    /// Between a group's owner and its ranks.
     pub mod worker {
+        /// Between a group's owner and its ranks.
         pub mod v1 {
             tonic::include_proto!("pie.worker.v1");
         }

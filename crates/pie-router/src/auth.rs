@@ -26,7 +26,7 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 
 /// The SHA-256 of a token, as the tokens file has it.
 pub fn hash(token: &str) -> String {
-    digest(&SHA256, token.as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(digest(&SHA256, token.as_bytes()))
 }
 
 /// Why a tokens file cannot be used. What stands as `sha256` is not repeated: it may be a token in the wrong place.
@@ -165,7 +165,9 @@ impl TryFrom<FileToken> for TokenEntry {
     fn try_from(token: FileToken) -> Result<Self, String> {
         let tenant = Tenant::new(&token.tenant).map_err(|fault| fault.message)?;
         let role = if token.admin { Role::Admin } else { Role::User };
-        let digest = from_hex(&token.sha256).ok_or("`sha256` must be 64 hexadecimal digits")?;
+        let mut digest = Digest::default();
+        hex::decode_to_slice(&token.sha256, &mut digest)
+            .map_err(|_| "`sha256` must be 64 hexadecimal digits")?;
         let expires = match token.expires {
             None => None,
             Some(toml::Value::String(text)) => Some(moment(&text)?),
@@ -180,17 +182,6 @@ const NO_MOMENT: &str = "`expires` must be a moment in UTC, as \"2027-01-01T00:0
 
 fn moment(text: &str) -> Result<SystemTime, String> {
     humantime::parse_rfc3339(text).map_err(|_| NO_MOMENT.to_owned())
-}
-
-fn from_hex(text: &str) -> Option<Digest> {
-    let mut digest = Digest::default();
-    if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, place) in digest.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(&text[place..place + 2], 16).ok()?;
-    }
-    Some(digest)
 }
 
 /// The tokens that hold now. Clones share them.

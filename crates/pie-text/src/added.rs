@@ -29,7 +29,7 @@ pub(crate) struct AddedTokens {
     pub text: AddedVocabulary,
     /// The tokenizer's ids of those in `text`, which numbers them anew.
     ids: HashMap<u32, TokenId>,
-    /// Sorted.
+    /// Tokens that no text may spell. Sorted.
     pub control: Vec<TokenId>,
     /// Control tokens that the model would take for a whole piece of text with this spelling. Sorted.
     pub tempting: Vec<TokenId>,

@@ -16,7 +16,7 @@ pub(crate) struct Beside {
 const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// And as lists.
+/// Keys whose values are lists of tokens.
 const LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
 
 impl Beside {

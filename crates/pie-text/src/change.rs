@@ -1,6 +1,5 @@
 //! A change of a document that was prepared and not yet made.
 
-use crate::document::Document;
 use crate::retokenize::Replacement;
 use crate::store::{Entry, TokenStore};
 use pie_words::{Revision, Splice, Splices, TokenIndex};
@@ -35,10 +34,8 @@ pub struct Change {
 pub(crate) enum Next {
     /// A new text, and its tokens in place of some old ones.
     Text { text: Rope, replacements: Vec<Replacement> },
-    /// The splices themselves.
+    /// The splices themselves: a document of tokens alone has no text to follow.
     Tokens,
-    /// All of another document.
-    Other(Box<Document>),
 }
 
 impl Change {
@@ -53,7 +50,7 @@ impl Change {
         self.revision
     }
 
-    /// What it cost.
+    /// What tokenizing around the edit cost.
     pub fn stats(&self) -> EditStats {
         self.stats
     }

@@ -17,13 +17,13 @@ use pie_words::{Cursor, TextRange, TokenId};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The prefix is the document's first tokens, so many,
+    /// How many of the document's tokens the prefix begins with.
     pub shared_prefix: usize,
-    /// and these.
+    /// The rest of the prefix.
     pub prefix_end: Vec<TokenId>,
-    /// The suffix is these,
+    /// The tokens that the suffix begins with, up to the first of the document's.
     pub suffix_start: Vec<TokenId>,
-    /// and the document's tokens from this one on.
+    /// The index of that token: the suffix ends with the document's tokens from here on.
     pub shared_suffix: usize,
 }
 

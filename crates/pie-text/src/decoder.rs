@@ -4,16 +4,6 @@ use crate::alphabet::token_bytes;
 use pie_words::TokenId;
 use std::sync::Arc;
 
-/// What happens to control tokens (begin of sentence, markers) in decoded text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SpecialTokens {
-    /// They add nothing.
-    #[default]
-    Skip,
-    /// They appear as they are written.
-    Keep,
-}
-
 /// The bytes of every token, end to end.
 #[derive(Debug)]
 pub(crate) struct TokenBytes {
@@ -61,20 +51,18 @@ impl TokenBytes {
 #[derive(Clone, Debug)]
 pub struct TokenDecoder {
     table: Arc<TokenBytes>,
-    special: SpecialTokens,
     /// The start of a character, at most 3 bytes between calls.
     pending: Vec<u8>,
 }
 
 impl TokenDecoder {
-    pub(crate) fn new(table: Arc<TokenBytes>, special: SpecialTokens) -> Self {
-        Self { table, special, pending: Vec::new() }
+    pub(crate) fn new(table: Arc<TokenBytes>) -> Self {
+        Self { table, pending: Vec::new() }
     }
 
-    /// The text that a token completes. Ids outside of the vocabulary add nothing.
+    /// The text that a token completes. Control tokens, and ids outside of the vocabulary, add nothing.
     pub fn push(&mut self, token: TokenId) -> String {
-        let skipped = self.special == SpecialTokens::Skip && self.table.control.binary_search(&token).is_ok();
-        if skipped {
+        if self.table.control.binary_search(&token).is_ok() {
             return String::new();
         }
         self.pending.extend_from_slice(self.table.get(token));

@@ -1,7 +1,7 @@
 //! One open document: its text, its revision, its tokens.
 
 use crate::change::{Change, EditStats, Next, count, trimmed};
-use crate::diff::{Hunk, diff};
+use crate::diff::diff;
 use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
 use crate::retokenize::{Replacement, Retokenizer};
@@ -10,6 +10,7 @@ use crate::store::{Entry, TokenStore};
 use crate::tokenizer::Tokenizer;
 use pie_words::{Revision, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex};
 use ropey::Rope;
+use similar::DiffOp;
 use std::sync::Arc;
 
 /// What a document was opened with, and so what edits it takes.
@@ -177,34 +178,36 @@ impl Document {
         Ok(self.changed(base.next(), splices, EditStats::default(), Next::Tokens))
     }
 
-    /// Works out how to make this document equal another, as when a client opens it again with its own text: only what
-    /// differs is tokenized, and only that is in the splices. Equal documents give an empty change that keeps the
-    /// revision. Changes nothing.
+    /// Works out how to make this document equal another of the same tokenizer, as when a client opens it again with its own
+    /// text: only what differs is tokenized, and only that is in the splices. Equal documents give an empty change that keeps
+    /// the revision. Changes nothing.
     ///
     /// # Errors
-    /// [`TextError::TooLong`] and [`TextError::Tokenizer`].
-    pub fn become_like(&self, other: Document) -> Result<Change, TextError> {
-        let same_tokenizer = self.tokenizer.fingerprint() == other.tokenizer.fingerprint();
-        if let (DocumentText::Text(old), DocumentText::Text(new), true) =
-            (&self.content, &other.content, same_tokenizer)
-        {
-            let (old_text, new_text) = (old.to_string(), new.to_string());
-            let edits = line_edits(&old_text, &new_text);
-            let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
-            return self.change(old, &edits, revision);
+    /// [`TextError::TextOnly`] and [`TextError::TokensOnly`] where only one of the two has a text, [`TextError::TooLong`] and
+    /// [`TextError::Tokenizer`].
+    pub fn become_like(&self, other: &Document) -> Result<Change, TextError> {
+        match (&self.content, &other.content) {
+            (DocumentText::Text(old), DocumentText::Text(new)) => {
+                let (old_text, new_text) = (old.to_string(), new.to_string());
+                let edits = line_edits(&old_text, &new_text);
+                let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
+                self.change(old, &edits, revision)
+            }
+            (DocumentText::TokensOnly, DocumentText::TokensOnly) => {
+                let [old, new] = [self, other].map(|document| document.tokens().collect::<Vec<_>>());
+                let splice = |hunk: DiffOp| Splice {
+                    at: TokenIndex(count(hunk.old_range().start)),
+                    delete: count(hunk.old_range().len()),
+                    insert: new[hunk.new_range()].to_vec(),
+                };
+                let list = diff(&old, &new).into_iter().map(splice).collect();
+                let splices =
+                    Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens");
+                self.prepare_tokens(self.revision, splices)
+            }
+            (DocumentText::TokensOnly, DocumentText::Text(_)) => Err(TextError::TokensOnly),
+            (DocumentText::Text(_), DocumentText::TokensOnly) => Err(TextError::TextOnly),
         }
-        let (old, new): (Vec<TokenId>, Vec<TokenId>) = (self.tokens().collect(), other.tokens().collect());
-        let splice = |hunk: Hunk| Splice {
-            at: TokenIndex(count(hunk.old.0)),
-            delete: count(hunk.old.1 - hunk.old.0),
-            insert: new[hunk.new.0..hunk.new.1].to_vec(),
-        };
-        let list = diff(&old, &new).into_iter().map(splice).collect();
-        let splices = Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens");
-        let same_kind = self.rope().is_none() && other.rope().is_none();
-        let revision = if same_kind && splices.is_empty() { self.revision } else { self.revision.next() };
-        let next = Next::Other(Box::new(other));
-        Ok(self.changed(revision, splices, EditStats::default(), next))
     }
 
     /// Whether an edit that inserts these texts costs what they cost: where pieces start is known, and stays so. Else the whole
@@ -262,7 +265,6 @@ impl Document {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
                 }
             }
-            Next::Other(other) => *self = Self { identity: self.identity.clone(), ..*other },
             Next::Tokens => {
                 for splice in change.splices.iter().rev() {
                     let entries = splice.insert.iter().map(|id| Entry { id: *id, piece_bytes: 0 }).collect();
@@ -373,10 +375,10 @@ fn line_edits<'a>(old: &str, new: &'a str) -> Vec<CheckedEdit<'a>> {
         std::iter::once(0).chain(ends).collect()
     };
     let (old_starts, new_starts) = (starts(&old_lines), starts(&new_lines));
-    let edit = |hunk: Hunk| CheckedEdit {
-        start: old_starts[hunk.old.0],
-        end: old_starts[hunk.old.1],
-        insert: &new[new_starts[hunk.new.0]..new_starts[hunk.new.1]],
+    let edit = |hunk: DiffOp| CheckedEdit {
+        start: old_starts[hunk.old_range().start],
+        end: old_starts[hunk.old_range().end],
+        insert: &new[new_starts[hunk.new_range().start]..new_starts[hunk.new_range().end]],
         index: 0,
     };
     diff(&old_lines, &new_lines).into_iter().map(edit).collect()

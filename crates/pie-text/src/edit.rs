@@ -11,7 +11,7 @@ pub(crate) struct CheckedEdit<'a> {
     pub start: usize,
     /// The byte behind the last that goes.
     pub end: usize,
-    /// What comes.
+    /// The text that comes in its place.
     pub insert: &'a str,
     /// Where the edit stands in its request.
     pub index: usize,

@@ -23,9 +23,9 @@ pub enum TextError {
     RangeReversed {
         /// Which edit of the request, from 0.
         edit: usize,
-        /// Its first byte.
+        /// The first byte of the range.
         start: usize,
-        /// Its end.
+        /// The byte behind its last, which lies before `start`.
         end: usize,
     },
     /// A range that leaves the text.
@@ -36,7 +36,7 @@ pub enum TextError {
     RangeOutOfBounds {
         /// Which edit of the request, from 0.
         edit: usize,
-        /// Its end.
+        /// The byte behind the range's last.
         end: usize,
         /// Bytes of the text.
         length: usize,
@@ -46,7 +46,7 @@ pub enum TextError {
     SpliceOutOfBounds {
         /// Which splice of the request, from 0.
         edit: usize,
-        /// Its end.
+        /// The token behind the splice's last.
         end: u64,
         /// Tokens of the document.
         length: u32,
@@ -59,11 +59,11 @@ pub enum TextError {
     InsideCharacter {
         /// Which edit of the request, from 0.
         edit: usize,
-        /// The offset.
+        /// The byte offset that is no boundary of characters.
         offset: usize,
         /// Where the character starts.
         before: usize,
-        /// Where it ends.
+        /// The next boundary behind it.
         after: usize,
     },
     /// Two edits that cover the same text.
@@ -73,7 +73,7 @@ pub enum TextError {
     EditsOverlap {
         /// The later of the two in the request, from 0.
         edit: usize,
-        /// The earlier.
+        /// The place in the request of the edit that it overlaps.
         other: usize,
         /// Where the second in the text starts.
         start: usize,
@@ -88,9 +88,9 @@ pub enum TextError {
     ColumnInsidePair {
         /// Which edit of the request, from 0.
         edit: usize,
-        /// The line.
+        /// The line of the position, from 0.
         line: u32,
-        /// The column.
+        /// The column, in UTF-16 code units.
         column: u32,
     },
     /// More text than a document may have.
@@ -124,7 +124,7 @@ pub enum TextError {
     Tokenizer {
         /// Bytes of the text.
         bytes: usize,
-        /// What it says.
+        /// The tokenizers crate's own words.
         message: String,
     },
 }
@@ -176,25 +176,25 @@ pub enum TokenizerError {
     /// A file that cannot be read.
     #[error("cannot read {path}: {source}; a model folder needs a tokenizer.json")]
     Read {
-        /// The file.
+        /// The file that was to be read.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// A file that is no tokenizer.
     #[error("{name} is no tokenizer.json that can be used: {message}")]
     Parse {
-        /// The file.
+        /// The file's name.
         name: String,
-        /// Why.
+        /// What is wrong in it, and where.
         message: String,
     },
     /// A file beside a tokenizer.json that cannot be used.
     #[error("{name} is no JSON: {message}; mend or remove it")]
     Beside {
-        /// The file.
+        /// The file's name.
         name: String,
-        /// Why.
+        /// What is wrong in it, and where.
         message: String,
     },
     /// A kind of tokenizer that is not byte-level BPE as GPT-2 began it.
@@ -202,7 +202,7 @@ pub enum TokenizerError {
         "{name} cannot be used: {what}; needed is a byte-level BPE (GPT-2, DeepSeek-Coder, Llama 3, StarCoder)"
     )]
     Unsupported {
-        /// The file.
+        /// The file's name.
         name: String,
         /// What is in it that cannot be used.
         what: String,

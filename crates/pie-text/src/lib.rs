@@ -46,9 +46,9 @@ mod tokenizer;
 
 pub use change::{Change, EditStats};
 pub use cursor::{Cut, FimMarkers};
-pub use decoder::{SpecialTokens, TokenDecoder};
+pub use decoder::TokenDecoder;
 pub use document::{Document, DocumentText};
 pub use error::{TextError, TokenizerError};
 pub use form::RestartKind;
-pub use stop::{StopStrings, StopText};
+pub use stop::StopStrings;
 pub use tokenizer::{Fingerprint, Tokenizer};

@@ -22,13 +22,14 @@ const LONGEST_UNKNOWN: usize = 100_000;
 
 /// A piece before its bytes are merged to tokens.
 pub(crate) struct RawPiece {
-    /// Bytes of text.
+    /// Bytes of text that the piece covers.
     pub bytes: usize,
+    /// What it is made of.
     pub cut: PieceCut,
 }
 
 pub(crate) enum PieceCut {
-    /// An added token.
+    /// An added token, which is not cut further.
     Added(TokenId),
     /// A piece in the characters of the byte-level alphabet.
     Merge(String),
@@ -133,7 +134,7 @@ struct Gap {
 
 /// Runs of white space, and what of them is left out.
 struct Runs {
-    /// Characters.
+    /// Characters; shorter runs are left as they are.
     longer_than: usize,
     /// Whether line breaks are white space like other.
     across_lines: bool,

@@ -11,8 +11,11 @@ use ropey::Rope;
 /// Replaces the tokens `start..end` of the old text, prefix not counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Replacement {
+    /// The first token that goes.
     pub start: usize,
+    /// The token behind the last that goes.
     pub end: usize,
+    /// What comes.
     pub entries: Vec<Entry>,
     /// Bytes that were cut into pieces for it.
     pub bytes_scanned: usize,
@@ -20,10 +23,15 @@ pub(crate) struct Replacement {
 
 /// A text before and after edits.
 pub(crate) struct Retokenizer<'a> {
+    /// The model's tokenizer.
     pub tokenizer: &'a Tokenizer,
+    /// How far around an edit its tokenizing looks.
     pub reach: LookAhead,
+    /// The text before.
     pub old: &'a Rope,
+    /// The tokens of the text before.
     pub tokens: &'a TokenStore,
+    /// The text afterwards.
     pub new: &'a Rope,
     /// Sorted and disjoint.
     pub edits: &'a [CheckedEdit<'a>],

@@ -1,22 +1,11 @@
 //! Stop strings in streamed text.
 
-/// What happens to the stop string itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StopText {
-    /// The text ends before it.
-    #[default]
-    Cut,
-    /// The text ends with it.
-    Keep,
-}
-
-/// Finds the first stop string in text that comes in deltas, and holds back what may be the start of one. "First" is
+/// Ends text that comes in deltas before the first stop string, and holds back what may be the start of one. "First" is
 /// the one that is complete first, and of those the longest: the answer does not depend on how the text is cut
 /// into deltas.
 #[derive(Clone, Debug)]
 pub struct StopStrings {
     stops: Vec<String>,
-    stop_text: StopText,
     held: String,
     stopped: bool,
 }
@@ -25,12 +14,7 @@ impl StopStrings {
     /// A matcher; empty stop strings are ignored.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, stop_text: StopText::Cut, held: String::new(), stopped: false }
-    }
-
-    /// The same with another treatment of the stop string.
-    pub fn with_stop_text(self, stop_text: StopText) -> Self {
-        Self { stop_text, ..self }
+        Self { stops, held: String::new(), stopped: false }
     }
 
     /// Takes the next delta; gives the text that is safe to send, and whether a stop string was found. After that
@@ -40,10 +24,10 @@ impl StopStrings {
             return (String::new(), true);
         }
         self.held.push_str(delta);
-        if let Some((start, end)) = self.found() {
+        if let Some(start) = self.found() {
             self.stopped = true;
             let mut text = std::mem::take(&mut self.held);
-            text.truncate(if self.stop_text == StopText::Keep { end } else { start });
+            text.truncate(start);
             return (text, true);
         }
         let rest = self.held.split_off(self.safe());
@@ -55,9 +39,10 @@ impl StopStrings {
         std::mem::take(&mut self.held)
     }
 
-    fn found(&self) -> Option<(usize, usize)> {
-        let place = |stop: &String| self.held.find(stop.as_str()).map(|start| (start, start + stop.len()));
-        self.stops.iter().filter_map(place).min_by_key(|&(start, end)| (end, start))
+    /// Where the first one starts.
+    fn found(&self) -> Option<usize> {
+        let place = |stop: &String| self.held.find(stop.as_str()).map(|start| (start + stop.len(), start));
+        self.stops.iter().filter_map(place).min().map(|(_, start)| start)
     }
 
     /// Bytes before the longest end of the held text that some stop string starts with.

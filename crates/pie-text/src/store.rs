@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// A token, and where pieces start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// The token.
+    /// The token's id in the vocabulary.
     pub id: TokenId,
     /// Bytes of text of the piece that starts with this token; 0 inside of a piece.
     pub piece_bytes: u32,

@@ -1,7 +1,7 @@
 //! The tokenizer of a model: its pieces, the tokens of a piece, and what stands around a text.
 
 use crate::added::AddedTokens;
-use crate::decoder::{SpecialTokens, TokenBytes, TokenDecoder};
+use crate::decoder::{TokenBytes, TokenDecoder};
 use crate::error::TextError;
 use crate::form::{LookAhead, RestartKind};
 use crate::nfc;
@@ -33,7 +33,7 @@ pub struct Tokenizer {
     pub(crate) reach: Option<LookAhead>,
     pub(crate) prefix: Vec<TokenId>,
     pub(crate) added: AddedTokens,
-    /// Sorted.
+    /// Tokens that end a text. Sorted.
     pub(crate) ends: Vec<TokenId>,
     pub(crate) vocabulary: u32,
     pub(crate) table: Arc<TokenBytes>,
@@ -67,11 +67,6 @@ impl Tokenizer {
         self.inner.token_to_id(content).map(TokenId)
     }
 
-    /// The content of a token as it stands in the file: bytes in the byte-level alphabet.
-    pub fn token_content(&self, token: TokenId) -> Option<String> {
-        self.inner.id_to_token(token.0)
-    }
-
     /// Tells this tokenizer from others.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
@@ -95,12 +90,7 @@ impl Tokenizer {
 
     /// A decoder that leaves control tokens out.
     pub fn decoder(&self) -> TokenDecoder {
-        self.decoder_with(SpecialTokens::Skip)
-    }
-
-    /// A decoder.
-    pub fn decoder_with(&self, special: SpecialTokens) -> TokenDecoder {
-        TokenDecoder::new(self.table.clone(), special)
+        TokenDecoder::new(self.table.clone())
     }
 
     /// All tokens as text, without control tokens.

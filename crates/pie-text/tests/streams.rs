@@ -3,29 +3,29 @@
 mod common;
 
 use common::{PAIRS, Pair};
-use pie_text::{SpecialTokens, StopStrings, StopText};
+use pie_text::StopStrings;
 use pie_words::TokenId;
 use proptest::prelude::*;
 
-/// The first stop string to be complete in `text`, and of those the longest: where it starts and ends.
-fn first_stop(text: &str, stops: &[String]) -> Option<(usize, usize)> {
+/// Where the first stop string to be complete in `text`, and of those the longest, starts.
+fn first_stop(text: &str, stops: &[String]) -> Option<usize> {
     let ends = (0..=text.len()).filter(|end| text.is_char_boundary(*end));
     let longest = |end: usize| {
         let ending = stops.iter().filter(|stop| !stop.is_empty() && text[..end].ends_with(stop.as_str()));
-        ending.map(String::len).max().map(|length| (end - length, end))
+        ending.map(String::len).max().map(|length| end - length)
     };
     ends.into_iter().find_map(longest)
 }
 
-/// What Hugging Face decodes between added tokens, and these as they are written: it takes `õ` for a byte.
-fn decoded(pair: &Pair, ids: &[u32], special: SpecialTokens) -> String {
+/// What Hugging Face decodes between added tokens, and those of these that are text as they are written: it takes `õ` for a byte.
+fn decoded(pair: &Pair, ids: &[u32]) -> String {
     let added = pair.theirs.get_added_tokens_decoder();
     let control = pair.ours.control_tokens();
     let (mut text, mut run) = (String::new(), Vec::new());
     let flush = |run: &mut Vec<u32>| pair.theirs.decode(&std::mem::take(run), false).expect("decodes");
     for id in ids {
         match added.get(id) {
-            Some(_) if special == SpecialTokens::Skip && control.contains(&TokenId(*id)) => {}
+            Some(_) if control.contains(&TokenId(*id)) => {}
             Some(token) => {
                 text.push_str(&flush(&mut run));
                 text.push_str(&token.content);
@@ -47,12 +47,10 @@ proptest! {
         // The first few hundred ids are single bytes: what breaks characters most.
         let among = if bytes_only { 300.0 } else { f64::from(pair.ours.vocab_size()) };
         let ids: Vec<u32> = shares.iter().map(|share| (share * among) as u32).collect();
-        for special in [SpecialTokens::Skip, SpecialTokens::Keep] {
-            let mut decoder = pair.ours.decoder_with(special);
-            let mut text: String = ids.iter().map(|id| decoder.push(TokenId(*id))).collect();
-            text.push_str(&decoder.finish());
-            prop_assert_eq!(&text, &decoded(pair, &ids, special));
-        }
+        let mut decoder = pair.ours.decoder();
+        let mut text: String = ids.iter().map(|id| decoder.push(TokenId(*id))).collect();
+        text.push_str(&decoder.finish());
+        prop_assert_eq!(&text, &decoded(pair, &ids));
     }
 
     #[test]
@@ -74,23 +72,21 @@ proptest! {
     ) {
         let whole = deltas.concat();
         let found = first_stop(&whole, &stops);
-        for (kind, end) in [(StopText::Cut, found.map(|it| it.0)), (StopText::Keep, found.map(|it| it.1))] {
-            let mut matcher = StopStrings::new(stops.clone()).with_stop_text(kind);
-            let (mut sent, mut stopped, mut taken) = (String::new(), false, String::new());
-            for delta in &deltas {
-                let (text, stop) = matcher.push(delta);
-                sent.push_str(&text);
-                stopped = stop;
-                taken.push_str(delta);
-                if !stopped {
-                    let held = &taken[sent.len()..];
-                    let may_start = held.is_empty() || stops.iter().any(|stop| stop.starts_with(held) && stop != held);
-                    prop_assert!(may_start, "{:?} is held back for nothing", held);
-                }
+        let mut matcher = StopStrings::new(stops.clone());
+        let (mut sent, mut stopped, mut taken) = (String::new(), false, String::new());
+        for delta in &deltas {
+            let (text, stop) = matcher.push(delta);
+            sent.push_str(&text);
+            stopped = stop;
+            taken.push_str(delta);
+            if !stopped {
+                let held = &taken[sent.len()..];
+                let may_start = held.is_empty() || stops.iter().any(|stop| stop.starts_with(held) && stop != held);
+                prop_assert!(may_start, "{:?} is held back for nothing", held);
             }
-            prop_assert_eq!(stopped, found.is_some());
-            sent.push_str(&matcher.finish());
-            prop_assert_eq!(sent.as_str(), &whole[..end.unwrap_or(whole.len())]);
         }
+        prop_assert_eq!(stopped, found.is_some());
+        sent.push_str(&matcher.finish());
+        prop_assert_eq!(sent.as_str(), &whole[..found.unwrap_or(whole.len())]);
     }
 }

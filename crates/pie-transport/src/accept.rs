@@ -86,7 +86,7 @@ impl Acceptor {
         }
     }
 
-    /// How they fare.
+    /// Counts of connections that were turned away; they go on counting.
     pub fn stats(&self) -> &Arc<AcceptStats> {
         &self.stats
     }

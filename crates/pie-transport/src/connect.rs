@@ -1,14 +1,15 @@
 //! Calls others: channels over TLS or in plaintext, to peers whose name is checked.
 
 use crate::connection::Connection;
-use crate::current::Current;
 use crate::error::{ConnectError, IdentityError, causes};
 use crate::identity::{ALPN, PeerName, Roots, TlsIdentity, provider};
+use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,7 +19,7 @@ use tower_service::Service;
 
 /// The client's side of TLS. Clones share it, and [`ClientTls::renew`] holds for all.
 #[derive(Clone, Debug)]
-pub struct ClientTls(Current<ClientConfig>);
+pub struct ClientTls(Arc<ArcSwap<ClientConfig>>);
 
 impl ClientTls {
     /// Trusts `roots`, and shows `identity` to servers that ask for one.
@@ -26,7 +27,7 @@ impl ClientTls {
     /// # Errors
     /// [`IdentityError::Tls`].
     pub fn new(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<Self, IdentityError> {
-        Ok(Self(Current::new(config(roots, identity)?)))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(config(roots, identity)?))))
     }
 
     /// From the next connection on, trusts and is this.
@@ -34,7 +35,7 @@ impl ClientTls {
     /// # Errors
     /// [`IdentityError::Tls`]; the old one stays.
     pub fn renew(&self, roots: &Roots, identity: Option<&TlsIdentity>) -> Result<(), IdentityError> {
-        self.0.replace(config(roots, identity)?);
+        self.0.store(Arc::new(config(roots, identity)?));
         Ok(())
     }
 }
@@ -117,7 +118,7 @@ impl Connector {
                 .map_err(|_| ConnectError::NoHost(address.to_string()))?,
         };
         let stream = dial(&address, 443).await?;
-        let connector = TlsConnector::from(tls.0.get());
+        let connector = TlsConnector::from(tls.0.load_full());
         let stream = connector.connect(name, stream).await.map_err(ConnectError::Handshake)?;
         Ok(Connection::tls(stream))
     }

@@ -1,8 +1,8 @@
 //! Who a process is, whom it trusts, and what its clients must be.
 
-use crate::current::Current;
 use crate::error::IdentityError;
 use crate::named::Named;
+use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
@@ -92,7 +92,7 @@ impl PeerName {
 /// What a client must show.
 #[derive(Clone, Debug)]
 pub enum Clients {
-    /// Nothing.
+    /// Nothing: who calls is told otherwise, or not at all.
     Anyone,
     /// A certificate of one of these authorities.
     SignedBy(Roots),
@@ -102,7 +102,7 @@ pub enum Clients {
 
 /// The server's side of TLS. Clones share it, and [`ServerTls::renew`] holds for all.
 #[derive(Clone, Debug)]
-pub struct ServerTls(Current<ServerConfig>);
+pub struct ServerTls(Arc<ArcSwap<ServerConfig>>);
 
 impl ServerTls {
     /// Serves as `identity`.
@@ -110,7 +110,7 @@ impl ServerTls {
     /// # Errors
     /// [`IdentityError`].
     pub fn new(identity: &TlsIdentity, clients: &Clients) -> Result<Self, IdentityError> {
-        Ok(Self(Current::new(config(identity, clients)?)))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(config(identity, clients)?))))
     }
 
     /// From the next connection on, serves as this. Nothing is resumed from before, so an authority that is gone is gone.
@@ -118,12 +118,12 @@ impl ServerTls {
     /// # Errors
     /// [`IdentityError`]; the old identity stays.
     pub fn renew(&self, identity: &TlsIdentity, clients: &Clients) -> Result<(), IdentityError> {
-        self.0.replace(config(identity, clients)?);
+        self.0.store(Arc::new(config(identity, clients)?));
         Ok(())
     }
 
     pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.0.get()
+        self.0.load_full()
     }
 }
 

@@ -8,7 +8,6 @@
 mod accept;
 mod connect;
 mod connection;
-mod current;
 mod error;
 mod identity;
 mod limits;

@@ -17,6 +17,7 @@ pub(crate) struct Named {
 }
 
 impl Named {
+    /// Asks that certificates which `signed` accepts carry the name, too.
     pub fn new(signed: Arc<dyn ClientCertVerifier>, name: PeerName) -> Self {
         Self { signed, name }
     }

@@ -9,6 +9,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
+    /// Counts the time of the calls that go through it.
     pub fn new(inner: Box<dyn Collective>) -> Self {
         Self { inner, spent: Duration::ZERO }
     }

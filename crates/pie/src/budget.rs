@@ -1,6 +1,7 @@
 //! What a rank's memory is for, computed before any of it is taken: weights, KV rows, activations.
 
 use crate::Failure;
+use bytesize::ByteSize;
 use pie_model::Config;
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +17,9 @@ pub const WANTED_ROWS: u64 = 64;
 pub struct MemoryBudget {
     /// Its slice of the weights.
     pub weights: u64,
-    /// Its KV rows.
+    /// Bytes of its KV rows.
     pub kv: u64,
-    /// How many rows.
+    /// Tokens that these rows are for.
     pub slots: u64,
     /// What a step needs beside them.
     pub activations: u64,
@@ -44,7 +45,7 @@ impl MemoryBudget {
         }
     }
 
-    /// All of it.
+    /// All three: what the rank needs.
     pub fn total(&self) -> u64 {
         self.weights + self.kv + self.activations
     }
@@ -74,8 +75,8 @@ impl MemoryBudget {
         match available {
             Some(there) if needed > there => Err(format!(
                 "{ranks} x ({self}) is {}, and {} of memory are available on {place}: lower --kv-memory, or take more ranks elsewhere",
-                size(needed),
-                size(there)
+                ByteSize(needed),
+                ByteSize(there)
             )
             .into()),
             _ => Ok(()),
@@ -85,7 +86,8 @@ impl MemoryBudget {
 
 impl std::fmt::Display for MemoryBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (weights, kv, activations) = (size(self.weights), size(self.kv), size(self.activations));
+        let (weights, kv, activations) =
+            (ByteSize(self.weights), ByteSize(self.kv), ByteSize(self.activations));
         write!(f, "weights {weights} + KV {kv} ({} tokens) + activations {activations}", self.slots)
     }
 }
@@ -102,15 +104,6 @@ fn available() -> Option<u64> {
     Some((kibibytes << 10).min(group))
 }
 
-fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    if bytes >= (1_u64 << 30) as f64 {
-        format!("{:.1} GiB", bytes / (1_u64 << 30) as f64)
-    } else {
-        format!("{:.1} MiB", bytes / (1_u64 << 20) as f64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,7 +116,7 @@ mod tests {
         assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
         budget.check(1).expect("that much is there");
         let cause = MemoryBudget::new(&config, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
-        assert!(cause.contains("2048.0 GiB") && cause.contains("--kv-memory"), "{cause}");
+        assert!(cause.contains("2.0 TiB") && cause.contains("--kv-memory"), "{cause}");
         assert!(MemoryBudget::new(&config, 2, row).check(1).is_err(), "one token is none to complete");
     }
 }

@@ -25,6 +25,7 @@ pub struct Cli {
     /// TOML file of settings: keys are the long flags, in a table for each command ([pool], [worker], …).
     #[arg(long, global = true, env = "PIE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// What is logged, and how.
     #[command(flatten)]
     pub logs: LogArgs,
     /// What to do.
@@ -169,6 +170,7 @@ pub struct ServeArgs {
     /// Host under which other routers reach --peer-listen; needed where that listens on all addresses.
     #[arg(long, env = "PIE_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
+    /// Who may connect.
     #[command(flatten)]
     pub public: PublicArgs,
     /// Longest time that any collective may take before the group is given up.
@@ -188,6 +190,7 @@ pub struct ServeArgs {
     /// not fit in the cache are encoded again when they are used.
     #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N", value_parser = crate::units::some)]
     pub sessions: usize,
+    /// When sessions that nobody uses are closed.
     #[command(flatten)]
     pub idle: IdleArgs,
     /// Completions that may run or wait in each group; more are refused with a pause to retry after.
@@ -201,6 +204,7 @@ pub struct ServeArgs {
     /// then find out by trying what others have open: for pools whose tenants trust each other.
     #[arg(long, env = "PIE_SHARE_ACROSS_TENANTS")]
     pub share_across_tenants: bool,
+    /// What each tenant may take.
     #[command(flatten)]
     pub tenant: TenantArgs,
     /// Largest document.
@@ -209,6 +213,7 @@ pub struct ServeArgs {
     /// Write one line of JSON to this file when the pool serves: its address and its processes.
     #[arg(long, env = "PIE_READY_FILE", value_name = "FILE")]
     pub ready_file: Option<PathBuf>,
+    /// Metrics, traces, and how the process ends.
     #[command(flatten)]
     pub platform: PlatformArgs,
 }
@@ -243,12 +248,16 @@ pub struct TenantArgs {
 /// `pie pool`
 #[derive(Clone, Debug, Args)]
 pub struct PoolArgs {
+    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// The groups that it takes part in.
     #[command(flatten)]
     pub group: GroupsArgs,
+    /// Memory, threads and device of each rank.
     #[command(flatten)]
     pub rank: RankArgs,
+    /// The router's settings.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
@@ -256,12 +265,16 @@ pub struct PoolArgs {
 /// `pie router`
 #[derive(Clone, Debug, Args)]
 pub struct RouterArgs {
+    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// The groups that it wants to own.
     #[command(flatten)]
     pub group: GroupsArgs,
+    /// The router's settings.
     #[command(flatten)]
     pub serve: ServeArgs,
+    /// Certificates between routers and workers.
     #[command(flatten)]
     pub internal: InternalArgs,
     /// Control addresses of all ranks in rank order, group by group, separated by commas, when there is no etcd to ask.
@@ -272,10 +285,13 @@ pub struct RouterArgs {
 /// `pie worker`
 #[derive(Clone, Debug, Args)]
 pub struct WorkerArgs {
+    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
+    /// The group that it is a rank of.
     #[command(flatten)]
     pub group: GroupArgs,
+    /// Memory, threads and device.
     #[command(flatten)]
     pub rank: RankArgs,
     /// This worker's index in its group.
@@ -284,11 +300,13 @@ pub struct WorkerArgs {
     /// Address of the control API.
     #[arg(long, env = "PIE_WORKER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub listen: SocketAddr,
+    /// Certificates between routers and workers.
     #[command(flatten)]
     pub internal: InternalArgs,
     /// Address of the collectives' listener, which the other ranks must reach.
     #[arg(long, env = "PIE_COLLECTIVE_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub collective_listen: SocketAddr,
+    /// Metrics, traces, and how the process ends.
     #[command(flatten)]
     pub platform: PlatformArgs,
     /// Print one line of JSON when the control API answers, and stop when standard input closes. For `pie pool`.
@@ -299,6 +317,7 @@ pub struct WorkerArgs {
 /// `pie demo`
 #[derive(Clone, Debug, Args)]
 pub struct DemoArgs {
+    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
     /// Ranks of the tensor-parallel group.
@@ -331,6 +350,7 @@ pub struct DemoArgs {
     after_help = "A run that was interrupted goes on when the same command is given again; results that are there are kept."
 )]
 pub struct EvalArgs {
+    /// What to evaluate, where no other command is named.
     #[command(flatten)]
     pub run: EvalRunArgs,
     /// What else to do.
@@ -352,6 +372,7 @@ pub enum EvalCommand {
 /// A run of `pie eval`.
 #[derive(Clone, Debug, Args)]
 pub struct EvalRunArgs {
+    /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
     /// RepoBench-C: a file or a folder of .jsonl, .jsonl.gz or .parquet (with `--features parquet`), whose paths name

@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::cli::{Cli, CompletionsArgs};
 use clap::CommandFactory;
 
+/// Prints the shell's completion script.
 pub fn run(arguments: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "pie", &mut script);

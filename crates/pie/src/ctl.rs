@@ -26,6 +26,7 @@ impl From<StrategyArg> for v1::Strategy {
     }
 }
 
+/// Calls the pool, and prints what it answers.
 pub async fn run(arguments: CtlArgs) -> Result<(), Failure> {
     let show = Show::new(arguments.json);
     let done = command(arguments, show).await;

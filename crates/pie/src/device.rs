@@ -183,6 +183,7 @@ mod gpu {
     /// too.
     const KV_PERCENT: u64 = 90;
 
+    /// GPUs that the driver shows to this process.
     pub fn count_gpus() -> Result<usize, Failure> {
         Ok(Gpu::count()?)
     }
@@ -196,6 +197,7 @@ mod gpu {
         }
     }
 
+    /// Loads one rank's slice to the GPU of this ordinal, with as many KV rows as its memory holds.
     pub fn on_gpu(
         folder: &Path,
         config: &Config,

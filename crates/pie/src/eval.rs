@@ -6,6 +6,7 @@ use crate::{Failure, progress};
 use pie_eval::{EvaluationOptions, Progress};
 use std::path::Path;
 
+/// Evaluates, or draws the pages of results that are there.
 pub fn run(arguments: EvalArgs) -> Result<(), Failure> {
     match arguments.command {
         Some(EvalCommand::Report { folder }) => report(&folder),

@@ -4,6 +4,7 @@ use crate::Failure;
 use crate::cli::ExplainArgs;
 use pie_proto::Reason;
 
+/// Prints what an error means and what to do.
 pub fn run(arguments: ExplainArgs) -> Result<(), Failure> {
     let Some(wanted) = arguments.reason else {
         for reason in Reason::ALL {

@@ -22,16 +22,16 @@ const SEED: u64 = 2024;
 
 /// A model folder that is there.
 pub struct ModelFolder {
-    /// Where.
+    /// Where its files are.
     pub path: PathBuf,
-    /// What it is.
+    /// Who named it, and so what may be wrong with it.
     pub kind: ModelKind,
 }
 
 /// What a model is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModelKind {
-    /// The user's.
+    /// The user named a folder.
     Given,
     /// The small trained one that ships.
     Shipped,

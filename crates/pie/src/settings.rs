@@ -9,15 +9,15 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("the settings file {path} cannot be read: {source}")]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
     /// The file is not TOML.
     #[error("the settings file {path} is not TOML: {source}")]
     Parse {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why, with line and column.
         source: Box<toml::de::Error>,
@@ -25,7 +25,7 @@ pub enum ConfigError {
     /// A key that means nothing, or nothing there.
     #[error("the settings file {path} has an unknown key `{key}`{}", advice.as_ref().map(|advice| format!(": {advice}")).unwrap_or_default())]
     UnknownKey {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Which key, with its table.
         key: String,
@@ -35,9 +35,9 @@ pub enum ConfigError {
     /// A value that is not a text, number, boolean or a list of those.
     #[error("the settings file {path}: `{key}` must be a text, a number or a list of texts")]
     BadValue {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key whose value is none.
         key: String,
     },
     /// The command line, whatever the settings are; or a page of help.

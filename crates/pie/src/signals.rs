@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Beyond its grace a process that ends in order takes less: groups are given up, leases released, workers waited for.
 const MARGIN: Duration = Duration::from_secs(10);
 
-/// Which signal came.
+/// The signal that ends the process, and so how much time there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopSignal {
     /// Ctrl-C: end quickly.

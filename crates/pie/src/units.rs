@@ -1,63 +1,30 @@
 //! Values on the command line: sizes, times, ranges.
 
+use bytesize::ByteSize;
 use pie_words::{Cursor, LspPosition, PositionEncoding, TextRange};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
-/// Bytes, at least one: `4096`, `64KiB`, `512Mi`, `2G` (a power of two, too), `2GB` (a power of ten).
+/// Bytes, at least one: `4096`, `64KiB`, `512Mi`, `40Gi`, `2G` (a power of two, too), `2GB` (a power of ten).
 pub fn bytes(text: &str) -> Result<u64, String> {
-    let (number, unit) = split(text);
-    let factor = match unit {
-        "" | "B" => 1,
-        "KiB" | "Ki" | "K" | "k" => 1 << 10,
-        "MiB" | "Mi" | "M" => 1 << 20,
-        "GiB" | "Gi" | "G" => 1_u64 << 30,
-        "TiB" | "Ti" | "T" => 1_u64 << 40,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        _ => return Err(format!("`{unit}` is no unit of memory: use B, KiB, MiB, GiB or TiB, as in 512MiB")),
+    let complete = match text.chars().last() {
+        Some('0'..='9') => format!("{text}B"),
+        // A lone letter is a power of ten to the library.
+        Some('k' | 'K' | 'm' | 'M' | 'g' | 'G' | 't' | 'T') => format!("{text}i"),
+        _ => text.to_owned(),
     };
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size: write for example 512MiB"))?;
-    let size = number * factor as f64;
-    if !size.is_finite() || size >= u64::MAX as f64 {
-        return Err(format!("{text} is out of range"));
-    }
-    if size < 1.0 {
-        Err("nothing fits into no bytes: write for example 512MiB".to_owned())
-    } else {
-        Ok(size as u64)
+    match complete.parse() {
+        Ok(ByteSize(0)) => Err("nothing fits into no bytes: write for example 512MiB".to_owned()),
+        Ok(ByteSize(u64::MAX)) => Err(format!("{text} is out of range")),
+        Ok(ByteSize(size)) => Ok(size),
+        Err(_) => Err(format!("`{text}` is no size: write for example 4096, 64KiB, 512MiB or 40Gi")),
     }
 }
 
 /// Times: `250ms`, `4s`, `1.5m`, `1h30m`, `2d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let example = "write for example 250ms, 4s, 2m or 1h";
-    let (mut left, mut sum) = (text.trim(), Duration::ZERO);
-    if left == "0" {
-        return Ok(Duration::ZERO);
-    }
-    while !left.is_empty() {
-        let (number, rest) = split(left);
-        let end = rest.find(|character: char| !character.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let factor = match &rest[..end] {
-            "us" => 1e-6,
-            "ms" => 1e-3,
-            "s" | "sec" => 1.0,
-            "m" | "min" => 60.0,
-            "h" => 3600.0,
-            "d" => 86_400.0,
-            "" => return Err(format!("`{text}` has no unit: {example}")),
-            _ => return Err(format!("`{text}` is no time: {example}")),
-        };
-        let number: f64 = number.parse().map_err(|_| format!("`{text}` is no time: {example}"))?;
-        let part =
-            Duration::try_from_secs_f64(number * factor).map_err(|error| format!("{text}: {error}"))?;
-        sum = sum.checked_add(part).ok_or_else(|| format!("{text} is out of range"))?;
-        left = rest[end..].trim_start();
-    }
-    if text.trim().is_empty() { Err(format!("`{text}` is no time: {example}")) } else { Ok(sum) }
+    humantime::parse_duration(text)
+        .map_err(|error| format!("`{text}` is no time ({error}): write for example 250ms, 4s, 2m or 1h"))
 }
 
 /// A time in which something is to be done.
@@ -111,12 +78,6 @@ pub fn limit(text: &str) -> Result<Limit, String> {
     }
 }
 
-fn split(text: &str) -> (&str, &str) {
-    let end =
-        text.find(|character: char| !(character.is_ascii_digit() || character == '.')).unwrap_or(text.len());
-    (&text[..end], text[end..].trim())
-}
-
 /// A cursor in a text: a byte offset, or `LINE:COLUMN` as in the Language Server Protocol.
 pub fn cursor(text: &str) -> Result<Cursor, String> {
     let cursor = position(text).map(Cursor::Lsp).or_else(|| text.parse().ok().map(Cursor::Byte));
@@ -158,6 +119,8 @@ mod tests {
             ("2GiB", 2 << 30),
             ("40Gi", 40 << 30),
             ("2 G", 2 << 30),
+            ("512m", 512 << 20),
+            ("1.5", 1),
             ("1TiB", 1 << 40),
             ("2GB", 2_000_000_000),
         ];
@@ -171,6 +134,7 @@ mod tests {
             ("1h", 3_600_000),
             ("1h 30m", 5_400_000),
             ("2d", 172_800_000),
+            ("1week", 604_800_000),
             ("0", 0),
             ("0s", 0),
         ];

@@ -113,6 +113,7 @@ const LOOK: Duration = Duration::from_millis(200);
 const STUCK: i32 = 70;
 
 impl Watchdog {
+    /// Starts the thread that looks whether a call is over its deadline.
     pub fn start() -> std::io::Result<Self> {
         let (until, epoch) = (Arc::new(AtomicU64::new(0)), Instant::now());
         let watched = Arc::downgrade(&until);

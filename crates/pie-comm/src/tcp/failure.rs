@@ -16,12 +16,14 @@ const HEARING: Duration = Duration::from_millis(100);
 /// One call under way.
 #[derive(Clone, Copy)]
 pub(super) struct PendingCall {
+    /// The collective that it is, for what others are told.
     pub call: CollectiveCall,
     deadline: Duration,
     until: Instant,
 }
 
 impl PendingCall {
+    /// Begins now; hearing the others at the end is part of the deadline.
     pub fn begin(call: CollectiveCall, deadline: Duration) -> Self {
         // Hearing the others is part of the deadline.
         Self { call, deadline, until: Instant::now() + (deadline - hearing(deadline)) }

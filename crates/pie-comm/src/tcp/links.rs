@@ -15,7 +15,9 @@ use std::time::Instant;
 /// A connection to one peer.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// The peer at the other end.
     pub rank: Rank,
+    /// What is known of it.
     pub standing: PeerStanding,
     data: TcpStream,
     control: TcpStream,
@@ -62,7 +64,7 @@ impl OutgoingMessage {
 /// Why a message stopped.
 #[derive(Debug)]
 pub(super) enum Broken {
-    /// The connection ended.
+    /// This rank's connection ended.
     Closed(Rank),
     /// The peer is in another call.
     OutOfStep(Rank, CollectiveCall),
@@ -79,6 +81,7 @@ pub(super) enum Interruption {
 }
 
 impl Link {
+    /// A link over the two connections of a pair of ranks.
     pub fn new(rank: Rank, data: TcpStream, control: TcpStream) -> Self {
         let (outgoing, incoming) = (OutgoingMessage::default(), OutgoingMessage::default());
         let standing = PeerStanding::Present;
@@ -156,18 +159,26 @@ impl Link {
 
 /// What an exchange does: ranges of `send` go to ranks, ranges of `receive` come from ranks. Buffers are bytes of f32.
 pub(super) struct Exchange<'a> {
+    /// The collective that it is a part of.
     pub call: CollectiveCall,
+    /// Which part.
     pub phase: CallPhase,
+    /// What others may get a range of.
     pub send: &'a [f32],
+    /// The range that a rank gets, in f32; none for a rank that gets nothing.
     pub send_to: &'a dyn Fn(Rank) -> Option<Range<usize>>,
+    /// Where the others' parts go.
     pub receive: &'a mut [f32],
+    /// The range that a rank's part goes to, in f32; none for a rank that sends nothing.
     pub receive_from: &'a dyn Fn(Rank) -> Option<Range<usize>>,
 }
 
 /// All connections of a rank, in rank order.
 #[derive(Debug)]
 pub(super) struct Links {
+    /// This rank.
     pub own: Rank,
+    /// Its links to all other ranks, ascending.
     pub list: Vec<Link>,
     epoch: u64,
     told: bool,

@@ -17,7 +17,7 @@ pub(super) const NOTICE: usize = 96;
 pub(super) enum CallPhase {
     /// Parts, to the one who sums or gathers them.
     Collect,
-    /// Results, from there.
+    /// Results go from rank 0 to all others.
     Spread,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn header_call(header: [u8; HEADER]) -> CollectiveCall {
 /// Which of the two connections of a pair of ranks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Channel {
-    /// Messages of collectives.
+    /// Parts of tensors, in the order of the collectives.
     Data = 0,
     /// One [`Notice`] at most, when the group ends: data in flight cannot stand in its way.
     Control = 1,
@@ -76,23 +76,29 @@ pub(super) enum Channel {
 /// What the connecting rank says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hello {
+    /// What the connection is for.
     pub channel: Channel,
+    /// The group's epoch as the connecting rank knows it.
     pub epoch: u64,
+    /// The connecting rank.
     pub from: u32,
+    /// The rank that it takes the other end for.
     pub to: u32,
+    /// How many ranks it takes the group to have.
     pub world_size: u32,
 }
 
 /// What does not say hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stranger {
-    /// Another program.
+    /// The first bytes are not those of a rank: another program called.
     Unknown,
-    /// Another release.
+    /// A rank of another release, which frames messages otherwise.
     Version,
 }
 
 impl Hello {
+    /// Six little-endian words: magic, version, channel, epoch, both ranks, world size.
     pub fn encode(self) -> [u8; HELLO] {
         let Self { channel, epoch, from, to, world_size } = self;
         bytemuck::cast([
@@ -105,6 +111,7 @@ impl Hello {
         ])
     }
 
+    /// Reads it; who is no rank of this release is told apart from who is none at all.
     pub fn decode(bytes: [u8; HELLO]) -> Result<Self, Stranger> {
         let [magic, version, channel, epoch, ranks, world_size] = bytemuck::cast::<_, [u64; 6]>(bytes);
         if magic != MAGIC {
@@ -135,6 +142,7 @@ pub(super) enum HelloReply {
 }
 
 impl HelloReply {
+    /// Two words: magic with the kind of answer, and the epoch that belongs to it.
     pub fn encode(self) -> [u8; REPLY] {
         let (code, epoch) = match self {
             Self::Welcome => (1, 0),
@@ -147,6 +155,7 @@ impl HelloReply {
         bytemuck::cast([MAGIC ^ code, epoch])
     }
 
+    /// Reads it; none if it is no answer of this release.
     pub fn decode(bytes: [u8; REPLY]) -> Option<Self> {
         let [code, epoch] = bytemuck::cast::<_, [u64; 2]>(bytes);
         match MAGIC ^ code {
@@ -175,6 +184,7 @@ pub(super) enum Notice {
 }
 
 impl Notice {
+    /// Words of a fixed number, whatever the notice.
     pub fn encode(self) -> [u8; NOTICE] {
         let mut words = [0; 12];
         match self {
@@ -196,6 +206,7 @@ impl Notice {
         bytemuck::cast(words)
     }
 
+    /// Reads it; none if it is no notice of this release.
     pub fn decode(bytes: [u8; NOTICE]) -> Option<Self> {
         let words = bytemuck::cast::<_, [u64; 12]>(bytes);
         let rank = |word: u64| u32::try_from(word).ok().map(Rank);

@@ -20,20 +20,20 @@ use xxhash_rust::xxh3::Xxh3;
 pub struct Sample {
     /// Where it is from.
     pub repo: String,
-    /// Which file there.
+    /// The file's path in the repository.
     pub file: String,
     /// Cross-file context, imports and the code before the line.
     pub prompt: String,
-    /// The line.
+    /// The line that stands behind the prompt, which is to be predicted.
     pub next_line: String,
 }
 
 /// All samples of one language and setting, in the order of their files.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// Of what language.
+    /// The programming language of all samples.
     pub language: Language,
-    /// Of which setting.
+    /// Which line of a file is asked for.
     pub setting: Setting,
     /// The samples.
     pub samples: Vec<Sample>,
@@ -54,9 +54,9 @@ impl Set {
 /// What to load.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    /// These languages.
+    /// The languages that are wanted, in this order.
     pub languages: Vec<Language>,
-    /// These settings.
+    /// The settings that are wanted, in this order.
     pub settings: Vec<Setting>,
 }
 

@@ -41,6 +41,7 @@ struct Snippet {
 }
 
 impl RepoBenchRow {
+    /// The sample that the row stands for; otherwise says which field is missing or empty.
     pub fn sample(self, language: Language) -> Result<Sample, String> {
         let missing = |what: &str| format!("it has no `{what}`: expected the fields of RepoBench-C");
         let next_line = self.next_line.clone().ok_or_else(|| missing("next_line"))?;

@@ -16,7 +16,7 @@ pub struct Together<'a> {
 }
 
 impl<'a> Together<'a> {
-    /// None yet.
+    /// A group without sessions.
     pub fn new<C: Compute>(machine: &'a mut Machine<C>) -> Self {
         let chunk = machine.chunk();
         Self { rank: machine.rank(), chunk, sessions: Vec::new() }

@@ -13,7 +13,7 @@ use crate::dataset::Set;
 use crate::engine::Bed;
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
-use crate::results::{Accumulated, Arm, Record, Results, Storage, accumulated_key};
+use crate::results::{Accumulated, Arm, CacheId, Key, Record, Results, Storage};
 use crate::task::{self, edit, line_end, line_starts, sampled_lines};
 use pie_kv::Precision;
 use pie_text::{Document, Tokenizer};
@@ -39,9 +39,10 @@ impl EvaluationRun<'_> {
             for (index, sample) in set.samples.iter().enumerate().take(self.options.accumulated_samples) {
                 let arms = |count: &u32| [(Arm::Turned, *count), (Arm::Edited, *count)];
                 let mut wanted = std::iter::once((Arm::Fresh, 0)).chain(counts.iter().flat_map(arms));
+                let Set { language, setting, .. } = *set;
                 let lacks = |(arm, edits): (Arm, u32)| {
-                    let key = accumulated_key(set.language, set.setting, index, storage, arm, edits);
-                    !self.results.has(&key)
+                    let cache = CacheId { language, setting, sample: index, storage, arm, edits };
+                    !self.results.has(Key::Accumulated(cache))
                 };
                 if wanted.any(lacks) {
                     let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
@@ -168,15 +169,11 @@ impl Trial<'_> {
         let fresh = fresh.unwrap_or(&this);
         let truth = &self.set.samples[self.index].next_line;
         let Staleness { arm, edits, kept, turns } = age;
-        let key = accumulated_key(language, self.set.setting, self.index, self.storage, arm, edits);
-        if !self.results.has(&key) {
+        let (setting, sample, storage) = (self.set.setting, self.index, self.storage);
+        let cache = CacheId { language, setting, sample, storage, arm, edits };
+        if !self.results.has(Key::Accumulated(cache)) {
             self.results.push(Record::Accumulated(Accumulated {
-                language,
-                setting: self.set.setting,
-                sample: self.index,
-                storage: self.storage,
-                arm,
-                edits,
+                cache,
                 exact_match: exact_match(&this.prediction, truth),
                 edit_similarity: edit_similarity(&this.prediction, truth),
                 agrees: this.prediction == fresh.prediction,

@@ -14,13 +14,18 @@ pub(super) struct LayerKeys {
 /// The sizes that comparing needs.
 #[derive(Clone, Copy)]
 pub(super) struct HeadSizes {
+    /// Tokens that the model knows: entries of its logits.
     pub vocabulary: usize,
+    /// Layers, each with keys of its own.
     pub layers: usize,
+    /// Numbers of one head's key.
     pub head_dim: usize,
+    /// Heads whose keys are cached: a token's key has `kv_heads * head_dim` numbers.
     pub kv_heads: usize,
 }
 
 impl HeadSizes {
+    /// The sizes in a model's configuration.
     pub fn of(model: &Model) -> Self {
         let config = model.config();
         Self {

@@ -10,8 +10,8 @@ use crate::error::EvalError;
 use crate::metrics::{
     edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
 };
-use crate::names::{Language, Method, Task};
-use crate::results::{Divergence, EditCost, Prediction, Record, Results, completion_key, divergence_key};
+use crate::names::{Language, Method};
+use crate::results::{CaseId, Divergence, EditCost, Key, Prediction, Record, Results};
 use pie_text::Tokenizer;
 use pie_words::TokenId;
 use pie_worker::Saved;
@@ -36,19 +36,16 @@ impl EvaluationRun<'_> {
         let mut cases = Vec::new();
         for seed in 0..self.options.seeds {
             for task in self.options.tasks.iter().copied() {
-                let lacks = |method: &&Method| {
-                    !self.results.has(&completion_key(language, setting, sample, task, seed, **method))
+                let case = CaseId { language, setting, sample, task, seed };
+                let lacking = |key: fn(CaseId, Method) -> Key| {
+                    let methods = self.options.methods.iter().copied();
+                    methods.filter(|method| !self.results.has(key(case, *method))).collect::<Vec<_>>()
                 };
-                let completions = self.options.methods.iter().filter(lacks).copied().collect::<Vec<_>>();
-                let lacks = |method: &&Method| {
-                    **method != Method::Full
-                        && !self.results.has(&divergence_key(language, setting, sample, task, seed, **method))
-                };
-                let wanted = seed == 0 && sample < compared;
-                let divergences: Vec<_> =
-                    self.options.methods.iter().filter(|_| wanted).filter(lacks).copied().collect();
+                let completions = lacking(Key::Completion);
+                let mut divergences = lacking(Key::Divergence);
+                divergences.retain(|method| seed == 0 && sample < compared && *method != Method::Full);
                 if !(completions.is_empty() && divergences.is_empty()) {
-                    cases.push(Missing { task, seed, completions, divergences });
+                    cases.push(Missing { case, completions, divergences });
                 }
             }
         }
@@ -73,7 +70,6 @@ impl EvaluationRun<'_> {
         let timed = index < self.options.timed_samples;
         let mut of_sample = OfSample {
             set,
-            index,
             sample,
             prompt: &prompt,
             tokenizer: &self.tokenizer,
@@ -85,7 +81,7 @@ impl EvaluationRun<'_> {
             results: &mut self.results,
         };
         for missing in cases {
-            let Missing { task, seed, .. } = *missing;
+            let CaseId { task, seed, .. } = missing.case;
             let case = token_case(&self.tokenizer, set, index, &prompt, task, seed, self.context)?;
             of_sample.case(missing, &case)?;
             self.done += 1;
@@ -97,8 +93,7 @@ impl EvaluationRun<'_> {
 
 /// What a case lacks in the results.
 struct Missing {
-    task: Task,
-    seed: u64,
+    case: CaseId,
     completions: Vec<Method>,
     divergences: Vec<Method>,
 }
@@ -113,7 +108,6 @@ struct Fresh {
 /// One sample, on a bed.
 struct OfSample<'a> {
     set: &'a Set,
-    index: usize,
     sample: &'a Sample,
     prompt: &'a Fitted,
     tokenizer: &'a Tokenizer,
@@ -177,11 +171,7 @@ impl OfSample<'_> {
     ) -> Result<(), EvalError> {
         let truth = &self.sample.next_line;
         self.results.push(Record::Completion(Prediction {
-            language: self.set.language,
-            setting: self.set.setting,
-            sample: self.index,
-            task: missing.task,
-            seed: missing.seed,
+            case: missing.case,
             method,
             exact_match: exact_match(&prediction, truth),
             edit_similarity: edit_similarity(&prediction, truth),
@@ -220,11 +210,7 @@ impl OfSample<'_> {
         let (keys, kl) = divergence::of(&mut self.bed, splices, &kept, method, &full, self.sizes)?;
         self.fresh.followed = Some(full);
         self.results.push(Record::Divergence(Divergence {
-            language: self.set.language,
-            setting: self.set.setting,
-            sample: self.index,
-            task: missing.task,
-            seed: missing.seed,
+            case: missing.case,
             method,
             cosine: cosine(&keys, &fresh_keys),
             kl,

@@ -37,15 +37,15 @@ pub struct EvaluationOptions {
     pub context: Option<usize>,
     /// Samples of each language and setting; all if none.
     pub samples: Option<usize>,
-    /// Of these languages.
+    /// Languages of the data that are evaluated.
     pub languages: Vec<Language>,
-    /// Of these settings.
+    /// Settings of the data that are evaluated.
     pub settings: Vec<Setting>,
-    /// These tasks.
+    /// What the developer does in the cases.
     pub tasks: Vec<Task>,
     /// Seeds 0 to this, exclusive.
     pub seeds: u64,
-    /// By these methods.
+    /// How the cache follows; each case is run by all of these.
     pub methods: Vec<Method>,
     /// Samples of each set for which `full` runs in each case, to be timed; of the others only its result is taken, which
     /// is that of the prompt encoded once.
@@ -54,7 +54,7 @@ pub struct EvaluationOptions {
     pub compared_samples: usize,
     /// Samples of the first set that are edited many times.
     pub accumulated_samples: usize,
-    /// How many times.
+    /// After how many edits, or turns, the cache is compared with a fresh one.
     pub edits: Vec<u32>,
 }
 
@@ -63,7 +63,7 @@ pub struct EvaluationOptions {
 pub enum Progress {
     /// The model loads: bytes, of all.
     Loading(u64, u64),
-    /// Cases, of all.
+    /// Cases that are done, and all cases.
     Running(u64, u64),
 }
 

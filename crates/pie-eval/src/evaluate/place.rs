@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 /// A prompt that fits.
 pub(super) struct Fitted {
+    /// The prompt without the lines that were cut off.
     pub text: String,
+    /// The text's tokens, with what the model wants before a text.
     pub tokens: Vec<TokenId>,
     /// Lines cut off in front.
     pub cut_lines: usize,
@@ -45,6 +47,7 @@ pub(super) fn fit(tokenizer: &Tokenizer, prompt: &str, context: usize) -> Result
 
 /// A case by its tokens.
 pub(super) struct TokenCase {
+    /// The document before the edit.
     pub original: Vec<TokenId>,
     /// From `original` to the prompt.
     pub splices: Splices,

@@ -2,54 +2,73 @@
 
 use crate::metrics::median;
 use crate::names::{Language, Method, Setting, Task};
-use crate::results::{Accumulated, Arm, BUILT_IN, EditCost, Header, Prediction, Record, Storage};
+use crate::results::{
+    Accumulated, Arm, BUILT_IN, CacheId, CaseId, EditCost, Header, Prediction, Record, Storage,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A mean over seeds, and the standard deviation between them where there are several.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Score {
+    /// Percent.
     pub mean: f64,
+    /// Percentage points; none with a single seed.
     pub spread: Option<f64>,
 }
 
 /// One method on one setting.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
+    /// Different samples among the cases.
     pub samples: usize,
+    /// Different seeds among the cases.
     pub seeds: usize,
+    /// Predictions whose words equal those of the line.
     pub exact_match: Score,
+    /// fuzzywuzzy's ratio by difflib.
     pub edit_similarity: Score,
     /// By python-Levenshtein.
     pub levenshtein: Score,
     /// Cases whose work counts below: those that every method ran.
     pub timed: usize,
+    /// Milliseconds from the edit to the next token's logits: the median of the timed cases.
     pub median_ms: f64,
+    /// The same, the mean.
     pub mean_ms: f64,
+    /// Tokens that were encoded: mean of the timed cases.
     pub encoded: f64,
+    /// Keys that were turned: mean of the timed cases.
     pub rotated: f64,
+    /// Tokens of the edited context: mean of all cases.
     pub tokens: f64,
 }
 
 /// Distances from full recomputation, summed by place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Distances {
+    /// By layer: cosine of the kept keys behind the edit (figure 3).
     pub cosine: Vec<Mean>,
+    /// By generated token: KL(full || method), in nats (figure 4).
     pub kl: Vec<Mean>,
 }
 
 /// A mean that grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Mean {
+    /// Of all numbers.
     pub sum: f64,
+    /// How many numbers.
     pub count: usize,
 }
 
 impl Mean {
+    /// Takes one more number in.
     pub fn add(&mut self, number: f64) {
         self.sum += number;
         self.count += 1;
     }
 
+    /// The mean; 0 of no numbers.
     pub fn value(&self) -> f64 {
         self.sum / self.count.max(1) as f64
     }
@@ -58,34 +77,47 @@ impl Mean {
 /// Quality at one age of a cache.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Age {
+    /// Percent of predictions whose words equal those of the line.
     pub exact_match: Mean,
+    /// Percent, by difflib.
     pub edit_similarity: Mean,
+    /// Percent of predictions that equal the fresh cache's.
     pub agrees: Mean,
+    /// KL(fresh || this) of the next token, in nats.
     pub kl: Mean,
     /// By sample, for the median.
     pub kls: Vec<f64>,
+    /// Cosine with the fresh cache's keys, over all layers.
     pub cosine: Mean,
+    /// The same of the last layer alone, where differences have grown most.
     pub last_layer: Mean,
+    /// Percent of the tokens that were not encoded since the full encoding.
     pub kept: Mean,
+    /// Turns of a key, mean over all tokens.
     pub turns: Mean,
 }
 
 /// All that the pages need.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    /// What was evaluated; none in an empty file.
     pub header: Option<Header>,
+    /// The tables, and figure 1.
     pub cells: BTreeMap<(Task, Language, Method, Setting), Cell>,
     /// Language and setting of the figures.
     pub compared: Option<(Language, Setting)>,
+    /// Figures 3 and 4.
     pub distances: BTreeMap<(Task, Method), Distances>,
     /// Language and setting of the many edits.
     pub aged: Option<(Language, Setting)>,
+    /// By storage, by what happened to the cache, and by how many edits or turns that was.
     pub ages: BTreeMap<(Storage, Arm, u32), Age>,
     /// Samples that lost lines in front, of how many.
     pub cut: (usize, usize),
 }
 
 impl Summary {
+    /// Averages the lines of a results file.
     pub fn of(lines: &[Record]) -> Self {
         let mut summary = Self::default();
         let mut groups: BTreeMap<_, Vec<&Prediction>> = BTreeMap::new();
@@ -94,17 +126,21 @@ impl Summary {
                 Record::Header(header) => summary.header = Some(header.clone()),
                 Record::Set(_) => {}
                 Record::Completion(one) => {
-                    groups.entry((one.task, one.language, one.method, one.setting)).or_default().push(one);
+                    groups
+                        .entry((one.case.task, one.case.language, one.method, one.case.setting))
+                        .or_default()
+                        .push(one);
                 }
                 Record::Divergence(one) => {
-                    summary.compared.get_or_insert((one.language, one.setting));
-                    let distances = summary.distances.entry((one.task, one.method)).or_default();
+                    summary.compared.get_or_insert((one.case.language, one.case.setting));
+                    let distances = summary.distances.entry((one.case.task, one.method)).or_default();
                     add(&mut distances.cosine, &one.cosine);
                     add(&mut distances.kl, &one.kl);
                 }
                 Record::Accumulated(one) => {
-                    summary.aged.get_or_insert((one.language, one.setting));
-                    summary.ages.entry((one.storage, one.arm, one.edits)).or_default().add(one);
+                    let CacheId { language, setting, storage, arm, edits, .. } = one.cache;
+                    summary.aged.get_or_insert((language, setting));
+                    summary.ages.entry((storage, arm, edits)).or_default().add(one);
                 }
             }
         }
@@ -159,33 +195,26 @@ fn add(means: &mut Vec<Mean>, numbers: &[f32]) {
     means.iter_mut().zip(numbers).for_each(|(mean, number)| mean.add(f64::from(*number)));
 }
 
-/// A case, whatever the method.
-type CaseKey = (Language, Setting, usize, Task, u64);
-
-fn case(one: &Prediction) -> CaseKey {
-    (one.language, one.setting, one.sample, one.task, one.seed)
-}
-
 /// Cases that some method did not run: the times of the others would be of other cases than its own.
-fn untimed<'a>(completions: impl Iterator<Item = &'a Prediction>) -> BTreeSet<CaseKey> {
-    completions.filter(|one| one.work.is_none()).map(case).collect()
+fn untimed<'a>(completions: impl Iterator<Item = &'a Prediction>) -> BTreeSet<CaseId> {
+    completions.filter(|one| one.work.is_none()).map(|one| one.case).collect()
 }
 
 fn cut<'a>(completions: impl Iterator<Item = &'a Prediction>) -> (usize, usize) {
     let mut samples = BTreeMap::new();
     for one in completions {
-        samples.insert((one.language, one.setting, one.sample), one.cut_lines > 0);
+        samples.insert((one.case.language, one.case.setting, one.case.sample), one.cut_lines > 0);
     }
     (samples.values().filter(|cut| **cut).count(), samples.len())
 }
 
 impl Cell {
-    fn of(group: &[&Prediction], untimed: &BTreeSet<CaseKey>) -> Self {
-        let timed = group.iter().filter(|one| !untimed.contains(&case(one)));
+    fn of(group: &[&Prediction], untimed: &BTreeSet<CaseId>) -> Self {
+        let timed = group.iter().filter(|one| !untimed.contains(&one.case));
         let work: Vec<EditCost> = timed.filter_map(|one| one.work).collect();
         let mean = |of: fn(&EditCost) -> f64| work.iter().map(of).sum::<f64>() / work.len().max(1) as f64;
-        let samples: BTreeSet<usize> = group.iter().map(|one| one.sample).collect();
-        let seeds: BTreeSet<u64> = group.iter().map(|one| one.seed).collect();
+        let samples: BTreeSet<usize> = group.iter().map(|one| one.case.sample).collect();
+        let seeds: BTreeSet<u64> = group.iter().map(|one| one.case.seed).collect();
         Self {
             samples: samples.len(),
             seeds: seeds.len(),
@@ -204,7 +233,7 @@ impl Cell {
 
 fn score(group: &[&Prediction], of: fn(&Prediction) -> f64) -> Score {
     let mut seeds: BTreeMap<u64, Mean> = BTreeMap::new();
-    group.iter().for_each(|one| seeds.entry(one.seed).or_default().add(of(one)));
+    group.iter().for_each(|one| seeds.entry(one.case.seed).or_default().add(of(one)));
     let means: Vec<f64> = seeds.values().map(Mean::value).collect();
     let mean = means.iter().sum::<f64>() / means.len().max(1) as f64;
     let squares: f64 = means.iter().map(|one| (one - mean).powi(2)).sum();

@@ -59,14 +59,20 @@ struct Sent {
 
 /// Rows of one layer, and what is asked of them; addresses of device memory.
 pub(super) struct LayerQuery {
+    /// Keys, [slots][kv_heads][dim].
     pub keys: u64,
+    /// Values, [slots][kv_heads][dim].
     pub values: u64,
+    /// Queries, [rows][heads][dim].
     pub queries: u64,
+    /// Where the mixed values go, [rows][heads][dim].
     pub out: u64,
+    /// Query heads of a row on this rank.
     pub heads: u32,
 }
 
 impl Attend {
+    /// Loads the kernels of a type of numbers and a head dimension.
     pub fn new(gpu: &Gpu, dtype: Dtype, shape: &KvShape) -> Result<Self, GpuError> {
         let kernels = gpu.load(include_bytes!("../../kernels/attention.ptx.gz"))?;
         let (suffix, dim) = (dtype.suffix(), shape.head_dim);

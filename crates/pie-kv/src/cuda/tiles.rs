@@ -14,11 +14,17 @@ pub(crate) struct Shape {
 /// Query vectors of one sequence, and the keys that one block for each KV head reads for them (`Tile` of attention.cu).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Tile {
+    /// The sequence's first row in the batch.
     pub first_row: u32,
+    /// Its first query vector: row after row, and of each row the heads that share a KV head.
     pub vectors_begin: u32,
+    /// Behind its last query vector.
     pub vectors_end: u32,
+    /// Where the sequence's slots begin in the list of all slots.
     pub table: u32,
+    /// The first index of the sequence whose key is read.
     pub keys_begin: u32,
+    /// Behind the last.
     pub keys_end: u32,
     /// Index of its partial result, or [`WHOLE`].
     pub part: u32,
@@ -30,18 +36,26 @@ pub(crate) const WHOLE: u32 = u32::MAX;
 /// Parts that make one result (`Merge` of attention.cu).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Merge {
+    /// The sequence's first row in the batch.
     pub first_row: u32,
+    /// The first query vector of the result.
     pub vectors_begin: u32,
+    /// Behind its last.
     pub vectors_end: u32,
+    /// The first partial result that it is made of.
     pub parts_begin: u32,
+    /// Behind the last.
     pub parts_end: u32,
 }
 
 /// The work of one kernel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tiles {
+    /// What blocks compute.
     pub tiles: Vec<Tile>,
+    /// Which of their results belong together.
     pub merges: Vec<Merge>,
+    /// Partial results that there must be memory for.
     pub parts: u32,
 }
 
@@ -106,6 +120,7 @@ fn of_sequence<'a>(
 }
 
 impl Tile {
+    /// The fields in the order of the kernel's struct.
     pub fn words(&self) -> [u32; 7] {
         let Self { first_row, vectors_begin, vectors_end, table, keys_begin, keys_end, part } = *self;
         [first_row, vectors_begin, vectors_end, table, keys_begin, keys_end, part]
@@ -113,6 +128,7 @@ impl Tile {
 }
 
 impl Merge {
+    /// The fields in the order of the kernel's struct.
     pub fn words(&self) -> [u32; 5] {
         let Self { first_row, vectors_begin, vectors_end, parts_begin, parts_end } = *self;
         [first_row, vectors_begin, vectors_end, parts_begin, parts_end]

@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 /// A version of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Version {
+    /// The commit's hash, in hexadecimal digits.
     pub commit: String,
     /// Its content's name; `None` when the commit deletes the file.
     pub blob: Option<String>,
@@ -79,6 +80,7 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
+    /// Starts git; what it says is read as it is asked for.
     pub fn open(repository: &Path) -> Result<Self, LoadError> {
         let error = |reason: String| failed(repository, "cat-file", reason);
         let mut command = git(repository);

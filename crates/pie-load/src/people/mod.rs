@@ -23,7 +23,7 @@ pub struct Habits {
     pub accepted: f64,
     /// Where completions are asked for.
     pub place: Caret,
-    /// What they see.
+    /// What completions see of the text.
     pub mode: CompletionMode,
 }
 

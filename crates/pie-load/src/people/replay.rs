@@ -22,7 +22,7 @@ pub struct Replay {
     pub files: usize,
     /// The most versions of a file, the latest.
     pub versions: usize,
-    /// Of the times.
+    /// Decides times, pauses and questions: equal seeds give equal scripts.
     pub seed: u64,
     /// How the people work. Sizes come from the history.
     pub habits: Habits,

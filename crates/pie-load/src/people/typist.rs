@@ -11,7 +11,9 @@ const KEPT: u32 = 4;
 const FASTEST_KEY: u64 = 60;
 
 pub(super) struct Typist {
+    /// The document as the lines so far made it.
     pub draft: Draft,
+    /// What decides everything that is not given.
     pub rng: ChaCha8Rng,
     habits: Habits,
     doc: String,
@@ -22,6 +24,7 @@ pub(super) struct Typist {
 }
 
 impl Typist {
+    /// Somebody who opens a document; the first line says so.
     pub fn new(doc: &str, text: String, habits: Habits, rng: ChaCha8Rng) -> Self {
         let open = Line { at_ms: None, doc: doc.to_owned(), action: Action::Open { text: text.clone() } };
         let draft = Draft::new(text);
@@ -35,15 +38,18 @@ impl Typist {
         ChaCha8Rng::seed_from_u64(name.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix))
     }
 
+    /// Milliseconds since the document was opened.
     pub fn clock(&self) -> u64 {
         self.clock
     }
 
+    /// The lines; the last is a pause of 0 ms, so that the stream lasts until now.
     pub fn finish(mut self) -> Vec<Line> {
         self.push(Action::Pause { ms: 0 });
         self.lines
     }
 
+    /// Writes a remark.
     pub fn note(&mut self, text: String) {
         self.push(Action::Note { text });
     }
@@ -81,6 +87,7 @@ impl Typist {
         }
     }
 
+    /// Pastes at the cursor.
     pub fn paste(&mut self, text: String) {
         if text.is_empty() {
             return;
@@ -91,16 +98,19 @@ impl Typist {
         self.rest(150..600);
     }
 
+    /// Deletes a range of bytes.
     pub fn delete(&mut self, start: usize, end: usize) {
         self.edit(&[TextChange { start, end, text: String::new() }], Action::Delete { start, end });
         self.rest(80..400);
     }
 
+    /// Changes several places at once.
     pub fn several(&mut self, edits: Vec<TextChange>) {
         self.edit(&edits.clone(), Action::MultiCursor { edits });
         self.rest(100..500);
     }
 
+    /// Takes back up to so many edits, one after another.
     pub fn undo(&mut self, steps: usize) {
         let steps = steps.min(self.draft.undoable());
         for _ in 0..steps {
@@ -110,6 +120,7 @@ impl Typist {
         }
     }
 
+    /// Moves the cursor to a byte; nothing is written where it is there already.
     pub fn move_to(&mut self, to: usize) {
         if to != self.draft.cursor() && self.draft.move_to(to).is_ok() {
             self.push(Action::Move { to });

@@ -38,7 +38,7 @@ pub struct Facts {
     pub model: String,
     /// Ranks of the pool's groups.
     pub ranks: usize,
-    /// Which streams.
+    /// What was played, in words.
     pub stream: String,
     /// Documents open at any time.
     pub sessions: usize,
@@ -48,7 +48,7 @@ pub struct Facts {
     pub edits_offered_per_second: f64,
     /// Played, but not measured.
     pub warmup_s: f64,
-    /// Measured.
+    /// Seconds that were measured.
     pub duration_s: f64,
     /// For a first token to be of use.
     pub limit_ms: f64,
@@ -106,7 +106,7 @@ pub struct PoolFacts {
     pub slots_free_after: u64,
     /// Sessions of others before and after.
     pub sessions_before: u64,
-    /// See there.
+    /// Sessions of others when all of the run were closed.
     pub sessions_after: u64,
     /// What the groups' owners counted meanwhile; nothing if they do not count.
     pub counters: BTreeMap<String, u64>,
@@ -185,13 +185,13 @@ pub struct Latency {
     pub count: u64,
     /// Arithmetic mean.
     pub mean: f64,
-    /// Half are faster.
+    /// Milliseconds below which half of them stay.
     pub p50: f64,
-    /// 90 % are.
+    /// Milliseconds below which 90 % stay.
     pub p90: f64,
-    /// 99 % are.
+    /// Milliseconds below which 99 % stay.
     pub p99: f64,
-    /// 99.9 % are.
+    /// Milliseconds below which 99.9 % stay.
     pub p999: f64,
     /// The slowest.
     pub max: f64,
@@ -232,26 +232,26 @@ pub struct Moment {
     pub errors: u64,
     /// Of the first tokens that were due in it, milliseconds; none without any.
     pub first_token_p50_ms: Option<f64>,
-    /// See there.
+    /// The same: 99 % are faster.
     pub first_token_p99_ms: Option<f64>,
 }
 
 /// Everything that is known of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Of this file.
+    /// The version of this form, by which a file is known to be a report.
     pub pie_load_report: u32,
     /// What was run.
     pub facts: Facts,
-    /// Edits.
+    /// Edits that were due in the measured time.
     pub edits: EditCounts,
-    /// Completions.
+    /// Completions that were due in it.
     pub completions: CompletionCounts,
     /// Completions a second whose first token came within the limit.
     pub goodput_per_second: f64,
-    /// Tokens.
+    /// Tokens of these completions.
     pub tokens: TokenCounts,
-    /// Latencies by name.
+    /// Latencies, by the name of the metric.
     pub latencies: BTreeMap<String, Latency>,
     /// Calls that were repeated, because the pool refused them for a moment.
     #[serde(default)]
@@ -260,7 +260,7 @@ pub struct Report {
     pub errors: BTreeMap<String, ErrorCount>,
     /// Documents compared at their end; nothing if that was not asked for.
     pub compared: Compared,
-    /// What happened when.
+    /// The measured time in at most 120 parts.
     pub timeline: Vec<Moment>,
     /// The pool before and after.
     pub pool: Option<PoolFacts>,

@@ -44,6 +44,7 @@ impl Flight {
 /// When and behind what a completion was asked for.
 #[derive(Clone, Copy)]
 pub(super) struct Asked {
+    /// When the stream wanted it.
     pub due: Instant,
     /// An edit came since the completion before.
     pub behind_edit: bool,

@@ -95,7 +95,7 @@ pub struct RunSnapshot {
     pub total: Duration,
     /// Edits that were answered.
     pub edits: u64,
-    /// First tokens.
+    /// Completions whose first token came.
     pub answers: u64,
     /// Median of the time from an edit to the first token.
     pub p50: Option<Duration>,
@@ -107,13 +107,19 @@ pub struct RunSnapshot {
 
 /// What all sessions of a run share.
 pub(crate) struct RunState {
+    /// How to run.
     pub options: Options,
+    /// What is played.
     pub source: Source,
+    /// Where to.
     pub target: Target,
     /// Names of sessions begin with it: two runs at one pool do not meet.
     pub name: String,
+    /// Times as fast as the streams are written.
     pub speed: f64,
+    /// Places for sessions that read their document back and close it.
     pub leaving: Semaphore,
+    /// Whether the run is cut short.
     pub stop: Stop,
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 /// When a run begins and ends.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
+    /// Streams begin here, warm-up included.
     pub start: Instant,
     /// What is due from here on is not played.
     pub end: Instant,

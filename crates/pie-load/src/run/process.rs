@@ -8,7 +8,7 @@ const TICKS: f64 = 100.0;
 /// What a process used during a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProcessUse {
-    /// Which.
+    /// Its id.
     pub pid: u32,
     /// Processor time, seconds, of all its threads.
     pub cpu_seconds: f64,
@@ -28,12 +28,14 @@ pub(super) struct ProcessWatch {
 }
 
 impl ProcessWatch {
+    /// Watches a process from now on.
     pub fn new(pid: u32) -> Self {
         let mut watch = Self { pid, first: None, last: None, most: 0 };
         watch.look();
         watch
     }
 
+    /// Looks what it has used so far; one that is gone changes nothing.
     pub fn look(&mut self) {
         let seen = look(self.pid);
         self.first = self.first.or(seen);
@@ -41,6 +43,7 @@ impl ProcessWatch {
         self.most = self.most.max(seen.map_or(0, |(_, resident)| resident));
     }
 
+    /// What it used between the first look and the last; none if it was never there.
     pub fn finish(self) -> Option<ProcessUse> {
         let ((before, resident_first), (after, _)) = self.first.zip(self.last)?;
         let cpu_seconds = after - before;

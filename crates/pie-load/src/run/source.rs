@@ -15,9 +15,9 @@ const SAMPLED: usize = 8;
 pub enum Source {
     /// People who are made up, another for each session and stream.
     People {
-        /// What they type.
+        /// The text that they type from.
         corpus: Arc<Corpus>,
-        /// How they work.
+        /// How often they ask, and what they do with answers.
         habits: Habits,
         /// Equal seeds give equal streams.
         seed: u64,

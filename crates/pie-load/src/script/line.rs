@@ -19,10 +19,10 @@ pub struct Line {
     /// Milliseconds since the document was opened; when absent, as soon as what stands before is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
-    /// Which document.
+    /// The document's name in this script; empty where there is only one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub doc: String,
-    /// What.
+    /// What happens.
     #[serde(flatten)]
     pub action: Action,
 }
@@ -33,7 +33,7 @@ pub struct Line {
 pub enum Action {
     /// The document appears, with the cursor at its end. Its time is 0.
     Open {
-        /// Its text.
+        /// The text that it begins with.
         text: String,
     },
     /// Text is typed.
@@ -41,7 +41,7 @@ pub enum Action {
         /// Where; at the cursor when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<usize>,
-        /// What.
+        /// The characters.
         text: String,
         /// Milliseconds from key to key: each character is an edit. Without it the text is one edit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -52,19 +52,19 @@ pub enum Action {
         /// Where; at the cursor when absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<usize>,
-        /// What.
+        /// All of it, as one edit.
         text: String,
     },
     /// A range is deleted.
     Delete {
-        /// First byte.
+        /// The first byte that goes.
         start: usize,
-        /// Behind the last.
+        /// The byte behind the last that goes.
         end: usize,
     },
     /// The cursor moves.
     Move {
-        /// Where.
+        /// The byte before which it stands then.
         to: usize,
     },
     /// Several places change in one edit.
@@ -74,16 +74,16 @@ pub enum Action {
     },
     /// The latest edits of the script are taken back, as one edit each.
     Undo {
-        /// How many.
+        /// Edits to take back.
         #[serde(default = "one")]
         steps: usize,
     },
     /// A completion is asked for.
     Complete {
-        /// Where.
+        /// At the cursor, or at the text's end.
         #[serde(default)]
         at: Caret,
-        /// What it sees.
+        /// The text before, or on both sides.
         #[serde(default)]
         mode: CompletionMode,
         /// The most tokens; the run's own number when absent.
@@ -96,12 +96,12 @@ pub enum Action {
     Discard {},
     /// Time passes.
     Pause {
-        /// How much.
+        /// Milliseconds.
         ms: u64,
     },
     /// A remark; nothing is sent.
     Note {
-        /// Words.
+        /// For whoever reads the script.
         text: String,
     },
 }
@@ -114,11 +114,11 @@ fn one() -> usize {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextChange {
-    /// First byte.
+    /// The first byte that goes.
     pub start: usize,
-    /// Behind the last.
+    /// The byte behind the last that goes.
     pub end: usize,
-    /// What comes.
+    /// The text that comes in its place.
     #[serde(default)]
     pub text: String,
 }
@@ -157,7 +157,7 @@ pub enum Accept {
     Word,
     /// By typing its first characters.
     Typed {
-        /// How many.
+        /// Characters of it.
         chars: usize,
         /// Milliseconds from key to key.
         key_ms: u64,

@@ -35,7 +35,7 @@ impl EditStream {
 pub struct TimedStep {
     /// Since the document was opened.
     pub at: Duration,
-    /// What happens.
+    /// What is to be done then.
     pub step: ScriptStep,
 }
 
@@ -81,7 +81,7 @@ pub struct Ask {
     pub offset: usize,
     /// How the pool is told where.
     pub place: Caret,
-    /// What it sees.
+    /// The text before its place, or on both sides.
     pub mode: CompletionMode,
     /// The most tokens; the run's own number when absent.
     pub max_tokens: Option<u32>,

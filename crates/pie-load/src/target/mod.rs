@@ -94,7 +94,7 @@ impl Target {
 pub struct CallError {
     /// Stable: what is counted.
     pub code: String,
-    /// A sentence.
+    /// What happened, in a sentence.
     pub message: String,
 }
 
@@ -131,13 +131,14 @@ pub(crate) enum Acked {
     Applied(v1::ApplyEditsResponse),
     /// Another text was there: the whole text was sent.
     Resynced,
-    /// Nobody was asked.
+    /// Nobody was asked: the server holds no documents.
     Local,
 }
 
 type Starting = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
 
 impl ServedDocument {
+    /// Makes edits, all in bytes of the text before them.
     pub async fn edit(&mut self, edits: &[Edit]) -> Result<Acked, CallError> {
         match self {
             Self::Pool(session) => match session.edit(edits).await? {
@@ -148,6 +149,7 @@ impl ServedDocument {
         }
     }
 
+    /// Makes the document this text.
     pub async fn replace(&mut self, text: &str) -> Result<(), CallError> {
         if let Self::Pool(session) = self {
             session.replace(text.to_owned()).await?;
@@ -189,6 +191,7 @@ impl ServedDocument {
         }
     }
 
+    /// Closes it.
     pub async fn close(self) -> Result<(), CallError> {
         match self {
             Self::Pool(session) => Ok(session.close().await?),
@@ -226,6 +229,7 @@ pub enum CompletionEnd {
 }
 
 impl Answer {
+    /// What comes next; none when nothing more does.
     pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
         match self {
             Self::Pool(completion) => Ok(completion.next().await?.map(Piece::from)),

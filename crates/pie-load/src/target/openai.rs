@@ -42,7 +42,7 @@ impl OpenAi {
         Ok(Self { uri, model: model.to_owned(), client })
     }
 
-    /// Where it is.
+    /// The address that prompts are sent to.
     pub fn url(&self) -> String {
         self.uri.to_string()
     }
@@ -91,6 +91,7 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
+    /// The next event with text; none behind the last.
     pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
         loop {
             if let Some(piece) = self.events.next_piece()? {

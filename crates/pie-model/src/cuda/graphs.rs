@@ -47,6 +47,7 @@ impl Graphs {
         Self { off: true, ..Self::default() }
     }
 
+    /// Passes that were a replay of a graph.
     pub fn replays(&self) -> u64 {
         self.replays
     }

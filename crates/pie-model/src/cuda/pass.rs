@@ -29,6 +29,7 @@ pub(super) struct LayerKernels {
 }
 
 impl LayerKernels {
+    /// Loads the kernels for a type of numbers.
     pub fn new(gpu: &Gpu, dtype: Dtype) -> Result<Self, GpuError> {
         let kernels = gpu.load(include_bytes!("../../kernels/layers.ptx.gz"))?;
         let sampling = gpu.load(include_bytes!("../../kernels/sampling.ptx.gz"))?;

@@ -8,8 +8,11 @@ use std::ffi::c_void;
 
 /// A matrix in device memory, `[outputs][inputs]`.
 pub(super) struct DeviceMatrix {
+    /// Its numbers, row after row.
     pub memory: Memory,
+    /// Rows: the numbers that come out of a product.
     pub outputs: usize,
+    /// Columns: the numbers that go in.
     pub inputs: usize,
     dtype: Dtype,
 }
@@ -80,6 +83,7 @@ impl Drop for CublasHandle {
 }
 
 impl Products {
+    /// Starts cuBLAS, and loads the kernels for few rows.
     pub fn new(gpu: &Gpu, dtype: Dtype) -> Result<Self, GpuError> {
         // SAFETY: it only looks whether the library can be loaded.
         if !unsafe { sys::is_culib_present() } {

@@ -13,6 +13,7 @@ pub(super) struct Random {
 }
 
 impl Random {
+    /// Equal seeds give equal numbers.
     pub fn new(gpu: &Gpu, dtype: Dtype, seed: u64) -> Result<Self, GpuError> {
         let kernels = gpu.load(include_bytes!("../../kernels/layers.ptx.gz"))?;
         let kernel = kernels.get(&format!("random_{}", dtype.suffix()))?;

@@ -9,15 +9,20 @@ use pie_kv::cuda::{Dtype, Gpu, GpuError, Memory};
 /// Widths of a rank's activations, in numbers.
 #[derive(Clone, Copy)]
 pub(super) struct Widths {
+    /// The residual stream, whole on every rank.
     pub hidden: usize,
+    /// Queries of the rank's own heads.
     pub queries: usize,
+    /// These, and keys and values of the rank's own KV heads.
     pub qkv: usize,
+    /// The rank's part between the two products of the MLP.
     pub mlp: usize,
     /// Logits of this rank.
     pub part: usize,
 }
 
 impl Widths {
+    /// The widths of a slice.
     pub fn new(config: &Config, shard: &Shard) -> Self {
         let Config { hidden_size: hidden, head_dim, .. } = *config;
         let queries = shard.heads.len() * head_dim;
@@ -29,6 +34,7 @@ impl Widths {
 /// Activations, `[rows][width]` each.
 pub(super) struct Space {
     gpu: Gpu,
+    /// Of the slice that it is memory for.
     pub widths: Widths,
     size: usize,
     rows: usize,
@@ -63,18 +69,31 @@ struct DeviceLogits {
 /// Addresses of all of it.
 #[derive(Clone, Copy)]
 pub(super) struct Places {
+    /// The residual stream, f32.
     pub x: Address,
+    /// The same of the rows whose logits are wanted.
     pub picked_x: Address,
+    /// Normed rows, which products read.
     pub normed: Address,
+    /// Queries, keys and values, before they are rotated.
     pub qkv: Address,
+    /// Rotated queries.
     pub queries: Address,
+    /// The same of the rows whose logits are wanted.
     pub picked_queries: Address,
+    /// Values, mixed by attention.
     pub attended: Address,
+    /// The rank's part of a sum over ranks, f32.
     pub partial: Address,
+    /// Gate and up of the MLP, side by side.
     pub gate_up: Address,
+    /// silu(gate) * up.
     pub gated: Address,
+    /// The rank's part of the logits, f32.
     pub logits: Address,
+    /// All ranks' parts, `[rank][wanted][part]`.
     pub whole_logits: Address,
+    /// The likeliest tokens, then their log probabilities.
     pub drawn: Address,
 }
 
@@ -82,6 +101,7 @@ pub(super) struct Places {
 const ROWS: usize = 64;
 
 impl Space {
+    /// Memory for the first steps; it grows with them.
     pub fn new(gpu: &Gpu, config: &Config, shard: &Shard, dtype: Dtype) -> Result<Self, GpuError> {
         let (widths, size) = (Widths::new(config, shard), dtype.size());
         Ok(Self {
@@ -127,6 +147,7 @@ impl Space {
         Ok(moved)
     }
 
+    /// Where everything is until memory moves.
     pub fn places(&self) -> Places {
         let Activations {
             x,

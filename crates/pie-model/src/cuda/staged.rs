@@ -14,6 +14,7 @@ pub(super) struct StagedCollective {
 }
 
 impl StagedCollective {
+    /// Takes page-locked host memory, which grows with the sums.
     pub fn new(gpu: &Gpu) -> Result<Self, GpuError> {
         Ok(Self { gpu: gpu.clone(), numbers: pinned(gpu, 1 << 16)?, gathered: Vec::new() })
     }

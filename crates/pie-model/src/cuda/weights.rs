@@ -17,13 +17,16 @@ use std::ops::Range;
 pub(super) struct Weights {
     /// The whole table, with rows of zeros up to what all ranks' parts of the head need.
     pub embedding: DeviceMatrix,
+    /// From the embedding to the head.
     pub layers: Vec<GpuLayer>,
+    /// The norm before the head.
     pub norm: Memory,
     /// Unless it is a part of the embedding.
     pub head: Option<DeviceMatrix>,
 }
 
 pub(super) struct GpuLayer {
+    /// The norm before attention.
     pub attention_norm: Memory,
     /// Rows of all own query heads, then of the key heads, then of the value heads.
     pub qkv: DeviceMatrix,
@@ -31,10 +34,13 @@ pub(super) struct GpuLayer {
     pub biases: Option<Memory>,
     /// Of the heads of the queries, then of the keys, f32.
     pub head_norms: Option<Memory>,
+    /// From the rank's own heads to its part of the residual's sum.
     pub output: DeviceMatrix,
+    /// The norm before the MLP.
     pub mlp_norm: Memory,
     /// Rows of the gate, then of up.
     pub gate_up: DeviceMatrix,
+    /// From the rank's part of the MLP to its part of the residual's sum.
     pub down: DeviceMatrix,
 }
 

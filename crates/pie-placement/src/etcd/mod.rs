@@ -43,7 +43,7 @@ pub struct EtcdConfig {
 /// A user of etcd.
 #[derive(Clone)]
 pub struct EtcdCredentials {
-    /// Its name.
+    /// The user's name in etcd.
     pub user: String,
     /// Its password; never shown.
     pub password: String,

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// What to measure on the CPU, where no other kind is named.
     #[command(flatten)]
     pub run: BenchRunArgs,
     /// What else to measure.

@@ -93,6 +93,7 @@ pub struct NoiseBed<'a> {
 }
 
 impl<'a> NoiseBed<'a> {
+    /// An empty session; the tokens of its documents come from a seed.
     pub fn new<C: Compute>(machine: &'a mut Machine<C>, seed: u32) -> Result<Self, Failure> {
         let noise = Noise::of(machine, seed)?;
         Ok(Self { engine: Bed::new(machine)?, noise })

@@ -67,6 +67,7 @@ struct BatchRow {
     ratio: f64,
 }
 
+/// Measures, and prints the tables.
 pub fn run(arguments: BenchArgs) -> Result<(), Failure> {
     match arguments.command {
         None => on_cpu(arguments.run),

@@ -20,6 +20,7 @@ pub struct CtlArgs {
         value_name = "URL"
     )]
     pub pool: String,
+    /// How the pool is reached, and who calls.
     #[command(flatten)]
     pub access: ClientArgs,
     /// In whose name to call, where the pool asks for no tokens: each tenant has sessions of its own.

@@ -29,30 +29,30 @@ pub enum CtlError {
         humantime::format_duration(*.limit)
     )]
     Silent {
-        /// Where.
+        /// The address that was called.
         url: String,
-        /// So long.
+        /// How long an answer was waited for.
         limit: Duration,
-        /// What.
+        /// What was waited for: an answer, or the next token.
         asked: &'static str,
     },
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The file that was named.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         source: std::io::Error,
     },
-    /// Something else.
+    /// What only this program's side can be wrong about.
     #[error("{text}")]
     Other {
-        /// Stable.
+        /// Its stable code, for programs.
         code: &'static str,
-        /// A sentence.
+        /// What happened, in a sentence.
         text: String,
     },
-    /// Of flags.
+    /// Flags that do not go together, or files that they name.
     #[error(transparent)]
     Flags(#[from] Failure),
 }
@@ -92,11 +92,11 @@ pub enum Wait {
 /// How a pool is called.
 #[derive(Clone)]
 pub struct CallOptions {
-    /// Where.
+    /// The address that was called.
     pub url: String,
-    /// By whom.
+    /// TLS and the token.
     pub access: Access,
-    /// In whose name.
+    /// The tenant that is called for, where the pool asks for no tokens.
     pub tenant: Option<String>,
     /// How long an answer may take.
     pub timeout: Option<Duration>,
@@ -124,7 +124,7 @@ impl Caller {
         Ok(Self { way, pool })
     }
 
-    /// What to call.
+    /// The connection, without a limit on how long answers take.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }

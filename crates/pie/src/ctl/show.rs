@@ -3,6 +3,7 @@
 use super::caller::CtlError;
 use super::health;
 use crate::{Failure, Told, observe};
+use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use pie_proto::v1;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ pub const SERVING: &str = "serving";
 /// For whom to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
-    /// People.
+    /// People: tables and sentences.
     Text,
     /// Programs: one JSON value a line.
     Json,
@@ -55,6 +56,7 @@ impl Show {
         }
     }
 
+    /// What the pool is made of.
     pub fn pool(self, about: &v1::DescribePoolResponse) {
         let json = || {
             json!({
@@ -69,6 +71,7 @@ impl Show {
         self.print(json, || pool_text(about));
     }
 
+    /// How many groups serve, and what the others are at.
     pub fn healthy(self, groups: &[v1::Group]) {
         let serving = groups.iter().filter(|group| health::takes_sessions(group)).count();
         let json =
@@ -80,6 +83,7 @@ impl Show {
         });
     }
 
+    /// The ranks of all groups.
     pub fn ranks(self, about: &v1::DescribePoolResponse) {
         let all = || about.groups.iter().flat_map(|group| group.ranks.iter().map(move |rank| (group, rank)));
         let json = || all().map(|(group, rank)| rank_json(group, rank)).collect();
@@ -91,14 +95,15 @@ impl Show {
                     rank.rank.to_string(),
                     rank.address.clone(),
                     rank.device.clone(),
-                    mebibytes(rank.weight_bytes),
-                    mebibytes(rank.kv_bytes),
+                    ByteSize(rank.weight_bytes).to_string(),
+                    ByteSize(rank.kv_bytes).to_string(),
                 ]);
             }
             outln!("{ranks}");
         });
     }
 
+    /// The caller's own sessions.
     pub fn sessions(self, all: &[v1::Session]) {
         self.print(
             || all.iter().map(session_json).collect(),
@@ -125,6 +130,7 @@ impl Show {
         );
     }
 
+    /// Sessions of any tenant, for who runs the pool.
     pub fn held(self, all: &[v1::TenantSession]) {
         let of = |held: &v1::TenantSession| held.session.clone().unwrap_or_default();
         let json = |held: &v1::TenantSession| {
@@ -155,6 +161,7 @@ impl Show {
         );
     }
 
+    /// How many sessions were closed, and why others stay.
     pub fn evicted(self, done: &v1::CloseTenantSessionsResponse) {
         let v1::CloseTenantSessionsResponse { closed, left, why } = done;
         self.print(
@@ -166,6 +173,7 @@ impl Show {
         );
     }
 
+    /// A document: its text, or its tokens where it has no text.
     pub fn session(self, answer: v1::GetSessionResponse) {
         let v1::GetSessionResponse { session, text, tokens } = answer;
         let tokens = tokens.map(|tokens| tokens.ids);
@@ -182,6 +190,7 @@ impl Show {
         });
     }
 
+    /// A session that was opened, or brought to another text.
     pub fn opened(self, opened: &v1::OpenSessionResponse) {
         let v1::OpenSessionResponse { session, revision, tokens, reused, .. } = opened;
         self.print(
@@ -190,6 +199,7 @@ impl Show {
         );
     }
 
+    /// What an edit did.
     pub fn edited(self, edited: &v1::ApplyEditsResponse) {
         let v1::ApplyEditsResponse { revision, tokens, tokens_inserted, tokens_deleted, .. } = edited;
         self.print(
@@ -210,14 +220,17 @@ impl Show {
         );
     }
 
+    /// A session that was closed; people need not be told.
     pub fn closed(self, session: &str) {
         self.print(|| json!({ "session": session, "closed": true }), || {});
     }
 
+    /// A group that takes new sessions again; people need not be told.
     pub fn uncordoned(self, group: &str) {
         self.print(|| json!({ "group": group, "open": true }), || {});
     }
 
+    /// A group that was closed, and where its sessions are.
     pub fn drained(self, group: &str, last: &v1::DrainGroupResponse) {
         let v1::DrainGroupResponse { moved, left, why } = last;
         self.print(
@@ -229,6 +242,7 @@ impl Show {
         );
     }
 
+    /// A part of a completion, as it comes.
     pub fn completed(self, message: &v1::CompleteResponse) {
         let reason =
             message.finish_reason().as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
@@ -348,8 +362,4 @@ fn timings_json(timings: &v1::Timings) -> Value {
 
 fn strategy(session: &v1::Session) -> String {
     session.strategy().as_str_name().trim_start_matches("STRATEGY_").to_lowercase()
-}
-
-fn mebibytes(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

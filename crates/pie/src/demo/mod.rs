@@ -25,6 +25,7 @@ const SHORT: usize = 4;
 /// Alternatives of each token, for the divergence from `full`.
 const ALTERNATIVES: u32 = 20;
 
+/// Starts a pool, plays the script with both strategies in turns, and prints the table.
 pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     let folder = models::resolve(arguments.model.model.as_deref())?;
     let (document_name, document) = document(arguments.document.as_deref())?;

@@ -12,13 +12,13 @@ const SHOWN: usize = 90;
 /// One step of the script on both sessions.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComparedStep {
-    /// The step.
+    /// What was edited, in words.
     pub edit: String,
     /// Requests that it took.
     pub requests: usize,
     /// What `pie` did for its first token.
     pub pie: Cost,
-    /// What `full` did.
+    /// What the session with the strategy `full` did.
     pub full: Cost,
     /// Leading tokens of the two completions that are equal.
     pub equal_tokens: usize,
@@ -53,25 +53,26 @@ pub struct Cost {
 /// All figures.
 #[derive(Clone, Debug, Serialize)]
 pub struct DemoReport {
-    /// Of the pool.
+    /// The release that the pool runs.
     pub version: String,
-    /// Its model.
+    /// The model's name.
     pub model: String,
-    /// Of the model.
+    /// Numbers of the model's weights.
     pub parameters: u64,
     /// Worker processes.
     pub world_size: u32,
-    /// The file.
+    /// The file's name.
     pub document: String,
-    /// Its tokens.
+    /// Tokens of the document when it was opened.
     pub document_tokens: u32,
     /// From opening the document to its first completion's first token, milliseconds.
     pub open_to_first_token_ms: f64,
-    /// The steps.
+    /// What each step of the script took.
     pub rows: Vec<ComparedStep>,
 }
 
 impl DemoReport {
+    /// A report without steps, of a pool that describes itself so.
     pub fn new(about: &v1::DescribePoolResponse, document: String, world_size: u32) -> Self {
         Self {
             version: about.version.clone(),
@@ -98,6 +99,7 @@ impl DemoReport {
 }
 
 impl ComparedStep {
+    /// One step of the script: the completions behind the same edit, with each strategy.
     pub fn new(edit: &str, requests: usize, document: &str, pie: &Completed, full: &Completed) -> Self {
         let pairs = pie.tokens.iter().zip(&full.tokens);
         Self {

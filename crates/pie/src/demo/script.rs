@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// A parsed script.
 #[derive(Debug)]
 pub struct Script {
-    /// In order.
+    /// What is done to the document, in order.
     pub steps: Vec<StepOfScript>,
 }
 
@@ -64,9 +64,9 @@ pub enum ScriptError {
     /// A line that is no step.
     #[error("line {line} of the script is no step: {source}")]
     Parse {
-        /// Counted from 1.
+        /// The line of the script, from 1.
         line: usize,
-        /// Why.
+        /// What JSON's reader says.
         source: serde_json::Error,
     },
     /// An undo without anything to undo.

@@ -15,6 +15,7 @@ use std::time::Duration;
     after_help = "docs/load.md says how to read the report, and has the format of scripts."
 )]
 pub struct LoadArgs {
+    /// What to play, where no other command is named.
     #[command(flatten)]
     pub run: RunArgs,
     /// What else to do.
@@ -48,6 +49,7 @@ pub struct RunArgs {
     /// Address of the pool.
     #[arg(long, env = "PIE_POOL", default_value = "http://127.0.0.1:7400", value_name = "URL")]
     pub pool: String,
+    /// How the pool is reached, and who calls.
     #[command(flatten)]
     pub access: ClientArgs,
     /// Send whole prompts to the /v1/completions of this server (llama.cpp, vLLM, …) instead.
@@ -77,6 +79,7 @@ pub struct RunArgs {
     /// Play this script instead of people who are made up.
     #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
+    /// Who types.
     #[command(flatten)]
     pub people: PeopleArgs,
     /// The most tokens of a completion.
@@ -196,6 +199,7 @@ pub struct GenerateArgs {
     /// The time that each is edited.
     #[arg(long, default_value = "3m", value_name = "TIME", value_parser = units::some_time)]
     pub length: Duration,
+    /// Who types.
     #[command(flatten)]
     pub people: PeopleArgs,
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 /// A run that is cut short has closed its sessions by then.
 const GRACE: Duration = Duration::from_secs(60);
 
+/// Plays streams at a server, or makes, compares and shows what others need.
 pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
     match arguments.command {
         None => once(arguments.run).await,

@@ -137,7 +137,7 @@ fn spans_of_calls(traces: &Traces) -> LogPart {
 
 /// One JSON object a line.
 struct Flat {
-    /// In every line.
+    /// Fields that stand in every line.
     always: Map<String, Value>,
 }
 

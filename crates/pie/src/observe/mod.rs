@@ -37,6 +37,7 @@ pub struct PlatformArgs {
     /// signal ends it.
     #[arg(long, env = "PIE_DRAIN_GRACE", default_value = "20s", value_name = "TIME", value_parser = crate::units::duration)]
     pub drain_grace: Duration,
+    /// Where traces go.
     #[command(flatten)]
     pub traces: TraceArgs,
 }
@@ -48,7 +49,7 @@ pub struct Observe {
 }
 
 struct Observed {
-    /// Where, if anywhere.
+    /// The address that is listened at; none where no port was asked for.
     address: Option<SocketAddr>,
     security: Security,
     /// What is known from the first moment on.

@@ -66,7 +66,7 @@ impl Out<'_> {
         Ok(())
     }
 
-    /// Times.
+    /// Times, as histograms in seconds.
     pub fn histograms<'h, L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -85,7 +85,7 @@ impl Out<'_> {
     }
 }
 
-/// Which release answers.
+/// A number that is always 1, labelled with the release that answers.
 #[derive(Debug)]
 pub(super) struct Build;
 

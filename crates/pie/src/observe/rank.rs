@@ -11,13 +11,13 @@ use std::sync::Arc;
 /// A rank that serves.
 #[derive(Clone, Debug)]
 pub struct RankSource {
-    /// Its group.
+    /// The group that it is a rank of.
     pub group: String,
     /// Its index in that.
     pub index: u32,
-    /// What it is.
+    /// Slots, device and model, which never change.
     pub facts: RankFacts,
-    /// What it counts.
+    /// What the engine counts as it goes.
     pub stats: Arc<RankStats>,
     /// Whether routers find it, where it announces itself.
     pub standing: Option<Announcing>,

@@ -62,7 +62,7 @@ impl Collector for RouterSource {
 
 type Read<T> = fn(&Stats) -> &T;
 
-/// What was done.
+/// Counters of a group's work: name, help, and where to read it.
 const WORK: &[(&str, &str, Read<Counter>)] = &[
     ("pie_steps", "Plans sent to the ranks.", |stats| &stats.steps.steps),
     ("pie_passes", "Forward passes in them.", |stats| &stats.steps.passes),

@@ -50,7 +50,7 @@ pub struct Security(Arc<Counters>);
 struct Counters {
     /// By what, then by what came of it.
     reloads: [[AtomicU64; Reload::ALL.len()]; What::ALL.len()],
-    /// By plane.
+    /// Ports by the plane that they serve.
     ports: Mutex<Vec<(&'static str, Arc<AcceptStats>)>>,
 }
 

@@ -40,7 +40,7 @@ pub struct TraceArgs {
 
 impl TraceArgs {
     const SAMPLE: f64 = 0.01;
-    /// No traces.
+    /// No receiver: spans are not even made.
     pub const OFF: Self = Self { otlp: None, trace_sample: Self::SAMPLE };
 }
 
@@ -64,7 +64,7 @@ fn ratio(text: &str) -> Result<f64, String> {
 /// Who a process is, in traces and logs.
 #[derive(Clone, Debug, Default)]
 pub struct ProcessName {
-    /// For example `pie-worker`.
+    /// The program's part, for example `pie-worker`.
     pub service: &'static str,
     /// Its group, or groups.
     pub group: Option<String>,

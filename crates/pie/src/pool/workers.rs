@@ -36,17 +36,17 @@ pub enum WorkerSays {
 /// What a worker is.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct WorkerReady {
-    /// Its group.
+    /// The group that it is a rank of.
     pub group: String,
     /// Its index in that.
     pub rank: u32,
-    /// Its process.
+    /// The process's id.
     pub pid: u32,
-    /// Its control address.
+    /// The address of its gRPC port, which the router calls.
     pub control: String,
-    /// Of its model.
+    /// Of the model: equal on ranks that hold slices of one.
     pub fingerprint: String,
-    /// Of its memory.
+    /// What its memory is for.
     pub budget: MemoryBudget,
 }
 
@@ -174,7 +174,7 @@ struct Assignment<'a> {
 
 struct Spawn<'a> {
     arguments: &'a PoolArgs,
-    /// Of all groups.
+    /// Workers of all groups together.
     ranks: u32,
     model: &'a Path,
     log: &'a LogArgs,

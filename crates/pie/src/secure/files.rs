@@ -19,10 +19,12 @@ pub struct FlagFile {
 }
 
 impl FlagFile {
+    /// The file that a flag names; it is not looked at yet.
     pub fn new(flag: &'static str, path: &Path) -> Self {
         Self { flag, path: path.to_owned() }
     }
 
+    /// All of it; what goes wrong names the flag.
     pub fn read(&self) -> Result<Vec<u8>, Failure> {
         Ok(std::fs::read(&self.path).map_err(|error| format!("{self}: it cannot be read: {error}"))?)
     }
@@ -76,6 +78,7 @@ pub struct WatchedFiles {
 }
 
 impl WatchedFiles {
+    /// Looks at the files for the first time.
     pub fn new<'a>(files: impl IntoIterator<Item = &'a FlagFile>) -> Self {
         let files: Vec<_> = files.into_iter().map(|file| file.path.clone()).collect();
         let seen = stamps(&files);

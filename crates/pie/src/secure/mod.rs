@@ -33,9 +33,9 @@ pub struct Ports {
     pub gate: Option<Gate>,
     /// Of the internal API.
     pub internal: Acceptor,
-    /// To the ranks.
+    /// How the router calls its ranks.
     pub ranks: Connector,
-    /// To other routers.
+    /// How the router calls other routers.
     pub routers: Connector,
 }
 

@@ -10,12 +10,12 @@ use std::time::SystemTime;
 const PREFIX: &str = "pie_";
 const RANDOM_BYTES: usize = 32;
 
+/// Prints a new token, and below it its entry for the tokens file, which has only its hash.
 pub fn run(arguments: &TokenArgs) -> Result<(), Failure> {
     let tenant = Tenant::new(&arguments.tenant).map_err(|fault| format!("--tenant: {}", fault.message))?;
     let mut random = [0; RANDOM_BYTES];
     getrandom::fill(&mut random)?;
-    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    let token = format!("{PREFIX}{token}");
+    let token = format!("{PREFIX}{}", hex::encode(random));
     outln!("{token}\n\n[[token]]\ntenant = {}", toml::Value::from(tenant.as_str()));
     outln!("sha256 = \"{}\"", auth::hash(&token));
     if arguments.admin {

@@ -30,7 +30,7 @@ pub struct Rates {
 /// The rows of one forward pass, as far as its floor depends on them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pass {
-    /// Rows.
+    /// Tokens that the pass encodes.
     pub rows: u64,
     /// Tokens that each sees, added up.
     pub seen: u64,
@@ -82,10 +82,12 @@ pub struct Floors {
 }
 
 impl Floors {
+    /// Floors of a model whose numbers have `size` bytes, on a GPU with these rates.
     pub fn new(config: &Config, size: usize, rates: Rates) -> Self {
         Self { config: config.clone(), size: size as u64, rates }
     }
 
+    /// What the GPU can do, as it was measured.
     pub fn rates(&self) -> Rates {
         self.rates
     }

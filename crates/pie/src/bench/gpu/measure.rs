@@ -25,9 +25,13 @@ const TURNS: u32 = 16;
 
 /// A run on its way.
 pub struct Measuring<'a> {
+    /// What is asked for.
     pub arguments: &'a BenchGpuArgs,
+    /// The model on the GPU.
     pub machine: Machine<OnGpu>,
+    /// What could not be faster.
     pub floors: Floors,
+    /// What was measured so far.
     pub figures: GpuFigures,
 }
 

@@ -30,6 +30,7 @@ const KV_PERCENT: u64 = 90;
 /// What cuBLAS and the arrays of steps take, whatever the model.
 const FIXED: u64 = 64 << 20;
 
+/// Measures, prints the table, and writes the figures as JSON where asked.
 pub fn run(arguments: &BenchGpuArgs) -> Result<(), Failure> {
     let name = arguments.config.as_deref().ok_or("--config is missing")?;
     let DeviceArg::Cuda(ordinal) = arguments.device else {

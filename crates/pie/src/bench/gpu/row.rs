@@ -24,12 +24,13 @@ pub enum Kind {
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
+    /// What is measured.
     pub kind: Kind,
     /// As `64 tokens at 50 %`.
     pub what: String,
     /// Tokens of the document, of each session.
     pub context: u32,
-    /// Sessions.
+    /// Sessions that take part.
     pub batch: u32,
     /// `pie`, `conflict`, `full`, of edits.
     pub strategy: Option<&'static str>,
@@ -39,9 +40,11 @@ pub struct Figure {
     pub encoded: u64,
     /// Keys that were turned, of all layers counted as one.
     pub turned: u64,
+    /// Median of the repetitions, milliseconds.
     pub ms: f64,
+    /// The least that the GPU's rates allow, milliseconds.
     pub floor_ms: f64,
-    /// Time / floor.
+    /// Measured time over floor: 1 cannot be beaten.
     pub over_floor: f64,
     /// Of generated or encoded tokens.
     pub tokens_per_s: f64,
@@ -114,18 +117,26 @@ impl Figure {
 /// Passes and how long they took.
 #[derive(Clone, Copy)]
 pub struct TimedPasses<'a> {
+    /// The floors of the model.
     pub floors: &'a Floors,
+    /// What was computed.
     pub passes: &'a [Pass],
+    /// How long all of it took.
     pub seconds: f64,
+    /// Tokens that came of it: generated, or encoded.
     pub tokens: u64,
 }
 
 /// Something to be reached.
 #[derive(Clone, Debug, Serialize)]
 pub struct Goal {
+    /// In words.
     pub what: String,
+    /// The number to be reached.
     pub wanted: f64,
+    /// The number that was measured.
     pub got: f64,
+    /// Whether that is enough.
     pub met: bool,
 }
 
@@ -176,29 +187,39 @@ fn of_row(row: &Figure, shortest: bool) -> Vec<Goal> {
 /// All of a run.
 #[derive(Debug, Serialize)]
 pub struct GpuFigures {
-    /// As given.
+    /// The configuration's name or folder, as it was given.
     pub config: String,
+    /// Numbers of the model's weights.
     pub parameters: u64,
-    /// In device memory.
+    /// Bytes of device memory that the weights take.
     pub weight_bytes: u64,
     /// As the driver names it.
     pub gpu: String,
+    /// All memory of the GPU.
     pub memory_bytes: u64,
     /// Before anything was loaded.
     pub free_bytes: u64,
+    /// Numbers of weights, activations and rows.
     pub dtype: &'static str,
     /// Tokens that the cache holds.
     pub slots: u32,
+    /// Rows of a step at most.
     pub step_tokens: u32,
+    /// Tokens that an edit inserts.
     pub inserted: u32,
+    /// Timed repetitions of each row.
     pub repeat: u32,
+    /// What documents were made of.
     pub seed: u32,
     /// Whether passes of a kind that was seen before were replayed.
     pub graphs: bool,
+    /// The GPU's own, measured before.
     pub rates: Rates,
+    /// The table.
     pub rows: Vec<Figure>,
     /// What the GPU has no memory for.
     pub left_out: Vec<String>,
+    /// What was to be reached, and whether it was.
     pub targets: Vec<Goal>,
 }
 
