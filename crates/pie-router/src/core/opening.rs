@@ -14,6 +14,7 @@ const COMPARED_HERE: usize = 1024;
 
 /// What opening a session did.
 pub(crate) struct Opened {
+    /// The session that is open now.
     pub session: SessionId,
     /// Tokens of its document that were held already.
     pub reused: usize,
