@@ -144,6 +144,10 @@ fn sources() -> Vec<(PathBuf, String)> {
         for entry in
             std::fs::read_dir(&folder).expect("a folder").map(|entry| entry.expect("an entry").path())
         {
+            // Nobody writes what is generated.
+            if entry.ends_with("generated") {
+                continue;
+            }
             if entry.is_dir() {
                 open.push(entry);
             } else if entry.extension().is_some_and(|extension| extension == "rs") {

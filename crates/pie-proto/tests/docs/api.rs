@@ -1,6 +1,5 @@
 //! The reference of the public API, of the proto files' own comments.
 
-use prost::Message;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{
     DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet,
@@ -8,6 +7,7 @@ use prost_types::{
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 const PACKAGE: &str = "pie.v1";
 
@@ -24,7 +24,9 @@ const PARTS: i32 = 2;
 const ONEOFS: i32 = 8;
 
 pub fn page() -> String {
-    let set = FileDescriptorSet::decode(pie_proto::DESCRIPTORS).expect("the descriptors are a file set");
+    let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let set = protox::compile(["pie/v1/pie.proto", "pie/v1/admin.proto"], [proto]);
+    let set: FileDescriptorSet = set.expect("the proto files compile");
     let mut page = format!(
         "# API reference: {PACKAGE}\n\n\
         <!-- Made of proto/pie/v1 by `PIE_WRITE_DOCS=1 cargo test -p pie-proto --test docs`. -->\n"

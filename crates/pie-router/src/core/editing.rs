@@ -12,9 +12,13 @@ use std::time::Instant;
 
 /// What an edit did.
 pub(crate) struct Edited {
+    /// The session that was edited.
     pub session: SessionId,
+    /// Tokens that came.
     pub inserted: usize,
+    /// Tokens that went.
     pub deleted: usize,
+    /// Tokens that were tokenized again to find out.
     pub retokenized: usize,
 }
 

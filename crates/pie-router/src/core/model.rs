@@ -15,7 +15,9 @@ use pie_words::{TokenId, TokenIndex};
 /// The model that a group serves, and how its tokenizer lays out text for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
+    /// What the ranks say of it.
     pub facts: ModelFacts,
+    /// Its markers for filling in the middle, if it has them.
     pub markers: Option<FimMarkers>,
     /// Tokens in front of every document, such as the begin of sentence.
     prefix: usize,

@@ -11,6 +11,7 @@ use pie_words::{SessionId, Strategy};
 
 /// What opening a session did.
 pub(crate) struct Opened {
+    /// The session that is open now.
     pub session: SessionId,
     /// Tokens of its document that were held already.
     pub reused: usize,
