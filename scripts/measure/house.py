@@ -449,7 +449,7 @@ class Tree:
             "tests": f"{self.tests():,}",
             "benches and examples": f"{self.count('crates/*/benches/**/*.rs', 'crates/*/examples/**/*.rs'):,}",
             "kernels (CUDA C++)": f"{self.count('crates/*/kernels/*.cu', 'crates/*/kernels/*.cuh'):,}",
-            "emulated GPU (C++)": f"{self.count('**/emulator/*.cpp', '**/emulator/*.hpp'):,}",
+            "emulated GPU (C++)": f"{self.count('emulator/*.*pp', 'crates/*/kernels/emulator/*.*pp'):,}",
             "core path, lines of code": f"{path['code']:,}",
             "core path, whole files": f"{path['code'] + path['comments'] + path['blank']:,}",
             "forms of an edit": str(sum(self.has(listed.where) for listed in FORMS)),

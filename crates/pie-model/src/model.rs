@@ -31,7 +31,9 @@ pub struct Model {
 
 /// Norms of each head of the queries and of the keys.
 pub(crate) struct QueryKeyNorms {
+    /// The norm of each head of the queries.
     pub query: RmsNorm,
+    /// The norm of each head of the keys.
     pub key: RmsNorm,
 }
 
@@ -43,6 +45,7 @@ pub(crate) struct Layer {
     pub qkv: ColumnParallel,
     /// Added to a row of `qkv`.
     pub bias: Option<Vec<f32>>,
+    /// Norms of queries and keys before they are rotated, in models that have them.
     pub head_norms: Option<QueryKeyNorms>,
     /// From the rank's own heads to its part of the residual's sum.
     pub output: RowParallel,

@@ -25,6 +25,7 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Encoded, and rotated for its index.
     pub const SETTLED: Self = Self::Owes(0);
 
     /// Of a row that moves by so many positions.
@@ -42,17 +43,23 @@ impl State {
 /// What a pass or an edit asks of the columns it asks of spans, so it costs what changed since the last pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Rows {
+    /// By index.
     pub tokens: Vec<TokenId>,
+    /// By index, as many as there are tokens.
     pub slots: Vec<Slot>,
+    /// By index: what each row waits for.
     pub states: Spans<State>,
+    /// By index: how often each key was turned since it was encoded.
     pub turned: Spans<u16>,
 }
 
 impl Rows {
+    /// How many rows there are.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
+    /// Whether all columns have as many entries.
     pub fn columns_agree(&self) -> bool {
         let length = self.tokens.len();
         let lengths = [self.slots.len(), self.states.len(), self.turned.len()];
@@ -78,6 +85,7 @@ impl Rows {
         })
     }
 
+    /// Adds a row behind the last, still to be encoded.
     pub fn push(&mut self, token: TokenId, slot: Slot) {
         self.tokens.push(token);
         self.slots.push(slot);
@@ -164,6 +172,7 @@ impl Rows {
         self.set(&pending, State::SETTLED);
     }
 
+    /// Adds everything to a digest (P4).
     pub fn hash(&self, hasher: &mut xxhash_rust::xxh3::Xxh3) {
         hasher.update(&(self.tokens.len() as u64).to_le_bytes());
         hash(hasher, self.tokens.iter().map(|token| token.0));
@@ -197,6 +206,8 @@ fn hash(hasher: &mut xxhash_rust::xxh3::Xxh3, mut column: impl Iterator<Item = u
 /// A change needs more slots than are free. Both are counted before it takes any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfSlots {
+    /// Slots that were asked for.
     pub needed: usize,
+    /// Slots that there were.
     pub free: usize,
 }

@@ -25,6 +25,7 @@ enum Event {
 }
 
 impl Slots {
+    /// So many slots, all free.
     pub fn new(capacity: u32) -> Self {
         Self {
             free: (0..capacity).map(Slot).collect(),
@@ -34,18 +35,22 @@ impl Slots {
         }
     }
 
+    /// All slots, free or not.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
+    /// Those that nobody holds.
     pub fn free(&self) -> &BTreeSet<Slot> {
         &self.free
     }
 
+    /// How many tables hold each slot that more than one holds.
     pub fn holders(&self) -> &BTreeMap<Slot, u32> {
         &self.holders
     }
 
+    /// The lowest free slot, which has one holder from now on; none when all are held.
     pub fn take(&mut self) -> Option<Slot> {
         let slot = self.free.pop_first()?;
         self.journal.push(Event::Taken(slot));
@@ -69,6 +74,7 @@ impl Slots {
         self.journal.push(Event::Shared(slot));
     }
 
+    /// Whether more than one table holds it.
     pub fn is_shared(&self, slot: Slot) -> bool {
         self.holders.contains_key(&slot)
     }
@@ -83,6 +89,7 @@ impl Slots {
         self.journal.clear();
     }
 
+    /// Takes back what was taken and released since [`Slots::mark`].
     pub fn roll_back(&mut self) {
         while let Some(event) = self.journal.pop() {
             match event {

@@ -27,6 +27,7 @@ impl<T: Copy + PartialEq> Spans<T> {
         self.0.last().map_or(0, |span| span.end)
     }
 
+    /// The value at an index; none behind the end.
     pub fn get(&self, index: usize) -> Option<T> {
         self.within(index..index + 1).next().map(|(_, value)| value)
     }

@@ -8,7 +8,9 @@ use pie_words::{SessionId, Slot, Splices};
 /// How one change is taken back; changes are, from the last to the first. The slots have a journal of their own.
 #[derive(Debug)]
 pub(crate) struct Undo {
+    /// The session whose table changed.
     pub session: SessionId,
+    /// What it was before.
     pub was: Was,
 }
 
@@ -27,26 +29,35 @@ pub(crate) enum Was {
 /// What takes splices back.
 #[derive(Debug)]
 pub(crate) struct Unsplice {
+    /// The splices that make the old tokens of the new ones.
     pub inverse: Splices,
     /// Of the deleted tokens, in their order.
     pub deleted: Vec<Slot>,
     /// Rows that changed slots after they were spliced, in this order.
     pub replaced: Vec<Replaced>,
+    /// What each row waited for before.
     pub states: Spans<State>,
+    /// How often each key had been turned before.
     pub turned: Spans<u16>,
+    /// The branch as it was.
     pub branch: Option<Branch>,
+    /// Whether keys were to be turned.
     pub settling: Settling,
+    /// Where rows that others share could end.
     pub shared_until: usize,
 }
 
 /// A row that got another slot.
 #[derive(Debug)]
 pub(crate) struct Replaced {
+    /// The row's index in its table.
     pub index: usize,
+    /// The slot that it had.
     pub slot: Slot,
 }
 
 impl Unsplice {
+    /// Makes the table what it was.
     pub fn take_back(self, table: &mut Table) {
         let document = &mut table.document;
         for Replaced { index, slot } in self.replaced.into_iter().rev() {

@@ -257,12 +257,17 @@ impl std::fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// When to come again to what is away, where nothing more is known.
+const RETRY: Duration = Duration::from_millis(250);
+
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
         let metadata: HashMap<String, String> =
             fault.metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let mut details = ErrorDetails::with_error_info(fault.reason.as_str(), DOMAIN, metadata);
-        if let Some(pause) = fault.retry_after {
+        // What is not there now will be: whoever is told so is told when to come again.
+        let passes = fault.reason.code() == Code::Unavailable;
+        if let Some(pause) = fault.retry_after.or(passes.then_some(RETRY)) {
             details.set_retry_info(Some(pause));
         }
         Status::with_error_details(fault.reason.code(), fault.message, details)

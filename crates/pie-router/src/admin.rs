@@ -3,20 +3,22 @@
 
 mod held;
 
-use crate::directory::{Directory, Target};
-use crate::moving::Mover;
-use crate::peers::passed_on;
+use crate::directory::Home;
+use crate::group::{Asker, GroupCall, LocalGroup, Router};
+use crate::peers::{Elsewhere, passed_on};
 use crate::service::Plane;
+use crate::tenants::Tenant;
 use pie_placement::{Admission, GroupId};
+use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::admin_server::Admin;
 use pie_proto::{Fault, Reason, v1};
-use pie_text::Tokenizer;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 /// Completions that run may hold their session back so long, if the caller does not say.
@@ -25,10 +27,10 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The service.
 #[derive(Clone)]
 pub(crate) struct AdminService {
+    /// Who calls.
     pub plane: Plane,
-    pub directory: Arc<Directory>,
-    pub tokenizer: Arc<Tokenizer>,
-    pub document_limit: usize,
+    /// What answers.
+    pub router: Arc<Router>,
 }
 
 impl AdminService {
@@ -40,30 +42,54 @@ impl AdminService {
             )
         };
         let group = GroupId::new(name).map_err(|error| unknown(&error))?;
-        let records = self.directory.groups().await?;
+        let records = self.router.groups.listed().await?;
         match records.iter().any(|record| record.group == group) {
             true => Ok(group),
             false => Err(unknown(&"nobody has heard of it")),
         }
     }
 
-    async fn drain_here(&self, group: GroupId, request: &v1::DrainGroupRequest) -> Result<Drain, Status> {
-        let owner = self.directory.local(&group).cloned();
-        let owner = owner.ok_or_else(|| crate::faults::not_the_owner(group.as_str()))?;
-        let timeout = match request.timeout_ms {
-            0 => DRAIN_TIMEOUT,
-            milliseconds => Duration::from_millis(milliseconds.into()),
-        };
-        let (progress, messages) = mpsc::channel(16);
-        let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
-        let mover = Mover { directory, tokenizer, document_limit: self.document_limit, group, owner };
-        // It goes on to its end whoever listens: half a group emptied is of no use to anybody.
-        tokio::spawn(mover.drain(timeout, progress));
-        Ok(Box::pin(ReceiverStream::new(messages)))
+    /// Asks all other routers that own groups, one after the other; on the internal plane nobody.
+    async fn ask_others<T, Answer: Future<Output = Result<Response<T>, Status>>>(
+        &self,
+        patience: Duration,
+        ask: impl Fn(AdminClient<Channel>) -> Answer,
+    ) -> Result<Vec<T>, Status> {
+        let Router { groups, .. } = &*self.router;
+        let others = if self.plane == Plane::Public { groups.others() } else { Vec::new() };
+        let mut answers = Vec::new();
+        for (_, router) in others {
+            let answer = tokio::time::timeout(patience, ask(groups.peers.admin(&router)?)).await;
+            let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")));
+            answers.push(answer.map_err(|status| passed_on(&router, status))?.into_inner());
+        }
+        Ok(answers)
     }
 }
 
 type Drain = Pin<Box<dyn Stream<Item = Result<v1::DrainGroupResponse, Status>> + Send>>;
+
+impl GroupCall for v1::DrainGroupRequest {
+    type Answer = Drain;
+
+    async fn here(self, group: LocalGroup, _: Asker) -> Result<Drain, Status> {
+        let timeout = match self.timeout_ms {
+            0 => DRAIN_TIMEOUT,
+            milliseconds => Duration::from_millis(milliseconds.into()),
+        };
+        let (progress, messages) = mpsc::channel(16);
+        // It goes on to its end whoever listens: half a group emptied is of no use to anybody.
+        tokio::spawn(group.drain(timeout, progress));
+        Ok(Box::pin(ReceiverStream::new(messages)))
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Drain, Status> {
+        let drain = group
+            .call(self, async |channel, request| AdminClient::new(channel).drain_group(request).await)
+            .await?;
+        Ok(Box::pin(drain))
+    }
+}
 
 #[tonic::async_trait]
 impl Admin for AdminService {
@@ -75,21 +101,17 @@ impl Admin for AdminService {
     ) -> Result<Response<Self::DrainGroupStream>, Status> {
         let request = request.into_inner();
         let group = self.known(&request.group).await?;
+        let asker = Asker { tenant: Tenant::default(), arrived: Instant::now() };
         if self.plane == Plane::Internal {
-            return Ok(Response::new(self.drain_here(group, &request).await?));
+            return request.here(self.router.owned(&group)?, asker).await.map(Response::new);
         }
         let admission = match request.reopening() {
             v1::Reopening::Unspecified | v1::Reopening::ByHand => Admission::Cordoned,
             v1::Reopening::WhenFormed => Admission::CordonedUntilFormed,
         };
-        self.directory.admit(&group, admission).await?;
-        let drain = match self.directory.target(&group) {
-            Ok(Target::Local(_)) => self.drain_here(group, &request).await?,
-            Ok(Target::Remote(router)) => {
-                let mut admin = self.directory.peers().admin(&router)?;
-                let stream = admin.drain_group(request).await;
-                Box::pin(stream.map_err(|status| passed_on(&router, status))?.into_inner())
-            }
+        self.router.groups.admit(&group, admission).await?;
+        let drain = match self.router.groups.target(&group) {
+            Ok(target) => self.router.call(&Home { group, target }, asker, request).await?,
             // Nobody owns it, so nobody has sessions of it.
             Err(_) => Box::pin(tokio_stream::once(Ok(v1::DrainGroupResponse::default()))),
         };
@@ -115,7 +137,7 @@ impl Admin for AdminService {
         request: Request<v1::UncordonGroupRequest>,
     ) -> Result<Response<v1::UncordonGroupResponse>, Status> {
         let group = self.known(&request.into_inner().group).await?;
-        self.directory.admit(&group, Admission::Open).await?;
+        self.router.groups.admit(&group, Admission::Open).await?;
         Ok(Response::new(v1::UncordonGroupResponse {}))
     }
 }

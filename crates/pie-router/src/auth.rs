@@ -10,15 +10,13 @@ use pie_proto::{Fault, Reason};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::future::{Future, ready};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::SystemTime;
 use subtle::ConstantTimeEq;
 use tonic::Status;
+use tonic::body::Body;
 use tonic::codegen::http::{Request, Response, header::AUTHORIZATION};
-use tower::{Layer, Service};
+use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 
 /// The metadata that names a tenant where no tokens are asked for.
 const TENANT: &str = "pie-tenant";
@@ -259,57 +257,27 @@ impl Needs {
     }
 }
 
-/// A layer of the public server: refuses calls without a right token, and says whose the others are ([`Caller`]).
+/// A layer of the public server: refuses calls without a right token, and says whose the others are ([`Caller`]). Without a gate
+/// everybody may call.
+pub(crate) fn authorize(gate: Option<Gate>, stats: Arc<Stats>) -> ValidateRequestHeaderLayer<Authorize> {
+    ValidateRequestHeaderLayer::custom(Authorize { gate, stats })
+}
+
+/// See [`authorize`].
 #[derive(Clone, Debug)]
-pub struct Authorize {
+pub(crate) struct Authorize {
     gate: Option<Gate>,
     stats: Arc<Stats>,
 }
 
-impl Authorize {
-    /// Without a gate everybody may call.
-    pub fn new(gate: Option<Gate>, stats: Arc<Stats>) -> Self {
-        Self { gate, stats }
-    }
-}
+impl<B> ValidateRequest<B> for Authorize {
+    type ResponseBody = Body;
 
-impl<S> Layer<S> for Authorize {
-    type Service = Authorized<S>;
-
-    fn layer(&self, inner: S) -> Authorized<S> {
-        Authorized { rules: self.clone(), inner }
-    }
-}
-
-/// See [`Authorize`].
-#[derive(Clone, Debug)]
-pub struct Authorized<S> {
-    rules: Authorize,
-    inner: S,
-}
-
-impl<S, B, R> Service<Request<B>> for Authorized<S>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    R: Default + Send + 'static,
-{
-    type Response = Response<R>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        match self.rules.gate.as_ref().map_or(Ok(()), |gate| gate.check(&mut request)) {
-            Ok(()) => Box::pin(self.inner.call(request)),
-            Err(fault) => {
-                self.rules.stats.fault(&fault);
-                Box::pin(ready(Ok(Status::from(fault).into_http())))
-            }
-        }
+    fn validate(&mut self, request: &mut Request<B>) -> Result<(), Response<Body>> {
+        let checked = self.gate.as_ref().map_or(Ok(()), |gate| gate.check(request));
+        checked.map_err(|fault| {
+            self.stats.fault(&fault);
+            Status::from(fault).into_http()
+        })
     }
 }

@@ -14,19 +14,14 @@ pub type Reply<T> = oneshot::Sender<Result<T, Fault>>;
 
 /// A call on its way to the owner. The service has checked and, for a new document, tokenized it.
 pub enum Call {
-    /// Open or reopen a session.
+    /// Open a session, or bring one that is open to its client's text.
     Open {
         /// Whose.
         tenant: Tenant,
         /// Its name among the tenant's.
         name: SessionName,
-        /// If it is new: a session that is open keeps the identity that it has.
-        identity: Identity,
-        /// Tokenized already: that is the work that does not depend on what is held. At the revision at which it begins if it is
-        /// new.
-        document: Box<Document>,
-        /// What makes the session's document, as it was looked at, equal to that, if there was one.
-        change: Option<Box<Change>>,
+        /// What it is to hold.
+        prepared: Prepared,
         /// Of its edits; without one a session that is open keeps its own.
         strategy: Option<Strategy>,
         /// The answer.
@@ -38,12 +33,12 @@ pub enum Call {
         tenant: Tenant,
         /// What.
         request: ApplyEdits,
-        /// What that does, if it was worked out on what [`Call::Look`] gave. The request need not hold its edits then.
+        /// What that does, if it was worked out on what [`EditReply::Beside`] gave. The request need not hold its edits then.
         prepared: Option<Box<Change>>,
         /// When the call came in.
         arrived: Instant,
         /// The answer.
-        reply: Reply<v1::ApplyEditsResponse>,
+        reply: Reply<EditReply>,
     },
     /// A copy of a session's document, to prepare a change on; none if no such session is open.
     Look {
@@ -190,6 +185,36 @@ pub enum Call {
     Describe {
         /// The answer.
         reply: oneshot::Sender<v1::DescribePoolResponse>,
+    },
+}
+
+/// A client's text, worked out beside the owner for what [`Call::Look`] gave. It is refused if that is so no longer.
+#[derive(Debug)]
+pub enum Prepared {
+    /// There was no such session.
+    New {
+        /// Which life of the name begins.
+        identity: Identity,
+        /// At the revision at which it begins.
+        document: Box<Document>,
+    },
+    /// There was one, and this makes its document equal to the client's.
+    Again(Box<Change>),
+}
+
+/// What becomes of an edit.
+#[derive(Debug)]
+pub enum EditReply {
+    /// It is applied.
+    Done(v1::ApplyEditsResponse),
+    /// It takes more than a moment: it is to be worked out elsewhere, on this copy, and then applied.
+    Beside {
+        /// As it is now.
+        document: Box<Document>,
+        /// The edit, as it came.
+        request: Box<ApplyEdits>,
+        /// Bytes of text that are to be tokenized.
+        bytes: usize,
     },
 }
 

@@ -2,31 +2,20 @@
 //! order, so that a home is never forgotten that somebody has just made: out of reach, no home, gone.
 
 use crate::call::{Call, Departure, Resident, Why};
-use crate::directory::Directory;
 use crate::faults;
-use crate::owner::Owner;
+use crate::group::{LocalGroup, Router};
 use crate::tenants::Tenant;
-use pie_placement::GroupId;
 use pie_proto::Fault;
 use pie_proto::request::{Identity, SessionName};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// The placement forgets a home in this time, or the session stays.
 const FORGET: Duration = Duration::from_secs(5);
 /// Sessions that may be put away for one that is to be opened: others open some at the same time.
 const ATTEMPTS: usize = 4;
 
-/// An owner of this router's, and where the homes are.
-#[derive(Clone)]
-pub(crate) struct Place {
-    pub directory: Arc<Directory>,
-    pub group: GroupId,
-    pub owner: Owner,
-}
-
-impl Place {
+impl LocalGroup {
     /// Closes a session; a call that fails has changed nothing.
     pub async fn close(
         &self,
@@ -35,9 +24,7 @@ impl Place {
         identity: Option<Identity>,
         why: Why,
     ) -> Result<(), Fault> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Call::Vacate { tenant, session, identity, reply })?;
-        let resident = answer.await.map_err(|_| faults::stopping())??;
+        let resident = self.ask(|reply| Call::Vacate { tenant, session, identity, reply }).await?;
         self.finish(resident, why).await
     }
 
@@ -47,10 +34,8 @@ impl Place {
     /// There is none, and no session is idle long enough.
     pub async fn make_room(&self, tenant: &Tenant, session: &SessionName) -> Result<(), Fault> {
         for _ in 0..ATTEMPTS {
-            let (reply, answer) = oneshot::channel();
             let (tenant, session) = (tenant.clone(), session.clone());
-            self.ask(Call::Room { tenant, session, reply })?;
-            match answer.await.map_err(|_| faults::stopping())?? {
+            match self.ask(|reply| Call::Room { tenant, session, reply }).await? {
                 Some(resident) => self.finish(resident, Why::Room).await?,
                 None => break,
             }
@@ -58,28 +43,19 @@ impl Place {
         Ok(())
     }
 
-    /// What the owner refuses is counted there; that it was not asked at all, here.
-    fn ask(&self, call: Call) -> Result<(), Fault> {
-        self.owner.call(call).inspect_err(|fault| self.owner.stats().fault(fault))
-    }
-
     /// Closes a session that is out of reach already. It goes on whoever waits for it: half closed is of no use to anybody.
     async fn finish(&self, resident: Resident, why: Why) -> Result<(), Fault> {
-        let place = self.clone();
+        let group = self.clone();
         let closed = tokio::spawn(async move {
-            let (tenant, name) = (&resident.tenant, &resident.name);
-            let forget = place.directory.forget(tenant, name, &place.group);
-            match tokio::time::timeout(FORGET, forget)
-                .await
-                .unwrap_or_else(|_| Err(faults::placement_silent()))
-            {
-                Ok(()) => {
-                    place.owner.tell(Call::Depart { resident, departure: Departure::Closed(why) }).await
-                }
+            let (directory, owner) = (&group.router.directory, &group.owner);
+            let forget = directory.forget(&resident.tenant, &resident.name, &group.id);
+            let forgotten = tokio::time::timeout(FORGET, forget).await;
+            match forgotten.unwrap_or_else(|_| Err(faults::placement_silent())) {
+                Ok(()) => owner.tell(Call::Depart { resident, departure: Departure::Closed(why) }).await,
                 Err(fault) => {
-                    place.owner.stats().fault(&fault);
+                    owner.stats().fault(&fault);
                     // What is told is told to an owner that is there; otherwise its documents are gone with it.
-                    let _ = place.owner.tell(Call::Keep { resident }).await;
+                    let _ = owner.tell(Call::Keep { resident }).await;
                     Err(fault)
                 }
             }
@@ -89,11 +65,11 @@ impl Place {
 
     /// A session is on its way for longer than anything takes: its home says whether it lives here.
     pub async fn resolve(&self, resident: Resident) -> Result<(), Fault> {
-        let home = self.directory.home_now(&resident.tenant, &resident.name);
+        let home = self.router.directory.home_now(&resident.tenant, &resident.name);
         let home =
             tokio::time::timeout(FORGET, home).await.unwrap_or_else(|_| Err(faults::placement_silent()))?;
         let call = match home {
-            Some(home) if home != self.group => Call::Depart { resident, departure: Departure::Moved },
+            Some(home) if home != self.id => Call::Depart { resident, departure: Departure::Moved },
             Some(_) | None => Call::Keep { resident },
         };
         self.owner.tell(call).await
@@ -101,18 +77,14 @@ impl Place {
 
     /// Closes what nobody uses, and sets right what is stuck on its way.
     async fn sweep(&self) -> Result<(), Fault> {
-        let (reply, answer) = oneshot::channel();
-        self.owner.tell(Call::Stuck { reply }).await?;
-        for resident in answer.await.map_err(|_| faults::stopping())? {
+        for resident in self.owner.ask_surely(|reply| Call::Stuck { reply }).await? {
             let name = resident.name.clone();
             self.resolve(resident).await?;
-            tracing::warn!(group = %self.group, session = name.as_str(), "a session was stuck on its way: its home was looked up");
+            tracing::warn!(group = %self.id, session = name.as_str(), "a session was stuck on its way: its home was looked up");
         }
-        let (reply, answer) = oneshot::channel();
-        self.owner.tell(Call::Idle { reply }).await?;
-        let idle = answer.await.map_err(|_| faults::stopping())?;
+        let idle = self.owner.ask_surely(|reply| Call::Idle { reply }).await?;
         if !idle.is_empty() {
-            tracing::info!(group = %self.group, sessions = idle.len(), "sessions that nobody uses are closed");
+            tracing::info!(group = %self.id, sessions = idle.len(), "sessions that nobody uses are closed");
         }
         let mut done = Ok(());
         for resident in idle {
@@ -126,14 +98,13 @@ impl Place {
     }
 }
 
-/// Looks after the sessions of this router's owners, as long as somebody else has the directory.
-pub(crate) async fn look_after(directory: Weak<Directory>, pause: Duration) {
+/// Looks after the sessions of this router's owners, as long as somebody else has the router.
+pub(crate) async fn look_after(router: Weak<Router>, pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
-        let Some(directory) = directory.upgrade() else { return };
-        for (group, owner) in directory.locals() {
-            let (directory, group, owner) = (directory.clone(), group.clone(), owner.clone());
-            if let Err(fault) = (Place { directory, group, owner }).sweep().await {
+        let Some(router) = router.upgrade() else { return };
+        for group in router.locals() {
+            if let Err(fault) = group.sweep().await {
                 tracing::debug!(%fault, "sessions are looked after later");
             }
         }

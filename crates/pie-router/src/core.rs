@@ -29,10 +29,11 @@ mod tables;
 
 use crate::call::ModelFacts;
 use crate::faults;
+use crate::owner::Holdings;
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, TenantLimits};
 use completion::{CompletionId, Finish, News, Took};
-pub(crate) use editing::Edited;
+pub(crate) use editing::{Copy, Edited};
 pub use leaving::Idle;
 use model::Model;
 pub(crate) use opening::Opened;
@@ -236,6 +237,16 @@ impl Core {
         }
         if news.is_last() {
             self.sessions.used(id.session);
+        }
+    }
+
+    /// What others decide by.
+    pub fn holdings(&self) -> Holdings {
+        Holdings {
+            sessions: self.sessions.count(),
+            tokens: self.sessions.tokens(),
+            slots: self.planner.as_deref().map_or(0, Planner::slots),
+            context_limit: self.model.facts.context_limit as usize,
         }
     }
 

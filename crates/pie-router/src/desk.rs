@@ -4,9 +4,9 @@
 mod answers;
 mod streams;
 
-use crate::call::{Call, More, Reply, Stream, Taken, Why};
-use crate::core::Core;
+use crate::call::{Call, EditReply, More, Reply, Stream, Why};
 use crate::core::session::Session;
+use crate::core::{Copy, Core};
 use crate::faults;
 use crate::spans::{Recorded, Waits};
 use crate::stats::Stats;
@@ -115,10 +115,8 @@ impl Desk {
     fn answer(&mut self, call: Call) {
         let core = &mut self.core;
         match call {
-            Call::Open { tenant, name, identity, document, change, strategy, reply } => {
-                let taken =
-                    Taken { tenant, name, identity, strategy: strategy.unwrap_or_default(), document };
-                let opened = core.open(taken, change, strategy);
+            Call::Open { tenant, name, prepared, strategy, reply } => {
+                let opened = core.open(tenant, name, prepared, strategy);
                 let opened = opened.and_then(|opened| answers::opened(core, &opened));
                 self.reply(reply, opened);
             }
@@ -127,8 +125,16 @@ impl Desk {
                 self.reply(reply, document);
             }
             Call::Edit { tenant, request, prepared, arrived, reply } => {
-                let edited = core.edit(&tenant, &request, prepared.map(|change| *change), arrived);
-                let edited = edited.and_then(|edited| answers::edited(core, &edited));
+                let copy = if prepared.is_none() { core.copy_for(&tenant, &request) } else { Ok(None) };
+                let edited = copy.and_then(|copy| match copy {
+                    Some(Copy { document, bytes }) => {
+                        Ok(EditReply::Beside { document, request: Box::new(request), bytes })
+                    }
+                    None => {
+                        let edited = core.edit(&tenant, &request, prepared.map(|change| *change), arrived)?;
+                        answers::edited(core, &edited).map(EditReply::Done)
+                    }
+                });
                 self.reply(reply, edited);
             }
             Call::Complete { tenant, request, arrived, reply } => {

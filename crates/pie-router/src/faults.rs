@@ -264,11 +264,9 @@ pub(crate) fn prepare(
         Edits::Text(edits) => document.prepare(base, edits).map_err(|error| text(&error)),
         Edits::Sequential(edits) => document.prepare_sequential(base, edits).map_err(|error| text(&error)),
         Edits::Tokens(list) => {
-            let unknown = |token: &TokenId| vocabulary.is_some_and(|size| token.0 >= size);
             for (index, splice) in list.iter().enumerate() {
-                if let Some(token) = splice.insert.iter().find(|token| unknown(token)) {
-                    return Err(token_unknown(token.0, vocabulary).with("edit", index));
-                }
+                check_tokens(splice.insert.iter().copied(), vocabulary)
+                    .map_err(|fault| fault.with("edit", index))?;
             }
             let splices = Splices::new(list.clone(), document.token_count()).map_err(|error| splice(&error));
             // A stale splice list must hear of its revision, not of bounds that only look wrong.
@@ -283,10 +281,12 @@ pub(crate) fn prepare(
     }
 }
 
-/// The tokens of a document that a client tokenized itself.
-pub(crate) fn check_tokens(document: &Document, vocabulary: Option<u32>) -> Result<(), Fault> {
-    let unknown = |token: &TokenId| vocabulary.is_some_and(|size| token.0 >= size);
-    match document.tokens().find(unknown) {
+/// Whether the model knows tokens that a client chose.
+pub(crate) fn check_tokens(
+    mut tokens: impl Iterator<Item = TokenId>,
+    vocabulary: Option<u32>,
+) -> Result<(), Fault> {
+    match tokens.find(|token| vocabulary.is_some_and(|size| token.0 >= size)) {
         Some(token) => Err(token_unknown(token.0, vocabulary)),
         None => Ok(()),
     }

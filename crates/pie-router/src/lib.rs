@@ -18,6 +18,7 @@ pub mod core;
 pub mod desk;
 mod directory;
 mod faults;
+mod group;
 mod life;
 mod messages;
 mod moving;

@@ -10,7 +10,9 @@ static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// A life of a session's name.
 pub(crate) struct Life {
+    /// Tells it from other lives of the name.
     pub identity: Identity,
+    /// Its first revision.
     pub begins: Revision,
 }
 

@@ -1,23 +1,22 @@
 //! Moves the sessions of a group to other groups, one by one: the document arrives first, then the placement says where it
 //! lives (A2), then it goes here. Whoever asks meanwhile is told to ask again.
 
-use crate::call::{Busy, Call, Departure, Given, Resident, Taken};
+use crate::call::{Busy, Call, Departure, Given, Resident};
 use crate::carrying;
-use crate::closing::Place;
 use crate::core::session::count;
-use crate::directory::{Directory, Home, Target};
+use crate::directory::Home;
 use crate::faults;
-use crate::owner::Owner;
+use crate::group::{Asker, GroupCall, LocalGroup};
+use crate::peers::{Elsewhere, peer};
 use crate::tenants::Tenant;
-use pie_placement::{GroupId, Moved};
+use pie_placement::Moved;
 use pie_proto::carried::Carried;
-use pie_proto::request::{Identity, SessionName};
-use pie_proto::{Fault, peer_v1, v1};
-use pie_text::Tokenizer;
+use pie_proto::reason::reason_of;
+use pie_proto::request::SessionName;
+use pie_proto::{Fault, Reason, peer_v1, v1};
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -39,20 +38,10 @@ enum Fate {
     /// It is not here any more: its client closed it.
     Gone,
     /// It stays, and why.
-    Stays(Fault),
+    Stays(String),
 }
 
-/// Moves sessions out of a group of this router's.
-#[derive(Clone)]
-pub(crate) struct Mover {
-    pub directory: Arc<Directory>,
-    pub tokenizer: Arc<Tokenizer>,
-    pub document_limit: usize,
-    pub group: GroupId,
-    pub owner: Owner,
-}
-
-impl Mover {
+impl LocalGroup {
     /// Moves all, and says how far it is.
     pub async fn drain(
         self,
@@ -61,13 +50,14 @@ impl Mover {
     ) {
         let end = Instant::now() + timeout;
         let mut said = v1::DrainGroupResponse::default();
-        let residents = match self.residents().await {
+        let residents = match self.owner.ask_surely(|reply| Call::Residents { reply }).await {
             Ok(residents) => residents,
             Err(fault) => return drop(progress.send(Err(fault.into())).await),
         };
         // Whoever drains one group after the other has just closed or opened another.
-        self.directory.look().await;
-        if let Err(fault) = self.directory.roomiest(Some(&self.group)).await {
+        let groups = &self.router.groups;
+        groups.look().await;
+        if let Err(fault) = groups.roomiest(Some(&self.id)).await {
             (said.left, said.why) =
                 (count(residents.len()), format!("{fault}; the documents stay with their router"));
             return drop(progress.send(Ok(said)).await);
@@ -81,14 +71,14 @@ impl Mover {
                 while moving.len() < AT_ONCE
                     && let Some((tenant, name)) = waiting.pop_front()
                 {
-                    let mover = self.clone();
+                    let group = self.clone();
                     let patience = if Instant::now() < end { Busy::Waits } else { Busy::Fails };
-                    moving.spawn(async move { mover.move_one(tenant, name, patience).await });
+                    moving.spawn(async move { group.move_one(tenant, name, patience).await });
                 }
                 match moving.join_next().await {
                     Some(Ok(Fate::Moved)) => said.moved += 1,
                     Some(Ok(Fate::Busy(tenant, name))) => busy.push((tenant, name)),
-                    Some(Ok(Fate::Stays(fault))) => (stay, why) = (stay + 1, fault.to_string()),
+                    Some(Ok(Fate::Stays(said))) => (stay, why) = (stay + 1, said),
                     Some(Ok(Fate::Gone)) | None => {}
                     Some(Err(error)) => (stay, why) = (stay + 1, error.to_string()),
                 }
@@ -101,58 +91,49 @@ impl Mover {
             waiting = busy.into();
         }
         said.why = why;
-        tracing::info!(group = %self.group, moved = said.moved, left = said.left, "a group was drained");
+        tracing::info!(group = %self.id, moved = said.moved, left = said.left, "a group was drained");
         let _ = progress.send(Ok(said)).await;
     }
 
-    async fn residents(&self) -> Result<Vec<(Tenant, SessionName)>, Fault> {
-        let (reply, answer) = oneshot::channel();
-        self.owner.tell(Call::Residents { reply }).await?;
-        answer.await.map_err(|_| faults::stopping())
-    }
-
     async fn move_one(self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
-        let (reply, answer) = oneshot::channel();
-        let session = name.clone();
-        let give = Call::Give { tenant: tenant.clone(), session, busy, reply };
-        if let Err(fault) = self.owner.tell(give).await {
-            return Fate::Stays(fault);
-        }
-        let carried = match answer.await {
+        let (whose, session) = (tenant.clone(), name.clone());
+        let give = self.owner.ask_surely(|reply| Call::Give { tenant: whose, session, busy, reply });
+        let carried = match give.await {
             Ok(Ok(Given::Carried(carried))) => *carried,
             Ok(Ok(Given::NotYet)) => return Fate::Busy(tenant, name),
-            Ok(Err(_)) | Err(_) => return Fate::Gone,
+            Ok(Err(_)) => return Fate::Gone,
+            Err(fault) if fault.reason == Reason::ShuttingDown => return Fate::Gone,
+            Err(fault) => return Fate::Stays(fault.to_string()),
         };
         let Some(identity) = carried.identity.clone() else { return Fate::Gone };
-        let resident = Resident { tenant: tenant.clone(), name: name.clone(), identity };
-        let carry = tokio::time::timeout(CARRY, self.carry(&tenant, &name, carried)).await;
-        let fault = match carry {
+        let resident = Resident { tenant, name, identity };
+        let why = match tokio::time::timeout(CARRY, self.carry(&resident, carried)).await {
             Ok(Ok(())) => {
                 // An owner that cannot be told is gone, with what it had; one that hangs looks up the session's home later.
                 let _ = self.owner.tell(Call::Depart { resident, departure: Departure::Moved }).await;
                 return Fate::Moved;
             }
-            Ok(Err(fault)) => fault,
-            Err(_) => faults::too_slow(name.as_str()),
+            Ok(Err(status)) => status,
+            Err(_) => faults::too_slow(resident.name.as_str()).into(),
         };
         // Whatever was answered or was not: where it lives now is in its home. If that cannot be asked, it is asked again later.
-        let place = Place { directory: self.directory, group: self.group, owner: self.owner };
-        if let Err(unknown) = place.resolve(resident).await {
-            tracing::debug!(%unknown, session = name.as_str(), "a session's home is looked up later");
+        let session = resident.name.clone();
+        if let Err(unknown) = self.resolve(resident).await {
+            tracing::debug!(%unknown, session = session.as_str(), "a session's home is looked up later");
         }
-        Fate::Stays(fault)
+        Fate::Stays(in_words(&why))
     }
 
     /// Finds a group that takes the session, and makes that its home.
-    async fn carry(&self, tenant: &Tenant, name: &SessionName, carried: Carried) -> Result<(), Fault> {
+    async fn carry(&self, resident: &Resident, carried: Carried) -> Result<(), Status> {
         let mut attempt = 1;
         loop {
-            let home = self.directory.roomiest(Some(&self.group)).await?;
-            match self.settle(tenant, name, &home, carried.clone()).await {
+            let home = self.router.groups.roomiest(Some(&self.id)).await?;
+            match self.settle(resident, &home, carried.clone()).await {
                 Err(_) if attempt < ATTEMPTS => {
                     attempt += 1;
                     tokio::time::sleep(PAUSE).await;
-                    self.directory.look().await;
+                    self.router.groups.look().await;
                 }
                 settled => return settled,
             }
@@ -160,76 +141,52 @@ impl Mover {
     }
 
     /// Brings the session to a group. If that cannot be its home after all, it is not left there.
-    async fn settle(
-        &self,
-        tenant: &Tenant,
-        name: &SessionName,
-        home: &Home,
-        carried: Carried,
-    ) -> Result<(), Fault> {
-        let identity = carried.identity.clone();
-        self.deliver(&home.group, &home.target, carried).await?;
-        let settled = match self.directory.moves(tenant, name, &self.group, &home.group).await {
+    async fn settle(&self, resident: &Resident, home: &Home, carried: Carried) -> Result<(), Status> {
+        let Resident { tenant, name, identity } = resident;
+        let (router, directory) = (&self.router, &self.router.directory);
+        let asker = Asker { tenant: tenant.clone(), arrived: Instant::now() };
+        let (group, session) = (home.group.to_string(), Some(carried.into()));
+        router.call(home, asker.clone(), peer_v1::TakeSessionRequest { group, session }).await?;
+        let settled: Fault = match directory.moves(tenant, name, &self.id, &home.group).await {
             Ok(Moved::Done) => return Ok(()),
-            Ok(Moved::Conflict { .. }) => Err(faults::no_session(name.as_str())),
-            Err(fault) => Err(fault),
+            Ok(Moved::Conflict { .. }) => faults::no_session(name.as_str()),
+            Err(fault) => fault,
         };
         // A lost answer is no refusal: only what does not live there is taken back.
-        if self.directory.home_now(tenant, name).await? == Some(home.group.clone()) {
+        if directory.home_now(tenant, name).await?.as_ref() == Some(&home.group) {
             return Ok(());
         }
-        if let Err(error) = self.take_back(tenant, name, identity, home).await {
+        let (session, identity) = (name.as_str().to_owned(), identity.as_str().to_owned());
+        if let Err(error) = router.call(home, asker, v1::CloseSessionRequest { session, identity }).await {
             tracing::warn!(%error, session = name.as_str(), group = %home.group, "a session was left where it does not live");
         }
-        settled
-    }
-
-    async fn take_back(
-        &self,
-        tenant: &Tenant,
-        name: &SessionName,
-        identity: Option<Identity>,
-        home: &Home,
-    ) -> Result<(), Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                let (reply, answer) = oneshot::channel();
-                let (tenant, session) = (tenant.clone(), name.clone());
-                owner.tell(Call::Close { tenant, session, identity, reply }).await?;
-                Ok(answer.await.map_err(|_| faults::stopping())??)
-            }
-            Target::Remote(router) => {
-                let (session, identity) = (name.as_str().to_owned(), Identity::to_wire(identity.as_ref()));
-                let message = v1::CloseSessionRequest { session, identity };
-                let elsewhere = self.directory.peers().elsewhere(router, &home.group, tenant)?;
-                elsewhere
-                    .call(message, async |pool, request| pool.close_session(request).await)
-                    .await
-                    .map(drop)
-            }
-        }
-    }
-
-    async fn deliver(&self, group: &GroupId, target: &Target, carried: Carried) -> Result<(), Fault> {
-        match target {
-            Target::Local(owner) => {
-                let taken = carrying::open(carried, self.tokenizer.clone(), self.document_limit).await?;
-                take(owner, taken).await
-            }
-            Target::Remote(router) => {
-                let message =
-                    peer_v1::TakeSessionRequest { group: group.to_string(), session: Some(carried.into()) };
-                let mut peer = self.directory.peers().peer(router)?;
-                let taken = peer.take_session(message).await;
-                taken.map(drop).map_err(|status| faults::undelivered(&router.id.to_string(), &status))
-            }
-        }
+        Err(settled.into())
     }
 }
 
-/// An owner takes a session.
-pub(crate) async fn take(owner: &Owner, taken: Taken) -> Result<(), Fault> {
-    let (reply, answer) = oneshot::channel();
-    owner.tell(Call::Take { taken, reply }).await?;
-    answer.await.map_err(|_| faults::stopping())?
+impl GroupCall for peer_v1::TakeSessionRequest {
+    type Answer = peer_v1::TakeSessionResponse;
+
+    async fn here(self, group: LocalGroup, _: Asker) -> Result<Self::Answer, Status> {
+        let session = self.session.ok_or_else(|| Fault::new(Reason::FieldMissing, "`session` is missing"))?;
+        let (tokenizer, limit) = (group.router.tokenizer.clone(), group.router.document_limit);
+        let taken = carrying::unpack(session, tokenizer, limit).await?;
+        group.owner.ask_surely(|reply| Call::Take { taken, reply }).await??;
+        Ok(peer_v1::TakeSessionResponse {})
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        let router = group.router.id.clone();
+        let taken =
+            group.call(self, async |channel, request| peer(channel).take_session(request).await).await;
+        taken.map_err(|status| faults::undelivered(router.as_str(), &status).into())
+    }
+}
+
+/// A refusal with its reason, as those read it who drain a group.
+fn in_words(status: &Status) -> String {
+    match reason_of(status) {
+        Some(reason) => format!("{reason}: {}", status.message()),
+        None => status.message().to_owned(),
+    }
 }

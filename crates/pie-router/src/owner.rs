@@ -1,5 +1,6 @@
 //! The group's owner: one task, a closed set of events, and the only writer of the group.
 
+mod background;
 mod following;
 mod forming;
 mod handle;
@@ -20,29 +21,29 @@ use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
 use crate::ranks::{Events, FailureKind, Formed, RankFailure};
-use crate::spans::StepSpans;
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
+use background::{Background, Common};
 use forming::Claim;
 pub use handle::Owner;
 use inbox::Inbox;
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_proto::plan::Report;
-use pie_proto::v1;
 use pie_text::Tokenizer;
 use pie_transport::Connector;
 use pie_words::Epoch;
-pub use state::{Concern, Owned, State};
-use std::collections::BTreeMap;
+use reports::Reports;
+pub use state::{Concern, Holdings, Owned, State};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenure::Tenure;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
 use tracing::Span;
 pub use watched::Watched;
 
+/// What is said of a group that serves while its ownership is in doubt.
+const UNSURE: &str = "the placement has not confirmed lately that this router owns it";
 /// Events that may wait, beside the calls of the [`inbox`].
 const QUEUE: usize = 1024;
 /// What is handled before the ranks are looked at again: calls that come together share a plan, but whoever waits for a token
@@ -143,61 +144,49 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
     let inbox = Inbox::new();
     let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
     let stats = Arc::<Stats>::default();
-    let core = Core::new(tokenizer.clone(), options.settings, options.quotas.clone(), stats.clone());
-    let rank_times: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
+    let desk = Desk::new(new_core(&tokenizer, &options, &stats), options.group.to_string());
+    let (holdings_sender, holdings) = watch::channel(Holdings::default());
+    let ranks: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let tenure = Tenure::none();
+    let common =
+        Common { options, placement, tokenizer, events: Events(events.downgrade()), tenure: tenure.clone() };
     let task = Task {
-        desk: Desk::new(core, options.group.to_string()),
-        tenure: tenure.clone(),
-        served: Epoch(0),
-        following: None,
-        claiming: None,
-        tokenizer,
-        stats: stats.clone(),
-        rank_times: rank_times.clone(),
-        options,
-        placement,
-        events: Events(events.downgrade()),
+        desk,
+        common: Arc::new(common),
         state: state_sender,
+        holdings: holdings_sender,
         formed: None,
-        forming: None,
+        served: Epoch(0),
+        background: Background::default(),
         failures: Vec::new(),
-        digests: BTreeMap::new(),
-        work: BTreeMap::new(),
-        spans: StepSpans::default(),
-        ranks: Vec::new(),
+        reports: Reports::new(ranks.clone()),
         obstacle: Obstacle::default(),
+        stats: stats.clone(),
     };
     tokio::spawn(task.supervised(receiver, inbox.clone()));
-    Owner { events, inbox, tenure, state, stats, ranks: rank_times }
+    Owner { events, inbox, tenure, state, holdings, stats, ranks }
 }
 
+fn new_core(tokenizer: &Arc<Tokenizer>, options: &OwnerOptions, stats: &Arc<Stats>) -> Core {
+    Core::new(tokenizer.clone(), options.settings, options.quotas.clone(), stats.clone())
+}
+
+/// The group's owner at work.
 struct Task {
     desk: Desk,
-    tokenizer: Arc<Tokenizer>,
-    options: OwnerOptions,
-    placement: Arc<dyn Placement>,
-    events: Events,
+    common: Arc<Common>,
     state: watch::Sender<State>,
+    holdings: watch::Sender<Holdings>,
+    /// The group that is served.
     formed: Option<Formed>,
-    forming: Option<AbortHandle>,
-    tenure: Tenure,
     /// The latest epoch that was served here.
     served: Epoch,
-    /// Sends documents after a group that another router owns.
-    following: Option<AbortHandle>,
-    /// Tells the placement where the sessions live.
-    claiming: Option<AbortHandle>,
+    background: Background,
+    /// Of the epoch that is served, until somebody is blamed.
     failures: Vec<RankFailure>,
-    /// P3, P4: what the ranks said of each plan, until all have.
-    digests: BTreeMap<u64, Vec<(u32, u64, Option<u64>)>>,
-    /// The least and the most work of a rank in each plan, until all have reported, microseconds.
-    work: BTreeMap<u64, (u64, u64)>,
-    spans: StepSpans,
-    ranks: Vec<v1::Rank>,
+    reports: Reports,
     obstacle: Obstacle,
     stats: Arc<Stats>,
-    rank_times: Arc<[RankTimes]>,
 }
 
 impl Task {
@@ -221,12 +210,12 @@ impl Task {
                     Event::Retire { done } => {
                         self.retire().await;
                         // Whoever waits for the documents to be fetched reads how many there are.
-                        self.desk.core().publish();
+                        self.publish();
                         let _ = done.send(());
                     }
                     // It was on its way when the group was given up: that holds.
                     Event::Formed(formed) if self.is_retired() => {
-                        self.options.owned.one_more();
+                        self.common.options.owned.one_more();
                         self.formed = Some(*formed);
                         self.release().await;
                     }
@@ -239,7 +228,7 @@ impl Task {
                 }
             }
             self.guarded(Self::next_step);
-            self.desk.core().publish();
+            self.publish();
             if handled >= BATCH || begun.elapsed() >= BATCH_TIME {
                 // Those who were answered, and all others on this thread, have their turn too.
                 tokio::task::yield_now().await;
@@ -249,7 +238,7 @@ impl Task {
         drop(events);
         inbox.close();
         self.desk.act(|core| core.fail_all(&faults::stopping()));
-        self.desk.core().publish();
+        self.publish();
         self.release().await;
     }
 
@@ -258,9 +247,11 @@ impl Task {
             Event::Call(Call::Describe { reply }, _) => {
                 let mut described = self.desk.describe();
                 if let Some(group) = described.groups.first_mut() {
-                    group.ranks.clone_from(&self.ranks);
-                    if let State::Waiting(why) | State::Lost(why) = &*self.state.borrow() {
-                        group.state.clone_from(why);
+                    group.ranks.clone_from(&self.reports.ranks);
+                    match &*self.state.borrow() {
+                        State::Waiting(why) | State::Lost(why) => group.state.clone_from(why),
+                        State::Serving if !self.common.tenure.is_sure() => group.state = UNSURE.to_owned(),
+                        State::Serving | State::Retired => {}
                     }
                 }
                 let _ = reply.send(described);
@@ -274,7 +265,7 @@ impl Task {
             Event::NotFormed { .. } if self.is_retired() => {}
             Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
-                let group = &self.options.group;
+                let group = &self.common.options.group;
                 let waiting = State::Waiting(why.clone());
                 let news = *self.state.borrow() != waiting;
                 match concern {
@@ -309,6 +300,12 @@ impl Task {
         }
     }
 
+    /// Tells all that look on what is so now.
+    fn publish(&self) {
+        self.desk.core().publish();
+        self.holdings.send_replace(self.desk.core().holdings());
+    }
+
     fn is_retired(&self) -> bool {
         *self.state.borrow() == State::Retired
     }
@@ -318,9 +315,9 @@ impl Task {
     }
 
     fn formed(&mut self, formed: Formed) {
-        self.forming = None;
+        self.background.forming = None;
         tracing::info!(
-            group = %self.options.group,
+            group = %self.common.options.group,
             epoch = formed.epoch.0,
             world_size = formed.world_size(),
             slots = formed.slots,
@@ -328,13 +325,11 @@ impl Task {
         );
         self.served = formed.epoch;
         self.desk.act(|core| core.formed(formed.epoch, formed.slots, formed.model.clone()));
-        self.ranks.clone_from(&formed.ranks);
         self.failures.clear();
-        self.digests.clear();
-        self.work.clear();
+        self.reports.begin(formed.ranks.clone());
         self.obstacle = Obstacle::default();
         self.stats.event(GroupEvent::Formed);
-        self.options.owned.one_more();
+        self.common.options.owned.one_more();
         self.formed = Some(formed);
         self.state.send_replace(State::Serving);
         self.claim_homes();
@@ -348,8 +343,9 @@ impl Task {
         match (self.desk.next_step(Instant::now()), &self.formed) {
             (Ok(Some(step)), Some(formed)) => {
                 let recorded = self.desk.recorded();
-                let group = self.options.group.as_str();
-                let trace = recorded.and_then(|recorded| self.spans.begin(group, &step.plan, &recorded));
+                let group = self.common.options.group.as_str();
+                let trace =
+                    recorded.and_then(|recorded| self.reports.spans.begin(group, &step.plan, &recorded));
                 formed.broadcast(&step, trace);
             }
             (Ok(_), _) => {}
@@ -362,7 +358,7 @@ impl Task {
 
     /// The first failure starts the search for the culprit: the others follow at once, most as mere echoes.
     fn rank_failed(&mut self, epoch: Epoch, failure: RankFailure) {
-        let group = &self.options.group;
+        let group = &self.common.options.group;
         tracing::debug!(%group, epoch = epoch.0, rank = failure.rank, %failure, "a rank's stream ended");
         self.stats.event(GroupEvent::RankFailed);
         let first = self.failures.is_empty();
@@ -372,7 +368,7 @@ impl Task {
             return self.blame();
         }
         if first {
-            let events = self.events.clone();
+            let events = self.common.events.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(BLAME_WINDOW).await;
                 let _ = events.send(Event::Blame { epoch }).await;

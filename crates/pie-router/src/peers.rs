@@ -75,46 +75,57 @@ impl Peers {
             text.parse::<MetadataValue<Ascii>>().map_err(refused)
         };
         let (group, tenant) = (value(group.as_str())?, value(tenant.as_str())?);
-        Ok(Elsewhere { router: router.clone(), group, tenant, pool: self.pool(router)? })
+        Ok(Elsewhere { router: router.clone(), group, tenant, channel: self.channel(router)? })
     }
 
     pub(crate) fn pool(&self, router: &RouterRecord) -> Result<PoolClient<Channel>, Fault> {
-        let client = PoolClient::new(self.channel(router)?);
-        Ok(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+        self.channel(router).map(pool)
     }
 
     /// For forwarded calls of those who run the pool.
     pub(crate) fn admin(&self, router: &RouterRecord) -> Result<AdminClient<Channel>, Fault> {
-        Ok(AdminClient::new(self.channel(router)?))
+        self.channel(router).map(AdminClient::new)
     }
 
     /// For what routers say to each other.
     pub(crate) fn peer(&self, router: &RouterRecord) -> Result<PeerClient<Channel>, Fault> {
-        let client = PeerClient::new(self.channel(router)?);
-        Ok(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+        self.channel(router).map(peer)
     }
+}
+
+/// The public API of another router.
+pub(crate) fn pool(channel: Channel) -> PoolClient<Channel> {
+    let client = PoolClient::new(channel);
+    client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
+}
+
+/// What it answers to routers alone.
+pub(crate) fn peer(channel: Channel) -> PeerClient<Channel> {
+    let client = PeerClient::new(channel);
+    client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
 }
 
 /// The owner of a group, in another router, as it is asked in a tenant's name.
 pub(crate) struct Elsewhere {
-    router: RouterRecord,
+    /// Where it is.
+    pub router: RouterRecord,
     group: MetadataValue<Ascii>,
     tenant: MetadataValue<Ascii>,
-    pool: PoolClient<Channel>,
+    channel: Channel,
 }
 
 impl Elsewhere {
     /// Forwards a call.
     pub async fn call<M, T>(
-        mut self,
+        self,
         message: M,
-        send: impl AsyncFnOnce(&mut PoolClient<Channel>, Request<M>) -> Result<Response<T>, Status>,
+        send: impl AsyncFnOnce(Channel, Request<M>) -> Result<Response<T>, Status>,
     ) -> Result<T, Status> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(GROUP, self.group);
         request.metadata_mut().insert(TENANT, self.tenant);
         trace::inject(request.metadata_mut());
-        let answer = send(&mut self.pool, request).await;
+        let answer = send(self.channel, request).await;
         answer.map(Response::into_inner).map_err(|status| passed_on(&self.router, status))
     }
 }

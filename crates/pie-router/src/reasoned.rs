@@ -26,6 +26,7 @@ pub(crate) struct Reasoned<S> {
 }
 
 impl<S> Reasoned<S> {
+    /// Gives a service's refusals reasons, and counts them.
     pub fn new(inner: S, stats: Arc<Stats>) -> Self {
         Self { inner, stats }
     }

@@ -1,12 +1,13 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
 use crate::admin::AdminService;
-use crate::auth::{Authorize, Gate};
+use crate::auth::{Gate, authorize};
 use crate::call::Call;
 use crate::calls::Calls;
 use crate::closing::look_after;
 use crate::core::{Idle, Settings};
-use crate::directory::Directory;
+use crate::directory::{Directory, Groups};
+use crate::group::Router;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
 use crate::peer::PeerService;
 use crate::peers::Peers;
@@ -113,8 +114,7 @@ pub struct Serving {
     scheme: &'static str,
     /// Where other routers do.
     pub peer_address: SocketAddr,
-    directory: Arc<Directory>,
-    stats: Arc<Stats>,
+    router: Arc<Router>,
     phase: watch::Sender<Phase>,
     public: Plug,
     internal: Plug,
@@ -128,12 +128,12 @@ impl Serving {
 
     /// The groups that this router owns, or wants to, for those who look on.
     pub fn groups(&self) -> Vec<(GroupId, Watched)> {
-        self.directory.locals().map(|(group, owner)| (group.clone(), owner.watch())).collect()
+        self.router.groups.locals().map(|(group, owner)| (group.clone(), owner.watch())).collect()
     }
 
     /// What the router counts for itself: calls that no owner saw, and streams.
     pub fn stats(&self) -> Arc<Stats> {
-        self.stats.clone()
+        self.router.stats.clone()
     }
 
     /// What it takes, to watch.
@@ -143,7 +143,7 @@ impl Serving {
 
     /// Whether it serves, to ask again and again.
     pub fn readiness(&self) -> Readiness {
-        Readiness { directory: self.directory.clone(), phase: self.phase.subscribe() }
+        Readiness(self.router.clone())
     }
 
     /// Refuses new sessions and completions from now on, and says so to whoever asks for its health. All else goes on.
@@ -153,20 +153,17 @@ impl Serving {
 
     /// Waits until no completion streams. Cancel safe.
     pub async fn idle(&self) {
-        while self.stats.published.streams.get() > 0 {
-            tokio::time::sleep(LOOK).await;
-        }
+        // The router is there as long as it is asked.
+        let _ = self.router.streams.subscribe().wait_for(|streams| *streams == 0).await;
     }
 
     /// Gives the groups up for other routers to own, and waits until those have fetched the documents. Calls are forwarded from then
     /// on. Cancel safe: what was not fetched is still here.
     pub async fn hand_over(&self) {
-        for (_, owner) in self.directory.locals() {
+        for (_, owner) in self.router.groups.locals() {
             owner.retire().await;
         }
-        let documents =
-            || self.directory.locals().map(|(_, owner)| owner.stats().published.sessions.get()).sum::<u64>();
-        while documents() > 0 {
+        while self.router.groups.locals().any(|(_, owner)| owner.holdings().sessions > 0) {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -177,11 +174,11 @@ impl Serving {
     /// The server had failed already.
     pub async fn stop(self, grace: Duration) -> Result<(), ServeError> {
         self.drain();
-        let Self { directory, mut public, mut internal, .. } = self;
+        let Self { router, mut public, mut internal, .. } = self;
         public.pull();
-        let _ = tokio::time::timeout(OWNER_GRACE, forget_sessions(&directory)).await;
+        let _ = tokio::time::timeout(OWNER_GRACE, forget_sessions(&router)).await;
         let ended = tokio::time::timeout(grace, &mut public.server).await.ok();
-        for (_, owner) in directory.locals() {
+        for (_, owner) in router.groups.locals() {
             let _ = tokio::time::timeout(OWNER_GRACE, owner.stop()).await;
         }
         internal.pull();
@@ -228,14 +225,11 @@ impl Plug {
 }
 
 /// Sessions end with the router that holds their documents; their names are free again.
-async fn forget_sessions(directory: &Directory) {
-    for (group, owner) in directory.locals() {
-        let (reply, answer) = oneshot::channel();
-        if owner.tell(Call::Residents { reply }).await.is_err() {
-            continue;
-        }
-        for (tenant, name) in answer.await.unwrap_or_default() {
-            if let Err(fault) = directory.forget(&tenant, &name, group).await {
+async fn forget_sessions(router: &Router) {
+    for (group, owner) in router.groups.locals() {
+        let Ok(residents) = owner.ask_surely(|reply| Call::Residents { reply }).await else { continue };
+        for (tenant, name) in residents {
+            if let Err(fault) = router.directory.forget(&tenant, &name, group).await {
                 tracing::warn!(%fault, session = name.as_str(), "its home could not be forgotten");
                 return;
             }
@@ -268,8 +262,7 @@ pub async fn serve(
         id: RouterId::new(format!("router-{}", unique()))?,
         address: format!("{}://{host}:{}", options.internal.scheme(), peer_address.port()),
     };
-    let (peers, owned, stats) =
-        (Peers::new(options.routers.clone()), Owned::default(), Arc::new(Stats::default()));
+    let (peers, owned) = (Peers::new(options.routers.clone()), Owned::default());
     let locals = options.groups.iter().map(|group| {
         let owner_options = OwnerOptions {
             group: group.clone(),
@@ -287,26 +280,22 @@ pub async fn serve(
         (group.clone(), spawn_owner(owner_options, placement.clone(), tokenizer.clone()))
     });
     let locals = locals.collect();
-    let directory = Directory::new(placement, router.id, locals, peers);
-    tokio::spawn(directory.clone().follow());
-    tokio::spawn(look_after(Arc::downgrade(&directory), sweep_pause(options.settings.idle)));
-    directory.look().await;
+    let groups = Groups::new(placement.clone(), router.id, locals, peers);
+    tokio::spawn(groups.clone().follow());
+    groups.look().await;
+    let directory = Directory::new(placement, groups.clone());
     let (phase, phase_seen) = watch::channel(Phase::Serving);
-    let services =
-        Services { options: &options, directory: &directory, tokenizer, stats: &stats, phase: &phase_seen };
-    let readiness = Readiness { directory: directory.clone(), phase: phase_seen.clone() };
-    let public = Plug::new(|stopped| services.public(readiness, options.public.accept(public), stopped))?;
+    let document_limit = options.document_limit;
+    let stats = Arc::default();
+    let streams = watch::Sender::new(0);
+    let router =
+        Arc::new(Router { groups, directory, tokenizer, document_limit, phase: phase_seen, streams, stats });
+    tokio::spawn(look_after(Arc::downgrade(&router), sweep_pause(options.settings.idle)));
+    let services = Services { options: &options, router: &router };
+    let public = Plug::new(|stopped| services.public(options.public.accept(public), stopped))?;
     let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
-    Ok(Serving {
-        address,
-        peer_address,
-        scheme: options.public.scheme(),
-        directory,
-        stats,
-        phase,
-        public,
-        internal,
-    })
+    let scheme = options.public.scheme();
+    Ok(Serving { address, scheme, peer_address, router, phase, public, internal })
 }
 
 /// How often sessions are looked after: soon enough for the time after which they are idle.
@@ -332,21 +321,13 @@ fn unique() -> String {
 /// What both planes serve.
 struct Services<'a> {
     options: &'a ServeOptions,
-    directory: &'a Arc<Directory>,
-    tokenizer: Arc<Tokenizer>,
-    stats: &'a Arc<Stats>,
-    phase: &'a watch::Receiver<Phase>,
+    router: &'a Arc<Router>,
 }
 
 impl Services<'_> {
-    fn public(
-        &self,
-        readiness: Readiness,
-        incoming: Incoming,
-        stopped: Stopped,
-    ) -> Result<Running, ServeError> {
+    fn public(&self, incoming: Incoming, stopped: Stopped) -> Result<Running, ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
-        tokio::spawn(report_health(readiness, reporter));
+        tokio::spawn(report_health(Readiness(self.router.clone()), reporter));
         let descriptors = || {
             [
                 pie_proto::PUBLIC_DESCRIPTORS,
@@ -365,8 +346,8 @@ impl Services<'_> {
             .options
             .public
             .server()
-            .layer(Authorize::new(self.options.gate.clone(), self.stats.clone()))
-            .add_service(Reasoned::new(health, self.stats.clone()))
+            .layer(authorize(self.options.gate.clone(), self.router.stats.clone()))
+            .add_service(Reasoned::new(health, self.router.stats.clone()))
             .add_service(descriptors().build_v1()?)
             // Older clients, Python's grpcio-reflection among them, ask for this one.
             .add_service(descriptors().build_v1alpha()?)
@@ -377,8 +358,7 @@ impl Services<'_> {
     }
 
     fn internal(&self, incoming: Incoming, stopped: Stopped) -> Result<Running, ServeError> {
-        let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
-        let peer = PeerService { directory, tokenizer, document_limit: self.options.document_limit };
+        let peer = PeerService(self.router.clone());
         let limit = self.options.document_limit + MESSAGE_SLACK;
         let server = limited()
             .add_service(self.pool(Plane::Internal))
@@ -391,51 +371,40 @@ impl Services<'_> {
     }
 
     fn pool(&self, plane: Plane) -> Calls<Reasoned<PoolServer<PoolService>>> {
-        let service = PoolService {
-            plane,
-            directory: self.directory.clone(),
-            tokenizer: self.tokenizer.clone(),
-            document_limit: self.options.document_limit,
-            phase: self.phase.clone(),
-            stats: self.stats.clone(),
-        };
+        let service = PoolService { plane, router: self.router.clone() };
         let service = PoolServer::new(service)
             .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
             .max_encoding_message_size(usize::MAX)
             // The limit holds for what comes out too. Answers are not compressed: they are small, or told at once.
             .accept_compressed(CompressionEncoding::Gzip);
-        Calls::of(Reasoned::new(service, self.stats.clone()))
+        Calls::of(Reasoned::new(service, self.router.stats.clone()))
     }
 
     fn admin(&self, plane: Plane) -> Calls<Reasoned<AdminServer<AdminService>>> {
-        let (directory, tokenizer) = (self.directory.clone(), self.tokenizer.clone());
-        let document_limit = self.options.document_limit;
-        let service = AdminServer::new(AdminService { plane, directory, tokenizer, document_limit })
+        let service = AdminServer::new(AdminService { plane, router: self.router.clone() })
             .accept_compressed(CompressionEncoding::Gzip);
-        Calls::of(Reasoned::new(service, self.stats.clone()))
+        Calls::of(Reasoned::new(service, self.router.stats.clone()))
     }
 }
 
 /// Whether a router serves: some group is served, by it or by another router that it forwards to.
 #[derive(Clone)]
-pub struct Readiness {
-    directory: Arc<Directory>,
-    phase: watch::Receiver<Phase>,
-}
+pub struct Readiness(Arc<Router>);
 
 impl Readiness {
     /// # Errors
     /// Why not, in words.
     pub fn now(&self) -> Result<(), String> {
-        match *self.phase.borrow() {
+        match *self.0.phase.borrow() {
             Phase::Draining => Err("the router is being drained".to_owned()),
-            Phase::Serving => self.directory.serves(),
+            Phase::Serving => self.0.groups.serves(),
         }
     }
 }
 
 /// gRPC health follows the groups, and the router's end.
-async fn report_health(mut readiness: Readiness, reporter: tonic_health::server::HealthReporter) {
+async fn report_health(readiness: Readiness, reporter: tonic_health::server::HealthReporter) {
+    let mut phase = readiness.0.phase.clone();
     loop {
         let status = match readiness.now() {
             Ok(()) => tonic_health::ServingStatus::Serving,
@@ -445,7 +414,7 @@ async fn report_health(mut readiness: Readiness, reporter: tonic_health::server:
             reporter.set_service_status(service, status).await;
         }
         tokio::select! {
-            changed = readiness.phase.changed() => if changed.is_err() { return },
+            changed = phase.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(LOOK) => {}
         }
     }

@@ -1,42 +1,36 @@
-//! The public gRPC service: checks requests, finds the session's home, and hands the call to the owner there: in this router, or,
-//! over the internal plane, in another one. Other routers are served by the same code, for this router's own groups alone.
+//! The public gRPC service: finds each session's home, and has the call answered there, in this router or in another one
+//! ([`GroupCall`](crate::group::GroupCall)). Other routers are served by the same code, for this router's own groups alone.
 
 mod preparing;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod whole;
 
-use crate::call::{Call, Reply, Why};
 use crate::calls;
-use crate::closing::Place;
-use crate::directory::{Claim, Directory, Home, Refused, Target};
+use crate::directory::{Claim, Home, Refused, Target};
 use crate::faults;
-use crate::owner::Owner;
-use crate::peers::{Elsewhere, GROUP, TENANT, passed_on};
-use crate::server::Phase;
-use crate::stats::{Stats, Streaming};
+use crate::group::{Asker, OpenStream, Router};
+use crate::peers::{GROUP, TENANT};
 use crate::tenants::{self, Tenant};
-use pie_placement::{GroupId, RouterRecord};
+use pie_placement::GroupId;
 use pie_proto::reason::reason_of;
-use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
+use pie_proto::request::SessionName;
 use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, Reason, v1};
-use pie_text::Tokenizer;
-use preparing::Opening;
+pub(crate) use preparing::document;
 use prost::Message;
+use sessions::{Messages, SessionCall};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::sync::{oneshot, watch};
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 /// Groups are tried one after the other when one has just been cordoned, or somebody else is quicker.
 const ATTEMPTS: usize = 4;
-const PAGE: usize = 100;
-const PAGE_LIMIT: usize = 1000;
 
 /// Who calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,79 +44,52 @@ pub(crate) enum Plane {
 /// The API of a pool.
 #[derive(Clone)]
 pub(crate) struct PoolService {
+    /// Who calls.
     pub plane: Plane,
-    pub directory: Arc<Directory>,
-    pub tokenizer: Arc<Tokenizer>,
-    pub document_limit: usize,
-    pub phase: watch::Receiver<Phase>,
-    /// Of the router, for what no owner counts.
-    pub stats: Arc<Stats>,
+    /// What answers.
+    pub router: Arc<Router>,
 }
 
 /// What a call carries beside its message.
-struct CallContext {
-    tenant: Tenant,
+struct Caller {
+    asker: Asker,
     /// Of a forwarded call.
     group: Option<GroupId>,
 }
 
 impl PoolService {
-    /// What the owner refuses, the owner counts.
-    async fn ask<T>(&self, owner: &Owner, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Status> {
-        let (reply, answer) = oneshot::channel();
-        Ok(self.reach(owner, call(reply), answer).await??)
-    }
-
-    /// Hands a call to an owner, and waits for its answer.
-    async fn reach<T>(&self, owner: &Owner, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
-        self.counted(owner.call(call))?;
-        self.counted(answer.await.map_err(|_| faults::stopping()))
-    }
-
-    /// What the service itself refuses is counted here.
-    fn counted<T>(&self, result: Result<T, Fault>) -> Result<T, Status> {
-        Ok(result.inspect_err(|fault| self.stats.fault(fault))?)
-    }
-
-    /// Owners of this router take new work until it is drained.
-    fn check_phase(&self) -> Result<(), Status> {
-        match *self.phase.borrow() {
-            Phase::Serving => Ok(()),
-            Phase::Draining => self.counted(Err(faults::draining())),
-        }
-    }
-
-    fn caller<T>(&self, request: &Request<T>) -> Result<CallContext, Status> {
-        let tenant = self.counted(tenant(request, self.plane))?;
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Fault> {
+        let arrived = Instant::now();
+        let tenant = self.router.counted(tenant(request, self.plane))?;
         // A token's tenant is not in the headers, where the call's span looks.
         if tenant != Tenant::default() {
             tracing::Span::current().record("tenant", tenant.as_str());
         }
         let group = match self.plane {
             Plane::Public => None,
-            Plane::Internal => self.counted(group(request.metadata()))?,
+            Plane::Internal => self.router.counted(group(request.metadata()))?,
         };
-        Ok(CallContext { tenant, group })
+        Ok(Caller { asker: Asker { tenant, arrived }, group })
     }
 
     /// Where a session's calls go. On the internal plane the caller has said so.
-    async fn home(&self, caller: &CallContext, name: &SessionName) -> Result<Home, Status> {
-        match &caller.group {
-            None => self.counted(self.directory.home(&caller.tenant, name).await),
+    async fn home(&self, caller: &Caller, name: &SessionName) -> Result<Home, Fault> {
+        let home = match &caller.group {
+            None => self.router.directory.home(&caller.asker.tenant, name).await,
             Some(group) => self.own(group),
-        }
+        };
+        self.router.counted(home)
     }
 
-    fn own(&self, group: &GroupId) -> Result<Home, Status> {
-        let owner = self.directory.local(group).ok_or_else(|| faults::not_the_owner(group.as_str()));
-        let target = Target::Local(self.counted(owner)?.clone());
-        Ok(Home { group: group.clone(), target })
+    fn own(&self, group: &GroupId) -> Result<Home, Fault> {
+        let owned = self.router.owned(group)?;
+        Ok(Home { group: owned.id, target: Target::Local(owned.owner) })
     }
 
     /// Where to try again after a refusal, if the session has moved.
     async fn moved(
         &self,
-        caller: &CallContext,
+        tenant: &Tenant,
         name: &SessionName,
         asked: &Home,
         status: &Status,
@@ -133,182 +100,56 @@ impl PoolService {
             _ => return None,
         };
         match self.plane {
-            Plane::Public => self.directory.moved(&caller.tenant, name, asked, refused).await,
+            Plane::Public => self.router.directory.moved(tenant, name, asked, refused).await,
             Plane::Internal => None,
         }
     }
 
-    fn place(&self, group: &GroupId, owner: &Owner) -> Place {
-        Place { directory: self.directory.clone(), group: group.clone(), owner: owner.clone() }
-    }
-
-    fn elsewhere(
-        &self,
-        router: &RouterRecord,
-        group: &GroupId,
-        tenant: &Tenant,
-    ) -> Result<Elsewhere, Status> {
-        self.counted(self.directory.peers().elsewhere(router, group, tenant))
-    }
-
-    /// Sends a call to the session's home, and, should the session have moved, to its new one.
-    async fn at_home<T, Answer: Future<Output = Result<T, Status>> + Send>(
-        &self,
-        caller: &CallContext,
-        name: &SessionName,
-        call: impl Fn(Home) -> Answer + Send + Sync,
-    ) -> Result<T, Status> {
-        let home = self.home(caller, name).await?;
-        match call(home.clone()).await {
-            Err(status) => match self.moved(caller, name, &home, &status).await {
-                Some(home) => call(home).await,
+    /// Sends a call to its session's home, and, should the session have moved, to its new one.
+    async fn at_home<C: SessionCall>(&self, request: Request<C>) -> Result<Response<C::Answer>, Status> {
+        calls::about(request.get_ref().session());
+        let caller = self.caller(&request)?;
+        let call = request.into_inner();
+        let name = self.router.counted(SessionName::new(call.session().to_owned()))?;
+        let home = self.home(&caller, &name).await?;
+        let asker = caller.asker;
+        let answer = match self.router.call(&home, asker.clone(), call.clone()).await {
+            Err(status) => match self.moved(&asker.tenant, &name, &home, &status).await {
+                Some(home) => self.router.call(&home, asker, call).await,
                 None => Err(status),
             },
             answered => answered,
-        }
-    }
-
-    async fn open_at(
-        &self,
-        home: Home,
-        tenant: Tenant,
-        name: SessionName,
-        message: v1::OpenSessionRequest,
-    ) -> Result<v1::OpenSessionResponse, Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                self.check_phase()?;
-                let OpenSession { content, strategy, .. } = self.counted(OpenSession::try_from(message))?;
-                // Before the work of tokenizing: whoever has no room is told at once.
-                self.place(&home.group, owner).make_room(&tenant, &name).await?;
-                self.open_here(owner, Opening { tenant, name, content, strategy }).await
-            }
-            Target::Remote(router) => {
-                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
-                elsewhere.call(message, async |pool, request| pool.open_session(request).await).await
-            }
-        }
+        };
+        answer.map(Response::new)
     }
 
     /// Opens a session where it lives, or where there is most room, and makes that its home.
     async fn open_somewhere(
         &self,
-        tenant: Tenant,
+        asker: Asker,
         name: SessionName,
         message: v1::OpenSessionRequest,
     ) -> Result<v1::OpenSessionResponse, Status> {
+        let Router { directory, .. } = &*self.router;
         for _ in 0..ATTEMPTS {
-            let site = self.counted(self.directory.site(&tenant, &name, message.encoded_len()).await)?;
-            let opened =
-                self.open_at(site.home.clone(), tenant.clone(), name.clone(), message.clone()).await?;
-            match self.counted(self.directory.claim(&tenant, &name, &site).await)? {
+            let site = directory.site(&asker.tenant, &name, message.encoded_len()).await;
+            let site = self.router.counted(site)?;
+            let opened = self.router.call(&site.home, asker.clone(), message.clone()).await?;
+            match self.router.counted(directory.claim(&asker.tenant, &name, &site).await)? {
                 Claim::Home => return Ok(opened),
-                Claim::Elsewhere => self.withdraw(site.home, &tenant, opened).await,
+                Claim::Elsewhere => self.withdraw(&site.home, asker.clone(), opened).await,
             }
         }
-        self.counted(Err(faults::moving(name.as_str())))
+        Ok(self.router.counted(Err(faults::moving(name.as_str())))?)
     }
 
     /// What was opened where it does not live is not left there.
-    async fn withdraw(&self, home: Home, tenant: &Tenant, opened: v1::OpenSessionResponse) {
-        let group = home.group.clone();
-        let message = v1::CloseSessionRequest { session: opened.session.clone(), identity: opened.identity };
-        if let Err(error) = self.close_at(home, tenant.clone(), message).await {
-            let error = error.message();
-            tracing::warn!(error, session = opened.session, %group, "a session is left where it does not live: it is closed when it was idle for long");
-        }
-    }
-
-    async fn edit_at(
-        &self,
-        home: Home,
-        tenant: Tenant,
-        message: v1::ApplyEditsRequest,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                let request = self.counted(ApplyEdits::try_from(message))?;
-                tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
-                self.edit_here(owner, tenant, request, arrived).await
-            }
-            Target::Remote(router) => {
-                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
-                elsewhere.call(message, async |pool, request| pool.apply_edits(request).await).await
-            }
-        }
-    }
-
-    async fn complete_at(
-        &self,
-        home: Home,
-        tenant: Tenant,
-        message: v1::CompleteRequest,
-        arrived: Instant,
-    ) -> Result<CompletionStream, Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
-                let counted = Streaming::new(&self.stats);
-                self.check_phase()?;
-                let request = self.counted(Complete::try_from(message))?;
-                let stream =
-                    self.ask(owner, |reply| Call::Complete { tenant, request, arrived, reply }).await?;
-                Ok(CompletionStream { messages: Box::pin(stream), _counted: counted })
-            }
-            Target::Remote(router) => {
-                let counted = Streaming::new(&self.stats);
-                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
-                let stream =
-                    elsewhere.call(message, async |pool, request| pool.complete(request).await).await?;
-                let router = router.clone();
-                let messages = tokio_stream::StreamExt::map(stream, move |message| {
-                    message.map_err(|status| passed_on(&router, status))
-                });
-                Ok(CompletionStream { messages: Box::pin(messages), _counted: counted })
-            }
-        }
-    }
-
-    async fn get_at(
-        &self,
-        home: Home,
-        tenant: Tenant,
-        message: v1::GetSessionRequest,
-    ) -> Result<v1::GetSessionResponse, Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                let v1::GetSessionRequest { session, content, identity } = message;
-                let session = self.counted(SessionName::new(session))?;
-                let identity = Identity::given(identity);
-                self.ask(owner, |reply| Call::Get { tenant, session, identity, content, reply }).await
-            }
-            Target::Remote(router) => {
-                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
-                elsewhere.call(message, async |pool, request| pool.get_session(request).await).await
-            }
-        }
-    }
-
-    async fn close_at(
-        &self,
-        home: Home,
-        tenant: Tenant,
-        message: v1::CloseSessionRequest,
-    ) -> Result<(), Status> {
-        match &home.target {
-            Target::Local(owner) => {
-                let session = self.counted(SessionName::new(message.session))?;
-                let place = self.place(&home.group, owner);
-                Ok(place.close(tenant, session, Identity::given(message.identity), Why::Client).await?)
-            }
-            Target::Remote(router) => {
-                let elsewhere = self.elsewhere(router, &home.group, &tenant)?;
-                elsewhere
-                    .call(message, async |pool, request| pool.close_session(request).await)
-                    .await
-                    .map(drop)
-            }
+    async fn withdraw(&self, home: &Home, asker: Asker, opened: v1::OpenSessionResponse) {
+        let session = opened.session.clone();
+        let message = v1::CloseSessionRequest { session: opened.session, identity: opened.identity };
+        if let Err(error) = self.router.call(home, asker, message).await {
+            let (error, group) = (error.message(), &home.group);
+            tracing::warn!(error, session, %group, "a session is left where it does not live: it is closed when it was idle for long");
         }
     }
 }
@@ -351,10 +192,10 @@ fn group(metadata: &MetadataMap) -> Result<Option<GroupId>, Fault> {
     group.map(Some).map_err(|error| Fault::new(Reason::GroupUnknown, error.to_string()))
 }
 
-/// A completion's messages, counted as an open stream until all are sent or nobody reads them.
+/// A completion's messages. The stream is open until all are sent or nobody reads them.
 pub(crate) struct CompletionStream {
-    messages: Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>,
-    _counted: Streaming,
+    messages: Messages,
+    _open: OpenStream,
 }
 
 impl Stream for CompletionStream {
@@ -367,20 +208,22 @@ impl Stream for CompletionStream {
 
 #[tonic::async_trait]
 impl Pool for PoolService {
+    type CompleteStream = CompletionStream;
+
     async fn open_session(
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        let CallContext { tenant, group } = self.caller(&request)?;
+        let Caller { asker, group } = self.caller(&request)?;
         let mut message = request.into_inner();
         if message.session.is_empty() {
-            message.session = self.counted(new_name())?;
+            message.session = self.router.counted(new_name())?;
         }
-        let name = self.counted(SessionName::new(message.session.clone()))?;
+        let name = self.router.counted(SessionName::new(message.session.clone()))?;
         let opened = match group {
-            Some(group) => self.open_at(self.own(&group)?, tenant, name, message).await,
-            None => self.open_somewhere(tenant, name, message).await,
+            Some(group) => self.router.call(&self.router.counted(self.own(&group))?, asker, message).await,
+            None => self.open_somewhere(asker, name, message).await,
         };
         opened.inspect(calls::opened).map(Response::new)
     }
@@ -389,92 +232,50 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::ApplyEditsRequest>,
     ) -> Result<Response<v1::ApplyEditsResponse>, Status> {
-        let arrived = Instant::now();
-        calls::about(&request.get_ref().session);
-        let caller = self.caller(&request)?;
-        let message = request.into_inner();
-        let name = self.counted(SessionName::new(message.session.clone()))?;
-        let edited = self
-            .at_home(&caller, &name, |home| {
-                self.edit_at(home, caller.tenant.clone(), message.clone(), arrived)
-            })
-            .await;
-        edited.inspect(calls::edited).map(Response::new)
+        self.at_home(request).await.inspect(|edited| calls::edited(edited.get_ref()))
     }
-
-    type CompleteStream = CompletionStream;
 
     async fn complete(
         &self,
-        request: Request<v1::CompleteRequest>,
+        mut request: Request<v1::CompleteRequest>,
     ) -> Result<Response<Self::CompleteStream>, Status> {
-        let arrived = Instant::now();
-        calls::about(&request.get_ref().session);
-        let caller = self.caller(&request)?;
-        let mut message = request.into_inner();
+        // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
+        let open = OpenStream::new(&self.router);
+        let message = request.get_mut();
         // Here, so that the call draws the same wherever it is answered.
         if message.seed.is_none() && message.temperature != 0.0 {
-            message.seed = Some(self.counted(new_seed())?);
+            message.seed = Some(self.router.counted(new_seed())?);
         }
-        let name = self.counted(SessionName::new(message.session.clone()))?;
-        let stream = self
-            .at_home(&caller, &name, |home| {
-                self.complete_at(home, caller.tenant.clone(), message.clone(), arrived)
-            })
-            .await;
-        stream.map(Response::new)
+        let messages = self.at_home(request).await?;
+        Ok(messages.map(|messages| CompletionStream { messages, _open: open }))
     }
 
     async fn get_session(
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
-        calls::about(&request.get_ref().session);
-        let caller = self.caller(&request)?;
-        let message = request.into_inner();
-        let name = self.counted(SessionName::new(message.session.clone()))?;
-        let got = self
-            .at_home(&caller, &name, |home| self.get_at(home, caller.tenant.clone(), message.clone()))
-            .await;
-        got.map(Response::new)
+        self.at_home(request).await
     }
 
     async fn close_session(
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
-        calls::about(&request.get_ref().session);
-        let caller = self.caller(&request)?;
-        let message = request.into_inner();
-        let name = self.counted(SessionName::new(message.session.clone()))?;
-        let closed = self
-            .at_home(&caller, &name, |home| self.close_at(home, caller.tenant.clone(), message.clone()))
-            .await;
-        closed.map(|()| Response::new(v1::CloseSessionResponse {}))
+        self.at_home(request).await
     }
 
     async fn list_sessions(
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        let caller = self.caller(&request)?;
-        let request = request.into_inner();
-        let limit = match request.page_size as usize {
-            0 => PAGE,
-            size => size.min(PAGE_LIMIT),
-        };
-        let after = self.counted(whole::after(&request.page_token))?;
-        Ok(Response::new(self.list(&caller.tenant, after, limit).await?))
+        let Caller { asker, .. } = self.caller(&request)?;
+        Ok(Response::new(self.list(asker.tenant, request.into_inner()).await?))
     }
 
     async fn describe_pool(
         &self,
         _request: Request<v1::DescribePoolRequest>,
     ) -> Result<Response<v1::DescribePoolResponse>, Status> {
-        let mut pool = self.describe_own().await?;
-        if self.plane == Plane::Public {
-            self.describe_others(&mut pool).await?;
-        }
-        Ok(Response::new(pool))
+        Ok(Response::new(self.describe().await?))
     }
 }

@@ -36,14 +36,6 @@ impl Gauge {
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
-
-    fn up(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn down(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Upper bounds of the buckets, microseconds: from a step of a tiny model to what nobody waits for; 100, 300 and 700 ms, which
@@ -158,10 +150,12 @@ pub struct RankTimes {
 
 /// Plans and their passes.
 #[derive(Debug, Default)]
-#[allow(missing_docs, reason = "the names are those of pie.v1.Counters, which says what they mean")]
 pub struct StepStats {
+    /// Plans sent to the ranks.
     pub steps: Counter,
+    /// Forward passes in them.
     pub passes: Counter,
+    /// Plans that were cut short because something else waited.
     pub interrupts: Counter,
     /// Rank 0's whole steps.
     pub time: Histogram,
@@ -173,14 +167,20 @@ pub struct StepStats {
 
 /// What became of tokens.
 #[derive(Debug, Default)]
-#[allow(missing_docs, reason = "the names are those of pie.v1.Counters, which says what they mean")]
 pub struct TokenStats {
+    /// Tokens of documents and cursors that were encoded.
     pub encoded: Counter,
+    /// Tokens encoded anew in sessions past their rotation budget.
     pub refreshed: Counter,
+    /// Keys that were turned.
     pub rotated: Counter,
+    /// Context tokens of completions that were in the cache when asked for.
     pub reused: Counter,
+    /// Tokens of documents whose rows were taken over from a completion.
     pub adopted: Counter,
+    /// Tokens whose rows were shared with another session.
     pub shared: Counter,
+    /// Tokens that completions wrote.
     pub generated: Counter,
 }
 
@@ -241,12 +241,16 @@ pub struct Published {
 
 /// Everything that a router counts. Nobody decides by it; what is decided by is [`Published`].
 #[derive(Debug, Default)]
-#[allow(missing_docs, reason = "each says it")]
 pub struct Stats {
+    /// Of plans and passes.
     pub steps: StepStats,
+    /// Of tokens, by what became of them.
     pub tokens: TokenStats,
+    /// Of sessions that came and went.
     pub sessions: SessionStats,
+    /// Of completions, and how long they waited.
     pub completions: CompletionStats,
+    /// What is so now, published by the owner after each turn.
     pub published: Published,
     events: CounterTable<{ GroupEvent::ALL.len() }>,
     faults: CounterTable<{ Reason::ALL.len() }>,
@@ -313,22 +317,6 @@ impl Stats {
             compute_us: self.steps.time.sum_us(),
             collective_us: self.steps.collective.sum_us(),
         }
-    }
-}
-
-/// A stream that is counted as long as it is there.
-pub(crate) struct Streaming(std::sync::Arc<Stats>);
-
-impl Streaming {
-    pub fn new(stats: &std::sync::Arc<Stats>) -> Self {
-        stats.published.streams.up();
-        Self(stats.clone())
-    }
-}
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        self.0.published.streams.down();
     }
 }
 

@@ -128,6 +128,7 @@ pub(crate) struct Tenants {
 }
 
 impl Tenants {
+    /// Nobody has anything yet.
     pub fn new(limits: TenantLimits, quotas: Quotas) -> Self {
         Self { limits, quotas, usage: BTreeMap::new() }
     }

@@ -48,6 +48,7 @@ impl Drop for Counted<'_> {
 }
 
 impl Turnstile {
+    /// Everybody may come in.
     pub const fn new() -> Self {
         Self { permits: Semaphore::const_new(AT_ONCE / UNIT), waiting: AtomicUsize::new(0) }
     }

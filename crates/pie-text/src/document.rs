@@ -210,6 +210,12 @@ impl Document {
         }
     }
 
+    /// Whether an edit that inserts these texts costs what they cost: where pieces start is known, and stays so. Else the whole
+    /// text is tokenized again.
+    pub fn restarts_around<'a>(&self, inserted: impl Iterator<Item = &'a str>) -> bool {
+        self.tokens.bytes() == self.len_bytes() && self.tokenizer.reach_in(inserted).is_some()
+    }
+
     /// The same document, to prepare a change on elsewhere: it can be committed here as long as nothing else was.
     #[must_use]
     pub fn snapshot(&self) -> Self {
@@ -333,10 +339,16 @@ impl Document {
     }
 }
 
+/// Where so many times more bytes go than come, few lines can stay, and looking for them would cost more than the edit itself.
+const LOOKED_THROUGH: usize = 16;
+
 /// Edits that replace lines by lines, as formatters and clients without increments send them, shrink to the lines that
 /// differ.
 fn narrowed<'a>(text: &Rope, edits: Vec<CheckedEdit<'a>>) -> Vec<CheckedEdit<'a>> {
     let narrow = |edit: CheckedEdit<'a>| {
+        if edit.end - edit.start > LOOKED_THROUGH * edit.insert.len() {
+            return vec![edit];
+        }
         let removed = text.byte_slice(edit.start..edit.end).to_string();
         if !removed.contains('\n') || !edit.insert.contains('\n') {
             return vec![edit];

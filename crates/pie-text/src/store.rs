@@ -1,6 +1,7 @@
 //! The tokens of a document in chunks, with the bytes of their pieces, so that an edit moves no more than a chunk.
 
 use pie_words::TokenId;
+use std::sync::Arc;
 
 /// A token, and where pieces start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,8 @@ struct Chunk {
 /// Tokens in order. Chunks are found by walking over their sums: 64k tokens are 128 steps.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenStore {
-    chunks: Vec<Chunk>,
+    /// Replaced, never changed: copies of a document share them.
+    chunks: Vec<Arc<Chunk>>,
     len: usize,
 }
 
@@ -46,7 +48,7 @@ impl Chunk {
 impl TokenStore {
     pub(crate) fn new(entries: Vec<Entry>) -> Self {
         let len = entries.len();
-        let chunks = entries.chunks(CHUNK).map(|part| Chunk::new(part.to_vec())).collect();
+        let chunks = entries.chunks(CHUNK).map(|part| Arc::new(Chunk::new(part.to_vec()))).collect();
         Self { chunks, len }
     }
 
@@ -122,7 +124,9 @@ impl TokenStore {
             last += 1;
         }
         let parts = merged.len().div_ceil(CHUNK).max(1);
-        let new = merged.chunks(merged.len().div_ceil(parts).max(1)).map(|part| Chunk::new(part.to_vec()));
+        let new = merged
+            .chunks(merged.len().div_ceil(parts).max(1))
+            .map(|part| Arc::new(Chunk::new(part.to_vec())));
         let behind = (last + 1).min(self.chunks.len());
         self.chunks.splice(first..behind, new);
     }

@@ -77,11 +77,6 @@ impl Tokenizer {
         &self.restart
     }
 
-    /// Whether inserting these texts costs what they cost; otherwise the whole text is tokenized.
-    pub fn restarts_around<'a>(&self, inserted: impl Iterator<Item = &'a str>) -> bool {
-        self.reach_in(inserted).is_some()
-    }
-
     /// The most bytes of a text of so many tokens: none stands for more than the longest does, and NFC composes at most so many
     /// bytes to one. `None` where it is not known what texts become before they are cut.
     pub fn most_bytes(&self, tokens: usize) -> Option<usize> {

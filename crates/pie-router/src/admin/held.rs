@@ -2,18 +2,18 @@
 
 use super::AdminService;
 use crate::call::{Call, More, Why};
-use crate::closing::Place;
 use crate::faults;
-use crate::peers::passed_on;
+use crate::group::LocalGroup;
 use crate::service::Plane;
 use crate::tenants::Tenant;
 use pie_proto::request::SessionName;
+use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::close_tenant_sessions_request::Which;
 use pie_proto::{Fault, Reason, v1};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tonic::Status;
+use tonic::transport::Channel;
 
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
@@ -36,21 +36,18 @@ impl AdminService {
         let whose = request.tenant.as_deref().map(tenant).transpose()?;
         let after = after(&request.page_token)?;
         let (mut all, mut more) = (Vec::new(), More::No);
-        for place in self.places() {
-            let (page, rest) = place.held(whose.clone(), after.clone(), limit).await?;
+        for group in self.router.locals() {
+            let (page, rest) = group.held(whose.clone(), after.clone(), limit).await?;
             all.extend(page);
             more = more.or(rest);
         }
-        if self.plane == Plane::Public {
-            for router in self.directory.others() {
-                let mut admin = self.directory.peers().admin(&router)?;
-                let page =
-                    tokio::time::timeout(LIST_TIMEOUT, admin.list_tenant_sessions(request.clone())).await;
-                let page = page.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")));
-                let page = page.map_err(|status| passed_on(&router, status))?.into_inner();
-                all.extend(page.sessions);
-                more = if page.next_page_token.is_empty() { more } else { More::Yes };
-            }
+        let list = |mut admin: AdminClient<Channel>| {
+            let request = request.clone();
+            async move { admin.list_tenant_sessions(request).await }
+        };
+        for page in self.ask_others(LIST_TIMEOUT, list).await? {
+            all.extend(page.sessions);
+            more = if page.next_page_token.is_empty() { more } else { More::Yes };
         }
         all.sort_by(|a, b| place_of(a).cmp(&place_of(b)));
         if all.len() > limit {
@@ -80,26 +77,25 @@ impl AdminService {
             }
         };
         let mut done = v1::CloseTenantSessionsResponse::default();
-        for place in self.places() {
+        for group in self.router.locals() {
             match &one {
-                Some(name) => match place.close(whose.clone(), name.clone(), None, Why::Admin).await {
+                Some(name) => match group.close(whose.clone(), name.clone(), None, Why::Admin).await {
                     Ok(()) => done.closed += 1,
                     Err(fault) if fault.reason == Reason::SessionUnknown => {}
                     Err(fault) => (done.left, done.why) = (done.left + 1, fault.to_string()),
                 },
-                None => place.close_all(&whose, &mut done).await?,
+                None => group.close_all(&whose, &mut done).await?,
             }
         }
+        let close = |mut admin: AdminClient<Channel>| {
+            let request = request.clone();
+            async move { admin.close_tenant_sessions(request).await }
+        };
+        for closed in self.ask_others(CLOSE_TIMEOUT, close).await? {
+            (done.closed, done.left) = (done.closed + closed.closed, done.left + closed.left);
+            done.why = if closed.why.is_empty() { done.why } else { closed.why };
+        }
         if self.plane == Plane::Public {
-            for router in self.directory.others() {
-                let mut admin = self.directory.peers().admin(&router)?;
-                let closing = admin.close_tenant_sessions(request.clone());
-                let closed = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
-                let closed = closed.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")));
-                let closed = closed.map_err(|status| passed_on(&router, status))?.into_inner();
-                (done.closed, done.left) = (done.closed + closed.closed, done.left + closed.left);
-                done.why = if closed.why.is_empty() { done.why } else { closed.why };
-            }
             if let (Some(name), 0, 0) = (&one, done.closed, done.left) {
                 return Err(faults::no_session(name.as_str()).into());
             }
@@ -112,28 +108,16 @@ impl AdminService {
         }
         Ok(done)
     }
-
-    /// All groups of this router's: also those that are not served have documents.
-    fn places(&self) -> Vec<Place> {
-        let place = |(group, owner): (&pie_placement::GroupId, &crate::owner::Owner)| Place {
-            directory: self.directory.clone(),
-            group: group.clone(),
-            owner: owner.clone(),
-        };
-        self.directory.locals().map(place).collect()
-    }
 }
 
-impl Place {
+impl LocalGroup {
     async fn held(
         &self,
         tenant: Option<Tenant>,
         after: Option<(Tenant, SessionName)>,
         limit: usize,
     ) -> Result<(Vec<v1::TenantSession>, More), Fault> {
-        let (reply, answer) = oneshot::channel();
-        self.owner.call(Call::Held { tenant, after, limit, reply })?;
-        answer.await.map_err(|_| faults::stopping())
+        self.owner.ask(|reply| Call::Held { tenant, after, limit, reply }).await
     }
 
     /// A page after the other: what is opened behind the last page meanwhile is closed too, what is opened before it is not.
@@ -150,8 +134,8 @@ impl Place {
             after = names.last().map(|last| (tenant.clone(), last.clone()));
             let mut closing = JoinSet::new();
             for name in names {
-                let (place, tenant) = (self.clone(), tenant.clone());
-                closing.spawn(async move { place.close(tenant, name, None, Why::Admin).await });
+                let (group, tenant) = (self.clone(), tenant.clone());
+                closing.spawn(async move { group.close(tenant, name, None, Why::Admin).await });
             }
             while let Some(closed) = closing.join_next().await {
                 match closed.unwrap_or_else(|_| Err(faults::stopping())) {

@@ -170,9 +170,11 @@ impl Text {
 
 /// A completion that runs or waits for its turn.
 pub(crate) struct Completion {
+    /// Names it among all completions of the owner.
     pub id: CompletionId,
     /// D1: the revision that it continues.
     pub revision: Revision,
+    /// Where it writes.
     pub place: Place,
     /// What its first token has cost so far.
     pub cost: Cost,

@@ -53,6 +53,7 @@ impl Completions {
         self.queues.values().filter_map(VecDeque::front)
     }
 
+    /// The completion of a session that runs, or runs next.
     pub fn front_mut(&mut self, session: SessionId) -> Option<&mut Completion> {
         self.queues.get_mut(&session)?.front_mut()
     }

@@ -5,20 +5,47 @@ use super::session::Session;
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
-use pie_proto::request::ApplyEdits;
-use pie_text::{Change, TextError};
+use pie_proto::request::{ApplyEdits, Edits};
+use pie_text::{Change, Document, TextError};
 use pie_words::{SessionId, Splices, Strategy};
 use std::time::Instant;
 
 /// What an edit did.
 pub(crate) struct Edited {
+    /// The session that was edited.
     pub session: SessionId,
+    /// Tokens that came.
     pub inserted: usize,
+    /// Tokens that went.
     pub deleted: usize,
+    /// Tokens that were tokenized again to find out.
     pub retokenized: usize,
 }
 
+/// Edits that have no more bytes tokenized, at no more places, are worked out here: that takes less than asking the owner twice.
+const SMALL_BYTES: usize = 2 << 10;
+const SMALL_EDITS: usize = 32;
+
+/// A copy of a document, to work an edit out on that takes more than a moment.
+pub(crate) struct Copy {
+    pub document: Box<Document>,
+    /// Bytes of text that the edit has tokenized.
+    pub bytes: usize,
+}
+
 impl Core {
+    /// What is needed to work an edit out elsewhere; nothing, if it can be made here at once.
+    pub(crate) fn copy_for(&self, tenant: &Tenant, request: &ApplyEdits) -> Result<Option<Copy>, Fault> {
+        let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
+        let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else { return Ok(None) };
+        let document = &session.document;
+        let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
+        let is_local = document.restarts_around(edits.iter().map(|edit| edit.insert.as_str()));
+        let bytes = if is_local { inserted } else { inserted + document.len_bytes() };
+        let is_small = bytes <= SMALL_BYTES && edits.len() <= SMALL_EDITS;
+        Ok((!is_small).then(|| Copy { document: Box::new(document.snapshot()), bytes }))
+    }
+
     /// Edits a document. What was worked out on a copy of it is refused if it has changed since.
     pub(crate) fn edit(
         &mut self,

@@ -6,7 +6,9 @@ use pie_words::{Seq, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) struct InFlight {
+    /// The plan's number.
     pub seq: Seq,
+    /// Passes that it may have.
     pub passes: u32,
     /// Of its first pass.
     pub load: Load,
@@ -22,6 +24,7 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// A plan that was just sent.
     pub fn new(seq: Seq, passes: u32, load: Load, completions: BTreeMap<SessionId, CompletionId>) -> Self {
         Self {
             seq,

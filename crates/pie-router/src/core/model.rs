@@ -15,7 +15,9 @@ use pie_words::{TokenId, TokenIndex};
 /// The model that a group serves, and how its tokenizer lays out text for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Model {
+    /// What the ranks say of it.
     pub facts: ModelFacts,
+    /// Its markers for filling in the middle, if it has them.
     pub markers: Option<FimMarkers>,
     /// Tokens in front of every document, such as the begin of sentence.
     prefix: usize,
@@ -78,7 +80,7 @@ impl Model {
     /// Whether it can see a document: another one may serve than when it was opened.
     pub fn check(&self, document: &Document) -> Result<(), Fault> {
         self.check_length(document.token_count())?;
-        faults::check_tokens(document, self.vocabulary())
+        faults::check_tokens(document.tokens(), self.vocabulary())
     }
 
     /// Tokens that may be generated behind a context.

@@ -1,7 +1,7 @@
 //! Sessions come and go.
 
 use super::Core;
-use crate::call::{Departure, Resident, Taken, Why};
+use crate::call::{Departure, Prepared, Resident, Taken, Why};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -9,11 +9,9 @@ use pie_proto::request::SessionName;
 use pie_text::{Change, Document};
 use pie_words::{SessionId, Strategy};
 
-/// Tokens of a text that is compared with its session here, where the service could not do it.
-const COMPARED_HERE: usize = 1024;
-
 /// What opening a session did.
 pub(crate) struct Opened {
+    /// The session that is open now.
     pub session: SessionId,
     /// Tokens of its document that were held already.
     pub reused: usize,
@@ -28,26 +26,39 @@ impl Core {
         Ok(Some(Box::new(self.sessions.find(tenant, name, None)?.document.snapshot())))
     }
 
-    /// Opens a session, or makes the one that is open hold this text: `change` does that, if it is still as it was when the
-    /// service looked. Without a strategy of the client's it keeps its own.
+    /// Opens a session, or makes the one that is open hold its client's text. What was worked out for the one is refused where
+    /// there is the other by now. Without a strategy of the client's a session keeps its own.
     pub(crate) fn open(
         &mut self,
-        opened: Taken,
-        change: Option<Box<Change>>,
+        tenant: Tenant,
+        name: SessionName,
+        prepared: Prepared,
         strategy: Option<Strategy>,
     ) -> Result<Opened, Fault> {
-        let Taken { tenant, name, document, .. } = &opened;
         if self.sessions.is_given_up {
             return Err(faults::moving(name.as_str()));
         }
-        self.model.check(document)?;
-        if self.sessions.named(tenant, name).is_some() {
-            let session = self.sessions.find(tenant, name, None)?.id;
-            return self.reopen(session, &opened.document, change, strategy);
+        match (prepared, self.sessions.named(&tenant, &name)) {
+            (Prepared::New { identity, document }, None) => {
+                let strategy = strategy.unwrap_or_default();
+                self.open_new(Taken { tenant, name, identity, strategy, document })
+            }
+            (Prepared::Again(change), Some(_)) => {
+                let session = self.sessions.find(&tenant, &name, None)?.id;
+                self.reopen(session, *change, strategy)
+            }
+            (Prepared::New { .. }, Some(_)) | (Prepared::Again(_), None) => {
+                Err(faults::overtaken(name.as_str()))
+            }
         }
-        self.check_slots(document.token_count())?;
-        self.sessions.check_open(tenant, document.token_count())?;
-        let session = self.sessions.insert(opened);
+    }
+
+    fn open_new(&mut self, new: Taken) -> Result<Opened, Fault> {
+        let tokens = new.document.token_count();
+        self.model.check(&new.document)?;
+        self.check_slots(tokens)?;
+        self.sessions.check_open(&new.tenant, tokens)?;
+        let session = self.sessions.insert(new);
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(session)) {
             planner.opened(session);
         }
@@ -56,30 +67,18 @@ impl Core {
     }
 
     /// The client's text is the truth; what the pool holds already is kept.
-    fn reopen(
-        &mut self,
-        id: SessionId,
-        document: &Document,
-        change: Option<Box<Change>>,
-        strategy: Option<Strategy>,
-    ) -> Result<Opened, Fault> {
+    fn reopen(&mut self, id: SessionId, change: Change, strategy: Option<Strategy>) -> Result<Opened, Fault> {
         self.sessions.used(id);
         let gone = || faults::no_session("the name's session");
         let session = self.sessions.get(id).ok_or_else(gone)?;
+        session.document.accepts(&change).map_err(|_| faults::overtaken(session.name.as_str()))?;
+        let (inserted, deleted) = (change.splices().inserted(), change.splices().deleted());
+        self.model.check_length(session.tokens() - deleted + inserted)?;
+        let new = change.splices().iter().flat_map(|splice| splice.insert.iter().copied());
+        faults::check_tokens(new, self.model.vocabulary())?;
+        self.check_growth(session, change.splices())?;
         let strategy = strategy.unwrap_or(session.strategy);
-        let change = match change.filter(|change| session.document.accepts(change).is_ok()) {
-            Some(change) => *change,
-            None if document.token_count() <= COMPARED_HERE => {
-                session.document.become_like(document).map_err(|error| faults::text(&error))?
-            }
-            // Another call was quicker. Comparing a long text here would make everybody wait.
-            None => return Err(faults::overtaken(session.name.as_str())),
-        };
-        let inserted = change.splices().inserted();
-        if !change.splices().is_empty() || session.document.text() != document.text() {
-            self.check_growth(session, change.splices())?;
-            self.commit(id, change, strategy, None)?;
-        }
+        self.commit(id, change, strategy, None)?;
         let session = self.sessions.get_mut(id).ok_or_else(gone)?;
         session.strategy = strategy;
         Ok(Opened { session: id, reused: session.tokens().saturating_sub(inserted) })

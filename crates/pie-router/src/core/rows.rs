@@ -13,11 +13,13 @@ pub(super) struct Rows {
     pub ticket: Ticket,
     /// How the document stands in its table. `None`: it does not, and is encoded again when it is wanted.
     pub layout: Option<Layout>,
+    /// How many leading rows others may share.
     pub exact: Exact,
     /// Tokens adopted since the last completion began.
     pub adopted: u32,
     /// The same document, being encoded anew beside these rows, which are worn.
     pub shadow: Option<SessionId>,
+    /// What was encoded before anybody asked for a completion.
     pub ahead: Ahead,
 }
 

@@ -8,15 +8,21 @@ use std::time::Instant;
 
 /// One open document, whoever serves it: what the ranks hold of it is in [`super::tables`].
 pub(crate) struct Session {
+    /// Its name among the tenant's.
     pub name: SessionName,
+    /// Its name in plans.
     pub id: SessionId,
     /// Which life of the name this is.
     pub identity: Identity,
+    /// Whose it is.
     pub tenant: Tenant,
+    /// Whether it may be used.
     pub standing: Standing,
     /// When its client was last heard of.
     pub used: Instant,
+    /// Its text, or its tokens alone.
     pub document: Document,
+    /// How its cache follows edits that do not say.
     pub strategy: Strategy,
     /// When the latest edit came in since a completion began.
     pub edited: Option<Instant>,
@@ -32,10 +38,12 @@ pub(crate) enum Standing {
 }
 
 impl Session {
+    /// Tokens of the document, with what the model wants before a text.
     pub fn tokens(&self) -> usize {
         self.document.token_count()
     }
 
+    /// The revision that the next edit must name.
     pub fn revision(&self) -> Revision {
         self.document.revision()
     }

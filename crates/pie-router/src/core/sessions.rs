@@ -36,6 +36,7 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// No sessions yet.
     pub fn new(settings: &Settings, quotas: Quotas) -> Self {
         Self {
             all: BTreeMap::new(),
@@ -66,6 +67,7 @@ impl Sessions {
         self.all.values()
     }
 
+    /// How many sessions are open.
     pub fn count(&self) -> usize {
         self.all.len()
     }
@@ -75,10 +77,12 @@ impl Sessions {
         self.tokens
     }
 
+    /// A session by its name in plans.
     pub fn get(&self, id: SessionId) -> Option<&Session> {
         self.all.get(&id)
     }
 
+    /// The same, to change it.
     pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
         self.all.get_mut(&id)
     }

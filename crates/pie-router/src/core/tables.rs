@@ -36,6 +36,7 @@ impl Tables {
         Self { group, rows, staged: Vec::new(), sharing, latest_ticket: 0, shadows: 0, stats }
     }
 
+    /// The owner's replica of the group.
     pub fn group(&self) -> &Group {
         &self.group
     }
@@ -50,10 +51,12 @@ impl Tables {
         self.rows.iter().map(|(id, rows)| (*id, rows))
     }
 
+    /// What the ranks hold of a session.
     pub fn rows(&self, id: SessionId) -> Option<&Rows> {
         self.rows.get(&id)
     }
 
+    /// The same, to change it.
     pub fn rows_mut(&mut self, id: SessionId) -> Option<&mut Rows> {
         self.rows.get_mut(&id)
     }
@@ -213,6 +216,7 @@ impl Tables {
         }
     }
 
+    /// Drops the shadow of a session, if it has one.
     pub fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
         if let Some(session) = self.rows.get_mut(&id).and_then(|rows| rows.shadow.take()) {
             self.stage(vec![Change::Close { session }])?;

@@ -1,7 +1,8 @@
 //! Looks at the pool, by one task alone: whoever wants to know more asks for a look and waits for it with all others who do. So
 //! many refused calls cost one look, looks never overtake each other, and what an older one saw never replaces what a newer one did.
 
-use super::{Directory, Load, Seen, describe};
+use super::describe;
+use super::groups::{Groups, Load, Seen};
 use pie_placement::{Admission, GroupId, GroupRecord, RouterId, RouterRecord};
 use pie_proto::v1;
 use std::collections::BTreeMap;
@@ -69,18 +70,18 @@ impl Looks {
     }
 }
 
-impl Directory {
-    /// Looks again and again, as long as somebody else has the directory.
+impl Groups {
+    /// Looks again and again, as long as somebody else has the groups.
     pub async fn follow(self: Arc<Self>) {
         let (weak, looks) = (Arc::downgrade(&self), self.looks.clone());
         drop(self);
-        while let Some(directory) = weak.upgrade() {
+        while let Some(groups) = weak.upgrade() {
             let began = Instant::now();
             let number = looks.begun() + 1;
             looks.begun.send_replace(number);
-            directory.look_now().await;
+            groups.look_now().await;
             looks.ended.send_replace(Latest { number, began: Some(began) });
-            drop(directory);
+            drop(groups);
             tokio::time::sleep(LATELY).await;
             // Early, if somebody asks.
             let _ = tokio::time::timeout(LOOK.saturating_sub(LATELY), looks.wanted.notified()).await;
@@ -120,7 +121,7 @@ impl Directory {
             let (admission, ranks) = (record.admission, record.ranks.len());
             (record.group, Seen { owner, epoch, admission, formed_again, ranks, load })
         });
-        self.seen.replace(seen.collect());
+        self.seen.store(Arc::new(seen.collect()));
         self.reopen().await;
     }
 
@@ -131,8 +132,8 @@ impl Directory {
             let record = records.iter().find(|record| record.group == *group);
             record.and_then(|record| record.owner.as_ref()).map_or(0, |owner| owner.epoch.0)
         };
-        if self.seen.get().iter().any(|(group, seen)| epoch(group) < seen.epoch) {
-            self.forgot.replace(Some(std::time::Instant::now()));
+        if self.seen.load().iter().any(|(group, seen)| epoch(group) < seen.epoch) {
+            self.forgot.store(Arc::new(Some(std::time::Instant::now())));
         }
     }
 
@@ -158,7 +159,7 @@ impl Directory {
 
     /// A group that was closed for the restart of its workers is open again as soon as it has been formed.
     async fn reopen(&self) {
-        let seen = self.seen.get();
+        let seen = self.seen.load();
         let closed = seen.iter().filter(|(group, seen)| seen.formed_again && self.is_served_here(group));
         for (group, _) in closed {
             match self.placement.set_admission(group, Admission::Open).await {

@@ -1,13 +1,16 @@
 //! What a router knows, while groups and other routers are away.
 
-use super::{Claim, Directory, Home, Load, Refused, Seen, Site, Target, Was};
+use super::groups::{Load, Seen};
+use super::{Claim, Directory, Groups, Home, Refused, Site, Target, Was};
 use crate::owner::spawn_owner;
+use crate::owner::tests::inherit;
 use crate::peers::Peers;
 use crate::tenants::Tenant;
 use crate::testing::{group, options, router, tokenizer};
 use pie_placement::{Admission, Embedded, Placement, RankRecord, Ttl};
 use pie_proto::Reason;
 use pie_proto::request::SessionName;
+use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -28,10 +31,19 @@ async fn directory() -> Arc<Directory> {
     std::mem::forget(placement.register_rank(rank, Ttl::DEFAULT).await.expect("it is free"));
     let owner = spawn_owner(options("g0"), placement.clone(), tokenizer());
     let locals = [(group("g0"), owner)].into_iter().collect();
-    let directory = Directory::new(placement, router("me").id, locals, Peers::default());
-    tokio::spawn(directory.clone().follow());
-    directory.look().await;
-    directory
+    let groups = Groups::new(placement.clone(), router("me").id, locals, Peers::default());
+    tokio::spawn(groups.clone().follow());
+    groups.look().await;
+    Arc::new(Directory::new(placement, groups))
+}
+
+/// As if a look had found a group so.
+fn see(directory: &Directory, name: &str, found: Seen) {
+    directory.groups.seen.rcu(|seen| {
+        let mut seen = BTreeMap::clone(seen);
+        seen.insert(group(name), found.clone());
+        seen
+    });
 }
 
 /// Asks in a thread of its own: a lock that is taken twice is to fail the test, not to hang it.
@@ -49,14 +61,14 @@ fn asked<T: Send + 'static>(
 #[tokio::test]
 async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
     let directory = directory().await;
+    for (_, owner) in directory.groups.locals() {
+        inherit(owner).await;
+    }
     let best = |directory: &Arc<Directory>| {
-        for (_, owner) in directory.locals() {
-            owner.stats().published.sessions.set(1);
-        }
-        asked(directory, |directory| directory.roomiest_seen(None).map(|home| home.group))
+        asked(directory, |directory| directory.groups.roomiest_seen(None).map(|home| home.group))
     };
     assert_eq!(best(&directory), None, "no group is served");
-    assert!(asked(&directory, |directory| directory.serves().is_err()));
+    assert!(asked(&directory, |directory| directory.groups.serves().is_err()));
     let name = SessionName::new("two".to_owned()).expect("a right name");
     let refused = directory.site(&Tenant::default(), &name, 10).await.map(|site| site.home.group);
     assert_eq!(refused.map_err(|fault| fault.reason), Err(Reason::NoGroup));
@@ -70,16 +82,16 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
         ranks: 2,
         load: Load { slots: 100, tokens: 200 },
     };
-    directory.seen.change(|seen| drop(seen.insert(group("g1"), other)));
+    see(&directory, "g1", other);
     assert_eq!(best(&directory), Some(group("g1")), "however full it is");
-    assert!(asked(&directory, |directory| directory.serves().is_ok()));
+    assert!(asked(&directory, |directory| directory.groups.serves().is_ok()));
 }
 
 #[tokio::test]
 async fn refused_calls_share_a_look() {
     const CALLS: u64 = 300;
     let directory = directory().await;
-    let before = directory.looks.begun();
+    let before = directory.groups.looks.begun();
     let calls: Vec<_> = (0..CALLS)
         .map(|call| {
             let directory = directory.clone();
@@ -93,13 +105,13 @@ async fn refused_calls_share_a_look() {
     for call in calls {
         assert!(call.await.expect("no panic"), "a session that is open nowhere has no other home");
     }
-    let looks = directory.looks.begun() - before;
+    let looks = directory.groups.looks.begun() - before;
     assert!(looks * 10 < CALLS, "{looks} looks for {CALLS} refused calls");
 
     // Whoever asks for a look gets one that began later.
-    let before = directory.looks.begun();
-    directory.look().await;
-    assert!(directory.looks.ended() > before);
+    let before = directory.groups.looks.begun();
+    directory.groups.look().await;
+    assert!(directory.groups.looks.ended() > before);
 }
 
 /// A placement that was wiped knows no homes until the owners have told them again: nobody is to open a second life elsewhere meanwhile.
@@ -118,8 +130,8 @@ async fn a_session_without_a_home_is_not_unknown_while_the_placement_may_have_fo
         ranks: 2,
         load: Load::default(),
     };
-    directory.seen.change(|seen| drop(seen.insert(group("g1"), owned)));
-    directory.look().await;
+    see(&directory, "g1", owned);
+    directory.groups.look().await;
     let refused = told().await.map_err(|fault| (fault.reason, fault.retry_after.is_some()));
     assert_eq!(refused, Err((Reason::NoGroup, true)));
 }
@@ -139,10 +151,8 @@ async fn homes_are_claimed_by_the_first_and_left_by_their_own() {
     };
     let (roomy, full) = (Load { slots: 100, tokens: 0 }, Load { slots: 100, tokens: 90 });
     let (one, other) = (seen(roomy), seen(full));
-    directory.seen.change(|groups| {
-        groups.insert(group("g1"), one);
-        groups.insert(group("g2"), other);
-    });
+    see(&directory, "g1", one);
+    see(&directory, "g2", other);
     let first = directory.site(&tenant, &name, 270).await.expect("there is room");
     let second = directory.site(&tenant, &name, 270).await.expect("there is room");
     let groups = [&first, &second].map(|site| site.home.group.clone());

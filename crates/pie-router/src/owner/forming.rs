@@ -1,16 +1,16 @@
 //! How a router comes to own a group: it waits for its turn and for all ranks, wins the ownership, fetches the documents from
 //! the owner before, and forms the group. One that owns it already, and lost a rank, goes on as the owner.
 
-use super::tenure::{Tenure, tell_when_lost};
+use super::background::Common;
+use super::tenure::tell_when_lost;
 use super::{Concern, Event, OwnerOptions};
 use crate::call::Taken;
 use crate::carrying;
-use crate::ranks::{self, Events, Formed};
-use pie_placement::{Campaign, LeaseState, Ownership, Placement, PlacementError, RouterRecord};
+use crate::ranks::{self, Formed};
+use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
 use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
 use pie_proto::reason::reason_of;
-use pie_text::Tokenizer;
 use pie_words::Epoch;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,10 +31,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A router that wants a group.
 pub(super) struct Candidate {
-    pub options: OwnerOptions,
-    pub placement: Arc<dyn Placement>,
-    pub tokenizer: Arc<Tokenizer>,
-    pub events: Events,
+    /// What the owner and it have in common.
+    pub common: Arc<Common>,
     /// Another router that was seen to own the group: it has the documents.
     pub former: Option<RouterRecord>,
     /// Whether this router had it just now.
@@ -45,7 +43,6 @@ pub(super) struct Candidate {
     pub ownership: Option<Ownership>,
     /// The latest epoch that this router has served.
     pub served: Epoch,
-    pub tenure: Tenure,
 }
 
 /// What a router's wish for a group rests on.
@@ -55,6 +52,32 @@ pub(super) enum Claim {
     New,
     /// It had it, and has its documents.
     Old,
+}
+
+/// The router that had a group before another one may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Former {
+    /// None was seen since this router began to want the group.
+    Unknown,
+    /// It has the documents, and forms the group again as soon as it can.
+    WantsIt,
+    /// It has gone, or leaves the group to others.
+    LeavesIt,
+}
+
+/// How long a group that nobody owns is left to others, by who had it before, whether that was this router, and how many groups
+/// this one owns.
+fn turn(former: Former, claim: Claim, owned: usize) -> Duration {
+    match (former, claim) {
+        // Its own documents need no way.
+        (Former::WantsIt, _) => PATIENCE,
+        // Whoever saw it last fetches its documents, and the quickest may.
+        (Former::LeavesIt, _) => Duration::ZERO,
+        // The documents are here.
+        (Former::Unknown, Claim::Old) => Duration::ZERO,
+        // The documents are nowhere: groups are shared out.
+        (Former::Unknown, Claim::New) => DEFERENCE * u32::try_from(owned).unwrap_or(u32::MAX),
+    }
 }
 
 /// Why there is no group yet, and when to try again.
@@ -78,7 +101,7 @@ impl Candidate {
                 Ok(formed) => (Event::Formed(Box::new(formed)), None),
                 Err(NotYet { why, concern, pause }) => (Event::NotFormed { why, concern }, Some(pause)),
             };
-            if self.events.send(event).await.is_err() {
+            if self.common.events.send(event).await.is_err() {
                 return;
             }
             let Some(pause) = pause else { return };
@@ -97,10 +120,16 @@ impl Candidate {
             None => self.campaign().await?,
         };
         self.inherit().await;
-        let (ranks, after) = (&self.options.ranks, self.served);
-        let formed =
-            ranks::form(&ownership, after, &addresses, ranks, self.options.deadline, self.events.clone())
-                .await;
+        let (ranks, after) = (&self.common.options.ranks, self.served);
+        let formed = ranks::form(
+            &ownership,
+            after,
+            &addresses,
+            ranks,
+            self.common.options.deadline,
+            self.common.events.clone(),
+        )
+        .await;
         match formed {
             Ok(streams) => Ok(Formed { streams, ownership }),
             Err(error) => {
@@ -129,7 +158,7 @@ impl Candidate {
 
     /// A1: the epoch grows with every formation.
     async fn advance(&mut self, mut ownership: Ownership) -> Result<Ownership, NotYet> {
-        match self.placement.advance(&mut ownership).await {
+        match self.common.placement.advance(&mut ownership).await {
             Ok(()) => Ok(ownership),
             Err(error @ PlacementError::NotOwner { .. }) => Err(error.to_string().into()),
             Err(error) => {
@@ -140,12 +169,12 @@ impl Candidate {
     }
 
     async fn campaign(&mut self) -> Result<Ownership, NotYet> {
-        let OwnerOptions { group, router, lease, .. } = &self.options;
-        let campaign = self.placement.campaign(group, router, *lease).await;
+        let OwnerOptions { group, router, lease, .. } = &self.common.options;
+        let campaign = self.common.placement.campaign(group, router, *lease).await;
         match campaign.map_err(|error| error.to_string())? {
             Campaign::Won(ownership) => {
-                self.tenure.begins(ownership.lease());
-                tell_when_lost(&ownership, self.events.clone());
+                self.common.tenure.begins(ownership.lease());
+                tell_when_lost(&ownership, self.common.events.clone());
                 Ok(ownership)
             }
             Campaign::Held(owner) => Err(self.held(owner.router)),
@@ -154,8 +183,13 @@ impl Candidate {
 
     /// The control addresses of all ranks.
     async fn addresses(&self) -> Result<Vec<String>, String> {
-        let world_size = self.options.world_size;
-        let records = self.placement.ranks(&self.options.group).await.map_err(|error| error.to_string())?;
+        let world_size = self.common.options.world_size;
+        let records = self
+            .common
+            .placement
+            .ranks(&self.common.options.group)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut addresses = Vec::new();
         for rank in 0..world_size {
             match records.iter().find(|record| record.rank == rank && record.world_size == world_size) {
@@ -174,29 +208,31 @@ impl Candidate {
     fn held(&mut self, router: RouterRecord) -> NotYet {
         let why = format!("router {} owns the group", router.id);
         self.free_since = None;
-        self.former = Some(router).filter(|router| router.id != self.options.router.id);
+        self.former = Some(router).filter(|router| router.id != self.common.options.router.id);
         NotYet { why, concern: Concern::Nobody, pause: FORM_PAUSE }
     }
 
     /// A group is first its former owner's, who has the documents, and then of the router with the fewest groups.
     async fn wait_for_turn(&mut self) -> Result<(), NotYet> {
-        let owner = self.placement.owner(&self.options.group).await.map_err(|error| error.to_string())?;
+        let owner = self
+            .common
+            .placement
+            .owner(&self.common.options.group)
+            .await
+            .map_err(|error| error.to_string())?;
         if let Some(owner) = owner {
-            if owner.router.id != self.options.router.id {
-                let _ = self.events.send(Event::OwnedBy(owner.router.clone())).await;
+            if owner.router.id != self.common.options.router.id {
+                let _ = self.common.events.send(Event::OwnedBy(owner.router.clone())).await;
             }
             return Err(self.held(owner.router));
         }
         let free = self.free_since.get_or_insert_with(Instant::now).elapsed();
-        let turn = match &self.former {
-            Some(former) if free < PATIENCE => match self.wants_it(former).await {
-                true => PATIENCE,
-                false => Duration::ZERO,
-            },
-            Some(_) => Duration::ZERO,
-            None if self.claim == Claim::Old => Duration::ZERO,
-            None => DEFERENCE * u32::try_from(self.options.owned.count()).unwrap_or(0),
+        let former = match &self.former {
+            None => Former::Unknown,
+            Some(former) if free < PATIENCE && self.wants_it(former).await => Former::WantsIt,
+            Some(_) => Former::LeavesIt,
         };
+        let turn = turn(former, self.claim, self.common.options.owned.count());
         if free >= turn {
             return Ok(());
         }
@@ -206,9 +242,9 @@ impl Candidate {
 
     /// Whether the former owner is there and wants the group back.
     async fn wants_it(&self, former: &RouterRecord) -> bool {
-        let Ok(mut peer) = self.options.peers.peer(former) else { return false };
+        let Ok(mut peer) = self.common.options.peers.peer(former) else { return false };
         let request =
-            StandingRequest { group: self.options.group.to_string(), router: former.id.to_string() };
+            StandingRequest { group: self.common.options.group.to_string(), router: former.id.to_string() };
         let answer = tokio::time::timeout(ASK_TIMEOUT, peer.standing(request)).await;
         matches!(answer, Ok(Ok(answer)) if answer.get_ref().candidate)
     }
@@ -217,14 +253,14 @@ impl Candidate {
     /// What cannot be fetched now is with that router still, which sends it as soon as it sees who owns the group.
     async fn inherit(&mut self) {
         let Some(former) = self.former.take() else { return };
-        let group = &self.options.group;
+        let group = &self.common.options.group;
         // One that does not know yet that it has lost the group finds out when its lease has run out, at the latest.
-        let patience = Instant::now() + self.options.lease.duration() + FORM_PAUSE;
+        let patience = Instant::now() + self.common.options.lease.duration() + FORM_PAUSE;
         loop {
             let why = match tokio::time::timeout(FETCH_TIMEOUT, self.fetch(&former)).await {
                 Ok(Ok(taken)) => {
                     tracing::info!(%group, sessions = taken.len(), router = %former.id, "documents came with the group");
-                    if self.events.send(Event::Inherited(taken)).await.is_ok() {
+                    if self.common.events.send(Event::Inherited(taken)).await.is_ok() {
                         self.confirm(&former).await;
                     }
                     self.claim = Claim::Old;
@@ -246,14 +282,14 @@ impl Candidate {
 
     /// The owner before need not keep what has arrived. One that does not hear of it sends it all once more.
     async fn confirm(&self, former: &RouterRecord) {
-        let Ok(mut peer) = self.options.peers.peer(former) else { return };
-        let request = GroupArrivedRequest { group: self.options.group.to_string() };
+        let Ok(mut peer) = self.common.options.peers.peer(former) else { return };
+        let request = GroupArrivedRequest { group: self.common.options.group.to_string() };
         let _ = tokio::time::timeout(ASK_TIMEOUT, peer.group_arrived(request)).await;
     }
 
     async fn fetch(&self, former: &RouterRecord) -> Result<Vec<Taken>, Status> {
-        let mut peer = self.options.peers.peer(former)?;
-        let (group, router) = (self.options.group.to_string(), former.id.to_string());
+        let mut peer = self.common.options.peers.peer(former)?;
+        let (group, router) = (self.common.options.group.to_string(), former.id.to_string());
         let request = GiveGroupRequest { group, router };
         // One that lives begins at once; one that is frozen must not keep the group from being formed.
         let begun = tokio::time::timeout(ASK_TIMEOUT, peer.give_group(request)).await;
@@ -261,13 +297,38 @@ impl Candidate {
         let mut stream = begun.map_err(late)??.into_inner();
         let mut taken = Vec::new();
         while let Some(carried) = stream.message().await? {
-            match carrying::unpack(carried, self.tokenizer.clone(), self.options.document_limit).await {
+            match carrying::unpack(carried, self.common.tokenizer.clone(), self.common.options.document_limit)
+                .await
+            {
                 Ok(session) => taken.push(session),
                 Err(fault) => {
-                    tracing::error!(group = %self.options.group, %fault, "a document that came with the group cannot be opened")
+                    tracing::error!(group = %self.common.options.group, %fault, "a document that came with the group cannot be opened")
                 }
             }
         }
         Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_group_is_first_its_documents_and_then_of_who_has_fewest() {
+        let cases = [
+            (Former::WantsIt, Claim::New, 0, PATIENCE),
+            (Former::WantsIt, Claim::New, 5, PATIENCE),
+            (Former::WantsIt, Claim::Old, 0, PATIENCE),
+            (Former::LeavesIt, Claim::New, 5, Duration::ZERO),
+            (Former::LeavesIt, Claim::Old, 5, Duration::ZERO),
+            (Former::Unknown, Claim::Old, 5, Duration::ZERO),
+            (Former::Unknown, Claim::New, 0, Duration::ZERO),
+            (Former::Unknown, Claim::New, 1, DEFERENCE),
+            (Former::Unknown, Claim::New, 3, DEFERENCE * 3),
+        ];
+        for (former, claim, owned, wanted) in cases {
+            assert_eq!(turn(former, claim, owned), wanted, "{former:?}, {claim:?}, {owned} groups");
+        }
     }
 }

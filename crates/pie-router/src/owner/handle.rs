@@ -2,8 +2,9 @@
 
 use super::inbox::Inbox;
 use super::tenure::Tenure;
-use super::{Event, State, Watched};
+use super::{Event, Holdings, State, Watched};
 use crate::call::Call;
+use crate::faults;
 use crate::stats::{RankTimes, Stats};
 use pie_proto::Fault;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub struct Owner {
     pub(super) inbox: Inbox,
     pub(super) tenure: Tenure,
     pub(super) state: watch::Receiver<State>,
+    pub(super) holdings: watch::Receiver<Holdings>,
     pub(super) stats: Arc<Stats>,
     pub(super) ranks: Arc<[RankTimes]>,
 }
@@ -31,6 +33,26 @@ impl Owner {
     /// `OVERLOADED` when too many wait, `SHUTTING_DOWN` when it is gone.
     pub fn call(&self, call: Call) -> Result<(), Fault> {
         self.inbox.put(call)
+    }
+
+    /// Asks the owner, and waits for its answer.
+    ///
+    /// # Errors
+    /// As of [`Owner::call`].
+    pub async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Fault> {
+        let (reply, answer) = oneshot::channel();
+        self.call(call(reply))?;
+        answer.await.map_err(|_| faults::stopping())
+    }
+
+    /// The same where the call waits for a place in the owner's queue.
+    ///
+    /// # Errors
+    /// As of [`Owner::tell`].
+    pub async fn ask_surely<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Fault> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(call(reply)).await?;
+        answer.await.map_err(|_| faults::stopping())
     }
 
     /// Tells the owner what it must not miss: waits until there is a place in its queue.
@@ -56,6 +78,11 @@ impl Owner {
         if self.events.send(Event::Retire { done }).await.is_ok() {
             let _ = retired.await;
         }
+    }
+
+    /// What it held when its task last had nothing more to do, or gave the group up.
+    pub fn holdings(&self) -> Holdings {
+        *self.holdings.borrow()
     }
 
     /// What the owner counts.

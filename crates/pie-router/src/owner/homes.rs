@@ -1,12 +1,12 @@
 //! The placement knows where each session lives, until it loses its data: then the owner, which has the documents, tells it again.
 
-use super::{Event, OwnerOptions};
+use super::Event;
+use super::background::Common;
 use crate::call::{Call, Departure};
 use crate::directory::key;
-use crate::owner::tenure::Tenure;
-use crate::ranks::{Events, OwnerGone};
+use crate::ranks::OwnerGone;
 use crate::tenants::Tenant;
-use pie_placement::{Placement, SessionKey};
+use pie_placement::SessionKey;
 use pie_proto::request::SessionName;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +18,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A session on its way is at its new home before the placement says so: for less than this.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
-/// Tells where sessions live.
-pub(super) struct Homes {
-    pub options: OwnerOptions,
-    pub placement: Arc<dyn Placement>,
-    pub events: Events,
-    pub tenure: Tenure,
-}
-
 /// What the placement says of a session of this group.
 enum SessionHome {
     Here,
@@ -34,9 +26,9 @@ enum SessionHome {
     Unsaid,
 }
 
-impl Homes {
+impl Common {
     /// Claims the homes of all sessions. One that its client has opened in another group meanwhile lives there, with the client's text.
-    pub async fn claim(self, residents: Vec<(Tenant, SessionName)>) {
+    pub async fn claim_homes(self: Arc<Self>, residents: Vec<(Tenant, SessionName)>) {
         let mut strayed = Vec::new();
         for (tenant, name) in residents {
             let Ok(key) = key(&tenant, &name) else { continue };

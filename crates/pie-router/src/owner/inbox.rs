@@ -26,7 +26,9 @@ const PLACE_PAUSE: Duration = Duration::from_millis(10);
 
 /// A call, in its span.
 pub(super) struct Waiting {
+    /// What is wanted.
     pub call: Call,
+    /// Of the call's trace and log line.
     pub span: Span,
 }
 
@@ -161,6 +163,7 @@ impl Queues {
 }
 
 impl Inbox {
+    /// Nobody waits yet.
     pub fn new() -> Self {
         Self(Arc::new(SharedQueues { queues: Mutex::default(), there: Notify::new() }))
     }

@@ -16,6 +16,19 @@ pub enum State {
     Retired,
 }
 
+/// What an owner holds. Others decide by it: where sessions are opened, what is too long for a group, whether documents still wait here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Open sessions.
+    pub sessions: usize,
+    /// Tokens of their documents.
+    pub tokens: usize,
+    /// KV slots of the group; 0 without one.
+    pub slots: usize,
+    /// Positions of the model that was served last; 0 before the first.
+    pub context_limit: usize,
+}
+
 /// Whom it concerns that this router does not form a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Concern {

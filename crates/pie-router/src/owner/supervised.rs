@@ -2,8 +2,7 @@
 //! must not leave a group that looks as if it served.
 
 use super::inbox::Inbox;
-use super::{Event, State, Task};
-use crate::core::Core;
+use super::{Event, State, Task, new_core};
 use crate::stats::GroupEvent;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +11,7 @@ use tokio::sync::mpsc;
 impl Task {
     /// Runs until the owner is stopped. Should it end in another way, everybody is told that the group is not served.
     pub(super) async fn supervised(self, events: mpsc::Receiver<Event>, inbox: Inbox) {
-        let (state, group) = (self.state.clone(), self.options.group.clone());
+        let (state, group) = (self.state.clone(), self.common.options.group.clone());
         let ended = tokio::spawn(self.run(events, inbox.clone())).await;
         if let Err(error) = ended {
             tracing::error!(%group, %error, "the owner's task ended; this router does not serve the group any more");
@@ -30,22 +29,22 @@ impl Task {
     }
 
     /// How far the work got is not known. The tables are dropped with the epoch; documents are changed whole or not at all, and
-    /// one that is not whole goes; all books are made anew from the sessions ([`Core::recover`]).
+    /// one that is not whole goes; all books are made anew from the sessions ([`crate::core::Core::recover`]).
     fn recover(&mut self, panic: &str) {
         self.stats.event(GroupEvent::OwnerPanicked);
         let why = format!("the group's owner panicked, which is a bug: {panic}");
         if catch_unwind(AssertUnwindSafe(|| self.desk.act(|core| core.recover(&why)))).is_err() {
-            tracing::error!(group = %self.options.group, "the owner's sessions cannot be put right: they are gone");
-            let (settings, quotas) = (self.options.settings, self.options.quotas.clone());
-            let core = Core::new(self.tokenizer.clone(), settings, quotas, self.stats.clone());
-            self.desk.replace(core);
+            tracing::error!(group = %self.common.options.group, "the owner's sessions cannot be put right: they are gone");
+            self.desk.replace(new_core(&self.common.tokenizer, &self.common.options, &self.stats));
         }
         let retired = *self.state.borrow() == State::Retired;
-        match (&self.formed, &self.forming) {
-            _ if retired => tracing::error!(group = %self.options.group, why, "after the group was given up"),
+        match (&self.formed, &self.background.forming) {
+            _ if retired => {
+                tracing::error!(group = %self.common.options.group, why, "after the group was given up")
+            }
             // It is on its way, and is not disturbed.
             (None, Some(_)) => {
-                tracing::error!(group = %self.options.group, why, "while the group was being formed");
+                tracing::error!(group = %self.common.options.group, why, "while the group was being formed");
                 self.state.send_replace(State::Waiting(why));
             }
             _ => self.lose(&why),

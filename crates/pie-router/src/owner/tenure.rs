@@ -4,10 +4,9 @@ use super::{Event, Owner, Task};
 use crate::call::Call;
 use crate::core::Core;
 use crate::faults;
-use crate::owner::forming::{Candidate, Claim};
-use crate::owner::homes::Homes;
-use crate::owner::{RELEASE, State, following};
-use pie_placement::{LeaseState, LeaseWatch, Ownership, RouterRecord};
+use crate::owner::forming::Claim;
+use crate::owner::{RELEASE, State};
+use pie_placement::{LeaseState, LeaseWatch, Ownership};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -16,6 +15,7 @@ use tokio::sync::watch;
 pub(super) struct Tenure(Arc<watch::Sender<Option<LeaseWatch>>>);
 
 impl Tenure {
+    /// The group is another router's, or nobody's.
     pub fn none() -> Self {
         Self(Arc::new(watch::Sender::new(None)))
     }
@@ -41,11 +41,11 @@ impl Owner {
 impl Task {
     /// Answers a call. A document that another router may have by now is neither shown nor changed: two owners would both say yes.
     pub(super) fn answer(&mut self, call: Call) {
-        let sure = self.tenure.is_sure();
+        let sure = self.common.tenure.is_sure();
         let call = match call {
             // Whoever asks has won the group, which can only be while this router is unsure of it.
             Call::GiveAll { reply } if sure => {
-                return drop(reply.send(Err(faults::owned(self.options.group.as_str()))));
+                return drop(reply.send(Err(faults::owned(self.common.options.group.as_str()))));
             }
             Call::GiveAll { .. } if self.formed.is_some() => {
                 self.lose("another router has won the group");
@@ -55,7 +55,7 @@ impl Task {
             Call::Arrived { .. } if sure => None,
             call if sure => Some(call),
             call => call.refuse_unless_free(|| {
-                let fault = faults::unsure(self.options.group.as_str());
+                let fault = faults::unsure(self.common.options.group.as_str());
                 self.stats.fault(&fault);
                 fault
             }),
@@ -67,19 +67,19 @@ impl Task {
 
     /// Whoever is next need not wait until the lease runs out.
     pub(super) async fn release(&mut self) {
-        if let Some(forming) = self.forming.take() {
+        if let Some(forming) = self.background.forming.take() {
             forming.abort();
         }
         let Some(formed) = self.formed.take() else { return };
-        self.options.owned.one_less();
+        self.common.options.owned.one_less();
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {
-            tracing::warn!(group = %self.options.group, %error, "the ownership of the group is left to run out");
+            tracing::warn!(group = %self.common.options.group, %error, "the ownership of the group is left to run out");
         }
     }
 
     /// The documents stay until the next owner asks for them.
     pub(super) async fn retire(&mut self) {
-        tracing::info!(group = %self.options.group, "the group is given up");
+        tracing::info!(group = %self.common.options.group, "the group is given up");
         self.desk.act(Core::retire);
         self.state.send_replace(State::Retired);
         self.release().await;
@@ -89,60 +89,16 @@ impl Task {
     /// documents, unless its lease is gone.
     pub(super) fn lose(&mut self, why: &str) {
         let epoch = self.formed.as_ref().map(|formed| formed.epoch.0);
-        tracing::error!(group = %self.options.group, epoch, why, "the group is lost");
+        tracing::error!(group = %self.common.options.group, epoch, why, "the group is lost");
         self.stats.event(crate::stats::GroupEvent::Lost);
-        self.spans.lost(why);
+        self.reports.spans.lost(why);
         let ownership = self.formed.take().map(|formed| {
-            self.options.owned.one_less();
+            self.common.options.owned.one_less();
             formed.ownership
         });
         self.desk.act(|core| core.lost(why));
         self.state.send_replace(State::Lost(why.to_owned()));
         self.start_forming(Claim::Old, ownership);
-    }
-
-    pub(super) fn start_forming(&mut self, claim: Claim, ownership: Option<Ownership>) {
-        let candidate = Candidate {
-            options: self.options.clone(),
-            placement: self.placement.clone(),
-            tokenizer: self.tokenizer.clone(),
-            events: self.events.clone(),
-            tenure: self.tenure.clone(),
-            ownership,
-            served: self.served,
-            former: None,
-            claim,
-            free_since: None,
-        };
-        self.forming = Some(tokio::spawn(candidate.run()).abort_handle());
-    }
-
-    /// Documents that are still here when another router has won the group go to it.
-    pub(super) fn send_after(&mut self, router: RouterRecord) {
-        if self.tenure.is_sure() || self.following.as_ref().is_some_and(|following| !following.is_finished())
-        {
-            return;
-        }
-        if let Ok(left) = self.desk.give_all()
-            && !left.is_empty()
-        {
-            let following = following::send_after(self.options.clone(), self.events.clone(), router, left);
-            self.following = Some(tokio::spawn(following).abort_handle());
-        }
-    }
-
-    /// The placement may have forgotten where the sessions live, and given the group once more for that reason.
-    pub(super) fn claim_homes(&mut self) {
-        let homes = Homes {
-            options: self.options.clone(),
-            placement: self.placement.clone(),
-            events: self.events.clone(),
-            tenure: self.tenure.clone(),
-        };
-        let claiming = tokio::spawn(homes.claim(self.desk.core().sessions.residents())).abort_handle();
-        if let Some(before) = self.claiming.replace(claiming) {
-            before.abort();
-        }
     }
 
     pub(super) fn is_of(&self, lease: u64) -> bool {

@@ -1,12 +1,12 @@
 //! An owner whose ranks are away: its documents can be opened, edited and read; and what it does with what comes too late, or all at once.
 
 use super::{Concern, Event, Owner, State, spawn_owner};
-use crate::call::{Call, ModelFacts, Reply, Taken};
+use crate::call::{Call, EditReply, ModelFacts, Prepared, Reply, Taken};
 use crate::ranks::Formed;
 use crate::stats::GroupEvent;
 use crate::tenants::Tenant;
 use crate::testing::{group, options, router, tokenizer};
-use pie_placement::{Campaign, Embedded, Placement, Ttl};
+use pie_placement::{Campaign, Embedded, Ownership, Placement, Ttl};
 use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::Document;
@@ -15,8 +15,33 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+/// It serves the group with a model of so many positions, and no ranks: nothing is ever computed.
+pub(crate) async fn serving(context_limit: u32) -> Owner {
+    let (owner, ownership) = won().await;
+    let model = ModelFacts { context_limit, ..ModelFacts::default() };
+    let formed = Event::Formed(Box::new(Formed::alone(ownership, model)));
+    owner.events.send(formed).await.expect("it runs");
+    owner.holdings.clone().wait_for(|holdings| holdings.context_limit > 0).await.expect("it runs");
+    owner
+}
+
 /// It has won the group, whose ranks are away.
 pub(crate) async fn owner() -> Owner {
+    let (owner, ownership) = won().await;
+    // It lives as long as the placement: nobody is to take it for released.
+    std::mem::forget(ownership);
+    owner
+}
+
+/// With a document more.
+pub(crate) async fn inherit(owner: &Owner) {
+    let sessions = owner.holdings().sessions;
+    let inherited = Event::Inherited(vec![taken(&tokenizer(), 0)]);
+    owner.events.send(inherited).await.expect("it runs");
+    owner.holdings.clone().wait_for(|holdings| holdings.sessions > sessions).await.expect("it runs");
+}
+
+async fn won() -> (Owner, Ownership) {
     let placement: Arc<dyn Placement> = Arc::new(Embedded::new());
     let options = options("g0");
     let (group, router) = (options.group.clone(), options.router.clone());
@@ -25,9 +50,7 @@ pub(crate) async fn owner() -> Owner {
         panic!("nobody else wants it");
     };
     owner.tenure.begins(ownership.lease());
-    // It lives as long as the placement: nobody is to take it for released.
-    std::mem::forget(ownership);
-    owner
+    (owner, ownership)
 }
 
 pub(crate) fn name() -> SessionName {
@@ -35,9 +58,7 @@ pub(crate) fn name() -> SessionName {
 }
 
 pub(crate) async fn ask<T>(owner: &Owner, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Fault> {
-    let (reply, answer) = oneshot::channel();
-    owner.call(call(reply)).expect("there is room");
-    answer.await.expect("an answer")
+    owner.ask(call).await.expect("there is room")
 }
 
 pub(crate) async fn text(owner: &Owner) -> Option<String> {
@@ -61,25 +82,25 @@ pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyE
         strategy: None,
     };
     let (tenant, arrived) = (Tenant::default(), Instant::now());
-    ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await
+    match ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await? {
+        EditReply::Done(answer) => Ok(answer),
+        EditReply::Beside { .. } => panic!("a letter is tokenized at once"),
+    }
+}
+
+/// Opens a session that is new.
+pub(crate) async fn open(owner: &Owner, text: &str) {
+    let document = Box::new(Document::open(tokenizer(), text, 1 << 20).expect("short"));
+    let prepared = Prepared::New { identity: Identity::of_bits(1), document };
+    let (tenant, name) = (Tenant::default(), name());
+    let opened = ask(owner, |reply| Call::Open { tenant, name, prepared, strategy: None, reply }).await;
+    assert_eq!(opened.expect("room").revision, 0);
 }
 
 #[tokio::test]
 async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
     let owner = owner().await;
-    let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
-    let (tenant, strategy) = (Tenant::default(), None);
-    ask(&owner, |reply| Call::Open {
-        tenant,
-        name: name(),
-        identity: Identity::of_bits(1),
-        document,
-        change: None,
-        strategy,
-        reply,
-    })
-    .await
-    .expect("room");
+    open(&owner, "fn main() {}").await;
     edit(&owner, 0).await.expect("the revision fits");
     let mut state = owner.state();
     for panics in 1..=2 {
@@ -99,19 +120,7 @@ async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
 #[tokio::test]
 async fn a_flood_of_calls_does_not_hold_events_back() {
     let owner = owner().await;
-    let document = Box::new(Document::open(tokenizer(), "fn main() {}", 1 << 20).expect("short"));
-    let (tenant, strategy) = (Tenant::default(), None);
-    ask(&owner, |reply| Call::Open {
-        tenant,
-        name: name(),
-        identity: Identity::of_bits(1),
-        document,
-        change: None,
-        strategy,
-        reply,
-    })
-    .await
-    .expect("room");
+    open(&owner, "fn main() {}").await;
     // All at once, before the owner's task runs: what waits is taken in turns.
     let mut flood = Vec::new();
     for call in 0..480 {
@@ -157,10 +166,10 @@ async fn a_group_that_is_given_up_tells_its_documents_at_once() {
     // In the same batch comes something that takes its time.
     let more = (1..3000).map(|number| taken(&tokenizer, number));
     owner.events.try_send(Event::Inherited(more.collect())).expect("there is a place");
-    let stats = owner.stats().clone();
+    let whose = owner.clone();
     let looks = std::thread::spawn(move || {
         retired.blocking_recv().expect("it is given up");
-        stats.published.sessions.get()
+        whose.holdings().sessions
     });
     while !looks.is_finished() {
         tokio::task::yield_now().await;
@@ -187,9 +196,7 @@ async fn a_group_that_is_given_up_stays_so_whatever_was_on_its_way() {
         owner.events.send(event).await.expect("it runs");
     }
     // Answered behind both.
-    let (reply, answer) = oneshot::channel();
-    owner.call(Call::GiveAll { reply }).expect("there is a place");
-    let given = answer.await.expect("it runs").expect("the group is not served");
+    let given = ask(&owner, |reply| Call::GiveAll { reply }).await.expect("the group is not served");
     assert_eq!(given.len(), 1, "its documents wait for the next owner");
     assert_eq!((owner.now(), owned.count()), (State::Retired, 0));
     assert_eq!(placement.owner(&group("g")).await, Ok(None), "anybody may have it");

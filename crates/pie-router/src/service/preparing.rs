@@ -1,140 +1,156 @@
 //! What is worked out before an owner is asked: whole texts are tokenized, and large edits prepared on a copy of the document.
 //! The owner serves everybody on one task, so it only takes what is done, if the document is still as it was.
+//!
+//! Lengths come first: what no context of the group's model could hold is refused before anything is tokenized.
 
-use super::PoolService;
-use crate::call::Call;
+use crate::call::{Call, EditReply, Prepared};
+use crate::core::session::count;
 use crate::faults;
+use crate::group::{Asker, LocalGroup};
 use crate::life::Life;
-use crate::owner::Owner;
 use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
-use pie_proto::reason::reason_of;
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
-use pie_text::{Document, TextError};
-use pie_words::Strategy;
-use std::time::Instant;
-use tonic::Status;
+use pie_text::{Change, Document, TextError, Tokenizer};
+use pie_words::{Splice, Splices, Strategy, TextEdit, TextRange, TokenId, TokenIndex};
+use std::sync::Arc;
 
-/// Edits that insert no more, at no more places, are tokenized by the owner: that takes less than asking it twice.
-const SMALL_BYTES: usize = 2 << 10;
-const SMALL_EDITS: usize = 32;
 /// How often a text is compared with its session, if others change that meanwhile.
 const ATTEMPTS: usize = 3;
 
 /// A text to open.
 pub(super) struct Opening {
+    /// Whose.
     pub tenant: Tenant,
+    /// Under which name.
     pub name: SessionName,
+    /// What its client has.
     pub content: Content,
+    /// Of its edits; without one a session that is open keeps its own.
     pub strategy: Option<Strategy>,
 }
 
-impl PoolService {
-    /// The most bytes of a text that a group could take: fewer than its model's context has tokens, each of the longest.
-    fn text_limit(&self, owner: &Owner) -> usize {
-        let context = usize::try_from(owner.stats().published.context_limit.get()).unwrap_or(usize::MAX);
-        let seen = if context > 0 { self.tokenizer.most_bytes(context) } else { None };
-        seen.map_or(self.document_limit, |seen| seen.min(self.document_limit))
+impl LocalGroup {
+    /// The most bytes of a text that the group could take: fewer than its model's context has tokens, each of the longest.
+    fn text_limit(&self) -> usize {
+        let context = self.owner.holdings().context_limit;
+        let seen = if context > 0 { self.router.tokenizer.most_bytes(context) } else { None };
+        seen.map_or(self.router.document_limit, |seen| seen.min(self.router.document_limit))
     }
 
-    fn check_text(&self, owner: &Owner, bytes: usize) -> Result<usize, Fault> {
-        let limit = self.text_limit(owner);
-        if bytes > limit {
-            return Err(faults::text(&TextError::TooLong { bytes, limit }));
-        }
-        Ok(limit)
+    /// Whether a text, or a list of tokens, can be part of any document here; with the most bytes of one.
+    fn check_length(&self, bytes: usize, tokens: usize) -> Result<usize, Fault> {
+        let (limit, context) = (self.text_limit(), self.owner.holdings().context_limit);
+        self.router.counted(match () {
+            () if bytes > limit => Err(faults::text(&TextError::TooLong { bytes, limit })),
+            () if context > 0 && tokens >= context => Err(faults::too_long(tokens, context)),
+            () => Ok(limit),
+        })
     }
 
-    /// A copy of a session's document as it is now.
-    async fn look(
-        &self,
-        owner: &Owner,
-        tenant: &Tenant,
-        name: &SessionName,
-    ) -> Result<Option<Document>, Status> {
-        let (tenant, session) = (tenant.clone(), name.clone());
-        Ok(self.ask(owner, |reply| Call::Look { tenant, session, reply }).await?.map(|document| *document))
-    }
-
-    pub(super) async fn open_here(
-        &self,
-        owner: &Owner,
-        opening: Opening,
-    ) -> Result<v1::OpenSessionResponse, Status> {
+    /// Opens a session: its text is tokenized, or, where it is open already, what differs from the text that it has.
+    pub(super) async fn open(&self, opening: Opening) -> Result<v1::OpenSessionResponse, Fault> {
         let Opening { tenant, name, content, strategy } = opening;
-        let bytes = match &content {
-            Content::Text(text) => text.len(),
-            Content::Tokens(_) => 0,
+        let (bytes, tokens) = match &content {
+            Content::Text(text) => (text.len(), 0),
+            Content::Tokens(tokens) => (0, tokens.len()),
         };
-        self.counted(self.check_text(owner, bytes))?;
+        self.check_length(bytes, tokens)?;
         let mut attempt = 1;
         loop {
-            let held = self.look(owner, &tenant, &name).await?;
-            let (tokenizer, limit, content) = (self.tokenizer.clone(), self.document_limit, content.clone());
-            let prepared = beside(bytes, Waits::Briefly, move || {
-                let document = match content {
-                    Content::Text(text) => Document::open(tokenizer, &text, limit),
-                    Content::Tokens(tokens) => Document::open_tokens(tokenizer, tokens),
-                };
-                let document = document.map_err(|error| faults::text(&error))?;
-                let change = held.map(|held| held.become_like(&document)).transpose();
-                Ok((Box::new(document), change.map_err(|error| faults::text(&error))?.map(Box::new)))
-            });
-            let (document, change) = self.counted(prepared.await)?;
-            let Life { identity, begins } = self.counted(Life::new())?;
-            let document = Box::new(document.at_revision(begins));
-            let (tenant, name) = (tenant.clone(), name.clone());
-            let opened = self
-                .ask(owner, |reply| Call::Open { tenant, name, identity, document, change, strategy, reply })
-                .await;
-            match opened {
-                Err(status) if attempt < ATTEMPTS && reason_of(&status) == Some(Reason::RevisionMismatch) => {
-                    attempt += 1;
+            let (owner, session) = (tenant.clone(), name.clone());
+            let held = self.ask(|reply| Call::Look { tenant: owner, session, reply }).await?;
+            let (router, content) = (self.router.clone(), content.clone());
+            let prepared = beside(bytes, Waits::Briefly, move || match held {
+                None => {
+                    let document = document(content, &router.tokenizer, router.document_limit)?;
+                    let Life { identity, begins } = Life::new()?;
+                    Ok(Prepared::New { identity, document: Box::new(document.at_revision(begins)) })
                 }
+                Some(held) => {
+                    let change = difference(&held, content).map_err(|error| faults::text(&error))?;
+                    Ok(Prepared::Again(Box::new(change)))
+                }
+            });
+            let prepared = self.router.counted(prepared.await)?;
+            let (tenant, name) = (tenant.clone(), name.clone());
+            match self.ask(|reply| Call::Open { tenant, name, prepared, strategy, reply }).await {
+                Err(fault) if attempt < ATTEMPTS && fault.reason == Reason::RevisionMismatch => attempt += 1,
                 opened => return opened,
             }
         }
     }
 
-    pub(super) async fn edit_here(
+    /// Edits a session. What takes more than a moment the owner hands back, with a copy of the document to prepare it on.
+    pub(super) async fn edit(
         &self,
-        owner: &Owner,
-        tenant: Tenant,
+        asker: Asker,
         request: ApplyEdits,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Status> {
-        let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else {
-            return self.edit_as_it_is(owner, tenant, request, arrived).await;
+    ) -> Result<v1::ApplyEditsResponse, Fault> {
+        let (bytes, tokens) = match &request.edits {
+            Edits::Text(edits) | Edits::Sequential(edits) => {
+                (edits.iter().map(|edit| edit.insert.len()).sum(), 0)
+            }
+            Edits::Tokens(splices) => (0, splices.iter().map(|splice| splice.insert.len()).sum()),
         };
-        let inserted = edits.iter().map(|edit| edit.insert.len()).sum();
-        let is_small = inserted <= SMALL_BYTES && edits.len() <= SMALL_EDITS;
-        let is_local = self.tokenizer.restarts_around(edits.iter().map(|edit| edit.insert.as_str()));
-        if is_small && is_local {
-            return self.edit_as_it_is(owner, tenant, request, arrived).await;
-        }
-        let limit = self.counted(self.check_text(owner, inserted))?;
-        let Some(document) = self.look(owner, &tenant, &request.session).await? else {
-            return self.counted(Err(faults::no_session(request.session.as_str())));
+        let limit = self.check_length(bytes, tokens)?;
+        let Asker { tenant, arrived } = asker;
+        let edit = |request, prepared| {
+            let tenant = tenant.clone();
+            self.ask(|reply| Call::Edit { tenant, request, prepared, arrived, reply })
         };
-        let bytes = if is_local { inserted } else { inserted + document.len_bytes() };
+        let (document, request, bytes) = match edit(request, None).await? {
+            EditReply::Done(answer) => return Ok(answer),
+            EditReply::Beside { document, request, bytes } => (document.limited(limit), *request, bytes),
+        };
         let prepared = beside(bytes, Waits::Briefly, move || {
-            let change = faults::prepare(&document.limited(limit), &request, None)?;
+            let change = faults::prepare(&document, &request, None)?;
             // What is worked out need not be kept.
             Ok((ApplyEdits { edits: Edits::Text(Vec::new()), ..request }, Some(Box::new(change))))
         });
-        let (request, prepared) = self.counted(prepared.await)?;
-        self.ask(owner, |reply| Call::Edit { tenant, request, prepared, arrived, reply }).await
+        let (request, change) = self.router.counted(prepared.await)?;
+        match edit(request, change).await? {
+            EditReply::Done(answer) => Ok(answer),
+            EditReply::Beside { .. } => {
+                Err(Fault::new(Reason::Internal, "an edit that is worked out is only to be made"))
+            }
+        }
     }
+}
 
-    /// The owner works out what the edit does.
-    async fn edit_as_it_is(
-        &self,
-        owner: &Owner,
-        tenant: Tenant,
-        request: ApplyEdits,
-        arrived: Instant,
-    ) -> Result<v1::ApplyEditsResponse, Status> {
-        self.ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await
+/// The document of a text, or of tokens. Takes milliseconds to seconds.
+pub(crate) fn document(
+    content: Content,
+    tokenizer: &Arc<Tokenizer>,
+    limit: usize,
+) -> Result<Document, Fault> {
+    let document = match content {
+        Content::Text(text) => Document::open(tokenizer.clone(), &text, limit),
+        Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens),
+    };
+    document.map_err(|error| faults::text(&error))
+}
+
+/// The change that makes `held` equal to what its client has: what both have in common stays.
+fn difference(held: &Document, wanted: Content) -> Result<Change, TextError> {
+    match wanted {
+        Content::Text(insert) => {
+            let range = TextRange::Bytes { start: 0, end: held.len_bytes() };
+            held.prepare(held.revision(), &[TextEdit { range, insert }])
+        }
+        Content::Tokens(tokens) => {
+            held.prepare_tokens(held.revision(), tokens_between(&held.tokens().collect::<Vec<_>>(), &tokens))
+        }
     }
+}
+
+/// One splice, between what both begin with and what both end with.
+fn tokens_between(held: &[TokenId], wanted: &[TokenId]) -> Splices {
+    let start = held.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+    let behind = held[start..].iter().rev().zip(wanted[start..].iter().rev());
+    let kept = behind.take_while(|(a, b)| a == b).count();
+    let insert = wanted[start..wanted.len() - kept].to_vec();
+    let splice = Splice { at: TokenIndex(count(start)), delete: count(held.len() - kept - start), insert };
+    Splices::new(vec![splice], held.len()).unwrap_or_default()
 }

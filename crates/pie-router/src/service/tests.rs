@@ -1,86 +1,99 @@
 //! Large texts, while others are tokenized: what they make wait, and what they do not.
 
 use super::preparing::Opening;
-use super::{Plane, PoolService};
-use crate::call::Call;
-use crate::directory::Directory;
+use crate::call::{Call, EditReply};
+use crate::directory::{Directory, Groups};
+use crate::group::{Asker, LocalGroup, Router};
 use crate::owner::Owner;
-use crate::owner::tests::{ask, edit, name, owner, text};
+use crate::owner::tests::{ask, edit, name, owner, serving, text};
 use crate::peers::Peers;
 use crate::server::Phase;
-use crate::stats::Stats;
 use crate::tenants::Tenant;
-use crate::testing::tokenizer;
+use crate::testing::{self, tokenizer};
 use crate::tokenizing::{ALL, Waits};
 use pie_placement::{Embedded, RouterId};
-use pie_proto::reason::reason_of;
 use pie_proto::request::{ApplyEdits, Content, Edits};
-use pie_proto::{Reason, v1};
-use pie_words::{Revision, TextEdit, TextRange};
+use pie_proto::{Fault, Reason, v1};
+use pie_words::{Revision, TextEdit, TextRange, TokenId};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 use tokio::sync::watch;
-use tonic::Status;
 
 const EVERYTHING: usize = 1 << 30;
 
-fn service() -> PoolService {
+/// The group of an owner, in a router of its own.
+fn group_of(owner: &Owner) -> LocalGroup {
     let id = RouterId::new("me").expect("a right name");
-    PoolService {
-        plane: Plane::Public,
-        directory: Directory::new(Arc::new(Embedded::new()), id, BTreeMap::new(), Peers::default()),
+    let placement = Arc::new(Embedded::new());
+    let groups = Groups::new(placement.clone(), id, BTreeMap::new(), Peers::default());
+    let directory = Directory::new(placement, groups.clone());
+    let router = Router {
+        groups,
+        directory,
         tokenizer: tokenizer(),
         document_limit: 16 << 20,
         phase: watch::channel(Phase::Serving).1,
-        stats: Arc::new(Stats::default()),
-    }
+        streams: watch::Sender::new(0),
+        stats: Arc::default(),
+    };
+    LocalGroup { router: Arc::new(router), id: testing::group("g0"), owner: owner.clone() }
 }
 
-async fn open(service: &PoolService, owner: &Owner, text: String) -> Result<v1::OpenSessionResponse, Status> {
+async fn open(group: &LocalGroup, text: String) -> Result<v1::OpenSessionResponse, Fault> {
     let (tenant, name, content) = (Tenant::default(), name(), Content::Text(text));
-    service.open_here(owner, Opening { tenant, name, content, strategy: None }).await
+    group.open(Opening { tenant, name, content, strategy: None }).await
+}
+
+fn insertion(base_revision: u64, text: String) -> ApplyEdits {
+    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: text };
+    let (base_revision, edits) = (Revision(base_revision), Edits::Text(vec![edit]));
+    ApplyEdits { session: name(), identity: None, base_revision, edits, strategy: None }
 }
 
 async fn insert(
-    service: &PoolService,
-    owner: &Owner,
+    group: &LocalGroup,
     base_revision: u64,
     text: String,
-) -> Result<v1::ApplyEditsResponse, Status> {
-    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: text };
-    let request = ApplyEdits {
-        session: name(),
-        identity: None,
-        base_revision: Revision(base_revision),
-        edits: Edits::Text(vec![edit]),
-        strategy: None,
-    };
-    service.edit_here(owner, Tenant::default(), request, Instant::now()).await
+) -> Result<v1::ApplyEditsResponse, Fault> {
+    let asker = Asker { tenant: Tenant::default(), arrived: Instant::now() };
+    group.edit(asker, insertion(base_revision, text)).await
+}
+
+/// Neither a tokenizer nor the owner hears of what no context can hold: the answer is there as soon as it is asked for, while
+/// others' texts keep all tokenizers busy and others' calls wait for the owner.
+#[tokio::test]
+async fn what_no_context_can_hold_is_refused_before_anybody_is_asked() {
+    let group = group_of(&serving(16_384).await);
+    let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
+    let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
+    let text = || "let x = 1;\n".repeat((8 << 20) / 11);
+    let (edited, opened) = (pin!(insert(&group, born, text())), pin!(open(&group, text())));
+    let nobody = &mut Context::from_waker(Waker::noop());
+    let Poll::Ready(Err(edited)) = edited.poll(nobody) else { panic!("the edit waits for somebody") };
+    let Poll::Ready(Err(opened)) = opened.poll(nobody) else { panic!("the text waits for somebody") };
+    assert_eq!([edited.reason, opened.reason], [Reason::DocumentTooLong; 2]);
+    drop(others);
+    let ids = vec![TokenId(1); 16_384];
+    let opening =
+        Opening { tenant: Tenant::default(), name: name(), content: Content::Tokens(ids), strategy: None };
+    let Poll::Ready(Err(opened)) = pin!(group.open(opening)).poll(nobody) else { panic!("the tokens wait") };
+    assert_eq!(opened.reason, Reason::DocumentTooLong);
 }
 
 #[tokio::test]
 async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
-    let (service, owner) = (service(), owner().await);
-    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
+    let owner = owner().await;
+    let group = group_of(&owner);
+    let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
 
-    // Somebody else's text is being tokenized.
+    // Somebody else's text is being tokenized: small edits and reads do not wait for it, large ones do.
     let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
-    // What cannot fit in the model's context is told at once, before any tokenizer.
-    owner.stats().published.context_limit.set(100);
-    let beyond = 100 * 1024;
-    for refused in [
-        open(&service, &owner, "x".repeat(beyond)).await.map(drop),
-        insert(&service, &owner, born, "x".repeat(beyond)).await.map(drop),
-    ] {
-        assert_eq!(reason_of(&refused.expect_err("too long")), Some(Reason::DocumentTooLong));
-    }
-    // Small edits and reads do not wait for it, large ones do.
-    owner.stats().published.context_limit.set(16_384);
-    let (waiting, whose) = (service.clone(), owner.clone());
     let large = "let x = 1;\n".repeat(1000);
-    let inserted = large.clone();
-    let large_edit = tokio::spawn(async move { insert(&waiting, &whose, born + 1, inserted).await });
+    let (waiting, inserted) = (group.clone(), large.clone());
+    let large_edit = tokio::spawn(async move { insert(&waiting, born + 1, inserted).await });
     edit(&owner, born).await.expect("the owner serves");
     assert_eq!(text(&owner).await.as_deref(), Some("xfn main() {}"));
     assert!(!large_edit.is_finished());
@@ -91,15 +104,16 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
             assert_eq!(edited.revision, born + 2);
             assert_eq!(text(&owner).await, Some(format!("{large}xfn main() {{}}")));
         }
-        Err(status) => assert_eq!(reason_of(&status), Some(Reason::RevisionMismatch), "{status}"),
+        Err(fault) => assert_eq!(fault.reason, Reason::RevisionMismatch, "{fault}"),
     }
 }
 
 /// An edit that was prepared on a document that has changed since, or has another life, is refused and changes nothing.
 #[tokio::test]
 async fn what_was_prepared_on_another_revision_is_refused() {
-    let (service, owner) = (service(), owner().await);
-    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
+    let owner = owner().await;
+    let group = group_of(&owner);
+    let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
     let large = "let x = 1;\n".repeat(300);
     let (tenant, session) = (Tenant::default(), name());
     let look = || {
@@ -107,20 +121,16 @@ async fn what_was_prepared_on_another_revision_is_refused() {
         ask(&owner, |reply| Call::Look { tenant, session, reply })
     };
     let prepare = |document: &pie_text::Document| {
-        let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: large.clone() };
-        let request = ApplyEdits {
-            session: name(),
-            identity: None,
-            base_revision: document.revision(),
-            edits: Edits::Text(vec![edit]),
-            strategy: None,
-        };
+        let request = insertion(document.revision().0, large.clone());
         let change = crate::faults::prepare(document, &request, None).expect("it fits");
         (request, Some(Box::new(change)))
     };
-    let apply = |(request, prepared)| {
+    let apply = async |(request, prepared)| {
         let (tenant, arrived) = (tenant.clone(), Instant::now());
-        ask(&owner, move |reply| Call::Edit { tenant, request, prepared, arrived, reply })
+        match ask(&owner, move |reply| Call::Edit { tenant, request, prepared, arrived, reply }).await? {
+            EditReply::Done(answer) => Ok::<_, Fault>(answer),
+            EditReply::Beside { .. } => panic!("it is worked out"),
+        }
     };
     let copy = look().await.expect("open").expect("open");
     let (first, second) = (prepare(&copy), prepare(&copy));
@@ -133,7 +143,7 @@ async fn what_was_prepared_on_another_revision_is_refused() {
             .await;
     closed.expect("it is open");
     assert!(look().await.expect("no error").is_none());
-    let born = open(&service, &owner, "fn main() {}".to_owned()).await.expect("a short text").revision;
+    let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
     edit(&owner, born).await.expect("the revision fits");
     let overtaken = apply(of_first_life).await.expect_err("it is another document");
     assert_eq!(overtaken.reason, Reason::RevisionMismatch);
@@ -141,8 +151,8 @@ async fn what_was_prepared_on_another_revision_is_refused() {
 
     // A long text that is opened again is compared beside the owner, and an equal one changes nothing.
     let long = "let y = 2;\n".repeat(3000);
-    let reopened = open(&service, &owner, long.clone()).await.expect("it is compared");
+    let reopened = open(&group, long.clone()).await.expect("it is compared");
     assert_eq!(reopened.revision, born + 2);
-    let again = open(&service, &owner, long).await.expect("it is compared");
+    let again = open(&group, long).await.expect("it is compared");
     assert_eq!((again.revision, again.reused), (born + 2, again.tokens));
 }

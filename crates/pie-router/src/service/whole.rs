@@ -3,18 +3,22 @@
 use super::{Plane, PoolService};
 use crate::call::{Call, More};
 use crate::directory::describe;
+use crate::faults;
+use crate::peers::pool;
 use crate::tenants::Tenant;
 use pie_placement::{Admission, GroupId, GroupRecord, RouterRecord};
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
-use tokio::sync::oneshot;
 use tonic::Status;
 
+/// Sessions on a page, if the caller does not say, and at most.
+const PAGE: usize = 100;
+const PAGE_LIMIT: usize = 1000;
 /// Page tokens are names behind this, so that a client's own text is not taken for one.
 const PAGE_TOKEN: &str = "after:";
 
 /// The name behind which a page begins.
-pub(super) fn after(page_token: &str) -> Result<Option<SessionName>, Fault> {
+fn after(page_token: &str) -> Result<Option<SessionName>, Fault> {
     match page_token.strip_prefix(PAGE_TOKEN) {
         Some(name) => SessionName::new(name.to_owned()).map(Some),
         None if page_token.is_empty() => Ok(None),
@@ -23,33 +27,46 @@ pub(super) fn after(page_token: &str) -> Result<Option<SessionName>, Fault> {
 }
 
 impl PoolService {
+    /// The other routers that own groups; on the internal plane nobody else is asked.
+    fn others(&self) -> Vec<(GroupId, RouterRecord)> {
+        if self.plane == Plane::Public { self.router.groups.others() } else { Vec::new() }
+    }
+
     /// The sessions of this router's groups, and with `Plane::Public` those of all others.
     pub(super) async fn list(
         &self,
-        tenant: &Tenant,
-        after: Option<SessionName>,
-        limit: usize,
+        tenant: Tenant,
+        request: v1::ListSessionsRequest,
     ) -> Result<v1::ListSessionsResponse, Status> {
+        let limit = match request.page_size as usize {
+            0 => PAGE,
+            size => size.min(PAGE_LIMIT),
+        };
+        let after = self.router.counted(after(&request.page_token))?;
         let (mut all, mut more) = (Vec::new(), More::No);
-        for (_, owner) in self.directory.locals() {
-            let (reply, answer) = oneshot::channel();
+        for group in self.router.locals() {
+            if !group.owner.is_sure() {
+                // Documents that may be another router's by now are not told of; where there are none, there is nothing to tell.
+                if group.owner.holdings().sessions > 0 {
+                    self.router.counted(Err(faults::unsure(group.id.as_str())))?;
+                }
+                continue;
+            }
             let (tenant, after) = (tenant.clone(), after.clone());
-            let call = Call::List { tenant, after, limit, reply };
-            let (sessions, rest) = self.reach(owner, call, answer).await?;
+            let listed = group.owner.ask(|reply| Call::List { tenant, after, limit, reply }).await;
+            let (sessions, rest) = self.router.counted(listed)?;
             all.extend(sessions);
             more = more.or(rest);
         }
-        if self.plane == Plane::Public {
-            for (group, router) in once_each(self.directory.remotes()) {
-                let page_token = after.as_ref().map(|name| format!("{PAGE_TOKEN}{name}")).unwrap_or_default();
-                let page_size = u32::try_from(limit).unwrap_or(u32::MAX);
-                let message = v1::ListSessionsRequest { page_size, page_token };
-                let elsewhere = self.elsewhere(&router, &group, tenant)?;
-                let page =
-                    elsewhere.call(message, async |pool, request| pool.list_sessions(request).await).await?;
-                all.extend(page.sessions);
-                more = if page.next_page_token.is_empty() { more } else { More::Yes };
-            }
+        for (group, router) in self.others() {
+            let elsewhere = self.router.groups.peers.elsewhere(&router, &group, &tenant);
+            let elsewhere = self.router.counted(elsewhere)?;
+            let request = request.clone();
+            let page = elsewhere
+                .call(request, async |channel, request| pool(channel).list_sessions(request).await)
+                .await?;
+            all.extend(page.sessions);
+            more = if page.next_page_token.is_empty() { more } else { More::Yes };
         }
         all.sort_by(|a, b| a.session.cmp(&b.session));
         if all.len() > limit {
@@ -61,30 +78,27 @@ impl PoolService {
         Ok(v1::ListSessionsResponse { sessions: all, next_page_token })
     }
 
-    /// This router's groups as their owners describe them.
-    pub(super) async fn describe_own(&self) -> Result<v1::DescribePoolResponse, Status> {
-        let mut pool = v1::DescribePoolResponse::default();
-        for (id, owner) in self.directory.locals() {
-            let owned = self.directory.local(id).is_some();
-            let (reply, answer) = oneshot::channel();
-            let described = self.reach(owner, Call::Describe { reply }, answer).await?;
-            merge(&mut pool, described, owned);
+    /// This router's groups as their owners describe them, and with `Plane::Public` those of others, and those that nobody owns.
+    pub(super) async fn describe(&self) -> Result<v1::DescribePoolResponse, Status> {
+        let mut described = v1::DescribePoolResponse::default();
+        for group in self.router.locals() {
+            let owned = self.router.groups.local(&group.id).is_some();
+            let of_group = self.router.counted(group.owner.ask(|reply| Call::Describe { reply }).await)?;
+            merge(&mut described, of_group, owned);
         }
-        Ok(pool)
-    }
-
-    /// Adds the groups of other routers, and those that nobody owns.
-    pub(super) async fn describe_others(&self, pool: &mut v1::DescribePoolResponse) -> Result<(), Status> {
-        for (_, router) in once_each(self.directory.remotes()) {
-            if let Ok(described) = describe(self.directory.peers(), &router).await {
-                merge(pool, described, true);
+        if self.plane == Plane::Internal {
+            return Ok(described);
+        }
+        for (_, router) in self.others() {
+            if let Ok(others) = describe(&self.router.groups.peers, &router).await {
+                merge(&mut described, others, true);
             }
         }
-        for record in self.counted(self.directory.groups().await)? {
-            complete_by(pool, record);
+        for record in self.router.counted(self.router.groups.listed().await)? {
+            complete_by(&mut described, record);
         }
-        pool.groups.sort_by(|a, b| a.group.cmp(&b.group));
-        Ok(())
+        described.groups.sort_by(|a, b| a.group.cmp(&b.group));
+        Ok(described)
     }
 }
 
@@ -118,11 +132,4 @@ fn complete_by(pool: &mut v1::DescribePoolResponse, record: GroupRecord) {
         group.open = record.admission == Admission::Open;
         group.owner = record.owner.as_ref().map(|owner| owner.router.address.clone()).unwrap_or_default();
     }
-}
-
-/// A router owns several groups; it is asked once.
-fn once_each(mut remotes: Vec<(GroupId, RouterRecord)>) -> Vec<(GroupId, RouterRecord)> {
-    remotes.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
-    remotes.dedup_by(|(_, a), (_, b)| a.id == b.id);
-    remotes
 }

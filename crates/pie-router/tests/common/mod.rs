@@ -5,11 +5,11 @@ use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
-use pie_router::call::{Call, ModelFacts, Reply, Stream};
+use pie_router::call::{Call, EditReply, ModelFacts, Prepared, Reply, Stream};
 use pie_router::core::{Core, Idle, Settings};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
-use pie_text::{Document, Tokenizer};
+use pie_text::{Change, Document, Tokenizer};
 use pie_words::{
     Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,
 };
@@ -186,8 +186,17 @@ impl Pool {
     ) -> Result<v1::OpenSessionResponse, Reason> {
         self.opened += 1;
         let (name, identity) = (name(session), Identity::of_bits(self.opened));
-        let document = Box::new(document);
-        self.ask(|reply| Call::Open { tenant, name, identity, document, change: None, strategy, reply })
+        let (owner, session) = (tenant.clone(), name.clone());
+        let prepared = match self.ask(|reply| Call::Look { tenant: owner, session, reply })? {
+            None => Prepared::New { identity, document: Box::new(document) },
+            Some(held) => {
+                let range = TextRange::Bytes { start: 0, end: held.len_bytes() };
+                let whole = TextEdit { range, insert: document.text().expect("a text") };
+                let change = held.prepare(held.revision(), &[whole]).expect("it takes any text");
+                Prepared::Again(Box::new(change))
+            }
+        };
+        self.ask(|reply| Call::Open { tenant, name, prepared, strategy, reply })
     }
 
     pub fn close(&mut self, session: &str) -> Result<(), Reason> {
@@ -221,13 +230,24 @@ impl Pool {
             edits: Edits::Text(vec![edit]),
             strategy: None,
         };
-        self.ask(|reply| Call::Edit {
-            tenant: Tenant::default(),
-            request,
-            prepared: None,
-            arrived: Instant::now(),
-            reply,
-        })
+        self.apply(request, None)
+    }
+
+    /// As the service does: what takes more than a moment is worked out on a copy.
+    fn apply(
+        &mut self,
+        request: ApplyEdits,
+        prepared: Option<Box<Change>>,
+    ) -> Result<v1::ApplyEditsResponse, Reason> {
+        let (tenant, arrived) = (Tenant::default(), Instant::now());
+        match self.ask(|reply| Call::Edit { tenant, request, prepared, arrived, reply })? {
+            EditReply::Done(answer) => Ok(answer),
+            EditReply::Beside { document, request, .. } => {
+                let Edits::Text(edits) = &request.edits else { panic!("it was a text") };
+                let change = document.prepare(request.base_revision, edits).expect("it fits");
+                self.apply(*request, Some(Box::new(change)))
+            }
+        }
     }
 
     pub fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {

@@ -1,0 +1,111 @@
+//! The calls of one session, each as it is answered where the session lives, and as it is sent there.
+
+use super::preparing::Opening;
+use crate::call::{Call, Why};
+use crate::calls;
+use crate::group::{Asker, GroupCall, LocalGroup};
+use crate::peers::{Elsewhere, passed_on, pool};
+use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
+use pie_proto::v1;
+use std::pin::Pin;
+use tokio_stream::{Stream, StreamExt};
+use tonic::Status;
+
+/// A completion's messages.
+pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>;
+
+/// A call of a session that is open: it goes where that lives.
+pub(super) trait SessionCall: GroupCall + Clone + Sync {
+    /// The session's name, unchecked.
+    fn session(&self) -> &str;
+}
+
+macro_rules! session_calls {
+    ($($message:ident),*) => {
+        $(impl SessionCall for v1::$message {
+            fn session(&self) -> &str {
+                &self.session
+            }
+        })*
+    };
+}
+
+session_calls!(ApplyEditsRequest, CompleteRequest, GetSessionRequest, CloseSessionRequest);
+
+impl GroupCall for v1::OpenSessionRequest {
+    type Answer = v1::OpenSessionResponse;
+
+    async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
+        group.router.check_phase()?;
+        let name = group.router.counted(SessionName::new(self.session.clone()))?;
+        let OpenSession { content, strategy, .. } = group.router.counted(OpenSession::try_from(self))?;
+        let tenant = asker.tenant;
+        // Before the work of tokenizing: whoever has no room is told at once.
+        group.make_room(&tenant, &name).await?;
+        Ok(group.open(Opening { tenant, name, content, strategy }).await?)
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        group.call(self, async |channel, request| pool(channel).open_session(request).await).await
+    }
+}
+
+impl GroupCall for v1::ApplyEditsRequest {
+    type Answer = v1::ApplyEditsResponse;
+
+    async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
+        let request = group.router.counted(ApplyEdits::try_from(self))?;
+        tracing::debug!(target: calls::TEXT, edits = ?request.edits, "edits");
+        Ok(group.edit(asker, request).await?)
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        group.call(self, async |channel, request| pool(channel).apply_edits(request).await).await
+    }
+}
+
+impl GroupCall for v1::CompleteRequest {
+    type Answer = Messages;
+
+    async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
+        group.router.check_phase()?;
+        let request = group.router.counted(Complete::try_from(self))?;
+        let Asker { tenant, arrived } = asker;
+        Ok(Box::pin(group.ask(|reply| Call::Complete { tenant, request, arrived, reply }).await?))
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        let router = group.router.clone();
+        let stream = group.call(self, async |channel, request| pool(channel).complete(request).await).await?;
+        Ok(Box::pin(stream.map(move |message| message.map_err(|status| passed_on(&router, status)))))
+    }
+}
+
+impl GroupCall for v1::GetSessionRequest {
+    type Answer = v1::GetSessionResponse;
+
+    async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
+        let Self { session, content, identity } = self;
+        let session = group.router.counted(SessionName::new(session))?;
+        let (tenant, identity) = (asker.tenant, Identity::given(identity));
+        Ok(group.ask(|reply| Call::Get { tenant, session, identity, content, reply }).await?)
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        group.call(self, async |channel, request| pool(channel).get_session(request).await).await
+    }
+}
+
+impl GroupCall for v1::CloseSessionRequest {
+    type Answer = v1::CloseSessionResponse;
+
+    async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
+        let session = group.router.counted(SessionName::new(self.session))?;
+        group.close(asker.tenant, session, Identity::given(self.identity), Why::Client).await?;
+        Ok(v1::CloseSessionResponse {})
+    }
+
+    async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
+        group.call(self, async |channel, request| pool(channel).close_session(request).await).await
+    }
+}
