@@ -160,3 +160,14 @@ fn rows_encoded_anew_take_the_place_of_the_old() {
     assert_eq!((group.table(A).expect("it is open").most_turned(), group.free_slots()), (0, 31));
     assert!(group.table(shadow).is_none());
 }
+
+#[test]
+fn a_closed_session_leaves_every_slot_free() {
+    let mut group = opened();
+    step(&mut group, vec![], vec![Run::Sample { session: A }], 3);
+    group.append(&[(A, TokenId(5))]).expect("reserved");
+    assert_eq!(group.free_slots(), 31);
+    step(&mut group, vec![Change::Close { session: A }], vec![], 1);
+    assert_eq!(group.free_slots(), group.capacity());
+    assert!(group.sessions().all(|(_, table)| table.slots().is_empty()));
+}

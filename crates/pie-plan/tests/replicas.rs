@@ -1,7 +1,7 @@
 //! Random plans on several replicas, against memory that is moved by hand: what a rank's tensors would hold.
 
 use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run, Then, Work};
-use pie_words::{Epoch, SessionId, Slot, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -492,16 +492,4 @@ fn a_change_that_finds_too_few_slots_says_how_many() {
         assert_eq!(error, PlanError::OutOfSlots { needed, free }, "{change:?}");
         assert_eq!(after.digest(), group.digest());
     }
-}
-
-#[test]
-fn a_closed_session_leaves_every_slot_free() {
-    let (mut group, session) = group_with(8);
-    group.apply(&plan(&group, vec![], vec![Run::Sample { session }], 3)).expect("fits");
-    group.append(&[(session, TokenId(5))]).expect("reserved");
-    assert_eq!(group.free_slots(), 7);
-    group.apply(&plan(&group, vec![Change::Close { session }], vec![], 1)).expect("it is open");
-    assert_eq!(group.free_slots(), group.capacity());
-    let slots: Vec<Slot> = group.sessions().flat_map(|(_, table)| table.slots().to_vec()).collect();
-    assert!(slots.is_empty());
 }
