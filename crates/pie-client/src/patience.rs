@@ -1,4 +1,5 @@
-//! When to call again: what was refused for a moment is asked for again, after the pause that the pool names.
+//! When to call again: what was refused for a moment is asked for again, after the pause that the pool names at the least, and
+//! each time after a longer one.
 
 use crate::error::ClientError;
 use pie_proto::Reason;
@@ -56,7 +57,7 @@ impl Patience {
         if self.left == 0 || told || !error.passes() {
             return Err(error);
         }
-        tokio::time::sleep(error.retry_after().unwrap_or(self.pause).max(self.pause / 2)).await;
+        tokio::time::sleep(error.retry_after().unwrap_or_default().max(self.pause)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         self.repeats.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
