@@ -20,7 +20,7 @@ pub struct Draw {
 
 /// Rows of some slots in one layer.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
+pub struct KvRows {
     /// `[slots][kv heads of this rank][head dimension]`, as rotated now.
     pub keys: Vec<f32>,
     /// Likewise.
@@ -67,13 +67,13 @@ pub trait Compute: Send {
     ///
     /// # Errors
     /// A layer or slot out of range; the device.
-    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError>;
+    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<KvRows, ModelError>;
 
     /// Writes rows back, number for number.
     ///
     /// # Errors
     /// A layer or slot out of range, too few numbers; the device.
-    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &Rows) -> Result<(), ModelError>;
+    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &KvRows) -> Result<(), ModelError>;
 }
 
 /// [`Compute`] on the CPU, in f32.
@@ -142,11 +142,11 @@ impl Compute for OnCpu {
             .collect()
     }
 
-    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError> {
-        Ok(Rows { keys: self.cache.keys(layer, slots)?, values: self.cache.values(layer, slots)? })
+    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<KvRows, ModelError> {
+        Ok(KvRows { keys: self.cache.keys(layer, slots)?, values: self.cache.values(layer, slots)? })
     }
 
-    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &Rows) -> Result<(), ModelError> {
+    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &KvRows) -> Result<(), ModelError> {
         let KvShape { kv_heads, head_dim, .. } = self.cache.shape();
         let all = |numbers| pie_kv::Strided { numbers, first: 0, stride: kv_heads * head_dim };
         Ok(self.cache.write(layer, slots, all(&rows.keys), all(&rows.values))?)

@@ -33,7 +33,7 @@ mod tensors;
 
 pub use architecture::Architecture;
 pub use batch::{Batch, Sequence};
-pub use compute::{Compute, Draw, OnCpu, Rows};
+pub use compute::{Compute, Draw, KvRows, OnCpu};
 pub use config::Config;
 pub use error::ModelError;
 pub use logits::Logits;

@@ -9,7 +9,7 @@ use pie_words::Epoch;
 use tokio::sync::watch;
 
 use crate::hold::{End, Hold};
-use crate::view::{StoredValue, View};
+use crate::view::{KnownState, StoredValue};
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseKeeper, LeaseWatch, LossReason, Moved, Owner,
     OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
@@ -34,8 +34,8 @@ struct PoolState {
 
 #[derive(Default)]
 struct GroupEntry {
-    ranks: watch::Sender<View<RankRecord>>,
-    owner: watch::Sender<View<RouterRecord>>,
+    ranks: watch::Sender<KnownState<RankRecord>>,
+    owner: watch::Sender<KnownState<RouterRecord>>,
     /// By the revision at which each was granted.
     leases: BTreeMap<u64, Lease>,
     admission: Admission,
@@ -60,7 +60,7 @@ impl GroupEntry {
     }
 }
 
-fn remove_revision<T>(view: &watch::Sender<View<T>>, revision: u64) {
+fn remove_revision<T>(view: &watch::Sender<KnownState<T>>, revision: u64) {
     view.send_if_modified(|view| {
         let before = view.entries.len();
         view.entries.retain(|_, entry| entry.revision != revision);

@@ -19,13 +19,13 @@ pub(crate) struct StoredValue<T> {
 
 /// The newest known state of the keys of one kind, by rank (0 for an owner).
 #[derive(Clone, Debug)]
-pub(crate) struct View<T> {
+pub(crate) struct KnownState<T> {
     pub(crate) entries: BTreeMap<u32, StoredValue<T>>,
     /// Why the state may be old, if it may be.
     pub(crate) stale: Option<Arc<str>>,
 }
 
-impl<T> Default for View<T> {
+impl<T> Default for KnownState<T> {
     fn default() -> Self {
         Self { entries: BTreeMap::new(), stale: None }
     }
@@ -60,14 +60,14 @@ pub enum RankEvent {
 
 /// Follows the ranks of a group.
 pub struct RankWatch {
-    view: watch::Receiver<View<RankRecord>>,
-    known: Option<View<RankRecord>>,
+    view: watch::Receiver<KnownState<RankRecord>>,
+    known: Option<KnownState<RankRecord>>,
     pending: VecDeque<RankEvent>,
     _feeder: Option<Feeder>,
 }
 
 impl RankWatch {
-    pub(crate) fn new(view: watch::Receiver<View<RankRecord>>, feeder: Option<Feeder>) -> Self {
+    pub(crate) fn new(view: watch::Receiver<KnownState<RankRecord>>, feeder: Option<Feeder>) -> Self {
         Self { view, known: None, pending: VecDeque::new(), _feeder: feeder }
     }
 
@@ -86,7 +86,7 @@ impl RankWatch {
         }
     }
 
-    fn tell(&mut self, now: &View<RankRecord>) {
+    fn tell(&mut self, now: &KnownState<RankRecord>) {
         let pending = &mut self.pending;
         let was_stale = match &self.known {
             None => {
@@ -122,14 +122,14 @@ impl RankWatch {
 
 /// Follows the ownership of a group.
 pub struct OwnerWatch {
-    view: watch::Receiver<View<RouterRecord>>,
+    view: watch::Receiver<KnownState<RouterRecord>>,
     /// The last owner told, if one was told.
     known: Option<Option<Owner>>,
     _feeder: Option<Feeder>,
 }
 
 impl OwnerWatch {
-    pub(crate) fn new(view: watch::Receiver<View<RouterRecord>>, feeder: Option<Feeder>) -> Self {
+    pub(crate) fn new(view: watch::Receiver<KnownState<RouterRecord>>, feeder: Option<Feeder>) -> Self {
         Self { view, known: None, _feeder: feeder }
     }
 
@@ -149,7 +149,7 @@ impl OwnerWatch {
     }
 }
 
-impl View<RouterRecord> {
+impl KnownState<RouterRecord> {
     pub(crate) fn owner(&self) -> Option<Owner> {
         let entry = self.entries.get(&0)?;
         Some(Owner { router: entry.value.clone(), epoch: Epoch(entry.revision) })

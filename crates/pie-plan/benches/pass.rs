@@ -5,10 +5,8 @@
 //! settled by a completion's step.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pie_plan::{
-    Change, DigestWanted, Epoch, Group, Plan, Run, SessionId, Splice, Splices, Strategy, Then, TokenId,
-    TokenIndex, Work,
-};
+use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
+use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::hint::black_box;
 
 const SESSION: SessionId = SessionId(1);

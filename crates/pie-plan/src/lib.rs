@@ -21,8 +21,5 @@ mod undo;
 
 pub use group::{Group, Staged};
 pub use invariant::{Invariant, Violation};
-pub use pie_words::{
-    Epoch, Seq, SessionId, Slot, Splice, SpliceError, Splices, Strategy, TokenId, TokenIndex,
-};
 pub use plan::{Change, Copies, DigestWanted, Plan, PlanError, Row, Run, SequenceRows, Then, Turns, Work};
 pub use table::{Reach, Table};

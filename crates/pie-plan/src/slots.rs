@@ -13,11 +13,11 @@ pub(crate) struct Slots {
     holders: BTreeMap<Slot, u32>,
     capacity: usize,
     /// What happened since [`Slots::mark`], to be undone if the plan is refused.
-    journal: Vec<Event>,
+    journal: Vec<SlotEvent>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Event {
+enum SlotEvent {
     Taken(Slot),
     Freed(Slot),
     Unshared(Slot),
@@ -53,7 +53,7 @@ impl Slots {
     /// The lowest free slot, which has one holder from now on; none when all are held.
     pub fn take(&mut self) -> Option<Slot> {
         let slot = self.free.pop_first()?;
-        self.journal.push(Event::Taken(slot));
+        self.journal.push(SlotEvent::Taken(slot));
         Some(slot)
     }
 
@@ -61,17 +61,17 @@ impl Slots {
     pub fn release(&mut self, slot: Slot) {
         if self.is_shared(slot) {
             self.drop_holder(slot);
-            self.journal.push(Event::Unshared(slot));
+            self.journal.push(SlotEvent::Unshared(slot));
         } else {
             self.free.insert(slot);
-            self.journal.push(Event::Freed(slot));
+            self.journal.push(SlotEvent::Freed(slot));
         }
     }
 
     /// One table more holds the slot.
     pub fn share(&mut self, slot: Slot) {
         *self.holders.entry(slot).or_insert(1) += 1;
-        self.journal.push(Event::Shared(slot));
+        self.journal.push(SlotEvent::Shared(slot));
     }
 
     /// Whether more than one table holds it.
@@ -93,14 +93,14 @@ impl Slots {
     pub fn roll_back(&mut self) {
         while let Some(event) = self.journal.pop() {
             match event {
-                Event::Taken(slot) => {
+                SlotEvent::Taken(slot) => {
                     self.free.insert(slot);
                 }
-                Event::Freed(slot) => {
+                SlotEvent::Freed(slot) => {
                     self.free.remove(&slot);
                 }
-                Event::Unshared(slot) => *self.holders.entry(slot).or_insert(1) += 1,
-                Event::Shared(slot) => self.drop_holder(slot),
+                SlotEvent::Unshared(slot) => *self.holders.entry(slot).or_insert(1) += 1,
+                SlotEvent::Shared(slot) => self.drop_holder(slot),
             }
         }
     }

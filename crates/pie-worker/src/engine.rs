@@ -287,7 +287,7 @@ fn another_epoch(asked: Epoch, served: Epoch) -> WorkerError {
 }
 
 fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
-    let pie_model::Rows { keys, values } = rank.read(session, layer)?;
+    let pie_model::KvRows { keys, values } = rank.read(session, layer)?;
     let rotated_for =
         rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();
     Ok(SessionRows { keys, values, rotated_for })

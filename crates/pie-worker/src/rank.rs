@@ -4,7 +4,7 @@ use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_kv::View;
-use pie_model::{Batch, Compute, Draw, Rows, Sequence};
+use pie_model::{Batch, Compute, Draw, KvRows, Sequence};
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
 use pie_proto::plan::{SampledToken, Step};
 use pie_words::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
@@ -58,7 +58,7 @@ impl Observer for Unobserved {
 pub struct Saved {
     group: Group,
     slots: Vec<Slot>,
-    layers: Vec<Rows>,
+    layers: Vec<KvRows>,
 }
 
 /// A rank in a formed group.
@@ -83,7 +83,7 @@ impl<'a> Rank<'a> {
     ///
     /// # Errors
     /// The session is not open, or the layer does not exist.
-    pub fn read(&self, session: SessionId, layer: usize) -> Result<Rows, WorkerError> {
+    pub fn read(&self, session: SessionId, layer: usize) -> Result<KvRows, WorkerError> {
         let table = self.group.table(session).ok_or(pie_plan::PlanError::UnknownSession(session))?;
         Ok(self.compute.rows(layer, table.slots())?)
     }

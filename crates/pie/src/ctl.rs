@@ -9,7 +9,7 @@ mod show;
 
 use crate::Failure;
 use args::{CtlArgs, CtlCommand, StrategyArg};
-use caller::{Caller, CtlError, Wait};
+use caller::{CtlError, PoolCaller, Wait};
 use pie_proto::v1;
 use show::Show;
 use std::io::Read;
@@ -40,7 +40,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
     if let CtlCommand::Health { wait } = command {
         return health::health(&way, wait, show).await;
     }
-    let caller = Caller::connect(way).await?;
+    let caller = PoolCaller::connect(way).await?;
     match command {
         CtlCommand::Health { .. } => {}
         CtlCommand::Pool => show.pool(&caller.describe().await?),
@@ -115,7 +115,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
 /// Completions that run may hold their session back so long, if nobody says otherwise.
 const DRAIN: Duration = Duration::from_secs(30);
 
-async fn drain(caller: &Caller, group: String, for_restart: bool, show: Show) -> Result<(), CtlError> {
+async fn drain(caller: &PoolCaller, group: String, for_restart: bool, show: Show) -> Result<(), CtlError> {
     let reopening = if for_restart { v1::Reopening::WhenFormed } else { v1::Reopening::ByHand };
     let limit = caller.timeout().unwrap_or(DRAIN);
     let timeout_ms = u32::try_from(limit.as_millis().max(1)).unwrap_or(u32::MAX);
@@ -131,7 +131,7 @@ async fn drain(caller: &Caller, group: String, for_restart: bool, show: Show) ->
 }
 
 async fn open(
-    caller: &Caller,
+    caller: &PoolCaller,
     file: &Path,
     session: Option<String>,
     strategy: Option<StrategyArg>,
@@ -157,7 +157,7 @@ async fn open(
     Ok(())
 }
 
-async fn complete(caller: &Caller, request: v1::CompleteRequest, show: Show) -> Result<(), CtlError> {
+async fn complete(caller: &PoolCaller, request: v1::CompleteRequest, show: Show) -> Result<(), CtlError> {
     let (asked, given) = ("complete the session", request.session.clone());
     let started = name::meant_by(caller, &given, async |session| {
         let mut wire = caller.pool().wire();

@@ -12,7 +12,7 @@ pub(super) struct RepoBenchRow {
     #[serde(default, alias = "path")]
     file_path: String,
     #[serde(default)]
-    context: Context,
+    context: RepoBenchContext,
     #[serde(default)]
     import_statement: String,
     #[serde(alias = "cropped_code")]
@@ -23,12 +23,12 @@ pub(super) struct RepoBenchRow {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Context {
+enum RepoBenchContext {
     Text(String),
     Snippets(Vec<Snippet>),
 }
 
-impl Default for Context {
+impl Default for RepoBenchContext {
     fn default() -> Self {
         Self::Text(String::new())
     }
@@ -64,10 +64,10 @@ impl RepoBenchRow {
         };
         let (file, imports) = (&self.file_path, &self.import_statement);
         Some(match &self.context {
-            Context::Text(context) => {
+            RepoBenchContext::Text(context) => {
                 format!("{context}\n{comment} Path: {file}\n{imports}\n\n{code}")
             }
-            Context::Snippets(snippets) => {
+            RepoBenchContext::Snippets(snippets) => {
                 let mut prompt = format!("{comment} Repo Name: {}\n", self.repo_name);
                 for Snippet { path, snippet } in snippets {
                     prompt.push_str(&format!("{comment} Path: {path}\n{snippet}\n\n"));

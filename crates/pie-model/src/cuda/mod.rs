@@ -15,7 +15,7 @@ mod staged;
 mod weights;
 
 use crate::batch::{Batch, BatchLimits};
-use crate::compute::{Compute, Draw, Rows, check_draws};
+use crate::compute::{Compute, Draw, KvRows, check_draws};
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::folder::Folder;
@@ -231,12 +231,12 @@ impl Compute for OnGpu {
         self.draw(&wanted, draws)
     }
 
-    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<Rows, ModelError> {
+    fn rows(&self, layer: usize, slots: &[Slot]) -> Result<KvRows, ModelError> {
         let (keys, values) = self.cache.rows(layer, slots)?;
-        Ok(Rows { keys, values })
+        Ok(KvRows { keys, values })
     }
 
-    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &Rows) -> Result<(), ModelError> {
+    fn set_rows(&mut self, layer: usize, slots: &[Slot], rows: &KvRows) -> Result<(), ModelError> {
         Ok(self.cache.set_rows(layer, slots, &rows.keys, &rows.values)?)
     }
 }

@@ -11,7 +11,7 @@ use super::calls::EtcdCalls;
 use super::keys::malformed;
 use crate::PlacementError;
 use crate::pauses::Backoff;
-use crate::view::{Feeder, StoredValue, View};
+use crate::view::{Feeder, KnownState, StoredValue};
 
 const OPERATION: &str = "follow keys";
 
@@ -71,7 +71,11 @@ impl<T> Range<T> {
         Ok((entries, revision))
     }
 
-    fn apply(&self, response: &WatchResponse, view: &watch::Sender<View<T>>) -> Result<(), PlacementError>
+    fn apply(
+        &self,
+        response: &WatchResponse,
+        view: &watch::Sender<KnownState<T>>,
+    ) -> Result<(), PlacementError>
     where
         T: Clone,
     {
@@ -98,15 +102,20 @@ impl<T> Range<T> {
 pub(super) async fn follow<T: Clone + Send + Sync + 'static>(
     calls: &EtcdCalls,
     range: Range<T>,
-) -> Result<(watch::Receiver<View<T>>, Feeder), PlacementError> {
+) -> Result<(watch::Receiver<KnownState<T>>, Feeder), PlacementError> {
     let (entries, revision) = range.snapshot(calls).await?;
-    let view = watch::Sender::new(View { entries, stale: None });
+    let view = watch::Sender::new(KnownState { entries, stale: None });
     let receiver = view.subscribe();
     let task = tokio::spawn(feed(calls.clone(), range, view, revision));
     Ok((receiver, Feeder(task.abort_handle())))
 }
 
-async fn feed<T: Clone>(calls: EtcdCalls, range: Range<T>, view: watch::Sender<View<T>>, mut revision: i64) {
+async fn feed<T: Clone>(
+    calls: EtcdCalls,
+    range: Range<T>,
+    view: watch::Sender<KnownState<T>>,
+    mut revision: i64,
+) {
     let mut backoff = Backoff::up_to(Duration::from_secs(2));
     loop {
         let mut reason = follow_once(&calls, &range, &view, revision).await;
@@ -116,7 +125,7 @@ async fn feed<T: Clone>(calls: EtcdCalls, range: Range<T>, view: watch::Sender<V
             tokio::time::sleep(backoff.pause()).await;
             match range.snapshot(&calls).await {
                 Ok((entries, now)) => {
-                    view.send_modify(|view| *view = View { entries, stale: None });
+                    view.send_modify(|view| *view = KnownState { entries, stale: None });
                     revision = now;
                     backoff = Backoff::up_to(Duration::from_secs(2));
                     tracing::info!(key = range.start, "the watch goes on");
@@ -132,7 +141,7 @@ async fn feed<T: Clone>(calls: EtcdCalls, range: Range<T>, view: watch::Sender<V
 async fn follow_once<T: Clone>(
     calls: &EtcdCalls,
     range: &Range<T>,
-    view: &watch::Sender<View<T>>,
+    view: &watch::Sender<KnownState<T>>,
     revision: i64,
 ) -> PlacementError {
     let mut options = WatchOptions::new().with_start_revision(revision + 1);

@@ -103,12 +103,12 @@ pub struct CallOptions {
 }
 
 /// A connection to a pool.
-pub struct Caller {
+pub struct PoolCaller {
     way: CallOptions,
     pool: Pool,
 }
 
-impl Caller {
+impl PoolCaller {
     /// Connects.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl Caller {
     /// The same of a call on the wire.
     ///
     /// # Errors
-    /// As [`Caller::ask`].
+    /// As [`PoolCaller::ask`].
     pub async fn call<T>(
         &self,
         wait: Wait,
@@ -165,7 +165,7 @@ impl Caller {
     /// The next message of a stream.
     ///
     /// # Errors
-    /// As [`Caller::ask`].
+    /// As [`PoolCaller::ask`].
     pub async fn next<T>(
         &self,
         wait: Wait,
@@ -178,7 +178,7 @@ impl Caller {
     /// What the pool is made of.
     ///
     /// # Errors
-    /// As [`Caller::ask`].
+    /// As [`PoolCaller::ask`].
     pub async fn describe(&self) -> Result<v1::DescribePoolResponse, CtlError> {
         self.ask(Wait::Answer, "describe the pool", self.pool.describe()).await
     }

@@ -1,6 +1,6 @@
 //! `pie ctl health`: whether a pool serves, and waiting until it does.
 
-use super::caller::{CallOptions, Caller, CtlError};
+use super::caller::{CallOptions, CtlError, PoolCaller};
 use super::show::{SERVING, Show};
 use pie_client::ClientError;
 use pie_proto::v1;
@@ -42,7 +42,7 @@ pub async fn health(way: &CallOptions, wait: Duration, show: Show) -> Result<(),
 }
 
 async fn look(way: &CallOptions) -> Result<Vec<v1::Group>, CtlError> {
-    Ok(Caller::connect(way.clone()).await?.describe().await?.groups)
+    Ok(PoolCaller::connect(way.clone()).await?.describe().await?.groups)
 }
 
 /// Whether a group does what pools are for.

@@ -1,6 +1,6 @@
 //! What tenants hold, for who runs the pool.
 
-use super::caller::{Caller, CtlError, Wait};
+use super::caller::{CtlError, PoolCaller, Wait};
 use pie_proto::v1;
 use pie_proto::v1::close_tenant_sessions_request::Which;
 
@@ -14,7 +14,7 @@ fn tenant(whose: &str) -> String {
 }
 
 /// All of a tenant's sessions, or of all tenants'.
-pub async fn list(caller: &Caller, whose: Option<String>) -> Result<Vec<v1::TenantSession>, CtlError> {
+pub async fn list(caller: &PoolCaller, whose: Option<String>) -> Result<Vec<v1::TenantSession>, CtlError> {
     let tenant = whose.as_deref().map(tenant);
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -32,7 +32,7 @@ pub async fn list(caller: &Caller, whose: Option<String>) -> Result<Vec<v1::Tena
 
 /// Closes one of a tenant's sessions, or all.
 pub async fn close(
-    caller: &Caller,
+    caller: &PoolCaller,
     whose: &str,
     session: Option<String>,
 ) -> Result<v1::CloseTenantSessionsResponse, CtlError> {

@@ -1,6 +1,6 @@
 //! Names of sessions on the command line: a file's session has the file's whole path, so that two files are never one session.
 
-use super::caller::{Caller, CtlError, Wait};
+use super::caller::{CtlError, PoolCaller, Wait};
 use pie_client::ClientError;
 use pie_proto::{Reason, v1};
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub fn of_file(file: &Path) -> Result<String, CtlError> {
 ///
 /// # Errors
 /// There is none, or several may be meant.
-pub async fn resolve(caller: &Caller, given: &str) -> Result<v1::Session, CtlError> {
+pub async fn resolve(caller: &PoolCaller, given: &str) -> Result<v1::Session, CtlError> {
     let unknown = match get(caller, given).await {
         Err(CtlError::Client(ClientError::Refused(status))) if is_unknown(&status) => status,
         answer => return answer,
@@ -69,7 +69,7 @@ pub async fn resolve(caller: &Caller, given: &str) -> Result<v1::Session, CtlErr
 /// # Errors
 /// As [`resolve`], and the call's.
 pub async fn meant_by<T>(
-    caller: &Caller,
+    caller: &PoolCaller,
     given: &str,
     call: impl AsyncFn(String) -> Result<T, CtlError>,
 ) -> Result<T, CtlError> {
@@ -85,7 +85,7 @@ fn is_unknown(status: &tonic::Status) -> bool {
     pie_proto::reason::reason_of(status) == Some(Reason::SessionUnknown)
 }
 
-async fn get(caller: &Caller, session: &str) -> Result<v1::Session, CtlError> {
+async fn get(caller: &PoolCaller, session: &str) -> Result<v1::Session, CtlError> {
     let request = v1::GetSessionRequest { session: session.to_owned(), ..Default::default() };
     let mut wire = caller.pool().wire();
     let answer = caller.call(Wait::Answer, "look at the session", wire.get_session(request)).await?;

@@ -17,9 +17,9 @@ pub struct ComparedStep {
     /// Requests that it took.
     pub requests: usize,
     /// What `pie` did for its first token.
-    pub pie: Cost,
+    pub pie: StepCost,
     /// What the session with the strategy `full` did.
-    pub full: Cost,
+    pub full: StepCost,
     /// Leading tokens of the two completions that are equal.
     pub equal_tokens: usize,
     /// Tokens of a completion.
@@ -37,7 +37,7 @@ pub struct ComparedStep {
 
 /// The cost of a first token.
 #[derive(Clone, Debug, Serialize)]
-pub struct Cost {
+pub struct StepCost {
     /// Tokens encoded.
     pub encoded: u32,
     /// Keys turned.
@@ -105,8 +105,8 @@ impl ComparedStep {
         Self {
             edit: edit.to_owned(),
             requests,
-            pie: Cost::of(&pie.timings),
-            full: Cost::of(&full.timings),
+            pie: StepCost::of(&pie.timings),
+            full: StepCost::of(&full.timings),
             equal_tokens: pairs.take_while(|(a, b)| a.id == b.id).count(),
             completed_tokens: full.tokens.len(),
             last_line: document.rsplit('\n').next().unwrap_or_default().to_owned(),
@@ -122,7 +122,7 @@ impl ComparedStep {
     }
 }
 
-impl Cost {
+impl StepCost {
     fn of(timings: &v1::Timings) -> Self {
         Self {
             encoded: timings.tokens_encoded + timings.tokens_encoded_ahead,
