@@ -195,7 +195,8 @@ fn graphs_do_not_outlive_the_group_that_they_sum_over() {
 fn what_does_not_fit_is_refused() {
     let mut solo = Solo::new();
     let mut model = load(&shipped(), &solo, Dtype::Bf16);
-    let mut batch = document(10).batch(0..10, Logits::Last);
+    let ten = document(10);
+    let mut batch = ten.batch(0..10, Logits::Last);
     let draws = [greedily()];
     let before = model.forward(&batch, &draws, &mut solo).expect("it runs");
     batch.slots[3] = Slot(SLOTS as u32);
@@ -214,8 +215,9 @@ fn what_does_not_fit_is_refused() {
 fn draws_are_those_of_the_same_logits_on_the_cpu() {
     let mut solo = Solo::new();
     let mut model = load(&shipped(), &solo, Dtype::Bf16);
-    let batch = document(40).batch(30..40, Logits::Last);
-    let whole = document(40).batch(0..40, Logits::Last);
+    let forty = document(40);
+    let batch = forty.batch(30..40, Logits::Last);
+    let whole = forty.batch(0..40, Logits::Last);
     model.logits(&whole, &mut solo).expect("it runs");
     for (temperature, top_p, top_logprobs) in [(0.0, 1.0, 0), (0.0, 1.0, 5), (0.8, 1.0, 0), (1.2, 0.9, 3)] {
         let parameters = SamplingParameters { temperature, top_k: 0, top_p, seed: 7, top_logprobs };

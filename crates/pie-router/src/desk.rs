@@ -81,8 +81,8 @@ impl Desk {
     }
 
     /// The plan that should end after its present pass.
-    pub fn to_interrupt(&mut self) -> Option<Seq> {
-        self.core.planner.as_mut().ok()?.to_interrupt()
+    pub fn plan_to_interrupt(&mut self) -> Option<Seq> {
+        self.core.planner.as_mut().ok()?.plan_to_interrupt()
     }
 
     /// All documents, for the next owner.

@@ -351,7 +351,7 @@ impl Task {
             (Ok(_), _) => {}
             (Err(error), _) => self.lose(&format!("the owner refused its own plan: {error}")),
         }
-        if let (Some(seq), Some(formed)) = (self.desk.to_interrupt(), &self.formed) {
+        if let (Some(seq), Some(formed)) = (self.desk.plan_to_interrupt(), &self.formed) {
             formed.interrupt(seq);
         }
     }

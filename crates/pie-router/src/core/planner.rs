@@ -194,7 +194,7 @@ impl Planner {
 
     /// The plan that should end after its present pass, because something that is not in it waits, or what is in it is not
     /// wanted any more. Each plan is named once.
-    pub fn to_interrupt(&mut self) -> Option<Seq> {
+    pub fn plan_to_interrupt(&mut self) -> Option<Seq> {
         let in_flight = self.in_flight.as_mut()?;
         let waits = |front: &Completion| !in_flight.runs(front.id);
         let is_wanted = in_flight.is_stray
