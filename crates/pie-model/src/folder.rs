@@ -87,6 +87,9 @@ fn why(name: &str, config: &Config) -> String {
                 config.layers
             )
         }
+        _ if name.ends_with(".bias") => {
+            format!("{} has no such biases; use a model without them", config.architecture.class)
+        }
         _ => format!(
             "{} has no such tensor; use the folder of the model alone, without what was added to it",
             config.architecture.class
