@@ -33,9 +33,7 @@ TEXT = "fn main() {\n    let answer = 42;\n}\n" * 20
 LARGE = "let answer = compute(x, y) + 1;\n" * ((8 << 20) // 32)
 # Documents that are flooded, and characters that are typed into each: more than a run has time for.
 DOCUMENTS, KEYS = 64, 20_000
-ROOT = Path(__file__).resolve().parents[2]
 LIMITS = ["--tenant-requests", "8", "--kv-memory", "256MiB", "--step-tokens", "16", "--threads", "1"]
-LIMITS += ["--model", str(ROOT / "models/tiny-code")]
 
 
 def percentile(times: list[float], share: float) -> float:
