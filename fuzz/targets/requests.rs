@@ -60,7 +60,10 @@ fuzz_target!(|input: &[u8]| {
                 assert!(sampling.temperature.is_finite() && sampling.top_p > 0.0 && sampling.top_p <= 1.0);
                 assert!(sampling.top_logprobs <= pie_proto::request::TOP_LOGPROBS_LIMIT);
                 assert!(complete.stop.iter().all(|stop| !stop.is_empty()));
-                assert!(matches!(complete.at, None | Some(Cursor::Byte(_) | Cursor::Lsp(_) | Cursor::Token(_))));
+                assert!(matches!(
+                    complete.at,
+                    None | Some(Cursor::Byte(_) | Cursor::Lsp(_) | Cursor::Token(_))
+                ));
             }
         }
     }

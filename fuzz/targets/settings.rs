@@ -19,8 +19,8 @@ fn command() -> Command {
         .arg(Arg::new("kv-memory").long("kv-memory").value_parser(units::bytes))
         .arg(Arg::new("drain-grace").long("drain-grace").default_value("20s").value_parser(units::duration))
         .arg(Arg::new("etcd").long("etcd").action(ArgAction::Append).value_delimiter(','))
-        .arg(Arg::new("range").long("range").value_parser(|text: &str| text.parse::<units::EditRange>()))
-        .arg(Arg::new("at").long("at").value_parser(|text: &str| text.parse::<units::Place>()))
+        .arg(Arg::new("range").long("range").value_parser(units::text_range))
+        .arg(Arg::new("at").long("at").value_parser(units::cursor))
         .arg(Arg::new("supervised").long("supervised").action(ArgAction::SetTrue))
         .arg(Arg::new("dtype").long("dtype").value_parser(["f32", "bf16"]));
     Command::new("pie")

@@ -5,7 +5,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use pie_comm::Member;
 use pie_fuzz::explained;
-use pie_model::{Config, Device, Model};
+use pie_model::{Config, Model};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -110,7 +110,7 @@ fn load(ranks: u8) {
     let world = [1_u32, 2, 3][usize::from(ranks % 3)];
     for rank in 0..world {
         let Ok(member) = Member::new(rank, world) else { return };
-        explained(Model::load(folder, member, &Device::Cpu, &mut |done, total| assert!(done <= total)));
+        explained(Model::load(folder, member, &mut |done, total| assert!(done <= total)));
     }
 }
 
