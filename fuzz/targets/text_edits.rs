@@ -111,8 +111,7 @@ fuzz_target!(init: {
         assert_eq!(spliced, tokens, "the splices make the tokens");
         cut(&document, pair, &text, &tokens, input.cursor);
     }
-    let other = Document::open(pair.ours.clone(), &input.reopened.0, 1 << 16).expect("opens");
-    let change = document.become_like(&other).expect("every text can be opened again");
+    let change = document.become_text(&input.reopened.0).expect("every text can be opened again");
     let spliced = change.splices().apply(&tokens);
     document.commit(change).expect("what was just prepared can be committed");
     assert_eq!(spliced, check(&document, pair, &input.reopened.0));

@@ -33,7 +33,7 @@ pub fn router(name: &str) -> RouterRecord {
 
 pub fn tokenizer() -> Arc<Tokenizer> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-    Arc::new(Tokenizer::from_folder(Path::new(folder)).expect("it ships"))
+    Arc::new(Tokenizer::open(Path::new(folder)).expect("it ships"))
 }
 
 pub fn options(name: &str) -> OwnerOptions {

@@ -36,7 +36,7 @@ const GROUP: &str = "g";
 
 fn tokenizer() -> Arc<Tokenizer> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-    Arc::new(Tokenizer::from_folder(std::path::Path::new(folder)).unwrap())
+    Arc::new(Tokenizer::open(std::path::Path::new(folder)).unwrap())
 }
 
 fn group() -> GroupId {

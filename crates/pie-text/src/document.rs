@@ -129,10 +129,14 @@ impl Document {
     pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
-        let mut edits = narrowed(text, place(text, edits)?);
+        self.replaced(text, place(text, edits)?)
+    }
+
+    /// What edits do to the tokens, as far as they change the text. What changes nothing makes no revision.
+    fn replaced(&self, text: &Rope, edits: Vec<CheckedEdit>) -> Result<Change, TextError> {
+        let mut edits = narrowed(text, edits);
         edits.retain(|edit| text.byte_slice(edit.start..edit.end) != edit.insert);
-        // What changes nothing makes no revision.
-        let revision = if edits.is_empty() { base } else { base.next() };
+        let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
         self.change(text, &edits, revision)
     }
 
@@ -178,36 +182,30 @@ impl Document {
         Ok(self.changed(base.next(), splices, EditStats::default(), Next::Tokens))
     }
 
-    /// Works out how to make this document equal another of the same tokenizer, as when a client opens it again with its own
-    /// text: only what differs is tokenized, and only that is in the splices. Equal documents give an empty change that keeps
-    /// the revision. Changes nothing.
+    /// Works out how to make this document hold a text, as when a client opens it again with its own: only what differs is
+    /// tokenized, and only that is in the splices. A text that it holds already gives an empty change that keeps the revision.
     ///
     /// # Errors
-    /// [`TextError::TextOnly`] and [`TextError::TokensOnly`] where only one of the two has a text, [`TextError::TooLong`] and
-    /// [`TextError::Tokenizer`].
-    pub fn become_like(&self, other: &Document) -> Result<Change, TextError> {
-        match (&self.content, &other.content) {
-            (DocumentText::Text(old), DocumentText::Text(new)) => {
-                let (old_text, new_text) = (old.to_string(), new.to_string());
-                let edits = line_edits(&old_text, &new_text);
-                let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
-                self.change(old, &edits, revision)
-            }
-            (DocumentText::TokensOnly, DocumentText::TokensOnly) => {
-                let [old, new] = [self, other].map(|document| document.tokens().collect::<Vec<_>>());
-                let splice = |hunk: DiffOp| Splice {
-                    at: TokenIndex(count(hunk.old_range().start)),
-                    delete: count(hunk.old_range().len()),
-                    insert: new[hunk.new_range()].to_vec(),
-                };
-                let list = diff(&old, &new).into_iter().map(splice).collect();
-                let splices =
-                    Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens");
-                self.prepare_tokens(self.revision, splices)
-            }
-            (DocumentText::TokensOnly, DocumentText::Text(_)) => Err(TextError::TokensOnly),
-            (DocumentText::Text(_), DocumentText::TokensOnly) => Err(TextError::TextOnly),
-        }
+    /// [`TextError::TokensOnly`] in a document of tokens, [`TextError::TooLong`] and [`TextError::Tokenizer`].
+    pub fn become_text(&self, insert: &str) -> Result<Change, TextError> {
+        let text = self.rope().ok_or(TextError::TokensOnly)?;
+        self.replaced(text, vec![CheckedEdit { start: 0, end: text.len_bytes(), insert, index: 0 }])
+    }
+
+    /// The same of a document of tokens.
+    ///
+    /// # Errors
+    /// [`TextError::TextOnly`] in a document with a text, [`TextError::TooLong`].
+    pub fn become_tokens(&self, tokens: &[TokenId]) -> Result<Change, TextError> {
+        let held: Vec<TokenId> = self.tokens().collect();
+        let splice = |hunk: DiffOp| Splice {
+            at: TokenIndex(count(hunk.old_range().start)),
+            delete: count(hunk.old_range().len()),
+            insert: tokens[hunk.new_range()].to_vec(),
+        };
+        let list = diff(&held, tokens).into_iter().map(splice).collect();
+        let splices = Splices::new(list, held.len()).expect("hunks are sorted, disjoint and of these tokens");
+        self.prepare_tokens(self.revision, splices)
     }
 
     /// Whether an edit that inserts these texts costs what they cost: where pieces start is known, and stays so. Else the whole

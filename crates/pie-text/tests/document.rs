@@ -206,15 +206,13 @@ fn a_reopened_document_keeps_what_both_texts_have() {
         .replace("import json\n", "")
         .replace("def main", "def mein");
     let mut document = Document::open(pair.ours.clone(), &old, limit).expect("opens");
-    let same =
-        document.become_like(&Document::open(pair.ours.clone(), &old, limit).expect("opens")).expect("works");
+    let same = document.become_text(&old).expect("works");
     assert!(same.splices().is_empty());
     document.commit(same).expect("is current");
     assert_eq!(document.revision(), Revision(0));
 
     let before: Vec<TokenId> = document.tokens().collect();
-    let change =
-        document.become_like(&Document::open(pair.ours.clone(), &new, limit).expect("opens")).expect("works");
+    let change = document.become_text(&new).expect("works");
     assert_eq!(spliced(&before, change.splices()), pair.whole(&new));
     assert_eq!(change.splices().iter().count(), 3);
     assert!(change.splices().inserted() < 10, "{:?}", change.splices());
@@ -228,12 +226,10 @@ fn a_reopened_document_keeps_what_both_texts_have() {
     let ids: Vec<TokenId> = document.tokens().collect();
     let fewer = [&ids[..5], &ids[9..]].concat();
     let mut tokens = Document::open_tokens(pair.ours.clone(), ids.clone()).expect("opens");
-    let change = tokens
-        .become_like(&Document::open_tokens(pair.ours.clone(), fewer.clone()).expect("opens"))
-        .expect("works");
+    let change = tokens.become_tokens(&fewer).expect("works");
     assert_eq!((change.splices().deleted(), change.splices().inserted()), (4, 0));
     tokens.commit(change).expect("is current");
     assert_eq!((tokens.tokens().collect::<Vec<_>>(), tokens.revision()), (fewer, Revision(1)));
-    assert_eq!(document.become_like(&tokens).expect_err("has a text").code(), "TEXT_ONLY");
-    assert_eq!(tokens.become_like(&document).expect_err("has none").code(), "TOKENS_ONLY");
+    assert_eq!(document.become_tokens(&ids).expect_err("has a text").code(), "TEXT_ONLY");
+    assert_eq!(tokens.become_text(&old).expect_err("has none").code(), "TOKENS_ONLY");
 }

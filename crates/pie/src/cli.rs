@@ -180,7 +180,8 @@ pub struct ServeArgs {
     #[arg(long, env = "PIE_STEP_TOKENS", default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     pub step_tokens: u32,
     /// How long a step may be held up by documents that are being opened while others get tokens: what everybody else waits
-    /// for. By it, and the speed that the ranks show, steps have fewer tokens than --step-tokens.
+    /// for. By it, and the speed that the ranks show, steps have fewer tokens than --step-tokens. Where several tenants have sessions
+    /// it holds for all tokens of a step.
     #[arg(long, env = "PIE_PREFILL_TIME", default_value = "30ms", value_name = "TIME", value_parser = crate::units::some_time)]
     pub prefill_time: Duration,
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.

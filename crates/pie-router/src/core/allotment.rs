@@ -133,6 +133,7 @@ impl Allotment {
             None => Ok(()),
         }
     }
+
     /// Completions whose context has grown to the model's limit, by what they wrote or by edits before them, are over.
     pub(super) fn end_at_limit(&mut self) {
         for id in &self.encoding.active {

@@ -4,7 +4,6 @@
 //! Lengths come first: what no context of the group's model could hold is refused before anything is tokenized.
 
 use crate::call::{Call, EditReply, Prepared};
-use crate::core::session::count;
 use crate::faults;
 use crate::group::{Asker, LocalGroup};
 use crate::life::Life;
@@ -12,8 +11,8 @@ use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
-use pie_text::{Change, Document, TextError, Tokenizer};
-use pie_words::{Splice, Splices, Strategy, TextEdit, TextRange, TokenId, TokenIndex};
+use pie_text::{Document, TextError, Tokenizer};
+use pie_words::Strategy;
 use std::sync::Arc;
 
 /// How often a text is compared with its session, if others change that meanwhile.
@@ -57,6 +56,7 @@ impl LocalGroup {
             Content::Tokens(tokens) => (0, tokens.len()),
         };
         self.check_length(bytes, tokens)?;
+        let content = Arc::new(content);
         let mut attempt = 1;
         loop {
             let (owner, session) = (tenant.clone(), name.clone());
@@ -64,13 +64,16 @@ impl LocalGroup {
             let (router, content) = (self.router.clone(), content.clone());
             let prepared = beside(bytes, Waits::Briefly, move || match held {
                 None => {
-                    let document = document(content, &router.tokenizer, router.document_limit)?;
+                    let document = document(&content, &router.tokenizer, router.document_limit)?;
                     let Life { identity, begins } = Life::new()?;
                     Ok(Prepared::New { identity, document: Box::new(document.at_revision(begins)) })
                 }
                 Some(held) => {
-                    let change = difference(&held, content).map_err(|error| faults::text(&error))?;
-                    Ok(Prepared::Again(Box::new(change)))
+                    let change = match &*content {
+                        Content::Text(text) => held.become_text(text),
+                        Content::Tokens(tokens) => held.become_tokens(tokens),
+                    };
+                    Ok(Prepared::Again(Box::new(change.map_err(|error| faults::text(&error))?)))
                 }
             });
             let prepared = self.router.counted(prepared.await)?;
@@ -121,36 +124,13 @@ impl LocalGroup {
 
 /// The document of a text, or of tokens. Takes milliseconds to seconds.
 pub(crate) fn document(
-    content: Content,
+    content: &Content,
     tokenizer: &Arc<Tokenizer>,
     limit: usize,
 ) -> Result<Document, Fault> {
     let document = match content {
-        Content::Text(text) => Document::open(tokenizer.clone(), &text, limit),
-        Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens),
+        Content::Text(text) => Document::open(tokenizer.clone(), text, limit),
+        Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens.clone()),
     };
     document.map_err(|error| faults::text(&error))
-}
-
-/// The change that makes `held` equal to what its client has: what both have in common stays.
-fn difference(held: &Document, wanted: Content) -> Result<Change, TextError> {
-    match wanted {
-        Content::Text(insert) => {
-            let range = TextRange::Bytes { start: 0, end: held.len_bytes() };
-            held.prepare(held.revision(), &[TextEdit { range, insert }])
-        }
-        Content::Tokens(tokens) => {
-            held.prepare_tokens(held.revision(), tokens_between(&held.tokens().collect::<Vec<_>>(), &tokens))
-        }
-    }
-}
-
-/// One splice, between what both begin with and what both end with.
-fn tokens_between(held: &[TokenId], wanted: &[TokenId]) -> Splices {
-    let start = held.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-    let behind = held[start..].iter().rev().zip(wanted[start..].iter().rev());
-    let kept = behind.take_while(|(a, b)| a == b).count();
-    let insert = wanted[start..wanted.len() - kept].to_vec();
-    let splice = Splice { at: TokenIndex(count(start)), delete: count(held.len() - kept - start), insert };
-    Splices::new(vec![splice], held.len()).unwrap_or_default()
 }

@@ -128,7 +128,7 @@ impl Pool {
     /// A pool of another model.
     pub fn of(slots: u32, settings: Settings, model: ModelFacts) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-        let tokenizer = Arc::new(Tokenizer::from_folder(std::path::Path::new(folder)).expect("it ships"));
+        let tokenizer = Arc::new(Tokenizer::open(std::path::Path::new(folder)).expect("it ships"));
         let mut core = Core::new(tokenizer.clone(), settings, Quotas::default(), Arc::default());
         core.formed(Epoch(1), slots, model.clone());
         let desk = Desk::new(core, "g".to_owned());
