@@ -107,7 +107,7 @@ def test_the_cpu_image_serves_read_only_as_nobody_without_a_shell(folder):
     ]
     run = subprocess.run(["unshare", "--mount", "--net", "bash", "-c", "\n".join(script)], capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "is no model folder" in run.stdout and "pie-coder" in run.stdout, run.stdout
+    assert "is no model" in run.stdout and "pie-coder" in run.stdout, run.stdout
 
 
 def test_the_download_image_downloads(folder):

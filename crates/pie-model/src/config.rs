@@ -1,9 +1,11 @@
 //! A model's sizes, from `config.json`, with refusals by name of what would be computed wrongly.
 
 use crate::architecture::{Architecture, Biases, HeadNorms};
+use crate::checkpoint;
 use crate::error::ModelError;
 use crate::raw::{self, RawConfig};
 use crate::rotation;
+use pie_gguf::Gguf;
 use pie_kv::RopeScaling;
 use pie_words::TokenId;
 use std::path::Path;
@@ -42,11 +44,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `config.json` of a folder, and the end-of-text tokens of `generation_config.json` if it is there.
+    /// Reads `config.json` of a folder, and the end-of-text tokens of `generation_config.json` if it is there; or the settings of
+    /// a GGUF file.
     ///
     /// # Errors
     /// Files that cannot be read, and every model that would be computed wrongly.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
+        if Gguf::is_named(folder) {
+            return Self::of_keys(checkpoint::settings(folder)?, folder);
+        }
         let path = folder.join("config.json");
         let mut config = Self::parse(&read(&path)?, &path)?;
         let generation = folder.join("generation_config.json");
@@ -64,9 +70,16 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ModelError> {
+        let invalid = |error: serde_json::Error| ModelError::ConfigInvalid {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        };
+        Self::of_keys(serde_json::from_str(text).map_err(invalid)?, path)
+    }
+
+    /// The configuration in the keys of a config.json.
+    fn of_keys(mut value: serde_json::Value, path: &Path) -> Result<Self, ModelError> {
         let invalid = |reason: String| ModelError::ConfigInvalid { path: path.to_owned(), reason };
-        let mut value: serde_json::Value =
-            serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
         rotation::choose(&mut value);
         // Before the keys are read, so that another architecture is told by name and not by the first key that it lacks.
         let architecture = Architecture::of(&value)?;

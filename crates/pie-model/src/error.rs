@@ -79,8 +79,8 @@ pub enum ModelError {
     },
     /// A folder without weights.
     #[error(
-        "{} has neither model.safetensors nor model.safetensors.index.json; weights in other files (pytorch_model.bin, GGUF) \
-         are not read: save the model with save_pretrained of Transformers",
+        "{} has neither model.safetensors nor model.safetensors.index.json; weights in other files of a folder (pytorch_model.bin) \
+         are not read: save the model with save_pretrained of Transformers, or name a GGUF file itself",
         folder.display()
     )]
     NoWeights {
@@ -104,6 +104,14 @@ pub enum ModelError {
         shard: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// A GGUF file that cannot be read as one.
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: pie_gguf::GgufError,
     },
     /// A weight that is nowhere.
     #[error("{}: no tensor {name}; the weights do not belong to this config.json", place.display())]
@@ -155,7 +163,7 @@ pub enum ModelError {
         kind: &'static str,
     },
     /// A weight of a type that is not read.
-    #[error("{}: {name} is {got}; supported: F32, F16, BF16", place.display())]
+    #[error("{}: {name} is {got}; supported: F32, F16, BF16, and in GGUF files Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K", place.display())]
     TensorType {
         /// Which.
         name: String,
@@ -225,6 +233,7 @@ impl ModelError {
             Self::NoWeights { .. } => "MODEL_NO_WEIGHTS",
             Self::WeightsInvalid { .. } => "MODEL_WEIGHTS_INVALID",
             Self::ShardMissing { .. } => "MODEL_SHARD_MISSING",
+            Self::Gguf { .. } => "MODEL_GGUF",
             Self::TensorMissing { .. } => "MODEL_TENSOR_MISSING",
             Self::TensorShape { .. } => "MODEL_TENSOR_SHAPE",
             Self::TensorUnused { .. } => "MODEL_TENSOR_UNUSED",

@@ -33,7 +33,7 @@ impl Folder {
     /// Whether the head is the embedding is from here on what the weights say.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let config = Config::read(folder)?;
-        let checkpoint = Checkpoint::open(folder)?;
+        let checkpoint = Checkpoint::open(folder, &config)?;
         let tables = VocabularyTables::of(&checkpoint, &config);
         let of_layer = |layer| parts(config.architecture).map(move |part| layer_tensor(layer, part));
         let of_layers = (0..config.layers).flat_map(of_layer);

@@ -21,6 +21,7 @@ mod folder;
 mod forward;
 mod layers;
 mod logits;
+mod matrix;
 mod model;
 mod preset;
 mod product;

@@ -1,14 +1,16 @@
 //! A rank's slice of a model: how it is read from the checkpoint.
 
-use crate::checkpoint::{Checkpoint, Matrix};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::folder::Folder;
 use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
-use crate::product::{Numbers, Packed};
+use crate::matrix::Matrix;
+use crate::product::{Numbers, Packed, Source};
 use crate::shard::Shard;
 use crate::tensors::{LayerTensors, NORM};
 use pie_comm::Member;
+use pie_gguf::{GROUP, Group};
 use pie_kv::{KvShape, Rope};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -187,17 +189,9 @@ impl Loader<'_> {
 
     fn head(&mut self, name: &str) -> Result<ColumnParallel, ModelError> {
         let matrix = self.checkpoint.matrix(name, self.config.vocab_size, self.config.hidden_size)?;
-        let (own, columns) = (self.shard.vocabulary.clone(), self.config.hidden_size);
-        let packed = Packed::new(self.shard.vocabulary_part, columns, matrix.numbers(), |output, row| {
-            if output < own.len() {
-                matrix.load(own.start + output, 0..columns, row);
-            } else {
-                row.fill(0.0);
-            }
-        });
-        matrix.check()?;
-        self.count(own.len() * columns);
-        Ok(ColumnParallel(packed))
+        let own = self.shard.vocabulary.clone();
+        let part = self.packed(&[(&matrix, own)], 0..self.config.hidden_size, self.shard.vocabulary_part)?;
+        Ok(ColumnParallel(part))
     }
 
     fn norm(&self, weight: Vec<f32>) -> RmsNorm {
@@ -206,32 +200,60 @@ impl Loader<'_> {
 
     /// Some rows of several matrices, one below the other.
     fn rows(&mut self, parts: &[(&Matrix, Range<usize>)]) -> Result<ColumnParallel, ModelError> {
-        let columns = parts[0].0.columns();
-        let sources: Vec<_> =
-            parts.iter().flat_map(|(matrix, rows)| rows.clone().map(move |row| (*matrix, row))).collect();
-        let fill = |output: usize, to: &mut [f32]| {
-            let (matrix, row) = sources[output];
-            matrix.load(row, 0..columns, to);
-        };
-        let narrow = parts.iter().all(|(matrix, _)| matrix.numbers() == Numbers::Bf16);
-        let numbers = if narrow { Numbers::Bf16 } else { Numbers::F32 };
-        let packed = Packed::new(sources.len(), columns, numbers, fill);
-        parts.iter().try_for_each(|(matrix, _)| matrix.check())?;
-        self.count(sources.len() * columns);
-        Ok(ColumnParallel(packed))
+        let rows = parts.iter().map(|(_, rows)| rows.len()).sum();
+        Ok(ColumnParallel(self.packed(parts, 0..parts[0].0.columns(), rows)?))
     }
 
     /// Some columns of a matrix.
     fn columns(&mut self, matrix: &Matrix, columns: Range<usize>) -> Result<RowParallel, ModelError> {
-        let fill = |row: usize, to: &mut [f32]| matrix.load(row, columns.clone(), to);
-        let packed = Packed::new(matrix.rows(), columns.len(), matrix.numbers(), fill);
-        matrix.check()?;
-        self.count(matrix.rows() * columns.len());
-        Ok(RowParallel(packed))
+        Ok(RowParallel(self.packed(&[(matrix, 0..matrix.rows())], columns, matrix.rows())?))
+    }
+
+    /// Some columns of some rows of several matrices, one below the other, and rows of zeros up to `outputs`.
+    fn packed(
+        &mut self,
+        parts: &[(&Matrix, Range<usize>)],
+        columns: Range<usize>,
+        outputs: usize,
+    ) -> Result<Packed, ModelError> {
+        let rows = parts.iter().flat_map(|(matrix, rows)| rows.clone().map(move |row| (*matrix, row)));
+        let slice = Slice { rows: rows.collect(), columns };
+        let packed = Packed::new(outputs, slice.columns.len(), &slice);
+        parts.iter().try_for_each(|(matrix, _)| matrix.check())?;
+        self.count(slice.rows.len() * slice.columns.len());
+        Ok(packed)
     }
 
     fn count(&mut self, numbers: usize) {
         self.done += 4 * numbers as u64;
         (self.progress)(self.done, self.total);
+    }
+}
+
+/// Rows of matrices, as they are packed. Behind them there are rows of zeros.
+struct Slice<'a> {
+    rows: Vec<(&'a Matrix, usize)>,
+    columns: Range<usize>,
+}
+
+impl Source for Slice<'_> {
+    fn numbers(&self, output: usize) -> Numbers {
+        // Zeros are kept as whatever stands before them.
+        let row = self.rows.get(output).or(self.rows.last());
+        row.map_or(Numbers::F32, |(matrix, _)| matrix.numbers(&self.columns))
+    }
+
+    fn fill(&self, output: usize, to: &mut [f32]) {
+        match self.rows.get(output) {
+            Some((matrix, row)) => matrix.load(*row, self.columns.clone(), to),
+            None => to.fill(0.0),
+        }
+    }
+
+    fn group(&self, output: usize, index: usize) -> Group {
+        match self.rows.get(output) {
+            Some((matrix, row)) => matrix.group(*row, self.columns.start / GROUP + index),
+            None => Group::ZEROS,
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! What a checkpoint calls the tensors of a decoder layer, and which part of each is a rank's.
 
 use crate::architecture::{Architecture, Biases, HeadNorms};
-use crate::checkpoint::{Checkpoint, Matrix};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ModelError;
+use crate::matrix::Matrix;
 use crate::shard::Shard;
 use std::ops::Range;
 

@@ -40,6 +40,11 @@ impl Beside {
         Ok(Self { config: read("tokenizer_config.json")?, map: read("special_tokens_map.json")? })
     }
 
+    /// What a tokenizer_config.json would say, where there is no file.
+    pub(crate) fn of(config: Value) -> Self {
+        Self { config, map: Value::Null }
+    }
+
     /// A flag of the configuration, such as `add_bos_token`.
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         self.config[name].as_bool()

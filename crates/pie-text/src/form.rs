@@ -8,7 +8,7 @@
 //! run can claim, because runs end with their own kind; characters in and out of the CJK ranges part.
 
 use ropey::Rope;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -78,6 +78,27 @@ impl Form {
             }
             _ => None,
         }
+    }
+
+    /// A `pre_tokenizer` of this form.
+    pub(crate) fn written(self) -> Value {
+        let bytes = |own: bool| {
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own})
+        };
+        let split = |pattern: &str| {
+            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+        };
+        let digits = || json!({"type": "Digits", "individual_digits": true});
+        let parts = match self {
+            Self::Gpt2 => vec![split(GPT2), bytes(false)],
+            Self::StarCoder => vec![digits(), bytes(true)],
+            Self::Llama3 => vec![split(LLAMA3), bytes(false)],
+            Self::Qwen2 => vec![split(QWEN2), bytes(false)],
+            Self::DeepSeekCoder => {
+                DEEPSEEK_CODER.map(split).into_iter().chain([digits(), bytes(false)]).collect()
+            }
+        };
+        json!({"type": "Sequence", "pretokenizers": parts})
     }
 
     /// Whether a line break is white space like other: in GPT-2's pattern, which names none.
@@ -151,4 +172,16 @@ fn is_split(value: &Value, pattern: &str) -> bool {
         && value["behavior"] == "Isolated"
         && value["invert"] == false
         && value["pattern"]["Regex"] == pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_recognized() {
+        for form in [Form::Gpt2, Form::StarCoder, Form::Llama3, Form::Qwen2, Form::DeepSeekCoder] {
+            assert_eq!(Form::of(&form.written()), Some(form));
+        }
+    }
 }

@@ -34,6 +34,7 @@ mod document;
 mod edit;
 mod error;
 pub mod form;
+mod gguf;
 mod load;
 mod nfc;
 mod pieces;

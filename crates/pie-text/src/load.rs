@@ -6,7 +6,9 @@ use crate::beside::Beside;
 use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
 use crate::form::{Form, LookAhead, RestartKind};
+use crate::gguf::{self, Written};
 use crate::tokenizer::{Fingerprint, Tokenizer};
+use pie_gguf::Gguf;
 use pie_words::TokenId;
 use serde_json::Value;
 use std::path::Path;
@@ -17,17 +19,22 @@ use xxhash_rust::xxh3::Xxh3;
 const LARGEST_VOCABULARY: u32 = 1 << 24;
 
 impl Tokenizer {
-    /// Loads the tokenizer of a model folder: its `tokenizer.json`, and what stands beside it. A `tokenizer_config.json`
+    /// Loads the tokenizer of a model: that in a GGUF file, or that of a folder, its `tokenizer.json`, and what stands beside it. A `tokenizer_config.json`
     /// decides about the begin of sentence as in Transformers (DeepSeek-Coder's `tokenizer.json` adds none, its
     /// configuration does), and names the end of text; where it does not name a token, an older folder's
     /// `special_tokens_map.json` may.
     ///
     /// # Errors
     /// [`TokenizerError`] names the file and what cannot be used.
-    pub fn from_folder(folder: &Path) -> Result<Self, TokenizerError> {
-        let path = folder.join("tokenizer.json");
+    pub fn open(model: &Path) -> Result<Self, TokenizerError> {
+        if Gguf::is_named(model) {
+            let Written { json, beside } = gguf::read(model)?;
+            let file = TokenizerFile { name: model.display().to_string(), beside };
+            return file.load(json.to_string().as_bytes());
+        }
+        let path = model.join("tokenizer.json");
         let bytes = read(&path)?;
-        TokenizerFile { name: path.display().to_string(), beside: Beside::read(folder)? }.load(&bytes)
+        TokenizerFile { name: path.display().to_string(), beside: Beside::read(model)? }.load(&bytes)
     }
 
     /// Takes the content of a `tokenizer.json`.

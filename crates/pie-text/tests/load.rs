@@ -50,14 +50,14 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(part), "{error} should say {part}");
     }
-    let missing = Tokenizer::from_folder(Path::new("/nowhere")).expect_err("is not there");
+    let missing = Tokenizer::open(Path::new("/nowhere")).expect_err("is not there");
     assert_eq!(missing.code(), "TOKENIZER_UNREADABLE");
 }
 
 #[test]
 fn the_tokenizer_that_ships_is_in_deepseek_coders_form() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-code");
-    let tokenizer = Tokenizer::from_folder(&folder).expect("loads");
+    let tokenizer = Tokenizer::open(&folder).expect("loads");
     let bos = tokenizer.token_id("<｜begin▁of▁sentence｜>").expect("is there");
     assert_eq!((tokenizer.prefix(), tokenizer.vocab_size()), (&[bos][..], 8192));
     assert_eq!(tokenizer.restart_kind(), &RestartKind::Piece(pie_text::form::Form::DeepSeekCoder));
@@ -96,19 +96,19 @@ fn the_configuration_beside_a_tokenizer_adds_the_begin_of_sentence() {
         ("other", config("PreTrainedTokenizerFast", json!(true), json!(bos)), &[]),
     ];
     for (name, config, prefix) in table {
-        let tokenizer = Tokenizer::from_folder(&folder(name, &[(CONFIG, &config)])).expect(name);
+        let tokenizer = Tokenizer::open(&folder(name, &[(CONFIG, &config)])).expect(name);
         assert_eq!(tokenizer.prefix(), prefix.iter().map(|id| TokenId(*id)).collect::<Vec<_>>(), "{name}");
     }
     // An older folder names its tokens in a file of their own.
     let (config, map) = (config("LlamaTokenizerFast", json!(true), Value::Null), json!({"bos_token": bos}));
     let older = folder("older", &[(CONFIG, &config), ("special_tokens_map.json", &map)]);
-    assert_eq!(Tokenizer::from_folder(&older).expect("loads").prefix(), [TokenId(0)]);
+    assert_eq!(Tokenizer::open(&older).expect("loads").prefix(), [TokenId(0)]);
     let eos = json!({"tokenizer_class": "LlamaTokenizerFast", "add_eos_token": true});
-    let error = Tokenizer::from_folder(&folder("eos", &[(CONFIG, &eos)])).expect_err("is refused");
+    let error = Tokenizer::open(&folder("eos", &[(CONFIG, &eos)])).expect_err("is refused");
     assert!(error.to_string().contains("add_eos_token"), "{error}");
     let broken = folder("broken", &[]);
     std::fs::write(broken.join(CONFIG), "{").expect("writes");
-    let error = Tokenizer::from_folder(&broken).expect_err("is refused");
+    let error = Tokenizer::open(&broken).expect_err("is refused");
     assert!(error.to_string().contains(CONFIG), "{error}");
 }
 
@@ -139,7 +139,7 @@ fn what_the_configuration_calls_special_is_a_control_token_and_ends_a_text() {
         let folder =
             folder(&format!("special {name}"), &[(CONFIG, &config), ("special_tokens_map.json", &map)]);
         std::fs::write(folder.join("tokenizer.json"), changed(TINY, added)).expect("writes");
-        let tokenizer = Tokenizer::from_folder(&folder).expect(name);
+        let tokenizer = Tokenizer::open(&folder).expect(name);
         for content in ["[END]", "[OF]", "[TEXT]"] {
             let id = tokenizer.token_id(content).expect("is there");
             let found = tokenizer.encode(&format!("a{content}")).expect("encodes").contains(&id);
@@ -155,7 +155,7 @@ fn what_the_configuration_calls_special_is_a_control_token_and_ends_a_text() {
     let newline = changed(TINY, |file| file["model"]["vocab"]["\n"] = json!(9000));
     let folder = folder("newline", &[(CONFIG, &config)]);
     std::fs::write(folder.join("tokenizer.json"), newline).expect("writes");
-    let tokenizer = Tokenizer::from_folder(&folder).expect("loads");
+    let tokenizer = Tokenizer::open(&folder).expect("loads");
     assert!(
         tokenizer.ends().contains(&TokenId(9000)) && !tokenizer.control_tokens().contains(&TokenId(9000))
     );

@@ -45,10 +45,11 @@ pub fn resolve(model: Option<&Path>) -> Result<ModelFolder, Failure> {
     if let Some(preset) = path.to_str().and_then(|path| path.strip_prefix(SEEDED_PREFIX)) {
         return Ok(ModelFolder { path: seeded(preset)?, kind: ModelKind::Seeded });
     }
-    if !path.join("config.json").is_file() {
+    let is_file = pie_gguf::Gguf::is_named(path) && path.is_file();
+    if !is_file && !path.join("config.json").is_file() {
         return Err(format!(
-            "{} is no model folder: it has no config.json (expected: a folder with config.json, tokenizer.json, *.safetensors, as \
-             save_pretrained of Transformers writes it; GGUF files are not read)",
+            "{} is no model: it has no config.json (expected: a folder with config.json, tokenizer.json, *.safetensors, as \
+             save_pretrained of Transformers writes it, or a GGUF file)",
             path.display()
         )
         .into());
@@ -84,11 +85,11 @@ pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
 
 /// The tokenizer of a model folder.
 pub fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
-    let tokenizer = Tokenizer::from_folder(folder)?;
+    let tokenizer = Tokenizer::open(folder)?;
     let (tokens, known) = (tokenizer.vocab_size() as usize, Config::read(folder)?.vocab_size);
     if tokens > known {
         return Err(format!(
-            "{}: tokenizer.json has tokens up to {}, and the model knows those below {known} (vocab_size of config.json): take \
+            "{}: the tokenizer has tokens up to {}, and the model knows those below {known} (vocab_size of config.json): take \
              the tokenizer.json of this model",
             folder.display(),
             tokens - 1

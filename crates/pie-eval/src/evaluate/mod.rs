@@ -80,7 +80,7 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
     if context < least {
         return Err(EvalError::ContextTooShort { context, least });
     }
-    let tokenizer = Arc::new(Tokenizer::from_folder(&options.model)?);
+    let tokenizer = Arc::new(Tokenizer::open(&options.model)?);
     let (tokens, known) = (tokenizer.vocab_size() as usize, config.vocab_size);
     if tokens > known {
         return Err(EvalError::ForeignTokenizer { folder: options.model.clone(), last: tokens - 1, known });

@@ -1,10 +1,14 @@
-//! Safetensors files of a folder, memory-mapped: any row or part of a row of any tensor, widened to f32.
+//! The weights of a model, memory-mapped: safetensors files of a folder, or a GGUF file.
+
+mod gguf;
+
+pub(crate) use gguf::config as settings;
 
 use crate::config::Config;
 use crate::error::ModelError;
-use crate::product::Numbers;
-use half::{bf16, f16};
+use crate::matrix::{Matrix, RowOrder};
 use memmap2::Mmap;
+use pie_gguf::{Gguf, Storage};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +16,6 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use xxhash_rust::xxh3::Xxh3;
 
 const SINGLE: &str = "model.safetensors";
@@ -21,21 +24,36 @@ const INDEX: &str = "model.safetensors.index.json";
 const TRUNK: &str = "model.";
 const HEAD: &str = "lm_head.";
 
-/// All tensors of a folder. Nothing is read before it is asked for.
+/// All tensors of a model. Nothing is read before it is asked for.
 pub(crate) struct Checkpoint {
-    folder: PathBuf,
+    /// The folder, or the file.
+    place: PathBuf,
     /// By the names of a causal language model, whatever they are called in the file.
-    tensors: BTreeMap<String, Tensor>,
+    tensors: BTreeMap<String, Found>,
 }
 
+/// A tensor, of whatever type.
+struct Found {
+    /// Its storage here is [`Storage::F32`] if it is unknown.
+    tensor: Tensor,
+    /// What its numbers are, where they are not read.
+    foreign: Option<String>,
+}
+
+/// A tensor whose numbers are of a type that is read.
 #[derive(Clone)]
-struct Tensor {
+pub(crate) struct Tensor {
     /// Its name in the file.
-    stored: String,
-    file: Arc<(PathBuf, Mmap)>,
+    pub stored: String,
+    /// Where it lies.
+    pub file: Arc<(PathBuf, Mmap)>,
     bytes: Range<usize>,
-    dtype: Dtype,
-    shape: Vec<usize>,
+    /// How its numbers are stored.
+    pub storage: Storage,
+    /// Rows and columns, or the length of a vector.
+    pub shape: Vec<usize>,
+    /// In which order its rows lie.
+    pub order: RowOrder,
 }
 
 #[derive(Deserialize)]
@@ -44,10 +62,14 @@ struct Index {
 }
 
 impl Checkpoint {
-    /// Maps the files and reads their headers.
-    pub fn open(folder: &Path) -> Result<Self, ModelError> {
+    /// Maps the files of a folder, or a GGUF file, and reads their headers.
+    pub fn open(place: &Path, config: &Config) -> Result<Self, ModelError> {
+        if Gguf::is_named(place) { Self::of_gguf(place, config) } else { Self::of_folder(place) }
+    }
+
+    fn of_folder(folder: &Path) -> Result<Self, ModelError> {
         let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
-        let mut checkpoint = Self { folder: folder.to_owned(), tensors: BTreeMap::new() };
+        let mut checkpoint = Self { place: folder.to_owned(), tensors: BTreeMap::new() };
         if single.is_file() {
             let file = map(&single).map_err(|source| ModelError::File { path: single.clone(), source })?;
             checkpoint.add(&single, file)?;
@@ -82,19 +104,34 @@ impl Checkpoint {
         let data = header + 8;
         for (name, info) in infos {
             let (start, end) = info.data_offsets;
+            let storage = match info.dtype {
+                Dtype::F32 => Ok(Storage::F32),
+                Dtype::F16 => Ok(Storage::F16),
+                Dtype::BF16 => Ok(Storage::BF16),
+                other => Err(format!("{other:?}")),
+            };
             let tensor = Tensor {
                 stored: name.clone(),
                 file: file.clone(),
                 bytes: data + start..data + end,
-                dtype: info.dtype,
+                storage: *storage.as_ref().unwrap_or(&Storage::F32),
                 shape: info.shape,
+                order: RowOrder::AsIs,
             };
-            if let Some(other) = self.tensors.insert(name.clone(), tensor) {
-                let reason = format!("{name} stands in {} too", other.file.0.display());
-                return Err(ModelError::WeightsInvalid { path: path.to_owned(), reason });
-            }
+            self.insert(name, Found { tensor, foreign: storage.err() })?;
         }
         Ok(())
+    }
+
+    fn insert(&mut self, name: String, found: Found) -> Result<(), ModelError> {
+        let path = found.tensor.file.0.clone();
+        match self.tensors.insert(name, found) {
+            Some(other) => {
+                let reason = format!("{} stands in {} too", other.tensor.stored, other.tensor.file.0.display());
+                Err(ModelError::WeightsInvalid { path, reason })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The names of all tensors, in order.
@@ -110,19 +147,20 @@ impl Checkpoint {
     /// Whether two tensors have the same bytes.
     pub fn are_equal(&self, one: &str, other: &str) -> bool {
         let (Some(one), Some(other)) = (self.tensors.get(one), self.tensors.get(other)) else { return false };
-        one.dtype == other.dtype && one.shape == other.shape && one.data() == other.data()
+        let (one, other) = (&one.tensor, &other.tensor);
+        one.storage == other.storage && one.shape == other.shape && one.data() == other.data()
     }
 
     /// That a tensor is nowhere.
     pub fn missing(&self, name: &str) -> ModelError {
-        ModelError::TensorMissing { name: name.to_owned(), place: self.folder.clone() }
+        ModelError::TensorMissing { name: name.to_owned(), place: self.place.clone() }
     }
 
     /// That a tensor would be left out.
     pub fn unused(&self, name: &str, others: usize, why: String) -> ModelError {
         let (name, place) = match self.tensors.get(name) {
-            Some(tensor) => (tensor.stored.clone(), tensor.file.0.clone()),
-            None => (name.to_owned(), self.folder.clone()),
+            Some(found) => (found.tensor.stored.clone(), found.tensor.file.0.clone()),
+            None => (name.to_owned(), self.place.clone()),
         };
         ModelError::TensorUnused { name, place, others, why }
     }
@@ -133,8 +171,8 @@ impl Checkpoint {
         const PAGE: usize = 4096;
         let mut hasher = Xxh3::new();
         hasher.update(config.to_json().as_bytes());
-        for (name, tensor) in &self.tensors {
-            hasher.update(format!("{name} {:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
+        for (name, Found { tensor, .. }) in &self.tensors {
+            hasher.update(format!("{name} {:?} {:?}", tensor.storage, tensor.shape).as_bytes());
             let bytes = tensor.data();
             hasher.update(&bytes[..bytes.len().min(PAGE)]);
         }
@@ -158,130 +196,23 @@ impl Checkpoint {
     }
 
     fn tensor(&self, name: &str, expected: &[usize]) -> Result<&Tensor, ModelError> {
-        let tensor = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
-        let place = || tensor.file.0.clone();
+        let Found { tensor, foreign } = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
+        let (name, place) = (tensor.stored.clone(), tensor.file.0.clone());
         if tensor.shape != expected {
             let (got, expected) = (tensor.shape.clone(), expected.to_vec());
-            let name = tensor.stored.clone();
-            return Err(ModelError::TensorShape { name, place: place(), got, expected });
+            return Err(ModelError::TensorShape { name, place, got, expected });
         }
-        match tensor.dtype {
-            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(tensor),
-            other => Err(ModelError::TensorType {
-                name: tensor.stored.clone(),
-                place: place(),
-                got: format!("{other:?}"),
-            }),
+        match foreign {
+            None => Ok(tensor),
+            Some(got) => Err(ModelError::TensorType { name, place, got: got.clone() }),
         }
     }
 }
 
 impl Tensor {
-    fn data(&self) -> &[u8] {
+    /// All of it, as it lies in the file.
+    pub fn data(&self) -> &[u8] {
         &self.file.1[self.bytes.clone()]
-    }
-}
-
-/// A matrix that stays in its file.
-pub(crate) struct Matrix {
-    tensor: Tensor,
-    columns: usize,
-    /// The place of the first number that was loaded and is none.
-    wrong: AtomicUsize,
-}
-
-/// Nothing is wrong.
-const NOTHING: usize = usize::MAX;
-
-impl Matrix {
-    fn new(tensor: Tensor, columns: usize) -> Self {
-        Self { tensor, columns, wrong: AtomicUsize::new(NOTHING) }
-    }
-
-    /// Rows.
-    pub fn rows(&self) -> usize {
-        self.tensor.shape[0]
-    }
-
-    /// Columns.
-    pub fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// How its numbers can be kept without changing them.
-    pub fn numbers(&self) -> Numbers {
-        if self.tensor.dtype == Dtype::BF16 { Numbers::Bf16 } else { Numbers::F32 }
-    }
-
-    /// Some columns of a row as they lie in the file, if the numbers there are of this type: `f32`, `f16` or `bf16`.
-    #[cfg(feature = "cuda")]
-    pub fn bytes(&self, row: usize, columns: Range<usize>, dtype: &str) -> Option<&[u8]> {
-        let (name, size) = match self.tensor.dtype {
-            Dtype::F32 => ("f32", 4),
-            Dtype::F16 => ("f16", 2),
-            _ => ("bf16", 2),
-        };
-        let start = row * self.columns;
-        let bytes = self.tensor.data();
-        (name == dtype).then(|| &bytes[(start + columns.start) * size..(start + columns.end) * size])
-    }
-
-    /// As [`Matrix::row`], for weights that will be computed with: [`Matrix::check`] then says whether all are numbers.
-    pub fn load(&self, row: usize, columns: Range<usize>, to: &mut [f32]) {
-        let first = row * self.columns + columns.start;
-        self.row(row, columns, to);
-        // Without an early end it goes as fast as the row is read.
-        if !to.iter().fold(true, |finite, number| finite & number.is_finite()) {
-            let place = to.iter().position(|number| !number.is_finite()).unwrap_or(0);
-            self.note(first + place);
-        }
-    }
-
-    /// The number at this place of the tensor cannot be computed with.
-    pub fn note(&self, place: usize) {
-        self.wrong.fetch_min(place, Ordering::Relaxed);
-    }
-
-    /// Refuses the tensor if something of it that was loaded is NaN or infinite.
-    pub fn check(&self) -> Result<(), ModelError> {
-        self.check_for("f32")
-    }
-
-    /// The same, where it is loaded as numbers of another type.
-    pub fn check_for(&self, kind: &'static str) -> Result<(), ModelError> {
-        let place = self.wrong.load(Ordering::Relaxed);
-        if place == NOTHING {
-            return Ok(());
-        }
-        let (row, column) = (place / self.columns, place % self.columns);
-        let mut value = [0.0];
-        self.row(row, column..column + 1, &mut value);
-        Err(ModelError::TensorNotFinite {
-            name: self.tensor.stored.clone(),
-            place: self.tensor.file.0.clone(),
-            index: if self.tensor.shape.len() == 1 { [column].into() } else { [row, column].into() },
-            value: value[0],
-            kind,
-        })
-    }
-
-    /// Widens some columns of a row; `to` is as long as `columns`.
-    pub fn row(&self, row: usize, columns: Range<usize>, to: &mut [f32]) {
-        let size = if self.tensor.dtype == Dtype::F32 { 4 } else { 2 };
-        let start = row * self.columns;
-        let bytes = self.tensor.data();
-        let bytes = &bytes[(start + columns.start) * size..(start + columns.end) * size];
-        match self.tensor.dtype {
-            Dtype::F32 => widen(bytes, to, f32::from_le_bytes),
-            Dtype::F16 => widen(bytes, to, |bytes| f16::from_le_bytes(bytes).to_f32()),
-            _ => widen(bytes, to, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        }
-    }
-}
-
-fn widen<const SIZE: usize>(bytes: &[u8], to: &mut [f32], number: impl Fn([u8; SIZE]) -> f32) {
-    for (to, bytes) in to.iter_mut().zip(bytes.as_chunks::<SIZE>().0) {
-        *to = number(*bytes);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::product::DeviceMatrix;
 use crate::architecture::{Biases, HeadNorms};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::folder::Folder;
+use crate::matrix::Matrix;
 use crate::shard::Shard;
 use crate::tensors::{LayerTensors, NORM};
 use cudarc::driver::{CudaEvent, PinnedHostSlice};
@@ -212,7 +213,7 @@ impl<'a> Feed<'a> {
         &mut self,
         to: &mut DeviceMatrix,
         first: usize,
-        from: &checkpoint::Matrix,
+        from: &Matrix,
         rows: Range<usize>,
     ) -> Result<(), ModelError> {
         self.block(to, first, from, rows, 0..from.columns())
@@ -222,7 +223,7 @@ impl<'a> Feed<'a> {
     fn columns(
         &mut self,
         to: &mut DeviceMatrix,
-        from: &checkpoint::Matrix,
+        from: &Matrix,
         columns: Range<usize>,
     ) -> Result<(), ModelError> {
         self.block(to, 0, from, 0..from.rows(), columns)
@@ -232,7 +233,7 @@ impl<'a> Feed<'a> {
         &mut self,
         to: &mut DeviceMatrix,
         first: usize,
-        from: &checkpoint::Matrix,
+        from: &Matrix,
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Result<(), ModelError> {
@@ -265,7 +266,7 @@ impl<'a> Feed<'a> {
 }
 
 /// Some columns of a row, as they are in the file or rounded to another type.
-fn fill(from: &checkpoint::Matrix, row: usize, columns: Range<usize>, dtype: Dtype, bytes: &mut [u8]) {
+fn fill(from: &Matrix, row: usize, columns: Range<usize>, dtype: Dtype, bytes: &mut [u8]) {
     let first = row * from.columns() + columns.start;
     if let Some(same) = from.bytes(row, columns.clone(), dtype.suffix()) {
         bytes.copy_from_slice(same);

@@ -6,10 +6,15 @@
 //! the loader).
 //!
 //! Weights that the checkpoint has in bf16 stay in bf16: half the memory to stream, and the same numbers, since they are
-//! widened, exactly, on their way into a register. All arithmetic is in f32.
+//! widened, exactly, on their way into a register. Quantized ones stay quantized ([`levels`]). All arithmetic is in f32.
 
+mod kernel;
+mod levels;
+
+use kernel::{Product, height, run};
+use levels::{Form, HALF_GROUP, LevelPanels, LevelProduct};
+use pie_gguf::{GROUP, Group, Storage};
 use pie_kv::simd::with_scratch;
-use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,38 +22,71 @@ use std::ops::Range;
 /// Outputs of a panel: two AVX-512 vectors, four AVX2 ones.
 pub(crate) const PANEL: usize = 32;
 const HALF: usize = PANEL / 2;
-/// Inputs of a part of a panel that stays in the second-level cache while all rows pass over it.
-const DEPTH: usize = 1024;
 /// Multiply-adds below which handing work to other threads costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 17;
 /// Rows from which on threads share rows instead of panels: with fewer, each thread would wait for the whole of W.
 const MANY: usize = 192;
 
-/// How the numbers of W are kept.
+/// How the numbers of a row of W are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Numbers {
     /// As they are computed with.
     F32,
     /// All are bf16 numbers.
     Bf16,
+    /// Quantized.
+    Levels(Form),
+}
+
+impl Numbers {
+    /// How numbers are kept without changing them. Levels are kept in whole groups.
+    pub fn of(storage: Storage, columns: &Range<usize>) -> Self {
+        let whole = columns.start.is_multiple_of(GROUP) && columns.len().is_multiple_of(GROUP);
+        match (storage, Form::of(storage)) {
+            (Storage::BF16, _) => Self::Bf16,
+            (_, Some(form)) if whole => Self::Levels(form),
+            _ => Self::F32,
+        }
+    }
+}
+
+/// Where the rows of W come from.
+pub(crate) trait Source: Sync {
+    /// How a row's numbers are kept.
+    fn numbers(&self, output: usize) -> Numbers;
+
+    /// The row in f32; where its numbers are [`Numbers::Bf16`] the lower half of each is 0.
+    fn fill(&self, output: usize, row: &mut [f32]);
+
+    /// A group of the row, where its numbers are [`Numbers::Levels`].
+    fn group(&self, output: usize, index: usize) -> Group;
 }
 
 /// W, `[outputs, inputs]`, packed.
 pub(crate) struct Packed {
-    panels: Panels,
+    /// From the first panel on.
+    parts: Vec<Part>,
     outputs: usize,
     inputs: usize,
+}
+
+/// Panels, one beside the other, whose numbers are kept in one way.
+struct Part {
+    /// The first of them.
+    first: usize,
+    panels: Panels,
 }
 
 /// [panel][input], the outputs of one panel to one input together; none straddles more lines of the cache than it must.
 enum Panels {
     F32(Vec<Singles>),
     Bf16(Vec<Pairs>),
+    Levels(LevelPanels),
 }
 
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Singles([f32; PANEL]);
+pub(crate) struct Singles([f32; PANEL]);
 
 /// The number of output i in the lower half of word i, that of output i + 16 in the upper.
 #[derive(Clone, Copy)]
@@ -56,42 +94,24 @@ struct Singles([f32; PANEL]);
 struct Pairs([u32; HALF]);
 
 impl Packed {
-    /// Packs the matrix whose rows `fill` writes: `fill(output, row)`, called once for each output. With
-    /// [`Numbers::Bf16`] the lower half of each number must be 0.
-    pub fn new(
-        outputs: usize,
-        inputs: usize,
-        numbers: Numbers,
-        fill: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Self {
-        let count = outputs.div_ceil(PANEL) * inputs;
-        let each = |number: usize, row: &mut Vec<f32>, put: Put<'_>| {
-            row.resize(inputs, 0.0);
-            for output in 0..PANEL.min(outputs - number * PANEL) {
-                fill(number * PANEL + output, row);
-                row.iter().enumerate().for_each(|(input, weight)| put(input, output, *weight));
-            }
+    /// Packs the matrix whose rows a source has.
+    pub fn new(outputs: usize, inputs: usize, source: &impl Source) -> Self {
+        // What the outputs of a panel do not share is widened.
+        let of_panel = |panel: usize| {
+            let mut numbers = (panel * PANEL..outputs.min((panel + 1) * PANEL)).map(|output| source.numbers(output));
+            let first = numbers.next().unwrap_or(Numbers::F32);
+            if numbers.all(|other| other == first) { first } else { Numbers::F32 }
         };
-        let panels = match numbers {
-            Numbers::F32 => {
-                let mut panels = vec![Singles([0.0; PANEL]); count];
-                panels.par_chunks_mut(inputs).enumerate().for_each_init(Vec::new, |row, (number, panel)| {
-                    each(number, row, &mut |input, output, weight| panel[input].0[output] = weight);
-                });
-                Panels::F32(panels)
-            }
-            Numbers::Bf16 => {
-                let mut panels = vec![Pairs([0; HALF]); count];
-                panels.par_chunks_mut(inputs).enumerate().for_each_init(Vec::new, |row, (number, panel)| {
-                    each(number, row, &mut |input, output, weight| {
-                        let (word, upper) = (output % HALF, output >= HALF);
-                        panel[input].0[word] |= weight.to_bits() >> if upper { 0 } else { 16 };
-                    });
-                });
-                Panels::Bf16(panels)
-            }
+        let kinds: Vec<Numbers> = (0..outputs.div_ceil(PANEL)).map(of_panel).collect();
+        let mut first = 0;
+        let part = |alike: &[Numbers]| {
+            let outputs = first * PANEL..outputs.min((first + alike.len()) * PANEL);
+            let part = Part { first, panels: Panels::pack(alike[0], outputs, inputs, source) };
+            first += alike.len();
+            part
         };
-        Self { panels, outputs, inputs }
+        let parts = kinds.chunk_by(PartialEq::eq).map(part).collect();
+        Self { parts, outputs, inputs }
     }
 
     /// Columns of the result.
@@ -101,10 +121,7 @@ impl Packed {
 
     /// Bytes in memory.
     pub fn bytes(&self) -> u64 {
-        match &self.panels {
-            Panels::F32(panels) => size_of_val(panels.as_slice()) as u64,
-            Panels::Bf16(panels) => size_of_val(panels.as_slice()) as u64,
-        }
+        self.parts.iter().map(|part| part.panels.bytes()).sum()
     }
 
     /// `[rows][inputs]` times W^T, to `out`, `[rows][outputs]`.
@@ -124,18 +141,24 @@ impl Packed {
         let products = count * self.outputs * self.inputs;
         let threads = if products < WORTH_A_THREAD { 1 } else { rayon::current_num_threads() };
         with_scratch(&BLOCKS, |scratch| {
-            let blocks = Blocks::new(rows, self.inputs, threads, scratch);
-            if count == 1 {
-                self.panels_by_threads(&blocks, threads, out);
-            } else if threads == 1 {
-                let own = 0..blocks.count();
-                self.run(&blocks, own, 0..self.panel_count(), out, self.outputs);
-            } else if count >= MANY {
-                self.by_rows(&blocks, threads, out);
-            } else {
-                self.by_panels(&blocks, threads, out);
-            }
+            with_scratch(&SUMS, |sums| {
+                let blocks = Blocks::new(rows, self.inputs, threads, scratch, sums);
+                self.multiply_blocks(&blocks, threads, out);
+            });
         });
+    }
+
+    fn multiply_blocks(&self, blocks: &Blocks<'_>, threads: usize, out: &mut [f32]) {
+        if blocks.rows == 1 {
+            self.panels_by_threads(blocks, threads, out);
+        } else if threads == 1 {
+            let own = 0..blocks.count();
+            self.run(blocks, own, 0..self.panel_count(), out, self.outputs);
+        } else if blocks.rows >= MANY {
+            self.by_rows(blocks, threads, out);
+        } else {
+            self.by_panels(blocks, threads, out);
+        }
     }
 
     fn panel_count(&self) -> usize {
@@ -199,10 +222,72 @@ impl Packed {
         out: &mut [f32],
         stride: usize,
     ) {
-        let (outputs, inputs) = (self.outputs, self.inputs);
-        match &self.panels {
-            Panels::F32(rows) => run(Product { rows, outputs, inputs, blocks, own, panels, out, stride }),
-            Panels::Bf16(rows) => run(Product { rows, outputs, inputs, blocks, own, panels, out, stride }),
+        for (index, part) in self.parts.iter().enumerate() {
+            let behind = self.parts.get(index + 1).map_or(usize::MAX, |next| next.first);
+            let some = panels.start.max(part.first)..panels.end.min(behind);
+            if some.is_empty() {
+                continue;
+            }
+            let out = &mut out[(some.start - panels.start) * PANEL..];
+            let (own, panels) = (own.clone(), some.start - part.first..some.end - part.first);
+            let (outputs, inputs) = (self.outputs - part.first * PANEL, self.inputs);
+            match &part.panels {
+                Panels::F32(rows) => {
+                    run(Product { rows: rows.as_slice(), outputs, inputs, blocks, own, panels, out, stride });
+                }
+                Panels::Bf16(rows) => {
+                    run(Product { rows: rows.as_slice(), outputs, inputs, blocks, own, panels, out, stride });
+                }
+                Panels::Levels(rows) => {
+                    let product = Product { rows, outputs, inputs, blocks, own, panels, out, stride };
+                    run(LevelProduct { product });
+                }
+            }
+        }
+    }
+}
+
+impl Panels {
+    fn pack(numbers: Numbers, outputs: Range<usize>, inputs: usize, source: &impl Source) -> Self {
+        let count = outputs.len().div_ceil(PANEL) * inputs;
+        let each = |panel: usize, row: &mut Vec<f32>, put: Put<'_>| {
+            row.resize(inputs, 0.0);
+            let first = outputs.start + panel * PANEL;
+            for output in first..outputs.end.min(first + PANEL) {
+                source.fill(output, row);
+                row.iter().enumerate().for_each(|(input, weight)| put(input, output - first, *weight));
+            }
+        };
+        match numbers {
+            Numbers::F32 => {
+                let mut panels = vec![Singles([0.0; PANEL]); count];
+                panels.par_chunks_mut(inputs).enumerate().for_each_init(Vec::new, |row, (number, panel)| {
+                    each(number, row, &mut |input, output, weight| panel[input].0[output] = weight);
+                });
+                Self::F32(panels)
+            }
+            Numbers::Bf16 => {
+                let mut panels = vec![Pairs([0; HALF]); count];
+                panels.par_chunks_mut(inputs).enumerate().for_each_init(Vec::new, |row, (number, panel)| {
+                    each(number, row, &mut |input, output, weight| {
+                        let (word, upper) = (output % HALF, output >= HALF);
+                        panel[input].0[word] |= weight.to_bits() >> if upper { 0 } else { 16 };
+                    });
+                });
+                Self::Bf16(panels)
+            }
+            Numbers::Levels(form) => {
+                let group = |output: usize, index: usize| source.group(outputs.start + output, index);
+                Self::Levels(LevelPanels::pack(form, outputs.len(), inputs, group))
+            }
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::F32(panels) => size_of_val(panels.as_slice()) as u64,
+            Self::Bf16(panels) => size_of_val(panels.as_slice()) as u64,
+            Self::Levels(panels) => panels.bytes(),
         }
     }
 }
@@ -213,22 +298,33 @@ type Put<'a> = &'a mut dyn FnMut(usize, usize, f32);
 thread_local! {
     static BLOCKS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static PANEL_MAJOR: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// The activations, in blocks of as many rows as the kernel takes at once, `[block][input][row in block]`.
 struct Blocks<'a> {
     data: &'a [f32],
+    /// Of a single row: the sum of each half of a group.
+    sums: &'a [f32],
     rows: usize,
     inputs: usize,
     height: usize,
 }
 
 impl<'a> Blocks<'a> {
-    fn new(rows: &'a [f32], inputs: usize, threads: usize, scratch: &'a mut Vec<f32>) -> Self {
+    fn new(
+        rows: &'a [f32],
+        inputs: usize,
+        threads: usize,
+        scratch: &'a mut Vec<f32>,
+        sums: &'a mut Vec<f32>,
+    ) -> Self {
         let count = rows.len() / inputs;
-        let height = run(Height);
+        let height = height();
         if count == 1 {
-            return Self { data: rows, rows: 1, inputs, height };
+            sums.clear();
+            sums.extend(rows.as_chunks::<HALF_GROUP>().0.iter().map(|half| half.iter().sum::<f32>()));
+            return Self { data: rows, sums, rows: 1, inputs, height };
         }
         if scratch.len() < rows.len() {
             scratch.resize(rows.len(), 0.0);
@@ -248,7 +344,7 @@ impl<'a> Blocks<'a> {
         } else {
             data.chunks_mut(block).zip(rows.chunks(block)).for_each(pack);
         }
-        Self { data, rows: count, inputs, height }
+        Self { data, sums: &[], rows: count, inputs, height }
     }
 
     fn count(&self) -> usize {
@@ -259,191 +355,6 @@ impl<'a> Blocks<'a> {
     fn block(&self, index: usize) -> (&[f32], usize) {
         let rows = self.height.min(self.rows - index * self.height);
         (&self.data[index * self.height * self.inputs..][..rows * self.inputs], rows)
-    }
-}
-
-fn run<T: WithSimd>(task: T) -> T::Output {
-    pulp::Arch::new().dispatch(task)
-}
-
-/// Rows that the kernel takes at once: with two vectors of outputs for each they fill the registers.
-struct Height;
-
-impl WithSimd for Height {
-    type Output = usize;
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        if S::F32_LANES >= 16 { 12 } else { 6 }
-    }
-}
-
-/// The weights from one input to the outputs of a panel.
-trait WeightRow: Sync {
-    /// Vectors of outputs from `offset` on. `UPPER`: the offset is in the upper half of the panel.
-    fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
-        &self,
-        simd: S,
-        offset: usize,
-    ) -> [S::f32s; VECTORS];
-}
-
-impl WeightRow for Singles {
-    #[inline(always)]
-    fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
-        &self,
-        _: S,
-        offset: usize,
-    ) -> [S::f32s; VECTORS] {
-        *S::as_simd_f32s(&self.0[offset..]).0.first_chunk().expect("a panel is a multiple of a step")
-    }
-}
-
-impl WeightRow for Pairs {
-    #[inline(always)]
-    fn load<S: Simd, const VECTORS: usize, const UPPER: bool>(
-        &self,
-        simd: S,
-        offset: usize,
-    ) -> [S::f32s; VECTORS] {
-        let (shift, mask) = (simd.splat_u32s(16), simd.splat_u32s(0xffff_0000));
-        let mut vectors = [simd.splat_f32s(0.0); VECTORS];
-        for (index, vector) in vectors.iter_mut().enumerate() {
-            let word = (offset + index * S::F32_LANES) % HALF;
-            let words = S::as_simd_u32s(&self.0[word..]).0[0];
-            let upper = UPPER || index * S::F32_LANES >= HALF;
-            let bits =
-                if upper { simd.and_u32s(words, mask) } else { simd.wrapping_dyn_shl_u32s(words, shift) };
-            *vector = simd.transmute_f32s_u32s(bits);
-        }
-        vectors
-    }
-}
-
-/// Some blocks of rows times some panels, into `out`, whose rows start with the first of the panels and block rows.
-struct Product<'a, R> {
-    rows: &'a [R],
-    outputs: usize,
-    inputs: usize,
-    blocks: &'a Blocks<'a>,
-    own: Range<usize>,
-    panels: Range<usize>,
-    out: &'a mut [f32],
-    stride: usize,
-}
-
-impl<R: WeightRow> WithSimd for Product<'_, R> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Product { rows, outputs, inputs, blocks, own, panels, out, stride } = self;
-        for (column, number) in panels.enumerate() {
-            let panel = &rows[number * inputs..][..inputs];
-            let width = PANEL.min(outputs - number * PANEL);
-            for start in (0..inputs).step_by(DEPTH) {
-                let end = inputs.min(start + DEPTH);
-                for (index, block) in own.clone().enumerate() {
-                    let (data, rows) = blocks.block(block);
-                    let from = index * blocks.height * stride + column * PANEL;
-                    let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
-                    block_by_panel(simd, rows, &data[start * rows..end * rows], &panel[start..end], target);
-                }
-            }
-        }
-    }
-}
-
-/// Where a block's products with a panel go.
-struct Destination<'a> {
-    out: &'a mut [f32],
-    stride: usize,
-    /// Outputs that are not padding.
-    width: usize,
-    /// Whether this is the first part of the inputs: later ones are added.
-    first: bool,
-}
-
-/// The products of a block with a panel. The block's rows, and how many vectors of outputs go at a time, become constants here,
-/// so that all sums of a tile stay in registers:
-///
-/// ```text
-/// numbers of a vector   rows of the block   vectors of outputs   sums at most
-/// 16 (AVX-512)          1 to 12             2                    24 of 32 registers
-/// 8 (AVX2)              1 to 3              4, so that few sums  12 of 16
-///                                           do not wait for the
-///                                           latency of each other
-/// 8 (AVX2)              4 to 6              2                    12 of 16
-/// others                1 to 6              2                    12
-/// ```
-#[inline(always)]
-fn block_by_panel<S: Simd, R: WeightRow>(
-    simd: S,
-    rows: usize,
-    x: &[f32],
-    panel: &[R],
-    mut target: Destination<'_>,
-) {
-    macro_rules! by_rows {
-        ($($rows:literal)*) => {
-            match (S::F32_LANES, rows) {
-                $((16.., $rows) => tiles::<S, R, $rows, 2>(simd, x, panel, &mut target),)*
-                (8.., 1) => tiles::<S, R, 1, 4>(simd, x, panel, &mut target),
-                (8.., 2) => tiles::<S, R, 2, 4>(simd, x, panel, &mut target),
-                (8.., 3) => tiles::<S, R, 3, 4>(simd, x, panel, &mut target),
-                $((_, $rows) => tiles::<S, R, $rows, 2>(simd, x, panel, &mut target),)*
-                _ => unreachable!("a block has at most `Height` rows"),
-            }
-        };
-    }
-    by_rows!(1 2 3 4 5 6 7 8 9 10 11 12);
-}
-
-/// The products of a block of ROWS rows with a panel, VECTORS vectors of outputs at a time.
-#[inline(always)]
-fn tiles<S: Simd, R: WeightRow, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    x: &[f32],
-    panel: &[R],
-    target: &mut Destination<'_>,
-) {
-    let step = VECTORS * S::F32_LANES;
-    for offset in (0..target.width).step_by(step.max(1)) {
-        if offset < HALF {
-            tile::<S, R, ROWS, VECTORS, false>(simd, x, panel, offset, target);
-        } else {
-            tile::<S, R, ROWS, VECTORS, true>(simd, x, panel, offset, target);
-        }
-    }
-}
-
-#[inline(always)]
-fn tile<S: Simd, R: WeightRow, const ROWS: usize, const VECTORS: usize, const UPPER: bool>(
-    simd: S,
-    x: &[f32],
-    panel: &[R],
-    offset: usize,
-    target: &mut Destination<'_>,
-) {
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-    for (x, weights) in x.as_chunks::<ROWS>().0.iter().zip(panel) {
-        let weights = weights.load::<S, VECTORS, UPPER>(simd, offset);
-        for row in 0..ROWS {
-            let x = simd.splat_f32s(x[row]);
-            for vector in 0..VECTORS {
-                sums[row][vector] = simd.mul_add_e_f32s(x, weights[vector], sums[row][vector]);
-            }
-        }
-    }
-    let mut buffer = [0.0_f32; PANEL];
-    let width = (VECTORS * S::F32_LANES).min(target.width - offset);
-    for (row, sums) in sums.iter().enumerate() {
-        let (vectors, _) = S::as_mut_simd_f32s(&mut buffer);
-        vectors[..VECTORS].copy_from_slice(sums);
-        let out = &mut target.out[row * target.stride + offset..][..width];
-        if target.first {
-            out.copy_from_slice(&buffer[..width]);
-        } else {
-            out.iter_mut().zip(&buffer).for_each(|(out, sum)| *out += sum);
-        }
     }
 }
 
@@ -460,34 +371,121 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
+    /// Rows as they lie in files.
+    struct Rows {
+        storage: Vec<Storage>,
+        bytes: Vec<Vec<u8>>,
+        inputs: usize,
+    }
+
+    impl Rows {
+        /// Any levels, and scales that give numbers about as large as those of `noise`.
+        fn new(inputs: usize, storage: Vec<Storage>) -> Self {
+            let row = |(output, storage): (usize, &Storage)| -> Vec<u8> {
+                let numbers = noise(inputs, output as u32);
+                let small = |number: f32, to: f32| half::f16::from_f32(number * to).to_le_bytes();
+                match storage {
+                    Storage::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+                    Storage::BF16 => {
+                        numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect()
+                    }
+                    _ => {
+                        let (blocks, size) = (inputs / storage.numbers(), storage.bytes());
+                        let mut bytes: Vec<u8> =
+                            noise(blocks * size, output as u32).iter().map(|number| number.to_bits() as u8).collect();
+                        for (block, number) in bytes.chunks_exact_mut(size).zip(&numbers) {
+                            match storage {
+                                Storage::Q6_K => block[208..].copy_from_slice(&small(*number, 3e-4)),
+                                Storage::Q4_K | Storage::Q5_K => {
+                                    block[..2].copy_from_slice(&small(*number, 1e-3));
+                                    block[2..4].copy_from_slice(&small(*number, 1e-2));
+                                }
+                                _ => {
+                                    block[..2].copy_from_slice(&small(*number, 0.01));
+                                    if matches!(storage, Storage::Q4_1 | Storage::Q5_1) {
+                                        block[2..4].copy_from_slice(&small(*number, 0.5));
+                                    }
+                                }
+                            }
+                        }
+                        bytes
+                    }
+                }
+            };
+            let bytes = storage.iter().enumerate().map(row).collect();
+            Self { storage, bytes, inputs }
+        }
+    }
+
+    impl Source for Rows {
+        fn numbers(&self, output: usize) -> Numbers {
+            Numbers::of(self.storage[output], &(0..self.inputs))
+        }
+
+        fn fill(&self, output: usize, row: &mut [f32]) {
+            self.storage[output].widen(&self.bytes[output], 0, row);
+        }
+
+        fn group(&self, output: usize, index: usize) -> Group {
+            self.storage[output].group(&self.bytes[output], index).expect("has groups")
+        }
+    }
+
+    fn check(rows: usize, source: &Rows) {
+        let (outputs, inputs) = (source.storage.len(), source.inputs);
+        let x = noise(rows * inputs, 1);
+        let packed = Packed::new(outputs, inputs, source);
+        let mut got = vec![f32::NAN; rows * outputs];
+        packed.multiply(&x, &mut got);
+        let mut weights = vec![0.0; outputs * inputs];
+        for (output, row) in weights.chunks_exact_mut(inputs).enumerate() {
+            source.fill(output, row);
+        }
+        for (index, got) in got.iter().enumerate() {
+            let (row, output) = (&x[index / outputs * inputs..], &weights[index % outputs * inputs..]);
+            let terms = row[..inputs].iter().zip(&output[..inputs]);
+            let sum: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let bound = 1e-6 * (inputs as f64).max(8.0);
+            assert!(
+                (f64::from(*got) - sum).abs() < bound,
+                "{:?}, {rows} x {outputs} x {inputs}, {index}: {got} {sum}",
+                source.storage[index % outputs]
+            );
+        }
+    }
+
+    /// Rows around the blocks' heights and both ways of sharing.
+    const SIZES: [usize; 12] = [1, 2, 3, 5, 6, 7, 12, 13, 16, 65, 100, 200];
+
     #[test]
     fn product_equals_the_sum_in_f64() {
-        // Rows around the blocks' heights and both ways of sharing; outputs and inputs around panels and depths.
-        let sizes = [1, 2, 3, 5, 6, 7, 12, 13, 16, 65, 100, 200];
-        for (rows, numbers) in
-            sizes.into_iter().flat_map(|rows| [(rows, Numbers::F32), (rows, Numbers::Bf16)])
-        {
+        for (rows, storage) in SIZES.into_iter().flat_map(|rows| [(rows, Storage::F32), (rows, Storage::BF16)]) {
+            // Outputs and inputs around panels and depths.
             for (outputs, inputs) in [(1, 1), (31, 7), (32, 64), (33, 65), (200, 300), (96, 2100)] {
-                let (x, mut w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
-                if numbers == Numbers::Bf16 {
-                    w.iter_mut().for_each(|weight| *weight = half::bf16::from_f32(*weight).to_f32());
-                }
-                let packed = Packed::new(outputs, inputs, numbers, |output, row| {
-                    row.copy_from_slice(&w[output * inputs..][..inputs]);
-                });
-                let mut got = vec![f32::NAN; rows * outputs];
-                packed.multiply(&x, &mut got);
-                for (index, got) in got.iter().enumerate() {
-                    let (row, output) = (&x[index / outputs * inputs..], &w[index % outputs * inputs..]);
-                    let terms = row[..inputs].iter().zip(&output[..inputs]);
-                    let sum: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-                    let bound = 1e-6 * (inputs as f64).max(8.0);
-                    assert!(
-                        (f64::from(*got) - sum).abs() < bound,
-                        "{numbers:?} {rows} {outputs} {inputs} {index}: {got} {sum}"
-                    );
-                }
+                check(rows, &Rows::new(inputs, vec![storage; outputs]));
             }
+        }
+    }
+
+    #[test]
+    fn products_with_levels_equal_the_sum_in_f64() {
+        use Storage::{BF16, F32, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K, Q8_0};
+        let small = [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0];
+        for (rows, storage) in SIZES.into_iter().flat_map(|rows| small.map(|storage| (rows, storage))) {
+            for (outputs, inputs) in [(1, 32), (33, 64), (200, 288), (96, 1056)] {
+                check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            }
+        }
+        for (rows, storage) in SIZES.into_iter().flat_map(|rows| [Q4_K, Q5_K, Q6_K].map(|storage| (rows, storage))) {
+            for (outputs, inputs) in [(7, 256), (64, 1280)] {
+                check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            }
+        }
+        // As queries, keys and values have them: panels of several kinds, one of them mixed.
+        let kinds = [(Q4_K, 64), (Q8_0, 32), (Q6_K, 40), (F32, 8), (BF16, 16), (Q5_0, 56)];
+        let mixed: Vec<Storage> = kinds.iter().flat_map(|(storage, rows)| vec![*storage; *rows]).collect();
+        for rows in SIZES {
+            check(rows, &Rows::new(512, mixed.clone()));
         }
     }
 }

@@ -166,7 +166,7 @@ mod tests {
     fn the_document_that_ships_fits_in_the_model_that_ships() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/pie-coder");
         let context = pie_model::Config::read(&folder).expect("it ships").max_position_embeddings;
-        let tokenizer = Tokenizer::from_folder(&folder).expect("it ships");
+        let tokenizer = Tokenizer::open(&folder).expect("it ships");
         let (mut text, mut history) = (DOCUMENT.to_owned(), Vec::new());
         for step in Script::parse(SCRIPT).expect("it ships").steps {
             let before = text.clone();

@@ -1,0 +1,378 @@
+//! Panels of quantized weights: levels of a few bits, which are widened in registers.
+//!
+//! A level of b bits becomes the first b bits of the mantissa of a number between 1 and 2: f = 1 + level / 2^b costs a shift and
+//! two logical operations, and no conversion. A weight is scale * level + offset = a f + c, with a = scale 2^b and c = offset - a, so
+//! that for one row of x a group's part of the product is a (sum of f x) + c (sum of x), with the second sum the same for all outputs.
+//!
+//! Groups lie one behind the other, each as a record of lines with a number for each output of the panel:
+//!
+//! ```text
+//! levels of 4 bits   4 lines of words   8 levels in each word, the first lowest
+//!           5 bits   4 + 1              the fifth bits of all 32 levels in one word
+//!           6 bits   4 + 2              the upper two bits of 16 levels in each of two words
+//!           8 bits   8                  4 levels in each word
+//! then a: one line, or two where halves of a group have scales of their own
+//! then c: one line where offsets are stored; else levels lie around the middle of their range, and c = -1.5 a
+//! ```
+
+use super::kernel::{Destination, Product, block_by_panel};
+use super::{PANEL, Singles};
+use pie_gguf::{GROUP, Group, Storage};
+use pie_kv::simd::with_scratch;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::cell::Cell;
+
+/// Inputs with one scale at least.
+pub(crate) const HALF_GROUP: usize = GROUP / 2;
+/// Inputs whose weights are widened at a time where there are several rows of x: a part of a panel that stays in the first-level cache.
+const DEPTH: usize = 256;
+/// What f is without its level: 1.
+const ONE: u32 = 0x3f80_0000;
+const MANTISSA: u32 = 23;
+
+/// What a record is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Four bits around 8.
+    Four,
+    /// Four bits and an offset.
+    FourOffset,
+    /// Five bits around 16.
+    Five,
+    /// Five bits and an offset.
+    FiveOffset,
+    /// Six bits around 32, two scales.
+    Six,
+    /// Eight bits around 128.
+    Eight,
+}
+
+impl Form {
+    /// The form that holds all that a storage says; none where numbers are stored as they are.
+    pub fn of(storage: Storage) -> Option<Self> {
+        Some(match storage {
+            Storage::Q4_0 => Self::Four,
+            Storage::Q4_1 | Storage::Q4_K => Self::FourOffset,
+            Storage::Q5_0 => Self::Five,
+            Storage::Q5_1 | Storage::Q5_K => Self::FiveOffset,
+            Storage::Q6_K => Self::Six,
+            Storage::Q8_0 => Self::Eight,
+            Storage::F32 | Storage::F16 | Storage::BF16 => return None,
+        })
+    }
+
+    fn bits(self) -> usize {
+        match self {
+            Self::Four | Self::FourOffset => 4,
+            Self::Five | Self::FiveOffset => 5,
+            Self::Six => 6,
+            Self::Eight => 8,
+        }
+    }
+
+    /// Lines of `a`.
+    fn scales(self) -> usize {
+        if self == Self::Six { 2 } else { 1 }
+    }
+
+    fn has_offsets(self) -> bool {
+        matches!(self, Self::FourOffset | Self::FiveOffset)
+    }
+
+    /// Lines of a record: as many words as bits, since 32 levels of one bit are a word.
+    fn lines(self) -> usize {
+        self.bits() + self.scales() + usize::from(self.has_offsets())
+    }
+}
+
+/// A number, or the bits of one, for each output of a panel.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u32; PANEL]);
+
+/// Panels of one form, [panel][group][line].
+pub(crate) struct LevelPanels {
+    pub form: Form,
+    lines: Vec<Line>,
+    /// Groups of a panel.
+    groups: usize,
+}
+
+impl LevelPanels {
+    /// `group(output, index)` for all groups of all outputs that there are; the rest is 0.
+    pub fn pack(
+        form: Form,
+        outputs: usize,
+        inputs: usize,
+        group: impl Fn(usize, usize) -> Group + Sync,
+    ) -> Self {
+        let (groups, record) = (inputs / GROUP, form.lines());
+        let mut lines = vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * groups * record];
+        lines.par_chunks_mut(groups * record).enumerate().for_each(|(panel, lines)| {
+            for output in panel * PANEL..outputs.min((panel + 1) * PANEL) {
+                for (index, record) in lines.chunks_exact_mut(record).enumerate() {
+                    form.put(&group(output, index), output % PANEL, record);
+                }
+            }
+        });
+        Self { form, lines, groups }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        size_of_val(self.lines.as_slice()) as u64
+    }
+
+    fn panel(&self, number: usize) -> &[Line] {
+        let lines = self.groups * self.form.lines();
+        &self.lines[number * lines..][..lines]
+    }
+}
+
+impl Form {
+    /// Writes a group to a record, as that of one output.
+    fn put(self, group: &Group, output: usize, record: &mut [Line]) {
+        let bits = self.bits();
+        for (input, level) in group.levels.iter().enumerate() {
+            let level = u32::from(*level);
+            let mut put = |line: usize, at: usize, bits: u32| record[line].0[output] |= bits << at;
+            match self {
+                Self::Eight => put(input / 4, 8 * (input % 4), level),
+                _ => put(input / 8, 4 * (input % 8), level & 15),
+            }
+            match bits {
+                5 => put(4, input, level >> 4),
+                6 => put(4 + input / 16, 2 * (input % 16), level >> 4),
+                _ => {}
+            }
+        }
+        let one = (1 << bits) as f32;
+        for half in 0..self.scales() {
+            record[bits + half].0[output] = (group.scales[half] * one).to_bits();
+        }
+        if self.has_offsets() {
+            let shifted = group.offsets[0] - group.scales[0] * one;
+            record[bits + 1].0[output] = shifted.to_bits();
+        }
+    }
+}
+
+/// The product of blocks of rows with some panels of levels.
+pub(super) struct LevelProduct<'a, 'b> {
+    /// All of it but the weights.
+    pub product: Product<'a, &'b LevelPanels>,
+}
+
+thread_local! {
+    static WIDENED: Cell<Vec<Singles>> = const { Cell::new(Vec::new()) };
+}
+
+impl WithSimd for LevelProduct<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.product.rows.form {
+            Form::Four => multiply::<S, 4, 1, false>(simd, self.product),
+            Form::FourOffset => multiply::<S, 4, 1, true>(simd, self.product),
+            Form::Five => multiply::<S, 5, 1, false>(simd, self.product),
+            Form::FiveOffset => multiply::<S, 5, 1, true>(simd, self.product),
+            Form::Six => multiply::<S, 6, 2, false>(simd, self.product),
+            Form::Eight => multiply::<S, 8, 1, false>(simd, self.product),
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
+    simd: S,
+    product: Product<'_, &LevelPanels>,
+) {
+    let Product { rows, outputs, inputs, blocks, own, panels, out, stride } = product;
+    for (column, number) in panels.enumerate() {
+        let panel = rows.panel(number);
+        let width = PANEL.min(outputs - number * PANEL);
+        if blocks.rows == 1 {
+            let mut sums = [0.0; PANEL];
+            if S::F32_LANES >= 16 {
+                one_row::<S, BITS, SCALES, OFFSETS, 2>(simd, blocks.data, blocks.sums, panel, &mut sums);
+            } else {
+                one_row::<S, BITS, SCALES, OFFSETS, 4>(simd, blocks.data, blocks.sums, panel, &mut sums);
+            }
+            out[column * PANEL..][..width].copy_from_slice(&sums[..width]);
+            continue;
+        }
+        with_scratch(&WIDENED, |widened| {
+            widened.resize(DEPTH, Singles([0.0; PANEL]));
+            let records = panel.chunks((BITS + SCALES + usize::from(OFFSETS)) * (DEPTH / GROUP));
+            for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
+                let end = inputs.min(start + DEPTH);
+                widen::<S, BITS, SCALES, OFFSETS>(simd, records, widened);
+                for (index, block) in own.clone().enumerate() {
+                    let (data, rows) = blocks.block(block);
+                    let from = index * blocks.height * stride + column * PANEL;
+                    let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
+                    let x = &data[start * rows..end * rows];
+                    block_by_panel(simd, rows, x, &widened[..end - start], target);
+                }
+            }
+        });
+    }
+}
+
+/// f of one input, for VECTORS vectors of outputs from `offset` on. After inlining, `input` is a constant.
+#[inline(always)]
+fn levels<S: Simd, const BITS: usize, const VECTORS: usize>(
+    simd: S,
+    record: &[Line],
+    input: usize,
+    offset: usize,
+) -> [S::f32s; VECTORS] {
+    let at = |line: usize| S::as_simd_u32s(&record[line].0[offset..]).0;
+    let part = |word: S::u32s, from: usize, bits: usize, to: usize| {
+        let moved = if to >= from {
+            simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s((to - from) as u32))
+        } else {
+            simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s((from - to) as u32))
+        };
+        simd.and_u32s(moved, simd.splat_u32s(((1 << bits) - 1) << to))
+    };
+    let lowest = MANTISSA as usize - BITS;
+    let mut vectors = [simd.splat_f32s(0.0); VECTORS];
+    for (index, vector) in vectors.iter_mut().enumerate() {
+        let low = match BITS {
+            8 => part(at(input / 4)[index], 8 * (input % 4), 8, lowest),
+            _ => part(at(input / 8)[index], 4 * (input % 8), 4, lowest),
+        };
+        let level = match BITS {
+            5 => simd.or_u32s(low, part(at(4)[index], input, 1, lowest + 4)),
+            6 => simd.or_u32s(low, part(at(4 + input / 16)[index], 2 * (input % 16), 2, lowest + 4)),
+            _ => low,
+        };
+        *vector = simd.transmute_f32s_u32s(simd.or_u32s(level, simd.splat_u32s(ONE)));
+    }
+    vectors
+}
+
+/// Calls a macro once for each input of a half of a group, so that shifts are constants.
+macro_rules! of_half {
+    ($step:ident) => {
+        $step!(0);
+        $step!(1);
+        $step!(2);
+        $step!(3);
+        $step!(4);
+        $step!(5);
+        $step!(6);
+        $step!(7);
+        $step!(8);
+        $step!(9);
+        $step!(10);
+        $step!(11);
+        $step!(12);
+        $step!(13);
+        $step!(14);
+        $step!(15);
+    };
+}
+
+/// Sums of f x over a half of a group.
+#[inline(always)]
+fn half_sums<S: Simd, const BITS: usize, const VECTORS: usize, const FIRST: usize>(
+    simd: S,
+    x: &[f32; GROUP],
+    record: &[Line],
+    offset: usize,
+) -> [S::f32s; VECTORS] {
+    // Two sums for each vector of outputs, so that fewer wait for the latency of each other.
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 2];
+    macro_rules! step {
+        ($input:literal) => {
+            let f = levels::<S, BITS, VECTORS>(simd, record, FIRST + $input, offset);
+            let x = simd.splat_f32s(x[FIRST + $input]);
+            for vector in 0..VECTORS {
+                let sum = sums[$input % 2][vector];
+                sums[$input % 2][vector] = simd.mul_add_e_f32s(x, f[vector], sum);
+            }
+        };
+    }
+    of_half!(step);
+    std::array::from_fn(|vector| simd.add_f32s(sums[0][vector], sums[1][vector]))
+}
+
+/// A row of x times a panel, which is read once.
+#[inline(always)]
+fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool, const VECTORS: usize>(
+    simd: S,
+    x: &[f32],
+    sums: &[f32],
+    panel: &[Line],
+    out: &mut [f32; PANEL],
+) {
+    let records = panel.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
+    for offset in (0..PANEL).step_by((VECTORS * S::F32_LANES).max(1)) {
+        let mut total = [simd.splat_f32s(0.0); VECTORS];
+        for ((record, x), sum) in records.clone().zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0) {
+            let number = |line: usize, vector: usize| {
+                simd.transmute_f32s_u32s(S::as_simd_u32s(&record[line].0[offset..]).0[vector])
+            };
+            let halves = [
+                half_sums::<S, BITS, VECTORS, 0>(simd, x, record, offset),
+                half_sums::<S, BITS, VECTORS, HALF_GROUP>(simd, x, record, offset),
+            ];
+            for vector in 0..VECTORS {
+                // c is -1.5 a where it is not stored.
+                let middle = |half: usize, by: f32| simd.mul_add_e_f32s(simd.splat_f32s(-1.5), simd.splat_f32s(by), halves[half][vector]);
+                total[vector] = if SCALES == 2 {
+                    let first = simd.mul_add_e_f32s(number(BITS, vector), middle(0, sum[0]), total[vector]);
+                    simd.mul_add_e_f32s(number(BITS + 1, vector), middle(1, sum[1]), first)
+                } else {
+                    let both = simd.add_f32s(halves[0][vector], halves[1][vector]);
+                    let sum = simd.splat_f32s(sum[0] + sum[1]);
+                    if OFFSETS {
+                        let scaled = simd.mul_add_e_f32s(number(BITS, vector), both, total[vector]);
+                        simd.mul_add_e_f32s(number(BITS + 1, vector), sum, scaled)
+                    } else {
+                        let both = simd.mul_add_e_f32s(simd.splat_f32s(-1.5), sum, both);
+                        simd.mul_add_e_f32s(number(BITS, vector), both, total[vector])
+                    }
+                };
+            }
+        }
+        let (vectors, _) = S::as_mut_simd_f32s(&mut out[offset..]);
+        vectors[..VECTORS].copy_from_slice(&total);
+    }
+}
+
+/// The weights of some records, one input after the other.
+#[inline(always)]
+fn widen<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
+    simd: S,
+    records: &[Line],
+    to: &mut [Singles],
+) {
+    let records = records.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
+    for (record, to) in records.zip(to.as_chunks_mut::<GROUP>().0) {
+        for offset in (0..PANEL).step_by(S::F32_LANES.max(1)) {
+            let number =
+                |line: usize| simd.transmute_f32s_u32s(S::as_simd_u32s(&record[line].0[offset..]).0[0]);
+            let middle = simd.splat_f32s(-1.5);
+            let of = |half: usize| {
+                let a = number(BITS + half % SCALES);
+                (a, if OFFSETS { number(BITS + 1) } else { simd.mul_f32s(middle, a) })
+            };
+            let halves = [of(0), of(1)];
+            macro_rules! step {
+                ($input:literal) => {
+                    for half in 0..2 {
+                        let input = half * HALF_GROUP + $input;
+                        let [f] = levels::<S, BITS, 1>(simd, record, input, offset);
+                        let (a, c) = halves[half];
+                        S::as_mut_simd_f32s(&mut to[input].0[offset..]).0[0] = simd.mul_add_f32s(a, f, c);
+                    }
+                };
+            }
+            of_half!(step);
+        }
+    }
+}
