@@ -26,7 +26,11 @@ from tokenizers import Tokenizer
 
 # Modules of the standard library that are one long file each.
 MODULES = ("argparse", "tarfile", "typing", "inspect", "configparser", "smtplib", "doctest", "pydoc")
+# Tokenizers with large vocabularies make fewer tokens of them.
+MORE = ("turtle", "pickletools", "subprocess", "zipfile", "ast", "enum", "statistics", "datetime", "fractions", "pickle", "optparse", "locale")
 PASTED, LINES, DECODED = 64, 5, 128
+# Tokens of eight characters of code.
+TYPED = 3
 SESSIONS, EDITS = 4, 6
 # Lets threads that still spin from another system's turn go to sleep, and then looks whether the machine is quiet.
 SETTLE, LOOK = 0.3, 0.2
@@ -51,12 +55,20 @@ class Splice:
         return Splice(head, len(old) - head - tail, tuple(new[head : len(new) - tail]))
 
 
+def tokenizer_of(model: Path) -> Tokenizer:
+    if model.is_dir():
+        return Tokenizer.from_file(str(model / "tokenizer.json"))
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name).backend_tokenizer
+
+
 class Code:
     """Tokens of real code: documents of equal length, and pieces to paste into them that no document holds."""
 
     def __init__(self, model: Path, context: int):
-        tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        text = "".join(inspect.getsource(import_module(name)) for name in MODULES)
+        tokenizer = tokenizer_of(model)
+        text = "".join(inspect.getsource(import_module(name)) for name in (MODULES if model.is_dir() else MODULES + MORE))
         ids = tokenizer.encode(text, add_special_tokens=False).ids
         self.newline = tokenizer.encode("\n", add_special_tokens=False).ids[-1]
         self.documents = [ids[slot * context : (slot + 1) * context] for slot in range(SESSIONS)]
@@ -65,9 +77,9 @@ class Code:
             wanted = len(ids) // (SESSIONS + 32)
             raise SystemExit(f"the standard library's {len(ids)} tokens are too few for this context: at most {wanted}")
 
-    def paste(self, at: int, chance: random.Random) -> Splice:
-        start = chance.randrange(len(self._spare) - PASTED)
-        return Splice(at, 0, tuple(self._spare[start : start + PASTED]))
+    def paste(self, at: int, chance: random.Random, tokens: int = PASTED) -> Splice:
+        start = chance.randrange(len(self._spare) - tokens)
+        return Splice(at, 0, tuple(self._spare[start : start + tokens]))
 
     def cut(self, at: int, tokens: list[int]) -> Splice:
         """Deletes whole lines, from the first that begins behind `at`."""
@@ -109,7 +121,10 @@ def turn(kind: str, part: float, code: Code, system, repetition: int) -> float:
         return system.decode(0, DECODED)
     system.hold(0, document)
     at = int(part * len(document))
-    splice = code.paste(at, chance) if kind == "insert" else code.cut(at, document)
+    if kind == "delete":
+        splice = code.cut(at, document)
+    else:
+        splice = code.paste(at, chance, TYPED if kind == "type" else PASTED)
     settle()
     return system.edit(0, splice)[0]
 
@@ -154,6 +169,7 @@ def percentile(values: list[float], share: float) -> float:
 # Title, kind, part of the document.
 SCENARIOS = (
     ("full prefill", "prefill", 1.0),
+    ("8 characters typed at 50 %", "type", 0.5),
     ("64 tokens inserted at 10 %", "insert", 0.1),
     ("64 tokens inserted at 50 %", "insert", 0.5),
     ("64 tokens inserted at 90 %", "insert", 0.9),

@@ -1,4 +1,5 @@
-//! The forward pass on a rank of world size 1: `cargo bench -p pie-model -- bench-14m`.
+//! The forward pass on a rank of world size 1: `cargo bench -p pie-model -- bench-14m`; of a real model's folder or GGUF file:
+//! `PIE_BENCH_MODEL=$PWD/.cache/models/qwen2.5-coder-0.5b.gguf cargo bench -p pie-model -- given`.
 //!
 //! Prefill of 4,096 tokens in chunks of 512; an edit's step at that depth: 64 inserted tokens in the middle and the
 //! last token; decoding at depth 0 and 4,096.
@@ -9,6 +10,7 @@ use pie_kv::{KvCache, View};
 use pie_model::{Batch, Config, Model, Sequence, seeded};
 use pie_words::{Slot, TokenId, TokenIndex};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const DEPTH: usize = 4096;
@@ -30,8 +32,9 @@ fn rows(indices: impl Iterator<Item = usize>, seen: &[Slot], logits: Range<usize
 fn forward(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let slots: Vec<Slot> = (0..=DEPTH as u32).map(Slot).collect();
-    for preset in ["bench-14m", "bench-90m", "bench-116m"] {
-        let path = folder.path().join(preset);
+    let given = std::env::var_os("PIE_BENCH_MODEL").map(PathBuf::from);
+    for preset in ["bench-14m", "bench-90m", "bench-116m"].into_iter().chain(given.as_ref().map(|_| "given")) {
+        let path = given.clone().filter(|_| preset == "given").unwrap_or_else(|| folder.path().join(preset));
         let mut group = criterion.benchmark_group(preset);
         group.sample_size(10).sampling_mode(SamplingMode::Flat);
         group.warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));

@@ -18,7 +18,6 @@
 use super::kernel::{Destination, Product, block_by_panel};
 use super::{PANEL, Singles};
 use pie_gguf::{GROUP, Group, Storage};
-use pie_kv::simd::with_scratch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -189,6 +188,8 @@ fn multiply<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool
     product: Product<'_, &LevelPanels>,
 ) {
     let Product { rows, outputs, inputs, blocks, own, panels, out, stride } = product;
+    // Not lent to a closure, which would be compiled for the oldest machine.
+    let mut widened = WIDENED.take();
     for (column, number) in panels.enumerate() {
         let panel = rows.panel(number);
         let width = PANEL.min(outputs - number * PANEL);
@@ -202,56 +203,66 @@ fn multiply<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool
             out[column * PANEL..][..width].copy_from_slice(&sums[..width]);
             continue;
         }
-        with_scratch(&WIDENED, |widened| {
-            widened.resize(DEPTH, Singles([0.0; PANEL]));
-            let records = panel.chunks((BITS + SCALES + usize::from(OFFSETS)) * (DEPTH / GROUP));
-            for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
-                let end = inputs.min(start + DEPTH);
-                widen::<S, BITS, SCALES, OFFSETS>(simd, records, widened);
-                for (index, block) in own.clone().enumerate() {
-                    let (data, rows) = blocks.block(block);
-                    let from = index * blocks.height * stride + column * PANEL;
-                    let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
-                    let x = &data[start * rows..end * rows];
-                    block_by_panel(simd, rows, x, &widened[..end - start], target);
-                }
+        widened.resize(DEPTH, Singles([0.0; PANEL]));
+        let records = panel.chunks((BITS + SCALES + usize::from(OFFSETS)) * (DEPTH / GROUP));
+        for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
+            let end = inputs.min(start + DEPTH);
+            widen::<S, BITS, SCALES, OFFSETS>(simd, records, &mut widened);
+            for (index, block) in own.clone().enumerate() {
+                let (data, rows) = blocks.block(block);
+                let from = index * blocks.height * stride + column * PANEL;
+                let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
+                let x = &data[start * rows..end * rows];
+                block_by_panel(simd, rows, x, &widened[..end - start], target);
             }
-        });
+        }
     }
+    WIDENED.set(widened);
 }
 
-/// f of one input, for VECTORS vectors of outputs from `offset` on. After inlining, `input` is a constant.
+/// A vector of a record's line, from an output on.
 #[inline(always)]
-fn levels<S: Simd, const BITS: usize, const VECTORS: usize>(
-    simd: S,
-    record: &[Line],
-    input: usize,
-    offset: usize,
-) -> [S::f32s; VECTORS] {
-    let at = |line: usize| S::as_simd_u32s(&record[line].0[offset..]).0;
-    let part = |word: S::u32s, from: usize, bits: usize, to: usize| {
-        let moved = if to >= from {
-            simd.wrapping_dyn_shl_u32s(word, simd.splat_u32s((to - from) as u32))
-        } else {
-            simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s((from - to) as u32))
-        };
-        simd.and_u32s(moved, simd.splat_u32s(((1 << bits) - 1) << to))
+fn words<S: Simd>(line: &Line, output: usize) -> S::u32s {
+    S::as_simd_u32s(&line.0[output..]).0[0]
+}
+
+/// The same of a line of numbers.
+#[inline(always)]
+fn numbers<S: Simd>(simd: S, line: &Line, output: usize) -> S::f32s {
+    simd.transmute_f32s_u32s(words::<S>(line, output))
+}
+
+/// Some bits of words, moved to another place.
+#[inline(always)]
+fn moved<S: Simd>(simd: S, words: S::u32s, from: usize, bits: usize, to: usize) -> S::u32s {
+    let moved = if to >= from {
+        simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s((to - from) as u32))
+    } else {
+        simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s((from - to) as u32))
     };
+    simd.and_u32s(moved, simd.splat_u32s(((1 << bits) - 1) << to))
+}
+
+/// f of one input, for a vector of outputs. After inlining, `input` is a constant.
+#[inline(always)]
+fn level<S: Simd, const BITS: usize>(simd: S, record: &[Line], input: usize, output: usize) -> S::f32s {
     let lowest = MANTISSA as usize - BITS;
-    let mut vectors = [simd.splat_f32s(0.0); VECTORS];
-    for (index, vector) in vectors.iter_mut().enumerate() {
-        let low = match BITS {
-            8 => part(at(input / 4)[index], 8 * (input % 4), 8, lowest),
-            _ => part(at(input / 8)[index], 4 * (input % 8), 4, lowest),
-        };
-        let level = match BITS {
-            5 => simd.or_u32s(low, part(at(4)[index], input, 1, lowest + 4)),
-            6 => simd.or_u32s(low, part(at(4 + input / 16)[index], 2 * (input % 16), 2, lowest + 4)),
-            _ => low,
-        };
-        *vector = simd.transmute_f32s_u32s(simd.or_u32s(level, simd.splat_u32s(ONE)));
-    }
-    vectors
+    let low = match BITS {
+        8 => moved(simd, words::<S>(&record[input / 4], output), 8 * (input % 4), 8, lowest),
+        _ => moved(simd, words::<S>(&record[input / 8], output), 4 * (input % 8), 4, lowest),
+    };
+    let level = match BITS {
+        5 => {
+            let high = moved(simd, words::<S>(&record[4], output), input, 1, lowest + 4);
+            simd.or_u32s(low, high)
+        }
+        6 => {
+            let high = words::<S>(&record[4 + input / 16], output);
+            simd.or_u32s(low, moved(simd, high, 2 * (input % 16), 2, lowest + 4))
+        }
+        _ => low,
+    };
+    simd.transmute_f32s_u32s(simd.or_u32s(level, simd.splat_u32s(ONE)))
 }
 
 /// Calls a macro once for each input of a half of a group, so that shifts are constants.
@@ -288,16 +299,19 @@ fn half_sums<S: Simd, const BITS: usize, const VECTORS: usize, const FIRST: usiz
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 2];
     macro_rules! step {
         ($input:literal) => {
-            let f = levels::<S, BITS, VECTORS>(simd, record, FIRST + $input, offset);
             let x = simd.splat_f32s(x[FIRST + $input]);
             for vector in 0..VECTORS {
-                let sum = sums[$input % 2][vector];
-                sums[$input % 2][vector] = simd.mul_add_e_f32s(x, f[vector], sum);
+                let f = level::<S, BITS>(simd, record, FIRST + $input, offset + vector * S::F32_LANES);
+                sums[$input % 2][vector] = simd.mul_add_e_f32s(x, f, sums[$input % 2][vector]);
             }
         };
     }
     of_half!(step);
-    std::array::from_fn(|vector| simd.add_f32s(sums[0][vector], sums[1][vector]))
+    let [mut even, odd] = sums;
+    for vector in 0..VECTORS {
+        even[vector] = simd.add_f32s(even[vector], odd[vector]);
+    }
+    even
 }
 
 /// A row of x times a panel, which is read once.
@@ -313,29 +327,33 @@ fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool,
     for offset in (0..PANEL).step_by((VECTORS * S::F32_LANES).max(1)) {
         let mut total = [simd.splat_f32s(0.0); VECTORS];
         for ((record, x), sum) in records.clone().zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0) {
-            let number = |line: usize, vector: usize| {
-                simd.transmute_f32s_u32s(S::as_simd_u32s(&record[line].0[offset..]).0[vector])
-            };
             let halves = [
                 half_sums::<S, BITS, VECTORS, 0>(simd, x, record, offset),
                 half_sums::<S, BITS, VECTORS, HALF_GROUP>(simd, x, record, offset),
             ];
+            // c is -1.5 a where it is not stored.
+            let middle = simd.splat_f32s(-1.5);
+            let sums = [sum[0], sum[1], sum[0] + sum[1]].map(
+                #[inline(always)]
+                |sum| simd.splat_f32s(sum),
+            );
             for vector in 0..VECTORS {
-                // c is -1.5 a where it is not stored.
-                let middle = |half: usize, by: f32| simd.mul_add_e_f32s(simd.splat_f32s(-1.5), simd.splat_f32s(by), halves[half][vector]);
+                let output = offset + vector * S::F32_LANES;
+                let a = numbers(simd, &record[BITS], output);
+                let both = simd.add_f32s(halves[0][vector], halves[1][vector]);
                 total[vector] = if SCALES == 2 {
-                    let first = simd.mul_add_e_f32s(number(BITS, vector), middle(0, sum[0]), total[vector]);
-                    simd.mul_add_e_f32s(number(BITS + 1, vector), middle(1, sum[1]), first)
+                    let second = numbers(simd, &record[BITS + 1], output);
+                    let [first_half, second_half] = [0, 1].map(
+                        #[inline(always)]
+                        |half: usize| simd.mul_add_e_f32s(middle, sums[half], halves[half][vector]),
+                    );
+                    simd.mul_add_e_f32s(second, second_half, simd.mul_add_e_f32s(a, first_half, total[vector]))
+                } else if OFFSETS {
+                    let c = numbers(simd, &record[BITS + 1], output);
+                    simd.mul_add_e_f32s(c, sums[2], simd.mul_add_e_f32s(a, both, total[vector]))
                 } else {
-                    let both = simd.add_f32s(halves[0][vector], halves[1][vector]);
-                    let sum = simd.splat_f32s(sum[0] + sum[1]);
-                    if OFFSETS {
-                        let scaled = simd.mul_add_e_f32s(number(BITS, vector), both, total[vector]);
-                        simd.mul_add_e_f32s(number(BITS + 1, vector), sum, scaled)
-                    } else {
-                        let both = simd.mul_add_e_f32s(simd.splat_f32s(-1.5), sum, both);
-                        simd.mul_add_e_f32s(number(BITS, vector), both, total[vector])
-                    }
+                    let around = simd.mul_add_e_f32s(middle, sums[2], both);
+                    simd.mul_add_e_f32s(a, around, total[vector])
                 };
             }
         }
@@ -354,21 +372,23 @@ fn widen<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
     let records = records.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
     for (record, to) in records.zip(to.as_chunks_mut::<GROUP>().0) {
         for offset in (0..PANEL).step_by(S::F32_LANES.max(1)) {
-            let number =
-                |line: usize| simd.transmute_f32s_u32s(S::as_simd_u32s(&record[line].0[offset..]).0[0]);
+            let scales = [
+                numbers(simd, &record[BITS], offset),
+                numbers(simd, &record[BITS + SCALES - 1], offset),
+            ];
             let middle = simd.splat_f32s(-1.5);
-            let of = |half: usize| {
-                let a = number(BITS + half % SCALES);
-                (a, if OFFSETS { number(BITS + 1) } else { simd.mul_f32s(middle, a) })
+            let offsets = if OFFSETS {
+                [numbers(simd, &record[BITS + 1], offset); 2]
+            } else {
+                [simd.mul_f32s(middle, scales[0]), simd.mul_f32s(middle, scales[1])]
             };
-            let halves = [of(0), of(1)];
             macro_rules! step {
                 ($input:literal) => {
                     for half in 0..2 {
                         let input = half * HALF_GROUP + $input;
-                        let [f] = levels::<S, BITS, 1>(simd, record, input, offset);
-                        let (a, c) = halves[half];
-                        S::as_mut_simd_f32s(&mut to[input].0[offset..]).0[0] = simd.mul_add_f32s(a, f, c);
+                        let f = level::<S, BITS>(simd, record, input, offset);
+                        S::as_mut_simd_f32s(&mut to[input].0[offset..]).0[0] =
+                            simd.mul_add_e_f32s(scales[half], f, offsets[half]);
                     }
                 };
             }
