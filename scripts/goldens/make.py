@@ -83,9 +83,9 @@ def write(name: str, model: PreTrainedModel, folder: Path) -> None:
 
 
 @torch.no_grad()
-def expect(folder: Path, seed: int) -> tuple[dict, float]:
+def expect(folder: Path, seed: int, **more) -> tuple[dict, float]:
     """What Transformers computes in f32, without a cache, and the smallest lead of a greedy token."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **more).eval()
     torch.manual_seed(seed + 1)
     prompt = torch.randint(0, SIZES["vocab_size"], (1, PROMPT))
     logits = model(prompt, use_cache=False).logits[0]

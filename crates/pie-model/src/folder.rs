@@ -51,6 +51,18 @@ impl Folder {
     }
 }
 
+/// Bytes that all weights of a model take in memory on the CPU, but for the embedding, which stays in its file: those of quantized
+/// weights are kept as they are, those of others in bf16 or f32.
+///
+/// # Errors
+/// As [`crate::Model::load`] has of configurations and headers.
+pub fn weight_bytes(model: &Path) -> Result<u64, ModelError> {
+    let Folder { checkpoint, tables, .. } = Folder::open(model)?;
+    let is_computed_with = |name: &&str| *name != tables.embedding || tables.embedding == tables.head;
+    let bytes = |name: &str| checkpoint.packed_bytes(name);
+    Ok(checkpoint.names().filter(is_computed_with).map(bytes).sum())
+}
+
 impl VocabularyTables {
     /// As Transformers 5 ties them: where the configuration says so, the one that is stored is both; of two that differ each is
     /// its own.

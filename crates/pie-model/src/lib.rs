@@ -1,4 +1,4 @@
-//! The Llama family from a Hugging Face folder: a rank's slice of the weights, one ragged forward pass, sampling.
+//! The Llama family from a Hugging Face folder or a GGUF file: a rank's slice of the weights, one ragged forward pass, sampling.
 //!
 //! **Owns** the configuration and its refusals ([`Config`]), who computes what ([`Shard`]), the weights ([`Model`]), the
 //! pass over a [`Batch`] of rows ([`Model::forward`]), and drawing tokens ([`sample`]).
@@ -37,6 +37,7 @@ pub use batch::{Batch, Sequence};
 pub use compute::{Compute, Draw, KvRows, OnCpu};
 pub use config::Config;
 pub use error::ModelError;
+pub use folder::weight_bytes;
 pub use logits::Logits;
 pub use model::Model;
 pub use sampling::{Sampled, sample};

@@ -86,6 +86,7 @@ impl Model {
             check_rows(&embedding, shard.vocabulary.clone())?;
         }
         let fingerprint = loader.checkpoint.fingerprint(&config);
+        loader.checkpoint.release();
         Ok(Self { fingerprint, member, rope, embedding, layers, norm, head, shard, config })
     }
 

@@ -81,7 +81,7 @@ fn f32_gives_the_logits_and_tokens_of_transformers_at_any_world_size() {
         let whole = golden.prompt.len();
         for (world_size, chunk) in [(1, whole), (1, 7), (2, 7), (8, whole)] {
             let ranks = on_ranks(world_size, |comm| {
-                let mut model = load(&golden.folder, comm, Dtype::F32);
+                let mut model = load(&golden.model, comm, Dtype::F32);
                 run(&mut model, comm, &golden, chunk)
             });
             let place = format!("{name}, {world_size} ranks, chunks of {chunk}");
@@ -147,7 +147,7 @@ fn graphs_give_the_same_tokens() {
     let golden = golden(MODELS[0]);
     let mut solo = Solo::new();
     let mut tokens = |graphs: bool| {
-        let mut model = load(&golden.folder, &solo, Dtype::F32);
+        let mut model = load(&golden.model, &solo, Dtype::F32);
         if !graphs {
             model.without_graphs();
         }
@@ -174,7 +174,7 @@ fn graphs_do_not_outlive_the_group_that_they_sum_over() {
             let (golden, addresses) = (&golden, &addresses);
             scope.spawn(move || {
                 let gpu = Gpu::open(member.rank().index()).expect("it was counted");
-                let model = OnGpu::load(&gpu, &golden.folder, member, Dtype::F32, SLOTS, &mut |_, _| {});
+                let model = OnGpu::load(&gpu, &golden.model, member, Dtype::F32, SLOTS, &mut |_, _| {});
                 let mut model = model.expect("it loads");
                 for epoch in 1..=3 {
                     let tcp = listening.form(member, addresses, epoch, Deadlines::default());

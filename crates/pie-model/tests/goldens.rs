@@ -34,7 +34,7 @@ fn c3_any_world_size_and_any_chunks_give_the_logits_and_tokens_of_transformers()
         let golden = golden(name);
         for world_size in [1, 2, 4, 8] {
             for chunk in [golden.prompt.len(), 7] {
-                let ranks = on_ranks(&golden.folder, world_size, 128, |rank| run(rank, &golden, chunk));
+                let ranks = on_ranks(&golden.model, world_size, 128, |rank| run(rank, &golden, chunk));
                 let place = format!("{name}, {world_size} ranks, chunks of {chunk}");
                 for (logits, tokens) in &ranks {
                     for (row, (got, expected)) in logits.iter().zip(&golden.logits).enumerate() {

@@ -26,8 +26,8 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// The budget of one of `world_size` ranks with at most `kv` bytes for keys and values.
-    pub fn new(config: &Config, world_size: u64, kv: u64) -> Self {
+    /// The budget of one of `world_size` ranks that share so many bytes of weights, with at most `kv` bytes for keys and values.
+    pub fn new(config: &Config, weights: u64, world_size: u64, kv: u64) -> Self {
         let number = |count: usize| count as u64;
         // More ranks than KV heads hold copies of them.
         let kv_heads = number(config.kv_heads).div_ceil(world_size);
@@ -37,7 +37,7 @@ impl MemoryBudget {
         let heads = number((config.heads + 2 * config.kv_heads) * config.head_dim) / world_size;
         let vocabulary = number(config.vocab_size);
         Self {
-            weights: 4 * config.parameters() / world_size,
+            weights: weights / world_size,
             kv: slots * row,
             slots,
             // Residual, normed rows and their sum; queries, keys, values and their mix; gate and up; logits.
@@ -112,11 +112,12 @@ mod tests {
     fn what_is_impossible_is_refused_with_numbers() {
         let config = Config::preset("test").expect("a preset for tests");
         let row = (8 * config.layers * config.head_dim * config.kv_heads / 2) as u64;
-        let budget = MemoryBudget::new(&config, 2, row * 8192 + 1);
+        let budget = MemoryBudget::new(&config, 1000, 2, row * 8192 + 1);
         assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
+        assert_eq!(budget.weights, 500);
         budget.check(1).expect("that much is there");
-        let cause = MemoryBudget::new(&config, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
+        let cause = MemoryBudget::new(&config, 1000, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
         assert!(cause.contains("2.0 TiB") && cause.contains("--kv-memory"), "{cause}");
-        assert!(MemoryBudget::new(&config, 2, row).check(1).is_err(), "one token is none to complete");
+        assert!(MemoryBudget::new(&config, 1000, 2, row).check(1).is_err(), "one token is none to complete");
     }
 }

@@ -7,7 +7,8 @@ pub(crate) use gguf::config as settings;
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::matrix::{Matrix, RowOrder};
-use memmap2::Mmap;
+use crate::product::Numbers;
+use memmap2::{Mmap, UncheckedAdvice};
 use pie_gguf::{Gguf, Storage};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -142,6 +143,24 @@ impl Checkpoint {
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Gives back the memory that files take in this process: what is still needed of them is read again.
+    pub fn release(&self) {
+        for found in self.tensors.values() {
+            // SAFETY: the pages are those of a file and are never written to, so that each comes back from the file as it was.
+            // That this fails costs memory, and nothing else.
+            #[cfg(unix)]
+            let _ = unsafe { found.tensor.file.1.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
+    }
+
+    /// Bytes of a tensor, packed to compute with.
+    pub fn packed_bytes(&self, name: &str) -> u64 {
+        let Some(Found { tensor, .. }) = self.tensors.get(name) else { return 0 };
+        let numbers = tensor.shape.iter().product::<usize>() as u64;
+        let columns = 0..tensor.shape.last().copied().unwrap_or(0);
+        Numbers::of(tensor.storage, &columns).bytes(numbers)
     }
 
     /// Whether two tensors have the same bytes.

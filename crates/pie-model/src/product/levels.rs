@@ -83,6 +83,11 @@ impl Form {
     fn lines(self) -> usize {
         self.bits() + self.scales() + usize::from(self.has_offsets())
     }
+
+    /// Bytes of a group of one output.
+    pub fn bytes(self) -> u64 {
+        4 * self.lines() as u64
+    }
 }
 
 /// A number, or the bits of one, for each output of a panel.

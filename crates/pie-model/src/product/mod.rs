@@ -48,6 +48,15 @@ impl Numbers {
             _ => Self::F32,
         }
     }
+
+    /// Bytes of so many numbers.
+    pub fn bytes(self, numbers: u64) -> u64 {
+        match self {
+            Self::F32 => 4 * numbers,
+            Self::Bf16 => 2 * numbers,
+            Self::Levels(form) => numbers / GROUP as u64 * form.bytes(),
+        }
+    }
 }
 
 /// Where the rows of W come from.

@@ -1,14 +1,25 @@
-//! What `scripts/goldens/make.py` made.
+//! What `scripts/goldens/make.py` and `scripts/goldens/quantized.py` made.
 
 use safetensors::SafeTensors;
 use std::path::{Path, PathBuf};
 
 /// Folders of `tests/goldens`.
-pub const MODELS: [&str; 8] =
-    ["linear-tied", "linear-4kv", "llama3", "sharded-bf16", "mistral", "qwen2", "qwen2-yarn", "qwen3"];
+pub const MODELS: [&str; 10] = [
+    "linear-tied",
+    "linear-4kv",
+    "llama3",
+    "sharded-bf16",
+    "mistral",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen3",
+    "gguf-llama",
+    "gguf-qwen2",
+];
 /// A model, and what Transformers gives for a prompt.
 pub struct Golden {
-    pub folder: PathBuf,
+    /// A folder, or a GGUF file.
+    pub model: PathBuf,
     pub prompt: Vec<u32>,
     /// [prompt][vocabulary]
     pub logits: Vec<Vec<f32>>,
@@ -27,5 +38,7 @@ pub fn golden(name: &str) -> Golden {
     let logits: Vec<f32> = words("logits").into_iter().map(f32::from_le_bytes).collect();
     let (prompt, greedy) = (ids("prompt"), ids("greedy"));
     let width = logits.len() / prompt.len();
-    Golden { folder, logits: logits.chunks_exact(width).map(<[f32]>::to_vec).collect(), prompt, greedy }
+    let file = folder.join("model.gguf");
+    let model = if file.is_file() { file } else { folder };
+    Golden { model, logits: logits.chunks_exact(width).map(<[f32]>::to_vec).collect(), prompt, greedy }
 }
