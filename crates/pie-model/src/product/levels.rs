@@ -172,58 +172,56 @@ thread_local! {
     static WIDENED: Cell<Vec<Singles>> = const { Cell::new(Vec::new()) };
 }
 
+/// Calls a function with the constants of a form: bits, lines of scales, whether there is one of offsets.
+macro_rules! by_form {
+    ($form:expr, $function:ident::<$simd:ident>($($argument:expr),*)) => {
+        match $form {
+            Form::Four => $function::<$simd, 4, 1, false>($($argument),*),
+            Form::FourOffset => $function::<$simd, 4, 1, true>($($argument),*),
+            Form::Five => $function::<$simd, 5, 1, false>($($argument),*),
+            Form::FiveOffset => $function::<$simd, 5, 1, true>($($argument),*),
+            Form::Six => $function::<$simd, 6, 2, false>($($argument),*),
+            Form::Eight => $function::<$simd, 8, 1, false>($($argument),*),
+        }
+    };
+}
+
 impl WithSimd for LevelProduct<'_, '_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match self.product.rows.form {
-            Form::Four => multiply::<S, 4, 1, false>(simd, self.product),
-            Form::FourOffset => multiply::<S, 4, 1, true>(simd, self.product),
-            Form::Five => multiply::<S, 5, 1, false>(simd, self.product),
-            Form::FiveOffset => multiply::<S, 5, 1, true>(simd, self.product),
-            Form::Six => multiply::<S, 6, 2, false>(simd, self.product),
-            Form::Eight => multiply::<S, 8, 1, false>(simd, self.product),
+        let Product { rows, outputs, inputs, blocks, own, panels, out, stride } = self.product;
+        // Not lent to a closure, which would be compiled for the oldest machine.
+        let mut widened = WIDENED.take();
+        widened.resize(DEPTH, Singles([0.0; PANEL]));
+        for (column, number) in panels.enumerate() {
+            let panel = rows.panel(number);
+            let width = PANEL.min(outputs - number * PANEL);
+            if blocks.rows == 1 {
+                let mut sums = [0.0; PANEL];
+                by_form!(rows.form, one_row::<S>(simd, blocks.data, blocks.sums, panel, &mut sums));
+                out[column * PANEL..][..width].copy_from_slice(&sums[..width]);
+                continue;
+            }
+            let records = panel.chunks(rows.form.lines() * (DEPTH / GROUP));
+            for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
+                let end = inputs.min(start + DEPTH);
+                by_form!(rows.form, widen::<S>(simd, records, &mut widened));
+                for (index, block) in own.clone().enumerate() {
+                    let (data, rows) = blocks.block(block);
+                    let from = index * blocks.height * stride + column * PANEL;
+                    let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
+                    let x = &data[start * rows..end * rows];
+                    block_by_panel(simd, rows, x, &widened[..end - start], target);
+                }
+            }
         }
+        WIDENED.set(widened);
     }
 }
 
-#[inline(always)]
-fn multiply<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
-    simd: S,
-    product: Product<'_, &LevelPanels>,
-) {
-    let Product { rows, outputs, inputs, blocks, own, panels, out, stride } = product;
-    // Not lent to a closure, which would be compiled for the oldest machine.
-    let mut widened = WIDENED.take();
-    for (column, number) in panels.enumerate() {
-        let panel = rows.panel(number);
-        let width = PANEL.min(outputs - number * PANEL);
-        if blocks.rows == 1 {
-            let mut sums = [0.0; PANEL];
-            if S::F32_LANES >= 16 {
-                one_row::<S, BITS, SCALES, OFFSETS, 2>(simd, blocks.data, blocks.sums, panel, &mut sums);
-            } else {
-                one_row::<S, BITS, SCALES, OFFSETS, 4>(simd, blocks.data, blocks.sums, panel, &mut sums);
-            }
-            out[column * PANEL..][..width].copy_from_slice(&sums[..width]);
-            continue;
-        }
-        widened.resize(DEPTH, Singles([0.0; PANEL]));
-        let records = panel.chunks((BITS + SCALES + usize::from(OFFSETS)) * (DEPTH / GROUP));
-        for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
-            let end = inputs.min(start + DEPTH);
-            widen::<S, BITS, SCALES, OFFSETS>(simd, records, &mut widened);
-            for (index, block) in own.clone().enumerate() {
-                let (data, rows) = blocks.block(block);
-                let from = index * blocks.height * stride + column * PANEL;
-                let target = Destination { out: &mut out[from..], stride, width, first: start == 0 };
-                let x = &data[start * rows..end * rows];
-                block_by_panel(simd, rows, x, &widened[..end - start], target);
-            }
-        }
-    }
-    WIDENED.set(widened);
-}
+/// Vectors of outputs that a row of x is multiplied with at a time; each has two sums, so that few wait for the latency of each other.
+const VECTORS: usize = 2;
 
 /// A vector of a record's line, from an output on.
 #[inline(always)]
@@ -294,13 +292,12 @@ macro_rules! of_half {
 
 /// Sums of f x over a half of a group.
 #[inline(always)]
-fn half_sums<S: Simd, const BITS: usize, const VECTORS: usize, const FIRST: usize>(
+fn half_sums<S: Simd, const BITS: usize, const FIRST: usize>(
     simd: S,
     x: &[f32; GROUP],
     record: &[Line],
     offset: usize,
 ) -> [S::f32s; VECTORS] {
-    // Two sums for each vector of outputs, so that fewer wait for the latency of each other.
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 2];
     macro_rules! step {
         ($input:literal) => {
@@ -321,7 +318,7 @@ fn half_sums<S: Simd, const BITS: usize, const VECTORS: usize, const FIRST: usiz
 
 /// A row of x times a panel, which is read once.
 #[inline(always)]
-fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool, const VECTORS: usize>(
+fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
     simd: S,
     x: &[f32],
     sums: &[f32],
@@ -333,8 +330,8 @@ fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool,
         let mut total = [simd.splat_f32s(0.0); VECTORS];
         for ((record, x), sum) in records.clone().zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0) {
             let halves = [
-                half_sums::<S, BITS, VECTORS, 0>(simd, x, record, offset),
-                half_sums::<S, BITS, VECTORS, HALF_GROUP>(simd, x, record, offset),
+                half_sums::<S, BITS, 0>(simd, x, record, offset),
+                half_sums::<S, BITS, HALF_GROUP>(simd, x, record, offset),
             ];
             // c is -1.5 a where it is not stored.
             let middle = simd.splat_f32s(-1.5);
