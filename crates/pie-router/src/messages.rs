@@ -1,14 +1,19 @@
 //! A completion's messages on their way to whoever reads them. A slow reader never holds up the group, and costs little: what he
-//! does not read in time is joined to what waits already, and a completion counts until its last message is read.
+//! does not read at once is joined to what waits already, and a completion counts until its last message is read, or was not for
+//! [`READ_WITHIN`] after it came.
 
 use pie_proto::v1::{CompleteResponse, FinishReason};
+use pie_proto::{Fault, Reason};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tonic::Status;
 
+/// How long the messages of a completion that is over are kept for its reader.
+pub(crate) const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Messages that wait one by one; tokens that come then join the last of them.
 const APART: usize = 16;
 
@@ -18,15 +23,15 @@ type Message = Result<CompleteResponse, Status>;
 struct Unread {
     messages: VecDeque<Message>,
     reader: Option<Waker>,
-    /// Nothing more comes.
-    ended: bool,
+    /// Since when nothing more comes.
+    ended: Option<Instant>,
     /// Nobody reads it.
     abandoned: bool,
 }
 
 impl Unread {
     fn put(&mut self, message: Message) {
-        if self.abandoned || self.ended {
+        if self.abandoned || self.ended.is_some() {
             return;
         }
         let many = self.messages.len() >= APART;
@@ -37,7 +42,18 @@ impl Unread {
     }
 
     fn is_over(&self) -> bool {
-        self.abandoned || (self.ended && self.messages.is_empty())
+        self.abandoned || (self.ended.is_some() && self.messages.is_empty())
+    }
+
+    /// Lets go of what was not read in time; a reader who comes after all hears of it.
+    fn expire(&mut self, now: Instant) -> bool {
+        let late = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) >= READ_WITHIN);
+        if late && !self.is_over() {
+            self.abandoned = true;
+            let late = format!("the answer was not read for {} s after it was complete: ask again", READ_WITHIN.as_secs());
+            self.messages = [Err(Fault::new(Reason::DeadlinePassed, late).into())].into();
+        }
+        self.is_over()
     }
 }
 
@@ -105,14 +121,14 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        self.0.tell(|unread| unread.ended = true);
+        self.0.tell(|unread| unread.ended = Some(Instant::now()));
     }
 }
 
 impl Watch {
-    /// All is said and read, or nobody wants to read it.
-    pub fn is_over(&self) -> bool {
-        self.0.with(|unread| unread.is_over())
+    /// All is said and read, or nobody wants to read it, or did in time.
+    pub fn is_over(&self, now: Instant) -> bool {
+        self.0.with(|unread| unread.expire(now))
     }
 }
 
@@ -124,7 +140,7 @@ impl Stream {
     pub fn try_recv(&mut self) -> Result<Result<CompleteResponse, Status>, TryRecvError> {
         self.0.with(|unread| match unread.messages.pop_front() {
             Some(message) => Ok(message),
-            None if unread.ended => Err(TryRecvError::Disconnected),
+            None if unread.ended.is_some() => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
         })
     }
@@ -136,7 +152,7 @@ impl tokio_stream::Stream for Stream {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
         self.0.with(|unread| match unread.messages.pop_front() {
             Some(message) => Poll::Ready(Some(message)),
-            None if unread.ended => Poll::Ready(None),
+            None if unread.ended.is_some() => Poll::Ready(None),
             None => {
                 unread.reader = Some(context.waker().clone());
                 Poll::Pending
@@ -181,7 +197,7 @@ mod tests {
                 ..Default::default()
             }));
             drop(writer);
-            assert!(!watch.is_over(), "it is not read");
+            assert!(!watch.is_over(Instant::now()), "it is not read");
             let (mut said, mut tokens, mut read) = (String::new(), Vec::new(), Vec::new());
             while let Some(message) = stream.next().await {
                 let message = message.expect("no failure");
@@ -193,7 +209,7 @@ mod tests {
             assert_eq!(said, (0..count).map(|token| format!("{token} ")).collect::<String>());
             assert!(read.len() <= APART && read[0].timings.is_some(), "{} messages", read.len());
             assert_eq!(read[read.len() - 1].finish_reason(), FinishReason::Length);
-            assert!(watch.is_over());
+            assert!(watch.is_over(Instant::now()));
         }
     }
 
@@ -210,8 +226,19 @@ mod tests {
         assert_eq!(last.expect("the last").expect_err("a failure").code(), tonic::Code::Unavailable);
         writer.send(Ok(message(7)));
         drop(stream);
-        assert!(watch.is_over() && writer.is_abandoned());
+        assert!(watch.is_over(Instant::now()) && writer.is_abandoned());
         assert!(watch.0.with(|unread| unread.messages.is_empty()), "nothing is kept for nobody");
+        // What is over is kept for a while, and then told to be gone.
+        let (writer, mut stream) = messages();
+        let watch = writer.watch();
+        (0..100).for_each(|token| writer.send(Ok(message(token))));
+        let later = Instant::now() + 2 * READ_WITHIN;
+        assert!(!watch.is_over(later), "it still runs");
+        drop(writer);
+        assert!(!watch.is_over(Instant::now()) && watch.is_over(later));
+        let gone = stream.try_recv().expect("a message").expect_err("a failure");
+        assert_eq!(gone.code(), tonic::Code::DeadlineExceeded);
+        assert!(stream.try_recv().is_err(), "one message");
         // One who waits is woken by the end.
         let (writer, mut stream) = messages();
         let waits = tokio::spawn(async move { stream.next().await.is_none() });

@@ -38,7 +38,7 @@ impl Signals {
     /// # Errors
     /// The operating system refuses.
     pub fn listen(grace: Duration) -> std::io::Result<Self> {
-        watch(grace)?;
+        watch(grace, MARGIN)?;
         Self::new()
     }
 
@@ -56,7 +56,7 @@ impl Signals {
 }
 
 /// Ends a process that does not end by itself. On a thread with a runtime of its own: what is stuck may be all of the others.
-fn watch(grace: Duration) -> std::io::Result<()> {
+fn watch(grace: Duration, margin: Duration) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _entered = runtime.enter();
@@ -69,7 +69,7 @@ fn watch(grace: Duration) -> std::io::Result<()> {
             let _ = tokio::time::timeout(grace, signals.next()).await;
             signal
         });
-        std::thread::sleep(MARGIN);
+        std::thread::sleep(margin);
         tell(
             Tone::Error,
             &format!("{signal}, and the process still runs when its time is over: it is stuck, and ends now"),
@@ -77,4 +77,51 @@ fn watch(grace: Duration) -> std::io::Result<()> {
         std::process::exit(1);
     };
     std::thread::Builder::new().name("pie-watchdog".to_owned()).spawn(watch).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+    use std::time::Instant;
+
+    const STUCK: &str = "PIE_TEST_IS_STUCK";
+    const GRACE: Duration = Duration::from_millis(300);
+
+    /// The test starts itself again, as a process whose only thread beside the watchdog never looks at a signal.
+    #[test]
+    fn a_stuck_process_ends_when_its_time_is_over_and_at_once_on_a_second_signal() {
+        if std::env::var_os(STUCK).is_some() {
+            watch(GRACE, GRACE).expect("signals can be listened for");
+            println!("stuck");
+            loop {
+                std::thread::park();
+            }
+        }
+        for (signals, at_least, at_most) in [(1, 2 * GRACE, 10 * GRACE), (2, GRACE, 10 * GRACE)] {
+            let name = "signals::tests::a_stuck_process_ends_when_its_time_is_over_and_at_once_on_a_second_signal";
+            let mut child = Command::new(std::env::current_exe().expect("has a path"))
+                .args([name, "--exact", "--nocapture"])
+                .env(STUCK, "1")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("starts");
+            let mut said = std::io::BufReader::new(child.stdout.take().expect("is piped"));
+            let mut line = String::new();
+            while !line.contains("stuck") {
+                line.clear();
+                assert!(std::io::BufRead::read_line(&mut said, &mut line).expect("a line") > 0, "it ended early");
+            }
+            let began = Instant::now();
+            for _ in 0..signals {
+                let killed = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+                assert!(killed.expect("kill runs").success());
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            assert_eq!(child.wait().expect("ends").code(), Some(1));
+            let took = began.elapsed();
+            assert!(took >= at_least && took < at_most, "{signals} signals: {took:?}");
+        }
+    }
 }

@@ -37,7 +37,8 @@ impl Streams {
 
     /// How many are not read to their end.
     pub fn unread(&mut self, tenant: &Tenant) -> Unread {
-        self.unread.retain(|(_, stream)| !stream.is_over());
+        let now = Instant::now();
+        self.unread.retain(|(_, stream)| !stream.is_over(now));
         let own = self.unread.iter().filter(|(whose, _)| whose == tenant).count();
         Unread { all: self.unread.len(), own }
     }
