@@ -26,6 +26,7 @@ pub(crate) mod session;
 mod sessions;
 mod stepping;
 mod tables;
+mod turned;
 
 use crate::call::ModelFacts;
 use crate::faults;

@@ -112,7 +112,7 @@ pub(crate) fn overtaken(name: &str) -> Fault {
 
 pub(crate) fn no_markers() -> Fault {
     let message = "filling in the middle needs a document of text and a model whose tokenizer has markers for it: \
-                   complete with mode CONTINUE";
+                   complete with mode CONTINUE, or start the pool with --fim";
     Fault::new(Reason::FimUnsupported, message)
 }
 

@@ -3,7 +3,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, TEXT, drain};
+use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
 use pie_proto::request::{Complete, Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_router::core::Settings;
@@ -95,6 +95,84 @@ fn moving_the_cursor_costs_its_markers() {
     let held = pool.get("a").tokens.expect("asked for").ids;
     let (_, table) = pool.ranks.group.sessions().next().expect("open");
     assert_eq!(table.tokens().iter().map(|token| token.0).collect::<Vec<_>>(), held);
+}
+
+/// A model that reads the text behind the cursor first: the table stays turned around, an edit is made where its tokens stand
+/// in it, and a cursor costs the tokens that it passes. Whatever was done, it holds what the model is to read.
+#[test]
+fn a_table_that_is_turned_around_follows_edits_and_cursors() {
+    for (fim, has_close) in SUFFIX_FIRST.into_iter().zip([true, false]) {
+        let mut pool = Pool::filling(2000, SETTINGS, facts(), fim);
+        let mut text = TEXT.repeat(8);
+        let mut revision = pool.open("a", &text).expect("there is room").revision;
+        let marker = |pool: &Pool, name: &str| pool.tokenizer.token_id(name).expect("is there");
+        let fill = |pool: &mut Pool, text: &str, at: usize| {
+            let mut stream = pool.complete_at("a", 1, at as u64, Mode::FillInTheMiddle).expect("it is open");
+            pool.run();
+            let timings = drain(&mut stream).3.expect("with the first token");
+            let side = |text: &str| pool.tokenizer.encode(text).expect("encodes")[1..].to_vec();
+            let (front, back) = (side(&text[..at]), side(&text[at..]));
+            let [open, between, close] =
+                ["<｜fim▁hole｜>", "<｜fim▁begin｜>", "<｜fim▁end｜>"].map(|name| marker(pool, name));
+            let lead = pool.tokenizer.prefix();
+            let close = if has_close { vec![close] } else { vec![] };
+            let expected = [lead, &[open], &back[..], &[between], &front, &close];
+            let (_, table) = pool.ranks.group.sessions().next().expect("open");
+            assert_eq!(table.tokens(), expected.concat(), "{fim} at {at}");
+            timings.tokens_encoded + timings.tokens_encoded_ahead
+        };
+        let middle = text.len() / 2;
+        fill(&mut pool, &text, middle);
+        // Typing at the cursor, which moves along.
+        let mut at = middle;
+        for typed in ["let", " x", " = ", "1", ";"] {
+            revision = pool.edit("a", revision, at as u64, typed).expect("is right").revision;
+            text.insert_str(at, typed);
+            at += typed.len();
+            let encoded = fill(&mut pool, &text, at);
+            assert!(encoded <= 8, "{fim}: typing {typed:?} encodes {encoded}");
+        }
+        // Edits far before and behind, at once and one by one; replacing what the cursor stands in.
+        for (start, end, insert) in
+            [(3, 7, "start"), (text.len() - 30, text.len() - 28, "\n\n"), (at - 9, at + 9, "y")]
+        {
+            revision = pool.replace("a", revision, start..end, insert).expect("is right").revision;
+            text.replace_range(start..end, insert);
+        }
+        assert!(fill(&mut pool, &text, middle) <= 40, "{fim}: three edits");
+        for at in [middle + 4, middle, 0, text.len(), 2, middle + 1] {
+            fill(&mut pool, &text, at);
+        }
+        assert!(fill(&mut pool, &text, middle + 5) <= 12, "{fim}: a cursor that moves by four characters");
+        // A plain completion sees the document.
+        pool.answer("a", 1);
+        let ids = pool.get("a").tokens.expect("asked for").ids;
+        let (_, table) = pool.ranks.group.sessions().next().expect("open");
+        assert!(table.tokens().iter().map(|token| token.0).eq(ids), "{fim}");
+    }
+}
+
+/// Without a marker between the text before the cursor and what the model writes, this is where its own tokens belong.
+#[test]
+fn what_was_filled_in_is_adopted_where_no_marker_stands_before_it() {
+    let mut pool = Pool::filling(1000, SETTINGS, facts(), SUFFIX_FIRST[1]);
+    let revision = pool.open("a", TEXT).expect("there is room").revision;
+    let at = TEXT.find("    println").expect("is there");
+    let written = pool.tokenizer.encode("    let x = 1;\n").expect("encodes")[1..].to_vec();
+    pool.ranks.writes = Some((pool.core_tokens("a") as usize + 2, written.clone()));
+    let mut stream =
+        pool.complete_at("a", written.len() as u32, at as u64, Mode::FillInTheMiddle).expect("is open");
+    pool.run();
+    let text = drain(&mut stream).0;
+    pool.edit("a", revision, at as u64, &text).expect("is right");
+    let mut stream =
+        pool.complete_at("a", 1, (at + text.len()) as u64, Mode::FillInTheMiddle).expect("is open");
+    pool.run();
+    let timings = drain(&mut stream).3.expect("with the first token");
+    assert!(
+        timings.tokens_adopted as usize + 1 >= written.len() && timings.tokens_encoded <= 3,
+        "{text:?}: {timings:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, facts};
+use common::{Pool, SETTINGS, SUFFIX_FIRST, facts};
 use pie_proto::Reason;
 use pie_proto::request::{Mode, OnEdit};
 use pie_router::call::{ModelFacts, Stream};
@@ -151,10 +151,11 @@ proptest! {
 
     #[test]
     fn tables_hold_the_documents_whatever_people_do(
-        slots in 60..400_u32, rotations in 1..8_u16, actions in prop::collection::vec(action(), 1..80),
+        slots in 60..400_u32, rotations in 1..8_u16, fim in 0..3_usize, actions in prop::collection::vec(action(), 1..80),
     ) {
         let model = ModelFacts { context_limit: CONTEXT, ..facts() };
-        let pool = Pool::of(slots, Settings { rotations, ..SETTINGS }, model);
+        let fim = ["deepseek-coder", SUFFIX_FIRST[0], SUFFIX_FIRST[1]][fim];
+        let pool = Pool::filling(slots, Settings { rotations, ..SETTINGS }, model, fim);
         let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new() };
         for action in &actions {
             people.act(action);

@@ -5,15 +5,18 @@
 //! the model, whose text they end. An added token is a control token if
 //! * the file calls it special, or the configuration beside it names it (begin and end of text, padding, ...);
 //! * it is written as one: `<|…|>`, `<｜…｜>`, `<s>`, `<pad>`, ...; files call few of these special;
-//! * or it marks a side of a cursor ([`crate::FimMarkers`]).
+//! * or it marks a side of a cursor, or ends what is written between the sides, in the model's way to fill in the middle
+//!   ([`crate::Fim`]); then also if it stands in the vocabulary alone, as some conversions leave it.
 //!
 //! What the model makes from ordinary text by itself (single bytes, the results of merges) is none, whatever the file
 //! says: text could not be written without it. All other added tokens are text: runs of white space, rare
 //! letters, `<tool_call>`.
+//!
+//! A document may be opened to be read otherwise ([`pie_words::Spellings::ControlTokens`]): then all added tokens are looked for.
 
 use crate::alphabet::characters;
 use crate::beside::Beside;
-use crate::cursor::is_marker;
+use crate::fim::is_marker;
 use pie_words::TokenId;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -36,32 +39,30 @@ pub(crate) struct AddedTokens {
 }
 
 impl AddedTokens {
+    /// Those of a tokenizer; `fim` are contents of tokens that are none of a text in its way to fill in the middle.
     pub(crate) fn of(
         inner: &tokenizers::Tokenizer,
         file: &Value,
         beside: &Beside,
+        fim: &[String],
     ) -> Result<Self, tokenizers::Error> {
-        let mut tokens: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
-        // The map's order is another one in each run.
-        tokens.sort_unstable_by_key(|(id, _)| *id);
-        let named = beside.special_tokens();
-        let spelled: HashMap<String, u32> = tokens
+        let named: HashSet<String> = beside.special_tokens().into_iter().chain(fim.iter().cloned()).collect();
+        let in_vocabulary = fim.iter().filter_map(|content| Some((content, inner.token_to_id(content)?)));
+        let spelled: HashMap<String, u32> = all_of(inner)
             .iter()
             .filter(|(_, token)| is_control(token, &named))
             .map(|(id, token)| (in_alphabet(&token.content), *id))
+            .chain(in_vocabulary.map(|(content, id)| (in_alphabet(content), id)))
             .collect();
         let made = made_of_text(&file["model"], &spelled);
         let control: Vec<u32> = {
             let mut ids: Vec<u32> = spelled.values().copied().filter(|id| !made.contains(id)).collect();
             ids.sort_unstable();
+            ids.dedup();
             ids
         };
         let is_text = |(id, _): &(u32, AddedToken)| control.binary_search(id).is_err();
-        let mut text = AddedVocabulary::new();
-        let of_text = tokens.iter().filter(|token| is_text(token)).map(|(_, token)| token.clone());
-        text.add_tokens(of_text, inner.get_model(), inner.get_normalizer())?;
-        let id = |(id, token): (&u32, &AddedToken)| Some((*id, TokenId(inner.token_to_id(&token.content)?)));
-        let ids = text.get_added_tokens_decoder().iter().filter_map(id).collect();
+        let (text, ids) = looked_for(inner, all_of(inner).into_iter().filter(is_text))?;
         let takes_whole_pieces = file["model"]["ignore_merges"] == true;
         let tempts = |(spelling, id): (&String, &u32)| inner.get_model().token_to_id(spelling) == Some(*id);
         let mut tempting: Vec<TokenId> = spelled
@@ -71,6 +72,20 @@ impl AddedTokens {
             .collect();
         tempting.sort_unstable();
         Ok(Self { text, ids, control: control.into_iter().map(TokenId).collect(), tempting })
+    }
+
+    /// The same tokens, all of which are looked for in texts.
+    pub(crate) fn all_in_text(&self, inner: &tokenizers::Tokenizer) -> Result<Self, tokenizers::Error> {
+        let mut tokens = all_of(inner);
+        for id in &self.control {
+            if let (Err(at), Some(content)) =
+                (tokens.binary_search_by_key(&id.0, |(id, _)| *id), inner.id_to_token(id.0))
+            {
+                tokens.insert(at, (id.0, AddedToken::from(content, true)));
+            }
+        }
+        let (text, ids) = looked_for(inner, tokens.into_iter())?;
+        Ok(Self { text, ids, control: self.control.clone(), tempting: Vec::new() })
     }
 
     /// The tokenizer's id of a token that was found in a text.
@@ -95,6 +110,25 @@ impl AddedTokens {
         }
         Ok(before + after)
     }
+}
+
+/// All added tokens, by their ids: the map's order is another one in each run.
+fn all_of(inner: &tokenizers::Tokenizer) -> Vec<(u32, AddedToken)> {
+    let mut tokens: Vec<(u32, AddedToken)> = inner.get_added_tokens_decoder().into_iter().collect();
+    tokens.sort_unstable_by_key(|(id, _)| *id);
+    tokens
+}
+
+/// What finds these tokens in a text, and the tokenizer's ids of them.
+fn looked_for(
+    inner: &tokenizers::Tokenizer,
+    tokens: impl Iterator<Item = (u32, AddedToken)>,
+) -> Result<(AddedVocabulary, HashMap<u32, TokenId>), tokenizers::Error> {
+    let mut text = AddedVocabulary::new();
+    text.add_tokens(tokens.map(|(_, token)| token), inner.get_model(), inner.get_normalizer())?;
+    let id = |(id, token): (&u32, &AddedToken)| Some((*id, TokenId(inner.token_to_id(&token.content)?)));
+    let ids = text.get_added_tokens_decoder().iter().filter_map(id).collect();
+    Ok((text, ids))
 }
 
 fn is_control(token: &AddedToken, named: &HashSet<String>) -> bool {

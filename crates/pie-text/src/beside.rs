@@ -10,6 +10,8 @@ use std::path::Path;
 pub(crate) struct Beside {
     config: Value,
     map: Value,
+    /// What the folder, or who wrote it, calls the model.
+    model: String,
 }
 
 /// What Transformers calls special by name.
@@ -37,12 +39,24 @@ impl Beside {
                 message: error.to_string(),
             })
         };
-        Ok(Self { config: read("tokenizer_config.json")?, map: read("special_tokens_map.json")? })
+        let (config, map) = (read("tokenizer_config.json")?, read("special_tokens_map.json")?);
+        // The model's own configuration is checked by who computes with it.
+        let model = std::fs::read(folder.join("config.json")).unwrap_or_default();
+        let model: Value = serde_json::from_slice(&model).unwrap_or_default();
+        let names = [&config["name_or_path"], &model["_name_or_path"]];
+        let given = names.iter().filter_map(|name| name.as_str().map(str::to_owned));
+        let model = std::iter::once(name_of(folder)).chain(given).collect::<Vec<_>>().join(" ");
+        Ok(Self { config, map, model })
     }
 
-    /// What a tokenizer_config.json would say, where there is no file.
-    pub(crate) fn of(config: Value) -> Self {
-        Self { config, map: Value::Null }
+    /// The names of the model: the folder's, and those that its files were saved from.
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// What a tokenizer_config.json would say, where there is no file, and the model's name.
+    pub(crate) fn of(config: Value, model: String) -> Self {
+        Self { config, map: Value::Null, model }
     }
 
     /// A flag of the configuration, such as `add_bos_token`.
@@ -71,6 +85,14 @@ impl Beside {
         let flagged = flagged.filter_map(|(_, token)| content(token));
         one.chain(many).chain(flagged).map(str::to_owned).collect()
     }
+}
+
+/// A folder's own name; in the cache of Hugging Face's hub, where that is a hash, the name of the model's folder.
+fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let in_hub = whole.parent().filter(|parent| parent.ends_with("snapshots")).and_then(Path::parent);
+    let name = in_hub.unwrap_or(&whole).file_name();
+    name.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn content(token: &Value) -> Option<&str> {

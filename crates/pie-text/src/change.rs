@@ -2,6 +2,7 @@
 
 use crate::retokenize::Replacement;
 use crate::store::{Entry, TokenStore};
+use crate::tokenizer::Tokenizer;
 use pie_words::{Revision, Splice, Splices, TokenIndex};
 use ropey::Rope;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Change {
 pub(crate) enum Next {
     /// A new text, and its tokens in place of some old ones.
     Text { text: Rope, replacements: Vec<Replacement> },
+    /// Another text, or the same one, read otherwise.
+    Reading { text: Rope, tokens: TokenStore, tokenizer: Arc<Tokenizer> },
     /// The splices themselves: a document of tokens alone has no text to follow.
     Tokens,
 }

@@ -3,7 +3,6 @@
 use crate::document::{Document, DocumentText};
 use crate::edit::{CheckedEdit, bytes};
 use crate::error::TextError;
-use crate::tokenizer::Tokenizer;
 use pie_words::{Cursor, TextRange, TokenId};
 
 /// A document's tokens, cut at a cursor: those of its prefix, the text before the cursor, and of its suffix, the text behind it. Most of
@@ -25,41 +24,6 @@ pub struct Cut {
     pub suffix_start: Vec<TokenId>,
     /// The index of that token: the suffix ends with the document's tokens from here on.
     pub shared_suffix: usize,
-}
-
-/// The tokens around the two sides of a document for filling in the middle: begin, front, hole, back, end, and then the
-/// model writes what stands between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FimMarkers {
-    /// Before the text before the cursor.
-    pub begin: TokenId,
-    /// In place of what is to be written.
-    pub hole: TokenId,
-    /// Behind the text behind the cursor.
-    pub end: TokenId,
-}
-
-/// Begin, hole and end as model families name them: DeepSeek-Coder, StarCoder, Qwen and CodeGemma, Code Llama.
-const MARKERS: [[&str; 3]; 4] = [
-    ["<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"],
-    ["<fim_prefix>", "<fim_suffix>", "<fim_middle>"],
-    ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"],
-    ["▁<PRE>", "▁<SUF>", "▁<MID>"],
-];
-
-/// Whether a token is one of any family's markers.
-pub(crate) fn is_marker(content: &str) -> bool {
-    MARKERS.as_flattened().contains(&content)
-}
-
-impl Tokenizer {
-    /// The model's markers for filling in the middle, if it has them.
-    pub fn fim_markers(&self) -> Option<FimMarkers> {
-        MARKERS.iter().find_map(|[begin, hole, end]| {
-            let (begin, hole, end) = (self.token_id(begin)?, self.token_id(hole)?, self.token_id(end)?);
-            Some(FimMarkers { begin, hole, end })
-        })
-    }
 }
 
 impl Document {

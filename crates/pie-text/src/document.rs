@@ -4,11 +4,14 @@ use crate::change::{Change, EditStats, Next, count, trimmed};
 use crate::diff::diff;
 use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
+use crate::form::RestartKind;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
 use crate::store::{Entry, TokenStore};
 use crate::tokenizer::Tokenizer;
-use pie_words::{Revision, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex};
+use pie_words::{
+    Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex,
+};
 use ropey::Rope;
 use similar::DiffOp;
 use std::sync::Arc;
@@ -20,6 +23,18 @@ pub enum DocumentText {
     Text(Rope),
     /// Tokens of a client that tokenizes itself. They are no tokenization of any text in general, so none is kept.
     TokensOnly,
+}
+
+/// How the tokens of a text are found after an edit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tokenizing {
+    /// Around the edit only.
+    AroundEdits,
+    /// All of them.
+    Whole {
+        /// What is not known to be safe.
+        why: String,
+    },
 }
 
 /// Text and tokens of one session.
@@ -197,6 +212,28 @@ impl Document {
     /// # Errors
     /// [`TextError::TextOnly`] in a document with a text, [`TextError::TooLong`].
     pub fn become_tokens(&self, tokens: &[TokenId]) -> Result<Change, TextError> {
+        self.prepare_tokens(self.revision, self.tokens_between(tokens))
+    }
+
+    /// Works out how to make this document the same text as another that reads it otherwise: only the tokens that differ are in the
+    /// splices. Documents with equal texts and tokens give an empty change that keeps the revision.
+    ///
+    /// # Errors
+    /// [`TextError::TokensOnly`] where one of the two has no text.
+    pub fn become_read_as(&self, other: &Document) -> Result<Change, TextError> {
+        let (DocumentText::Text(old), DocumentText::Text(new)) = (&self.content, &other.content) else {
+            return Err(TextError::TokensOnly);
+        };
+        let splices = self.tokens_between(&other.tokens().collect::<Vec<_>>());
+        let is_same = splices.is_empty() && old == new;
+        let revision = if is_same { self.revision } else { self.revision.next() };
+        let (text, tokens, tokenizer) = (new.clone(), other.tokens.clone(), other.tokenizer.clone());
+        let next = Next::Reading { text, tokens, tokenizer };
+        Ok(self.changed(revision, splices, EditStats::default(), next))
+    }
+
+    /// What turns its tokens into others.
+    fn tokens_between(&self, tokens: &[TokenId]) -> Splices {
         let held: Vec<TokenId> = self.tokens().collect();
         let splice = |hunk: DiffOp| Splice {
             at: TokenIndex(count(hunk.old_range().start)),
@@ -204,8 +241,30 @@ impl Document {
             insert: tokens[hunk.new_range()].to_vec(),
         };
         let list = diff(&held, tokens).into_iter().map(splice).collect();
-        let splices = Splices::new(list, held.len()).expect("hunks are sorted, disjoint and of these tokens");
-        self.prepare_tokens(self.revision, splices)
+        Splices::new(list, held.len()).expect("hunks are sorted, disjoint and of these tokens")
+    }
+
+    /// What its text means where it spells control tokens. One of tokens says what it means.
+    pub fn spellings(&self) -> Spellings {
+        match self.content {
+            DocumentText::Text(_) => self.tokenizer.spellings(),
+            DocumentText::TokensOnly => Spellings::Text,
+        }
+    }
+
+    /// How its tokens are found after an edit, as it is now; `None` where a client sends them.
+    pub fn tokenizing(&self) -> Option<Tokenizing> {
+        self.rope()?;
+        let why = match self.tokenizer.restart_kind() {
+            RestartKind::WholeText { why } => why.clone(),
+            _ if self.tokens.bytes() == self.len_bytes() => return Some(Tokenizing::AroundEdits),
+            RestartKind::Piece(_) => "the text ends with characters that have no tokens".to_owned(),
+            RestartKind::PieceOfPlainText(_) => {
+                "the text has characters that the tokenizer's normalizer, NFC, may compose or reorder"
+                    .to_owned()
+            }
+        };
+        Some(Tokenizing::Whole { why })
     }
 
     /// Whether an edit that inserts these texts costs what they cost: where pieces start is known, and stays so. Else the whole
@@ -262,6 +321,10 @@ impl Document {
                 for replacement in replacements.into_iter().rev() {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
                 }
+            }
+            Next::Reading { text, tokens, tokenizer } => {
+                self.content = DocumentText::Text(text);
+                (self.tokens, self.tokenizer) = (tokens, tokenizer);
             }
             Next::Tokens => {
                 for splice in change.splices.iter().rev() {

@@ -207,6 +207,14 @@ pub enum TokenizerError {
         /// What is in it that cannot be used.
         what: String,
     },
+    /// A way to fill in the middle that the model has no tokens for.
+    #[error("{name} cannot fill in the middle so: {what}")]
+    Fim {
+        /// The file's name.
+        name: String,
+        /// What it lacks.
+        what: String,
+    },
 }
 
 impl TokenizerError {
@@ -216,6 +224,7 @@ impl TokenizerError {
             Self::Read { .. } => "TOKENIZER_UNREADABLE",
             Self::Parse { .. } | Self::Beside { .. } => "TOKENIZER_INVALID",
             Self::Unsupported { .. } => "TOKENIZER_UNSUPPORTED",
+            Self::Fim { .. } => "FIM_TEMPLATE_INVALID",
         }
     }
 }

@@ -84,7 +84,8 @@ pub(crate) fn read(path: &Path) -> Result<Written, TokenizerError> {
     });
     let names = [("bos_token", token("bos")), ("eos_token", token("eos")), ("pad_token", token("padding"))];
     let beside = names.into_iter().filter_map(|(role, token)| Some((role.to_owned(), token?.1.into())));
-    Ok(Written { json, beside: Beside::of(Value::Object(beside.collect())) })
+    let model = format!("{} {}", file.text("general.name").unwrap_or_default(), name());
+    Ok(Written { json, beside: Beside::of(Value::Object(beside.collect()), model) })
 }
 
 /// The tokens of a file, parted as a tokenizer.json has them.

@@ -5,6 +5,7 @@ use crate::alphabet::{characters, is_needed};
 use crate::beside::Beside;
 use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
+use crate::fim::{FimSetting, Found};
 use crate::form::{Form, LookAhead, RestartKind};
 use crate::gguf::{self, Written};
 use crate::tokenizer::{Fingerprint, Tokenizer};
@@ -27,14 +28,22 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] names the file and what cannot be used.
     pub fn open(model: &Path) -> Result<Self, TokenizerError> {
+        Self::open_filling(model, None)
+    }
+
+    /// The same, filling in the middle as a setting says, if there is one.
+    ///
+    /// # Errors
+    /// Also a setting that the model has no tokens for.
+    pub fn open_filling(model: &Path, fim: Option<&FimSetting>) -> Result<Self, TokenizerError> {
         if Gguf::is_named(model) {
             let Written { json, beside } = gguf::read(model)?;
-            let file = TokenizerFile { name: model.display().to_string(), beside };
+            let file = TokenizerFile { name: model.display().to_string(), beside, fim };
             return file.load(json.to_string().as_bytes());
         }
         let path = model.join("tokenizer.json");
         let bytes = read(&path)?;
-        TokenizerFile { name: path.display().to_string(), beside: Beside::read(model)? }.load(&bytes)
+        TokenizerFile { name: path.display().to_string(), beside: Beside::read(model)?, fim }.load(&bytes)
     }
 
     /// Takes the content of a `tokenizer.json`.
@@ -42,7 +51,7 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] says what cannot be used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        TokenizerFile { name: "the tokenizer".into(), beside: Beside::default() }.load(bytes)
+        TokenizerFile { name: "the tokenizer".into(), beside: Beside::default(), fim: None }.load(bytes)
     }
 }
 
@@ -51,12 +60,13 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
 }
 
 /// Carries the name of what is loaded to the errors.
-struct TokenizerFile {
+struct TokenizerFile<'a> {
     name: String,
     beside: Beside,
+    fim: Option<&'a FimSetting>,
 }
 
-impl TokenizerFile {
+impl TokenizerFile<'_> {
     fn load(&self, bytes: &[u8]) -> Result<Tokenizer, TokenizerError> {
         let file: Value = serde_json::from_slice(bytes).map_err(|error| self.invalid(&error))?;
         self.check(&file)?;
@@ -72,15 +82,38 @@ impl TokenizerFile {
             let what = format!("its largest token id is {}, which no model has", vocabulary - 1);
             return Err(self.unsupported(what));
         }
-        let added = AddedTokens::of(&inner, &file, &self.beside).map_err(|error| self.invalid(&error))?;
+        let found = Found::of(&inner, self.beside.model(), self.fim)
+            .map_err(|what| TokenizerError::Fim { name: self.name.clone(), what })?;
+        let added = AddedTokens::of(&inner, &file, &self.beside, &found.control)
+            .map_err(|error| self.invalid(&error))?;
+        let all = added.all_in_text(&inner).map_err(|error| self.invalid(&error))?;
         let end = self.beside.token("eos_token").and_then(|content| inner.token_to_id(content));
         let mut ends: Vec<TokenId> = added.control.iter().copied().chain(end.map(TokenId)).collect();
         ends.sort_unstable();
         ends.dedup();
-        let (restart, reach) = restart(&added, &file);
         let table = Arc::new(TokenBytes::of(&inner, vocabulary, added.control.clone()));
-        let fingerprint = fingerprint(bytes, &prefix, &added.control);
-        Ok(Tokenizer { inner, restart, reach, prefix, added, ends, vocabulary, table, fingerprint })
+        let (inner, fim) = (Arc::new(inner), found.fim);
+        let tokenizer = |added: AddedTokens, spellings: u64, reading_control| {
+            let (restart, reach) = restart(&added, &file);
+            let fingerprint = fingerprint(bytes, &prefix, &added.control, spellings);
+            let (inner, fim, prefix) = (inner.clone(), fim.clone(), prefix.clone());
+            let (ends, table) = (ends.clone(), table.clone());
+            Tokenizer {
+                inner,
+                fim,
+                reading_control,
+                restart,
+                reach,
+                prefix,
+                added,
+                ends,
+                vocabulary,
+                table,
+                fingerprint,
+            }
+        };
+        let reading = tokenizer(all, 1, None);
+        Ok(tokenizer(added, 0, Some(Arc::new(reading))))
     }
 
     /// Refuses models and decoders whose tokens are not bytes.
@@ -189,8 +222,8 @@ fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<LookAhead>
     }
 }
 
-fn fingerprint(bytes: &[u8], prefix: &[TokenId], control: &[TokenId]) -> Fingerprint {
-    let mut hash = Xxh3::new();
+fn fingerprint(bytes: &[u8], prefix: &[TokenId], control: &[TokenId], spellings: u64) -> Fingerprint {
+    let mut hash = Xxh3::with_seed(spellings);
     hash.update(bytes);
     for list in [prefix, control] {
         hash.update(&list.len().to_le_bytes());

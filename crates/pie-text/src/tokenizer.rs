@@ -3,12 +3,13 @@
 use crate::added::AddedTokens;
 use crate::decoder::{TokenBytes, TokenDecoder};
 use crate::error::TextError;
+use crate::fim::Fim;
 use crate::form::{LookAhead, RestartKind};
 use crate::nfc;
 use crate::pieces::{PieceCut, RawPiece};
 use crate::scan::PieceScan;
 use crate::store::Entry;
-use pie_words::TokenId;
+use pie_words::{Spellings, TokenId};
 use ropey::Rope;
 use std::sync::Arc;
 use tokenizers::Model;
@@ -27,7 +28,10 @@ impl std::fmt::Display for Fingerprint {
 /// A byte-level BPE tokenizer from a Hugging Face `tokenizer.json`.
 #[derive(Debug)]
 pub struct Tokenizer {
-    pub(crate) inner: tokenizers::Tokenizer,
+    pub(crate) inner: Arc<tokenizers::Tokenizer>,
+    pub(crate) fim: Option<Fim>,
+    /// The same for texts that are read with their control tokens; `None` in that one itself.
+    pub(crate) reading_control: Option<Arc<Tokenizer>>,
     pub(crate) restart: RestartKind,
     /// `None` where all texts are tokenized whole.
     pub(crate) reach: Option<LookAhead>,
@@ -65,6 +69,25 @@ impl Tokenizer {
     /// The id of a token by its content, for example `<｜fim▁hole｜>`.
     pub fn token_id(&self, content: &str) -> Option<TokenId> {
         self.inner.token_to_id(content).map(TokenId)
+    }
+
+    /// How the model fills in the middle, if it does.
+    pub fn fim(&self) -> Option<&Fim> {
+        self.fim.as_ref()
+    }
+
+    /// The tokenizer for texts that are read so.
+    #[must_use]
+    pub fn reading(self: &Arc<Self>, spellings: Spellings) -> Arc<Self> {
+        match (spellings, &self.reading_control) {
+            (Spellings::ControlTokens, Some(reading)) => reading.clone(),
+            (Spellings::ControlTokens, None) | (Spellings::Text, _) => self.clone(),
+        }
+    }
+
+    /// How it reads texts.
+    pub fn spellings(&self) -> Spellings {
+        if self.reading_control.is_some() { Spellings::Text } else { Spellings::ControlTokens }
     }
 
     /// Tells this tokenizer from others.

@@ -4,7 +4,7 @@ mod common;
 
 use common::{GPT2, PAIRS, Pair, TINY, changed, spliced};
 use pie_text::{Document, Tokenizer};
-use pie_words::{Cursor, TextEdit, TextRange, TokenId};
+use pie_words::{Cursor, Spellings, TextEdit, TextRange, TokenId};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 fn text(pair: &Pair) -> String {
     let mut text = String::from("fn marker() {\n");
     for token in pair.ours.control_tokens() {
-        let content = &pair.theirs.get_added_tokens_decoder()[&token.0].content;
+        let content = pair.theirs.id_to_token(token.0).expect("is there");
         let (front, back) = content.split_at(content.char_indices().nth(3).expect("is longer").0);
         text += &format!("    let x = \"{content}\"; {content}{content}\n{content} {front} {back}{content}");
     }
@@ -122,4 +122,45 @@ fn added_tokens_outside_of_the_alphabet_of_bytes_are_themselves() {
         assert_eq!(text(content), content);
     }
     assert_eq!(["<｜fim▁hole｜>", "<|eot|>"].map(text), ["", ""], "control tokens are no text");
+}
+
+/// Who asks for it has control tokens read in a text, and in what is edited into it.
+#[test]
+fn a_document_may_be_read_with_its_control_tokens() {
+    for pair in PAIRS.iter().filter(|pair| !pair.ours.control_tokens().is_empty()) {
+        let reading = pair.ours.reading(Spellings::ControlTokens);
+        let token = pair.ours.control_tokens()[0];
+        let content = pair.theirs.id_to_token(token.0).expect("is there");
+        let text = format!("fn a() {{}} {content} let x = 1;");
+        let mut document = Document::open(reading.clone(), &text, 1 << 20).expect("opens");
+        let count = |document: &Document| document.tokens().filter(|other| *other == token).count();
+        let begins = usize::from(pair.ours.prefix().contains(&token));
+        assert_eq!(
+            (count(&document), document.spellings()),
+            (begins + 1, Spellings::ControlTokens),
+            "{}",
+            pair.name
+        );
+
+        // A spelling that an edit breaks is text again; one that it closes is a token.
+        let (start, middle) =
+            (text.find(&content).expect("is there"), content.chars().next().map_or(0, char::len_utf8));
+        for (at, end, insert, expected) in
+            [(start + middle, start + middle, " ", 0), (start + middle, start + middle + 1, "", 1)]
+        {
+            let edit = TextEdit { range: TextRange::Bytes { start: at, end }, insert: insert.into() };
+            let change = document.prepare(document.revision(), &[edit]).expect("is fine");
+            document.commit(change).expect("is current");
+            assert_eq!(count(&document), begins + expected, "{}", pair.name);
+            let whole = reading.encode(&document.text().expect("has one")).expect("encodes");
+            assert_eq!(document.tokens().collect::<Vec<_>>(), whole, "{}", pair.name);
+        }
+        // Opened again as text, it is text, with the difference alone.
+        let other = Document::open(pair.ours.clone(), &text, 1 << 20).expect("opens");
+        let change = document.become_read_as(&other).expect("works");
+        assert!(change.splices().deleted() < 4 && !change.splices().is_empty(), "{}: {change:?}", pair.name);
+        document.commit(change).expect("is current");
+        assert_eq!((count(&document), document.spellings()), (begins, Spellings::Text), "{}", pair.name);
+        assert!(document.tokens().eq(other.tokens()));
+    }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{FALLBACKS, HARD, PAIRS, PYTHON, Pair, RUST, spliced};
-use pie_text::{Document, EditStats, RestartKind};
+use pie_text::{Document, EditStats, RestartKind, Tokenizing};
 use pie_words::{TextEdit, TextRange, TokenId};
 use proptest::prelude::*;
 
@@ -340,4 +340,39 @@ fn a_piece_of_100_kilobytes_is_merged_in_reasonable_time() {
         text.insert(50_000, 'q');
         assert!(document.tokens().eq(pair.whole(&text)), "{}", pair.name);
     }
+}
+
+/// What makes edits slow is told, for as long as it is so: letters that combine under NFC, what the end has no tokens for, a
+/// tokenizer that nobody has read.
+#[test]
+fn a_document_says_how_it_is_tokenized() {
+    let edit = |document: &mut Document, start: usize, end: usize, insert: &str| {
+        let edit = TextEdit { range: TextRange::Bytes { start, end }, insert: insert.to_owned() };
+        document
+            .commit(document.prepare(document.revision(), &[edit]).expect("is fine"))
+            .expect("is current");
+    };
+    let why = |document: &Document| match document.tokenizing() {
+        Some(Tokenizing::Whole { why }) => why,
+        Some(Tokenizing::AroundEdits) => String::new(),
+        None => "by its client".to_owned(),
+    };
+    let all = PAIRS.iter().map(|pair| (pair, "")).chain(FALLBACKS.iter().map(|(pair, why)| (pair, *why)));
+    for (pair, always) in all {
+        let combines =
+            if matches!(pair.ours.restart_kind(), RestartKind::PieceOfPlainText(_)) { "NFC" } else { always };
+        let ends = if pair.name.contains("without some bytes") { "have no tokens" } else { always };
+        let mut document = Document::open(pair.ours.clone(), "let naïve = 1;", LIMIT).expect("opens");
+        // A combining accent comes and goes; a byte that one of the vocabularies lacks does, and the text has it.
+        for (start, end, insert, expected) in
+            [(3, 3, "e\u{301}", combines), (3, 6, "", always), (15, 15, "\n\0", ends), (15, 17, "", always)]
+        {
+            edit(&mut document, start, end, insert);
+            let why = why(&document);
+            assert!(why.contains(expected) && why.is_empty() == expected.is_empty(), "{}: {why}", pair.name);
+            assert_eq!(document.text().map(|text| text.contains('\0')), Some(insert == "\n\0"));
+        }
+    }
+    let tokens = Document::open_tokens(PAIRS[0].ours.clone(), vec![TokenId(7)]).expect("opens");
+    assert_eq!(why(&tokens), "by its client");
 }

@@ -25,7 +25,7 @@ fn decoded(pair: &Pair, ids: &[u32]) -> String {
     let flush = |run: &mut Vec<u32>| pair.theirs.decode(&std::mem::take(run), false).expect("decodes");
     for id in ids {
         match added.get(id) {
-            Some(_) if control.contains(&TokenId(*id)) => {}
+            _ if control.contains(&TokenId(*id)) => {}
             Some(token) => {
                 text.push_str(&flush(&mut run));
                 text.push_str(&token.content);

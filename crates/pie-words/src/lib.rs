@@ -18,4 +18,4 @@ pub use edit::{Cursor, LspPosition, PositionEncoding, TextEdit, TextRange};
 pub use ids::{Epoch, Revision, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use sampling::SamplingParameters;
 pub use splice::{Splice, SpliceError, Splices};
-pub use strategy::Strategy;
+pub use strategy::{Spellings, Strategy};

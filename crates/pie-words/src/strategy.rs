@@ -1,4 +1,14 @@
-//! The strategies that the paper compares.
+//! How things are done that a client may choose: the strategies that the paper compares, and how texts are read.
+
+/// What a text means that spells a control token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spellings {
+    /// Its characters: text is text.
+    #[default]
+    Text,
+    /// The token.
+    ControlTokens,
+}
 
 /// How the cache follows an edit (paper, section 4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use crate::observe::{LogArgs, PlatformArgs};
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_eval::names::{Language, Method, Setting, Task};
+use pie_text::FimSetting;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -201,6 +202,10 @@ pub struct ServeArgs {
     /// once more; in f32 hundreds are lost in the noise.
     #[arg(long, env = "PIE_ROTATION_BUDGET", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub rotation_budget: u16,
+    /// How the model fills in the middle, where the pool does not know it by its tokens: what stands around the two sides of a
+    /// cursor, such as '<PRE>{prefix}<SUF>{suffix}<MID>', or the name of a family that does the same (docs/models.md).
+    #[arg(long, env = "PIE_FIM", value_name = "TEMPLATE")]
+    pub fim: Option<FimSetting>,
     /// Documents that begin alike share cached rows whoever's they are, not only within a tenant. Whoever may open documents can
     /// then find out by trying what others have open: for pools whose tenants trust each other.
     #[arg(long, env = "PIE_SHARE_ACROSS_TENANTS")]

@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Known};
 use crate::{Failure, progress};
 use pie_model::Config;
-use pie_text::Tokenizer;
+use pie_text::{FimSetting, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -83,9 +83,9 @@ pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The tokenizer of a model folder.
-pub fn tokenizer(folder: &Path) -> Result<Arc<Tokenizer>, Failure> {
-    let tokenizer = Tokenizer::open(folder)?;
+/// The tokenizer of a model, which fills in the middle as the setting says, if there is one.
+pub fn tokenizer(folder: &Path, fim: Option<&FimSetting>) -> Result<Arc<Tokenizer>, Failure> {
+    let tokenizer = Tokenizer::open_filling(folder, fim)?;
     let (tokens, known) = (tokenizer.vocab_size() as usize, Config::read(folder)?.vocab_size);
     if tokens > known {
         return Err(format!(

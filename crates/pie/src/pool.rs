@@ -106,7 +106,7 @@ impl<'a> Preflight<'a> {
         // The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
         let folder = models::resolve(arguments.model.model.as_deref())?;
-        let tokenizer = models::tokenizer(&folder.path)?;
+        let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
         let groups = router::groups(&arguments.group)?;
         let world_size = u64::from(arguments.group.world_size);
         device::check_pool(&folder.path, world_size, world_size * groups.len() as u64, &arguments.rank)?;
@@ -297,6 +297,7 @@ pub fn local_serve() -> ServeArgs {
         idle: IdleArgs { session_idle: Limit(None), session_room: Limit(None) },
         completions: 1024,
         rotation_budget: 256,
+        fim: None,
         share_across_tenants: false,
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,

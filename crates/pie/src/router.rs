@@ -26,7 +26,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(arguments.model.model.as_deref())?;
-    let tokenizer = models::tokenizer(&folder.path)?;
+    let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
@@ -111,6 +111,10 @@ pub async fn start(
         RestartKind::WholeText { why } => {
             tracing::warn!(why, "edits are slow with this model: each tokenizes its whole document");
         }
+    }
+    match tokenizer.fim() {
+        Some(fim) => tracing::info!(by = fim.family, order = ?fim.order, "the model fills in the middle"),
+        None => tracing::info!("the model is not known to fill in the middle; --fim may say how it does"),
     }
     let options = ServeOptions {
         listen: serve.listen,

@@ -36,16 +36,26 @@ impl Allotment {
         strategy: Strategy,
         sessions: &Sessions,
     ) -> Result<(), PlanError> {
-        if self.tables.rows(id).is_none_or(|rows| rows.layout.is_none())
-            || self.lay_out(id, Layout::Plain, sessions)?.is_none()
-        {
-            return Ok(());
-        }
-        let Some(adopted) = self.in_room(id, |tables| tables.splice(id, splices, strategy))? else {
+        let Some(layout) = self.tables.rows(id).and_then(|rows| rows.layout.as_ref()) else { return Ok(()) };
+        let (splices, layout) = match layout {
+            Layout::Turned(turned) => match turned.edited(splices, self.tables.document_rows(id)) {
+                Some((splices, turned)) => (splices, Layout::Turned(turned)),
+                // The document says what is to be held, when it is wanted again.
+                None => return self.give_up(id, &faults::all_busy()),
+            },
+            Layout::Plain | Layout::Fim(_) => {
+                if self.lay_out(id, Layout::Plain, sessions)?.is_none() {
+                    return Ok(());
+                }
+                (splices.clone(), Layout::Plain)
+            }
+        };
+        let Some(adopted) = self.in_room(id, |tables| tables.splice(id, &splices, strategy))? else {
             // It alone is too large beside those that are busy: it waits until they are not.
             return self.give_up(id, &faults::all_busy());
         };
         if let Some(rows) = self.tables.rows_mut(id) {
+            rows.layout = Some(layout);
             rows.adopted += u32::try_from(adopted).unwrap_or(u32::MAX);
         }
         self.encoding.active.insert(id);
@@ -68,7 +78,12 @@ impl Allotment {
         let Some(present) = rows.layout.as_ref().filter(|present| **present != layout) else {
             return Ok(rows.layout.as_ref().map(|_| ()));
         };
-        let (go, come) = present.change(&layout, self.tables.document_rows(id));
+        // The document's own tokens are asked for where it is turned around alone: no change of it waits then.
+        let tokens: Vec<TokenId> = match (present, &layout) {
+            (Layout::Plain | Layout::Fim(_), Layout::Plain | Layout::Fim(_)) => Vec::new(),
+            _ => session.document.tokens().collect(),
+        };
+        let (go, come) = present.change(&layout, self.tables.document_rows(id), &tokens);
         for splices in [go, come] {
             if self.in_room(id, |tables| tables.splice(id, &splices, session.strategy))?.is_none() {
                 // Half way between two layouts it is neither; the document says what it is.

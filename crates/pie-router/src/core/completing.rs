@@ -7,7 +7,6 @@ use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{Complete, Mode};
-use pie_text::FimMarkers;
 use pie_words::Cursor;
 use std::time::Instant;
 
@@ -34,7 +33,7 @@ impl Core {
             return Err(faults::too_many_completions(self.settings.completions));
         }
         self.sessions.tenants.check_request(tenant, unread.own)?;
-        let place = faults::contained(|| place(session, &request, self.model.markers))?;
+        let place = faults::contained(|| place(session, &request, self.model.fim.is_some()))?;
         let context = self.model.context(&session.document, &place, request.mode);
         let length = context.length(session.tokens());
         self.model.check_length(length)?;
@@ -50,7 +49,7 @@ impl Core {
 }
 
 /// Where a completion is to write: found now, so that a cursor that is none is refused at once.
-fn place(session: &Session, request: &Complete, markers: Option<FimMarkers>) -> Result<Place, Fault> {
+fn place(session: &Session, request: &Complete, fills: bool) -> Result<Place, Fault> {
     let document = &session.document;
     let cut = |cursor| document.cut(cursor).map_err(|error| faults::at_cursor(&error));
     match (request.mode, request.at) {
@@ -64,7 +63,7 @@ fn place(session: &Session, request: &Complete, markers: Option<FimMarkers>) -> 
             if is_empty { Err(faults::nothing_before(&session.name)) } else { Ok(Place::Cursor(cut)) }
         }
         (Mode::FillInTheMiddle, at) => {
-            if markers.is_none() || document.text().is_none() {
+            if !fills || document.text().is_none() {
                 return Err(faults::no_markers());
             }
             Ok(Place::Cursor(cut(at.unwrap_or(Cursor::Byte(document.len_bytes())))?))

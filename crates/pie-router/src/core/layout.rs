@@ -1,7 +1,9 @@
 //! How a session's document stands in its table: as it is, or with the markers for filling in the middle. Moving the cursor
-//! is an edit of the table like any other: the markers move, the keys between them turn, and nothing else is encoded.
+//! is an edit of the table like any other: the markers move, the keys between them turn, and nothing else is encoded. For models
+//! that read the text behind the cursor first, the table is [`Turned`] around.
 
-use pie_text::{Cut, FimMarkers};
+use super::turned::Turned;
+use pie_text::{Cut, Fim};
 use pie_words::{Splice, Splices, TokenId, TokenIndex};
 
 /// What the table holds besides the document's own tokens.
@@ -12,6 +14,8 @@ pub(crate) enum Layout {
     Plain,
     /// Markers.
     Fim(Patch),
+    /// Markers, and the text behind the cursor before the text before it.
+    Turned(Turned),
 }
 
 /// The difference of a table with markers from its document.
@@ -24,22 +28,17 @@ pub(crate) struct Patch {
 }
 
 impl Patch {
-    /// Begin, the text before the cursor, hole, the text behind it, end. `prefix` tokens, such as the begin of sentence,
-    /// stay in front.
-    pub fn new(cut: &Cut, markers: FimMarkers, tokens: &[TokenId], prefix: usize) -> Self {
-        let place = |at: usize, end: usize, insert: Vec<TokenId>| Splice {
-            at: TokenIndex(count(at)),
-            delete: count(end.saturating_sub(at)),
-            insert,
-        };
+    /// A marker, the text before the cursor, another one, the text behind it, the last. `prefix` tokens, such as the begin of
+    /// sentence, stay in front.
+    pub fn new(cut: &Cut, fim: &Fim, tokens: &[TokenId], prefix: usize) -> Self {
         // Around the hole stands what each side has of its own, in place of the document's tokens between them. Tokens that
         // belong to both sides stay in the prefix; the suffix repeats them.
         let repeated = &tokens[cut.shared_suffix.min(cut.shared_prefix)..cut.shared_prefix];
-        let middle = [&cut.prefix_end[..], &[markers.hole], &cut.suffix_start, repeated].concat();
+        let middle = [&cut.prefix_end[..], &fim.between, &cut.suffix_start, repeated].concat();
         let places = vec![
-            place(prefix, prefix, vec![markers.begin]),
+            place(prefix, prefix, fim.open.clone()),
             place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle),
-            place(tokens.len(), tokens.len(), vec![markers.end]),
+            place(tokens.len(), tokens.len(), fim.close.clone()),
         ];
         // Places that touch are one: the checks of splices merge them.
         let merged = Splices::new(places, tokens.len()).unwrap_or_default();
@@ -52,8 +51,23 @@ impl Patch {
 
 impl Layout {
     /// The two edits of a table that lead to another layout of the same document: what is to go, and, in the table that is
-    /// left then, what is to come. Markers that stand in both stay. `length` is the table's.
-    pub fn change(&self, to: &Self, length: usize) -> (Splices, Splices) {
+    /// left then, what is to come. Markers that stand in both stay. `length` is the table's, `tokens` are the document's.
+    pub fn change(&self, to: &Self, length: usize, tokens: &[TokenId]) -> (Splices, Splices) {
+        match (self, to) {
+            (Self::Turned(here), Self::Turned(there)) => (here.moved(there, tokens), Splices::default()),
+            (Self::Turned(here), _) => {
+                let (_, come) = Self::Plain.change(to, tokens.len(), tokens);
+                (here.turning_back(tokens), come)
+            }
+            (_, Self::Turned(there)) => {
+                let (go, _) = self.change(&Self::Plain, length, tokens);
+                (go, there.turning(tokens))
+            }
+            _ => self.change_markers(to, length),
+        }
+    }
+
+    fn change_markers(&self, to: &Self, length: usize) -> (Splices, Splices) {
         let (old, new) = (self.places(), to.places());
         let removed = if let Self::Fim(patch) = self { &patch.removed[..] } else { &[] };
         let (mut go, mut shift) = (Vec::new(), 0_i64);
@@ -82,13 +96,16 @@ impl Layout {
 
     /// Tokens of the table of a document that has `tokens`.
     pub fn length(&self, tokens: usize) -> usize {
+        if let Self::Turned(turned) = self {
+            return turned.length(tokens);
+        }
         let longer: i64 = self.places().iter().map(growth).sum();
         usize::try_from(tokens as i64 + longer).unwrap_or(0)
     }
 
     fn places(&self) -> &[Splice] {
         match self {
-            Self::Plain => &[],
+            Self::Plain | Self::Turned(_) => &[],
             Self::Fim(patch) => &patch.places,
         }
     }
@@ -103,13 +120,19 @@ fn moved(at: TokenIndex, shift: i64) -> TokenIndex {
     TokenIndex(u32::try_from(i64::from(at.0) + shift).unwrap_or(0))
 }
 
-fn count(tokens: usize) -> u32 {
+/// A splice of a table or a document.
+pub(super) fn place(at: usize, end: usize, insert: Vec<TokenId>) -> Splice {
+    Splice { at: TokenIndex(count(at)), delete: count(end.saturating_sub(at)), insert }
+}
+
+pub(super) fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pie_text::FimOrder;
 
     fn ids(ids: &[u32]) -> Vec<TokenId> {
         ids.iter().copied().map(TokenId).collect()
@@ -117,7 +140,8 @@ mod tests {
 
     #[test]
     fn markers_stand_around_both_sides_and_go_again() {
-        let markers = FimMarkers { begin: TokenId(90), hole: TokenId(91), end: TokenId(92) };
+        let (open, between, close) = (ids(&[90]), ids(&[91]), ids(&[92]));
+        let fim = &Fim { family: "a test", order: FimOrder::PrefixFirst, open, between, close };
         let document = ids(&[0, 1, 2, 3, 4, 5]);
         let cases: &[(&str, Cut, &[u32])] = &[
             ("between tokens", cut(3, &[], &[], 3), &[0, 90, 1, 2, 91, 3, 4, 5, 92]),
@@ -127,28 +151,28 @@ mod tests {
             ("sides that share a token", cut(4, &[], &[], 3), &[0, 90, 1, 2, 3, 91, 3, 4, 5, 92]),
         ];
         for (name, cut, expected) in cases {
-            let layout = Layout::Fim(Patch::new(cut, markers, &document, 1));
+            let layout = Layout::Fim(Patch::new(cut, fim, &document, 1));
             let table = apply(&Layout::Plain, &layout, &document);
             assert_eq!(layout.length(document.len()), table.len(), "{name}");
             assert_eq!(table, ids(expected), "{name}");
             assert_eq!(apply(&layout, &Layout::Plain, &table), document, "{name}, undone");
             // From each to each, the markers that stay are not touched.
             for (other, cut, expected) in cases {
-                let to = Layout::Fim(Patch::new(cut, markers, &document, 1));
+                let to = Layout::Fim(Patch::new(cut, fim, &document, 1));
                 assert_eq!(apply(&layout, &to, &table), ids(expected), "{name}, then {other}");
-                let (go, come) = layout.change(&to, table.len());
+                let (go, come) = layout.change(&to, table.len(), &document);
                 let whole = [&go, &come].map(|splices| splices.inserted() + splices.deleted());
                 assert!(whole.iter().sum::<usize>() <= 16, "{name}, then {other}: {go:?} {come:?}");
             }
         }
-        let near = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), markers, &document, 1));
-        let far = Layout::Fim(Patch::new(&cut(5, &[], &[], 5), markers, &document, 1));
-        let (go, come) = near.change(&far, 9);
+        let near = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1));
+        let far = Layout::Fim(Patch::new(&cut(5, &[], &[], 5), fim, &document, 1));
+        let (go, come) = near.change(&far, 9, &document);
         assert_eq!((go.deleted(), come.inserted()), (1, 1), "the hole moves, begin and end stay");
     }
 
     fn apply(from: &Layout, to: &Layout, tokens: &[TokenId]) -> Vec<TokenId> {
-        let (go, come) = from.change(to, tokens.len());
+        let (go, come) = from.change(to, tokens.len(), &[]);
         come.apply(&go.apply(tokens))
     }
 

@@ -4,12 +4,13 @@
 use super::completion::Place;
 use super::layout::{Layout, Patch};
 use super::session::{Session, count};
+use super::turned::Turned;
 use crate::call::ModelFacts;
 use crate::faults;
 use pie_plan::{Change, Reach};
 use pie_proto::Fault;
 use pie_proto::request::Mode;
-use pie_text::{Document, FimMarkers, Tokenizer};
+use pie_text::{Document, Fim, FimOrder, Tokenizer};
 use pie_words::{TokenId, TokenIndex};
 
 /// The model that a group serves, and how its tokenizer lays out text for it.
@@ -17,8 +18,8 @@ use pie_words::{TokenId, TokenIndex};
 pub(crate) struct Model {
     /// What the ranks say of it.
     pub facts: ModelFacts,
-    /// Its markers for filling in the middle, if it has them.
-    pub markers: Option<FimMarkers>,
+    /// How it fills in the middle, if it does.
+    pub fim: Option<Fim>,
     /// Tokens in front of every document, such as the begin of sentence.
     prefix: usize,
 }
@@ -65,7 +66,7 @@ impl Model {
     pub fn new(mut facts: ModelFacts, tokenizer: &Tokenizer) -> Self {
         // What the configuration calls the end of a text, and control tokens: they never stand in one.
         facts.end_of_text.extend(tokenizer.ends());
-        Self { facts, markers: tokenizer.fim_markers(), prefix: tokenizer.prefix().len() }
+        Self { facts, fim: tokenizer.fim().cloned(), prefix: tokenizer.prefix().len() }
     }
 
     /// A context must leave room for a token to generate.
@@ -102,10 +103,13 @@ impl Model {
 
     /// How the context of a completion is laid out.
     pub fn context(&self, document: &Document, place: &Place, mode: Mode) -> Context {
-        match (place, mode, self.markers) {
-            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(markers)) => {
+        match (place, mode, &self.fim) {
+            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(fim)) => {
                 let tokens: Vec<TokenId> = document.tokens().collect();
-                Context::Fim(Layout::Fim(Patch::new(cut, markers, &tokens, self.prefix)))
+                Context::Fim(match fim.order {
+                    FimOrder::PrefixFirst => Layout::Fim(Patch::new(cut, fim, &tokens, self.prefix)),
+                    FimOrder::SuffixFirst => Layout::Turned(Turned::new(cut, fim, &tokens, self.prefix)),
+                })
             }
             (Place::Cursor(cut), ..) => {
                 Context::Branch { prefix: cut.shared_prefix, own: cut.prefix_end.clone() }

@@ -28,6 +28,12 @@ pub const SETTINGS: Settings = Settings {
     idle: IDLE,
 };
 
+/// Templates of models that read the text behind the cursor first: as Seed-Coder, and, without a marker behind it, as Codestral.
+pub const SUFFIX_FIRST: [&str; 2] = [
+    "<｜fim▁hole｜>{suffix}<｜fim▁begin｜>{prefix}<｜fim▁end｜>",
+    "<｜fim▁hole｜>{suffix}<｜fim▁begin｜>{prefix}",
+];
+
 pub const IDLE: Idle = Idle {
     closed_after: Some(std::time::Duration::from_secs(100)),
     makes_room_after: Some(std::time::Duration::from_secs(10)),
@@ -127,8 +133,14 @@ impl Pool {
 
     /// A pool of another model.
     pub fn of(slots: u32, settings: Settings, model: ModelFacts) -> Self {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code");
-        let tokenizer = Arc::new(Tokenizer::open(std::path::Path::new(folder)).expect("it ships"));
+        Self::filling(slots, settings, model, "deepseek-coder")
+    }
+
+    /// A pool whose model fills in the middle so.
+    pub fn filling(slots: u32, settings: Settings, model: ModelFacts, fim: &str) -> Self {
+        let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code"));
+        let fim = fim.parse().expect("is a template");
+        let tokenizer = Arc::new(Tokenizer::open_filling(folder, Some(&fim)).expect("it ships"));
         let mut core = Core::new(tokenizer.clone(), settings, Quotas::default(), Arc::default());
         core.formed(Epoch(1), slots, model.clone());
         let desk = Desk::new(core, "g".to_owned());
