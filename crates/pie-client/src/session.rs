@@ -193,6 +193,7 @@ impl Session {
             session: self.name.clone(),
             content: Some(v1::open_session_request::Content::Text(self.text.clone())),
             strategy: self.strategy.into(),
+            control_tokens: false,
         };
         let opened = self
             .pool

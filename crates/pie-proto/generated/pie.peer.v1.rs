@@ -14,6 +14,9 @@ pub struct Carried {
     /// Of the session; a new one where an older router does not say.
     #[prost(string, tag = "7")]
     pub identity: ::prost::alloc::string::String,
+    /// As in OpenSessionRequest.
+    #[prost(bool, tag = "8")]
+    pub control_tokens: bool,
     #[prost(oneof = "carried::Content", tags = "5, 6")]
     pub content: ::core::option::Option<carried::Content>,
 }

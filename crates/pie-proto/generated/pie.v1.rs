@@ -13,6 +13,10 @@ pub struct OpenSessionRequest {
     /// Default strategy of the session's edits.
     #[prost(enumeration = "Strategy", tag = "4")]
     pub strategy: i32,
+    /// Read the text, and what edits insert, with control tokens: what spells one is that token, as in a prompt that somebody has put
+    /// together by hand. Who does this must know that no text spells one by chance.
+    #[prost(bool, tag = "5")]
+    pub control_tokens: bool,
     #[prost(oneof = "open_session_request::Content", tags = "2, 3")]
     pub content: ::core::option::Option<open_session_request::Content>,
 }
@@ -21,7 +25,8 @@ pub mod open_session_request {
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Content {
         /// The whole document. Text is text: where it spells a control token of the model (`<|endoftext|>`, a marker for filling
-        /// in the middle), it gets the tokens of these characters. Control tokens come from the pool alone.
+        /// in the middle), it gets the tokens of these characters. Control tokens come from the pool alone, unless `control_tokens` asks
+        /// for them.
         #[prost(string, tag = "2")]
         Text(::prost::alloc::string::String),
         /// The whole document as token ids, taken as they are, control tokens included, and nothing put before them: the session then
@@ -345,6 +350,15 @@ pub struct Session {
     /// As OpenSession told it.
     #[prost(string, tag = "11")]
     pub identity: ::prost::alloc::string::String,
+    /// How the document is tokenized as it is now; edits may change that.
+    #[prost(enumeration = "Tokenizing", tag = "12")]
+    pub tokenizing: i32,
+    /// Why it is tokenized whole: what in its text, or in the model's tokenizer, is not known to be safe.
+    #[prost(string, tag = "13")]
+    pub tokenized_whole_because: ::prost::alloc::string::String,
+    /// As OpenSession had it.
+    #[prost(bool, tag = "14")]
+    pub control_tokens: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSessionRequest {
@@ -653,6 +667,39 @@ impl FinishReason {
             "FINISH_REASON_STOP" => Some(Self::Stop),
             "FINISH_REASON_LENGTH" => Some(Self::Length),
             "FINISH_REASON_EDITED" => Some(Self::Edited),
+            _ => None,
+        }
+    }
+}
+/// How the tokens behind an edit are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Tokenizing {
+    /// Not at all: the client sends tokens.
+    Unspecified = 0,
+    /// Only what surrounds an edit is tokenized again.
+    AroundEdits = 1,
+    /// Each edit has the whole document tokenized again: right, but slow for large ones.
+    Whole = 2,
+}
+impl Tokenizing {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOKENIZING_UNSPECIFIED",
+            Self::AroundEdits => "TOKENIZING_AROUND_EDITS",
+            Self::Whole => "TOKENIZING_WHOLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOKENIZING_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOKENIZING_AROUND_EDITS" => Some(Self::AroundEdits),
+            "TOKENIZING_WHOLE" => Some(Self::Whole),
             _ => None,
         }
     }

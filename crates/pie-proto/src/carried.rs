@@ -2,9 +2,11 @@
 
 use crate::peer_v1::{Carried as Wire, carried::Content as WireContent};
 use crate::reason::Fault;
-use crate::request::{Content, Identity, SessionName, missing, strategy, strategy_to_wire, token_ids};
+use crate::request::{
+    Content, Identity, SessionName, missing, spellings, strategy, strategy_to_wire, token_ids,
+};
 use crate::v1;
-use pie_words::{Revision, Strategy};
+use pie_words::{Revision, Spellings, Strategy};
 
 /// A session without its cache.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,8 @@ pub struct Carried {
     pub strategy: Strategy,
     /// The document.
     pub content: Content,
+    /// How its text is read.
+    pub spellings: Spellings,
 }
 
 impl TryFrom<Wire> for Carried {
@@ -39,6 +43,7 @@ impl TryFrom<Wire> for Carried {
             revision: Revision(wire.revision),
             strategy: strategy(wire.strategy)?.unwrap_or_default(),
             content,
+            spellings: spellings(wire.control_tokens),
         })
     }
 }
@@ -58,6 +63,7 @@ impl From<Carried> for Wire {
             revision: carried.revision.0,
             strategy: strategy_to_wire(carried.strategy).into(),
             content: Some(content),
+            control_tokens: carried.spellings == Spellings::ControlTokens,
         }
     }
 }

@@ -114,7 +114,7 @@ reasons! {
     /// No markers for filling in the middle.
     FimUnsupported = "FIM_UNSUPPORTED", FailedPrecondition,
         "The model's tokenizer has no fill-in-the-middle markers of a known family, or the document is one of tokens whose client must place them \
-         itself. Complete with mode CONTINUE instead.";
+         itself. Complete with mode CONTINUE instead, or have the pool started with --fim, which says how the model does it.";
     /// Nothing to complete.
     ContextEmpty = "CONTEXT_EMPTY", FailedPrecondition,
         "The session has no tokens and the model has no leading token, so there is nothing to continue. Edit some text in first.";

@@ -3,8 +3,8 @@
 use crate::reason::{Fault, Reason};
 use crate::v1;
 use pie_words::{
-    Cursor, LspPosition, PositionEncoding, Revision, SamplingParameters, Splice, Strategy, TextEdit,
-    TextRange, TokenId, TokenIndex,
+    Cursor, LspPosition, PositionEncoding, Revision, SamplingParameters, Spellings, Splice, Strategy,
+    TextEdit, TextRange, TokenId, TokenIndex,
 };
 
 /// Alternatives that a completion may ask for at each token.
@@ -95,6 +95,8 @@ pub struct OpenSession {
     pub name: Option<SessionName>,
     /// The document.
     pub content: Content,
+    /// What a text means that spells control tokens.
+    pub spellings: Spellings,
     /// Of its edits, unless they say otherwise; `None`: as it was, or PIE.
     pub strategy: Option<Strategy>,
 }
@@ -109,7 +111,8 @@ impl TryFrom<v1::OpenSessionRequest> for OpenSession {
             None => return Err(missing("content", "the document as `text` (may be empty) or `tokens`")),
         };
         let name = if request.session.is_empty() { None } else { Some(SessionName::new(request.session)?) };
-        Ok(Self { name, content, strategy: strategy(request.strategy)? })
+        let spellings = spellings(request.control_tokens);
+        Ok(Self { name, content, spellings, strategy: strategy(request.strategy)? })
     }
 }
 
@@ -273,6 +276,11 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             on_edit,
         })
     }
+}
+
+/// What a text means, by a field that asks for control tokens.
+pub(crate) fn spellings(control_tokens: bool) -> Spellings {
+    if control_tokens { Spellings::ControlTokens } else { Spellings::Text }
 }
 
 /// A strategy field; `None` when unspecified.

@@ -90,6 +90,7 @@ fn requests_that_make_no_sense_are_refused_by_name() {
         session: session.into(),
         content: text.clone(),
         strategy: 0,
+        ..Default::default()
     };
     assert_eq!(open(named("")), Ok(()), "the pool chooses");
     assert_eq!(open(named(&"x".repeat(256))), Ok(()));

@@ -19,12 +19,13 @@ pub(crate) async fn unpack(
 ) -> Result<Taken, Fault> {
     let carried = Carried::try_from(wire)?;
     let tenant = tenant(&carried)?;
-    let Carried { name, identity, revision, strategy, content, .. } = carried;
+    let Carried { name, identity, revision, strategy, content, spellings, .. } = carried;
     let bytes = match &content {
         Content::Text(text) => text.len(),
         Content::Tokens(_) => 0,
     };
-    let document = beside(bytes, Waits::Always, move || document(&content, &tokenizer, limit)).await?;
+    let document =
+        beside(bytes, Waits::Always, move || document(&content, &tokenizer.reading(spellings), limit)).await?;
     let document = Box::new(document.at_revision(revision));
     let identity = identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
     Ok(Taken { tenant, name, identity, strategy, document })

@@ -63,7 +63,15 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
             });
             show.session(read.await?);
         }
-        CtlCommand::Open { file, session, strategy } => open(&caller, &file, session, strategy, show).await?,
+        CtlCommand::Open { file, session, strategy, control_tokens } => {
+            let request = v1::OpenSessionRequest {
+                session: session.unwrap_or_default(),
+                strategy: strategy.map_or(v1::Strategy::Unspecified, v1::Strategy::from).into(),
+                control_tokens,
+                content: None,
+            };
+            open(&caller, &file, request, show).await?;
+        }
         CtlCommand::Edit { session, range, text } => {
             let session = name::resolve(&caller, &session).await?;
             let edits = vec![v1::TextEdit { range: Some(range.into()), text }];
@@ -133,14 +141,10 @@ async fn drain(caller: &PoolCaller, group: String, for_restart: bool, show: Show
 async fn open(
     caller: &PoolCaller,
     file: &Path,
-    session: Option<String>,
-    strategy: Option<StrategyArg>,
+    request: v1::OpenSessionRequest,
     show: Show,
 ) -> Result<(), CtlError> {
-    let session = match session {
-        Some(session) => session,
-        None => name::of_file(file)?,
-    };
+    let session = if request.session.is_empty() { name::of_file(file)? } else { request.session };
     let mut text = String::new();
     let read = match file == Path::new("-") {
         true => std::io::stdin().read_to_string(&mut text).map(drop),
@@ -150,7 +154,7 @@ async fn open(
     let request = v1::OpenSessionRequest {
         session,
         content: Some(v1::open_session_request::Content::Text(text)),
-        strategy: strategy.map_or(v1::Strategy::Unspecified, v1::Strategy::from).into(),
+        ..request
     };
     let mut wire = caller.pool().wire();
     show.opened(&caller.call(Wait::Text, "open the session", wire.open_session(request)).await?);

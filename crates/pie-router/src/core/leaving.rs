@@ -152,6 +152,7 @@ pub(super) fn carried(session: &Session) -> Carried {
         revision: session.revision(),
         strategy: session.strategy,
         content,
+        spellings: document.spellings(),
     }
 }
 

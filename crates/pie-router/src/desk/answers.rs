@@ -5,7 +5,8 @@ use crate::core::{Core, Edited, Opened, Planner};
 use crate::faults;
 use pie_proto::request::strategy_to_wire;
 use pie_proto::{Fault, v1};
-use pie_words::SessionId;
+use pie_text::Tokenizing;
+use pie_words::{SessionId, Spellings};
 
 fn session_of(core: &Core, id: SessionId) -> Result<&Session, Fault> {
     core.sessions.get(id).ok_or_else(|| faults::no_session("of the call"))
@@ -51,6 +52,11 @@ pub(super) fn got(
 
 pub(super) fn session(core: &Core, group: &str, session: &Session) -> v1::Session {
     let on_ranks = core.planner.as_ref().map(|planner| planner.residence(session)).unwrap_or_default();
+    let (tokenizing, tokenized_whole_because) = match session.document.tokenizing() {
+        None => (v1::Tokenizing::Unspecified, String::new()),
+        Some(Tokenizing::AroundEdits) => (v1::Tokenizing::AroundEdits, String::new()),
+        Some(Tokenizing::Whole { why }) => (v1::Tokenizing::Whole, why),
+    };
     v1::Session {
         session: session.name.as_str().to_owned(),
         revision: session.revision().0,
@@ -63,6 +69,9 @@ pub(super) fn session(core: &Core, group: &str, session: &Session) -> v1::Sessio
         rotations: on_ranks.rotations.into(),
         identity: session.identity.as_str().to_owned(),
         resident: on_ranks.is_resident,
+        tokenizing: tokenizing.into(),
+        tokenized_whole_because,
+        control_tokens: session.document.spellings() == Spellings::ControlTokens,
     }
 }
 

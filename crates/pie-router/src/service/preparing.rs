@@ -11,8 +11,8 @@ use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
-use pie_text::{Document, TextError, Tokenizer};
-use pie_words::Strategy;
+use pie_text::{Change, Document, TextError, Tokenizer};
+use pie_words::{Spellings, Strategy};
 use std::sync::Arc;
 
 /// How often a text is compared with its session, if others change that meanwhile.
@@ -26,6 +26,8 @@ pub(super) struct Opening {
     pub name: SessionName,
     /// What its client has.
     pub content: Content,
+    /// What its text means where it spells control tokens.
+    pub spellings: Spellings,
     /// Of its edits; without one a session that is open keeps its own.
     pub strategy: Option<Strategy>,
 }
@@ -50,7 +52,8 @@ impl LocalGroup {
 
     /// Opens a session: its text is tokenized, or, where it is open already, what differs from the text that it has.
     pub(super) async fn open(&self, opening: Opening) -> Result<v1::OpenSessionResponse, Fault> {
-        let Opening { tenant, name, content, strategy } = opening;
+        let Opening { tenant, name, content, spellings, strategy } = opening;
+        let tokenizer = self.router.tokenizer.reading(spellings);
         let (bytes, tokens) = match &content {
             Content::Text(text) => (text.len(), 0),
             Content::Tokens(tokens) => (0, tokens.len()),
@@ -61,19 +64,17 @@ impl LocalGroup {
         loop {
             let (owner, session) = (tenant.clone(), name.clone());
             let held = self.ask(|reply| Call::Look { tenant: owner, session, reply }).await?;
-            let (router, content) = (self.router.clone(), content.clone());
+            let (limit, tokenizer, content) =
+                (self.router.document_limit, tokenizer.clone(), content.clone());
             let prepared = beside(bytes, Waits::Briefly, move || match held {
                 None => {
-                    let document = document(&content, &router.tokenizer, router.document_limit)?;
+                    let document = document(&content, &tokenizer, limit)?;
                     let Life { identity, begins } = Life::new()?;
                     Ok(Prepared::New { identity, document: Box::new(document.at_revision(begins)) })
                 }
                 Some(held) => {
-                    let change = match &*content {
-                        Content::Text(text) => held.become_text(text),
-                        Content::Tokens(tokens) => held.become_tokens(tokens),
-                    };
-                    Ok(Prepared::Again(Box::new(change.map_err(|error| faults::text(&error))?)))
+                    let change = difference(&held, &content, &tokenizer, limit)?;
+                    Ok(Prepared::Again(Box::new(change)))
                 }
             });
             let prepared = self.router.counted(prepared.await)?;
@@ -133,4 +134,22 @@ pub(crate) fn document(
         Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens.clone()),
     };
     document.map_err(|error| faults::text(&error))
+}
+
+/// The change that makes `held` equal to what its client has: what both have in common stays.
+fn difference(
+    held: &Document,
+    wanted: &Content,
+    tokenizer: &Arc<Tokenizer>,
+    limit: usize,
+) -> Result<Change, Fault> {
+    let change = match wanted {
+        Content::Text(_) if held.spellings() != tokenizer.spellings() => {
+            // The same text may have other tokens now.
+            held.become_read_as(&document(wanted, tokenizer, limit)?)
+        }
+        Content::Text(text) => held.become_text(text),
+        Content::Tokens(tokens) => held.become_tokens(tokens),
+    };
+    change.map_err(|error| faults::text(&error))
 }

@@ -1,7 +1,8 @@
 //! Large texts, while others are tokenized: what they make wait, and what they do not.
 
 use super::preparing::Opening;
-use crate::call::{Call, EditReply};
+use crate::call::{Busy, Call, EditReply, Given};
+use crate::carrying;
 use crate::directory::{Directory, Groups};
 use crate::group::{Asker, LocalGroup, Router};
 use crate::owner::Owner;
@@ -13,8 +14,8 @@ use crate::testing::{self, tokenizer};
 use crate::tokenizing::{ALL, Waits};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::request::{ApplyEdits, Content, Edits};
-use pie_proto::{Fault, Reason, v1};
-use pie_words::{Revision, TextEdit, TextRange, TokenId};
+use pie_proto::{Fault, Reason, peer_v1, v1};
+use pie_words::{Revision, Spellings, TextEdit, TextRange, TokenId};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,8 +44,16 @@ fn group_of(owner: &Owner) -> LocalGroup {
 }
 
 async fn open(group: &LocalGroup, text: String) -> Result<v1::OpenSessionResponse, Fault> {
+    open_reading(group, text, Spellings::Text).await
+}
+
+async fn open_reading(
+    group: &LocalGroup,
+    text: String,
+    spellings: Spellings,
+) -> Result<v1::OpenSessionResponse, Fault> {
     let (tenant, name, content) = (Tenant::default(), name(), Content::Text(text));
-    group.open(Opening { tenant, name, content, strategy: None }).await
+    group.open(Opening { tenant, name, content, spellings, strategy: None }).await
 }
 
 fn insertion(base_revision: u64, text: String) -> ApplyEdits {
@@ -77,8 +86,13 @@ async fn what_no_context_can_hold_is_refused_before_anybody_is_asked() {
     assert_eq!([edited.reason, opened.reason], [Reason::DocumentTooLong; 2]);
     drop(others);
     let ids = vec![TokenId(1); 16_384];
-    let opening =
-        Opening { tenant: Tenant::default(), name: name(), content: Content::Tokens(ids), strategy: None };
+    let opening = Opening {
+        tenant: Tenant::default(),
+        name: name(),
+        content: Content::Tokens(ids),
+        spellings: Spellings::Text,
+        strategy: None,
+    };
     let Poll::Ready(Err(opened)) = pin!(group.open(opening)).poll(nobody) else { panic!("the tokens wait") };
     assert_eq!(opened.reason, Reason::DocumentTooLong);
 }
@@ -155,4 +169,39 @@ async fn what_was_prepared_on_another_revision_is_refused() {
     assert_eq!(reopened.revision, born + 2);
     let again = open(&group, long).await.expect("it is compared");
     assert_eq!((again.revision, again.reused), (born + 2, again.tokens));
+}
+
+/// Text is text, unless its client asks for control tokens: for as long as the session lives, wherever it goes.
+#[tokio::test]
+async fn a_session_may_be_read_with_control_tokens() {
+    let owner = owner().await;
+    let group = group_of(&owner);
+    let content = "let hole = \"<｜fim▁hole｜>\";\n";
+    let hole = tokenizer().token_id("<｜fim▁hole｜>").expect("it has one");
+    let get = async || {
+        let (tenant, session) = (Tenant::default(), name());
+        let get = |reply| Call::Get { tenant, session, identity: None, content: true, reply };
+        let got = ask(&owner, get).await.expect("it is open");
+        let (session, ids) = (got.session.expect("described"), got.tokens.expect("asked for").ids);
+        let around =
+            session.tokenizing() == v1::Tokenizing::AroundEdits && session.tokenized_whole_because.is_empty();
+        assert!(around, "{session:?}");
+        (session.control_tokens, ids.iter().filter(|id| **id == hole.0).count())
+    };
+    let born = open(&group, content.to_owned()).await.expect("is short").revision;
+    assert_eq!(get().await, (false, 0));
+    for again in [born + 1, born + 1] {
+        let opened =
+            open_reading(&group, content.to_owned(), Spellings::ControlTokens).await.expect("is short");
+        assert_eq!((opened.revision, get().await), (again, (true, 1)));
+    }
+    insert(&group, born + 1, content.to_owned()).await.expect("the revision fits");
+    assert_eq!(get().await, (true, 2), "what is edited in is read so too");
+
+    let (tenant, session, busy) = (Tenant::default(), name(), Busy::Fails);
+    let give = |reply| Call::Give { tenant, session, busy, reply };
+    let Ok(Given::Carried(carried)) = ask(&owner, give).await else { panic!("nobody is busy") };
+    let there = carrying::unpack(peer_v1::Carried::from(*carried), tokenizer(), 1 << 20).await.expect("fits");
+    assert_eq!(there.document.spellings(), Spellings::ControlTokens);
+    assert_eq!(there.document.tokens().filter(|token| *token == hole).count(), 2);
 }

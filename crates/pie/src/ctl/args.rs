@@ -82,6 +82,9 @@ pub enum CtlCommand {
         /// How its cache follows edits; as it was, or pie, if not given.
         #[arg(long)]
         strategy: Option<StrategyArg>,
+        /// Read what spells a control token of the model, in the file and in later edits, as that token.
+        #[arg(long)]
+        control_tokens: bool,
     },
     /// Replace a range of a session's text.
     Edit {

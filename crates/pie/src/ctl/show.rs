@@ -343,6 +343,8 @@ fn session_json(session: &v1::Session) -> Value {
         "rotations": session.rotations,
         "resident": session.resident,
         "strategy": strategy(session),
+        "tokenized_whole_because": session.tokenized_whole_because,
+        "control_tokens": session.control_tokens,
     })
 }
 
