@@ -21,6 +21,7 @@ fn command() -> Command {
         .arg(Arg::new("etcd").long("etcd").action(ArgAction::Append).value_delimiter(','))
         .arg(Arg::new("range").long("range").value_parser(units::text_range))
         .arg(Arg::new("at").long("at").value_parser(units::cursor))
+        .arg(Arg::new("fim").long("fim").value_parser(value_parser!(pie_text::FimSetting)))
         .arg(Arg::new("supervised").long("supervised").action(ArgAction::SetTrue))
         .arg(Arg::new("dtype").long("dtype").value_parser(["f32", "bf16"]));
     Command::new("pie")

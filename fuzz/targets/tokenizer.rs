@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use pie_fuzz::explained;
 use pie_fuzz::texts::Text;
 use pie_text::{Document, Tokenizer};
-use pie_words::{Revision, TextEdit, TextRange, TokenId};
+use pie_words::{Revision, Spellings, TextEdit, TextRange, TokenId};
 use serde_json::{Value, json};
 use std::sync::{Arc, LazyLock};
 
@@ -108,8 +108,14 @@ struct Input {
 
 /// Uses whatever loads, as a router does.
 fn using(tokenizer: Tokenizer, input: &Input) {
-    let _ = (tokenizer.fim_markers(), tokenizer.restart_kind());
+    let _ = (tokenizer.fim(), tokenizer.restart_kind());
     let tokenizer = Arc::new(tokenizer);
+    for spellings in [Spellings::Text, Spellings::ControlTokens] {
+        reading(&tokenizer.reading(spellings), input);
+    }
+}
+
+fn reading(tokenizer: &Arc<Tokenizer>, input: &Input) {
     let Some(mut document) = explained(Document::open(tokenizer.clone(), &input.text.0, 1 << 16)) else {
         return;
     };

@@ -25,7 +25,8 @@ pub(crate) async fn unpack(
         Content::Tokens(_) => 0,
     };
     let document =
-        beside(bytes, Waits::Always, move || document(&content, &tokenizer.reading(spellings), limit)).await?;
+        beside(bytes, Waits::Always, move || document(&content, &tokenizer.reading(spellings), limit))
+            .await?;
     let document = Box::new(document.at_revision(revision));
     let identity = identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
     Ok(Taken { tenant, name, identity, strategy, document })

@@ -1,8 +1,8 @@
 //! Forms of pre-tokenizers whose pieces can be found again around an edit, and how far their decisions reach.
 //!
 //! Each form is listed because it was read and found memoryless and of short reach (see the crate's page for the
-//! words); none is guessed. None looks behind: GPT-2's, StarCoder's, Llama 3's and Qwen 2's patterns have no look-behind and no
-//! anchor, and their alternatives cover every character, so a match depends on the text from its start on. In
+//! words); none is guessed. None looks behind: GPT-2's, StarCoder's, Llama 3's, Qwen 2's and GPT-4o's patterns have no look-behind and
+//! no anchor, and their alternatives cover every character, so a match depends on the text from its start on. In
 //! DeepSeek-Coder's sequence, whether there is a piece boundary between two characters depends on these two and the next:
 //! line breaks and digits stand alone; a run of letters or of punctuation takes one white space before it, which no other
 //! run can claim, because runs end with their own kind; characters in and out of the CJK ranges part.
@@ -14,6 +14,7 @@ const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2's is Llama 3's but for numbers, which it cuts at each digit.
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK_CODER: [&str; 4] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+"];
 
 /// A known pre-tokenizer.
@@ -21,11 +22,13 @@ const DEEPSEEK_CODER: [&str; 4] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-�
 pub enum Form {
     /// `ByteLevel` with its pattern: GPT-2.
     Gpt2,
-    /// `Digits` one by one, then GPT-2's: StarCoder.
+    /// `Digits` one by one, then GPT-2's: StarCoder, SmolLM.
     StarCoder,
     /// The pattern of Llama 3 (and GPT-4), then `ByteLevel` without pattern.
     Llama3,
-    /// The pattern of Qwen 2 and 2.5, then `ByteLevel` without pattern.
+    /// The pattern of GPT-4o (o200k), which parts words where small letters give way to capitals, then `ByteLevel` without pattern.
+    Gpt4o,
+    /// The pattern of Qwen 2, 2.5 and 3, then `ByteLevel` without pattern.
     Qwen2,
     /// Line breaks, words, punctuation, CJK, digits: DeepSeek-Coder.
     DeepSeekCoder,
@@ -68,6 +71,9 @@ impl Form {
             [split, bytes] if is_split(split, QWEN2) && is_byte_level(bytes, Pattern::None) => {
                 Some(Self::Qwen2)
             }
+            [split, bytes] if covers(split, GPT4O) && is_byte_level(bytes, Pattern::None) => {
+                Some(Self::Gpt4o)
+            }
             [splits @ .., digits, bytes]
                 if splits.len() == DEEPSEEK_CODER.len()
                     && splits.iter().zip(DEEPSEEK_CODER).all(|(split, pattern)| is_split(split, pattern))
@@ -82,18 +88,15 @@ impl Form {
 
     /// A `pre_tokenizer` of this form.
     pub(crate) fn written(self) -> Value {
-        let bytes = |own: bool| {
-            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own})
-        };
-        let split = |pattern: &str| {
-            json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
-        };
+        let bytes = |own: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": own});
+        let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
         let digits = || json!({"type": "Digits", "individual_digits": true});
         let parts = match self {
             Self::Gpt2 => vec![split(GPT2), bytes(false)],
             Self::StarCoder => vec![digits(), bytes(true)],
             Self::Llama3 => vec![split(LLAMA3), bytes(false)],
             Self::Qwen2 => vec![split(QWEN2), bytes(false)],
+            Self::Gpt4o => vec![split(GPT4O), bytes(false)],
             Self::DeepSeekCoder => {
                 DEEPSEEK_CODER.map(split).into_iter().chain([digits(), bytes(false)]).collect()
             }
@@ -106,26 +109,51 @@ impl Form {
         matches!(self, Self::Gpt2 | Self::StarCoder)
     }
 
-    /// How white space behind a piece counts in its decision. Llama 3's `\s*[\r\n]+` runs through all white space and
-    /// then steps back to the last line break in it.
-    fn white_space(self) -> WhiteSpace {
+    /// Runs of characters behind a piece that are read to their end to decide on its own.
+    fn runs(self) -> Runs {
         match self {
-            Self::Llama3 | Self::Qwen2 => WhiteSpace::WholeRun,
-            Self::Gpt2 | Self::StarCoder | Self::DeepSeekCoder => WhiteSpace::LikeOthers,
+            Self::Llama3 | Self::Qwen2 => Runs::WhiteSpace,
+            Self::Gpt4o => Runs::WhiteSpaceAndLetters,
+            Self::Gpt2 | Self::StarCoder | Self::DeepSeekCoder => Runs::None,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum WhiteSpace {
-    LikeOthers,
-    WholeRun,
+enum Runs {
+    None,
+    /// Llama 3's `\s*[\r\n]+` runs through all white space and then steps back to the last line break in it.
+    WhiteSpace,
+    /// GPT-4o's first alternative also runs through capitals, and steps back to the last letter that may be a small one, if none
+    /// comes behind them: `你AB` is two pieces, `你ABc` is one.
+    WhiteSpaceAndLetters,
+}
+
+/// Whether a character may be a letter or a mark. All are, of those that are none but for blocks without any.
+fn may_be_letter(character: char) -> bool {
+    let is_none = matches!(
+        character,
+        '\u{80}'..='\u{a9}'
+            | '\u{ab}'..='\u{b4}'
+            | '\u{2010}'..='\u{2064}'
+            | '\u{20a0}'..='\u{20bf}'
+            | '\u{2190}'..='\u{2bff}'
+            | '\u{3000}'..='\u{3004}'
+            | '\u{3008}'..='\u{3020}'
+            | '\u{ff01}'..='\u{ff20}'
+            | '\u{1f000}'..='\u{1faff}'
+    );
+    if character.is_ascii() {
+        character.is_ascii_alphabetic()
+    } else {
+        !is_none && !character.is_whitespace()
+    }
 }
 
 /// How far behind a piece's end the text is read that decides on this end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LookAhead {
-    white_space: WhiteSpace,
+    runs: Runs,
     /// Bytes that the search for added tokens looks ahead: the longest of those that are matched before normalization
     /// and the longest of those that are matched after it, as the two searches follow each other.
     added: usize,
@@ -137,16 +165,21 @@ const CHARACTERS: usize = 3;
 
 impl LookAhead {
     pub(crate) fn new(form: Form, added: usize) -> Self {
-        Self { white_space: form.white_space(), added }
+        Self { runs: form.runs(), added }
     }
 
     /// Pieces that end before this offset were decided by text before `limit` alone.
     pub(crate) fn settled(&self, text: &Rope, limit: usize) -> usize {
         let mut at = text.byte_to_char(limit.saturating_sub(self.added)).saturating_sub(CHARACTERS);
-        if self.white_space == WhiteSpace::WholeRun {
-            let before = text.chars_at(at).reversed();
-            at -= before.take_while(|character| character.is_whitespace()).count();
-        }
+        let before = |is_in_run: fn(char) -> bool| {
+            text.chars_at(at).reversed().take_while(|character| is_in_run(*character)).count()
+        };
+        at -= match self.runs {
+            Runs::None => 0,
+            Runs::WhiteSpace => before(char::is_whitespace),
+            // One of the two is none.
+            Runs::WhiteSpaceAndLetters => before(char::is_whitespace) + before(may_be_letter),
+        };
         text.char_to_byte(at)
     }
 }
@@ -165,6 +198,12 @@ fn is_byte_level(value: &Value, pattern: Pattern) -> bool {
 
 fn is_digits(value: &Value) -> bool {
     value["type"] == "Digits" && value["individual_digits"] == true
+}
+
+/// The same, also as what takes away all but matches: where a pattern leaves nothing out, nothing goes.
+fn covers(value: &Value, pattern: &str) -> bool {
+    let keeps_matches = value["type"] == "Split" && value["behavior"] == "Removed" && value["invert"] == true;
+    is_split(value, pattern) || keeps_matches && value["pattern"]["Regex"] == pattern
 }
 
 fn is_split(value: &Value, pattern: &str) -> bool {

@@ -27,7 +27,7 @@ impl Known {
     }
 }
 
-const KNOWN: [Known; 10] = [
+const KNOWN: [Known; 11] = [
     Known::new("gpt-2", Form::Gpt2),
     Known::new("starcoder", Form::StarCoder),
     Known::new("refact", Form::StarCoder),
@@ -36,6 +36,7 @@ const KNOWN: [Known; 10] = [
     Known { ignores_merges: true, ..Known::new("llama-bpe", Form::Llama3) },
     Known { ignores_merges: true, ..Known::new("llama3", Form::Llama3) },
     Known { ignores_merges: true, ..Known::new("llama-v3", Form::Llama3) },
+    Known::new("gpt-4o", Form::Gpt4o),
     Known { normalizer: Some("NFC"), ..Known::new("qwen2", Form::Qwen2) },
     Known { normalizer: Some("NFC"), ..Known::new("deepseek-r1-qwen", Form::Qwen2) },
 ];

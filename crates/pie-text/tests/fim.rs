@@ -133,8 +133,7 @@ fn mellum_is_told_from_starcoder_by_its_name() {
 #[test]
 fn a_setting_says_what_the_table_lacks() {
     let folder = folder("setting", &with_tokens(&["<PRE>", "<SUF>", "<MID>", "    "]), &json!({}));
-    let load =
-        |setting: &str| Tokenizer::open_filling(&folder, Some(&setting.parse().expect("is one")));
+    let load = |setting: &str| Tokenizer::open_filling(&folder, Some(&setting.parse().expect("is one")));
     assert!(load("<PRE>{prefix}<SUF>{suffix}<MID>").is_ok());
     let plain = Tokenizer::open(&folder).expect("loads");
     let prefix = plain.token_id("<PRE>").expect("is there");

@@ -95,6 +95,8 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
     let byte_level =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
@@ -104,6 +106,11 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         json!({"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false});
     let mut qwen2 = split.clone();
     qwen2["pattern"]["Regex"] = json!(QWEN2);
+    // As the file has it that is passed around, and as others write it.
+    let gpt4o = |behavior: &str, invert: bool| {
+        let pattern = json!({"Regex": GPT4O});
+        json!({"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert})
+    };
     let nfc = |bytes: &[u8]| changed(bytes, |file| file["normalizer"] = json!({"type": "NFC"}));
     let digits = json!({"type": "Digits", "individual_digits": true});
     let sequence = |list: Vec<Value>| json!({"type": "Sequence", "pretokenizers": list});
@@ -127,6 +134,11 @@ pub static PAIRS: LazyLock<Vec<Pair>> = LazyLock::new(|| {
         Pair::new("deepseek, bare", &bare(TINY)),
         Pair::new("gpt2, bare", &bare(GPT2)),
         Pair::new("llama3, bare", &bare(&with(sequence(vec![split.clone(), byte_level.clone()])))),
+        Pair::new("gpt4o", &bare(&with(sequence(vec![gpt4o("Removed", true), byte_level.clone()])))),
+        Pair::new(
+            "gpt4o with added tokens",
+            &with_added(&with(sequence(vec![gpt4o("Isolated", false), byte_level.clone()])), 2048),
+        ),
         Pair::new("starcoder", &with(sequence(vec![digits, own]))),
         Pair::new("qwen2", &with_added(&nfc(&with(sequence(vec![qwen2, byte_level]))), 2048)),
         Pair::new("gpt2, nfc", &nfc(&bare(GPT2))),
@@ -189,6 +201,11 @@ pub const HARD: &[&str] = &[
     "'r",
     "e",
     "don't",
+    "ABc",
+    "你AB",
+    "ǅ",
+    "e\u{301}\u{327}",
+    "//\n/",
     "x's 're''ll",
     "1",
     "12345",
