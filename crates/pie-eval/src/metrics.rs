@@ -49,6 +49,14 @@ pub fn first_line_is_complete(completion: &str, language: Language) -> bool {
     }
 }
 
+/// What lines begin with that are comments, or belong to a longer one.
+pub(crate) fn comments(language: Language) -> &'static [&'static str] {
+    match language {
+        Language::Python => &["#", "\"\"\"", "'''"],
+        Language::Java => &["//", "/*", "*"],
+    }
+}
+
 fn first_code_line<'a>(lines: impl Iterator<Item = &'a str>, language: Language) -> Option<&'a str> {
     let (opens, closes, comment): (&[&str], &[&str], &str) = match language {
         Language::Python => (&["\"\"\"", "'''"], &["\"\"\"", "'''"], "#"),

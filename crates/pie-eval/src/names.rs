@@ -76,7 +76,7 @@ names! {
 }
 
 names! {
-    /// What the developer does (paper, appendix A).
+    /// What the developer does (paper, appendix A), before the line behind the document, or at the cursor, is predicted.
     Task, "task":
     /// Five lines come (table 2).
     Insertion = "insertion", "insertion";
@@ -84,6 +84,8 @@ names! {
     Deletion = "deletion", "deletion";
     /// Five come and five others go (table 4).
     Edition = "edition", "edition";
+    /// Five come a few lines from the cursor, and the line at the cursor is filled in: what editors do, and not the paper's.
+    Cursor = "cursor", "filling in at the cursor";
 }
 
 names! {

@@ -1,4 +1,5 @@
-//! The paper's three tasks (appendix A): from a context to the one that it was before the edit, and the edit.
+//! The paper's three tasks (appendix A): from a context to the one that it was before the edit, and the edit. And a fourth, at a
+//! cursor in the middle.
 
 use crate::dataset::Sample;
 use crate::names::{Language, Setting, Task};
@@ -43,7 +44,7 @@ pub fn random(
     ChaCha8Rng::seed_from_u64(hasher.finish())
 }
 
-/// Makes the original context of `text`. Sampled lines come from the contexts of `pool`.
+/// Makes the original context of `text`, for the paper's tasks. Sampled lines come from the contexts of `pool`.
 pub fn build(task: Task, text: &str, pool: &[Sample], random: &mut ChaCha8Rng) -> Case {
     let starts = line_starts(text);
     let lines = starts.len() - 1;
@@ -63,6 +64,59 @@ pub fn build(task: Task, text: &str, pool: &[Sample], random: &mut ChaCha8Rng) -
         _ => None,
     };
     assemble(text, &starts, removed, added)
+}
+
+/// A line that is to be filled in, just behind an edit near it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorCase {
+    /// The two sides of the cursor; the first ends with the line's indentation.
+    pub sides: [String; 2],
+    /// What stood between them, to the end of the line.
+    pub line: String,
+    /// The side that is edited.
+    pub edited: usize,
+    /// This side before its edit, and the edit.
+    pub case: Case,
+}
+
+/// Shortest and longest lines that are filled in, without white space around them: neither brackets nor data.
+const FILLED: std::ops::RangeInclusive<usize> = 12..=80;
+/// Lines between the cursor and the edit, at most.
+const NEAR: usize = 12;
+
+/// Takes a line out of the middle half of a text, and [`LINES`] lines, which are what the edit inserts, out of those near it. None if
+/// no line will do.
+pub fn at_cursor(text: &str, comments: &[&str], random: &mut ChaCha8Rng) -> Option<CursorCase> {
+    let starts = line_starts(text);
+    let lines = starts.len() - 1;
+    let of = |line: usize| &text[starts[line]..starts[line + 1]];
+    let will_do = |line: &usize| {
+        let content = of(*line).trim();
+        FILLED.contains(&content.len()) && !comments.iter().any(|comment| content.starts_with(comment))
+    };
+    let candidates: Vec<usize> = (lines / 4..3 * lines / 4)
+        .filter(|line| *line >= LINES && line + 1 + LINES <= lines)
+        .filter(will_do)
+        .collect();
+    let line = *candidates.get(random.random_range(0..candidates.len().max(1)))?;
+    let content = of(line).trim();
+    let at = starts[line] + of(line).find(content)?;
+    let sides = [text[..at].to_owned(), text[at + content.len()..].to_owned()];
+    // Lines of each side; the rest of the cursor's own line is none.
+    let (before, behind) = (line, lines - line - 1);
+    let edited = random.random_range(0..2);
+    let (first, count) = match edited {
+        0 => (before - LINES - random.random_range(0..=NEAR.min(before - LINES)), LINES),
+        _ => (line + 1 + random.random_range(0..=NEAR.min(behind - LINES)), LINES),
+    };
+    // In bytes of the side.
+    let offset = if edited == 0 { 0 } else { at + content.len() };
+    let (start, end) = (starts[first] - offset, starts[first + count] - offset);
+    let side = &sides[edited];
+    let original = format!("{}{}", &side[..start], &side[end..]);
+    let edits = vec![edit(start, start, &side[start..end])];
+    let line = content.to_owned();
+    Some(CursorCase { edited, case: Case { original, edits }, line, sides })
 }
 
 /// A line to insert before, apart from the removed ones where the text has such a line.

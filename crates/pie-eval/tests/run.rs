@@ -107,13 +107,18 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
     let whole = place.options("whole");
     let lines = run(&whole).expect("it runs");
     let all = completions(&lines);
-    assert_eq!(all.len(), 3 * 3 * 3, "samples, tasks, methods");
+    assert_eq!(all.len(), 3 * 4 * 3, "samples, tasks, methods");
 
     // Full recomputation: the same prediction after every edit, run or known.
     for one in all.iter().filter(|one| one.method == Method::Full) {
-        let first =
-            all.iter().find(|other| other.case.sample == one.case.sample && other.method == Method::Full);
+        let is_alike = |other: &&&Prediction| {
+            other.case.sample == one.case.sample
+                && (other.case.task == Task::Cursor) == (one.case.task == Task::Cursor)
+        };
+        let first = all.iter().filter(is_alike).find(|other| other.method == Method::Full);
         assert_eq!(Some(&one.prediction), first.map(|first| &first.prediction), "{one:?}");
+        let line = if one.case.task == Task::Cursor { "return x +" } else { "x = f1(2)" };
+        assert!(one.truth.starts_with(line), "{one:?}");
         assert_eq!(one.work.is_some(), one.case.sample == 0, "only timed samples run: {one:?}");
         if let Some(work) = one.work {
             let behind = one.tokens - one.first_change;

@@ -2,7 +2,7 @@
 
 use pie_eval::dataset::Sample;
 use pie_eval::names::{Language, Setting, Task};
-use pie_eval::task::{self, Case, LINES};
+use pie_eval::task::{self, Case, CursorCase, LINES};
 use pie_words::TextRange;
 use proptest::prelude::*;
 
@@ -47,7 +47,7 @@ proptest! {
         if last_has_end && !text.is_empty() {
             text.push_str(end);
         }
-        for task in Task::ALL {
+        for task in &[Task::Insertion, Task::Deletion, Task::Edition] {
             let case = build(*task, &text, seed);
             prop_assert_eq!(edited(&case), text.as_str(), "{} of {:?}", task, case);
             let (lines, before) = (count(&text), count(&case.original));
@@ -57,6 +57,7 @@ proptest! {
                     Task::Insertion => lines - removed,
                     Task::Deletion => lines + LINES,
                     Task::Edition => lines - removed + LINES,
+                    Task::Cursor => unreachable!("is not of the paper"),
                 };
                 prop_assert_eq!(before, expected, "{}", task);
             }
@@ -85,4 +86,35 @@ fn seeds_choose_places() {
     let cases: std::collections::BTreeSet<String> =
         (0..20).map(|seed| build(Task::Insertion, &text, seed).original).collect();
     assert!(cases.len() > 10, "20 seeds give {} places", cases.len());
+}
+
+#[test]
+fn a_line_at_the_cursor_is_taken_out_and_the_edit_is_near_it() {
+    let line = |number: usize| match number % 4 {
+        0 => "    # a comment of some length\n".to_owned(),
+        1 => "\n".to_owned(),
+        _ => format!("    value_{number} = compute({number})\n"),
+    };
+    let text: String = (0..60).map(line).collect();
+    let mut places = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let mut random = task::random(seed, Language::Python, Setting::InFile, 0, "cursor", 0);
+        let CursorCase { sides, line, edited: side, case } =
+            task::at_cursor(&text, &["#"], &mut random).expect("has lines");
+        assert_eq!(format!("{}{line}{}", sides[0], sides[1]), text);
+        assert!(line.starts_with("value_") && sides[0].ends_with("    ") && sides[1].starts_with('\n'));
+        assert_eq!(edited(&case), sides[side]);
+        let TextRange::Bytes { start, .. } = case.edits[0].range else { panic!("bytes") };
+        let between = match side {
+            0 => count(&case.original[start..]),
+            _ => count(&case.original[..start]),
+        };
+        assert!(between <= 14, "{between} lines between the two");
+        places.insert((side, between));
+    }
+    assert!(places.len() > 15, "{places:?}");
+    let mut random = task::random(0, Language::Python, Setting::InFile, 0, "cursor", 0);
+    for text in ["", "a = 1\n", &"# all of it\n".repeat(80)] {
+        assert_eq!(task::at_cursor(text, &["#"], &mut random), None, "{text:?}");
+    }
 }

@@ -233,7 +233,8 @@ impl<R: Read> Source<R> {
 
     fn text(&mut self) -> Result<String, GgufError> {
         let length = self.count(1)?;
-        let length = usize::try_from(length).map_err(|_| self.damaged(format!("a text of {length} bytes")))?;
+        let length =
+            usize::try_from(length).map_err(|_| self.damaged(format!("a text of {length} bytes")))?;
         let mut bytes = vec![0; length];
         self.fill(&mut bytes)?;
         String::from_utf8(bytes).map_err(|_| self.damaged("a text that is not UTF-8".to_owned()))

@@ -19,8 +19,12 @@ fn every_storage_widens_to_the_numbers_of_the_reference() {
         let (name, row) = (case["name"].as_str().expect("a name"), bytes_of(&case["row"]));
         let storage = Storage::of(case["kind"].as_u64().expect("a number") as u32).expect("is read");
         assert_eq!(format!("{storage:?}"), name);
-        let expected: Vec<f32> =
-            bytes_of(&case["numbers"]).as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        let expected: Vec<f32> = bytes_of(&case["numbers"])
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect();
         assert_eq!(row.len(), expected.len() / storage.numbers() * storage.bytes());
         // From the beginning, and from columns that no block begins with.
         for first in [0, 1, 31, 32, 100, 255, 300] {

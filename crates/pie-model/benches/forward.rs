@@ -33,7 +33,8 @@ fn forward(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let slots: Vec<Slot> = (0..=DEPTH as u32).map(Slot).collect();
     let given = std::env::var_os("PIE_BENCH_MODEL").map(PathBuf::from);
-    for preset in ["bench-14m", "bench-90m", "bench-116m"].into_iter().chain(given.as_ref().map(|_| "given")) {
+    for preset in ["bench-14m", "bench-90m", "bench-116m"].into_iter().chain(given.as_ref().map(|_| "given"))
+    {
         let path = given.clone().filter(|_| preset == "given").unwrap_or_else(|| folder.path().join(preset));
         let mut group = criterion.benchmark_group(preset);
         group.sample_size(10).sampling_mode(SamplingMode::Flat);

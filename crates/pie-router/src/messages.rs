@@ -50,7 +50,10 @@ impl Unread {
         let late = self.ended.is_some_and(|ended| now.saturating_duration_since(ended) >= READ_WITHIN);
         if late && !self.is_over() {
             self.abandoned = true;
-            let late = format!("the answer was not read for {} s after it was complete: ask again", READ_WITHIN.as_secs());
+            let late = format!(
+                "the answer was not read for {} s after it was complete: ask again",
+                READ_WITHIN.as_secs()
+            );
             self.messages = [Err(Fault::new(Reason::DeadlinePassed, late).into())].into();
         }
         self.is_over()

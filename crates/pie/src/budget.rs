@@ -116,7 +116,8 @@ mod tests {
         assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
         assert_eq!(budget.weights, 500);
         budget.check(1).expect("that much is there");
-        let cause = MemoryBudget::new(&config, 1000, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
+        let cause =
+            MemoryBudget::new(&config, 1000, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
         assert!(cause.contains("2.0 TiB") && cause.contains("--kv-memory"), "{cause}");
         assert!(MemoryBudget::new(&config, 1000, 2, row).check(1).is_err(), "one token is none to complete");
     }

@@ -402,7 +402,8 @@ pub struct EvalRunArgs {
         value_delimiter = ','
     )]
     pub settings: Vec<Setting>,
-    /// Tasks: insertion, deletion, edition.
+    /// Tasks: insertion, deletion, edition as in the paper; cursor, which fills in a line just behind an edit near it, for models
+    /// with markers.
     #[arg(long, default_value = "insertion,deletion,edition", value_name = "NAMES", value_delimiter = ',')]
     pub tasks: Vec<Task>,
     /// Methods: full, conflict, pie.

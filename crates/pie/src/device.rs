@@ -95,7 +95,12 @@ fn on_cpu(
         return Err("--collectives nccl is for GPUs: take tcp, or --device cuda".into());
     }
     let ranks = member.world_size().get().into();
-    let planned = MemoryBudget::new(config, pie_model::weight_bytes(folder)?, ranks, arguments.kv_memory.unwrap_or(KV_MEMORY));
+    let planned = MemoryBudget::new(
+        config,
+        pie_model::weight_bytes(folder)?,
+        ranks,
+        arguments.kv_memory.unwrap_or(KV_MEMORY),
+    );
     planned.check(1)?;
     let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let mut show = |done, total| progress::show(&bar, done, total);
@@ -114,7 +119,8 @@ pub fn check_pool(folder: &Path, world_size: u64, ranks: u64, arguments: &RankAr
     match arguments.device {
         DeviceArg::Cpu => {
             let kv = arguments.kv_memory.unwrap_or(KV_MEMORY);
-            MemoryBudget::new(&Config::read(folder)?, pie_model::weight_bytes(folder)?, world_size, kv).check(ranks)
+            MemoryBudget::new(&Config::read(folder)?, pie_model::weight_bytes(folder)?, world_size, kv)
+                .check(ranks)
         }
         // Each asks its own GPU.
         DeviceArg::Cuda(_) => Ok(()),

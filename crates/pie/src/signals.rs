@@ -99,7 +99,8 @@ mod tests {
             }
         }
         for (signals, at_least, at_most) in [(1, 2 * GRACE, 10 * GRACE), (2, GRACE, 10 * GRACE)] {
-            let name = "signals::tests::a_stuck_process_ends_when_its_time_is_over_and_at_once_on_a_second_signal";
+            let name =
+                "signals::tests::a_stuck_process_ends_when_its_time_is_over_and_at_once_on_a_second_signal";
             let mut child = Command::new(std::env::current_exe().expect("has a path"))
                 .args([name, "--exact", "--nocapture"])
                 .env(STUCK, "1")
@@ -111,7 +112,10 @@ mod tests {
             let mut line = String::new();
             while !line.contains("stuck") {
                 line.clear();
-                assert!(std::io::BufRead::read_line(&mut said, &mut line).expect("a line") > 0, "it ended early");
+                assert!(
+                    std::io::BufRead::read_line(&mut said, &mut line).expect("a line") > 0,
+                    "it ended early"
+                );
             }
             let began = Instant::now();
             for _ in 0..signals {

@@ -2,7 +2,7 @@
 
 use super::compare::{HeadSizes, cosine, keys};
 use super::divergence::{self, Followed};
-use super::place::{Fitted, TokenCase, fit, token_case};
+use super::place::{AtCursor, Fitted, TokenCase, cursor_case, fit, token_case};
 use super::{EvaluationRun, GENERATED};
 use crate::dataset::{Sample, Set};
 use crate::engine::{Bed, TimedEdit};
@@ -10,7 +10,7 @@ use crate::error::EvalError;
 use crate::metrics::{
     edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
 };
-use crate::names::{Language, Method};
+use crate::names::{Language, Method, Task};
 use crate::results::{CaseId, Divergence, EditCost, Key, Prediction, Record, Results};
 use pie_text::Tokenizer;
 use pie_words::TokenId;
@@ -60,6 +60,36 @@ impl EvaluationRun<'_> {
         cases: &[Missing],
     ) -> Result<(), EvalError> {
         let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
+        let mut at_end = Vec::new();
+        for missing in cases {
+            let CaseId { task, seed, .. } = missing.case;
+            if task != Task::Cursor {
+                let case = token_case(&self.tokenizer, set, index, &prompt, task, seed, self.context)?;
+                at_end.push((missing, case));
+                continue;
+            }
+            match cursor_case(&self.tokenizer, missing.case, &prompt)? {
+                Some(AtCursor { prompt, line, case }) => {
+                    self.on_prompt(set, index, &prompt, &line, vec![(missing, case)])?;
+                }
+                None => self.advance(1),
+            }
+        }
+        self.on_prompt(set, index, &prompt, &sample.next_line, at_end)
+    }
+
+    /// Cases that lead to one prompt.
+    fn on_prompt(
+        &mut self,
+        set: &Set,
+        index: usize,
+        prompt: &Fitted,
+        truth: &str,
+        cases: Vec<(&Missing, TokenCase)>,
+    ) -> Result<(), EvalError> {
+        if cases.is_empty() {
+            return Ok(());
+        }
         let sizes = HeadSizes::of(self.machine.model());
         let ends = self.ends();
         let mut bed = Bed::new(&mut self.machine)?;
@@ -68,10 +98,10 @@ impl EvaluationRun<'_> {
         let fresh = bed.save(0)?;
         let fresh = Fresh { state: fresh, prediction: None, followed: None };
         let timed = index < self.options.timed_samples;
-        let mut of_sample = OfSample {
+        let mut of_prompt = OfPrompt {
             set,
-            sample,
-            prompt: &prompt,
+            truth,
+            prompt,
             tokenizer: &self.tokenizer,
             ends: &ends,
             sizes,
@@ -80,10 +110,8 @@ impl EvaluationRun<'_> {
             fresh,
             results: &mut self.results,
         };
-        for missing in cases {
-            let CaseId { task, seed, .. } = missing.case;
-            let case = token_case(&self.tokenizer, set, index, &prompt, task, seed, self.context)?;
-            of_sample.case(missing, &case)?;
+        for (missing, case) in &cases {
+            of_prompt.case(missing, case)?;
             self.done += 1;
             (self.progress)(super::Progress::Running(self.done, self.cases));
         }
@@ -105,10 +133,11 @@ struct Fresh {
     followed: Option<Followed>,
 }
 
-/// One sample, on a bed.
-struct OfSample<'a> {
+/// One prompt, on a bed.
+struct OfPrompt<'a> {
     set: &'a Set,
-    sample: &'a Sample,
+    /// What is to be predicted.
+    truth: &'a str,
     prompt: &'a Fitted,
     tokenizer: &'a Tokenizer,
     ends: &'a [TokenId],
@@ -121,7 +150,7 @@ struct OfSample<'a> {
     results: &'a mut Results,
 }
 
-impl OfSample<'_> {
+impl OfPrompt<'_> {
     fn case(&mut self, missing: &Missing, case: &TokenCase) -> Result<(), EvalError> {
         self.bed.restore(&self.fresh.state)?;
         self.bed.become_exactly(&case.original)?;
@@ -169,7 +198,7 @@ impl OfSample<'_> {
         prediction: String,
         edited: Option<&TimedEdit>,
     ) -> Result<(), EvalError> {
-        let truth = &self.sample.next_line;
+        let truth = self.truth;
         self.results.push(Record::Completion(Prediction {
             case: missing.case,
             method,
@@ -177,7 +206,7 @@ impl OfSample<'_> {
             edit_similarity: edit_similarity(&prediction, truth),
             edit_similarity_levenshtein: edit_similarity_levenshtein(&prediction, truth),
             prediction,
-            truth: truth.clone(),
+            truth: truth.to_owned(),
             work: edited.map(|edited| EditCost {
                 time_ms: (edited.elapsed.as_secs_f64() * 1e6).round() / 1e3,
                 encoded: edited.done.encoded,

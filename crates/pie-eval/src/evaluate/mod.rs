@@ -89,6 +89,10 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
     let machine =
         Machine::load(&options.model, slots, &mut |done, total| progress(Progress::Loading(done, total)))?;
     let results = Results::open(&options.out, &header(options, &machine, context))?;
+    // A model without markers has no cursor in the middle.
+    let mut options = options.clone();
+    options.tasks.retain(|task| *task != Task::Cursor || tokenizer.fim().is_some());
+    let options = &options;
     let cases = count(&sets, options);
     let mut run = EvaluationRun { options, tokenizer, context, machine, results, progress, done: 0, cases };
     for (index, set) in sets.iter().enumerate() {

@@ -3,10 +3,12 @@
 use super::{GENERATED, SPARE};
 use crate::dataset::Set;
 use crate::error::EvalError;
+use crate::metrics::comments;
 use crate::names::Task;
-use crate::task::{self, line_starts};
-use pie_text::{Document, Tokenizer};
-use pie_words::{Revision, Splices, TokenId};
+use crate::results::CaseId;
+use crate::task::{self, CursorCase, line_starts};
+use pie_text::{Document, FimOrder, Tokenizer};
+use pie_words::{Revision, Splice, Splices, TokenId, TokenIndex};
 use std::sync::Arc;
 
 /// A prompt that fits.
@@ -103,4 +105,58 @@ pub(super) fn token_case(
         return Ok(TokenCase { original, splices });
     }
     Err(EvalError::NoLinesFit { tokens: prompt.tokens.len(), context })
+}
+
+/// A case at a cursor, in tokens.
+pub(super) struct AtCursor {
+    /// The prompt, with markers, after the edit.
+    pub prompt: Fitted,
+    /// What stands at the cursor.
+    pub line: String,
+    /// From the prompt before the edit.
+    pub case: TokenCase,
+}
+
+/// The case of a sample at a cursor. None where no line will do, or the model has no markers.
+pub(super) fn cursor_case(
+    tokenizer: &Arc<Tokenizer>,
+    case: CaseId,
+    prompt: &Fitted,
+) -> Result<Option<AtCursor>, EvalError> {
+    let CaseId { language, setting, sample, task, seed } = case;
+    let mut random = task::random(seed, language, setting, sample, task.name(), 0);
+    let Some(fim) = tokenizer.fim() else { return Ok(None) };
+    let Some(case) = task::at_cursor(&prompt.text, comments(language), &mut random) else { return Ok(None) };
+    let CursorCase { sides, line, edited, case } = case;
+    let mut document = Document::open(tokenizer.clone(), &case.original, usize::MAX)?;
+    let leading = tokenizer.prefix().len();
+    let before: Vec<TokenId> = document.tokens().skip(leading).collect();
+    let change = document.prepare(Revision(0), &case.edits)?;
+    let splices = change.splices().clone();
+    document.commit(change)?;
+    let behind: Vec<TokenId> = document.tokens().skip(leading).collect();
+    let other: Vec<TokenId> = tokenizer.encode(&sides[1 - edited])?.split_off(leading);
+    let order = match fim.order {
+        FimOrder::PrefixFirst => [0, 1],
+        FimOrder::SuffixFirst => [1, 0],
+    };
+    let with = |side: &[TokenId]| {
+        let [first, second] = order.map(|index| if index == edited { side } else { &other });
+        [tokenizer.prefix(), &fim.open, first, &fim.between, second, &fim.close].concat()
+    };
+    let skipped = fim.open.len() + if order[0] == edited { 0 } else { other.len() + fim.between.len() };
+    // A document's own tokens stand behind those that stand before every text, and so they do here.
+    let moved = |splice: &Splice| {
+        let at = TokenIndex(u32::try_from(splice.at.usize() + skipped).unwrap_or(u32::MAX));
+        Splice { at, ..splice.clone() }
+    };
+    let original = with(&before);
+    let splices = Splices::new(splices.iter().map(moved).collect(), original.len())?;
+    let fitted = Fitted { text: prompt.text.clone(), tokens: with(&behind), cut_lines: prompt.cut_lines };
+    if splices.apply(&original) != fitted.tokens {
+        return Err(EvalError::Retokenized {
+            sample: format!("{language} {setting} {sample} at the cursor"),
+        });
+    }
+    Ok(Some(AtCursor { prompt: fitted, line, case: TokenCase { original, splices } }))
 }

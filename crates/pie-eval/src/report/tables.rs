@@ -5,12 +5,22 @@ use super::summary::{Cell, Score, Summary};
 use crate::names::{Language, Method, Setting, Task};
 use std::fmt::Write;
 
-/// Numbers of the paper's tables, by task.
-fn table(task: Task) -> u32 {
+/// The number of a task's table, if the paper has it.
+fn table(task: Task) -> Option<u32> {
     match task {
-        Task::Insertion => 2,
-        Task::Deletion => 3,
-        Task::Edition => 4,
+        Task::Insertion => Some(2),
+        Task::Deletion => Some(3),
+        Task::Edition => Some(4),
+        Task::Cursor => None,
+    }
+}
+
+fn title(task: Task) -> String {
+    match table(task) {
+        Some(number) => format!("Table {number}: {task}"),
+        None => {
+            "Beyond the paper: filling in a line at the cursor, just behind an insertion near it".to_owned()
+        }
     }
 }
 
@@ -42,7 +52,10 @@ pub(super) fn markdown(summary: &Summary) -> String {
     );
     gains(summary, &mut page);
     for task in Task::ALL {
-        let _ = writeln!(page, "## Table {}: {task}\n", table(*task));
+        if *task == Task::Cursor && !summary.cells.keys().any(|(known, ..)| known == task) {
+            continue;
+        }
+        let _ = writeln!(page, "## {}\n", title(*task));
         let heads: String = Setting::ALL
             .iter()
             .map(|setting| format!(" {0} EM | {0} ES | {0} time |", setting.label()))
@@ -151,12 +164,13 @@ pub(super) fn csv(summary: &Summary) -> String {
         "table,task,language,model,source,method,setting,samples,seeds,timed_cases,exact_match,exact_match_spread,edit_similarity,\
          edit_similarity_spread,edit_similarity_levenshtein,median_ms,mean_ms,encoded,rotated,tokens\n",
     );
+    let number = |task: Task| table(task).map(|number| number.to_string()).unwrap_or_default();
     let spread = |score: &Score| score.spread.map(|spread| format!("{spread:.4}")).unwrap_or_default();
     for ((task, language, method, setting), cell) in &summary.cells {
         let _ = writeln!(
             page,
             "{},{task},{language},{},measured,{method},{setting},{},{},{},{:.4},{},{:.4},{},{:.4},{},{:.1}",
-            table(*task),
+            number(*task),
             summary.model(),
             cell.samples,
             cell.seeds,
@@ -175,7 +189,7 @@ pub(super) fn csv(summary: &Summary) -> String {
             let cell = row.cell(*setting).map(|number| number.map(|n| n.to_string()).unwrap_or_default());
             let [em, es, ms] = cell;
             let Published { task, language, model, method, .. } = &row;
-            let number = table(*task);
+            let number = number(*task);
             let _ = writeln!(
                 page,
                 "{number},{task},{language},{model},paper,{method},{setting},,,,{em},,{es},,,,{ms},,,"

@@ -54,7 +54,8 @@ impl Checkpoint {
         let mut checkpoint = Self { place: path.to_owned(), tensors: BTreeMap::new() };
         for info in file.tensors.iter().filter(|info| info.name != FACTORS) {
             let name = name_of(&info.name);
-            let has_pairs = *config.architecture == LLAMA && ["q_proj", "k_proj"].iter().any(|part| name.contains(part));
+            let has_pairs =
+                *config.architecture == LLAMA && ["q_proj", "k_proj"].iter().any(|part| name.contains(part));
             // The file's beginning was checked against its length.
             let start = info.start as usize;
             let found = Found {
@@ -64,7 +65,11 @@ impl Checkpoint {
                     bytes: start..start + info.bytes().unwrap_or(0) as usize,
                     storage: info.storage.unwrap_or(Storage::F32),
                     shape: info.shape.clone(),
-                    order: if has_pairs { RowOrder::Pairs { head_dim: config.head_dim } } else { RowOrder::AsIs },
+                    order: if has_pairs {
+                        RowOrder::Pairs { head_dim: config.head_dim }
+                    } else {
+                        RowOrder::AsIs
+                    },
                 },
                 foreign: info.storage.is_none().then(|| Storage::name_of(info.kind)),
             };

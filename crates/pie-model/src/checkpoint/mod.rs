@@ -128,7 +128,8 @@ impl Checkpoint {
         let path = found.tensor.file.0.clone();
         match self.tensors.insert(name, found) {
             Some(other) => {
-                let reason = format!("{} stands in {} too", other.tensor.stored, other.tensor.file.0.display());
+                let reason =
+                    format!("{} stands in {} too", other.tensor.stored, other.tensor.file.0.display());
                 Err(ModelError::WeightsInvalid { path, reason })
             }
             None => Ok(()),

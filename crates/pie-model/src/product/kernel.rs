@@ -201,4 +201,3 @@ fn tile<S: Simd, R: WeightRow, const ROWS: usize, const VECTORS: usize, const UP
         }
     }
 }
-

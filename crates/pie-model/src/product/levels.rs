@@ -349,7 +349,11 @@ fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>
                         #[inline(always)]
                         |half: usize| simd.mul_add_e_f32s(middle, sums[half], halves[half][vector]),
                     );
-                    simd.mul_add_e_f32s(second, second_half, simd.mul_add_e_f32s(a, first_half, total[vector]))
+                    simd.mul_add_e_f32s(
+                        second,
+                        second_half,
+                        simd.mul_add_e_f32s(a, first_half, total[vector]),
+                    )
                 } else if OFFSETS {
                     let c = numbers(simd, &record[BITS + 1], output);
                     simd.mul_add_e_f32s(c, sums[2], simd.mul_add_e_f32s(a, both, total[vector]))
@@ -374,10 +378,8 @@ fn widen<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
     let records = records.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
     for (record, to) in records.zip(to.as_chunks_mut::<GROUP>().0) {
         for offset in (0..PANEL).step_by(S::F32_LANES.max(1)) {
-            let scales = [
-                numbers(simd, &record[BITS], offset),
-                numbers(simd, &record[BITS + SCALES - 1], offset),
-            ];
+            let scales =
+                [numbers(simd, &record[BITS], offset), numbers(simd, &record[BITS + SCALES - 1], offset)];
             let middle = simd.splat_f32s(-1.5);
             let offsets = if OFFSETS {
                 [numbers(simd, &record[BITS + 1], offset); 2]

@@ -107,7 +107,8 @@ impl Packed {
     pub fn new(outputs: usize, inputs: usize, source: &impl Source) -> Self {
         // What the outputs of a panel do not share is widened.
         let of_panel = |panel: usize| {
-            let mut numbers = (panel * PANEL..outputs.min((panel + 1) * PANEL)).map(|output| source.numbers(output));
+            let mut numbers =
+                (panel * PANEL..outputs.min((panel + 1) * PANEL)).map(|output| source.numbers(output));
             let first = numbers.next().unwrap_or(Numbers::F32);
             if numbers.all(|other| other == first) { first } else { Numbers::F32 }
         };
@@ -395,13 +396,16 @@ mod tests {
                 let small = |number: f32, to: f32| half::f16::from_f32(number * to).to_le_bytes();
                 match storage {
                     Storage::F32 => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
-                    Storage::BF16 => {
-                        numbers.iter().flat_map(|number| half::bf16::from_f32(*number).to_le_bytes()).collect()
-                    }
+                    Storage::BF16 => numbers
+                        .iter()
+                        .flat_map(|number| half::bf16::from_f32(*number).to_le_bytes())
+                        .collect(),
                     _ => {
                         let (blocks, size) = (inputs / storage.numbers(), storage.bytes());
-                        let mut bytes: Vec<u8> =
-                            noise(blocks * size, output as u32).iter().map(|number| number.to_bits() as u8).collect();
+                        let mut bytes: Vec<u8> = noise(blocks * size, output as u32)
+                            .iter()
+                            .map(|number| number.to_bits() as u8)
+                            .collect();
                         for (block, number) in bytes.chunks_exact_mut(size).zip(&numbers) {
                             match storage {
                                 Storage::Q6_K => block[208..].copy_from_slice(&small(*number, 3e-4)),
@@ -468,7 +472,9 @@ mod tests {
 
     #[test]
     fn product_equals_the_sum_in_f64() {
-        for (rows, storage) in SIZES.into_iter().flat_map(|rows| [(rows, Storage::F32), (rows, Storage::BF16)]) {
+        for (rows, storage) in
+            SIZES.into_iter().flat_map(|rows| [(rows, Storage::F32), (rows, Storage::BF16)])
+        {
             // Outputs and inputs around panels and depths.
             for (outputs, inputs) in [(1, 1), (31, 7), (32, 64), (33, 65), (200, 300), (96, 2100)] {
                 check(rows, &Rows::new(inputs, vec![storage; outputs]));
@@ -485,7 +491,9 @@ mod tests {
                 check(rows, &Rows::new(inputs, vec![storage; outputs]));
             }
         }
-        for (rows, storage) in SIZES.into_iter().flat_map(|rows| [Q4_K, Q5_K, Q6_K].map(|storage| (rows, storage))) {
+        for (rows, storage) in
+            SIZES.into_iter().flat_map(|rows| [Q4_K, Q5_K, Q6_K].map(|storage| (rows, storage)))
+        {
             for (outputs, inputs) in [(7, 256), (64, 1280)] {
                 check(rows, &Rows::new(inputs, vec![storage; outputs]));
             }
