@@ -117,8 +117,8 @@ class Client:
         # The latest revision of each session that this client has heard of: they begin anywhere.
         self.heard: dict[str, int] = {}
 
-    def open(self, text: str | None = None, *, tokens=None, session: str = "", strategy: int = 0):
-        request = pb.OpenSessionRequest(session=session, strategy=strategy)
+    def open(self, text: str | None = None, *, tokens=None, session: str = "", strategy: int = 0, control_tokens: bool = False):
+        request = pb.OpenSessionRequest(session=session, strategy=strategy, control_tokens=control_tokens)
         if text is not None:
             request.text = text
         if tokens is not None:

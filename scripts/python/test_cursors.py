@@ -1,8 +1,11 @@
 """Completing at a cursor, filling in the middle, and what becomes of accepted suggestions."""
 
+import subprocess
+
 from client import Client, at_bytes, connect, refused
 from grpc import StatusCode as Code
 from pie.v1 import pie_pb2 as pb
+from pool import binary, environment
 
 CODE = (
     'def greet(name):\n    """Says hello."""\n    text = f"Hello, {name}!"\n    return text\n\n\n'
@@ -59,6 +62,40 @@ def test_full_strategy_fills_in_as_from_scratch(client):
         found = client.complete(moved, at_byte=cursor, mode=FIM, max_tokens=8).ids
     fresh = client.open(CODE, strategy=pb.STRATEGY_FULL).session
     assert found == client.complete(fresh, at_byte=430, mode=FIM, max_tokens=8).ids
+
+
+def test_the_text_behind_the_cursor_may_come_first(start_pool, cache):
+    """By a template, whatever was edited and filled in before: what a prompt gives that is put together by hand."""
+    template = "<｜fim▁hole｜>{suffix}<｜fim▁begin｜>{prefix}<｜fim▁end｜>"
+    pool = start_pool("--fim", template, world_size=2)
+    with connect(pool.address) as channel:
+        client, text = Client(channel), CODE
+        moved = client.open(text, strategy=pb.STRATEGY_FULL).session
+        edits = {100: at_bytes(4, 9, "welcome"), 430: at_bytes(440, 440, "    pass\n"), 700: at_bytes(700, 700, "x = 1\n")}
+        for cursor in (700, 100, 430, 900, 0, len(CODE)):
+            if cursor in edits:
+                edit = edits[cursor]
+                client.edit(moved, None, edit)
+                text = text[: edit.bytes.start] + edit.text + text[edit.bytes.end :]
+            found = client.complete(moved, at_byte=cursor, mode=FIM, max_tokens=8)
+            prompt = template.format(prefix=text[:cursor], suffix=text[cursor:])
+            by_hand = client.open(prompt, strategy=pb.STRATEGY_FULL, control_tokens=True).session
+            assert found.ids == client.complete(by_hand, max_tokens=8).ids, cursor
+            described = client.get(by_hand).session
+            assert described.control_tokens and described.tokenizing == pb.TOKENIZING_AROUND_EDITS
+        # The same text as text: its markers are characters.
+        assert client.open(prompt).tokens > described.tokens + 9
+    refusal = pool_refuses(cache, "--fim", "<PRE>{prefix}")
+    assert "lacks {suffix}" in refusal and "--fim" in refusal, refusal
+    refusal = pool_refuses(cache, "--fim", "qwen")
+    assert "no token <|fim_prefix|>" in refusal, refusal
+
+
+def pool_refuses(cache, *flags):
+    command = [binary(), "pool", *flags]
+    run = subprocess.run(command, env=environment(cache), capture_output=True, text=True, timeout=60)
+    assert run.returncode != 0, "it starts"
+    return run.stderr
 
 
 def test_accepted_text_is_adopted_and_answers_the_same(client):
