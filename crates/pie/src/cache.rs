@@ -37,6 +37,12 @@ impl Cache {
         Self::at(root)
     }
 
+    /// Where models of hubs are, beside.
+    pub fn hub() -> Result<PathBuf, Failure> {
+        let root = root(std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME"))?;
+        Ok(root.with_file_name("hub"))
+    }
+
     fn at(root: PathBuf) -> Result<Self, Failure> {
         fs::create_dir_all(&root).map_err(|error| format!("cannot make {}: {error}", root.display()))?;
         clear(&root);

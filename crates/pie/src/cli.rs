@@ -2,6 +2,7 @@
 
 pub use crate::ctl::args::{CtlArgs, StrategyArg};
 use crate::device::DeviceArg;
+use crate::hub::args::HubArgs;
 use crate::observe::{LogArgs, PlatformArgs};
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +56,8 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Make a bearer token, and its entry for the tokens file.
     Token(TokenArgs),
+    /// Fetch, list and remove models of a hub.
+    Model(crate::hub::command::ModelCommandArgs),
     /// Say what an error's reason means and what to do.
     Explain(ExplainArgs),
     /// Print what a shell needs to complete this command line.
@@ -64,10 +67,15 @@ pub enum Command {
 /// Which model.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// A Hugging Face model folder (config.json, tokenizer.json, safetensors), or `seeded:NAME` for random weights of a
-    /// named shape (`seeded:tiny`). Without it the small code model that ships.
-    #[arg(long, env = "PIE_MODEL", value_name = "FOLDER")]
+    /// A short name (`qwen2.5-coder-0.5b`; `pie model list --names` shows all); a place on a hub, hf:OWNER/NAME or
+    /// hf:OWNER/NAME/FILE.gguf, with @REVISION for another one than main; a Hugging Face model folder (config.json, tokenizer.json,
+    /// safetensors); a GGUF file; or `seeded:NAME` for random weights of a named shape (`seeded:tiny`). Without it the small code
+    /// model that ships.
+    #[arg(long, env = "PIE_MODEL", value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// The hub, if it is there.
+    #[command(flatten)]
+    pub hub: HubArgs,
 }
 
 /// The group of ranks.

@@ -12,6 +12,7 @@ use args::{CtlArgs, CtlCommand, StrategyArg};
 use caller::{CtlError, PoolCaller, Wait};
 use pie_proto::v1;
 use show::Show;
+pub use show::table;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;

@@ -18,7 +18,7 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
     if arguments.threads > 0 {
         crate::worker::set_threads(arguments.threads)?;
     }
-    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let folder = models::resolve(&arguments.model)?;
     if folder.kind == ModelKind::Seeded {
         say!("the seeded model writes noise: times are real, EM and ES are not; give --model");
     }

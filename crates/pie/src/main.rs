@@ -18,6 +18,7 @@ mod demo;
 mod device;
 mod eval;
 mod explain;
+mod hub;
 mod load;
 mod models;
 mod observe;
@@ -99,6 +100,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Token(arguments) => secure::token::run(&arguments),
+        Command::Model(arguments) => hub::command::run(arguments),
         Command::Explain(arguments) => explain::run(arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -1,6 +1,8 @@
 //! Where models come from: a folder, the small model that ships in the program, or a seeded one that is made once.
 
 use crate::cache::{Cache, Known};
+use crate::cli::ModelArgs;
+use crate::hub::{self, Hub, Place};
 use crate::{Failure, progress};
 use pie_model::Config;
 use pie_text::{FimSetting, Tokenizer};
@@ -39,26 +41,34 @@ pub enum ModelKind {
     Seeded,
 }
 
-/// The user's folder; `seeded:NAME`; or the model that ships if nothing is given.
-pub fn resolve(model: Option<&Path>) -> Result<ModelFolder, Failure> {
-    let Some(path) = model else { return Ok(ModelFolder { path: shipped()?, kind: ModelKind::Shipped }) };
+/// The user's folder or GGUF file; a place on a hub, or a short name of one; `seeded:NAME`; or the model that ships if nothing is
+/// given. What is there under a path is that path's, whatever else its name may mean.
+pub fn resolve(arguments: &ModelArgs) -> Result<ModelFolder, Failure> {
+    let Some(path) = &arguments.model else {
+        return Ok(ModelFolder { path: shipped()?, kind: ModelKind::Shipped });
+    };
     if let Some(preset) = path.to_str().and_then(|path| path.strip_prefix(SEEDED_PREFIX)) {
         return Ok(ModelFolder { path: seeded(preset)?, kind: ModelKind::Seeded });
     }
     let is_file = pie_gguf::Gguf::is_named(path) && path.is_file();
-    if !is_file && !path.join("config.json").is_file() {
-        return Err(format!(
-            "{} is no model: it has no config.json (expected: a folder with config.json, tokenizer.json, *.safetensors, as \
-             save_pretrained of Transformers writes it, or a GGUF file)",
-            path.display()
-        )
-        .into());
+    if is_file || path.join("config.json").is_file() {
+        return Ok(ModelFolder { path: path.to_owned(), kind: ModelKind::Given });
     }
-    Ok(ModelFolder { path: path.to_owned(), kind: ModelKind::Given })
+    if let Some(name) = path.to_str().filter(|name| !path.exists() && hub::is_name(name)) {
+        let path = Hub::new(&arguments.hub)?.model(&Place::of(name)?)?;
+        return Ok(ModelFolder { path, kind: ModelKind::Given });
+    }
+    Err(format!(
+        "{} is no model: it has no config.json (expected: a folder with config.json, tokenizer.json, *.safetensors, as \
+         save_pretrained of Transformers writes it; a GGUF file; a place on a hub, hf:OWNER/NAME; or a short name, which `pie \
+         model list --names` shows)",
+        path.display()
+    )
+    .into())
 }
 
 /// The folder of the model that ships: ranks map their weights from a file.
-fn shipped() -> Result<PathBuf, Failure> {
+pub fn shipped() -> Result<PathBuf, Failure> {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     SHIPPED.iter().for_each(|(_, content)| hasher.update(content));
     // Programs with another model have a folder of their own.

@@ -105,7 +105,7 @@ impl<'a> Preflight<'a> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         // The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
-        let folder = models::resolve(arguments.model.model.as_deref())?;
+        let folder = models::resolve(&arguments.model)?;
         let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
         let groups = router::groups(&arguments.group)?;
         let world_size = u64::from(arguments.group.world_size);

@@ -17,6 +17,11 @@ pub fn bytes(what: &str) -> ProgressBar {
     bar(what, None, "{msg} {bar:30} {bytes}/{total_bytes}")
 }
 
+/// A bar of bytes that come from elsewhere, with their speed; its length comes with [`show`].
+pub fn transfer(what: &str) -> ProgressBar {
+    bar(what, None, "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left")
+}
+
 /// A bar of things to do.
 pub fn count(what: &str, total: usize) -> ProgressBar {
     bar(what, Some(total as u64), "{msg} {bar:30} {pos}/{len}")

@@ -25,7 +25,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let mut ready = ReadyFile::claim(arguments.serve.ready_file.as_deref())?;
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
-    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let folder = models::resolve(&arguments.model)?;
     let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
     let placement = placement::open(&arguments.group.etcd).await?;
     let registrations = announce(&placement, &arguments).await?;

@@ -93,7 +93,7 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
     if arguments.rank.threads > 0 {
         set_threads(arguments.rank.threads)?;
     }
-    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let folder = models::resolve(&arguments.model)?;
     let member = Member::new(arguments.index, arguments.group.world_size)?;
     let mesh = TcpMesh::bind(arguments.collective_listen)?;
     let collective_address = mesh.local_address().to_string();

@@ -2,6 +2,7 @@
 
 use crate::cli::DtypeArg;
 use crate::device::DeviceArg;
+use crate::hub::args::HubArgs;
 use clap::{Args, Subcommand, value_parser};
 use std::path::PathBuf;
 
@@ -28,9 +29,13 @@ pub enum BenchCommand {
 /// One rank on the CPU.
 #[derive(Clone, Debug, Args)]
 pub struct BenchRunArgs {
-    /// Models to measure: `pie-coder`, the one that ships, or seeded shapes.
+    /// Models to measure: `pie-coder`, the one that ships; places on a hub (hf:OWNER/NAME); paths of folders, with a slash; or seeded
+    /// shapes.
     #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
     pub models: Vec<String>,
+    /// The hub, if one is there.
+    #[command(flatten)]
+    pub hub: HubArgs,
     /// Context lengths.
     #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
     pub contexts: Vec<u32>,

@@ -6,6 +6,7 @@ mod bed;
 #[cfg(feature = "cuda")]
 mod gpu;
 
+use crate::cli::ModelArgs;
 use crate::models;
 use crate::{Failure, progress};
 use args::{BenchArgs, BenchCommand, BenchRunArgs};
@@ -96,7 +97,11 @@ fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
 
 fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Result<(), Failure> {
     let folder = match preset {
-        "pie-coder" => models::resolve(None)?.path,
+        "pie-coder" => models::shipped()?,
+        // Shapes have the names of models, too: what is a place or a path has a slash.
+        place if place.contains('/') => {
+            models::resolve(&ModelArgs { model: Some(place.into()), hub: arguments.hub.clone() })?.path
+        }
         _ => models::seeded(preset)?,
     };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;

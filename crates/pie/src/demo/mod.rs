@@ -5,7 +5,7 @@ mod plot;
 mod report;
 mod script;
 
-use crate::cli::{DemoArgs, GroupsArgs, ModelArgs, PoolArgs, RankArgs};
+use crate::cli::{DemoArgs, GroupsArgs, PoolArgs, RankArgs};
 use crate::models::ModelKind;
 use crate::observe::LogArgs;
 use crate::pool::{LocalPool, Preflight, local_serve};
@@ -27,7 +27,7 @@ const ALTERNATIVES: u32 = 20;
 
 /// Starts a pool, plays the script with both strategies in turns, and prints the table.
 pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
-    let folder = models::resolve(arguments.model.model.as_deref())?;
+    let folder = models::resolve(&arguments.model)?;
     let (document_name, document) = document(arguments.document.as_deref())?;
     let script = script(arguments.script.as_deref())?;
     let steps = if arguments.short { SHORT.min(script.steps.len()) } else { script.steps.len() };
@@ -90,7 +90,7 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
 
 fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
     PoolArgs {
-        model: ModelArgs { model: arguments.model.model.clone() },
+        model: arguments.model.clone(),
         group: GroupsArgs {
             world_size: arguments.world_size,
             groups: vec!["demo".to_owned()],
