@@ -20,7 +20,7 @@ GREEDY = {"temperature": 0, "top_k": 1, "samplers": ["top_k"], "ignore_eos": Tru
 
 
 class Llama:
-    kinds = frozenset({"prefill", "insert", "delete", "decode"})
+    kinds = frozenset({"prefill", "type", "insert", "delete", "decode"})
 
     def __init__(self, url: str):
         self._address = urllib.parse.urlsplit(url).netloc
@@ -100,7 +100,7 @@ class Llama:
 class LlamaReuse(Llama):
     """The same server, with reuse of what moved."""
 
-    kinds = frozenset({"insert", "delete", "sessions"})
+    kinds = frozenset({"type", "insert", "delete", "sessions"})
 
     def __init__(self, url: str, chunk: int):
         super().__init__(url)

@@ -62,7 +62,7 @@ class Held:
 
 class Pool:
     name = "pie-pool"
-    kinds = frozenset({"prefill", "insert", "delete", "decode", "sessions"})
+    kinds = frozenset({"prefill", "type", "insert", "delete", "decode", "sessions"})
 
     def __init__(self, address: str):
         self._address = address

@@ -31,7 +31,7 @@ def assembled(layers) -> DynamicCache:
 
 class TransformersPie:
     name = "Transformers PIE"
-    kinds = frozenset({"prefill", "insert", "delete", "decode"})
+    kinds = frozenset({"prefill", "type", "insert", "delete", "decode"})
 
     def __init__(self, model: Path, threads: int):
         torch.set_num_threads(threads)

@@ -12,4 +12,4 @@ mod storage;
 
 pub use error::GgufError;
 pub use header::{Gguf, TensorInfo, Value};
-pub use storage::{GROUP, Group, Storage};
+pub use storage::{BLOCK, GROUP, Group, Scale, Storage};

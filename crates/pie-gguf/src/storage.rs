@@ -1,8 +1,7 @@
 //! How numbers are stored: as they are, or in blocks of levels with a scale.
 //!
-//! All quantized storages are one form seen in groups of [`GROUP`] numbers: a level of up to eight bits, times the scale of
-//! its half of the group, plus an offset. Blocks of 256 ("K") store the scales of their eight groups quantized themselves. The
-//! products of a scale's few bits and a level are exact in f32, so that widening here gives what ggml's reference gives.
+//! All quantized storages are seen in groups of [`GROUP`] numbers: levels of up to eight bits, and what makes numbers of them
+//! ([`Scale`]). Blocks of 256 ("K") store the scales of their eight groups quantized themselves.
 
 use half::{bf16, f16};
 
@@ -11,7 +10,7 @@ pub const GROUP: usize = 32;
 /// Numbers that share a scale at least.
 const HALF: usize = GROUP / 2;
 /// Numbers of a large block.
-const LARGE: usize = 256;
+pub const BLOCK: usize = 256;
 
 /// How the numbers of a tensor are stored; the names are ggml's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,28 +40,88 @@ pub enum Storage {
     Q6_K,
 }
 
-/// Thirty-two numbers that lie side by side: number `i` is `scales[i / 16] * levels[i] + offsets[i / 16]`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Thirty-two numbers that lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
     /// From 0 to below two to the power of [`Storage::level_bits`].
     pub levels: [u8; GROUP],
-    /// Of the first half, and of the second.
-    pub scales: [f32; 2],
-    /// Likewise.
-    pub offsets: [f32; 2],
+    /// What makes numbers of them.
+    pub scale: Scale,
+}
+
+/// What makes numbers of levels, as it is stored: numbers of sixteen bits are halves, by their bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// `scale * (level - middle)`.
+    Middle {
+        /// A half.
+        scale: u16,
+        /// The middle of the levels' range.
+        middle: u8,
+    },
+    /// `scale * level + offset`.
+    Offset {
+        /// A half.
+        scale: u16,
+        /// A half.
+        offset: u16,
+    },
+    /// `block_scale * scale * level - block_offset * offset`.
+    BlockOffset {
+        /// A half, of 256 numbers.
+        block_scale: u16,
+        /// A half, of 256 numbers.
+        block_offset: u16,
+        /// Of the group.
+        scale: u8,
+        /// Of the group.
+        offset: u8,
+    },
+    /// `block_scale * scales[i / 16] * (level - middle)` for number `i`.
+    BlockMiddle {
+        /// A half, of 256 numbers.
+        block_scale: u16,
+        /// Of the two halves of the group.
+        scales: [i8; 2],
+        /// The middle of the levels' range.
+        middle: u8,
+    },
+}
+
+fn half_of(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
 }
 
 impl Group {
     /// Nothing but zeros.
-    pub const ZEROS: Self = Self { levels: [0; GROUP], scales: [0.0; 2], offsets: [0.0; 2] };
+    pub const ZEROS: Self = Self { levels: [0; GROUP], scale: Scale::Middle { scale: 0, middle: 0 } };
 
-    /// The numbers that it stands for.
+    /// The numbers that it stands for. Products of scales and levels are exact in f32, so that there is one rounding at most, as
+    /// in the reference.
     pub fn numbers(&self) -> [f32; GROUP] {
-        std::array::from_fn(|index| {
-            let half = index / HALF;
-            // The product is exact, so that there is one rounding, as in the reference.
-            f32::from(self.levels[index]) * self.scales[half] + self.offsets[half]
-        })
+        let numbers = |of: &dyn Fn(usize, f32) -> f32| {
+            std::array::from_fn(|index| of(index / HALF, f32::from(self.levels[index])))
+        };
+        match self.scale {
+            Scale::Middle { scale, middle } => {
+                let (scale, middle) = (half_of(scale), f32::from(middle));
+                numbers(&|_, level| scale * (level - middle))
+            }
+            Scale::Offset { scale, offset } => {
+                let (scale, offset) = (half_of(scale), half_of(offset));
+                numbers(&|_, level| scale * level + offset)
+            }
+            Scale::BlockOffset { block_scale, block_offset, scale, offset } => {
+                let (scale, offset) =
+                    (half_of(block_scale) * f32::from(scale), half_of(block_offset) * f32::from(offset));
+                numbers(&|_, level| scale * level - offset)
+            }
+            Scale::BlockMiddle { block_scale, scales, middle } => {
+                let (scales, middle) =
+                    (scales.map(|scale| half_of(block_scale) * f32::from(scale)), f32::from(middle));
+                numbers(&|half, level| scales[half] * (level - middle))
+            }
+        }
     }
 }
 
@@ -115,7 +174,7 @@ impl Storage {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => GROUP,
-            Self::Q4_K | Self::Q5_K | Self::Q6_K => LARGE,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => BLOCK,
         }
     }
 
@@ -193,8 +252,8 @@ fn plain<const SIZE: usize>(row: &[u8], first: usize, to: &mut [f32], number: im
     }
 }
 
-fn half_at(bytes: &[u8], at: usize) -> f32 {
-    f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32()
+fn half_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
 
 /// Blocks of 32: the scale, perhaps an offset, perhaps a fifth bit of each level, and the levels.
@@ -203,12 +262,11 @@ fn small(block: &[u8], storage: Storage, bits: u32) -> Group {
     if storage == Storage::Q8_0 {
         // Signed levels, moved up so that none is negative.
         let levels = std::array::from_fn(|index| block[2 + index] ^ 0x80);
-        return Group { levels, scales: [scale; 2], offsets: [-128.0 * scale; 2] };
+        return Group { levels, scale: Scale::Middle { scale, middle: 128 } };
     }
-    let (offset, behind) = match storage {
-        Storage::Q4_1 | Storage::Q5_1 => (half_at(block, 2), 4),
-        Storage::Q5_0 => (-16.0 * scale, 2),
-        _ => (-8.0 * scale, 2),
+    let (scale, behind) = match storage {
+        Storage::Q4_1 | Storage::Q5_1 => (Scale::Offset { scale, offset: half_at(block, 2) }, 4),
+        _ => (Scale::Middle { scale, middle: 1 << (bits - 1) }, 2),
     };
     let (fifth, behind) = match bits {
         5 => {
@@ -222,12 +280,12 @@ fn small(block: &[u8], storage: Storage, bits: u32) -> Group {
         let nibble = block[behind + index % HALF] >> (4 * (index / HALF)) & 15;
         nibble | u8::from(fifth >> index & 1 == 1) << 4
     });
-    Group { levels, scales: [scale; 2], offsets: [offset; 2] }
+    Group { levels, scale }
 }
 
 /// Blocks of 256 with six bits for each group's scale and offset: `Q4_K` and `Q5_K`.
 fn scaled(block: &[u8], within: usize, bits: u32) -> Group {
-    let (of_scales, of_offsets, packed) = (half_at(block, 0), half_at(block, 2), &block[4..16]);
+    let packed = &block[4..16];
     // Of the first four groups the six bits lie in bytes of their own, whose upper two bits are those of the last four.
     let (scale, offset) = match within {
         0..4 => (packed[within] & 63, packed[within + 4] & 63),
@@ -243,20 +301,19 @@ fn scaled(block: &[u8], within: usize, bits: u32) -> Group {
         let fifth = fifths.get(index).map_or(0, |fifths| fifths >> within & 1);
         nibbles[index] >> (4 * (within % 2)) & 15 | fifth << 4
     });
-    let scale = of_scales * f32::from(scale);
-    Group { levels, scales: [scale; 2], offsets: [-(of_offsets * f32::from(offset)); 2] }
+    let (block_scale, block_offset) = (half_at(block, 0), half_at(block, 2));
+    Group { levels, scale: Scale::BlockOffset { block_scale, block_offset, scale, offset } }
 }
 
 /// Blocks of 256 with levels of six bits and eight bits for the scale of 16: `Q6_K`.
 fn sixes(block: &[u8], within: usize) -> Group {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
-    let of_scales = half_at(block, 208);
     // Each half of the block has 64 bytes of lower and 32 of upper bits for its four groups.
     let (half, quarter) = (within / 4, within % 4);
     let (low, high) = (&low[half * 64 + quarter % 2 * GROUP..], &high[half * GROUP..]);
     let levels = std::array::from_fn(|index| {
         low[index] >> (4 * (quarter / 2)) & 15 | (high[index] >> (2 * quarter) & 3) << 4
     });
-    let scales = [0, 1].map(|part| of_scales * f32::from(scales[2 * within + part] as i8));
-    Group { levels, scales, offsets: scales.map(|scale| -32.0 * scale) }
+    let scales = [0, 1].map(|part| scales[2 * within + part] as i8);
+    Group { levels, scale: Scale::BlockMiddle { block_scale: half_at(block, 208), scales, middle: 32 } }
 }

@@ -102,10 +102,9 @@ impl KvCache {
         let bytes = shape.bytes();
         let numbers = shape.row().checked_mul(shape.slots).ok_or(KvError::OutOfMemory { bytes })?;
         let layer = |_| {
-            let mut layer = Vec::new();
-            layer.try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
-            layer.resize(numbers, 0.0);
-            Ok(layer)
+            Vec::<f32>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
+            // Zeros that the system makes when they are touched: a cache takes the memory of the rows that were written.
+            Ok(vec![0.0; numbers])
         };
         let keys = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
         let values = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;

@@ -107,8 +107,8 @@ impl Matrix {
         let storage = self.tensor.storage;
         let group = storage.group(self.stored(row), index);
         let group = group.expect("only numbers that are kept as levels are asked for in groups");
-        if let Some(half) = (0..2).find(|half| !(group.scales[*half] + group.offsets[*half]).is_finite()) {
-            self.note(row * self.columns + index * GROUP + half * GROUP / 2);
+        if let Some(column) = group.numbers().iter().position(|number| !number.is_finite()) {
+            self.note(row * self.columns + index * GROUP + column);
         }
         group
     }

@@ -93,7 +93,7 @@ mod tests {
     fn a_stuck_process_ends_when_its_time_is_over_and_at_once_on_a_second_signal() {
         if std::env::var_os(STUCK).is_some() {
             watch(GRACE, GRACE).expect("signals can be listened for");
-            println!("stuck");
+            outln!("stuck");
             loop {
                 std::thread::park();
             }

@@ -3,24 +3,30 @@
 //! A level of b bits becomes the first b bits of the mantissa of a number between 1 and 2: f = 1 + level / 2^b costs a shift and
 //! two logical operations, and no conversion. A weight is scale * level + offset = a f + c, with a = scale 2^b and c = offset - a, so
 //! that for one row of x a group's part of the product is a (sum of f x) + c (sum of x), with the second sum the same for all outputs.
+//! Levels around the middle of their range have c = -1.5 a.
 //!
-//! Groups lie one behind the other, each as a record of lines with a number for each output of the panel:
+//! A panel has no more bits than its rows have in the file. It is made of lines, which have a word for each of its outputs:
 //!
 //! ```text
-//! levels of 4 bits   4 lines of words   8 levels in each word, the first lowest
-//!           5 bits   4 + 1              the fifth bits of all 32 levels in one word
-//!           6 bits   4 + 2              the upper two bits of 16 levels in each of two words
-//!           8 bits   8                  4 levels in each word
-//! then a: one line, or two where halves of a group have scales of their own
-//! then c: one line where offsets are stored; else levels lie around the middle of their range, and c = -1.5 a
+//! words    of each group as many lines as levels have bits
+//!            4 bits   8 levels in each of four words, the first lowest
+//!            5        the same, and in a fifth word the fifth bits of all
+//!            6        the same, and in each of two words the upper two bits of 16
+//!            8        4 levels in each word
+//! scales   Middle             a half (of 16 bits) for each group, two groups in a word
+//!          Offset             two halves for each group: scale, offset
+//!          BlockOffset        two bytes for each group, two groups in a word: scale, offset
+//!          BlockMiddle        two bytes for each group, two groups in a word: scales of its halves, moved up by 128
+//! blocks   of the last two:   two halves for each block of groups: of scales, of offsets
 //! ```
 
 use super::kernel::{Destination, Product, block_by_panel};
 use super::{PANEL, Singles};
-use pie_gguf::{GROUP, Group, Storage};
+use pie_gguf::{BLOCK, GROUP, Group, Scale, Storage};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Inputs with one scale at least.
 pub(crate) const HALF_GROUP: usize = GROUP / 2;
@@ -30,77 +36,90 @@ const DEPTH: usize = 256;
 const ONE: u32 = 0x3f80_0000;
 const MANTISSA: u32 = 23;
 
-/// What a record is made of.
+/// How levels are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// Four bits around 8.
-    Four,
-    /// Four bits and an offset.
-    FourOffset,
-    /// Five bits around 16.
-    Five,
-    /// Five bits and an offset.
-    FiveOffset,
-    /// Six bits around 32, two scales.
-    Six,
-    /// Eight bits around 128.
-    Eight,
+pub(crate) struct Form {
+    bits: u8,
+    kind: Kind,
+    /// Groups that share a word of `blocks`: eight, unless a row begins or ends within a block of its file.
+    block: u8,
 }
 
+/// What makes numbers of levels; see [`Scale`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Middle,
+    Offset,
+    BlockOffset,
+    BlockMiddle,
+}
+
+const MIDDLE: u8 = Kind::Middle as u8;
+const OFFSET: u8 = Kind::Offset as u8;
+const BLOCK_OFFSET: u8 = Kind::BlockOffset as u8;
+const BLOCK_MIDDLE: u8 = Kind::BlockMiddle as u8;
+
 impl Form {
-    /// The form that holds all that a storage says; none where numbers are stored as they are.
-    pub fn of(storage: Storage) -> Option<Self> {
-        Some(match storage {
-            Storage::Q4_0 => Self::Four,
-            Storage::Q4_1 | Storage::Q4_K => Self::FourOffset,
-            Storage::Q5_0 => Self::Five,
-            Storage::Q5_1 | Storage::Q5_K => Self::FiveOffset,
-            Storage::Q6_K => Self::Six,
-            Storage::Q8_0 => Self::Eight,
+    /// The form that holds all that a storage says of some columns, which are whole groups; none where numbers are stored as they are.
+    pub fn of(storage: Storage, columns: &Range<usize>) -> Option<Self> {
+        let kind = match storage {
             Storage::F32 | Storage::F16 | Storage::BF16 => return None,
-        })
+            Storage::Q4_0 | Storage::Q5_0 | Storage::Q8_0 => Kind::Middle,
+            Storage::Q4_1 | Storage::Q5_1 => Kind::Offset,
+            Storage::Q4_K | Storage::Q5_K => Kind::BlockOffset,
+            Storage::Q6_K => Kind::BlockMiddle,
+        };
+        let has_whole_blocks = columns.start.is_multiple_of(BLOCK) && columns.len().is_multiple_of(BLOCK);
+        let block = if has_whole_blocks { BLOCK / GROUP } else { 1 };
+        Some(Self { bits: u8::try_from(storage.level_bits()?).ok()?, kind, block: block as u8 })
     }
 
     fn bits(self) -> usize {
-        match self {
-            Self::Four | Self::FourOffset => 4,
-            Self::Five | Self::FiveOffset => 5,
-            Self::Six => 6,
-            Self::Eight => 8,
+        usize::from(self.bits)
+    }
+
+    /// Lines of scales, and of blocks.
+    fn lines(self, groups: usize) -> [usize; 2] {
+        let pairs = groups.div_ceil(2);
+        match self.kind {
+            Kind::Middle => [pairs, 0],
+            Kind::Offset => [groups, 0],
+            Kind::BlockOffset | Kind::BlockMiddle => [pairs, groups.div_ceil(usize::from(self.block))],
         }
     }
 
-    /// Lines of `a`.
-    fn scales(self) -> usize {
-        if self == Self::Six { 2 } else { 1 }
+    /// Lines of a panel.
+    fn all_lines(self, groups: usize) -> usize {
+        groups * self.bits() + self.lines(groups).iter().sum::<usize>()
     }
 
-    fn has_offsets(self) -> bool {
-        matches!(self, Self::FourOffset | Self::FiveOffset)
-    }
-
-    /// Lines of a record: as many words as bits, since 32 levels of one bit are a word.
-    fn lines(self) -> usize {
-        self.bits() + self.scales() + usize::from(self.has_offsets())
-    }
-
-    /// Bytes of a group of one output.
-    pub fn bytes(self) -> u64 {
-        4 * self.lines() as u64
+    /// Bits of a group of one output, about.
+    pub fn bits_of_group(self) -> u64 {
+        (32 * self.all_lines(BLOCK / GROUP) / (BLOCK / GROUP)) as u64
     }
 }
 
-/// A number, or the bits of one, for each output of a panel.
+/// A number, or several of few bits, for each output of a panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Line([u32; PANEL]);
 
-/// Panels of one form, [panel][group][line].
+/// Panels of one form.
 pub(crate) struct LevelPanels {
-    pub form: Form,
+    form: Form,
     lines: Vec<Line>,
     /// Groups of a panel.
     groups: usize,
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+struct Panel<'a> {
+    words: &'a [Line],
+    scales: &'a [Line],
+    blocks: &'a [Line],
+    /// Groups of a line of `blocks`.
+    block: usize,
 }
 
 impl LevelPanels {
@@ -111,12 +130,17 @@ impl LevelPanels {
         inputs: usize,
         group: impl Fn(usize, usize) -> Group + Sync,
     ) -> Self {
-        let (groups, record) = (inputs / GROUP, form.lines());
-        let mut lines = vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * groups * record];
-        lines.par_chunks_mut(groups * record).enumerate().for_each(|(panel, lines)| {
+        let groups = inputs / GROUP;
+        let of_panel = form.all_lines(groups);
+        let mut lines = vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * of_panel];
+        lines.par_chunks_mut(of_panel).enumerate().for_each(|(panel, lines)| {
+            let (words, rest) = lines.split_at_mut(groups * form.bits());
+            let (scales, blocks) = rest.split_at_mut(form.lines(groups)[0]);
             for output in panel * PANEL..outputs.min((panel + 1) * PANEL) {
-                for (index, record) in lines.chunks_exact_mut(record).enumerate() {
-                    form.put(&group(output, index), output % PANEL, record);
+                for index in 0..groups {
+                    let (group, output) = (group(output, index), output % PANEL);
+                    form.put_levels(&group.levels, output, &mut words[index * form.bits()..]);
+                    form.put_scale(group.scale, output, index, scales, blocks);
                 }
             }
         });
@@ -128,36 +152,57 @@ impl LevelPanels {
         size_of_val(self.lines.as_slice()) as u64
     }
 
-    fn panel(&self, number: usize) -> &[Line] {
-        let lines = self.groups * self.form.lines();
-        &self.lines[number * lines..][..lines]
+    fn panel(&self, number: usize) -> Panel<'_> {
+        let of_panel = self.form.all_lines(self.groups);
+        let (words, rest) =
+            self.lines[number * of_panel..][..of_panel].split_at(self.groups * self.form.bits());
+        let (scales, blocks) = rest.split_at(self.form.lines(self.groups)[0]);
+        Panel { words, scales, blocks, block: usize::from(self.form.block) }
     }
 }
 
 impl Form {
-    /// Writes a group to a record, as that of one output.
-    fn put(self, group: &Group, output: usize, record: &mut [Line]) {
-        let bits = self.bits();
-        for (input, level) in group.levels.iter().enumerate() {
+    /// Writes levels of a group, as those of one output.
+    fn put_levels(self, levels: &[u8; GROUP], output: usize, words: &mut [Line]) {
+        for (input, level) in levels.iter().enumerate() {
             let level = u32::from(*level);
-            let mut put = |line: usize, at: usize, bits: u32| record[line].0[output] |= bits << at;
-            match self {
-                Self::Eight => put(input / 4, 8 * (input % 4), level),
+            let mut put = |line: usize, at: usize, bits: u32| words[line].0[output] |= bits << at;
+            match self.bits {
+                8 => put(input / 4, 8 * (input % 4), level),
                 _ => put(input / 8, 4 * (input % 8), level & 15),
             }
-            match bits {
+            match self.bits {
                 5 => put(4, input, level >> 4),
                 6 => put(4 + input / 16, 2 * (input % 16), level >> 4),
                 _ => {}
             }
         }
-        let one = (1 << bits) as f32;
-        for half in 0..self.scales() {
-            record[bits + half].0[output] = (group.scales[half] * one).to_bits();
-        }
-        if self.has_offsets() {
-            let shifted = group.offsets[0] - group.scales[0] * one;
-            record[bits + 1].0[output] = shifted.to_bits();
+    }
+
+    /// Writes what makes numbers of them. A group of zeros fits every form.
+    fn put_scale(self, scale: Scale, output: usize, group: usize, scales: &mut [Line], blocks: &mut [Line]) {
+        let mut pair = |low: u32, high: u32| {
+            scales[group / 2].0[output] |= (low | high << 8) << (16 * (group % 2));
+        };
+        let mut block = |of_scales: u16, of_offsets: u16| {
+            blocks[group / usize::from(self.block)].0[output] =
+                u32::from(of_scales) | u32::from(of_offsets) << 16;
+        };
+        match (self.kind, scale) {
+            (Kind::Middle, Scale::Middle { scale, .. }) => pair(u32::from(scale), 0),
+            (Kind::Offset, Scale::Offset { scale, offset }) => {
+                scales[group].0[output] = u32::from(scale) | u32::from(offset) << 16;
+            }
+            (Kind::BlockOffset, Scale::BlockOffset { block_scale, block_offset, scale, offset }) => {
+                pair(u32::from(scale), u32::from(offset));
+                block(block_scale, block_offset);
+            }
+            (Kind::BlockMiddle, Scale::BlockMiddle { block_scale, scales, .. }) => {
+                let [first, second] = scales.map(|scale| u32::from((scale as u8) ^ 0x80));
+                pair(first, second);
+                block(block_scale, 0);
+            }
+            _ => {}
         }
     }
 }
@@ -172,16 +217,18 @@ thread_local! {
     static WIDENED: Cell<Vec<Singles>> = const { Cell::new(Vec::new()) };
 }
 
-/// Calls a function with the constants of a form: bits, lines of scales, whether there is one of offsets.
+/// Calls a function with the constants of a form: bits, and what makes numbers of levels.
 macro_rules! by_form {
     ($form:expr, $function:ident::<$simd:ident>($($argument:expr),*)) => {
-        match $form {
-            Form::Four => $function::<$simd, 4, 1, false>($($argument),*),
-            Form::FourOffset => $function::<$simd, 4, 1, true>($($argument),*),
-            Form::Five => $function::<$simd, 5, 1, false>($($argument),*),
-            Form::FiveOffset => $function::<$simd, 5, 1, true>($($argument),*),
-            Form::Six => $function::<$simd, 6, 2, false>($($argument),*),
-            Form::Eight => $function::<$simd, 8, 1, false>($($argument),*),
+        match ($form.bits, $form.kind) {
+            (4, Kind::Middle) => $function::<$simd, 4, MIDDLE>($($argument),*),
+            (4, Kind::Offset) => $function::<$simd, 4, OFFSET>($($argument),*),
+            (4, _) => $function::<$simd, 4, BLOCK_OFFSET>($($argument),*),
+            (5, Kind::Middle) => $function::<$simd, 5, MIDDLE>($($argument),*),
+            (5, Kind::Offset) => $function::<$simd, 5, OFFSET>($($argument),*),
+            (5, _) => $function::<$simd, 5, BLOCK_OFFSET>($($argument),*),
+            (6, _) => $function::<$simd, 6, BLOCK_MIDDLE>($($argument),*),
+            _ => $function::<$simd, 8, MIDDLE>($($argument),*),
         }
     };
 }
@@ -203,10 +250,9 @@ impl WithSimd for LevelProduct<'_, '_> {
                 out[column * PANEL..][..width].copy_from_slice(&sums[..width]);
                 continue;
             }
-            let records = panel.chunks(rows.form.lines() * (DEPTH / GROUP));
-            for (records, start) in records.zip((0..inputs).step_by(DEPTH)) {
+            for start in (0..inputs).step_by(DEPTH) {
                 let end = inputs.min(start + DEPTH);
-                by_form!(rows.form, widen::<S>(simd, records, &mut widened));
+                by_form!(rows.form, widen::<S>(simd, panel, start / GROUP, &mut widened[..end - start]));
                 for (index, block) in own.clone().enumerate() {
                     let (data, rows) = blocks.block(block);
                     let from = index * blocks.height * stride + column * PANEL;
@@ -223,16 +269,10 @@ impl WithSimd for LevelProduct<'_, '_> {
 /// Vectors of outputs that a row of x is multiplied with at a time; each has two sums, so that few wait for the latency of each other.
 const VECTORS: usize = 2;
 
-/// A vector of a record's line, from an output on.
+/// A vector of a line, from an output on.
 #[inline(always)]
 fn words<S: Simd>(line: &Line, output: usize) -> S::u32s {
     S::as_simd_u32s(&line.0[output..]).0[0]
-}
-
-/// The same of a line of numbers.
-#[inline(always)]
-fn numbers<S: Simd>(simd: S, line: &Line, output: usize) -> S::f32s {
-    simd.transmute_f32s_u32s(words::<S>(line, output))
 }
 
 /// Some bits of words, moved to another place.
@@ -266,6 +306,70 @@ fn level<S: Simd, const BITS: usize>(simd: S, record: &[Line], input: usize, out
         _ => low,
     };
     simd.transmute_f32s_u32s(simd.or_u32s(level, simd.splat_u32s(ONE)))
+}
+
+/// The numbers that halves stand for, in the lower bits of words.
+#[inline(always)]
+fn halves<S: Simd>(simd: S, words: S::u32s) -> S::f32s {
+    // Exponent and mantissa, in the places that a number of 32 bits has them, are 2^112 times too small, even where there is no exponent.
+    let number = moved(simd, words, 0, 15, 13);
+    let sign = moved(simd, words, 15, 1, 31);
+    let number = simd.transmute_f32s_u32s(simd.or_u32s(number, sign));
+    simd.mul_f32s(number, simd.splat_f32s(f32::from_bits((127 + 112) << MANTISSA)))
+}
+
+/// The numbers of bytes, in some bits of words.
+#[inline(always)]
+fn bytes<S: Simd>(simd: S, words: S::u32s, from: usize) -> S::f32s {
+    // 2^23 has its lowest bit where a byte has its own.
+    const LARGE: f32 = 8_388_608.0;
+    let byte = simd.or_u32s(moved(simd, words, from, 8, 0), simd.splat_u32s(LARGE.to_bits()));
+    simd.sub_f32s(simd.transmute_f32s_u32s(byte), simd.splat_f32s(LARGE))
+}
+
+/// a and c of the two halves of a group.
+#[derive(Clone, Copy)]
+struct Factors<V> {
+    a: [V; 2],
+    c: [V; 2],
+}
+
+#[inline(always)]
+fn factors<S: Simd, const BITS: usize, const KIND: u8>(
+    simd: S,
+    panel: Panel<'_>,
+    group: usize,
+    output: usize,
+) -> Factors<S::f32s> {
+    let one = simd.splat_f32s((1_u32 << BITS) as f32);
+    let middle = simd.splat_f32s(-1.5);
+    if KIND == OFFSET {
+        let both = words::<S>(&panel.scales[group], output);
+        let a = simd.mul_f32s(halves(simd, both), one);
+        let offset = halves(simd, moved(simd, both, 16, 16, 0));
+        return Factors { a: [a; 2], c: [simd.sub_f32s(offset, a); 2] };
+    }
+    let odd = simd.splat_u32s(16 * (group as u32 % 2));
+    let own = simd.wrapping_dyn_shr_u32s(words::<S>(&panel.scales[group / 2], output), odd);
+    if KIND == MIDDLE {
+        let a = simd.mul_f32s(halves(simd, own), one);
+        return Factors { a: [a; 2], c: [simd.mul_f32s(middle, a); 2] };
+    }
+    let block = words::<S>(&panel.blocks[group / panel.block], output);
+    let of_scales = simd.mul_f32s(halves(simd, block), one);
+    let (first, second) = (bytes(simd, own, 0), bytes(simd, own, 8));
+    if KIND == BLOCK_OFFSET {
+        let a = simd.mul_f32s(of_scales, first);
+        let offset = simd.mul_f32s(halves(simd, moved(simd, block, 16, 16, 0)), second);
+        let c = simd.sub_f32s(simd.neg_f32s(offset), a);
+        return Factors { a: [a; 2], c: [c; 2] };
+    }
+    let up = simd.splat_f32s(128.0);
+    let a = [
+        simd.mul_f32s(of_scales, simd.sub_f32s(first, up)),
+        simd.mul_f32s(of_scales, simd.sub_f32s(second, up)),
+    ];
+    Factors { a, c: [simd.mul_f32s(middle, a[0]), simd.mul_f32s(middle, a[1])] }
 }
 
 /// Calls a macro once for each input of a half of a group, so that shifts are constants.
@@ -318,49 +422,27 @@ fn half_sums<S: Simd, const BITS: usize, const FIRST: usize>(
 
 /// A row of x times a panel, which is read once.
 #[inline(always)]
-fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
+fn one_row<S: Simd, const BITS: usize, const KIND: u8>(
     simd: S,
     x: &[f32],
     sums: &[f32],
-    panel: &[Line],
+    panel: Panel<'_>,
     out: &mut [f32; PANEL],
 ) {
-    let records = panel.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
     for offset in (0..PANEL).step_by((VECTORS * S::F32_LANES).max(1)) {
         let mut total = [simd.splat_f32s(0.0); VECTORS];
-        for ((record, x), sum) in records.clone().zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0) {
-            let halves = [
-                half_sums::<S, BITS, 0>(simd, x, record, offset),
-                half_sums::<S, BITS, HALF_GROUP>(simd, x, record, offset),
-            ];
-            // c is -1.5 a where it is not stored.
-            let middle = simd.splat_f32s(-1.5);
-            let sums = [sum[0], sum[1], sum[0] + sum[1]].map(
-                #[inline(always)]
-                |sum| simd.splat_f32s(sum),
-            );
+        let groups = panel.words.chunks_exact(BITS).zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0);
+        for (group, ((record, x), sum)) in groups.enumerate() {
+            let first = half_sums::<S, BITS, 0>(simd, x, record, offset);
+            let second = half_sums::<S, BITS, HALF_GROUP>(simd, x, record, offset);
+            let (of_first, of_second) = (simd.splat_f32s(sum[0]), simd.splat_f32s(sum[1]));
             for vector in 0..VECTORS {
-                let output = offset + vector * S::F32_LANES;
-                let a = numbers(simd, &record[BITS], output);
-                let both = simd.add_f32s(halves[0][vector], halves[1][vector]);
-                total[vector] = if SCALES == 2 {
-                    let second = numbers(simd, &record[BITS + 1], output);
-                    let [first_half, second_half] = [0, 1].map(
-                        #[inline(always)]
-                        |half: usize| simd.mul_add_e_f32s(middle, sums[half], halves[half][vector]),
-                    );
-                    simd.mul_add_e_f32s(
-                        second,
-                        second_half,
-                        simd.mul_add_e_f32s(a, first_half, total[vector]),
-                    )
-                } else if OFFSETS {
-                    let c = numbers(simd, &record[BITS + 1], output);
-                    simd.mul_add_e_f32s(c, sums[2], simd.mul_add_e_f32s(a, both, total[vector]))
-                } else {
-                    let around = simd.mul_add_e_f32s(middle, sums[2], both);
-                    simd.mul_add_e_f32s(a, around, total[vector])
-                };
+                let Factors { a, c } =
+                    factors::<S, BITS, KIND>(simd, panel, group, offset + vector * S::F32_LANES);
+                let with_first = simd.mul_add_e_f32s(a[0], first[vector], total[vector]);
+                let with_both = simd.mul_add_e_f32s(a[1], second[vector], with_first);
+                let rest = simd.mul_add_e_f32s(c[1], of_second, simd.mul_f32s(c[0], of_first));
+                total[vector] = simd.add_f32s(with_both, rest);
             }
         }
         let (vectors, _) = S::as_mut_simd_f32s(&mut out[offset..]);
@@ -368,31 +450,25 @@ fn one_row<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>
     }
 }
 
-/// The weights of some records, one input after the other.
+/// The weights of groups from a first one on, one input after the other.
 #[inline(always)]
-fn widen<S: Simd, const BITS: usize, const SCALES: usize, const OFFSETS: bool>(
+fn widen<S: Simd, const BITS: usize, const KIND: u8>(
     simd: S,
-    records: &[Line],
+    panel: Panel<'_>,
+    first: usize,
     to: &mut [Singles],
 ) {
-    let records = records.chunks_exact(BITS + SCALES + usize::from(OFFSETS));
-    for (record, to) in records.zip(to.as_chunks_mut::<GROUP>().0) {
+    let records = panel.words[first * BITS..].chunks_exact(BITS);
+    for (index, (record, to)) in records.zip(to.as_chunks_mut::<GROUP>().0).enumerate() {
         for offset in (0..PANEL).step_by(S::F32_LANES.max(1)) {
-            let scales =
-                [numbers(simd, &record[BITS], offset), numbers(simd, &record[BITS + SCALES - 1], offset)];
-            let middle = simd.splat_f32s(-1.5);
-            let offsets = if OFFSETS {
-                [numbers(simd, &record[BITS + 1], offset); 2]
-            } else {
-                [simd.mul_f32s(middle, scales[0]), simd.mul_f32s(middle, scales[1])]
-            };
+            let Factors { a, c } = factors::<S, BITS, KIND>(simd, panel, first + index, offset);
             macro_rules! step {
                 ($input:literal) => {
                     for half in 0..2 {
                         let input = half * HALF_GROUP + $input;
                         let f = level::<S, BITS>(simd, record, input, offset);
                         S::as_mut_simd_f32s(&mut to[input].0[offset..]).0[0] =
-                            simd.mul_add_e_f32s(scales[half], f, offsets[half]);
+                            simd.mul_add_e_f32s(a[half], f, c[half]);
                     }
                 };
             }

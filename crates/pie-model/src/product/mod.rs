@@ -42,7 +42,7 @@ impl Numbers {
     /// How numbers are kept without changing them. Levels are kept in whole groups.
     pub fn of(storage: Storage, columns: &Range<usize>) -> Self {
         let whole = columns.start.is_multiple_of(GROUP) && columns.len().is_multiple_of(GROUP);
-        match (storage, Form::of(storage)) {
+        match (storage, Form::of(storage, columns)) {
             (Storage::BF16, _) => Self::Bf16,
             (_, Some(form)) if whole => Self::Levels(form),
             _ => Self::F32,
@@ -54,7 +54,7 @@ impl Numbers {
         match self {
             Self::F32 => 4 * numbers,
             Self::Bf16 => 2 * numbers,
-            Self::Levels(form) => numbers / GROUP as u64 * form.bytes(),
+            Self::Levels(form) => numbers / GROUP as u64 * form.bits_of_group() / 8,
         }
     }
 }
