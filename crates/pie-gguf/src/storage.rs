@@ -92,6 +92,19 @@ fn half_of(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()
 }
 
+impl Scale {
+    /// Whether all numbers of it are finite.
+    pub fn is_finite(self) -> bool {
+        let halves = match self {
+            Self::Middle { scale, .. } => [scale, 0],
+            Self::Offset { scale, offset } => [scale, offset],
+            Self::BlockOffset { block_scale, block_offset, .. } => [block_scale, block_offset],
+            Self::BlockMiddle { block_scale, .. } => [block_scale, 0],
+        };
+        halves.iter().all(|half| f16::from_bits(*half).is_finite())
+    }
+}
+
 impl Group {
     /// Nothing but zeros.
     pub const ZEROS: Self = Self { levels: [0; GROUP], scale: Scale::Middle { scale: 0, middle: 0 } };

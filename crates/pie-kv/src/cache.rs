@@ -7,6 +7,7 @@ use crate::simd::wide;
 use crate::view::View;
 use pie_words::Slot;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Sizes of a rank's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,12 +86,15 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// K and V of all layers, f32, in host memory. Each layer is `[slots][kv heads][head dimension]`.
+/// K and V of all layers, f32, in host memory: `[layers][slots][kv heads][head dimension]`.
+///
+/// Each is one piece: so large a one comes fresh from the system, which makes its zeros when they are touched. A cache takes the
+/// memory of the rows that were written.
 pub struct KvCache {
     shape: KvShape,
     precision: Precision,
-    keys: Vec<Vec<f32>>,
-    values: Vec<Vec<f32>>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl KvCache {
@@ -100,14 +104,14 @@ impl KvCache {
     /// [`KvError::OutOfMemory`].
     pub fn new(shape: KvShape) -> Result<Self, KvError> {
         let bytes = shape.bytes();
-        let numbers = shape.row().checked_mul(shape.slots).ok_or(KvError::OutOfMemory { bytes })?;
-        let layer = |_| {
+        let layer = shape.row().checked_mul(shape.slots);
+        let numbers = layer.and_then(|layer| layer.checked_mul(shape.layers));
+        let numbers = numbers.ok_or(KvError::OutOfMemory { bytes })?;
+        let zeros = || {
             Vec::<f32>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
-            // Zeros that the system makes when they are touched: a cache takes the memory of the rows that were written.
             Ok(vec![0.0; numbers])
         };
-        let keys = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
-        let values = (0..shape.layers).map(layer).collect::<Result<_, KvError>>()?;
+        let (keys, values) = (zeros()?, zeros()?);
         Ok(Self { shape, precision: Precision::F32, keys, values })
     }
 
@@ -142,7 +146,9 @@ impl KvCache {
                 return Err(KvError::Shape { what, got, expected });
             }
         }
-        for (rows, layer) in [(keys, &mut self.keys[layer]), (values, &mut self.values[layer])] {
+        let of_layer = self.numbers_of(layer);
+        for (rows, all) in [(keys, &mut self.keys), (values, &mut self.values)] {
+            let layer = &mut all[of_layer.clone()];
             for (index, slot) in slots.iter().enumerate() {
                 let to = &mut layer[slot.usize() * row..][..row];
                 to.copy_from_slice(&rows.numbers[index * rows.stride + rows.first..][..row]);
@@ -172,7 +178,7 @@ impl KvCache {
         }
         let precision = self.precision;
         let runs: Vec<(&[Slot], Turn)> = runs(slots, deltas, rope);
-        self.keys.par_iter_mut().for_each(|layer| {
+        self.keys.par_chunks_exact_mut(self.shape.slots * row).for_each(|layer| {
             wide(
                 #[inline(always)]
                 || {
@@ -205,7 +211,9 @@ impl KvCache {
         self.shape.check(0, from)?;
         self.shape.check(0, to)?;
         let row = self.shape.row();
-        self.keys.par_iter_mut().chain(&mut self.values).for_each(|layer| {
+        let length = self.shape.slots * row;
+        let (keys, values) = (&mut self.keys, &mut self.values);
+        keys.par_chunks_exact_mut(length).chain(values.par_chunks_exact_mut(length)).for_each(|layer| {
             for (from, to) in from.iter().zip(to) {
                 let start = from.usize() * row;
                 layer.copy_within(start..start + row, to.usize() * row);
@@ -228,7 +236,8 @@ impl KvCache {
     ) -> Result<(), KvError> {
         self.shape.check(layer, &[])?;
         sequences.iter().try_for_each(|sequence| self.shape.check_view(&sequence.view))?;
-        let (keys, values) = (&self.keys[layer], &self.values[layer]);
+        let of_layer = self.numbers_of(layer);
+        let (keys, values) = (&self.keys[of_layer.clone()], &self.values[of_layer]);
         attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
     }
 
@@ -238,7 +247,7 @@ impl KvCache {
     /// A layer or slot out of range.
     pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        Ok(self.read(&self.keys[layer], slots))
+        Ok(self.read(&self.keys[self.numbers_of(layer)], slots))
     }
 
     /// The values of slots in one layer: `[slots][kv heads][head dimension]`.
@@ -247,7 +256,13 @@ impl KvCache {
     /// A layer or slot out of range.
     pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        Ok(self.read(&self.values[layer], slots))
+        Ok(self.read(&self.values[self.numbers_of(layer)], slots))
+    }
+
+    /// Where a layer lies.
+    fn numbers_of(&self, layer: usize) -> Range<usize> {
+        let length = self.shape.slots * self.shape.row();
+        layer * length..(layer + 1) * length
     }
 
     fn read(&self, layer: &[f32], slots: &[Slot]) -> Vec<f32> {

@@ -107,7 +107,8 @@ impl Matrix {
         let storage = self.tensor.storage;
         let group = storage.group(self.stored(row), index);
         let group = group.expect("only numbers that are kept as levels are asked for in groups");
-        if let Some(column) = group.numbers().iter().position(|number| !number.is_finite()) {
+        if !group.scale.is_finite() {
+            let column = group.numbers().iter().position(|number| !number.is_finite()).unwrap_or(0);
             self.note(row * self.columns + index * GROUP + column);
         }
         group

@@ -431,7 +431,8 @@ fn one_row<S: Simd, const BITS: usize, const KIND: u8>(
 ) {
     for offset in (0..PANEL).step_by((VECTORS * S::F32_LANES).max(1)) {
         let mut total = [simd.splat_f32s(0.0); VECTORS];
-        let groups = panel.words.chunks_exact(BITS).zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0);
+        let groups =
+            panel.words.chunks_exact(BITS).zip(x.as_chunks::<GROUP>().0).zip(sums.as_chunks::<2>().0);
         for (group, ((record, x), sum)) in groups.enumerate() {
             let first = half_sums::<S, BITS, 0>(simd, x, record, offset);
             let second = half_sums::<S, BITS, HALF_GROUP>(simd, x, record, offset);
