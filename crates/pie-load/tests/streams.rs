@@ -180,7 +180,7 @@ proptest! {
         prop_assert_eq!(&again, &script);
         // Every line fits its document, or this fails.
         let stream = compile(&script).expect("a script").remove(0);
-        prop_assert!(stream.length >= length && stream.edits() > 30);
+        prop_assert!(stream.length >= length && stream.edits() > 5);
         let page = played(&stream, "");
         prop_assert_eq!(page.text(), plain(&script));
         // Accepted text changes nothing of the script's, and goes again.

@@ -25,7 +25,7 @@ pub enum ModelError {
     },
     /// Another architecture.
     #[error(
-        "config.json: the architecture is {got}: {why}. Supported are the models of LlamaForCausalLM, MistralForCausalLM, \
+        "the model's configuration: the architecture is {got}: {why}. Supported are the models of LlamaForCausalLM, MistralForCausalLM, \
          Qwen2ForCausalLM and Qwen3ForCausalLM"
     )]
     NotLlama {
@@ -36,7 +36,7 @@ pub enum ModelError {
     },
     /// A RoPE whose frequencies depend on the length of the context.
     #[error(
-        "config.json: RoPE scaling \"{kind}\" makes frequencies that depend on the length: cached keys cannot be \
+        "the model's configuration: RoPE scaling \"{kind}\" makes frequencies that depend on the length: cached keys cannot be \
          rotated. Supported: none, \"linear\", \"llama3\", \"yarn\""
     )]
     RopeNotLinear {
@@ -44,7 +44,7 @@ pub enum ModelError {
         kind: String,
     },
     /// A variation of Llama that is not built.
-    #[error("config.json: {what} is not supported; {advice}")]
+    #[error("the model's configuration: {what} is not supported; {advice}")]
     Unsupported {
         /// The setting.
         what: String,
@@ -52,7 +52,9 @@ pub enum ModelError {
         advice: &'static str,
     },
     /// Quantized weights.
-    #[error("config.json: the weights are quantized ({method}); use the f32, f16 or bf16 checkpoint")]
+    #[error(
+        "the model's configuration: the weights are quantized ({method}); use the f32, f16 or bf16 checkpoint, or a GGUF file"
+    )]
     Quantized {
         /// How.
         method: String,
@@ -114,7 +116,7 @@ pub enum ModelError {
         source: pie_gguf::GgufError,
     },
     /// A weight that is nowhere.
-    #[error("{}: no tensor {name}; the weights do not belong to this config.json", place.display())]
+    #[error("{}: no tensor {name}; the weights do not belong to this configuration", place.display())]
     TensorMissing {
         /// Which.
         name: String,
@@ -122,7 +124,7 @@ pub enum ModelError {
         place: PathBuf,
     },
     /// A weight of another shape than config.json says.
-    #[error("{}: {name} has shape {got:?}, config.json says {expected:?}", place.display())]
+    #[error("{}: {name} has shape {got:?}, the configuration says {expected:?}", place.display())]
     TensorShape {
         /// Which.
         name: String,

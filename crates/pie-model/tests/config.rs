@@ -1,5 +1,6 @@
 //! Configurations that are refused: what would be computed wrongly by its name, what no model can have by its number.
 
+use pie_kv::RopeScaling;
 use pie_model::Config;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -79,4 +80,109 @@ fn configurations_that_cannot_be_computed_are_refused_by_name_or_number() {
     let error =
         Config::parse(&wide.to_json(), Path::new("")).expect_err("no model is that large").to_string();
     assert!(error.contains("parameters"), "{error}");
+}
+
+/// What a setting of a GGUF file is.
+enum Setting {
+    Number(u32),
+    Float(f32),
+    Text(&'static str),
+}
+
+use Setting::{Float, Number, Text};
+
+/// A GGUF file with these settings beside, or in place of, those of a small Llama, and with `factors` for its frequencies.
+fn of_gguf(folder: &Path, changes: &[(&str, Option<Setting>)], factors: &[f32]) -> Result<Config, String> {
+    let usual = [
+        ("general.architecture", Text("llama")),
+        ("llama.context_length", Number(131_072)),
+        ("llama.embedding_length", Number(64)),
+        ("llama.block_count", Number(2)),
+        ("llama.feed_forward_length", Number(64)),
+        ("llama.attention.head_count", Number(2)),
+        ("llama.attention.layer_norm_rms_epsilon", Float(1e-6)),
+        ("llama.rope.freq_base", Float(500_000.0)),
+    ];
+    let kept = usual.into_iter().filter(|(key, _)| !changes.iter().any(|(changed, _)| changed == key));
+    let changed = changes.iter().filter_map(|(key, setting)| Some((*key, setting.as_ref()?)));
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let value = |setting: &Setting| match setting {
+        Number(number) => [4_u32.to_le_bytes(), number.to_le_bytes()].concat(),
+        Float(number) => [6_u32.to_le_bytes(), number.to_le_bytes()].concat(),
+        Text(value) => [8_u32.to_le_bytes().to_vec(), text(value)].concat(),
+    };
+    let mut settings: Vec<Vec<u8>> =
+        kept.map(|(key, setting)| [text(key), value(&setting)].concat()).collect();
+    settings.extend(changed.map(|(key, setting)| [text(key), value(setting)].concat()));
+    let tensor = |name: &str, shape: &[u64], start: u64| {
+        let sizes: Vec<u8> = shape.iter().flat_map(|size| size.to_le_bytes()).collect();
+        let kind = 0_u32.to_le_bytes();
+        [
+            text(name),
+            (shape.len() as u32).to_le_bytes().to_vec(),
+            sizes,
+            kind.to_vec(),
+            start.to_le_bytes().to_vec(),
+        ]
+        .concat()
+    };
+    let mut tensors = vec![tensor("token_embd.weight", &[1, 40], 0)];
+    if !factors.is_empty() {
+        tensors.push(tensor("rope_freqs.weight", &[factors.len() as u64], 160));
+    }
+    let counts = [tensors.len() as u64, settings.len() as u64].map(u64::to_le_bytes).concat();
+    let mut file = [&b"GGUF\x03\0\0\0"[..], &counts, &settings.concat(), &tensors.concat()].concat();
+    file.resize(file.len().next_multiple_of(32) + 160, 0);
+    file.extend(factors.iter().flat_map(|factor| factor.to_le_bytes()));
+    let path = folder.join("model.gguf");
+    std::fs::write(&path, file).expect("it can be written");
+    Config::read(&path).map_err(|error| error.to_string())
+}
+
+#[test]
+fn settings_of_gguf_files_are_the_keys_of_a_configuration() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let read =
+        |changes: &[(&str, Option<Setting>)], factors: &[f32]| of_gguf(folder.path(), changes, factors);
+    let usual = read(&[], &[]).expect("is whole");
+    assert_eq!((usual.heads, usual.kv_heads, usual.head_dim, usual.vocab_size), (2, 2, 32, 40));
+    assert!(usual.tied_head && usual.rope_theta == 500_000.0);
+    let said = [
+        ("llama.attention.key_length", Some(Number(16))),
+        ("llama.attention.head_count_kv", Some(Number(1))),
+    ];
+    let said = read(&said, &[]).expect("is whole");
+    assert_eq!((said.head_dim, said.kv_heads), (16, 1));
+    // Llama 3.1's frequencies, as its own files have them: short waves are kept, long ones divided by eight, some lie between.
+    let waves = (0..16).map(|pair| 2.0 * std::f64::consts::PI * 500_000_f64.powf(f64::from(pair) / 16.0));
+    let between = |wave: f64| 1.0 / ((1.0 - (8192.0 / wave - 1.0) / 3.0) / 8.0 + (8192.0 / wave - 1.0) / 3.0);
+    let factor = |wave: f64| match wave {
+        short if short < 2048.0 => 1.0,
+        long if long > 8192.0 => 8.0,
+        wave => between(wave),
+    };
+    let factors: Vec<f32> = waves.map(|wave| factor(wave) as f32).collect();
+    let scaled = read(&[], &factors).expect("Llama 3.1's");
+    let RopeScaling::Llama3 { factor, original_max_position, .. } = scaled.rope_scaling else {
+        panic!("{scaled:?}")
+    };
+    assert_eq!((factor, original_max_position), (8.0, 8192.0));
+    let linear =
+        [("llama.rope.scaling.type", Some(Text("linear"))), ("llama.rope.scaling.factor", Some(Float(4.0)))];
+    assert_eq!(read(&linear, &[]).expect("linear").rope_scaling, RopeScaling::Linear { factor: 4.0 });
+    let table: [(&[(&str, Option<Setting>)], &[f32], &str); 9] = [
+        (&[], &[1.0, 2.0], "rope_freqs.weight"),
+        (&[("split.count", Some(Number(3)))], &[], "--merge"),
+        (&[("llama.expert_count", Some(Number(8)))], &[], "experts"),
+        (&[("general.architecture", Some(Text("gemma3")))], &[], "sliding window"),
+        (&[("llama.rope.dimension_count", Some(Number(16)))], &[], "partial_rotary_factor 0.5"),
+        (&[("llama.attention.sliding_window", Some(Number(64)))], &[], "sliding_window 64"),
+        (&[("llama.block_count", None)], &[], "llama.block_count"),
+        (&[("llama.rope.scaling.type", Some(Text("longrope")))], &[], "longrope"),
+        (&[("general.architecture", None)], &[], "general.architecture"),
+    ];
+    for (changes, factors, word) in table {
+        let error = read(changes, factors).expect_err(word);
+        assert!(error.contains(word), "{word}: {error}");
+    }
 }

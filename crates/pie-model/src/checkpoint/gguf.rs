@@ -2,7 +2,7 @@
 //! same rules.
 
 use super::{Checkpoint, Found, Tensor, map};
-use crate::architecture::LLAMA;
+use crate::architecture::{Architecture, LLAMA};
 use crate::config::Config;
 use crate::error::ModelError;
 use crate::matrix::RowOrder;
@@ -98,6 +98,12 @@ fn name_of(stored: &str) -> String {
 /// What a config.json of the model would say.
 pub(crate) fn config(path: &Path) -> Result<Value, ModelError> {
     let file = open(path)?;
+    if file.unsigned("split.count").is_some_and(|parts| parts > 1) {
+        return Err(ModelError::Unsupported {
+            what: "one part of a GGUF file that was split".to_owned(),
+            advice: "join the parts (`llama-gguf-split --merge`), or use a file that is whole",
+        });
+    }
     let missing = |key: &str, expected| ModelError::Gguf {
         path: path.to_owned(),
         source: GgufError::Setting { key: key.to_owned(), expected },
@@ -113,6 +119,7 @@ pub(crate) fn config(path: &Path) -> Result<Value, ModelError> {
         None if architecture == LLAMA.model_type && experts > 0 => "mixtral",
         None => architecture,
     };
+    Architecture::of(&json!({"model_type": model_type}))?;
     let embedding = file.tensors.iter().find(|tensor| tensor.name == "token_embd.weight");
     let vocabulary = embedding.and_then(|tensor| tensor.shape.first());
     let heads = number("attention.head_count")?;

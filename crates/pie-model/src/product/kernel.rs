@@ -1,6 +1,7 @@
 //! The kernel: some rows of x times a panel of W, with all sums in registers.
 
-use super::{Blocks, HALF, PANEL, Pairs, Singles};
+use super::blocks::Blocks;
+use super::{HALF, PANEL, Pairs, Singles};
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 

@@ -8,11 +8,13 @@
 //! Weights that the checkpoint has in bf16 stay in bf16: half the memory to stream, and the same numbers, since they are
 //! widened, exactly, on their way into a register. Quantized ones stay quantized ([`levels`]). All arithmetic is in f32.
 
+mod blocks;
 mod kernel;
 mod levels;
 
-use kernel::{Product, height, run};
-use levels::{Form, HALF_GROUP, LevelPanels, LevelProduct};
+use blocks::Blocks;
+use kernel::{Product, run};
+use levels::{Form, LevelPanels, LevelProduct};
 use pie_gguf::{GROUP, Group, Storage};
 use pie_kv::simd::with_scratch;
 use rayon::prelude::*;
@@ -24,6 +26,8 @@ pub(crate) const PANEL: usize = 32;
 const HALF: usize = PANEL / 2;
 /// Multiply-adds below which handing work to other threads costs more than it saves.
 const WORTH_A_THREAD: usize = 1 << 17;
+/// Multiply-adds of a piece of work, at least: taking it takes a hundredth of the time that it takes.
+const WORTH_A_PIECE: usize = 1 << 16;
 /// Rows from which on threads share rows instead of panels: with fewer, each thread would wait for the whole of W.
 const MANY: usize = 192;
 
@@ -208,8 +212,9 @@ impl Packed {
     /// To `[panel][row][output of the panel]`, which for one row is the result.
     fn panels_by_threads(&self, blocks: &Blocks<'_>, threads: usize, out: &mut [f32]) {
         let panels = self.panel_count();
-        let least = WORTH_A_THREAD.div_ceil(blocks.rows * PANEL * self.inputs);
-        let share = panels.div_ceil(4 * threads).max(least);
+        let least = WORTH_A_PIECE.div_ceil(blocks.rows * PANEL * self.inputs);
+        // So many pieces that no thread waits long for the last one of another.
+        let share = panels.div_ceil(16 * threads).max(least);
         let some = |first: usize, out: &mut [f32]| {
             for (panel, out) in (first..panels).zip(out.chunks_mut(PANEL * blocks.rows)) {
                 let stride = if blocks.rows == 1 { out.len() } else { PANEL };
@@ -309,63 +314,6 @@ thread_local! {
     static BLOCKS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static PANEL_MAJOR: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-}
-
-/// The activations, in blocks of as many rows as the kernel takes at once, `[block][input][row in block]`.
-struct Blocks<'a> {
-    data: &'a [f32],
-    /// Of a single row: the sum of each half of a group.
-    sums: &'a [f32],
-    rows: usize,
-    inputs: usize,
-    height: usize,
-}
-
-impl<'a> Blocks<'a> {
-    fn new(
-        rows: &'a [f32],
-        inputs: usize,
-        threads: usize,
-        scratch: &'a mut Vec<f32>,
-        sums: &'a mut Vec<f32>,
-    ) -> Self {
-        let count = rows.len() / inputs;
-        let height = height();
-        if count == 1 {
-            sums.clear();
-            sums.extend(rows.as_chunks::<HALF_GROUP>().0.iter().map(|half| half.iter().sum::<f32>()));
-            return Self { data: rows, sums, rows: 1, inputs, height };
-        }
-        if scratch.len() < rows.len() {
-            scratch.resize(rows.len(), 0.0);
-        }
-        let data = &mut scratch[..rows.len()];
-        let pack = |(to, from): (&mut [f32], &[f32])| {
-            let height = from.len() / inputs;
-            for (row, from) in from.chunks_exact(inputs).enumerate() {
-                for (to, from) in to.chunks_exact_mut(height).zip(from) {
-                    to[row] = *from;
-                }
-            }
-        };
-        let block = height * inputs;
-        if threads > 1 && rows.len() >= WORTH_A_THREAD {
-            data.par_chunks_mut(block).zip(rows.par_chunks(block)).for_each(pack);
-        } else {
-            data.chunks_mut(block).zip(rows.chunks(block)).for_each(pack);
-        }
-        Self { data, sums: &[], rows: count, inputs, height }
-    }
-
-    fn count(&self) -> usize {
-        self.rows.div_ceil(self.height)
-    }
-
-    /// A block, and its number of rows.
-    fn block(&self, index: usize) -> (&[f32], usize) {
-        let rows = self.height.min(self.rows - index * self.height);
-        (&self.data[index * self.height * self.inputs..][..rows * self.inputs], rows)
-    }
 }
 
 #[cfg(test)]
