@@ -17,14 +17,15 @@ TOLERANCE = 1e-3
 FLAGS = ["--kv-memory", "64MiB"]
 
 
-# It has nine heads of queries and three of keys.
-@pytest.fixture(scope="module", params=[1, 3], ids="{} ranks".format)
+# It has nine heads of queries and three of keys. Who does not say how many ranks he wants gets one.
+@pytest.fixture(scope="module", params=[None, 3], ids="{} ranks".format)
 def model(request, tmp_path_factory):
     from pool import Pool
 
     file = fetch.fetch("smollm2-135m")
     pool = Pool(tmp_path_factory.mktemp("cache"), "--model", str(file), *FLAGS, world_size=request.param)
     try:
+        assert len(pool.workers) == (request.param or 1)
         with client_module.connect(pool.address) as channel:
             client = client_module.Client(channel)
             yield client

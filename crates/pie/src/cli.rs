@@ -96,9 +96,10 @@ pub struct GroupArgs {
 /// Groups of ranks, all alike.
 #[derive(Clone, Debug, Args)]
 pub struct GroupsArgs {
-    /// Ranks of each group.
-    #[arg(long, env = "PIE_WORLD_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub world_size: u32,
+    /// Ranks of each group. Without it a router expects eight; a pool starts eight for the model that ships, and for any other
+    /// one on the CPU, or as many as share it evenly on the GPUs that are there.
+    #[arg(long, env = "PIE_WORLD_SIZE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub world_size: Option<u32>,
     /// Names of the groups, separated by commas: each holds a copy of the model, and sessions are shared out among them.
     #[arg(
         id = "groups",
@@ -113,6 +114,16 @@ pub struct GroupsArgs {
     /// `--features etcd`).
     #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
     pub etcd: Vec<String>,
+}
+
+/// Ranks of a group where nobody says how many.
+pub const WORLD_SIZE: u32 = 8;
+
+impl GroupsArgs {
+    /// Ranks of each group.
+    pub fn ranks(&self) -> u32 {
+        self.world_size.unwrap_or(WORLD_SIZE)
+    }
 }
 
 /// Numbers on a GPU.
@@ -334,9 +345,9 @@ pub struct DemoArgs {
     /// The model.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Ranks of the tensor-parallel group.
-    #[arg(long, env = "PIE_WORLD_SIZE", default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub world_size: u32,
+    /// Ranks of the tensor-parallel group: eight for the model that ships, and as `pie pool` has it for others.
+    #[arg(long, env = "PIE_WORLD_SIZE", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub world_size: Option<u32>,
     /// The document; a source file of pie-pool itself if not given.
     #[arg(long, value_name = "FILE")]
     pub document: Option<PathBuf>,

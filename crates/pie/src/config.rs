@@ -63,7 +63,7 @@ mod tests {
         let cli = parsed(settings, &["pool", "--world-size", "2"]).expect("the settings are right");
         let Command::Pool(pool) = cli.command else { panic!("another command") };
         assert_eq!(
-            (cli.logs.log.as_str(), pool.group.world_size, pool.rank.kv_memory),
+            (cli.logs.log.as_str(), pool.group.ranks(), pool.rank.kv_memory),
             ("info", 2, Some(1 << 30))
         );
         assert_eq!(pool.group.etcd, ["http://a", "http://b"]);

@@ -127,6 +127,18 @@ pub fn check_pool(folder: &Path, world_size: u64, ranks: u64, arguments: &RankAr
     }
 }
 
+/// Ranks that a model of somebody's own is shared by on this machine, if he does not say how many.
+pub fn ranks_for(model: &Path, arguments: &RankArgs) -> Result<u32, Failure> {
+    match arguments.device {
+        DeviceArg::Cpu | DeviceArg::Cuda(Some(_)) => Ok(1),
+        DeviceArg::Cuda(None) => {
+            let (config, gpus) = (Config::read(model)?, count_gpus()?.max(1));
+            let most = (1..=gpus).rev().find(|ranks| config.check_world_size(*ranks).is_ok());
+            Ok(u32::try_from(most.unwrap_or(1))?)
+        }
+    }
+}
+
 /// The settings of one rank of a pool on this machine. Ranks beyond the GPUs share them, and then meet over TCP.
 pub fn of_rank(rank: u32, ranks: u32, arguments: &RankArgs) -> Result<RankArgs, Failure> {
     let DeviceArg::Cuda(ordinal) = arguments.device else { return Ok(arguments.clone()) };

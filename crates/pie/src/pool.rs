@@ -90,8 +90,9 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
 }
 
 /// What is found wrong before anything is started.
-pub struct Preflight<'a> {
-    arguments: &'a PoolArgs,
+pub struct Preflight {
+    /// With the number of ranks, whoever chose it.
+    arguments: PoolArgs,
     observe: Observe,
     ports: secure::Ports,
     folder: models::ModelFolder,
@@ -99,16 +100,19 @@ pub struct Preflight<'a> {
     groups: Vec<GroupId>,
 }
 
-impl<'a> Preflight<'a> {
+impl Preflight {
     /// Checks certificates, tokens, model, groups and memory.
-    pub async fn new(arguments: &'a PoolArgs) -> Result<Self, Failure> {
+    pub async fn new(arguments: &PoolArgs) -> Result<Self, Failure> {
         let observe = Observe::start(&arguments.serve.platform, "the workers are loading the model").await?;
         // The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
         let folder = models::resolve(&arguments.model)?;
         let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
         let groups = router::groups(&arguments.group)?;
-        let world_size = u64::from(arguments.group.world_size);
+        let mut arguments = arguments.clone();
+        let ranks = ranks(&folder, &arguments)?;
+        arguments.group.world_size = Some(ranks);
+        let world_size = u64::from(ranks);
         device::check_pool(&folder.path, world_size, world_size * groups.len() as u64, &arguments.rank)?;
         Ok(Self { arguments, observe, ports, folder, tokenizer, groups })
     }
@@ -127,16 +131,16 @@ pub struct LocalPool {
 
 impl LocalPool {
     /// Starts the workers and the router, and waits until the group serves. What was started ends with this process if it fails.
-    pub async fn start(prepared: Preflight<'_>, log: &LogArgs) -> Result<Self, Failure> {
+    pub async fn start(prepared: Preflight, log: &LogArgs) -> Result<Self, Failure> {
         let Preflight { arguments, observe, ports, folder, tokenizer, groups } = prepared;
         // Before the workers, each of which would say by itself that it waits for etcd.
         let placement = placement::open(&arguments.group.etcd).await?;
-        let mut started = Workers::start(arguments, &groups, &folder.path, log)?;
+        let mut started = Workers::start(&arguments, &groups, &folder.path, log)?;
         let workers = started.ready().await?;
         let Workers { mut deaths, lifelines, .. } = started;
         // With etcd, workers announce themselves.
         let registrations = if arguments.group.etcd.is_empty() {
-            register(placement.as_ref(), arguments.group.world_size, &workers).await?
+            register(placement.as_ref(), arguments.group.ranks(), &workers).await?
         } else {
             Vec::new()
         };
@@ -144,6 +148,11 @@ impl LocalPool {
         observe.serves(Served::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
+    }
+
+    /// Worker processes.
+    pub fn ranks(&self) -> u32 {
+        u32::try_from(self.workers.len()).unwrap_or(u32::MAX)
     }
 
     /// Where the public API listens.
@@ -232,6 +241,16 @@ async fn given_up(group: &GroupId, mut state: watch::Receiver<State>, patience: 
                 return format!("group {group}: {why}; it could not be formed again within {patience}{now}");
             }
         }
+    }
+}
+
+/// How many ranks share the model: as many as were asked for. Without that the model that ships, and random ones, show how eight share
+/// it; one that somebody wants to use is one rank's on the CPU, which all threads serve, and on GPUs that of as many as can share it.
+fn ranks(folder: &models::ModelFolder, arguments: &PoolArgs) -> Result<u32, Failure> {
+    match (arguments.group.world_size, folder.kind) {
+        (Some(ranks), _) => Ok(ranks),
+        (None, models::ModelKind::Given) => device::ranks_for(&folder.path, &arguments.rank),
+        (None, models::ModelKind::Shipped | models::ModelKind::Seeded) => Ok(arguments.group.ranks()),
     }
 }
 

@@ -121,7 +121,7 @@ pub async fn start(
         peer_listen: serve.peer_listen,
         advertise: advertise(serve)?,
         groups: groups(group)?,
-        world_size: group.world_size,
+        world_size: group.ranks(),
         deadline: serve.collective_deadline,
         settings: settings(serve),
         document_limit: usize::try_from(serve.document_limit)?,
@@ -185,7 +185,7 @@ fn settings(serve: &ServeArgs) -> Settings {
 
 /// Ranks that cannot announce themselves are named on the command line.
 async fn announce(placement: &Arc<dyn Placement>, arguments: &RouterArgs) -> Result<Vec<Announced>, Failure> {
-    let world_size = arguments.group.world_size;
+    let world_size = arguments.group.ranks();
     let groups = groups(&arguments.group)?;
     if arguments.group.etcd.is_empty() && arguments.ranks.len() != groups.len() * world_size as usize {
         let (given, groups) = (arguments.ranks.len(), groups.len());

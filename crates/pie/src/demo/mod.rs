@@ -41,7 +41,7 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
         "pie-pool: {} ({:.1} M parameters) on {} worker processes, document {document_name}",
         about.model,
         about.parameters as f64 / 1e6,
-        arguments.world_size
+        local.ranks()
     );
     match folder.kind {
         ModelKind::Given => {}
@@ -58,7 +58,7 @@ pub async fn run(arguments: DemoArgs) -> Result<(), Failure> {
     );
 
     let mut pair = BothSessions::open(&pool, document, arguments.tokens).await?;
-    let mut report = DemoReport::new(&about, document_name, arguments.world_size);
+    let mut report = DemoReport::new(&about, document_name, local.ranks());
     report.opened(pair.warm_up().await?);
     report::header();
     let bar = progress::count("replaying", steps);

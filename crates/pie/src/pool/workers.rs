@@ -84,7 +84,7 @@ impl Workers {
         model: &Path,
         log: &LogArgs,
     ) -> Result<Self, Failure> {
-        let world_size = arguments.group.world_size;
+        let world_size = arguments.group.ranks();
         let ranks = world_size * u32::try_from(groups.len())?;
         let spawn = Spawn { arguments, ranks, model, log };
         let (told, deaths) = mpsc::channel(ranks as usize);
@@ -226,7 +226,7 @@ impl Spawn<'_> {
         command
             .args(self.log.flags())
             .args(["worker", "--supervised"])
-            .args(["--rank", &place.rank.to_string(), "--world-size", &group.world_size.to_string()])
+            .args(["--rank", &place.rank.to_string(), "--world-size", &group.ranks().to_string()])
             .args(["--group", place.group.as_str(), "--device", &device.to_string()])
             .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
             .args(["--threads", &threads.to_string()])
