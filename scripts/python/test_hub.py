@@ -190,7 +190,7 @@ def test_files_that_are_whole_are_not_fetched_again_when_another_one_fails(home,
 
 
 def test_ctrl_c_in_the_middle(home, hub):
-    one = hub(speed=300_000)
+    one = hub(speed=60_000)
     process = start(home, one, "model", "fetch", "hf:acme/tiny/tiny.gguf")
     until("something came", lambda: any(part.stat().st_size for part in parts(home)))
     process.send_signal(signal.SIGINT)

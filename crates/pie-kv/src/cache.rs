@@ -107,7 +107,7 @@ impl KvCache {
         let layer = shape.row().checked_mul(shape.slots);
         let numbers = layer.and_then(|layer| layer.checked_mul(shape.layers));
         let numbers = numbers.ok_or(KvError::OutOfMemory { bytes })?;
-        let zeros = || {
+        let zeros = || -> Result<Vec<f32>, KvError> {
             Vec::<f32>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
             Ok(vec![0.0; numbers])
         };

@@ -91,8 +91,11 @@ enum Setting {
 
 use Setting::{Float, Number, Text};
 
+/// Settings in place of others, or taken away.
+type Changes<'a> = &'a [(&'a str, Option<Setting>)];
+
 /// A GGUF file with these settings beside, or in place of, those of a small Llama, and with `factors` for its frequencies.
-fn of_gguf(folder: &Path, changes: &[(&str, Option<Setting>)], factors: &[f32]) -> Result<Config, String> {
+fn of_gguf(folder: &Path, changes: Changes<'_>, factors: &[f32]) -> Result<Config, String> {
     let usual = [
         ("general.architecture", Text("llama")),
         ("llama.context_length", Number(131_072)),
@@ -170,7 +173,7 @@ fn settings_of_gguf_files_are_the_keys_of_a_configuration() {
     let linear =
         [("llama.rope.scaling.type", Some(Text("linear"))), ("llama.rope.scaling.factor", Some(Float(4.0)))];
     assert_eq!(read(&linear, &[]).expect("linear").rope_scaling, RopeScaling::Linear { factor: 4.0 });
-    let table: [(&[(&str, Option<Setting>)], &[f32], &str); 9] = [
+    let table: [(Changes<'_>, &[f32], &str); 9] = [
         (&[], &[1.0, 2.0], "rope_freqs.weight"),
         (&[("split.count", Some(Number(3)))], &[], "--merge"),
         (&[("llama.expert_count", Some(Number(8)))], &[], "experts"),
