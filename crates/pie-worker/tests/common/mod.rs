@@ -2,7 +2,7 @@
 
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
-use pie_model::{Compute, Config, Model, OnCpu};
+use pie_model::{Architecture, Compute, Config, Model, OnCpu};
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Work};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -46,9 +46,14 @@ impl Out {
 
 /// A seeded model with 8 KV heads and linear scaling, small enough for a test.
 pub fn model_folder() -> (tempfile::TempDir, PathBuf) {
+    folder_of(&pie_model::architecture::LLAMA)
+}
+
+/// The same of another architecture.
+pub fn folder_of(architecture: &'static Architecture) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("model");
-    let config = Config::preset("test").expect("a preset for tests");
+    let config = Config { architecture, ..Config::preset("test").expect("a preset for tests") };
     pie_model::seeded::write_model(&path, &config, 7, &mut |_, _| {}).expect("it can be written");
     (folder, path)
 }
