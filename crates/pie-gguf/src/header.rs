@@ -129,16 +129,6 @@ impl Gguf {
         Ok(())
     }
 
-    /// A setting by its name.
-    pub fn setting(&self, key: &str) -> Option<&Value> {
-        self.settings.get(key)
-    }
-
-    /// The names of all settings, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.settings.keys().map(String::as_str)
-    }
-
     /// A whole number that is not negative.
     pub fn unsigned(&self, key: &str) -> Option<u64> {
         match self.settings.get(key)? {
