@@ -26,6 +26,7 @@ fn rows(indices: impl Iterator<Item = usize>, seen: &[Slot], logits: Range<usize
         slots: indices.iter().copied().map(Slot).collect(),
         sequences: vec![Sequence { rows: 0..indices.len(), view: View::from(seen), visible }],
         logits_of: logits.collect(),
+        interrupt: None,
     }
 }
 

@@ -19,6 +19,18 @@ pub struct Batch<'a> {
     pub sequences: Vec<Sequence<'a>>,
     /// Rows whose logits are wanted, in any order.
     pub logits_of: Vec<usize>,
+    /// Who may give the pass up in the middle.
+    pub interrupt: Option<Interrupt<'a>>,
+}
+
+/// Says whether a pass is to be given up; asked on every rank in each layer. One rank that says so ends it for all.
+#[derive(Clone, Copy)]
+pub struct Interrupt<'a>(pub &'a (dyn Fn() -> bool + Sync));
+
+impl std::fmt::Debug for Interrupt<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
 }
 
 /// The rows of one sequence, and what they see.

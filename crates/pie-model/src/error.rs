@@ -177,6 +177,9 @@ pub enum ModelError {
     /// A batch that does not fit the model or itself.
     #[error("batch: {0}")]
     BatchInvalid(String),
+    /// The pass was given up in the middle, as its [`Interrupt`](crate::Interrupt) said.
+    #[error("the pass was given up in the middle, as it was asked to be")]
+    GivenUp,
     /// The model was loaded for another member than the collective's.
     #[error(
         "the weights are those of {weights}, the collective is that of {collective}: load for this member"
@@ -242,6 +245,7 @@ impl ModelError {
             Self::TensorNotFinite { .. } => "MODEL_TENSOR_NOT_FINITE",
             Self::TensorType { .. } => "MODEL_TENSOR_TYPE",
             Self::BatchInvalid(_) => "MODEL_BATCH_INVALID",
+            Self::GivenUp => "MODEL_PASS_GIVEN_UP",
             Self::MemberMismatch { .. } => "MODEL_MEMBER_MISMATCH",
             Self::LogitsInvalid { .. } => "MODEL_LOGITS_INVALID",
             Self::SamplingInvalid(_) => "MODEL_SAMPLING_INVALID",

@@ -52,7 +52,8 @@ impl Model {
     /// logits leave the last layer when their K and V are written.
     ///
     /// # Errors
-    /// A batch that does not fit, before anything is changed; peers that fail.
+    /// A batch that does not fit, before anything is changed; peers that fail; [`ModelError::GivenUp`], on all ranks in the same
+    /// layer: the rows hold new numbers in the layers before it, and in those behind it what they held.
     pub fn forward(
         &self,
         batch: &Batch<'_>,
@@ -91,10 +92,9 @@ impl Model {
                 let sequences = if last { wanted.keep(space, hidden, self) } else { &batch.sequences };
                 self.attention(index, layer, rows, sequences, cache, space)
             })?;
-            let numbers = rows * hidden;
-            add_sum(&mut space.x[..numbers], &mut space.partial[..numbers], comm)?;
+            add_partial(space, rows * hidden, batch, comm)?;
             in_pool(|| self.mlp(layer, rows, space));
-            add_sum(&mut space.x[..numbers], &mut space.partial[..numbers], comm)?;
+            add_partial(space, rows * hidden, batch, comm)?;
         }
         let (rows, part) = (wanted.order.len(), self.head.0.outputs());
         let logits = in_pool(|| {
@@ -197,6 +197,23 @@ impl Model {
         let (vocabulary, positions) = (self.config.vocab_size, self.config.max_position_embeddings);
         batch.check(&BatchLimits { vocabulary, positions, slots })
     }
+}
+
+/// Adds what all ranks have in `partial` to the first `numbers` of x. Where the pass may be given up one number more is summed:
+/// the ranks that want it (C1: all hear the same).
+fn add_partial(
+    space: &mut Workspace,
+    numbers: usize,
+    batch: &Batch<'_>,
+    comm: &mut dyn Collective,
+) -> Result<(), ModelError> {
+    let Some(interrupt) = batch.interrupt else {
+        return add_sum(&mut space.x[..numbers], &mut space.partial[..numbers], comm);
+    };
+    let partial = sized(&mut space.partial, numbers + 1);
+    partial[numbers] = if (interrupt.0)() { 1.0 } else { 0.0 };
+    add_sum(&mut space.x[..numbers], partial, comm)?;
+    if partial[numbers] > 0.0 { Err(ModelError::GivenUp) } else { Ok(()) }
 }
 
 /// `[rows][part]` of each rank to `[rows][vocabulary]`: the last rank's part ends with padding.

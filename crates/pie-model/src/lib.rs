@@ -33,7 +33,7 @@ mod shard;
 mod tensors;
 
 pub use architecture::Architecture;
-pub use batch::{Batch, Sequence};
+pub use batch::{Batch, Interrupt, Sequence};
 pub use compute::{Compute, Draw, KvRows, OnCpu};
 pub use config::Config;
 pub use error::ModelError;

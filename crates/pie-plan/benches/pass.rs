@@ -31,9 +31,7 @@ fn step(group: &mut Group) -> Work {
     black_box((table.pending(), table.context_pending(), group.reach(SAMPLE)));
     group.check_runs(&[SAMPLE], 1).expect("there are slots");
     let work = group.start(&[SAMPLE], 1).expect("there are slots");
-    if !work.turns.slots.is_empty() {
-        black_box(group.table(SESSION).expect("it is open").most_turned());
-    }
+    black_box(group.table(SESSION).expect("it is open").frontier());
     work
 }
 

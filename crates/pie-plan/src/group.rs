@@ -1,12 +1,13 @@
 //! The replicated state of a group, and the functions that change it by plan.
 
 use crate::invariant::{Invariant, Violation};
-use crate::plan::{Change, Copies, Plan, PlanError, Run, SequenceRows, Then, Work};
+use crate::plan::{Change, Copies, Plan, PlanError, Row, Run, SequenceRows, Then, Turns, Work};
 use crate::slots::Slots;
 use crate::table::{Reach, Table};
 use crate::undo::{Undo, Was};
 use pie_words::{Epoch, Seq, SessionId, TokenId};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Tables and slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Group {
 pub struct Staged {
     /// Rows that the ranks must copy.
     pub copies: Copies,
+    /// Keys that the ranks must turn, of rows that are repaired.
+    pub turns: Turns,
     /// Tokens whose rows were taken over from a branch.
     pub adopted: usize,
 }
@@ -110,7 +113,8 @@ impl Group {
 
     fn start_after(&mut self, staged: Staged, runs: &[Run], passes: u32) -> Result<Work, PlanError> {
         self.check_runs(runs, passes)?;
-        let mut work = Work { copies: staged.copies, adopted: staged.adopted, ..Work::default() };
+        let Staged { copies, turns, adopted } = staged;
+        let mut work = Work { copies, turns, adopted, ..Work::default() };
         for run in runs {
             self.run(*run, &mut work)?;
         }
@@ -166,8 +170,9 @@ impl Group {
                 (Was::Table(table), _) => drop(self.sessions.insert(session, table)),
                 (Was::Branch(branch), Some(table)) => table.branch = branch,
                 (Was::Spliced(splices), Some(table)) => splices.take_back(table),
+                (Was::States(states), Some(table)) => table.document.states = states,
                 (Was::SharedUntil(row), Some(table)) => table.shared_until = row,
-                (Was::Branch(_) | Was::Spliced(_) | Was::SharedUntil(_), None) => {}
+                (Was::Branch(_) | Was::Spliced(_) | Was::States(_) | Was::SharedUntil(_), None) => {}
             }
         }
         self.slots.roll_back();
@@ -206,7 +211,10 @@ impl Group {
             Change::EndBranch { .. } => Was::Branch(table.end_branch(slots)),
             Change::Clear { .. } => Was::Table(table.clear(slots)),
             Change::Share { from, length, .. } => return self.share(session, *from, *length as usize, done),
-            Change::Replace { by, .. } => return self.replace(session, *by, done),
+            Change::Repair { rows, .. } => {
+                let rows = checked(session, rows, table)?;
+                Was::States(table.repair(&rows, slots, &mut staged.turns))
+            }
             Change::Close { .. } => {
                 let was = Was::Table(table.clear(slots));
                 self.sessions.remove(&session);
@@ -226,7 +234,7 @@ impl Group {
     ) -> Result<(), PlanError> {
         let mut giver = self.sessions.remove(&from).ok_or(PlanError::UnknownSession(from))?;
         let shared = match self.sessions.get_mut(&session) {
-            Some(table) if table.is_empty() && giver.settled_prefix() >= length => {
+            Some(table) if table.is_empty() && giver.frontier() >= length => {
                 done.push(Undo { session: from, was: Was::SharedUntil(giver.shared_until) });
                 done.push(Undo { session, was: Was::Table(table.clone()) });
                 table.share_from(&mut giver, length, &mut self.slots);
@@ -236,23 +244,6 @@ impl Group {
         };
         self.sessions.insert(from, giver);
         shared
-    }
-
-    fn replace(&mut self, session: SessionId, by: SessionId, done: &mut Vec<Undo>) -> Result<(), PlanError> {
-        let same = match (self.table(session), self.table(by)) {
-            (Some(table), Some(other)) => table.tokens() == other.tokens(),
-            _ => return Err(PlanError::UnknownSession(by)),
-        };
-        if !same || session == by {
-            return Err(PlanError::NotShareable { session, from: by });
-        }
-        if let (Some(other), Some(table)) = (self.sessions.remove(&by), self.sessions.get_mut(&session)) {
-            // All their rows were just compared: copies for the way back are no longer walk.
-            done.push(Undo { session, was: Was::Table(table.clone()) });
-            done.push(Undo { session: by, was: Was::Table(other.clone()) });
-            table.take_over(other, &mut self.slots);
-        }
-        Ok(())
     }
 
     /// The work of one run.
@@ -271,6 +262,22 @@ impl Group {
         table.encode(then, limit, &mut work.rows);
         let rows = first..work.rows.len();
         work.sequences.push(SequenceRows { session, rows, then, turned });
+        Ok(())
+    }
+
+    /// A plan that [only repairs](Plan::only_repairs) was given up in the middle of its pass, on all ranks: its rows wait again, or
+    /// are as stale as they were. Its changes and turns are done.
+    ///
+    /// # Errors
+    /// A session that is not open: the plan was not applied, which is a bug of the caller.
+    pub fn give_up(&mut self, plan: &Plan, work: &Work) -> Result<(), PlanError> {
+        for SequenceRows { session, rows, .. } in &work.sequences {
+            let table = self.sessions.get_mut(session).ok_or(PlanError::UnknownSession(*session))?;
+            let index = |row: &Row| row.position.usize()..row.position.usize() + 1;
+            let rows: Vec<_> = work.rows[rows.clone()].iter().map(index).collect();
+            let repaired: Vec<_> = plan.repaired(*session).collect();
+            table.give_up(&rows, &repaired, &self.slots);
+        }
         Ok(())
     }
 
@@ -369,4 +376,19 @@ fn then_up_to(run: Run) -> (Then, usize) {
         Run::Encode { limit, .. } => (Then::Stop, limit as usize),
         Run::Sample { .. } => (Then::Sample, usize::MAX),
     }
+}
+
+/// Rows to be repaired as ranges of indices: sorted, disjoint, and encoded.
+fn checked(session: SessionId, rows: &[Range<u32>], table: &Table) -> Result<Vec<Range<usize>>, PlanError> {
+    let mut end = 0;
+    let range = |rows: &Range<u32>| {
+        let range = rows.start as usize..rows.end as usize;
+        let encoded: usize = table.encoded(range.clone()).map(|rows| rows.len()).sum();
+        if range.start < end || range.is_empty() || encoded < range.len() {
+            return Err(PlanError::NoSuchRows { session, rows: rows.clone() });
+        }
+        end = range.end;
+        Ok(range)
+    };
+    rows.iter().map(range).collect()
 }

@@ -49,12 +49,13 @@ pub enum Change {
         /// Whose.
         session: SessionId,
     },
-    /// A session takes over the rows of another that holds the same document, which closes.
-    Replace {
-        /// Which goes on.
+    /// Rows of a document are encoded again, in their slots, by the session's run in this plan: what they say becomes as new as
+    /// what stands on their left. Rows that other sessions hold too are exact and stay.
+    Repair {
+        /// Whose.
         session: SessionId,
-        /// Which closes.
-        by: SessionId,
+        /// Sorted and disjoint, in indices of the document's tokens; all encoded.
+        rows: Vec<Range<u32>>,
     },
     /// The session goes, and all its slots.
     Close {
@@ -73,7 +74,7 @@ impl Change {
             | Self::Branch { session, .. }
             | Self::EndBranch { session }
             | Self::Clear { session }
-            | Self::Replace { session, .. }
+            | Self::Repair { session, .. }
             | Self::Close { session } => *session,
         }
     }
@@ -140,6 +141,26 @@ pub struct Plan {
     pub passes: u32,
     /// Whether to report a digest.
     pub digest: DigestWanted,
+}
+
+impl Plan {
+    /// Whether nobody waits for what it encodes: all its rows but pending ones that come along are repaired. Ranks may give such a
+    /// plan up in the middle of its pass ([`Group::give_up`](crate::Group::give_up)).
+    pub fn only_repairs(&self) -> bool {
+        let latest = |session| self.changes.iter().rev().find(|change| change.session() == session);
+        let repaired = |session| matches!(latest(session), Some(Change::Repair { .. }));
+        let repairs = |run: &Run| matches!(run, Run::Encode { session, .. } if repaired(*session));
+        !self.runs.is_empty() && self.runs.iter().all(repairs)
+    }
+
+    /// The rows of a session that are encoded again.
+    pub(crate) fn repaired(&self, session: SessionId) -> impl Iterator<Item = Range<usize>> + '_ {
+        let of = move |change: &Change| match change {
+            Change::Repair { session: whose, rows } if *whose == session => Some(rows.clone()),
+            _ => None,
+        };
+        self.changes.iter().filter_map(of).flatten().map(|rows| rows.start as usize..rows.end as usize)
+    }
 }
 
 /// A token to encode: its keys and values are written to `slot`.
@@ -269,9 +290,19 @@ pub enum PlanError {
         /// Where.
         at: TokenIndex,
     },
-    /// Rows that are not encoded, have moved, or are of another document cannot be taken over.
+    /// Rows that are repaired are not encoded, or not in order.
     #[error(
-        "session {session} cannot hold the rows of session {from}: they are not settled, or of another text"
+        "session {session} has no rows {rows:?} to be repaired: not all of them are encoded, or they are not in order"
+    )]
+    NoSuchRows {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        rows: Range<u32>,
+    },
+    /// Rows that are not exact cannot be shared.
+    #[error(
+        "session {session} cannot hold the rows of session {from}: they are not exact, or it has rows already"
     )]
     NotShareable {
         /// Which would.
@@ -304,6 +335,7 @@ impl PlanError {
             Self::RunsTwice(_) => "PLAN_RUNS_TWICE",
             Self::BadPasses { .. } => "PLAN_BAD_PASSES",
             Self::NoSuchPlace { .. } => "PLAN_NO_SUCH_PLACE",
+            Self::NoSuchRows { .. } => "PLAN_NO_SUCH_ROWS",
             Self::NotShareable { .. } => "PLAN_NOT_SHAREABLE",
             Self::DidNotSample(_) => "PLAN_DID_NOT_SAMPLE",
         }

@@ -20,25 +20,53 @@ pub enum Key {
 pub(crate) enum State {
     /// [`Key::Pending`].
     Pending,
-    /// Encoded, and rotated for a position so many before its own: the turn that the key owes.
-    Owes(i32),
+    /// Encoded.
+    Encoded {
+        /// How many positions before its own the key is rotated for: the turn that it owes.
+        owes: i32,
+        /// Whether what the row says is up to date.
+        age: Age,
+    },
+}
+
+/// Whether an encoded row has seen what stands on its left now. An edit and an encoding on its left make it stale; turning its
+/// key does not renew it (paper, section 3.2: values are kept).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Age {
+    /// Nothing on its left has changed since it was encoded.
+    Fresh,
+    /// Something has.
+    Stale,
 }
 
 impl State {
-    /// Encoded, and rotated for its index.
-    pub const SETTLED: Self = Self::Owes(0);
+    /// Encoded just now.
+    pub const FRESH: Self = Self::Encoded { owes: 0, age: Age::Fresh };
+    /// Encoded before something on its left changed, and turned since.
+    pub const STALE: Self = Self::Encoded { owes: 0, age: Age::Stale };
 
-    /// Of a row that moves by so many positions.
+    /// Of a row that moves by so many positions, or stays where something on its left changes.
     fn moved(self, by: i32) -> Self {
         match self {
             Self::Pending => Self::Pending,
-            Self::Owes(turn) => Self::Owes(turn.wrapping_add(by)),
+            Self::Encoded { owes, .. } => Self::Encoded { owes: owes.wrapping_add(by), age: Age::Stale },
         }
+    }
+
+    /// Of a row whose key was turned.
+    fn settled(self) -> Self {
+        match self {
+            Self::Pending => Self::Pending,
+            Self::Encoded { age, .. } => Self::Encoded { owes: 0, age },
+        }
+    }
+
+    fn is_stale(self) -> bool {
+        matches!(self, Self::Encoded { age: Age::Stale, .. })
     }
 }
 
-/// Tokens in order, each with its slot, what its key is rotated for, and how often it was turned since it was encoded
-/// (each turn rounds once more). K2: the columns have equal length, and position = index.
+/// Tokens in order, each with its slot, and what its row waits for. K2: the columns have equal length, and position = index.
 ///
 /// What a pass or an edit asks of the columns it asks of spans, so it costs what changed since the last pass.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +77,6 @@ pub(crate) struct Rows {
     pub slots: Vec<Slot>,
     /// By index: what each row waits for.
     pub states: Spans<State>,
-    /// By index: how often each key was turned since it was encoded.
-    pub turned: Spans<u16>,
 }
 
 impl Rows {
@@ -62,8 +88,7 @@ impl Rows {
     /// Whether all columns have as many entries.
     pub fn columns_agree(&self) -> bool {
         let length = self.tokens.len();
-        let lengths = [self.slots.len(), self.states.len(), self.turned.len()];
-        lengths == [length; 3] && self.states.is_shortest() && self.turned.is_shortest()
+        [self.slots.len(), self.states.len()] == [length; 2] && self.states.is_shortest()
     }
 
     /// What the key at an index is rotated for, in rows that are a document.
@@ -71,7 +96,7 @@ impl Rows {
         let position = |turn: i32| (index as u32).wrapping_sub(turn.cast_unsigned());
         self.states.get(index).map(|state| match state {
             State::Pending => Key::Pending,
-            State::Owes(turn) => Key::RotatedFor(TokenIndex(position(turn))),
+            State::Encoded { owes, .. } => Key::RotatedFor(TokenIndex(position(owes))),
         })
     }
 
@@ -90,7 +115,6 @@ impl Rows {
         self.tokens.push(token);
         self.slots.push(slot);
         self.states.extend(1, State::Pending);
-        self.turned.extend(1, 0);
     }
 
     /// The first `length` rows, in the same slots.
@@ -99,7 +123,6 @@ impl Rows {
             tokens: self.tokens[..length].to_vec(),
             slots: self.slots[..length].to_vec(),
             states: self.states.prefix(length),
-            turned: self.turned.prefix(length),
         }
     }
 
@@ -108,7 +131,26 @@ impl Rows {
         splices.apply_to(&mut self.slots, |_| take());
         splices.apply_to(&mut self.tokens, |token| token);
         self.states.splice(splices, State::Pending, State::moved);
-        self.turned.splice(splices, 0, |turned, _| turned);
+    }
+
+    /// The first row whose cache is not what a fresh encoding of all rows up to it would give: H1.
+    pub fn frontier(&self) -> usize {
+        let exact = |(_, state): &(Range<usize>, State)| *state == State::FRESH;
+        self.states.iter().take_while(exact).last().map_or(0, |(rows, _)| rows.end)
+    }
+
+    /// Stale rows of a range, in order (H2).
+    pub fn stale(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let stale = self.states.within(within).filter(|(_, state)| state.is_stale());
+        stale.map(|(rows, _)| rows)
+    }
+
+    /// Something on the left of all rows from `first` on changes.
+    pub fn age_from(&mut self, first: usize) {
+        let behind = first..self.len();
+        if !behind.is_empty() {
+            self.states.map(std::slice::from_ref(&behind), |state| state.moved(0));
+        }
     }
 
     /// The position of the first row changes by so much, and of all others with it.
@@ -122,7 +164,6 @@ impl Rows {
         self.slots.drain(..count).for_each(|slot| slots.release(slot));
         self.tokens.drain(..count);
         self.states.drop_front(count);
-        self.turned.drop_front(count);
     }
 
     /// All slots go back, in token order.
@@ -140,36 +181,36 @@ impl Rows {
         Ok(())
     }
 
-    /// Rows of another state, whose keys no turn has rounded.
+    /// Rows of another state.
     pub fn set(&mut self, rows: &[Range<usize>], state: State) {
         self.states.map(rows, |_| state);
-        self.turned.map(rows, |_| 0);
     }
 
-    /// Brings the rotation of every encoded key to its position.
-    pub fn settle(&mut self, turns: &mut Turns) {
+    /// Brings the rotation of the encoded keys in some ranges, which come in order, to their positions.
+    pub fn settle(&mut self, ranges: impl Iterator<Item = Range<usize>>, turns: &mut Turns) {
         let mut owing = Vec::new();
-        for (rows, state) in self.states.iter() {
-            if let State::Owes(turn @ (..=-1 | 1..)) = state {
+        for (rows, state) in ranges.flat_map(|range| self.states.within(range)) {
+            if let State::Encoded { owes: turn @ (..=-1 | 1..), .. } = state {
                 turns.slots.extend_from_slice(&self.slots[rows.clone()]);
                 turns.deltas.extend(std::iter::repeat_n(turn, rows.len()));
                 owing.push(rows);
             }
         }
-        self.states.map(&owing, |_| State::SETTLED);
-        self.turned.map(&owing, |turned| turned.saturating_add(1));
+        self.states.map(&owing, State::settled);
     }
 
     /// Takes the first `limit` pending rows before `end`, in order, as rows to encode, and counts them as encoded. The first
-    /// row of all has the position `first`.
+    /// row of all has the position `first`. Rows behind them that are not encoded with them have seen what was there before.
     pub fn encode(&mut self, first: usize, end: usize, limit: usize, to: &mut Vec<Row>) {
         let pending: Vec<Range<usize>> = self.pending(end, limit).collect();
+        let Some(leftmost) = pending.first().map(|rows| rows.start) else { return };
         to.extend(pending.iter().cloned().flatten().map(|index| Row {
             token: self.tokens[index],
             position: TokenIndex((first + index) as u32),
             slot: self.slots[index],
         }));
-        self.set(&pending, State::SETTLED);
+        self.age_from(leftmost);
+        self.set(&pending, State::FRESH);
     }
 
     /// Adds everything to a digest (P4).
@@ -179,11 +220,10 @@ impl Rows {
         hash(hasher, self.slots.iter().map(|slot| slot.0));
         let state = |state| match state {
             State::Pending => [0, 0],
-            State::Owes(turn) => [1, turn.cast_unsigned()],
+            State::Encoded { owes, age } => [1 + u32::from(age == Age::Stale), owes.cast_unsigned()],
         };
         let states = self.states.iter().map(|(rows, of)| (rows.end as u32, state(of)));
         hash(hasher, states.flat_map(|(end, [encoded, turn])| [end, encoded, turn]));
-        hash(hasher, self.turned.iter().flat_map(|(rows, turned)| [rows.end as u32, u32::from(turned)]));
     }
 }
 

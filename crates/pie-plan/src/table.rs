@@ -6,8 +6,10 @@ use crate::plan::{Copies, Row, Then, Turns};
 pub use crate::rows::Key;
 use crate::rows::{OutOfSlots, Rows, State};
 use crate::slots::Slots;
+use crate::spans::Spans;
 use crate::undo::{Replaced, Unsplice};
 use pie_words::{Slot, Splice, Splices, Strategy, TokenId, TokenIndex};
+use std::ops::Range;
 
 /// Whether stale rotations are settled before the next encoding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,17 +147,27 @@ impl Table {
         }
     }
 
-    /// How often the most turned key was turned since it was encoded.
-    pub fn most_turned(&self) -> u16 {
-        self.document.turned.iter().map(|(_, turned)| turned).max().unwrap_or(0)
+    /// H1: the rows of the document before this one are what a fresh encoding of its text gives, number for number. Another
+    /// session may share them.
+    pub fn frontier(&self) -> usize {
+        self.document.frontier()
     }
 
-    /// How many leading tokens are encoded, with keys that stand at their index: those that another session may share.
-    pub fn settled_prefix(&self) -> usize {
-        self.document.states.iter().next().map_or(0, |(rows, state)| match state {
-            State::SETTLED => rows.end,
-            _ => 0,
-        })
+    /// The document's rows in a range that were encoded before something on their left changed, as sorted runs (H2).
+    pub fn stale(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.document.stale(within)
+    }
+
+    /// The document's rows in a range that are encoded, as sorted runs: those that may be repaired. Behind the frontier all of them
+    /// have to be, fresh ones too, since what stands on their left changes then.
+    pub fn encoded(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
+        let encoded = self.document.states.within(within).filter(|(_, state)| *state != State::Pending);
+        encoded.map(|(rows, _)| rows)
+    }
+
+    /// How many rows of the document are stale.
+    pub fn stale_rows(&self) -> usize {
+        self.stale(0..self.document.len()).map(|rows| rows.len()).sum()
     }
 
     /// No row from here on is in another session's table too.
@@ -218,11 +230,29 @@ impl Table {
         from.shared_until = from.shared_until.max(length);
     }
 
-    /// Takes over the rows of a table that holds the same document. The branch stays.
-    pub(crate) fn take_over(&mut self, mut other: Self, slots: &mut Slots) {
-        other.end_branch(slots);
-        std::mem::replace(&mut self.document, other.document).release(slots);
-        (self.settling, self.shared_until) = (other.settling, other.shared_until);
+    /// Encoded rows are to be encoded again, in their slots, with the next run. Those that others hold too are exact, and stay.
+    /// Their keys are brought to their index all the same: the run may be given up. Returns what the rows waited for before.
+    pub(crate) fn repair(&mut self, rows: &[Range<usize>], slots: &Slots, turns: &mut Turns) -> Spans<State> {
+        let before = self.document.states.clone();
+        let own = self.own(rows, slots);
+        self.document.settle(own.iter().cloned(), turns);
+        self.document.set(&own, State::Pending);
+        before
+    }
+
+    /// Those of some rows that no other table holds.
+    fn own(&self, rows: &[Range<usize>], slots: &Slots) -> Vec<Range<usize>> {
+        let is_own =
+            |index: &usize| *index >= self.shared_until || !slots.is_shared(self.document.slots[*index]);
+        rows.iter().cloned().flatten().filter(is_own).map(|index| index..index + 1).collect()
+    }
+
+    /// Rows were to be encoded and are not: those of `repaired` hold what they held before, or something newer, and are stale; the
+    /// others wait again.
+    pub(crate) fn give_up(&mut self, rows: &[Range<usize>], repaired: &[Range<usize>], slots: &Slots) {
+        self.document.set(rows, State::Pending);
+        let own = self.own(repaired, slots);
+        self.document.set(&own, State::STALE);
     }
 
     /// Applies splices to the document. Slots of deleted tokens go back first, so that they may serve the inserted ones.
@@ -248,13 +278,12 @@ impl Table {
             deleted,
             replaced: Vec::new(),
             states: self.document.states.clone(),
-            turned: self.document.turned.clone(),
             branch: self.branch.clone(),
             settling: self.settling,
             shared_until: self.shared_until,
         };
         self.settling = match strategy {
-            Strategy::Pie | Strategy::Full => Settling::Turn,
+            Strategy::Pie | Strategy::Repair | Strategy::Full => Settling::Turn,
             Strategy::Conflict => Settling::Leave,
         };
         let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return Ok(before) };
@@ -321,6 +350,9 @@ impl Table {
             deleted += splice.end().usize().min(branch.share) - splice.at.usize();
             inserted += splice.insert.len();
         }
+        if deleted + inserted == 0 {
+            return;
+        }
         branch.share = branch.share - deleted + inserted;
         branch.rows.move_by((inserted as u32).wrapping_sub(deleted as u32).cast_signed());
     }
@@ -337,17 +369,17 @@ impl Table {
         let mut adopted = Vec::new();
         for waiting in self.document.pending(share + common, usize::MAX) {
             for index in waiting.start.max(share)..waiting.end {
-                if branch.rows.states.get(index - share) == Some(State::SETTLED) {
-                    adopted.push(index..index + 1);
+                if let Some(state @ State::Encoded { owes: 0, .. }) = branch.rows.states.get(index - share) {
+                    adopted.push((index, state));
                 }
             }
         }
-        for index in adopted.iter().map(|row| row.start) {
-            replaced.push(Replaced { index, slot: self.document.slots[index] });
-            std::mem::swap(&mut self.document.slots[index], &mut branch.rows.slots[index - share]);
-        }
         // Nothing in front of the branch was edited, so none of its keys was ever turned.
-        self.document.set(&adopted, State::SETTLED);
+        for (index, state) in &adopted {
+            replaced.push(Replaced { index: *index, slot: self.document.slots[*index] });
+            std::mem::swap(&mut self.document.slots[*index], &mut branch.rows.slots[index - share]);
+            self.document.set(std::slice::from_ref(&(*index..index + 1)), *state);
+        }
         branch.rows.drop_front(common, slots);
         branch.share += common;
         adopted.len()
@@ -377,9 +409,10 @@ impl Table {
             return 0;
         }
         let before = turns.slots.len();
-        self.document.settle(turns);
+        let all = |rows: &Rows| std::iter::once(0..rows.len());
+        self.document.settle(all(&self.document), turns);
         if let Some(branch) = &mut self.branch {
-            branch.rows.settle(turns);
+            branch.rows.settle(all(&branch.rows), turns);
         }
         turns.slots.len() - before
     }
@@ -391,7 +424,13 @@ impl Table {
             Then::Stop => self.document.len(),
             Then::Sample => self.share(),
         };
+        let before = rows.len();
         self.document.encode(0, share, limit, rows);
+        // The branch has seen what the document's rows were before.
+        let first = rows.get(before).map_or(usize::MAX, |row| row.position.usize());
+        if let Some(branch) = self.branch.as_mut().filter(|branch| first < branch.share) {
+            branch.rows.age_from(0);
+        }
         if let (Then::Sample, Some(branch)) = (then, &mut self.branch) {
             let length = branch.rows.len();
             branch.rows.encode(branch.share, length, usize::MAX, rows);

@@ -23,6 +23,8 @@ pub(crate) enum Was {
     Table(Table),
     Branch(Option<Branch>),
     Spliced(Unsplice),
+    /// What its rows waited for.
+    States(Spans<State>),
     SharedUntil(usize),
 }
 
@@ -37,8 +39,6 @@ pub(crate) struct Unsplice {
     pub replaced: Vec<Replaced>,
     /// What each row waited for before.
     pub states: Spans<State>,
-    /// How often each key had been turned before.
-    pub turned: Spans<u16>,
     /// The branch as it was.
     pub branch: Option<Branch>,
     /// Whether keys were to be turned.
@@ -67,7 +67,7 @@ impl Unsplice {
         let slot = |_| deleted.next().expect("each deleted token had a slot");
         self.inverse.apply_to(&mut document.slots, slot);
         self.inverse.apply_to(&mut document.tokens, |token| token);
-        (document.states, document.turned) = (self.states, self.turned);
+        document.states = self.states;
         (table.branch, table.settling, table.shared_until) = (self.branch, self.settling, self.shared_until);
     }
 }

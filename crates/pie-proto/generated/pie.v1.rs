@@ -211,6 +211,10 @@ pub struct CompleteRequest {
     /// Of `at_lsp`.
     #[prost(enumeration = "PositionEncoding", tag = "20")]
     pub position_encoding: i32,
+    /// Encode again what is stale in the context before the first token: the answer is that of a document which was encoded anew. Costs
+    /// what FULL would at most, and nothing where the pool had the time to do it before.
+    #[prost(bool, tag = "21")]
+    pub exact: bool,
     /// The cursor; the document's end when absent.
     #[prost(oneof = "complete_request::At", tags = "11, 12, 13")]
     pub at: ::core::option::Option<complete_request::At>,
@@ -279,6 +283,12 @@ pub struct Timings {
     /// Context tokens whose cache was taken over from an earlier completion since the completion before this one.
     #[prost(uint32, tag = "9")]
     pub tokens_adopted: u32,
+    /// Of the tokens taken from the cache, those that were encoded again in the passes of this completion up to its first token.
+    #[prost(uint32, tag = "10")]
+    pub tokens_repaired: u32,
+    /// Of the tokens taken from the cache, those that were encoded before an edit on their left when the first token was drawn.
+    #[prost(uint32, tag = "11")]
+    pub tokens_stale: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CompleteResponse {
@@ -341,9 +351,6 @@ pub struct Session {
     /// Tokens whose cache is shared with other sessions of the same leading text.
     #[prost(uint32, tag = "8")]
     pub tokens_shared: u32,
-    /// How often the most turned key was turned since it was encoded.
-    #[prost(uint32, tag = "9")]
-    pub rotations: u32,
     /// False when the cache was dropped to make room; the next completion encodes the document again.
     #[prost(bool, tag = "10")]
     pub resident: bool,
@@ -359,6 +366,15 @@ pub struct Session {
     /// As OpenSession had it.
     #[prost(bool, tag = "14")]
     pub control_tokens: bool,
+    /// Tokens whose cache is older than something on their left: turned to their places, and not encoded since.
+    #[prost(uint32, tag = "15")]
+    pub tokens_stale: u32,
+    /// Leading tokens whose cache is what encoding the document anew would give, number for number.
+    #[prost(uint32, tag = "16")]
+    pub tokens_exact: u32,
+    /// Tokens that were encoded again to make them so, since the group was formed.
+    #[prost(uint64, tag = "17")]
+    pub tokens_repaired: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSessionRequest {
@@ -431,6 +447,12 @@ pub struct Group {
     /// False while it takes no new sessions.
     #[prost(bool, tag = "11")]
     pub open: bool,
+    /// Tokens of its documents whose cache is stale.
+    #[prost(uint64, tag = "12")]
+    pub tokens_stale: u64,
+    /// Rows that a pass takes along for next to nothing, as the ranks' times show; 0 until they have shown any.
+    #[prost(uint32, tag = "13")]
+    pub free_rows: u32,
 }
 /// What a group's owner counted since it started. Differences of two answers are rates.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -443,11 +465,12 @@ pub struct Counters {
     /// Plans that were cut short because something else waited.
     #[prost(uint64, tag = "3")]
     pub interrupts: u64,
-    /// Tokens of documents and cursors that were encoded; of those, by refreshing sessions past their rotation budget.
+    /// Tokens of documents and cursors that were encoded.
     #[prost(uint64, tag = "4")]
     pub tokens_encoded: u64,
+    /// Tokens that were encoded again because what they say was older than what stands on their left.
     #[prost(uint64, tag = "5")]
-    pub tokens_refreshed: u64,
+    pub tokens_repaired: u64,
     /// Keys turned.
     #[prost(uint64, tag = "6")]
     pub tokens_rotated: u64,
@@ -463,11 +486,9 @@ pub struct Counters {
     /// Tokens generated.
     #[prost(uint64, tag = "10")]
     pub tokens_generated: u64,
-    /// Sessions whose cache was dropped to make room; and re-encoded past their rotation budget.
+    /// Sessions whose cache was dropped to make room.
     #[prost(uint64, tag = "11")]
     pub sessions_dropped: u64,
-    #[prost(uint64, tag = "12")]
-    pub sessions_refreshed: u64,
     /// Calls refused by a limit.
     #[prost(uint64, tag = "13")]
     pub refused: u64,
@@ -476,6 +497,9 @@ pub struct Counters {
     pub compute_us: u64,
     #[prost(uint64, tag = "15")]
     pub collective_us: u64,
+    /// Repairs that were given up in the middle because somebody wanted something.
+    #[prost(uint64, tag = "16")]
+    pub repairs_given_up: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribePoolResponse {
@@ -504,6 +528,8 @@ pub enum Strategy {
     Conflict = 2,
     /// Full recomputation from the first changed token on. Exact; slow.
     Full = 3,
+    /// PIE, and with each edit a window of the kept tokens right behind it is encoded again, in the pass that encodes the edit.
+    Repair = 4,
 }
 impl Strategy {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -516,6 +542,7 @@ impl Strategy {
             Self::Pie => "STRATEGY_PIE",
             Self::Conflict => "STRATEGY_CONFLICT",
             Self::Full => "STRATEGY_FULL",
+            Self::Repair => "STRATEGY_REPAIR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -525,6 +552,7 @@ impl Strategy {
             "STRATEGY_PIE" => Some(Self::Pie),
             "STRATEGY_CONFLICT" => Some(Self::Conflict),
             "STRATEGY_FULL" => Some(Self::Full),
+            "STRATEGY_REPAIR" => Some(Self::Repair),
             _ => None,
         }
     }

@@ -89,7 +89,7 @@ pub struct Interrupt {
 pub struct Change {
     #[prost(uint64, tag = "1")]
     pub session: u64,
-    #[prost(oneof = "change::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "change::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 10")]
     pub kind: ::core::option::Option<change::Kind>,
 }
 /// Nested message and enum types in `Change`.
@@ -121,10 +121,18 @@ pub mod change {
     pub struct EndBranch {}
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Clear {}
+    /// Rows of the document from `start` to before `end` are encoded again.
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-    pub struct Replace {
-        #[prost(uint64, tag = "1")]
-        pub by: u64,
+    pub struct Rows {
+        #[prost(uint32, tag = "1")]
+        pub start: u32,
+        #[prost(uint32, tag = "2")]
+        pub end: u32,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Repair {
+        #[prost(message, repeated, tag = "1")]
+        pub rows: ::prost::alloc::vec::Vec<Rows>,
     }
     #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
     pub struct Close {}
@@ -144,8 +152,8 @@ pub mod change {
         Branch(Branch),
         #[prost(message, tag = "8")]
         Clear(Clear),
-        #[prost(message, tag = "9")]
-        Replace(Replace),
+        #[prost(message, tag = "10")]
+        Repair(Repair),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -265,6 +273,9 @@ pub struct Report {
     /// Sessions whose rows the model cannot see: they were left out of the plan's passes, and their rows hold nothing.
     #[prost(uint64, repeated, tag = "9")]
     pub refused: ::prost::alloc::vec::Vec<u64>,
+    /// The plan repaired only, and was given up in the middle of its pass, by all ranks.
+    #[prost(bool, tag = "10")]
+    pub given_up: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadKeysRequest {
@@ -293,6 +304,7 @@ pub enum Strategy {
     Pie = 1,
     Conflict = 2,
     Full = 3,
+    Repair = 4,
 }
 impl Strategy {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -305,6 +317,7 @@ impl Strategy {
             Self::Pie => "STRATEGY_PIE",
             Self::Conflict => "STRATEGY_CONFLICT",
             Self::Full => "STRATEGY_FULL",
+            Self::Repair => "STRATEGY_REPAIR",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -314,6 +327,7 @@ impl Strategy {
             "STRATEGY_PIE" => Some(Self::Pie),
             "STRATEGY_CONFLICT" => Some(Self::Conflict),
             "STRATEGY_FULL" => Some(Self::Full),
+            "STRATEGY_REPAIR" => Some(Self::Repair),
             _ => None,
         }
     }

@@ -57,14 +57,17 @@ impl TryFrom<wire::Plan> for Step {
 }
 
 fn change_to_wire(change: &Change) -> wire::Change {
-    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Replace, Share};
+    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Repair, Rows, Share};
     let kind = match change {
         Change::Open { .. } => Kind::Open(Open {}),
         Change::EndBranch { .. } => Kind::EndBranch(EndBranch {}),
         Change::Close { .. } => Kind::Close(Close {}),
         Change::Clear { .. } => Kind::Clear(Clear {}),
         Change::Share { from, length, .. } => Kind::Share(Share { from: from.0, length: *length }),
-        Change::Replace { by, .. } => Kind::Replace(Replace { by: by.0 }),
+        Change::Repair { rows, .. } => {
+            let rows = rows.iter().map(|rows| Rows { start: rows.start, end: rows.end }).collect();
+            Kind::Repair(Repair { rows })
+        }
         Change::Branch { at, tokens, .. } => {
             let tokens = tokens.iter().map(|token| token.0).collect();
             Kind::Branch(Branch { at: at.0, tokens })
@@ -73,6 +76,7 @@ fn change_to_wire(change: &Change) -> wire::Change {
             splices: splices.iter().map(splice_to_wire).collect(),
             strategy: match strategy {
                 Strategy::Pie => wire::Strategy::Pie,
+                Strategy::Repair => wire::Strategy::Repair,
                 Strategy::Conflict => wire::Strategy::Conflict,
                 Strategy::Full => wire::Strategy::Full,
             }
@@ -93,7 +97,9 @@ fn change(change: wire::Change) -> Result<Change, Fault> {
         Some(Kind::Share(share)) => {
             Change::Share { session, from: SessionId(share.from), length: share.length }
         }
-        Some(Kind::Replace(replace)) => Change::Replace { session, by: SessionId(replace.by) },
+        Some(Kind::Repair(repair)) => {
+            Change::Repair { session, rows: repair.rows.iter().map(|rows| rows.start..rows.end).collect() }
+        }
         Some(Kind::Branch(branch)) => {
             let tokens = branch.tokens.into_iter().map(TokenId).collect();
             Change::Branch { session, at: TokenIndex(branch.at), tokens }
@@ -101,6 +107,7 @@ fn change(change: wire::Change) -> Result<Change, Fault> {
         Some(Kind::Edit(edit)) => {
             let strategy = match edit.strategy() {
                 wire::Strategy::Pie => Strategy::Pie,
+                wire::Strategy::Repair => Strategy::Repair,
                 wire::Strategy::Conflict => Strategy::Conflict,
                 wire::Strategy::Full => Strategy::Full,
                 wire::Strategy::Unspecified => return Err(broken("a splice without a strategy")),
@@ -195,6 +202,8 @@ pub struct Report {
     pub is_done: bool,
     /// Sessions that were left out, since the model cannot see their rows, or drew no number from them.
     pub refused: Vec<SessionId>,
+    /// The plan, which only repairs, was given up in the middle of its pass, by all ranks.
+    pub is_given_up: bool,
 }
 
 /// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
@@ -233,6 +242,7 @@ impl From<Report> for wire::Report {
             collective_us: report.collective_us,
             done: report.is_done,
             refused: report.refused.iter().map(|session| session.0).collect(),
+            given_up: report.is_given_up,
         }
     }
 }
@@ -261,6 +271,7 @@ impl From<wire::Report> for Report {
             collective_us: report.collective_us,
             is_done: report.done,
             refused: report.refused.into_iter().map(SessionId).collect(),
+            is_given_up: report.given_up,
         }
     }
 }

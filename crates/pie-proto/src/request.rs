@@ -190,6 +190,16 @@ pub enum OnEdit {
     GoOn,
 }
 
+/// What a completion asks of the cache that it reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exactness {
+    /// As it is.
+    #[default]
+    AsItIs,
+    /// What encoding its context anew would give: what is stale is encoded again first.
+    Exact,
+}
+
 /// A checked [`v1::CompleteRequest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Complete {
@@ -213,6 +223,8 @@ pub struct Complete {
     pub mode: Mode,
     /// Whether it outlives edits.
     pub on_edit: OnEdit,
+    /// Whether stale tokens will do.
+    pub exactness: Exactness,
 }
 
 impl TryFrom<v1::CompleteRequest> for Complete {
@@ -274,6 +286,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             at,
             mode,
             on_edit,
+            exactness: if request.exact { Exactness::Exact } else { Exactness::AsItIs },
         })
     }
 }
@@ -290,7 +303,8 @@ pub(crate) fn strategy(value: i32) -> Result<Option<Strategy>, Fault> {
         Ok(v1::Strategy::Pie) => Ok(Some(Strategy::Pie)),
         Ok(v1::Strategy::Conflict) => Ok(Some(Strategy::Conflict)),
         Ok(v1::Strategy::Full) => Ok(Some(Strategy::Full)),
-        Err(_) => Err(unknown("strategy", value, "1 (pie), 2 (conflict), 3 (full)")),
+        Ok(v1::Strategy::Repair) => Ok(Some(Strategy::Repair)),
+        Err(_) => Err(unknown("strategy", value, "1 (pie), 2 (conflict), 3 (full), 4 (repair)")),
     }
 }
 
@@ -304,6 +318,7 @@ pub fn strategy_to_wire(strategy: Strategy) -> v1::Strategy {
         Strategy::Pie => v1::Strategy::Pie,
         Strategy::Conflict => v1::Strategy::Conflict,
         Strategy::Full => v1::Strategy::Full,
+        Strategy::Repair => v1::Strategy::Repair,
     }
 }
 

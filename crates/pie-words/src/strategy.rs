@@ -16,6 +16,9 @@ pub enum Strategy {
     /// Positional Integrity Encoding: encode what was inserted, turn the keys of what moved.
     #[default]
     Pie,
+    /// The same, and with each edit a window of the kept tokens right behind it is encoded again: what they say was said before
+    /// the edit.
+    Repair,
     /// Conflict Fast Encoding: encode what was inserted, leave the rest, positions in conflict and all. A baseline.
     Conflict,
     /// Full recomputation: encode everything from the first changed token on.

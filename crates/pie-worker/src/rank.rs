@@ -4,7 +4,7 @@ use crate::error::WorkerError;
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_kv::View;
-use pie_model::{Batch, Compute, Draw, KvRows, Sequence};
+use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sequence};
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
 use pie_proto::plan::{SampledToken, Step};
 use pie_words::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
@@ -22,6 +22,8 @@ pub struct StepReport {
     /// Sessions whose rows the model cannot see: they were left out; and those whose logits were no numbers, so that their last token
     /// was not drawn. The same on all ranks.
     pub refused: Vec<SessionId>,
+    /// Its one pass, which only repairs, was given up in the middle.
+    pub is_given_up: bool,
     /// Rows of all its passes.
     pub encoded: usize,
     /// Keys that were turned.
@@ -33,10 +35,11 @@ pub struct StepReport {
 }
 
 /// Who follows a step while it runs.
-pub trait Observer {
+pub trait Observer: Sync {
     /// A pass sampled these tokens, and another follows.
     fn sampled(&mut self, tokens: &[SampledToken]);
-    /// Whether the plan is to end after the pass that just ran. The ranks agree: one that says so ends it for all.
+    /// Whether the plan is to end after the pass that just ran, or in the middle of one that [only repairs](pie_plan::Plan::only_repairs).
+    /// The ranks agree: one that says so ends it for all.
     fn interrupted(&self, seq: Seq) -> bool;
 }
 
@@ -138,10 +141,18 @@ impl<'a> Rank<'a> {
             work = without(work, &refused);
         }
         let mut passes: Vec<Vec<SampledToken>> = Vec::new();
-        let (mut encoded, mut rotated) = (0, 0);
+        let (mut encoded, mut rotated, mut is_given_up) = (0, 0, false);
         loop {
-            (encoded, rotated) = (encoded + work.rows.len(), rotated + work.turns.slots.len());
-            let sampled = self.pass(&work, step, passes.len())?;
+            rotated += work.turns.slots.len();
+            let sampled = match self.pass(&work, step, passes.len(), observer) {
+                Err(WorkerError::Model(ModelError::GivenUp)) => {
+                    self.group.give_up(&step.plan, &work)?;
+                    is_given_up = true;
+                    break;
+                }
+                sampled => sampled?,
+            };
+            encoded += work.rows.len();
             if sampled.is_empty() {
                 break;
             }
@@ -174,6 +185,7 @@ impl<'a> Rank<'a> {
             digest,
             sampled_digest,
             refused,
+            is_given_up,
             encoded,
             rotated,
             compute: start.elapsed(),
@@ -207,13 +219,21 @@ impl<'a> Rank<'a> {
     }
 
     /// Copies and turns of the cache, and one ragged forward pass.
-    fn pass(&mut self, work: &Work, step: &Step, index: usize) -> Result<Vec<SampledToken>, WorkerError> {
+    fn pass(
+        &mut self,
+        work: &Work,
+        step: &Step,
+        index: usize,
+        observer: &dyn Observer,
+    ) -> Result<Vec<SampledToken>, WorkerError> {
         self.compute.copy(&work.copies.from, &work.copies.to)?;
         self.compute.turn(&work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = batch(&self.group, work)?;
+        let is_interrupted = || observer.interrupted(step.plan.seq);
+        let interrupt = step.plan.only_repairs().then_some(Interrupt(&is_interrupted));
+        let batch = Batch { interrupt, ..batch(&self.group, work)? };
         let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();
         let draws =
@@ -247,6 +267,7 @@ fn batch<'a>(group: &'a Group, work: &Work) -> Result<Batch<'a>, WorkerError> {
         slots: work.rows.iter().map(|row| row.slot).collect(),
         sequences,
         logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
+        interrupt: None,
     })
 }
 

@@ -210,6 +210,7 @@ impl Drive {
             collective_us: micros(report.collective),
             is_done: true,
             refused: report.refused,
+            is_given_up: report.is_given_up,
         };
         wire::Report { epoch: epoch.0, ..report.into() }
     }

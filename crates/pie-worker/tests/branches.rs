@@ -1,4 +1,4 @@
-//! Branches, shared rows and refreshed ones on real ranks: what the tables promise, in keys, values and tokens.
+//! Branches and shared rows on real ranks: what the tables promise, in keys, values and tokens.
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
@@ -114,31 +114,6 @@ fn an_edit_leaves_those_who_share_alone() {
         assert!(distance(out[edited].rows().0, out[layer_0].rows().0) < 1e-4, "A's own rows did turn");
         assert_eq!(tokens_of(&out[next]), tokens_of(&out[fresh]));
     }
-}
-
-/// Encoded anew beside the old rows, edited meanwhile, put in their place: then as if freshly opened.
-#[test]
-fn a_refreshed_session_is_a_fresh_one() {
-    let (_guard, folder) = model_folder();
-    let (mut script, shadow) = (Script::new(14), SessionId(9));
-    let tokens = script.tokens(120);
-    script.open(A, tokens);
-    for _ in 0..20 {
-        let splices = script.random_splices(A);
-        script.edit(A, splices, Strategy::Pie);
-    }
-    let document = script.document(A);
-    let worn = script.read(A, LAYERS - 1);
-    script.plan(vec![Change::Open { session: shadow }, insert(shadow, 0, document.clone())], vec![], 1);
-    script.plan(vec![], vec![Run::Encode { session: shadow, limit: 50 }], 1);
-    script.plan(vec![], vec![Run::Encode { session: shadow, limit: 999 }], 1);
-    script.plan(vec![Change::Replace { session: A, by: shadow }], vec![], 1);
-    let refreshed = script.read(A, LAYERS - 1);
-    script.open(FRESH, document);
-    let fresh = script.read(FRESH, LAYERS - 1);
-    let out = &drive(&folder, 1, &script.instructions)[0];
-    assert!(distance(out[worn].rows().0, out[fresh].rows().0) > 1e-3, "there was something to refresh");
-    assert!(distance(out[refreshed].rows().0, out[fresh].rows().0) < 1e-4);
 }
 
 /// Ends its plan after some passes.

@@ -3,9 +3,10 @@
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Architecture, Compute, Config, Model, OnCpu};
-use pie_plan::{Change, DigestWanted, Group, Plan, Run, Work};
+use pie_plan::{Change, DigestWanted, Group, Plan, Run, Table, Work};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
+use pie_worker::rank::{Observer, Unobserved};
 use pie_worker::{Rank, StepReport};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,9 +94,13 @@ pub fn compute(folder: &Path, member: Member, slots: u32) -> Box<dyn Compute> {
 }
 
 fn one(rank: &mut Rank<'_>, instruction: &Do) -> Out {
+    one_observed(rank, instruction, &mut Unobserved)
+}
+
+pub fn one_observed(rank: &mut Rank<'_>, instruction: &Do, observer: &mut dyn Observer) -> Out {
     match instruction {
         Do::Step(step) => {
-            let report = rank.step(step).expect("the step runs");
+            let report = rank.step_observed(step, observer).expect("the step runs");
             rank.group().check().expect("K1 and K2 hold");
             Out::Report(report)
         }
@@ -135,6 +140,17 @@ impl Script {
 
     pub fn document(&self, session: SessionId) -> Vec<TokenId> {
         self.replica.table(session).map(|table| table.tokens().to_vec()).unwrap_or_default()
+    }
+
+    pub fn table(&self, session: SessionId) -> &Table {
+        self.replica.table(session).expect("the session is open")
+    }
+
+    /// A plan that only repairs, and that the ranks are made to give up.
+    pub fn give_up(&mut self, changes: Vec<Change>, runs: Vec<Run>) {
+        let work = self.plan(changes, runs, 1);
+        let Some(Do::Step(step)) = self.instructions.last() else { return };
+        self.replica.give_up(&step.plan, &work).expect("it was applied");
     }
 
     pub fn open(&mut self, session: SessionId, tokens: Vec<TokenId>) {
