@@ -24,6 +24,18 @@ pub struct CompletionOptions {
     pub mode: v1::CompletionMode,
     /// What a newer edit does to it.
     pub on_edit: v1::OnEdit,
+    /// What of the cache it may read.
+    pub exactness: Exactness,
+}
+
+/// What of the cache a completion may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Exactness {
+    /// All, stale tokens too.
+    #[default]
+    AsItIs,
+    /// What encoding its context anew would give: what is stale is encoded again first.
+    Exact,
 }
 
 impl CompletionOptions {
@@ -39,6 +51,7 @@ impl CompletionOptions {
             at: self.at.map(|at| v1::complete_request::At::AtByte(at as u64)),
             mode: self.mode.into(),
             on_edit: self.on_edit.into(),
+            exact: self.exactness == Exactness::Exact,
             ..Default::default()
         }
     }

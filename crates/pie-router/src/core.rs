@@ -12,6 +12,7 @@ mod demands;
 mod editing;
 mod encoding;
 mod flight;
+mod healing;
 mod layout;
 mod leaving;
 mod model;
@@ -35,6 +36,7 @@ use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, TenantLimits};
 use completion::{CompletionId, Finish, News, Took};
 pub(crate) use editing::{Copy, Edited};
+pub use healing::{Healing, Repairs};
 pub use leaving::Idle;
 use model::Model;
 pub(crate) use opening::Opened;
@@ -68,8 +70,8 @@ pub struct Settings {
     pub idle: Idle,
     /// Completions that run or wait in the whole group.
     pub completions: usize,
-    /// How often a key may be turned before its session is encoded anew, when nobody wants anything.
-    pub rotations: u16,
+    /// How rows are repaired that say what was true before an edit.
+    pub healing: Healing,
 }
 
 /// Completions that run, wait, or are not read to their end: what they hold is bounded by their number.
@@ -266,6 +268,8 @@ impl Core {
         stats.published.changes_waiting.set(of(|planner| planner.changes.len()));
         stats.published.slots.set(slots);
         stats.published.slots_used.set(slots - free);
+        stats.published.stale.set(of(Planner::stale));
+        stats.published.free_rows.set(of(|planner| planner.free_rows() as usize));
         stats.published.epoch.set(serving.map_or(0, |planner| planner.epoch().0));
     }
 }

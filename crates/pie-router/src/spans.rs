@@ -72,6 +72,8 @@ impl CompletionSpan {
             ("tokens_rotated", timings.tokens_rotated.into()),
             ("tokens_reused", timings.tokens_reused.into()),
             ("tokens_adopted", timings.tokens_adopted.into()),
+            ("tokens_repaired", timings.tokens_repaired.into()),
+            ("tokens_stale", timings.tokens_stale.into()),
         ];
         for (key, value) in all {
             self.call.record(key, calls::number(value));

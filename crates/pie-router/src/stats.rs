@@ -157,6 +157,8 @@ pub struct StepStats {
     pub passes: Counter,
     /// Plans that were cut short because something else waited.
     pub interrupts: Counter,
+    /// Repairs that were given up in the middle because somebody wanted something.
+    pub given_up: Counter,
     /// Rank 0's whole steps.
     pub time: Histogram,
     /// Of those, in collectives.
@@ -170,8 +172,8 @@ pub struct StepStats {
 pub struct TokenStats {
     /// Tokens of documents and cursors that were encoded.
     pub encoded: Counter,
-    /// Tokens encoded anew in sessions past their rotation budget.
-    pub refreshed: Counter,
+    /// Tokens encoded again because what they said was older than what stands on their left.
+    pub repaired: Counter,
     /// Keys that were turned.
     pub rotated: Counter,
     /// Context tokens of completions that were in the cache when asked for.
@@ -195,8 +197,6 @@ pub struct SessionStats {
     pub given: Counter,
     /// Whose rows were dropped to make room.
     pub dropped: Counter,
-    /// Encoded anew past their rotation budget.
-    pub refreshed: Counter,
     /// Edits that were applied.
     pub edits: Counter,
     closed: CounterTable<{ Why::ALL.len() }>,
@@ -231,6 +231,10 @@ pub struct Published {
     pub slots: Gauge,
     /// Slots that are not free.
     pub slots_used: Gauge,
+    /// Stale rows of all documents.
+    pub stale: Gauge,
+    /// Rows that a pass takes along for next to nothing.
+    pub free_rows: Gauge,
     /// The epoch that is served; 0 without a group.
     pub epoch: Gauge,
     /// Positions of the model that was served last; 0 before the first.
@@ -305,17 +309,17 @@ impl Stats {
             passes: self.steps.passes.get(),
             interrupts: self.steps.interrupts.get(),
             tokens_encoded: self.tokens.encoded.get(),
-            tokens_refreshed: self.tokens.refreshed.get(),
+            tokens_repaired: self.tokens.repaired.get(),
             tokens_rotated: self.tokens.rotated.get(),
             tokens_reused: self.tokens.reused.get(),
             tokens_adopted: self.tokens.adopted.get(),
             tokens_shared: self.tokens.shared.get(),
             tokens_generated: self.tokens.generated.get(),
             sessions_dropped: self.sessions.dropped.get(),
-            sessions_refreshed: self.sessions.refreshed.get(),
             refused: limits.map(|reason| self.faults(*reason)).sum(),
             compute_us: self.steps.time.sum_us(),
             collective_us: self.steps.collective.sum_us(),
+            repairs_given_up: self.steps.given_up.get(),
         }
     }
 }

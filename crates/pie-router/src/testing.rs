@@ -1,6 +1,6 @@
 //! For this crate's own tests: owners of groups whose ranks are away.
 
-use crate::core::{Idle, Settings};
+use crate::core::{Healing, Idle, Repairs, Settings};
 use crate::owner::{Owned, OwnerOptions};
 use crate::peers::Peers;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
@@ -18,7 +18,7 @@ const SETTINGS: Settings = Settings {
     sharing: Sharing::WithinTenant,
     sessions: 100,
     completions: 100,
-    rotations: 30,
+    healing: Healing { repairs: Repairs::WhenIdle, window: 16, free_rows: Some(0) },
     idle: Idle { closed_after: None, makes_room_after: None },
 };
 

@@ -1,15 +1,17 @@
-//! The owner's core on simulated ranks: what is adopted, shared, dropped, refreshed and limited.
+//! The owner's core on simulated ranks: what is adopted, shared, dropped, repaired and limited.
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
-use pie_proto::request::{Complete, Mode, OnEdit};
+use common::{HEALING, Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
+use pie_plan::schedule::Limits;
+use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_proto::{Reason, v1};
-use pie_router::core::Settings;
+use pie_router::core::{Healing, Repairs, Settings};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
-use pie_words::TokenId;
+use pie_words::{Strategy, TokenId};
+use std::time::Instant;
 
 #[test]
 fn accepted_and_typed_through_suggestions_are_adopted() {
@@ -223,35 +225,136 @@ fn the_same_file_opened_twice_is_encoded_once() {
     assert!(pool.ranks.group.free_slots() > 990, "no slot leaks");
 }
 
-/// Past the budget a session is encoded anew, when nobody wants anything, and no answer pays for it.
+/// What edits left stale is encoded again when nobody wants anything: no answer waits for it, and what is left alone becomes exact.
 #[test]
-fn worn_sessions_are_encoded_anew_while_idle() {
-    let settings = Settings { rotations: 3, ..SETTINGS };
-    let mut pool = Pool::with(1000, settings);
-    pool.open("a", &TEXT.repeat(4)).expect("there is room");
-    for revision in 0..6 {
-        pool.edit("a", revision, 0, "use x;\n").expect("the revision is right");
-        let mut stream = pool.complete("a", 1, &[]).expect("it is open");
-        while drain(&mut stream).1 == 0 && pool.step() {}
-    }
-    let rotations = |pool: &mut Pool| pool.get("a").session.expect("described").rotations;
-    assert!(rotations(&mut pool) > 3);
-    let mut stream = pool.complete("a", 2, &[]).expect("it is open");
-    pool.step();
-    let timings = drain(&mut stream).3.expect("at once");
-    assert!(timings.tokens_encoded <= 2, "{timings:?}");
-    // An edit while it is going on is in the new rows too.
-    for _ in 0..4 {
-        pool.step();
-    }
-    pool.edit("a", 6, 9, "y").expect("the revision is right");
+fn stale_rows_are_repaired_while_idle() {
+    let healing = Healing { repairs: Repairs::WhenIdle, ..HEALING };
+    let mut pool = Pool::with(2000, Settings { healing, ..SETTINGS });
+    // So long that it is encoded when it is opened.
+    let text = TEXT.repeat(20);
+    let opened = pool.open("a", &text).expect("there is room");
     pool.run();
-    assert!(rotations(&mut pool) <= 1, "at most by the edit that came meanwhile");
-    let (_, table) = pool.ranks.group.sessions().next().expect("open");
-    let held: Vec<_> = table.tokens().iter().map(|token| token.0).collect();
-    assert_eq!(held, pool.get("a").tokens.expect("asked for").ids);
+    let seen = |pool: &mut Pool| {
+        let session = pool.get("a").session.expect("described");
+        (session.tokens_stale, session.tokens_exact, session.tokens)
+    };
+    let (mut revision, mut given_up) = (opened.revision, 0);
+    for turn in 0..6 {
+        revision = pool.edit("a", revision, 30, "x").expect("the revision is right").revision;
+        let mut stream = pool.complete("a", 1, &[]).expect("it is open");
+        assert!(pool.step());
+        let timings = drain(&mut stream).3.expect("the first step is the completion's");
+        assert!(timings.tokens_encoded <= 6 && timings.tokens_repaired == 0, "{timings:?}");
+        assert!(timings.tokens_stale > 100, "{timings:?}");
+        // The step after it repairs, until somebody comes.
+        let step =
+            pool.desk.next_step(Instant::now()).expect("a right plan").expect("there is something to repair");
+        assert!(step.plan.only_repairs());
+        assert_eq!(pool.desk.plan_to_interrupt(), None);
+        if turn % 2 == 0 {
+            revision = pool.edit("a", revision, 0, "y").expect("the revision is right").revision;
+            assert_eq!(pool.desk.plan_to_interrupt(), Some(step.plan.seq), "in its pass");
+            (pool.ranks.gives_up, given_up) = (1, given_up + 1);
+        }
+        let report = pool.ranks.step(&step);
+        pool.desk.act(|core| core.report(report, Instant::now())).expect("the report fits");
+        pool.ranks.gives_up = 0;
+    }
+    assert!(seen(&mut pool).0 > 100, "little is repaired between two edits");
+    pool.run();
+    let (stale, exact, tokens) = seen(&mut pool);
+    assert_eq!((stale, exact), (0, tokens), "what is left alone becomes exact");
+    let counters = pool.desk.describe().groups[0].counters.clone().expect("counted");
+    assert_eq!((counters.repairs_given_up, counters.tokens_repaired > u64::from(tokens)), (given_up, true));
+}
+
+/// Windows go with the edits that ask for them, free rows are filled, and whoever asks for it sees exact rows alone.
+#[test]
+fn repairs_ride_in_passes_that_are_made_anyway() {
+    let text = TEXT.repeat(20);
+    let cases = [
+        // Strategy, free rows, repaired with the first token, and with each further one.
+        (Strategy::Pie, 0, 0..=0, 0..=0),
+        (Strategy::Repair, 0, 16..=16, 0..=0),
+        (Strategy::Pie, 12, 8..=12, 10..=12),
+        (Strategy::Repair, 12, 16..=16, 10..=12),
+        (Strategy::Conflict, 12, 0..=0, 0..=0),
+    ];
+    for (strategy, free, first, next) in cases {
+        let healing = Healing { repairs: Repairs::Always, window: 16, free_rows: Some(free) };
+        let limits = Limits { decode_passes: 1, ..SETTINGS.limits };
+        let mut pool = Pool::with(2000, Settings { healing, limits, ..SETTINGS });
+        let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("a short text");
+        let opened =
+            pool.open_document(Tenant::default(), "a", document, Some(strategy)).expect("there is room");
+        pool.run();
+        pool.edit("a", opened.revision, 30, "x").expect("the revision is right");
+        let mut stream = pool.complete("a", 3, &[]).expect("it is open");
+        assert!(pool.step());
+        let timings = drain(&mut stream).3.expect("the first token is there");
+        assert!(first.contains(&timings.tokens_repaired), "{strategy:?}, {free} free: {timings:?}");
+        let before = pool.desk.describe().groups[0].tokens_stale;
+        assert!(pool.step());
+        let repaired = before - pool.desk.describe().groups[0].tokens_stale;
+        // The free rows of a decode step are one less: it has a row of its own.
+        assert!(
+            next.contains(&(repaired + u64::from(repaired > 0))),
+            "{strategy:?}, {free} free: {repaired}"
+        );
+        let exact = pool.ask_completion("a", 1, &[], |request| request.exactness = Exactness::Exact);
+        let mut exact = exact.expect("it is open");
+        while drain(&mut stream).2 == v1::FinishReason::Unspecified && pool.step() {}
+        let mut timings = None;
+        while timings.is_none() && pool.step() {
+            timings = drain(&mut exact).3;
+        }
+        assert_eq!(timings.expect("answered").tokens_stale, 0, "{strategy:?}, {free} free");
+    }
+}
+
+/// People fill in at a cursor and type there: markers at both ends of the document stay, so that what stands before the cursor is
+/// exact, and stays so.
+#[test]
+fn typing_at_a_cursor_leaves_what_stands_before_it_exact() {
+    let healing = Healing { repairs: Repairs::WhenIdle, ..HEALING };
+    let mut pool = Pool::with(2000, Settings { healing, ..SETTINGS });
+    let text = TEXT.repeat(12);
+    let mut revision = pool.open("a", &text).expect("there is room").revision;
+    let at = text.len() as u64 * 3 / 4;
+    let fill = |pool: &mut Pool, at| {
+        let mut stream = pool.complete_at("a", 1, at, Mode::FillInTheMiddle).expect("it is open");
+        while drain(&mut stream).1 == 0 && pool.step() {}
+    };
+    fill(&mut pool, at);
+    pool.run();
+    for typed in 0..5 {
+        revision = pool.edit("a", revision, at + typed, "z").expect("the revision is right").revision;
+        fill(&mut pool, at + typed + 1);
+        let session = pool.get("a").session.expect("described");
+        assert!(session.tokens_exact * 10 > session.tokens * 7, "{session:?}");
+    }
+    pool.run();
+    let session = pool.get("a").session.expect("described");
+    assert_eq!((session.tokens_stale, session.tokens_exact), (0, session.tokens));
+    // The markers go when it is read otherwise, and the document's edges can be edited, too.
+    for (place, typed) in [
+        (
+            0, "//
+",
+        ),
+        (text.len() as u64 + 8, "end"),
+        (1, "!"),
+    ] {
+        revision = pool.edit("a", revision, place, typed).expect("the revision is right").revision;
+        fill(&mut pool, at);
+        let ids = pool.get("a").tokens.expect("asked for").ids;
+        let markers = pool.ranks.group.sessions().next().expect("open").1.tokens().len() - ids.len();
+        assert_eq!(markers, 3);
+    }
     pool.answer("a", 1);
-    assert_eq!(pool.ranks.group.sessions().count(), 1, "the shadow is gone");
+    let ids = pool.get("a").tokens.expect("asked for").ids;
+    let (_, table) = pool.ranks.group.sessions().next().expect("open");
+    assert!(table.tokens().iter().map(|token| token.0).eq(ids));
 }
 
 #[test]

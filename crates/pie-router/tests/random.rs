@@ -5,10 +5,11 @@
 mod common;
 
 use common::{Pool, SETTINGS, SUFFIX_FIRST, facts};
+use pie_plan::Table;
 use pie_proto::Reason;
-use pie_proto::request::{Mode, OnEdit};
+use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_router::call::{ModelFacts, Stream};
-use pie_router::core::Settings;
+use pie_router::core::{Healing, Repairs, Settings};
 use pie_words::Cursor;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ const LINE: &str = "    let total = width * height; // größe 🙂\n";
 enum Action {
     Open { who: usize, lines: usize },
     Edit { who: usize, at: u16, delete: u8, insert: String },
-    Complete { who: usize, at: Option<u16>, fim: bool, go_on: bool, tokens: u32 },
+    Complete { who: usize, at: Option<u16>, fim: bool, go_on: bool, exact: bool, tokens: u32 },
     Cancel { who: usize },
     Close { who: usize },
     Steps(u8),
@@ -41,13 +42,23 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (who(), 0..5_usize).prop_map(|(who, lines)| Action::Open { who, lines }),
         8 => (who(), any::<u16>(), 0..30_u8, insert)
             .prop_map(|(who, at, delete, insert)| Action::Edit { who, at, delete, insert }),
-        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), 1..CONTEXT).prop_map(
-            |(who, at, fim, go_on, tokens)| Action::Complete { who, at, fim, go_on, tokens }
-        ),
+        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), any::<bool>(), 1..CONTEXT)
+            .prop_map(|(who, at, fim, go_on, exact, tokens)| {
+                Action::Complete { who, at, fim, go_on, exact, tokens }
+            }),
         1 => who().prop_map(|who| Action::Cancel { who }),
         1 => who().prop_map(|who| Action::Close { who }),
         6 => (1..6_u8).prop_map(Action::Steps),
     ]
+}
+
+fn healing() -> impl Strategy<Value = Healing> {
+    let repairs = prop_oneof![Just(Repairs::WithEdits), Just(Repairs::WhenIdle), Just(Repairs::Always)];
+    (repairs, 0..20_u32, 0..40_u32).prop_map(|(repairs, window, free)| Healing {
+        repairs,
+        window,
+        free_rows: Some(free),
+    })
 }
 
 fn is_a_limit(reason: Reason) -> bool {
@@ -71,8 +82,14 @@ impl People {
         match action {
             Action::Open { who, lines } => self.open(NAMES[*who], *lines),
             Action::Edit { who, at, delete, insert } => self.edit(NAMES[*who], *at, *delete, insert),
-            Action::Complete { who, at, fim, go_on, tokens } => {
-                self.complete(NAMES[*who], *at, *fim, *go_on, *tokens);
+            Action::Complete { who, at, fim, go_on, exact, tokens } => {
+                let at = at.map(|at| place(&self.text(NAMES[*who]), at));
+                self.complete(NAMES[*who], *tokens, |request| {
+                    request.at = at.map(Cursor::Byte);
+                    request.mode = if *fim { Mode::FillInTheMiddle } else { Mode::Continue };
+                    request.on_edit = if *go_on { OnEdit::GoOn } else { OnEdit::End };
+                    request.exactness = if *exact { Exactness::Exact } else { Exactness::AsItIs };
+                });
             }
             Action::Cancel { who } => self.streams.retain(|(name, _)| *name != NAMES[*who]),
             Action::Close { who } => {
@@ -110,13 +127,18 @@ impl People {
         }
     }
 
-    fn complete(&mut self, session: &'static str, at: Option<u16>, fim: bool, go_on: bool, tokens: u32) {
-        let Some((text, _)) = self.documents.get(session) else { return };
-        let at = at.map(|at| Cursor::Byte(place(text, at)));
+    fn text(&self, session: &str) -> String {
+        self.documents.get(session).map(|(text, _)| text.clone()).unwrap_or_default()
+    }
+
+    fn complete(&mut self, session: &'static str, tokens: u32, change: impl FnOnce(&mut Complete)) {
+        if !self.documents.contains_key(session) {
+            return;
+        }
+        let mut fim = false;
         let asked = self.pool.ask_completion(session, tokens, &[], |request| {
-            request.at = at;
-            request.mode = if fim { Mode::FillInTheMiddle } else { Mode::Continue };
-            request.on_edit = if go_on { OnEdit::GoOn } else { OnEdit::End };
+            change(request);
+            fim = request.mode == Mode::FillInTheMiddle;
         });
         match asked {
             Ok(stream) => self.streams.push((session, stream)),
@@ -151,16 +173,25 @@ proptest! {
 
     #[test]
     fn tables_hold_the_documents_whatever_people_do(
-        slots in 60..400_u32, rotations in 1..8_u16, fim in 0..3_usize, actions in prop::collection::vec(action(), 1..80),
+        slots in 60..400_u32, healing in healing(), gives_up in 0..4_u32, fim in 0..3_usize,
+        actions in prop::collection::vec(action(), 1..80),
     ) {
         let model = ModelFacts { context_limit: CONTEXT, ..facts() };
         let fim = ["deepseek-coder", SUFFIX_FIRST[0], SUFFIX_FIRST[1]][fim];
-        let pool = Pool::filling(slots, Settings { rotations, ..SETTINGS }, model, fim);
+        let mut pool = Pool::filling(slots, Settings { healing, ..SETTINGS }, model, fim);
+        pool.ranks.gives_up = gives_up;
         let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new() };
         for action in &actions {
             people.act(action);
         }
+        // Who gives up each repair comes to no rest.
+        people.pool.ranks.gives_up = if gives_up == 1 { 0 } else { gives_up };
         people.pool.run();
+        if healing.repairs != Repairs::WithEdits {
+            let is_exact = |table: &Table| table.pending() > 0 || table.frontier() == table.tokens().len();
+            let mut tables = people.pool.ranks.group.sessions();
+            prop_assert!(tables.all(|(_, table)| is_exact(table)), "what is left alone becomes exact");
+        }
         people.streams.clear();
         people.check();
         for session in people.documents.keys() {

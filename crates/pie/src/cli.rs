@@ -217,10 +217,9 @@ pub struct ServeArgs {
     /// Completions that may run or wait in each group; more are refused with a pause to retry after.
     #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N", value_parser = crate::units::some)]
     pub completions: usize,
-    /// How often a cached key may be turned before its session is encoded anew, when nobody wants anything. Each turn rounds
-    /// once more; in f32 hundreds are lost in the noise.
-    #[arg(long, env = "PIE_ROTATION_BUDGET", default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub rotation_budget: u16,
+    /// How what edits left stale is encoded again.
+    #[command(flatten)]
+    pub healing: HealingArgs,
     /// How the model fills in the middle, where the pool does not know it by its tokens: what stands around the two sides of a
     /// cursor, such as '<PRE>{prefix}<SUF>{suffix}<MID>', or the name of a family that does the same (docs/models.md).
     #[arg(long, env = "PIE_FIM", value_name = "TEMPLATE")]
@@ -241,6 +240,33 @@ pub struct ServeArgs {
     /// Metrics, traces, and how the process ends.
     #[command(flatten)]
     pub platform: PlatformArgs,
+}
+
+/// What kept tokens say is as old as the text on their left when they were encoded: edits make them stale. Encoding them again, from left to
+/// right, makes them exact.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct HealingArgs {
+    /// Which stale tokens are encoded again: those that edits with the strategy `repair` ask for (with-edits), these and all others when
+    /// nobody wants anything (idle), or these and as many as ride in each pass for next to nothing (always).
+    #[arg(long, env = "PIE_REPAIR", default_value = "always", value_name = "WHEN")]
+    pub repair: RepairArg,
+    /// Kept tokens behind an edit that are encoded again with it, under the strategy `repair`.
+    #[arg(long, env = "PIE_REPAIR_WINDOW", default_value_t = 16, value_name = "N")]
+    pub repair_window: u32,
+    /// Tokens that a pass takes along for next to nothing; if not given, as many as the ranks' own times say.
+    #[arg(long, env = "PIE_FREE_ROWS", value_name = "N")]
+    pub free_rows: Option<u32>,
+}
+
+/// When stale tokens are encoded again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RepairArg {
+    /// Where an edit's strategy asks for it.
+    WithEdits,
+    /// And when nobody wants anything.
+    Idle,
+    /// And in each pass, as far as it costs next to nothing.
+    Always,
 }
 
 /// When sessions are closed whose clients have gone without a word. What counts is when they were last opened, edited, completed, or

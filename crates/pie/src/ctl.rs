@@ -23,6 +23,7 @@ impl From<StrategyArg> for v1::Strategy {
             StrategyArg::Pie => Self::Pie,
             StrategyArg::Conflict => Self::Conflict,
             StrategyArg::Full => Self::Full,
+            StrategyArg::Repair => Self::Repair,
         }
     }
 }
@@ -100,7 +101,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
         CtlCommand::Evict { whose, session, all: _ } => {
             show.evicted(&held::close(&caller, &whose, session).await?)
         }
-        CtlCommand::Complete { session, at, fim, tokens, temperature, seed, stop } => {
+        CtlCommand::Complete { session, at, fim, exact, tokens, temperature, seed, stop } => {
             let mode = match fim {
                 true => v1::CompletionMode::FillInTheMiddle,
                 false => v1::CompletionMode::Continue,
@@ -113,6 +114,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
                 stop,
                 at: at.map(v1::complete_request::At::from),
                 mode: mode.into(),
+                exact,
                 ..Default::default()
             };
             complete(&caller, request, show).await?;

@@ -3,7 +3,7 @@
 mod workers;
 
 use crate::Failure;
-use crate::cli::{IdleArgs, PoolArgs, ServeArgs, TenantArgs};
+use crate::cli::{HealingArgs, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
@@ -315,7 +315,7 @@ pub fn local_serve() -> ServeArgs {
         sessions: 10_000,
         idle: IdleArgs { session_idle: Limit(None), session_room: Limit(None) },
         completions: 1024,
-        rotation_budget: 256,
+        healing: HealingArgs { repair: RepairArg::Always, repair_window: 16, free_rows: None },
         fim: None,
         share_across_tenants: false,
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },

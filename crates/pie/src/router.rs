@@ -1,6 +1,6 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
-use crate::cli::{GroupsArgs, RouterArgs, ServeArgs};
+use crate::cli::{GroupsArgs, RepairArg, RouterArgs, ServeArgs};
 use crate::observe::{Observe, RouterSource, Served};
 use crate::ready::ReadyFile;
 use crate::secure::Ports;
@@ -8,7 +8,7 @@ use crate::signals::{Signals, StopSignal};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::{Limits, Micros};
-use pie_router::core::{Idle, Settings};
+use pie_router::core::{Healing, Idle, Repairs, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
 use pie_text::{RestartKind, Tokenizer};
@@ -178,7 +178,15 @@ fn settings(serve: &ServeArgs) -> Settings {
         sharing: if serve.share_across_tenants { Sharing::AcrossTenants } else { Sharing::WithinTenant },
         sessions: serve.sessions,
         completions: serve.completions,
-        rotations: serve.rotation_budget,
+        healing: Healing {
+            repairs: match serve.healing.repair {
+                RepairArg::WithEdits => Repairs::WithEdits,
+                RepairArg::Idle => Repairs::WhenIdle,
+                RepairArg::Always => Repairs::Always,
+            },
+            window: serve.healing.repair_window,
+            free_rows: serve.healing.free_rows,
+        },
         idle: Idle { closed_after: serve.idle.session_idle.0, makes_room_after: serve.idle.session_room.0 },
     }
 }

@@ -16,6 +16,7 @@ use super::tables::Tables;
 use crate::faults;
 use pie_plan::{Change, PlanError};
 use pie_proto::Fault;
+use pie_proto::request::Exactness;
 use pie_words::{SessionId, Splices, Strategy, TokenId};
 use std::sync::Arc;
 
@@ -43,11 +44,17 @@ impl Allotment {
                 // The document says what is to be held, when it is wanted again.
                 None => return self.give_up(id, &faults::all_busy()),
             },
+            // The hole moves anyway. Markers at both ends stay: what stands behind one that goes and comes would be stale.
             Layout::Plain | Layout::Fim(_) => {
-                if self.lay_out(id, Layout::Plain, sessions)?.is_none() {
+                let closed = layout.without_hole();
+                if self.lay_out(id, closed.clone(), sessions)?.is_none() {
                     return Ok(());
                 }
-                (splices.clone(), Layout::Plain)
+                match closed.edited(splices) {
+                    Some(edited) => edited,
+                    None if self.lay_out(id, Layout::Plain, sessions)?.is_none() => return Ok(()),
+                    None => (splices.clone(), Layout::Plain),
+                }
             }
         };
         let Some(adopted) = self.in_room(id, |tables| tables.splice(id, &splices, strategy))? else {
@@ -56,9 +63,11 @@ impl Allotment {
         };
         if let Some(rows) = self.tables.rows_mut(id) {
             rows.layout = Some(layout);
+            rows.places.add(&splices, strategy);
             rows.adopted += u32::try_from(adopted).unwrap_or(u32::MAX);
         }
         self.encoding.active.insert(id);
+        self.encoding.stale.insert(id);
         // What an ended completion left is kept as long as it may be adopted.
         let runs = self.completions.front(id).is_some_and(|front| front.has_begun());
         if !runs && self.tables.table(id).is_some_and(|table| !table.may_adopt()) {
@@ -94,6 +103,7 @@ impl Allotment {
         if let Some(rows) = self.tables.rows_mut(id) {
             rows.layout = Some(layout);
         }
+        self.encoding.stale.insert(id);
         Ok(Some(()))
     }
 
@@ -127,26 +137,11 @@ impl Allotment {
         Ok(false)
     }
 
-    /// Rows past their rotation budget are encoded anew, where nobody is completed.
-    pub(super) fn refresh(&mut self) -> Result<(), PlanError> {
-        for id in self.encoding.worn.clone() {
-            if !self.completions.are_in(id) && self.tables.refresh(id)? {
-                self.encoding.worn.remove(&id);
-            }
-        }
-        Ok(())
-    }
-
-    /// A session, or the shadow of one, of which the ranks can make nothing.
+    /// A session of which the ranks can make nothing.
     pub(super) fn refuse(&mut self, id: SessionId, fault: &Fault) -> Result<(), PlanError> {
         let epoch = self.tables.group().epoch().0;
         tracing::error!(epoch, session = id.0, %fault, "the ranks refuse a session's rows");
-        let shadowed = self.tables.all().find(|(_, rows)| rows.shadow == Some(id)).map(|(id, _)| id);
-        match shadowed {
-            Some(id) => self.tables.end_shadow(id),
-            None if self.tables.rows(id).is_some() => self.give_up(id, fault),
-            None => Ok(()),
-        }
+        if self.tables.rows(id).is_some() { self.give_up(id, fault) } else { Ok(()) }
     }
 
     /// Completions whose context has grown to the model's limit, by what they wrote or by edits before them, are over.
@@ -181,6 +176,7 @@ impl Allotment {
         if self.tables.rows(id).is_none_or(|rows| rows.layout.is_none()) {
             return Ok(Some(faults::all_busy()));
         }
+        let exactness = front.exactness();
         let context = self.model.context(&session.document, &front.place, front.mode());
         let length = context.length(session.tokens());
         let room = self.model.room(length);
@@ -198,6 +194,13 @@ impl Allotment {
             let (ahead, adopted) = (rows.ahead.take(), std::mem::take(&mut rows.adopted));
             let before = Before { edited: session.edited, encoded: ahead.encoded, adopted };
             self.completions.begin(id, count(length), count(room), before, ahead.rotated);
+        }
+        if exactness == Exactness::Exact
+            && let Some(table) = self.tables.table(id)
+        {
+            let rows = table.encoded(table.frontier()..table.share());
+            let rows: Vec<_> = rows.map(|rows| count(rows.start)..count(rows.end)).collect();
+            self.tables.stage(vec![Change::Repair { session: id, rows }])?;
         }
         Ok(None)
     }
@@ -223,7 +226,6 @@ impl Allotment {
     /// One session less takes slots that it does not need now. False when nobody can.
     pub(super) fn make_room(&mut self, asks: SessionId) -> Result<bool, PlanError> {
         match self.tables.spare(asks, |id| self.completions.are_in(id)) {
-            Some(Spare::Shadow(id)) => self.tables.end_shadow(id)?,
             Some(Spare::Branch(session)) => drop(self.tables.stage(vec![Change::EndBranch { session }])?),
             Some(Spare::Document(id)) => self.clear(id)?,
             Some(Spare::Busy(id)) => self.give_up(id, &faults::others_need_slots())?,

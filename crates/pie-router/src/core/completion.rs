@@ -3,7 +3,7 @@
 use crate::call::ModelFacts;
 use pie_proto::Fault;
 use pie_proto::plan::{SampledToken, Sampling};
-use pie_proto::request::{Complete, Mode, OnEdit};
+use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_text::{Cut, StopStrings, TokenDecoder, Tokenizer};
 use pie_words::{Revision, SessionId, TokenId};
 use std::time::{Duration, Instant};
@@ -109,6 +109,10 @@ pub struct Cost {
     pub encoded: u32,
     /// Context tokens turned since the edit before it.
     pub rotated: u32,
+    /// Context tokens encoded again in its passes.
+    pub repaired: u32,
+    /// Context tokens that were stale when the first token was drawn.
+    pub stale: u32,
     /// Rank 0's time in the steps since then.
     pub compute_us: u64,
 }
@@ -228,6 +232,11 @@ impl Completion {
     /// What it sees.
     pub fn mode(&self) -> Mode {
         self.request.mode
+    }
+
+    /// Whether stale tokens will do.
+    pub fn exactness(&self) -> Exactness {
+        self.request.exactness
     }
 
     /// Its branch is there, or about to be.

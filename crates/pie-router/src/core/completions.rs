@@ -178,7 +178,7 @@ mod tests {
     use crate::core::completion::{Message, Place};
     use crate::testing::tokenizer;
     use pie_proto::Reason;
-    use pie_proto::request::{Complete, Mode, OnEdit, SessionName};
+    use pie_proto::request::{Complete, Exactness, Mode, OnEdit, SessionName};
     use pie_words::{SamplingParameters, TokenId};
 
     fn completion(session: u64, number: u64, max_tokens: u32, on_edit: OnEdit) -> Completion {
@@ -193,6 +193,7 @@ mod tests {
             at: None,
             mode: Mode::Continue,
             on_edit,
+            exactness: Exactness::AsItIs,
         };
         let id = CompletionId { session: SessionId(session), number };
         let at = (Revision(1), Place::End);

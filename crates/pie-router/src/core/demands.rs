@@ -47,17 +47,7 @@ impl Allotment {
                 rows.ahead.done();
             }
         }
-        demands.extend(self.encoding.worn.iter().filter_map(|id| self.refresh_demand(*id, pace)));
         demands
-    }
-
-    /// What the shadow of a session wants.
-    fn refresh_demand(&self, id: SessionId, pace: Pace) -> Option<Demand> {
-        let rows = self.tables.rows(id)?;
-        let session = rows.shadow?;
-        let pending = count(self.tables.table(session)?.pending());
-        let (lane, row_time, ticket) = (Lane::default(), pace.row(pending), rows.ticket);
-        Some(Demand { session, lane, rows: pending, pending, want: Want::Refresh, ticket, row_time })
     }
 
     /// Takes out of a plan what the model could not see. No call leads here: each was checked. But a rank that refuses rows

@@ -1,6 +1,7 @@
 //! The plan that the ranks are working on.
 
 use super::completion::CompletionId;
+use super::healing::Repairing;
 use super::pace::Load;
 use pie_words::{Seq, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ pub(super) struct InFlight {
     pub undrawn: BTreeSet<SessionId>,
     /// Something of it is not wanted any more, and the ranks do not know.
     pub is_stray: bool,
+    /// The plan, if it only repairs: it may be given up in its pass.
+    pub repairing: Option<Repairing>,
     is_interrupted: bool,
 }
 
@@ -34,6 +37,7 @@ impl InFlight {
             completions,
             undrawn: BTreeSet::new(),
             is_stray: false,
+            repairing: None,
             is_interrupted: false,
         }
     }
@@ -43,9 +47,10 @@ impl InFlight {
         self.completions.get(&id.session) == Some(&id)
     }
 
-    /// It should end after its present pass. Its number, unless it was told so before or ends there anyway.
+    /// It should end after its present pass, or in it. Its number, unless it was told so before or ends there anyway.
     pub fn interrupt(&mut self) -> Option<Seq> {
-        if self.is_interrupted || self.reported + 1 >= self.passes {
+        let ends_anyway = self.reported + 1 >= self.passes && self.repairing.is_none();
+        if self.is_interrupted || ends_anyway {
             return None;
         }
         self.is_interrupted = true;

@@ -25,6 +25,10 @@ pub(crate) struct Patch {
     places: Vec<Splice>,
     /// The document's tokens that each place leaves out.
     removed: Vec<Vec<TokenId>>,
+    /// The marker in front of all, where it stands by itself.
+    open: Option<Splice>,
+    /// The one behind all, likewise.
+    close: Option<Splice>,
 }
 
 impl Patch {
@@ -35,21 +39,54 @@ impl Patch {
         // belong to both sides stay in the prefix; the suffix repeats them.
         let repeated = &tokens[cut.shared_suffix.min(cut.shared_prefix)..cut.shared_prefix];
         let middle = [&cut.prefix_end[..], &fim.between, &cut.suffix_start, repeated].concat();
-        let places = vec![
-            place(prefix, prefix, fim.open.clone()),
-            place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle),
-            place(tokens.len(), tokens.len(), fim.close.clone()),
-        ];
+        let open = place(prefix, prefix, fim.open.clone());
+        let close = place(tokens.len(), tokens.len(), fim.close.clone());
+        let hole = place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle);
+        let places = vec![open.clone(), hole, close.clone()];
         // Places that touch are one: the checks of splices merge them.
         let merged = Splices::new(places, tokens.len()).unwrap_or_default();
         let places: Vec<Splice> = merged.iter().cloned().collect();
         let removed =
             places.iter().map(|place| tokens[place.at.usize()..place.end().usize()].to_vec()).collect();
-        Self { places, removed }
+        let alone = |end: Splice| places.contains(&end).then_some(end);
+        Self { open: alone(open), close: alone(close), places, removed }
+    }
+
+    /// The markers at both ends alone.
+    fn of_ends(open: Option<Splice>, close: Option<Splice>) -> Self {
+        let places: Vec<Splice> = open.iter().chain(&close).cloned().collect();
+        Self { removed: vec![Vec::new(); places.len()], places, open, close }
     }
 }
 
 impl Layout {
+    /// The same without a hole: what an edit of the document leaves in its place.
+    pub fn without_hole(&self) -> Self {
+        match self {
+            Self::Fim(Patch { open, close, .. }) if open.is_some() || close.is_some() => {
+                Self::Fim(Patch::of_ends(open.clone(), close.clone()))
+            }
+            _ => Self::Plain,
+        }
+    }
+
+    /// What an edit of the document is in a table without a hole, and how that is laid out then. `None`: it edits what stands in
+    /// front of the first marker.
+    pub fn edited(&self, splices: &Splices) -> Option<(Splices, Self)> {
+        let Self::Fim(Patch { open, close, .. }) = self else { return Some((splices.clone(), self.clone())) };
+        let first = open.as_ref().map_or(0, |open| open.at.usize());
+        let shift = open.as_ref().map_or(0, |open| open.insert.len());
+        let moved = |splice: &Splice| {
+            let at = splice.at.usize();
+            (at >= first).then(|| Splice { at: TokenIndex(count(at + shift)), ..splice.clone() })
+        };
+        let list = splices.iter().map(moved).collect::<Option<Vec<_>>>()?;
+        let grown: i64 = splices.iter().map(growth).sum();
+        let close = close.as_ref().map(|close| Splice { at: moved_by(close.at, grown), ..close.clone() });
+        let splices = Splices::new(list, usize::MAX).ok()?;
+        Some((splices, Self::Fim(Patch::of_ends(open.clone(), close))))
+    }
+
     /// The two edits of a table that lead to another layout of the same document: what is to go, and, in the table that is
     /// left then, what is to come. Markers that stand in both stay. `length` is the table's, `tokens` are the document's.
     pub fn change(&self, to: &Self, length: usize, tokens: &[TokenId]) -> (Splices, Splices) {
@@ -74,7 +111,7 @@ impl Layout {
         for (place, removed) in old.iter().zip(removed) {
             if !new.contains(place) {
                 go.push(Splice {
-                    at: moved(place.at, shift),
+                    at: moved_by(place.at, shift),
                     delete: count(place.insert.len()),
                     insert: removed.clone(),
                 });
@@ -86,7 +123,7 @@ impl Layout {
             if old.contains(place) {
                 shift += growth(place);
             } else {
-                come.push(Splice { at: moved(place.at, shift), ..place.clone() });
+                come.push(Splice { at: moved_by(place.at, shift), ..place.clone() });
             }
         }
         let go = Splices::new(go, length).unwrap_or_default();
@@ -116,7 +153,7 @@ fn growth(place: &Splice) -> i64 {
     place.insert.len() as i64 - i64::from(place.delete)
 }
 
-fn moved(at: TokenIndex, shift: i64) -> TokenIndex {
+fn moved_by(at: TokenIndex, shift: i64) -> TokenIndex {
     TokenIndex(u32::try_from(i64::from(at.0) + shift).unwrap_or(0))
 }
 

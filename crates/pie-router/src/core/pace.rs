@@ -9,6 +9,8 @@ const MEMORY: f64 = 0.95;
 /// Rounds of the descent for each step; it goes on from what the steps before it gave.
 const ROUNDS: usize = 8;
 const LEAST_ROWS: u32 = 16;
+/// The part of a pass that nobody notices.
+const UNNOTICED: f64 = 0.05;
 
 /// What a forward pass computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +70,14 @@ impl Pace {
     pub fn row(self, context: u32) -> Micros {
         let [row, key, _] = self.parts;
         Micros((row + key * f64::from(context)).ceil() as u32)
+    }
+
+    /// Rows that a pass takes along for a part of its time that nobody notices: what it reads for one row it reads for all. 0 while
+    /// that is not known.
+    pub fn free_rows(self) -> u32 {
+        let [row, key, step] = self.parts;
+        let row_us = row + key * self.keys_of_row;
+        if row_us > 0.0 { (UNNOTICED * step / row_us) as u32 } else { 0 }
     }
 
     /// The limits of the next step: prefills take `prefill` where others get tokens, and four times that where others might

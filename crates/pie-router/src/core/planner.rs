@@ -9,13 +9,14 @@ use super::completion::{Completion, CompletionId};
 use super::completions::Completions;
 use super::encoding::Encoding;
 use super::flight::InFlight;
+use super::healing::Quantum;
 use super::model::Model;
 use super::pace::Pace;
 use super::session::Session;
 use super::tables::Tables;
 use crate::faults;
 use crate::stats::Stats;
-use pie_plan::{Change, Group};
+use pie_plan::{Change, Group, Table};
 use pie_proto::Fault;
 use pie_words::{Epoch, Seq, SessionId, Splices, Strategy};
 use std::collections::{BTreeSet, VecDeque};
@@ -29,6 +30,7 @@ pub(crate) struct Planner {
     /// Sessions whose rows the ranks did not take, or from which they drew no token.
     pub(super) refused: Vec<(SessionId, Fault)>,
     pub(super) in_flight: Option<InFlight>,
+    pub(super) quantum: Quantum,
     pub(super) settings: Settings,
     pub(super) pace: Pace,
     pub(super) stats: Arc<Stats>,
@@ -41,8 +43,12 @@ pub(crate) struct Residence {
     pub encoded: usize,
     /// Slots that other sessions hold too.
     pub shared: usize,
-    /// How often the most turned key was turned.
-    pub rotations: u16,
+    /// Tokens whose rows are older than something on their left.
+    pub stale: usize,
+    /// Leading tokens whose rows are what a fresh encoding gives.
+    pub exact: usize,
+    /// Rows that were encoded again since the group was formed.
+    pub repaired: u64,
     /// In slots, encoded or to be.
     pub is_resident: bool,
 }
@@ -60,6 +66,7 @@ impl Planner {
             changes: VecDeque::new(),
             refused: Vec::new(),
             in_flight: None,
+            quantum: Quantum::default(),
             settings,
             pace,
             stats,
@@ -100,7 +107,7 @@ impl Planner {
     pub fn closed(&mut self, id: SessionId, fault: &Fault) {
         self.allotment.completions.fail_in(id, fault);
         self.allotment.encoding.forget(id);
-        self.changes.extend(self.allotment.tables.remove(id));
+        self.changes.push_back(self.allotment.tables.remove(id));
     }
 
     /// A completion waits for its turn.
@@ -142,7 +149,9 @@ impl Planner {
         Residence {
             encoded: session.tokens().saturating_sub(pending),
             shared: table.map_or(0, |_| self.allotment.tables.group().shared_slots(id)),
-            rotations: table.map_or(0, |table| table.most_turned()),
+            stale: table.map_or(0, Table::stale_rows),
+            exact: table.map_or(0, |table| table.frontier().min(session.tokens())),
+            repaired: rows.map_or(0, |rows| rows.repaired),
             is_resident: rows.is_some() || self.allotment.encoding.opened.contains(&id),
         }
     }

@@ -12,8 +12,6 @@ use std::collections::BTreeMap;
 /// What may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Spare {
-    /// What is encoded anew beside a session's rows.
-    Shadow(SessionId),
     /// What an ended completion left.
     Branch(SessionId),
     /// The rows of a document that waits for nothing.
@@ -23,13 +21,9 @@ pub(super) enum Spare {
 }
 
 impl Tables {
-    /// What goes first, for a session that needs slots: what is encoded anew beside old rows, then what ended completions left,
-    /// then documents that wait for nothing, those that are idle longest, of the tenant that holds most. If all are busy, a session
+    /// What goes first, for a session that needs slots: what ended completions left, then documents that wait for nothing, those that are idle longest, of the tenant that holds most. If all are busy, a session
     /// of a tenant that holds more than the one who asks.
     pub fn spare(&self, asks: SessionId, is_completed: impl Fn(SessionId) -> bool) -> Option<Spare> {
-        if let Some((id, _)) = self.all().find(|(_, rows)| rows.shadow.is_some()) {
-            return Some(Spare::Shadow(id));
-        }
         let held = self.rows_by_tenant();
         let of = |rows: &Rows| held.get(&rows.tenant).copied().unwrap_or(0);
         let own = self.rows(asks).map_or(0, of);

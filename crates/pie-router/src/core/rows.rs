@@ -1,9 +1,9 @@
 //! What the ranks hold of one session, as its group's owner knows it.
 
+use super::healing::Places;
 use super::layout::Layout;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
-use pie_words::{SessionId, Splices, Strategy};
 
 /// A session's rows. They die with the epoch.
 pub(super) struct Rows {
@@ -13,12 +13,12 @@ pub(super) struct Rows {
     pub ticket: Ticket,
     /// How the document stands in its table. `None`: it does not, and is encoded again when it is wanted.
     pub layout: Option<Layout>,
-    /// How many leading rows others may share.
-    pub exact: Exact,
     /// Tokens adopted since the last completion began.
     pub adopted: u32,
-    /// The same document, being encoded anew beside these rows, which are worn.
-    pub shadow: Option<SessionId>,
+    /// Where it was edited lately.
+    pub places: Places,
+    /// Rows that were encoded again since the group was formed.
+    pub repaired: u64,
     /// What was encoded before anybody asked for a completion.
     pub ahead: Ahead,
 }
@@ -30,40 +30,10 @@ impl Rows {
             tenant,
             ticket,
             layout: None,
-            exact: Exact::All,
             adopted: 0,
-            shadow: None,
+            places: Places::default(),
+            repaired: 0,
             ahead: Ahead::default(),
-        }
-    }
-}
-
-/// How many leading rows are what encoding the text afresh would give: others may share those.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Exact {
-    /// So many.
-    Until(usize),
-    /// All.
-    All,
-}
-
-impl Exact {
-    /// After splices of a table that had `length` tokens.
-    pub fn after(self, splices: &Splices, strategy: Strategy, length: usize) -> Self {
-        let Some(first) = splices.iter().next().map(|splice| splice.at.usize()) else { return self };
-        let appended = first == length && splices.deleted() == 0;
-        if self >= Self::Until(first) && (appended || strategy == Strategy::Full) {
-            Self::All
-        } else {
-            self.min(Self::Until(first))
-        }
-    }
-
-    /// How many of so many rows.
-    pub fn among(self, rows: usize) -> usize {
-        match self {
-            Self::All => rows,
-            Self::Until(exact) => rows.min(exact),
         }
     }
 }
@@ -108,33 +78,6 @@ impl Ahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pie_words::{Splice, TokenId, TokenIndex};
-
-    /// Others may share what encoding the text afresh would give, and nothing that an edit left as it was encoded before.
-    #[test]
-    fn rows_behind_an_edit_are_not_exact() {
-        let at = |at: u32, delete: u32| {
-            let splice = Splice { at: TokenIndex(at), delete, insert: vec![TokenId(7)] };
-            Splices::new(vec![splice], 100).expect("inside")
-        };
-        let cases = [
-            (Exact::All, at(40, 1), Strategy::Pie, Exact::Until(40)),
-            (Exact::Until(20), at(40, 1), Strategy::Pie, Exact::Until(20)),
-            (Exact::All, at(100, 0), Strategy::Pie, Exact::All),
-            (Exact::Until(20), at(100, 0), Strategy::Pie, Exact::Until(20)),
-            (Exact::Until(50), at(40, 1), Strategy::Full, Exact::All),
-            (Exact::Until(20), at(40, 1), Strategy::Full, Exact::Until(20)),
-        ];
-        for (exact, splices, strategy, expected) in cases {
-            assert_eq!(
-                exact.after(&splices, strategy, 100),
-                expected,
-                "{exact:?}, {splices:?}, {strategy:?}"
-            );
-        }
-        assert_eq!(Exact::All.after(&Splices::default(), Strategy::Pie, 100), Exact::All);
-        assert_eq!((Exact::Until(3).among(9), Exact::Until(9).among(3), Exact::All.among(5)), (3, 3, 5));
-    }
 
     #[test]
     fn what_comes_in_small_pieces_waits_until_it_is_much() {

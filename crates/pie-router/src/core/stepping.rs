@@ -2,12 +2,13 @@
 
 use super::completion::{CompletionId, Finish};
 use super::flight::InFlight;
+use super::healing::Repairing;
 use super::pace::Load;
 use super::planner::Planner;
 use super::session::count;
 use super::sessions::Sessions;
 use crate::faults;
-use pie_plan::schedule::{Schedule, schedule};
+use pie_plan::schedule::{Limits, Schedule, schedule};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Then, Work};
 use pie_proto::plan::{Report, Step};
 use std::collections::BTreeMap;
@@ -30,8 +31,11 @@ impl Planner {
         self.follow(sessions)?;
         self.allotment.end_at_limit();
         self.allotment.begin_completions(sessions)?;
-        self.allotment.refresh()?;
-        let chosen = self.choose(sessions)?;
+        let mut chosen = self.choose(sessions)?;
+        let is_idle = chosen.is_none();
+        if is_idle {
+            chosen = self.repair_one(sessions, self.limits(sessions))?;
+        }
         // Changes alone can wait, but for the last: ranks that hold nothing should know it, and may then be stopped.
         let staged = self.allotment.tables.staged();
         let may_wait = staged == 0 || (staged < CHANGES_LIMIT && sessions.count() > 0);
@@ -41,11 +45,14 @@ impl Planner {
         let Schedule { mut runs, mut passes } = chosen.unwrap_or(Schedule { runs: Vec::new(), passes: 1 });
         self.allotment.refuse_beyond(&mut runs)?;
         self.allotment.fit(&mut runs, &mut passes)?;
+        if !is_idle {
+            self.ride(&mut runs, sessions)?;
+        }
         let (epoch, seq) = (self.allotment.tables.group().epoch(), self.allotment.tables.group().next_seq());
         let (changes, work) = self.allotment.tables.start(&runs, passes)?;
         let is_compared = seq.0.is_multiple_of(DIGEST_EVERY);
         let digest = if is_compared { DigestWanted::Report } else { DigestWanted::Skip };
-        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest }, &work, now)))
+        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest }, work, now)))
     }
 
     /// Makes the tables what the calls want; no plan is on its way.
@@ -65,10 +72,14 @@ impl Planner {
         opened.into_iter().try_for_each(|id| self.allotment.restore(id, sessions))
     }
 
+    fn limits(&self, sessions: &Sessions) -> Limits {
+        let tenants = sessions.tenants.with_sessions();
+        self.pace.limits(self.settings.limits, self.settings.prefill, sessions.count(), tenants)
+    }
+
     /// Who runs, from what the tables say is pending. If nobody wants anything, sessions that sleep are woken.
     fn choose(&mut self, sessions: &Sessions) -> Result<Option<Schedule>, PlanError> {
-        let tenants = sessions.tenants.with_sessions();
-        let limits = self.pace.limits(self.settings.limits, self.settings.prefill, sessions.count(), tenants);
+        let limits = self.limits(sessions);
         loop {
             let chosen = schedule(&self.allotment.demands(self.pace), limits);
             if chosen.is_some() || !self.allotment.wake_one(sessions)? {
@@ -78,29 +89,26 @@ impl Planner {
     }
 
     /// Books what the plan does for each session, and adds the sampling parameters.
-    fn dispatch(&mut self, plan: Plan, work: &Work, now: Instant) -> Step {
+    fn dispatch(&mut self, plan: Plan, work: Work, now: Instant) -> Step {
         let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
         self.stats.steps.steps.add(1);
         self.stats.tokens.rotated.add(work.turns.slots.len() as u64);
-        for sequence in &work.sequences {
+        // What a plan does that only repairs counts when the ranks have not given it up.
+        let counted = if plan.only_repairs() { &[][..] } else { &work.sequences[..] };
+        for sequence in counted {
             let id = sequence.session;
-            let (encoded, rotated) = (count(sequence.rows.len()), count(sequence.turned));
+            let repaired = Self::repaired(&plan, id);
+            let (encoded, rotated) = (count(sequence.rows.len()) - repaired, count(sequence.turned));
+            let stale = self
+                .allotment
+                .tables
+                .table(id)
+                .map_or(0, |table| table.stale(0..table.share()).map(|rows| rows.len()).sum());
             let ticket = self.allotment.tables.ticket();
-            let is_worn = sequence.turned > 0
-                && self
-                    .allotment
-                    .tables
-                    .table(id)
-                    .is_some_and(|table| table.most_turned() > self.settings.rotations);
-            let Some(rows) = self.allotment.tables.rows_mut(id) else {
-                // A shadow.
-                self.stats.tokens.refreshed.add(u64::from(encoded));
-                continue;
-            };
+            let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
-            if is_worn {
-                self.allotment.encoding.worn.insert(id);
-            }
+            rows.repaired += u64::from(repaired);
+            self.stats.tokens.repaired.add(u64::from(repaired));
             let Some(completion) = self.allotment.completions.front_mut(id).filter(|front| front.has_begun())
             else {
                 self.stats.tokens.encoded.add(u64::from(encoded));
@@ -111,6 +119,8 @@ impl Planner {
             if completion.waits_for_first_token() {
                 self.stats.tokens.encoded.add(u64::from(encoded));
                 completion.cost.encoded += encoded;
+                completion.cost.repaired += repaired;
+                completion.cost.stale = count(stale);
                 completion.cost.rotated += rotated;
             }
             if sequence.then == Then::Sample {
@@ -121,7 +131,9 @@ impl Planner {
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
         let load = Load { rows: count(work.rows.len()), keys };
-        self.in_flight = Some(InFlight::new(plan.seq, plan.passes, load, completions));
+        let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
+        in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
+        self.in_flight = Some(in_flight);
         Step { plan, sampling }
     }
 
@@ -161,8 +173,13 @@ impl Planner {
             self.in_flight = Some(in_flight);
             return Ok(());
         }
+        if let Some(repairing) = &in_flight.repairing {
+            self.has_repaired(repairing, report.is_given_up)?;
+        }
         let passes = u64::from(in_flight.reported.max(1));
-        self.pace.learn(in_flight.load, report.compute_us / passes);
+        if !report.is_given_up {
+            self.pace.learn(in_flight.load, report.compute_us / passes);
+        }
         self.stats.steps.time.observe_us(report.compute_us);
         self.stats.steps.collective.observe_us(report.collective_us);
         self.stats.steps.passes.add(passes);

@@ -2,13 +2,14 @@
 //!
 //! **Invariant.** The ranks hold what is here, less the changes that are staged; what these tables refuse is never sent.
 
+use super::healing::Places;
 use super::layout::Layout;
-use super::rows::{Exact, Rows};
+use super::rows::Rows;
 use super::session::count;
 use crate::stats::Stats;
 use crate::tenants::{Sharing, Tenant};
 use pie_plan::schedule::Ticket;
-use pie_plan::{Change, Group, PlanError, Run, Staged, Table, Work};
+use pie_plan::{Change, Group, Plan, PlanError, Run, Staged, Table, Work};
 use pie_proto::plan::SampledToken;
 use pie_words::{SessionId, Splices, Strategy, TokenId};
 use std::collections::BTreeMap;
@@ -24,8 +25,6 @@ pub(super) struct Tables {
     staged: Vec<Change>,
     sharing: Sharing,
     latest_ticket: u64,
-    /// Shadows so far. They are named from the last name backwards, where no session comes.
-    shadows: u64,
     stats: Arc<Stats>,
 }
 
@@ -33,7 +32,7 @@ impl Tables {
     /// Of a group that holds nothing yet.
     pub fn new(group: Group, sharing: Sharing, stats: Arc<Stats>) -> Self {
         let rows = BTreeMap::new();
-        Self { group, rows, staged: Vec::new(), sharing, latest_ticket: 0, shadows: 0, stats }
+        Self { group, rows, staged: Vec::new(), sharing, latest_ticket: 0, stats }
     }
 
     /// The owner's replica of the group.
@@ -41,7 +40,7 @@ impl Tables {
         &self.group
     }
 
-    /// A table, of a session or of a shadow.
+    /// A session's table.
     pub fn table(&self, id: SessionId) -> Option<&Table> {
         self.group.table(id)
     }
@@ -83,10 +82,10 @@ impl Tables {
         self.rows.insert(id, Rows::none(tenant, ticket));
     }
 
-    /// A session is gone. Its tables are closed by the changes that this returns.
-    pub fn remove(&mut self, id: SessionId) -> impl Iterator<Item = Change> {
-        let shadow = self.rows.remove(&id).and_then(|rows| rows.shadow);
-        shadow.into_iter().chain([id]).map(|session| Change::Close { session })
+    /// A session is gone. Its table is closed by the change that this returns.
+    pub fn remove(&mut self, id: SessionId) -> Change {
+        self.rows.remove(&id);
+        Change::Close { session: id }
     }
 
     /// Makes changes, all or none.
@@ -100,6 +99,11 @@ impl Tables {
     /// Changes that the ranks have not heard of.
     pub fn staged(&self) -> usize {
         self.staged.len()
+    }
+
+    /// A plan that only repairs was given up by the ranks.
+    pub fn give_up(&mut self, plan: &Plan, work: &Work) -> Result<(), PlanError> {
+        self.group.give_up(plan, work)
     }
 
     /// The runs of a plan, and the changes that go with it.
@@ -131,7 +135,7 @@ impl Tables {
         self.stage(share.into_iter().chain([rest]).collect())?;
         self.stats.tokens.shared.add(shared as u64);
         if let Some(rows) = self.rows.get_mut(&id) {
-            (rows.layout, rows.exact) = (Some(Layout::Plain), Exact::All);
+            (rows.layout, rows.places) = (Some(Layout::Plain), Places::default());
             rows.ahead.done();
             rows.ahead.add(tokens.len() - shared);
         }
@@ -147,17 +151,17 @@ impl Tables {
         let may_share = |(other, rows): &(SessionId, &Rows)| {
             *other != id && (self.sharing == Sharing::AcrossTenants || rows.tenant == *own)
         };
-        let shared = |(other, rows): (SessionId, &Rows)| {
+        let shared = |(other, _): (SessionId, &Rows)| {
             let table = self.table(other).filter(|table| table.tokens().starts_with(head))?;
             let pairs = table.tokens().iter().zip(tokens);
             let common = pairs.take_while(|(theirs, ours)| theirs == ours).count();
-            let shared = rows.exact.among(common).min(table.settled_prefix());
+            let shared = common.min(table.frontier());
             (shared >= SHARE_TOKENS).then_some((other, shared))
         };
         self.all().filter(may_share).filter_map(shared).max_by_key(|(_, shared)| *shared)
     }
 
-    /// Edits a session's table, and what is encoded anew beside it. How many tokens of its branch it adopted.
+    /// Edits a session's table. How many tokens of its branch it adopted.
     pub fn splice(
         &mut self,
         id: SessionId,
@@ -167,59 +171,21 @@ impl Tables {
         if splices.is_empty() {
             return Ok(0);
         }
-        let length = self.document_rows(id);
-        let splice = |session| Change::Splice { session, splices: splices.clone(), strategy };
-        let staged = self.stage(vec![splice(id)])?;
-        let Some(rows) = self.rows.get_mut(&id) else { return Ok(staged.adopted) };
-        rows.exact = rows.exact.after(splices, strategy, length);
-        if let Some(shadow) = rows.shadow
-            && let Err(PlanError::OutOfSlots { .. }) = self.stage(vec![splice(shadow)])
-        {
-            self.end_shadow(id)?;
+        let adopted =
+            self.stage(vec![Change::Splice { session: id, splices: splices.clone(), strategy }])?.adopted;
+        if let Some(rows) = self.rows.get_mut(&id) {
+            rows.places.follow(splices);
         }
-        Ok(staged.adopted)
+        Ok(adopted)
     }
 
     /// A session's rows go; its document stays.
     pub fn clear(&mut self, id: SessionId) -> Result<(), PlanError> {
-        self.end_shadow(id)?;
         self.stage(vec![Change::Clear { session: id }])?;
         self.stats.sessions.dropped.add(1);
         if let Some(rows) = self.rows.get_mut(&id) {
             rows.layout = None;
             rows.ahead.done();
-        }
-        Ok(())
-    }
-
-    /// A session past its rotation budget gets a shadow: the same tokens, encoded anew in slots of their own, edited like the
-    /// session, and put in its place when all is encoded. No answer waits for it. True when it has taken its place.
-    pub fn refresh(&mut self, id: SessionId) -> Result<bool, PlanError> {
-        let (Some(table), Some(rows)) = (self.table(id), self.rows(id)) else { return Ok(false) };
-        match rows.shadow {
-            None if self.group.free_slots() >= 2 * table.tokens().len() => {
-                let splices = Splices::append(0, table.tokens().to_vec()).unwrap_or_default();
-                let shadow = SessionId(u64::MAX - self.shadows);
-                self.shadows += 1;
-                let fill = Change::Splice { session: shadow, splices, strategy: Strategy::Pie };
-                self.stage(vec![Change::Open { session: shadow }, fill])?;
-                self.rows.entry(id).and_modify(|rows| rows.shadow = Some(shadow));
-                Ok(false)
-            }
-            Some(by) if self.table(by).is_some_and(|shadow| shadow.pending() == 0) => {
-                self.stage(vec![Change::EndBranch { session: id }, Change::Replace { session: id, by }])?;
-                self.stats.sessions.refreshed.add(1);
-                self.rows.entry(id).and_modify(|rows| (rows.shadow, rows.exact) = (None, Exact::All));
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    /// Drops the shadow of a session, if it has one.
-    pub fn end_shadow(&mut self, id: SessionId) -> Result<(), PlanError> {
-        if let Some(session) = self.rows.get_mut(&id).and_then(|rows| rows.shadow.take()) {
-            self.stage(vec![Change::Close { session }])?;
         }
         Ok(())
     }

@@ -66,11 +66,13 @@ pub(super) fn session(core: &Core, group: &str, session: &Session) -> v1::Sessio
         strategy: strategy_to_wire(session.strategy).into(),
         group: group.to_owned(),
         tokens_shared: count(on_ranks.shared),
-        rotations: on_ranks.rotations.into(),
         identity: session.identity.as_str().to_owned(),
         resident: on_ranks.is_resident,
         tokenizing: tokenizing.into(),
         tokenized_whole_because,
+        tokens_stale: count(on_ranks.stale),
+        tokens_exact: count(on_ranks.exact),
+        tokens_repaired: on_ranks.repaired,
         control_tokens: session.document.spellings() == Spellings::ControlTokens,
     }
 }
@@ -97,6 +99,8 @@ pub(super) fn described(core: &Core, group: &str) -> v1::DescribePoolResponse {
         state: serving.err().map_or("serving", String::as_str).to_owned(),
         counters: Some(core.stats().counters()),
         tokens: core.sessions.tokens() as u64,
+        tokens_stale: serving.map_or(0, |planner| planner.stale() as u64),
+        free_rows: serving.map_or(0, |planner| planner.free_rows()),
         ..Default::default()
     };
     let model = &core.model.facts;

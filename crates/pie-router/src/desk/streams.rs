@@ -121,6 +121,8 @@ fn timings(first: &FirstToken) -> v1::Timings {
         tokens_reused: first.reused,
         edit_to_first_token_us: first.since_edit.map_or(0, micros),
         tokens_adopted: first.before.adopted,
+        tokens_repaired: first.cost.repaired,
+        tokens_stale: first.cost.stale,
     }
 }
 

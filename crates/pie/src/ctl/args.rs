@@ -107,6 +107,9 @@ pub enum CtlCommand {
         /// Fill in what stands between the two sides of the cursor.
         #[arg(long)]
         fim: bool,
+        /// Encode again first what edits left stale: the answer of a document that was encoded anew.
+        #[arg(long)]
+        exact: bool,
         /// The most tokens.
         #[arg(long, visible_alias = "max-tokens", default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         tokens: u32,
@@ -152,6 +155,8 @@ pub enum StrategyArg {
     Conflict,
     /// Encode everything behind the first change.
     Full,
+    /// As pie, and encode a window right behind each edit again.
+    Repair,
 }
 
 fn temperature(text: &str) -> Result<f32, String> {

@@ -340,7 +340,9 @@ fn session_json(session: &v1::Session) -> Value {
         "tokens": session.tokens,
         "tokens_pending": session.tokens_pending,
         "tokens_shared": session.tokens_shared,
-        "rotations": session.rotations,
+        "tokens_stale": session.tokens_stale,
+        "tokens_exact": session.tokens_exact,
+        "tokens_repaired": session.tokens_repaired,
         "resident": session.resident,
         "strategy": strategy(session),
         "tokenized_whole_because": session.tokenized_whole_because,
@@ -359,6 +361,8 @@ fn timings_json(timings: &v1::Timings) -> Value {
         "tokens_rotated": timings.tokens_rotated,
         "tokens_reused": timings.tokens_reused,
         "tokens_adopted": timings.tokens_adopted,
+        "tokens_repaired": timings.tokens_repaired,
+        "tokens_stale": timings.tokens_stale,
     })
 }
 

@@ -72,9 +72,11 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
     ("pie_tokens_encoded", "Tokens of documents and cursors that were encoded.", |stats| {
         &stats.tokens.encoded
     }),
-    ("pie_tokens_refreshed", "Tokens encoded anew in sessions past their rotation budget.", |stats| {
-        &stats.tokens.refreshed
-    }),
+    (
+        "pie_tokens_repaired",
+        "Tokens encoded again because what they said was older than what stands on their left.",
+        |stats| &stats.tokens.repaired,
+    ),
     ("pie_tokens_rotated", "Cached keys that were turned.", |stats| &stats.tokens.rotated),
     ("pie_tokens_reused", "Context tokens of completions that were in the cache when asked for.", |stats| {
         &stats.tokens.reused
@@ -93,9 +95,11 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
     ("pie_sessions_dropped", "Sessions whose cache was dropped to make room.", |stats| {
         &stats.sessions.dropped
     }),
-    ("pie_sessions_refreshed", "Sessions encoded anew past their rotation budget.", |stats| {
-        &stats.sessions.refreshed
-    }),
+    (
+        "pie_repairs_given_up",
+        "Repairs that were given up in the middle because somebody wanted something.",
+        |stats| &stats.steps.given_up,
+    ),
 ];
 
 const TIMES: &[(&str, &str, Read<Histogram>)] = &[
