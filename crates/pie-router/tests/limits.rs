@@ -325,3 +325,25 @@ fn logits_that_are_no_numbers_fail_one_session() {
     assert_eq!(drain(&mut streams[1]).1, 3, "the other goes on");
     pool.answer("a", 2);
 }
+
+/// Who waited for a step in which another tenant's document was encoded gets his token from the next one, which encodes none of it; the
+/// step after that goes on with it.
+#[test]
+fn who_has_waited_for_anothers_document_once_does_not_wait_again() {
+    let mut pool = Pool::new(40_000);
+    pool.open("typed into", TEXT).expect("there is room");
+    pool.answer("typed into", 1);
+    let document = Document::open(pool.tokenizer.clone(), &TEXT.repeat(60), 1 << 20).expect("a short text");
+    let mallory = Tenant::new("mallory").expect("a right name");
+    pool.open_document(mallory, "large", document, None).expect("there is room");
+    let step = |pool: &mut Pool| {
+        let before = pool.ranks.encoded;
+        assert!(pool.step(), "somebody wants something");
+        pool.ranks.encoded - before
+    };
+    assert!(step(&mut pool) > 1, "nobody else is there");
+    let mut stream = pool.complete("typed into", 3, &[]).expect("it is open");
+    assert_eq!((step(&mut pool), drain(&mut stream).1), (1, 1), "the first token, alone");
+    assert!(step(&mut pool) > 1, "the second, and a part of the document");
+    assert_eq!(drain(&mut stream).1, 1);
+}

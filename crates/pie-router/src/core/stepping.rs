@@ -8,8 +8,8 @@ use super::planner::Planner;
 use super::session::count;
 use super::sessions::Sessions;
 use crate::faults;
-use pie_plan::schedule::{Limits, Schedule, schedule};
-use pie_plan::{Change, DigestWanted, Plan, PlanError, Then, Work};
+use pie_plan::schedule::{Demand, Limits, Schedule, Want, schedule};
+use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Then, Work};
 use pie_proto::plan::{Report, Step};
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -79,13 +79,27 @@ impl Planner {
 
     /// Who runs, from what the tables say is pending. If nobody wants anything, sessions that sleep are woken.
     fn choose(&mut self, sessions: &Sessions) -> Result<Option<Schedule>, PlanError> {
-        let limits = self.limits(sessions);
+        let (tenants, limits) = (sessions.tenants.with_sessions(), self.limits(sessions));
         loop {
-            let chosen = schedule(&self.allotment.demands(self.pace), limits);
+            let demands = self.allotment.demands(self.pace);
+            let spared = if tenants > 1 { self.spare_first_tokens(&demands, limits) } else { None };
+            let chosen = spared.or_else(|| schedule(&demands, limits));
             if chosen.is_some() || !self.allotment.wake_one(sessions)? {
                 return Ok(chosen);
             }
         }
+    }
+
+    /// A step without prefills, if somebody gets a first token in it and prefills were in the step before: who has waited for
+    /// others' documents once does not wait for them again. They are in every other step at least.
+    fn spare_first_tokens(&self, demands: &[Demand], limits: Limits) -> Option<Schedule> {
+        let is_first = |run: &Run| {
+            let of_run = |demand: &Demand| demand.session == run.session() && demand.want == Want::FirstToken;
+            matches!(run, Run::Sample { .. }) && demands.iter().any(of_run)
+        };
+        let spared =
+            if self.prefilled { schedule(demands, Limits { prefill_rows: 0, ..limits }) } else { None };
+        spared.filter(|spared| spared.runs.iter().any(is_first))
     }
 
     /// Books what the plan does for each session, and adds the sampling parameters.
@@ -131,6 +145,7 @@ impl Planner {
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
         let load = Load { rows: count(work.rows.len()), keys };
+        self.prefilled = !plan.only_repairs() && plan.runs.iter().any(|run| matches!(run, Run::Encode { .. }));
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
