@@ -1,8 +1,8 @@
 """One tenant is hostile, in every way that came to mind, while another types: the other one is never refused, loses nothing, and the
 router's memory stays within bounds.
 
-How much slower the other one's answers get is told (`pytest -s`) and not judged: it should be three times at most, and is more on a
-machine whose few cores the attackers share with the ranks.
+How much slower the other one's answers get is told (`pytest -s`) and not judged: it should be three times at most, and is three to four
+where two cores are the router's, the rank's and the typist's: what is left are steps full of the attacker's documents (BENCHMARKS.md).
 """
 
 import json

@@ -9,6 +9,7 @@
 //! **Must not know** models, CUDA: ranks are behind `pie.worker.v1`.
 
 mod admin;
+mod aside;
 pub mod auth;
 pub mod call;
 pub mod calls;

@@ -1,6 +1,7 @@
 //! The router as a server: the public API with health and reflection, on one listener.
 
 use crate::admin::AdminService;
+use crate::aside::{Aside, TakenAside};
 use crate::auth::{Gate, authorize};
 use crate::call::Call;
 use crate::calls::Calls;
@@ -93,6 +94,9 @@ pub enum ServeError {
     /// The server stopped.
     #[error("the server stopped: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// The operating system refuses the threads for what is large.
+    #[error("cannot start a thread: {0}")]
+    Threads(#[source] std::io::Error),
     /// The server's task panicked.
     #[error("the server's task ended: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -291,7 +295,8 @@ pub async fn serve(
     let router =
         Arc::new(Router { groups, directory, tokenizer, document_limit, phase: phase_seen, streams, stats });
     tokio::spawn(look_after(Arc::downgrade(&router), sweep_pause(options.settings.idle)));
-    let services = Services { options: &options, router: &router };
+    let aside = Arc::new(Aside::new().map_err(ServeError::Threads)?);
+    let services = Services { options: &options, router: &router, aside: &aside };
     let public = Plug::new(|stopped| services.public(options.public.accept(public), stopped))?;
     let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
     let scheme = options.public.scheme();
@@ -322,6 +327,7 @@ fn unique() -> String {
 struct Services<'a> {
     options: &'a ServeOptions,
     router: &'a Arc<Router>,
+    aside: &'a Arc<Aside>,
 }
 
 impl Services<'_> {
@@ -370,13 +376,14 @@ impl Services<'_> {
         Ok(Box::pin(server))
     }
 
-    fn pool(&self, plane: Plane) -> Calls<Reasoned<PoolServer<PoolService>>> {
+    fn pool(&self, plane: Plane) -> Calls<Reasoned<TakenAside<PoolServer<PoolService>>>> {
         let service = PoolService { plane, router: self.router.clone() };
         let service = PoolServer::new(service)
             .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
             .max_encoding_message_size(usize::MAX)
             // The limit holds for what comes out too. Answers are not compressed: they are small, or told at once.
             .accept_compressed(CompressionEncoding::Gzip);
+        let service = TakenAside::new(service, self.aside.clone());
         Calls::of(Reasoned::new(service, self.router.stats.clone()))
     }
 

@@ -1,9 +1,9 @@
 //! Tokenizing whole texts and large edits: beside the threads that serve, which also answer the ranks' pings, and so much at a
 //! time in the whole process. Whoever waits too long for his turn is refused.
 
+use crate::aside::stand_back;
 use crate::faults;
 use pie_proto::{Fault, Reason};
-use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -96,20 +96,6 @@ pub(crate) async fn beside<T: Send + 'static>(
         done
     });
     done.await.map_err(|error| Fault::new(Reason::TokenizerFailed, error.to_string()))?
-}
-
-/// How much less of a processor than others the threads get that tokenize: the ranks' threads, and those that answer, wait for
-/// nobody's large text.
-const NICENESS: i32 = 10;
-
-/// This thread takes what the others leave. It is asked once, since what is given up is not given back.
-fn stand_back() {
-    thread_local! { static ASKED: Cell<bool> = const { Cell::new(false) } }
-    if !ASKED.replace(true)
-        && let Err(error) = rustix::process::nice(NICENESS)
-    {
-        tracing::debug!(%error, "a thread that tokenizes is as important as others");
-    }
 }
 
 #[cfg(test)]
