@@ -1,6 +1,7 @@
 """The wire itself: what is compressed, what is no message, what reflection tells, how old a connection gets."""
 
 import socket
+import threading
 import time
 
 import grpc
@@ -36,6 +37,77 @@ def test_requests_may_be_compressed(channel, client):
     assert client.get("zipped").text == text
     raw(channel, "pie.v1.Pool/CloseSession", pb.CloseSessionRequest(session="zipped").SerializeToString(), compression=GZIP)
     assert refused(client.get, "zipped").reason == "SESSION_UNKNOWN"
+
+
+class Relay:
+    """Stands between a client and the pool, and counts what the pool says."""
+
+    def __init__(self, address: str):
+        self.said, self.to = 0, address.rsplit(":", 1)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.run, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self.to)
+            for whose in ((client, server), (server, client)):
+                threading.Thread(target=self.carry, args=whose, daemon=True).start()
+
+    def carry(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while part := source.recv(1 << 16):
+                self.said += len(part) if source.getpeername()[1] == int(self.to[1]) else 0
+                sink.sendall(part)
+        except OSError:
+            pass
+        source.close()
+        sink.close()
+
+    def heard(self, call) -> int:
+        """Bytes that the pool says in a call."""
+        before = self.said
+        call()
+        return self.said - before
+
+
+@pytest.fixture
+def relay(pool):
+    relay = Relay(pool.address)
+    yield relay
+    relay.listener.close()
+
+
+def test_large_answers_are_compressed_for_who_compresses_and_no_others(client, relay):
+    client.open("fn main() {" + " " * 30_000 + "}\n", session="large")
+    client.open("let x = 1;\n", session="small")
+    with connect(relay.address) as channel:
+        far = Client(channel)
+
+        def got(session: str, compression) -> int:
+            request = pb.GetSessionRequest(session=session, content=True)
+            answers = []
+            heard = relay.heard(lambda: answers.append(far.stub.GetSession(request, timeout=20, compression=compression)))
+            assert answers[0] == client.get(session)
+            return heard
+
+        def completed(compression) -> int:
+            request = pb.CompleteRequest(session="small", max_tokens=100, seed=1)
+            return relay.heard(lambda: list(far.stub.Complete(request, timeout=20, compression=compression)))
+
+        # The first call of a connection says more.
+        got("small", None), got("small", GZIP)
+        plain, zipped = got("large", None), got("large", GZIP)
+        assert plain > 30_000 > 10 * zipped, "that it accepts gzip, grpcio says of every call"
+        plain, zipped = got("small", None), got("small", GZIP)
+        assert plain - 16 < zipped < plain + 64, "small answers are as they are"
+        completed(None), completed(GZIP)
+        plain, zipped = completed(None), completed(GZIP)
+        assert abs(zipped - plain) < 200, "a stream's messages are told at once"
 
 
 def delimited(field: int, payload: bytes) -> bytes:

@@ -5,6 +5,7 @@ mod held;
 
 use crate::directory::Home;
 use crate::group::{Asker, GroupCall, LocalGroup, Router};
+use crate::packing::answer;
 use crate::peers::{Elsewhere, passed_on};
 use crate::service::Plane;
 use crate::tenants::Tenant;
@@ -122,7 +123,7 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::ListTenantSessionsRequest>,
     ) -> Result<Response<v1::ListTenantSessionsResponse>, Status> {
-        Ok(Response::new(self.list_held(request.into_inner()).await?))
+        Ok(answer(self.list_held(request.into_inner()).await?))
     }
 
     async fn close_tenant_sessions(

@@ -24,6 +24,7 @@ mod life;
 mod messages;
 mod moving;
 pub mod owner;
+mod packing;
 mod peer;
 mod peers;
 pub mod ranks;

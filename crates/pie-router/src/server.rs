@@ -10,6 +10,7 @@ use crate::core::{Idle, Settings};
 use crate::directory::{Directory, Groups};
 use crate::group::Router;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
+use crate::packing;
 use crate::peer::PeerService;
 use crate::peers::Peers;
 use crate::reasoned::Reasoned;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tonic::codec::CompressionEncoding;
+use tower::util::MapRequestLayer;
 
 /// Above the document, a message holds little.
 const MESSAGE_SLACK: usize = 1 << 20;
@@ -353,6 +355,7 @@ impl Services<'_> {
             .public
             .server()
             .layer(authorize(self.options.gate.clone(), self.router.stats.clone()))
+            .layer(MapRequestLayer::new(packing::negotiate))
             .add_service(Reasoned::new(health, self.router.stats.clone()))
             .add_service(descriptors().build_v1()?)
             // Older clients, Python's grpcio-reflection among them, ask for this one.
@@ -381,15 +384,17 @@ impl Services<'_> {
         let service = PoolServer::new(service)
             .max_decoding_message_size(self.options.document_limit + MESSAGE_SLACK)
             .max_encoding_message_size(usize::MAX)
-            // The limit holds for what comes out too. Answers are not compressed: they are small, or told at once.
-            .accept_compressed(CompressionEncoding::Gzip);
+            // The limit holds for what comes out too.
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip);
         let service = TakenAside::new(service, self.aside.clone());
         Calls::of(Reasoned::new(service, self.router.stats.clone()))
     }
 
     fn admin(&self, plane: Plane) -> Calls<Reasoned<AdminServer<AdminService>>> {
         let service = AdminServer::new(AdminService { plane, router: self.router.clone() })
-            .accept_compressed(CompressionEncoding::Gzip);
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip);
         Calls::of(Reasoned::new(service, self.router.stats.clone()))
     }
 }

@@ -11,6 +11,7 @@ use crate::calls;
 use crate::directory::{Claim, Home, Refused, Target};
 use crate::faults;
 use crate::group::{Asker, OpenStream, Router};
+use crate::packing::answer;
 use crate::peers::{GROUP, TENANT};
 use crate::tenants::{self, Tenant};
 use pie_placement::GroupId;
@@ -254,7 +255,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
-        self.at_home(request).await
+        self.at_home(request).await.map(|got| answer(got.into_inner()))
     }
 
     async fn close_session(
@@ -269,7 +270,7 @@ impl Pool for PoolService {
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
         let Caller { asker, .. } = self.caller(&request)?;
-        Ok(Response::new(self.list(asker.tenant, request.into_inner()).await?))
+        Ok(answer(self.list(asker.tenant, request.into_inner()).await?))
     }
 
     async fn describe_pool(
