@@ -85,6 +85,16 @@ impl Desk {
         self.core.planner.as_mut().ok()?.plan_to_interrupt()
     }
 
+    /// The plan in flight, if it only repairs.
+    pub fn repair_to_give_up(&self) -> Option<Seq> {
+        self.core.planner.as_ref().ok()?.repair_in_flight()
+    }
+
+    /// Whether the ranks repair.
+    pub fn is_repairing(&self) -> bool {
+        self.repair_to_give_up().is_some()
+    }
+
     /// All documents, for the next owner.
     ///
     /// # Errors

@@ -55,6 +55,8 @@ const BATCH_TIME: Duration = Duration::from_millis(2);
 const BLAME_WINDOW: Duration = Duration::from_millis(300);
 /// The ownership is given up in this time, or left to its lease.
 const RELEASE: Duration = Duration::from_secs(1);
+/// A repair that is given up has ended in this time: its ranks look for that in each layer.
+const REPAIR_ENDS: Duration = Duration::from_secs(1);
 
 /// Everything that an owner reacts to.
 pub enum Event {
@@ -203,11 +205,12 @@ impl Task {
                 break;
             }
             // Whatever else has come in meanwhile joins the same plan.
-            let (begun, mut handled) = (Instant::now(), 0);
+            let (begun, mut handled, mut came) = (Instant::now(), 0, None);
             while let Some(event) = next {
                 match event {
                     Event::Stop => break 'serving,
                     Event::Retire { done } => {
+                        came = self.end_repair(&mut events).await;
                         self.retire().await;
                         // Whoever waits for the documents to be fetched reads how many there are.
                         self.publish();
@@ -222,7 +225,7 @@ impl Task {
                     event => self.guarded(|task| task.handle(event)),
                 }
                 handled += 1;
-                next = events.try_recv().ok();
+                next = came.take().or_else(|| events.try_recv().ok());
                 if next.is_none() && handled < BATCH && begun.elapsed() < BATCH_TIME {
                     next = inbox.take().map(|waiting| Event::Call(waiting.call, waiting.span));
                 }
@@ -234,6 +237,7 @@ impl Task {
                 tokio::task::yield_now().await;
             }
         }
+        self.end_repair(&mut events).await;
         // From here on nobody is told anything but that.
         drop(events);
         inbox.close();
@@ -298,6 +302,22 @@ impl Task {
             #[cfg(test)]
             Event::Panic => panic!("a test"),
         }
+    }
+
+    /// A repair that is going on is given up before the group is, so that its ranks do not miss each other in the middle of it. What
+    /// is to end the owner meanwhile is returned.
+    async fn end_repair(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        let (seq, formed) = (self.desk.repair_to_give_up()?, self.formed.as_ref()?);
+        formed.interrupt(seq);
+        let end = tokio::time::Instant::now() + REPAIR_ENDS;
+        while self.desk.is_repairing() {
+            match tokio::time::timeout_at(end, events.recv()).await {
+                Ok(Some(event @ (Event::Stop | Event::Retire { .. }))) => return Some(event),
+                Ok(Some(event)) => self.guarded(|task| task.handle(event)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        None
     }
 
     /// Tells all that look on what is so now.

@@ -9,7 +9,7 @@ use super::session::count;
 use super::sessions::Sessions;
 use pie_plan::schedule::{Limits, Schedule};
 use pie_plan::{Change, Plan, PlanError, Run, Table, Work};
-use pie_words::{SessionId, Splice, Splices, Strategy};
+use pie_words::{Seq, SessionId, Splice, Splices, Strategy};
 use std::ops::Range;
 
 /// Which repairs are made.
@@ -163,6 +163,12 @@ impl Planner {
     /// Rows that a pass takes along for next to nothing.
     pub fn free_rows(&self) -> u32 {
         self.settings.healing.free_rows.unwrap_or_else(|| self.pace.free_rows())
+    }
+
+    /// The plan in flight, if it only repairs.
+    pub fn repair_in_flight(&self) -> Option<Seq> {
+        let in_flight = self.in_flight.as_ref()?;
+        in_flight.repairing.as_ref().map(|_| in_flight.seq)
     }
 
     /// Stale rows of all documents.

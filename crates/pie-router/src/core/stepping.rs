@@ -145,7 +145,8 @@ impl Planner {
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
         let load = Load { rows: count(work.rows.len()), keys };
-        self.prefilled = !plan.only_repairs() && plan.runs.iter().any(|run| matches!(run, Run::Encode { .. }));
+        self.prefilled =
+            !plan.only_repairs() && plan.runs.iter().any(|run| matches!(run, Run::Encode { .. }));
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
