@@ -1,5 +1,6 @@
 //! A rank of world size 1 with one session, driven by plans as its group's owner would. `pie bench` drives it too.
 
+mod repair;
 mod together;
 
 use crate::error::EvalError;
@@ -10,6 +11,7 @@ use pie_plan::{Change, DigestWanted, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::{Rank, SampledToken, Saved, StepReport};
+pub use repair::{RATE_ROWS, Repairs};
 use std::path::Path;
 use std::time::{Duration, Instant};
 pub use together::Together;
@@ -134,14 +136,15 @@ impl<'a> Bed<'a> {
         self.table().map_or(&[], Table::tokens)
     }
 
-    /// Makes the document these tokens, encoded as if they had been opened: everything from the first other token on is
-    /// encoded again. Returns how many tokens stayed.
+    /// Makes the document these tokens, encoded as if they had been opened: everything from the first other token on, and from
+    /// the first stale row on, is encoded again. Returns how many tokens stayed.
     ///
     /// # Errors
     /// A document that the cache or the model has no room for.
     pub fn become_exactly(&mut self, tokens: &[TokenId]) -> Result<usize, EvalError> {
         let old = self.tokens();
         let same = old.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+        let same = same.min(self.table().map_or(0, Table::frontier));
         let delete = u32::try_from(old.len() - same).unwrap_or(u32::MAX);
         let splice = Splice { at: index(same), delete, insert: tokens[same..].to_vec() };
         let splices = Splices::new(vec![splice], old.len())?;

@@ -97,6 +97,54 @@ names! {
     Conflict = "conflict", "Conflict Fast Encoding";
     /// What was inserted is encoded, and the keys behind it are turned to their new positions.
     Pie = "pie", "PIE";
+    /// The same, and a window of the kept tokens right behind each edited place is encoded again in the same pass.
+    Repair = "repair", "PIE and repair";
+}
+
+names! {
+    /// Which kept rows are encoded again with an edit.
+    Choice, "choice of rows":
+    /// A window right behind each edited place: stale rows alone.
+    Behind = "behind", "window behind";
+    /// As many rows right before each edited place, stale or not.
+    Before = "before", "window before";
+    /// As many stale rows anywhere, at random.
+    Scattered = "scattered", "scattered";
+    /// Everything behind the first change: full recomputation.
+    All = "all", "everything";
+}
+
+names! {
+    /// What the rows of a cache were kept in.
+    Storage, "storage":
+    /// f32.
+    F32 = "f32", "f32";
+    /// Rounded to bf16 whenever written or turned.
+    Bf16 = "bf16", "bf16";
+}
+
+names! {
+    /// Where a line is predicted after many edits.
+    Spot, "spot":
+    /// Behind the document's end.
+    End = "end", "at the end";
+    /// At a cursor in the middle, right behind an edit near it.
+    Cursor = "cursor", "at the cursor";
+}
+
+names! {
+    /// What happened to a cache before it was compared with a fresh one.
+    Arm, "arm":
+    /// Nothing: it is the fresh one.
+    Fresh = "fresh", "fresh";
+    /// Edits, one by one, by `pie`.
+    Edited = "edited", "edited";
+    /// The keys were turned there and back as often, and nothing was encoded.
+    Turned = "turned", "turned";
+    /// Edits, one by one, each with a window of rows behind it that are encoded again.
+    Repaired = "repaired", "repaired";
+    /// The same, and between two edits rows are encoded again from the frontier on, as many as the time allows.
+    Healed = "healed", "healed";
 }
 
 impl Method {
@@ -106,6 +154,7 @@ impl Method {
             Self::Full => Strategy::Full,
             Self::Conflict => Strategy::Conflict,
             Self::Pie => Strategy::Pie,
+            Self::Repair => Strategy::Repair,
         }
     }
 }

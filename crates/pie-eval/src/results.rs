@@ -1,7 +1,9 @@
 //! The results of a run: JSON lines, appended as they come, so that a run that was interrupted goes on.
 
+use crate::engine::TimedEdit;
 use crate::error::EvalError;
-use crate::names::{Language, Method, Setting, Task};
+pub use crate::names::{Arm, Storage};
+use crate::names::{Choice, Language, Method, Setting, Spot, Task};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -28,6 +30,10 @@ pub enum Record {
     Divergence(Divergence),
     /// Quality after many edits.
     Accumulated(Accumulated),
+    /// Quality and time by the rows that are encoded again with an edit.
+    Window(WindowTrial),
+    /// How many rows a machine repairs in a second.
+    Rate(RepairRate),
 }
 
 /// What was evaluated.
@@ -103,6 +109,39 @@ pub struct CacheId {
     pub arm: Arm,
     /// How many edits, or turns.
     pub edits: u32,
+    /// Where the line is that is predicted.
+    #[serde(default = "at_end", skip_serializing_if = "is_at_end")]
+    pub spot: Spot,
+    /// Rows that were encoded again with each edit, at most.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub window: u32,
+    /// Seconds between two edits in which rows were repaired.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub idle: u32,
+}
+
+fn at_end() -> Spot {
+    Spot::End
+}
+
+fn is_at_end(spot: &Spot) -> bool {
+    *spot == Spot::End
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// A choice of rows that are encoded again with the edit of a case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct WindowId {
+    /// The case.
+    #[serde(flatten)]
+    pub case: CaseId,
+    /// Which rows.
+    pub choice: Choice,
+    /// How many at most.
+    pub window: u32,
 }
 
 /// One prediction.
@@ -113,6 +152,9 @@ pub struct Prediction {
     pub case: CaseId,
     /// How the cache followed.
     pub method: Method,
+    /// Rows that `repair` encodes again, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
     /// The first line that is no comment.
     pub prediction: String,
     /// The line of the data.
@@ -148,6 +190,17 @@ pub struct EditCost {
     pub rotated: u32,
 }
 
+impl EditCost {
+    /// Of an edit that was timed.
+    pub(crate) fn of(edited: &TimedEdit) -> Self {
+        Self {
+            time_ms: (edited.elapsed.as_secs_f64() * 1e6).round() / 1e3,
+            encoded: edited.done.encoded,
+            rotated: edited.done.rotated,
+        }
+    }
+}
+
 /// How far a method is from full recomputation, on one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
@@ -156,32 +209,13 @@ pub struct Divergence {
     pub case: CaseId,
     /// Which method.
     pub method: Method,
+    /// Rows that `repair` encodes again, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<u32>,
     /// For each layer: cosine of the keys of kept tokens behind the edit, mean over tokens and heads.
     pub cosine: Vec<f32>,
     /// For each generated token, each given full recomputation's tokens before it: KL(full || method), in nats.
     pub kl: Vec<f32>,
-}
-
-/// What happened to a cache before it was compared with a fresh one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arm {
-    /// Nothing: it is the fresh one.
-    Fresh,
-    /// Edits, one by one, by `pie`.
-    Edited,
-    /// The keys were turned there and back as often, and nothing was encoded.
-    Turned,
-}
-
-/// What the rows of a cache were kept in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Storage {
-    /// f32.
-    F32,
-    /// Rounded to bf16 whenever written or turned.
-    Bf16,
 }
 
 /// Quality after many edits since the last full encoding.
@@ -206,6 +240,71 @@ pub struct Accumulated {
     pub kept: f32,
     /// Turns of a key, mean over all tokens.
     pub turns: f32,
+    /// Along the tokens that the fresh cache generates; none in results from before this was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Agreement>,
+    /// What the edits took; none where there were none, and in results from before this was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamCost>,
+}
+
+/// How far a cache is from the fresh one along the tokens that the fresh one generates, each given those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Tokens.
+    pub tokens: usize,
+    /// KL(fresh || this), mean over the tokens, in nats.
+    pub kl: f32,
+    /// Share of the tokens that both find the most likely.
+    pub greedy: f32,
+}
+
+/// What a stream of edits took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamCost {
+    /// All edits' own passes, what is repaired in them included.
+    pub time_ms: f64,
+    /// Rows that these passes encoded.
+    pub encoded: u64,
+    /// Passes between edits.
+    pub idle_ms: f64,
+    /// Rows that these encoded again.
+    pub idle_rows: u64,
+}
+
+/// Quality and time of one choice of rows, on one case.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WindowTrial {
+    /// The case and the choice.
+    #[serde(flatten)]
+    pub id: WindowId,
+    /// The first line that is no comment.
+    pub prediction: String,
+    /// Whether the words equal those of the data.
+    pub exact_match: bool,
+    /// To the line of the data, 0 to 100.
+    pub edit_similarity: u32,
+    /// Whether it is full recomputation's prediction.
+    pub agrees: bool,
+    /// Along the tokens that full recomputation generates.
+    pub followed: Agreement,
+    /// What it cost.
+    pub work: EditCost,
+    /// Tokens of the edited context.
+    pub tokens: usize,
+}
+
+/// How many rows a machine repairs in a second, from the time of a small pass.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepairRate {
+    /// Tokens of the document.
+    pub tokens: usize,
+    /// Rows of the pass.
+    pub rows: u32,
+    /// The pass, a median.
+    pub pass_ms: f64,
+    /// Rows in a second.
+    pub rows_per_second: f64,
 }
 
 /// What no two lines of a file share.
@@ -221,6 +320,10 @@ pub enum Key {
     Divergence(CaseId, Method),
     /// Of a measurement after many edits.
     Accumulated(CacheId),
+    /// Of one choice of rows.
+    Window(WindowId),
+    /// Of the machine's rate.
+    Rate,
 }
 
 impl Record {
@@ -231,6 +334,8 @@ impl Record {
             Self::Completion(one) => Key::Completion(one.case, one.method),
             Self::Divergence(one) => Key::Divergence(one.case, one.method),
             Self::Accumulated(one) => Key::Accumulated(one.cache),
+            Self::Window(one) => Key::Window(one.id),
+            Self::Rate(_) => Key::Rate,
         }
     }
 }
@@ -279,6 +384,35 @@ impl Results {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// `repair` encodes windows of so many rows from here on.
+    ///
+    /// # Errors
+    /// Results of another window.
+    pub fn use_window(&self, window: u32) -> Result<(), EvalError> {
+        let of = |line: &Record| match line {
+            Record::Completion(Prediction { window, .. }) | Record::Divergence(Divergence { window, .. }) => {
+                *window
+            }
+            _ => None,
+        };
+        match self.lines.iter().filter_map(of).find(|there| *there != window) {
+            Some(there) => {
+                let (there, now) = (there.to_string(), window.to_string());
+                Err(EvalError::OtherRun { path: self.path.clone(), what: "--window", there, now })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The machine's rate, if it was measured.
+    pub fn rate(&self) -> Option<RepairRate> {
+        let of = |line: &Record| match line {
+            Record::Rate(rate) => Some(*rate),
+            _ => None,
+        };
+        self.lines.iter().find_map(of)
     }
 
     /// Whether a line with this key is there.

@@ -1,83 +1,203 @@
-//! Beyond the paper: quality against the edits since the last full encoding, and what of its loss is rounding.
+//! Beyond the paper: quality against the edits since the last full encoding, what of its loss is rounding, and what of it
+//! repairing takes back.
 //!
 //! *Edited*: a text that differs from the prompt by k edits is encoded, then the k edits are made one by one by `pie`, each
-//! settled and encoded before the next. *Turned*: the prompt is encoded, and its keys are turned there and back, k turns in
-//! all, with nothing encoded; so only rounding can differ. Both are compared with the prompt encoded fresh, in the same
-//! storage: the first loses by stale semantics and by rounding, the second by rounding alone.
+//! settled and encoded before the next. *Repaired*: the same, and each edit's own pass encodes a window of the kept rows right
+//! behind it again. *Healed*: the same, and between two edits rows are encoded again from the frontier on, as many as this
+//! machine does in the seconds that a person takes; behind the last edit nothing is, since its completion is asked for at once.
+//! *Turned*: the prompt is encoded, and its keys are turned there and back, k turns in all, with nothing encoded; so only
+//! rounding can differ. All are compared with the prompt encoded fresh, in the same storage.
 
 use super::compare::{HeadSizes, LayerKeys, cosine, distribution, keys, kl};
 use super::completion::predict;
-use super::place::{Fitted, fit};
-use super::{EvaluationRun, Progress};
+use super::divergence::{Followed, agreement, fresh_tokens};
+use super::history::History;
+use super::place::fit;
+use super::{EvaluationOptions, EvaluationRun, FOLLOWED, GENERATED, Progress};
 use crate::dataset::Set;
-use crate::engine::Bed;
+use crate::engine::{Bed, RATE_ROWS, Repairs};
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
-use crate::results::{Accumulated, Arm, CacheId, Key, Record, Results, Storage};
-use crate::task::{self, edit, line_end, line_starts, sampled_lines};
+use crate::names::{Arm, Spot, Storage};
+use crate::results::{Accumulated, Agreement, CacheId, Key, Record, RepairRate, Results, StreamCost};
+use crate::task;
 use pie_kv::Precision;
-use pie_text::{Document, Tokenizer};
-use pie_words::{Splices, TextEdit, TokenId};
+use pie_text::Tokenizer;
+use pie_words::{Splices, Strategy, TokenId};
 use rand::Rng;
-use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
-const STORAGES: [(Storage, Precision); 2] =
-    [(Storage::F32, Precision::F32), (Storage::Bf16, Precision::Bf16)];
-/// Lines of an edit, at most.
-const LINES: usize = 5;
 /// Tokens by which keys are turned, at most: as much as an edit moves them.
 const DISTANCE: usize = 64;
 
+/// What is done to a cache.
+#[derive(Clone, Copy)]
+struct Treatment {
+    arm: Arm,
+    window: u32,
+    idle: u32,
+}
+
+impl Treatment {
+    const fn plain(arm: Arm) -> Self {
+        Self { arm, window: 0, idle: 0 }
+    }
+
+    /// Those of one place and storage, but for the fresh cache, which is always there.
+    fn of(options: &EvaluationOptions, storage: Storage, spot: Spot) -> Vec<Self> {
+        let (window, is_f32) = (options.window, storage == Storage::F32);
+        let mut list = Vec::new();
+        for arm in &options.arms {
+            match arm {
+                Arm::Fresh => {}
+                Arm::Edited => list.push(Self::plain(Arm::Edited)),
+                Arm::Turned if spot == Spot::End => list.push(Self::plain(Arm::Turned)),
+                Arm::Repaired if is_f32 && options.idle.contains(&0) => {
+                    list.push(Self { arm: Arm::Repaired, window, idle: 0 });
+                }
+                Arm::Healed if is_f32 => {
+                    let idle = options.idle.iter().filter(|seconds| **seconds > 0);
+                    list.extend(idle.map(|seconds| Self { arm: Arm::Healed, window, idle: *seconds }));
+                }
+                Arm::Turned | Arm::Repaired | Arm::Healed => {}
+            }
+        }
+        list
+    }
+}
+
+/// Storages and places that are looked at.
+fn grounds(options: &EvaluationOptions) -> Vec<(Storage, Spot)> {
+    let mut grounds = Vec::new();
+    for storage in &options.storages {
+        let spots = options.spots.iter().filter(|spot| **spot == Spot::End || *storage == Storage::F32);
+        grounds.extend(spots.map(|spot| (*storage, *spot)));
+    }
+    grounds
+}
+
+/// Trials of a sample.
+pub(super) fn trials(options: &EvaluationOptions) -> usize {
+    grounds(options).len()
+}
+
 impl EvaluationRun<'_> {
     pub(super) fn accumulated(&mut self, set: &Set) -> Result<(), EvalError> {
-        let mut counts = self.options.edits.clone();
+        let options = self.options;
+        let mut counts = options.edits.clone();
         counts.sort_unstable();
         counts.dedup();
-        for (storage, precision) in STORAGES {
+        let most = options.accumulated_samples.min(set.samples.len());
+        let rate = if most > 0 && options.arms.contains(&Arm::Healed) { Some(self.rate(set)?) } else { None };
+        for (storage, spot) in grounds(options) {
+            let precision = match storage {
+                Storage::F32 => Precision::F32,
+                Storage::Bf16 => Precision::Bf16,
+            };
             self.machine.set_precision(precision)?;
-            for (index, sample) in set.samples.iter().enumerate().take(self.options.accumulated_samples) {
-                let arms = |count: &u32| [(Arm::Turned, *count), (Arm::Edited, *count)];
-                let mut wanted = std::iter::once((Arm::Fresh, 0)).chain(counts.iter().flat_map(arms));
-                let Set { language, setting, .. } = *set;
-                let lacks = |(arm, edits): (Arm, u32)| {
-                    let cache = CacheId { language, setting, sample: index, storage, arm, edits };
-                    !self.results.has(Key::Accumulated(cache))
-                };
-                if wanted.any(lacks) {
-                    let prompt = fit(&self.tokenizer, &sample.prompt, self.context)?;
-                    let sizes = HeadSizes::of(self.machine.model());
-                    let ends = self.ends();
-                    let mut trial = Trial {
-                        set,
-                        index,
-                        storage,
-                        prompt: &prompt,
-                        tokenizer: &self.tokenizer,
-                        ends: &ends,
-                        sizes,
-                        results: &mut self.results,
-                        bed: Bed::new(&mut self.machine)?,
-                    };
-                    trial.run(&counts)?;
+            let treatments = Treatment::of(options, storage, spot);
+            for index in 0..most {
+                let ground = Ground { set, index, storage, spot };
+                let is_missing = |cache| !self.results.has(Key::Accumulated(cache));
+                let caches = counts.iter().flat_map(|count| {
+                    treatments.iter().map(move |treatment| ground.cache(*treatment, *count))
+                });
+                if is_missing(ground.cache(Treatment::plain(Arm::Fresh), 0))
+                    || caches.into_iter().any(is_missing)
+                {
+                    self.trial(ground, &treatments, &counts, rate)?;
                 }
-                self.done += counts.len() as u64;
+                self.done += 1;
                 (self.progress)(Progress::Running(self.done, self.cases));
             }
         }
         Ok(())
     }
+
+    fn trial(
+        &mut self,
+        ground: Ground<'_>,
+        treatments: &[Treatment],
+        counts: &[u32],
+        rate: Option<RepairRate>,
+    ) -> Result<(), EvalError> {
+        let Ground { set, index, spot, .. } = ground;
+        let prompt = fit(&self.tokenizer, &set.samples[index].prompt, self.context)?;
+        let most = counts.last().copied().unwrap_or(0) as usize;
+        let history = History::of(&self.tokenizer, set, index, &prompt, spot, most);
+        // A text without a line to fill in has nothing to say here.
+        let Some(history) = history else { return Ok(()) };
+        let (sizes, ends) = (HeadSizes::of(self.machine.model()), self.ends());
+        let mut trial = Trial {
+            ground,
+            prompt: history.prompt()?,
+            history,
+            tokenizer: &self.tokenizer,
+            ends: &ends,
+            sizes,
+            rows_per_second: rate.map_or(0.0, |rate| rate.rows_per_second),
+            results: &mut self.results,
+            bed: Bed::new(&mut self.machine)?,
+        };
+        trial.run(treatments, counts)
+    }
+
+    /// What this machine repairs in a second, as it was when it was first asked.
+    fn rate(&mut self, set: &Set) -> Result<RepairRate, EvalError> {
+        if let Some(rate) = self.results.rate() {
+            return Ok(rate);
+        }
+        let prompt = fit(&self.tokenizer, &set.samples[0].prompt, self.context)?;
+        let tokens = self.context - GENERATED;
+        let document: Vec<TokenId> = prompt.tokens.iter().copied().cycle().take(tokens).collect();
+        let mut bed = Bed::new(&mut self.machine)?;
+        bed.become_exactly(&document)?;
+        let pass = bed.time_repair()?.as_secs_f64();
+        let rows_per_second = f64::from(RATE_ROWS) / pass.max(1e-9);
+        let rate = RepairRate { tokens, rows: RATE_ROWS, pass_ms: 1e3 * pass, rows_per_second };
+        self.results.push(Record::Rate(rate))?;
+        Ok(rate)
+    }
 }
 
-/// One sample in one storage.
-struct Trial<'a> {
+/// One sample, in one storage and place.
+#[derive(Clone, Copy)]
+struct Ground<'a> {
     set: &'a Set,
     index: usize,
     storage: Storage,
-    prompt: &'a Fitted,
+    spot: Spot,
+}
+
+impl Ground<'_> {
+    fn cache(&self, treatment: Treatment, edits: u32) -> CacheId {
+        let Treatment { arm, window, idle } = treatment;
+        let (language, setting, sample) = (self.set.language, self.set.setting, self.index);
+        CacheId {
+            language,
+            setting,
+            sample,
+            storage: self.storage,
+            arm,
+            edits,
+            spot: self.spot,
+            window,
+            idle,
+        }
+    }
+}
+
+/// One sample in one storage and place, on a bed.
+struct Trial<'a> {
+    ground: Ground<'a>,
+    prompt: Vec<TokenId>,
+    history: History<'a>,
     tokenizer: &'a Arc<Tokenizer>,
     ends: &'a [TokenId],
     sizes: HeadSizes,
+    rows_per_second: f64,
     results: &'a mut Results,
     bed: Bed<'a>,
 }
@@ -87,31 +207,54 @@ struct FreshCache {
     keys: LayerKeys,
     distribution: Vec<f32>,
     prediction: String,
+    followed: Followed,
 }
 
 /// How far the cache is from its last full encoding.
 #[derive(Clone, Copy)]
 struct Staleness {
-    arm: Arm,
-    edits: u32,
+    cache: CacheId,
     kept: f32,
     turns: f32,
+    stream: Option<StreamCost>,
 }
 
 impl Trial<'_> {
-    fn run(&mut self, counts: &[u32]) -> Result<(), EvalError> {
-        self.bed.report_logprobs(u32::try_from(self.sizes.vocabulary).unwrap_or(u32::MAX));
-        self.bed.become_exactly(&self.prompt.tokens)?;
-        let age = Staleness { arm: Arm::Fresh, edits: 0, kept: 1.0, turns: 0.0 };
+    fn run(&mut self, treatments: &[Treatment], counts: &[u32]) -> Result<(), EvalError> {
+        self.bed.become_exactly(&self.prompt)?;
         let saved = self.bed.save(0)?;
-        let fresh = self.measured(age, None)?;
-        self.bed.restore(&saved)?;
-        self.turned(counts, &fresh)?;
-        self.edited(counts, &fresh)
+        let fresh = self.fresh()?;
+        for treatment in treatments {
+            if treatment.arm == Arm::Turned {
+                self.bed.restore(&saved)?;
+                self.turned(*treatment, counts, &fresh)?;
+                continue;
+            }
+            for count in counts {
+                if !self.results.has(Key::Accumulated(self.ground.cache(*treatment, *count))) {
+                    self.edited(*treatment, *count, &fresh)?;
+                }
+            }
+        }
+        Ok(())
     }
 
-    fn turned(&mut self, counts: &[u32], fresh: &FreshCache) -> Result<(), EvalError> {
-        let mut random = self.random("turned");
+    fn fresh(&mut self) -> Result<FreshCache, EvalError> {
+        let cache = self.ground.cache(Treatment::plain(Arm::Fresh), 0);
+        let (keys, distribution, prediction) = self.observed()?;
+        self.bed.end_branch()?;
+        let followed = fresh_tokens(&mut self.bed, self.ends, self.sizes, FOLLOWED)?;
+        self.bed.end_branch()?;
+        let fresh = FreshCache { keys, distribution, prediction, followed };
+        let age = Staleness { cache, kept: 1.0, turns: 0.0, stream: None };
+        let seen = (&fresh.keys, &fresh.distribution[..], &fresh.prediction[..]);
+        self.push(age, seen, &fresh, fresh.followed.agreeing())?;
+        Ok(fresh)
+    }
+
+    fn turned(&mut self, treatment: Treatment, counts: &[u32], fresh: &FreshCache) -> Result<(), EvalError> {
+        let Ground { set, index, .. } = self.ground;
+        let mut random = task::random(0, set.language, set.setting, index, "turned", 0);
         let first = self.tokenizer.prefix().len();
         let mut turns = 0;
         for count in counts {
@@ -119,76 +262,115 @@ impl Trial<'_> {
             while turns < *count {
                 let distance = random.random_range(1..=DISTANCE);
                 // These tokens are never encoded: they only take the place.
-                let splices = self.bed.splice(first, 0, vec![self.prompt.tokens[first]; distance])?;
+                let splices = self.bed.splice(first, 0, vec![self.prompt[first]; distance])?;
                 self.bed.turn(splices)?;
                 self.bed.turn(self.bed.splice(first, distance as u32, Vec::new())?)?;
                 turns += 2;
             }
-            let age = Staleness { arm: Arm::Turned, edits: *count, kept: 1.0, turns: turns as f32 };
-            let saved = self.bed.save(0)?;
-            self.measured(age, Some(fresh))?;
-            self.bed.restore(&saved)?;
+            let cache = self.ground.cache(treatment, *count);
+            if !self.results.has(Key::Accumulated(cache)) {
+                let saved = self.bed.save(0)?;
+                self.measure(Staleness { cache, kept: 1.0, turns: turns as f32, stream: None }, fresh)?;
+                self.bed.restore(&saved)?;
+            }
         }
         Ok(())
     }
 
-    fn edited(&mut self, counts: &[u32], fresh: &FreshCache) -> Result<(), EvalError> {
-        let most = counts.last().copied().unwrap_or(0) as usize;
-        let mut random = self.random("edited");
-        let history = History::before(&self.prompt.text, most, self.set, &mut random);
-        for count in counts {
-            let mut document = Document::open(self.tokenizer.clone(), history.text(*count), usize::MAX)?;
-            let tokens: Vec<TokenId> = document.tokens().collect();
-            self.bed.become_exactly(&tokens)?;
-            let mut ages = vec![Some(0_u32); tokens.len()];
-            for step in history.steps(*count) {
-                let change = document.prepare(document.revision(), std::slice::from_ref(step))?;
-                age(&mut ages, change.splices());
-                self.bed.encode(change.splices().clone(), pie_words::Strategy::Pie)?;
-                document.commit(change)?;
+    fn edited(&mut self, treatment: Treatment, count: u32, fresh: &FreshCache) -> Result<(), EvalError> {
+        let stream = self.history.stream(count)?;
+        self.bed.become_exactly(&stream.original)?;
+        let mut ages = vec![Some(0_u32); stream.original.len()];
+        let mut cost = StreamCost { time_ms: 0.0, encoded: 0, idle_ms: 0.0, idle_rows: 0 };
+        let last = stream.steps.len();
+        let budget = f64::from(treatment.idle) * self.rows_per_second;
+        for (number, splices) in stream.steps.into_iter().enumerate() {
+            age(&mut ages, &splices);
+            let start = Instant::now();
+            let (done, rows) = match treatment.arm {
+                Arm::Repaired | Arm::Healed => {
+                    self.bed.encode_repairing(splices, Repairs::behind(treatment.window))?
+                }
+                Arm::Fresh | Arm::Edited | Arm::Turned => {
+                    (self.bed.encode(splices, Strategy::Pie)?, Vec::new())
+                }
+            };
+            cost.time_ms += milliseconds(start);
+            cost.encoded += u64::from(done.encoded);
+            renew(&mut ages, &rows);
+            if number + 1 < last {
+                let start = Instant::now();
+                let rows = self.bed.heal(budget as u64)?;
+                cost.idle_ms += milliseconds(start);
+                cost.idle_rows += rows.iter().map(|rows| rows.len() as u64).sum::<u64>();
+                renew(&mut ages, &rows);
             }
-            if self.bed.tokens() != self.prompt.tokens {
-                return Err(EvalError::Retokenized { sample: format!("accumulated {}", self.index) });
-            }
-            let kept = ages.iter().flatten().count() as f32 / ages.len() as f32;
-            let turns = ages.iter().flatten().sum::<u32>() as f32 / ages.len() as f32;
-            self.measured(Staleness { arm: Arm::Edited, edits: *count, kept, turns }, Some(fresh))?;
         }
-        Ok(())
+        if self.bed.tokens() != self.prompt {
+            return Err(EvalError::Retokenized { sample: format!("accumulated {}", self.ground.index) });
+        }
+        let kept = ages.iter().flatten().count() as f32 / ages.len() as f32;
+        let turns = ages.iter().flatten().sum::<u32>() as f32 / ages.len() as f32;
+        let cache = self.ground.cache(treatment, count);
+        self.measure(Staleness { cache, kept, turns, stream: Some(cost) }, fresh)
     }
 
-    /// Compares the bed's state, which is the prompt's text, and writes the result.
-    fn measured(&mut self, age: Staleness, fresh: Option<&FreshCache>) -> Result<FreshCache, EvalError> {
-        let all: Vec<usize> = (0..self.prompt.tokens.len()).collect();
+    /// Compares the bed's state, which is the prompt's text, and writes the result. Tokens join the document.
+    fn measure(&mut self, age: Staleness, fresh: &FreshCache) -> Result<(), EvalError> {
+        let (keys, distribution, prediction) = self.observed()?;
+        let followed = agreement(&mut self.bed, &fresh.followed, self.sizes)?;
+        self.push(age, (&keys, &distribution, &prediction), fresh, followed)
+    }
+
+    /// The keys, the distribution of the next token, and the prediction.
+    fn observed(&mut self) -> Result<(LayerKeys, Vec<f32>, String), EvalError> {
+        let all: Vec<usize> = (0..self.prompt.len()).collect();
         let keys = keys(&self.bed, self.sizes, &all)?;
+        self.bed.report_logprobs(self.sizes.all());
         let sampled = self.bed.decode(1)?.into_iter().next().ok_or(EvalError::NothingSampled)?;
+        self.bed.report_logprobs(0);
         let distribution = distribution(&sampled, self.sizes.vocabulary);
-        let language = self.set.language;
+        let language = self.ground.set.language;
         let prediction = predict(&mut self.bed, self.tokenizer, self.ends, language, sampled.token)?;
-        let this = FreshCache { keys, distribution, prediction };
-        let fresh = fresh.unwrap_or(&this);
-        let truth = &self.set.samples[self.index].next_line;
-        let Staleness { arm, edits, kept, turns } = age;
-        let (setting, sample, storage) = (self.set.setting, self.index, self.storage);
-        let cache = CacheId { language, setting, sample, storage, arm, edits };
-        if !self.results.has(Key::Accumulated(cache)) {
-            self.results.push(Record::Accumulated(Accumulated {
-                cache,
-                exact_match: exact_match(&this.prediction, truth),
-                edit_similarity: edit_similarity(&this.prediction, truth),
-                agrees: this.prediction == fresh.prediction,
-                prediction: this.prediction.clone(),
-                kl: kl(&fresh.distribution, &this.distribution),
-                cosine: cosine(&this.keys, &fresh.keys),
-                kept,
-                turns,
-            }))?;
-        }
-        Ok(this)
+        Ok((keys, distribution, prediction))
     }
 
-    fn random(&self, what: &str) -> ChaCha8Rng {
-        task::random(0, self.set.language, self.set.setting, self.index, what, 0)
+    fn push(
+        &mut self,
+        age: Staleness,
+        (keys, distribution, prediction): (&LayerKeys, &[f32], &str),
+        fresh: &FreshCache,
+        followed: Agreement,
+    ) -> Result<(), EvalError> {
+        let Staleness { cache, kept, turns, stream } = age;
+        if self.results.has(Key::Accumulated(cache)) {
+            return Ok(());
+        }
+        let truth = &self.history.truth;
+        self.results.push(Record::Accumulated(Accumulated {
+            cache,
+            exact_match: exact_match(prediction, truth),
+            edit_similarity: edit_similarity(prediction, truth),
+            agrees: prediction == fresh.prediction,
+            prediction: prediction.to_owned(),
+            kl: kl(&fresh.distribution, distribution),
+            cosine: cosine(keys, &fresh.keys),
+            kept,
+            turns,
+            followed: Some(followed),
+            stream,
+        }))
+    }
+}
+
+fn milliseconds(start: Instant) -> f64 {
+    1e3 * start.elapsed().as_secs_f64()
+}
+
+/// Rows that were encoded again.
+fn renew(ages: &mut [Option<u32>], rows: &[Range<u32>]) {
+    for row in rows.iter().cloned().flatten() {
+        ages[row as usize] = None;
     }
 }
 
@@ -208,44 +390,4 @@ fn age(ages: &mut Vec<Option<u32>>, splices: &Splices) {
     let end = ages.len();
     keep(at, end, moved, &mut next);
     *ages = next;
-}
-
-/// Texts that lead to a prompt, each by one edit.
-struct History {
-    /// `texts[k]` is k edits before the prompt.
-    texts: Vec<String>,
-    /// `steps[k]` makes `texts[k]` of `texts[k + 1]`.
-    steps: Vec<TextEdit>,
-}
-
-impl History {
-    /// Goes `count` edits back from a text: each inserts, deletes or replaces one to five lines somewhere.
-    fn before(text: &str, count: usize, set: &Set, random: &mut ChaCha8Rng) -> Self {
-        let mut history = Self { texts: vec![text.to_owned()], steps: Vec::with_capacity(count) };
-        for _ in 0..count {
-            let after = &history.texts[history.texts.len() - 1];
-            let starts = line_starts(after);
-            let lines = starts.len() - 1;
-            // What is inserted, going back, is what the edit deletes. A text that grew shrinks again.
-            let kind = if after.len() > text.len() { 1 } else { random.random_range(0..3) };
-            let removed = if kind == 0 { 0 } else { random.random_range(1..=LINES).min(lines) };
-            let first = random.random_range(0..=(lines - removed).min(lines.saturating_sub(1)));
-            let (start, end) = (starts[first], starts[first + removed]);
-            let added = if kind == 1 { 0 } else { random.random_range(1..=LINES) };
-            let added = sampled_lines(added, line_end(text), &set.samples, random);
-            let before = format!("{}{added}{}", &after[..start], &after[end..]);
-            history.steps.push(edit(start, start + added.len(), &after[start..end]));
-            history.texts.push(before);
-        }
-        history
-    }
-
-    fn text(&self, count: u32) -> &str {
-        &self.texts[count as usize]
-    }
-
-    /// The edits from `count` before the prompt to it, in order.
-    fn steps(&self, count: u32) -> impl Iterator<Item = &TextEdit> {
-        self.steps[..count as usize].iter().rev()
-    }
 }

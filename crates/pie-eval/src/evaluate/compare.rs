@@ -35,6 +35,11 @@ impl HeadSizes {
             kv_heads: config.kv_heads,
         }
     }
+
+    /// The log probabilities of all tokens.
+    pub fn all(self) -> u32 {
+        u32::try_from(self.vocabulary).unwrap_or(u32::MAX)
+    }
 }
 
 /// The keys of some tokens of the document.

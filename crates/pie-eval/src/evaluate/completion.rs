@@ -3,7 +3,7 @@
 use super::compare::{HeadSizes, cosine, keys};
 use super::divergence::{self, Followed};
 use super::place::{AtCursor, Fitted, TokenCase, cursor_case, fit, token_case};
-use super::{EvaluationRun, GENERATED};
+use super::{EvaluationRun, GENERATED, edited};
 use crate::dataset::{Sample, Set};
 use crate::engine::{Bed, TimedEdit};
 use crate::error::EvalError;
@@ -106,6 +106,7 @@ impl EvaluationRun<'_> {
             ends: &ends,
             sizes,
             timed,
+            window: self.options.window,
             bed,
             fresh,
             results: &mut self.results,
@@ -145,6 +146,8 @@ struct OfPrompt<'a> {
     /// Whether full recomputation runs. If not, its prediction is the fresh prompt's, which is the same, and its time is
     /// not known.
     timed: bool,
+    /// Rows that `repair` encodes again.
+    window: u32,
     bed: Bed<'a>,
     fresh: Fresh,
     results: &'a mut Results,
@@ -174,7 +177,7 @@ impl OfPrompt<'_> {
     }
 
     fn complete(&mut self, missing: &Missing, case: &TokenCase, method: Method) -> Result<(), EvalError> {
-        let edited = self.bed.edit(case.splices.clone(), method.strategy())?;
+        let edited = edited(&mut self.bed, case.splices.clone(), method, self.window)?;
         let prediction =
             predict(&mut self.bed, self.tokenizer, self.ends, self.set.language, edited.next.token)?;
         self.push(missing, case, method, prediction, Some(&edited))
@@ -202,22 +205,23 @@ impl OfPrompt<'_> {
         self.results.push(Record::Completion(Prediction {
             case: missing.case,
             method,
+            window: self.window_of(method),
             exact_match: exact_match(&prediction, truth),
             edit_similarity: edit_similarity(&prediction, truth),
             edit_similarity_levenshtein: edit_similarity_levenshtein(&prediction, truth),
             prediction,
             truth: truth.to_owned(),
-            work: edited.map(|edited| EditCost {
-                time_ms: (edited.elapsed.as_secs_f64() * 1e6).round() / 1e3,
-                encoded: edited.done.encoded,
-                rotated: edited.done.rotated,
-            }),
+            work: edited.map(EditCost::of),
             tokens: self.prompt.tokens.len(),
             deleted: case.splices.deleted(),
             inserted: case.splices.inserted(),
             first_change: case.first_change(),
             cut_lines: self.prompt.cut_lines,
         }))
+    }
+
+    fn window_of(&self, method: Method) -> Option<u32> {
+        (method == Method::Repair).then_some(self.window)
     }
 
     fn diverge(
@@ -236,11 +240,13 @@ impl OfPrompt<'_> {
         };
         self.bed.restore(original)?;
         let splices = case.splices.clone();
-        let (keys, kl) = divergence::of(&mut self.bed, splices, &kept, method, &full, self.sizes)?;
+        let (keys, kl) =
+            divergence::of(&mut self.bed, splices, &kept, (method, self.window), &full, self.sizes)?;
         self.fresh.followed = Some(full);
         self.results.push(Record::Divergence(Divergence {
             case: missing.case,
             method,
+            window: self.window_of(method),
             cosine: cosine(&keys, &fresh_keys),
             kl,
         }))

@@ -4,16 +4,18 @@ mod accumulated;
 mod compare;
 mod completion;
 mod divergence;
+mod history;
 mod place;
+mod windows;
 
 use crate::dataset::{self, Selection, Set};
-use crate::engine::Machine;
+use crate::engine::{Bed, Machine, Repairs, TimedEdit};
 use crate::error::EvalError;
-use crate::names::{Language, Method, Setting, Task};
+use crate::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use crate::results::{BUILT_IN, Header, Results, SetLine};
 use pie_model::Config;
 use pie_text::Tokenizer;
-use pie_words::TokenId;
+use pie_words::{Splices, TokenId};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +25,8 @@ pub(crate) const GENERATED: usize = 64;
 const SPARE: usize = 256;
 /// Longest context without `--context`, if the model has more: RepoBench-C-8k fits.
 const LONGEST: usize = 8192;
+/// Tokens of the fresh cache along which windows and many edits are compared.
+const FOLLOWED: usize = 24;
 
 /// What to evaluate.
 #[derive(Clone, Debug)]
@@ -56,6 +60,29 @@ pub struct EvaluationOptions {
     pub accumulated_samples: usize,
     /// After how many edits, or turns, the cache is compared with a fresh one.
     pub edits: Vec<u32>,
+    /// What happens to these caches.
+    pub arms: Vec<Arm>,
+    /// What their rows are kept in. Whatever repairs, and the cursor, are looked at in f32 alone.
+    pub storages: Vec<Storage>,
+    /// Where they predict.
+    pub spots: Vec<Spot>,
+    /// Seconds of a person between two edits, in which a cache heals; 0 is a window with each edit and nothing else.
+    pub idle: Vec<u32>,
+    /// Rows that repairing encodes again with an edit.
+    pub window: u32,
+    /// Samples of the first set for which windows of several sizes, and other rows of the same number, are compared.
+    pub window_samples: usize,
+    /// Of these sizes.
+    pub windows: Vec<u32>,
+}
+
+impl EvaluationOptions {
+    /// Rows that repairing encodes again with an edit, where nothing else is asked for.
+    pub const WINDOW: u32 = 64;
+    /// Sizes of windows that are compared.
+    pub const WINDOWS: [u32; 7] = [0, 8, 16, 32, 64, 128, 256];
+    /// Seconds between two edits.
+    pub const IDLE: [u32; 3] = [0, 1, 5];
 }
 
 /// How far a run is.
@@ -89,9 +116,15 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
     let machine =
         Machine::load(&options.model, slots, &mut |done, total| progress(Progress::Loading(done, total)))?;
     let results = Results::open(&options.out, &header(options, &machine, context))?;
+    if options.methods.contains(&Method::Repair) {
+        results.use_window(options.window)?;
+    }
     // A model without markers has no cursor in the middle.
     let mut options = options.clone();
-    options.tasks.retain(|task| *task != Task::Cursor || tokenizer.fim().is_some());
+    if tokenizer.fim().is_none() {
+        options.tasks.retain(|task| *task != Task::Cursor);
+        options.spots.retain(|spot| *spot != Spot::Cursor);
+    }
     let options = &options;
     let cases = count(&sets, options);
     let mut run = EvaluationRun { options, tokenizer, context, machine, results, progress, done: 0, cases };
@@ -100,10 +133,11 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
         let compared = if index == 0 { options.compared_samples } else { 0 };
         run.completions(set, compared)?;
     }
-    match sets.first() {
-        Some(set) if options.accumulated_samples > 0 => run.accumulated(set),
-        _ => Ok(()),
+    if let Some(set) = sets.first() {
+        run.windows(set)?;
+        run.accumulated(set)?;
     }
+    Ok(())
 }
 
 fn header(options: &EvaluationOptions, machine: &Machine, context: usize) -> Header {
@@ -120,8 +154,18 @@ fn header(options: &EvaluationOptions, machine: &Machine, context: usize) -> Hea
 fn count(sets: &[Set], options: &EvaluationOptions) -> u64 {
     let samples = |set: &Set| set.samples.len().min(options.samples.unwrap_or(usize::MAX));
     let cases: usize = sets.iter().map(samples).sum::<usize>() * options.tasks.len();
-    let accumulated = sets.first().map_or(0, |set| set.samples.len().min(options.accumulated_samples));
-    cases as u64 * options.seeds + 2 * (accumulated * options.edits.len()) as u64
+    let of_first = |most: usize| sets.first().map_or(0, |set| set.samples.len().min(most)) as u64;
+    let accumulated = of_first(options.accumulated_samples) * accumulated::trials(options) as u64;
+    let windows = of_first(options.window_samples) * options.tasks.len() as u64;
+    cases as u64 * options.seeds + windows + accumulated
+}
+
+/// Edits by a method.
+fn edited(bed: &mut Bed<'_>, splices: Splices, method: Method, window: u32) -> Result<TimedEdit, EvalError> {
+    match method {
+        Method::Repair => bed.edit_repairing(splices, Repairs::behind(window)),
+        Method::Full | Method::Conflict | Method::Pie => bed.edit(splices, method.strategy()),
+    }
 }
 
 /// A run on its way.

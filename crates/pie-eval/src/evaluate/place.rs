@@ -125,7 +125,9 @@ pub(super) fn cursor_case(
 ) -> Result<Option<AtCursor>, EvalError> {
     let CaseId { language, setting, sample, task, seed } = case;
     let mut random = task::random(seed, language, setting, sample, task.name(), 0);
-    let Some(fim) = tokenizer.fim() else { return Ok(None) };
+    if tokenizer.fim().is_none() {
+        return Ok(None);
+    }
     let Some(case) = task::at_cursor(&prompt.text, comments(language), &mut random) else { return Ok(None) };
     let CursorCase { sides, line, edited, case } = case;
     let mut document = Document::open(tokenizer.clone(), &case.original, usize::MAX)?;
@@ -136,22 +138,14 @@ pub(super) fn cursor_case(
     document.commit(change)?;
     let behind: Vec<TokenId> = document.tokens().skip(leading).collect();
     let other: Vec<TokenId> = tokenizer.encode(&sides[1 - edited])?.split_off(leading);
-    let order = match fim.order {
-        FimOrder::PrefixFirst => [0, 1],
-        FimOrder::SuffixFirst => [1, 0],
-    };
     let with = |side: &[TokenId]| {
-        let [first, second] = order.map(|index| if index == edited { side } else { &other });
-        [tokenizer.prefix(), &fim.open, first, &fim.between, second, &fim.close].concat()
+        let sides = if edited == 0 { [side, &other[..]] } else { [&other[..], side] };
+        with_markers(tokenizer, sides).unwrap_or_default()
     };
-    let skipped = fim.open.len() + if order[0] == edited { 0 } else { other.len() + fim.between.len() };
-    // A document's own tokens stand behind those that stand before every text, and so they do here.
-    let moved = |splice: &Splice| {
-        let at = TokenIndex(u32::try_from(splice.at.usize() + skipped).unwrap_or(u32::MAX));
-        Splice { at, ..splice.clone() }
-    };
+    // Of the edited side nothing is asked: where it stands, only the other one can stand before it.
+    let lengths = [other.len(); 2];
     let original = with(&before);
-    let splices = Splices::new(splices.iter().map(moved).collect(), original.len())?;
+    let splices = moved(&splices, skipped(tokenizer, edited, lengths), original.len())?;
     let fitted = Fitted { text: prompt.text.clone(), tokens: with(&behind), cut_lines: prompt.cut_lines };
     if splices.apply(&original) != fitted.tokens {
         return Err(EvalError::Retokenized {
@@ -159,4 +153,34 @@ pub(super) fn cursor_case(
         });
     }
     Ok(Some(AtCursor { prompt: fitted, line, case: TokenCase { original, splices } }))
+}
+
+/// The two sides of a cursor with the model's markers, in its order; none where it has no markers.
+pub(super) fn with_markers(tokenizer: &Tokenizer, sides: [&[TokenId]; 2]) -> Option<Vec<TokenId>> {
+    let fim = tokenizer.fim()?;
+    let [first, second] = match fim.order {
+        FimOrder::PrefixFirst => sides,
+        FimOrder::SuffixFirst => [sides[1], sides[0]],
+    };
+    Some([tokenizer.prefix(), &fim.open, first, &fim.between, second, &fim.close].concat())
+}
+
+/// By how much the tokens of a side stand further back there than in a document of their own. A document's own tokens stand
+/// behind those that stand before every text, and so they do there. `lengths` are those of the sides without these.
+pub(super) fn skipped(tokenizer: &Tokenizer, side: usize, lengths: [usize; 2]) -> usize {
+    let Some(fim) = tokenizer.fim() else { return 0 };
+    let first = match fim.order {
+        FimOrder::PrefixFirst => 0,
+        FimOrder::SuffixFirst => 1,
+    };
+    fim.open.len() + if side == first { 0 } else { lengths[first] + fim.between.len() }
+}
+
+/// Splices of a document that stands so much further back in a context of `length` tokens.
+pub(super) fn moved(splices: &Splices, by: usize, length: usize) -> Result<Splices, EvalError> {
+    let moved = |splice: &Splice| {
+        let at = TokenIndex(u32::try_from(splice.at.usize() + by).unwrap_or(u32::MAX));
+        Splice { at, ..splice.clone() }
+    };
+    Ok(Splices::new(splices.iter().map(moved).collect(), length)?)
 }

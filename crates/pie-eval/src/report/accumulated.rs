@@ -1,15 +1,14 @@
 //! Quality against the edits since the last full encoding.
 
-use super::summary::{Age, Summary};
+use super::summary::{Age, AgeKey, Mean, Summary};
 use super::{LOGARITHMIC, draw_charts};
 use crate::error::EvalError;
 use crate::metrics::median;
-use crate::results::{Arm, Storage};
+use crate::names::{Arm, Spot, Storage};
 use pie_chart::{Axis, Chart, GREEN, GREY, Mark, Scale, Series};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-const STORAGES: [(Storage, &str); 2] = [(Storage::F32, "f32"), (Storage::Bf16, "bf16")];
 /// Below this a divergence is drawn at it: nothing that a sampler could see.
 const FLOOR: f64 = 1e-9;
 
@@ -35,12 +34,11 @@ pub(super) fn markdown(summary: &Summary) -> String {
     );
     page.push_str("| storage | cache | edits | EM | ES | same prediction as fresh | KL, mean | KL, median | cosine of keys, all layers | last layer | never encoded again | turns of a key |\n");
     page.push_str("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
-    for ((storage, arm, edits), age) in &summary.ages {
+    for (key, age) in summary.ages.iter().filter(|(key, _)| is_without_repairs(key)) {
+        let AgeKey { storage, arm, edits, .. } = key;
         let _ = writeln!(
             page,
-            "| {} | {} | {edits} | {:.1} | {:.1} | {:.0} % | {:.1e} | {:.1e} | {:.6} | {:.6} | {:.0} % | {:.1} |",
-            name(*storage),
-            arm_name(*arm),
+            "| {storage} | {arm} | {edits} | {:.1} | {:.1} | {:.0} % | {:.1e} | {:.1e} | {:.6} | {:.6} | {:.0} % | {:.1} |",
             age.exact_match.value(),
             age.edit_similarity.value(),
             age.agrees.value(),
@@ -60,14 +58,15 @@ pub(super) fn markdown(summary: &Summary) -> String {
 /// What part of an edited cache's divergence turning alone gives.
 fn shares(summary: &Summary, page: &mut String) {
     page.push_str("Rounding's part of the divergence, KL of *turned* over KL of *edited*:\n\n| edits |");
-    STORAGES.iter().for_each(|(_, name)| page.push_str(&format!(" {name} |")));
+    Storage::ALL.iter().for_each(|storage| page.push_str(&format!(" {storage} |")));
     page.push_str("\n| ---: | ---: | ---: |\n");
     let counts: std::collections::BTreeSet<u32> =
-        summary.ages.keys().filter(|(_, arm, _)| *arm == Arm::Edited).map(|(_, _, edits)| *edits).collect();
+        summary.ages.keys().filter(|key| key.arm == Arm::Edited).map(|key| key.edits).collect();
     for edits in counts {
         let _ = write!(page, "| {edits} |");
-        for (storage, _) in STORAGES {
-            let of = |arm| summary.ages.get(&(storage, arm, edits)).map(|age: &Age| age.kl.value());
+        for storage in Storage::ALL {
+            let key = |arm| AgeKey { storage: *storage, spot: Spot::End, arm, window: 0, idle: 0, edits };
+            let of = |arm| summary.ages.get(&key(arm)).map(|age: &Age| age.kl.value());
             match (of(Arm::Turned), of(Arm::Edited)) {
                 (Some(turned), Some(edited)) if edited > 0.0 => {
                     let _ = write!(page, " {:.2} % |", 100.0 * turned / edited);
@@ -79,16 +78,21 @@ fn shares(summary: &Summary, page: &mut String) {
     }
 }
 
+fn is_without_repairs(key: &AgeKey) -> bool {
+    key.spot == Spot::End && matches!(key.arm, Arm::Fresh | Arm::Edited | Arm::Turned)
+}
+
 pub(super) fn csv(summary: &Summary) -> String {
     let mut page = String::from(
-        "storage,cache,edits,samples,exact_match,edit_similarity,agrees,kl_mean,kl_median,cosine,cosine_last_layer,kept,turns\n",
+        "storage,spot,cache,window,idle_seconds,edits,samples,exact_match,edit_similarity,agrees,kl_mean,kl_median,cosine,\
+         cosine_last_layer,kept,turns,kl_followed,greedy_followed,edit_ms,idle_rows\n",
     );
-    for ((storage, arm, edits), age) in &summary.ages {
+    let measured = |mean: &Mean| if mean.count > 0 { format!("{:e}", mean.value()) } else { String::new() };
+    for (key, age) in &summary.ages {
+        let AgeKey { storage, spot, arm, window, idle, edits } = key;
         let _ = writeln!(
             page,
-            "{},{},{edits},{},{:.2},{:.2},{:.2},{:e},{:e},{},{},{:.2},{:.2}",
-            name(*storage),
-            arm_name(*arm),
+            "{storage},{spot},{arm},{window},{idle},{edits},{},{:.2},{:.2},{:.2},{:e},{:e},{},{},{:.2},{:.2},{},{},{},{}",
             age.kls.len(),
             age.exact_match.value(),
             age.edit_similarity.value(),
@@ -99,6 +103,10 @@ pub(super) fn csv(summary: &Summary) -> String {
             age.last_layer.value(),
             age.kept.value(),
             age.turns.value(),
+            measured(&age.followed),
+            measured(&age.greedy),
+            measured(&age.edit_ms),
+            measured(&age.idle_rows),
         );
     }
     page
@@ -135,24 +143,13 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
 fn series(summary: &Summary, of: fn(&Age) -> f64) -> Vec<Series> {
     let mut list = Vec::new();
     for (arm, color) in [(Arm::Edited, GREEN), (Arm::Turned, GREY)] {
-        for (storage, name) in STORAGES {
-            let mine = summary.ages.iter().filter(|((s, a, _), _)| *s == storage && *a == arm);
-            let points = mine.map(|((_, _, edits), age)| (f64::from(*edits), of(age))).collect();
-            let mark = if storage == Storage::F32 { Mark::Line } else { Mark::Thin };
-            list.push(Series { name: format!("{}, {name}", arm_name(arm)), color, mark, points });
+        for storage in Storage::ALL {
+            let is_mine = |key: &AgeKey| key.storage == *storage && key.spot == Spot::End && key.arm == arm;
+            let mine = summary.ages.iter().filter(|(key, _)| is_mine(key));
+            let points = mine.map(|(key, age)| (f64::from(key.edits), of(age))).collect();
+            let mark = if *storage == Storage::F32 { Mark::Line } else { Mark::Thin };
+            list.push(Series { name: format!("{arm}, {storage}"), color, mark, points });
         }
     }
     list
-}
-
-fn name(storage: Storage) -> &'static str {
-    STORAGES.iter().find(|(other, _)| *other == storage).map_or("", |(_, name)| name)
-}
-
-fn arm_name(arm: Arm) -> &'static str {
-    match arm {
-        Arm::Fresh => "fresh",
-        Arm::Edited => "edited",
-        Arm::Turned => "turned",
-    }
 }

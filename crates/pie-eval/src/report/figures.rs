@@ -1,7 +1,7 @@
 //! The paper's figures 1, 3 and 4.
 
 use super::summary::{Cell, Distances, Mean, Summary};
-use super::{LOGARITHMIC, draw_charts};
+use super::{LOGARITHMIC, PURPLE, draw_charts};
 use crate::error::EvalError;
 use crate::names::{Language, Method, Setting, Task};
 use pie_chart::{Axis, BLUE, Chart, GREEN, Mark, RED, RGBColor, Scale, Series};
@@ -18,6 +18,7 @@ fn color(method: Method) -> RGBColor {
         Method::Full => RED,
         Method::Conflict => BLUE,
         Method::Pie => GREEN,
+        Method::Repair => PURPLE,
     }
 }
 
@@ -93,7 +94,7 @@ fn latency_and_accuracy(summary: &Summary, language: Language, setting: Setting)
                 format: |value| format!("{value:.0}"),
             },
             y: Axis { name, scale: Scale::Linear, format: |value| format!("{value:.1}") },
-            series: Method::ALL.iter().map(one).collect(),
+            series: Method::ALL.iter().map(one).filter(|series| !series.points.is_empty()).collect(),
             limit: None,
         }
     };
@@ -104,7 +105,7 @@ fn latency_and_accuracy(summary: &Summary, language: Language, setting: Setting)
 /// Of each method: all tasks together as a line, and each task as a thin one.
 fn series(summary: &Summary, of: fn(&Distances) -> &Vec<Mean>) -> Vec<Series> {
     let mut list = Vec::new();
-    for method in [Method::Conflict, Method::Pie] {
+    for method in [Method::Conflict, Method::Pie, Method::Repair] {
         let mut together: Vec<Mean> = Vec::new();
         let mut add = |name: String, mark: Mark, means: &[Mean]| {
             let value = |(index, mean): (usize, &Mean)| (index as f64 + 1.0, mean.value());

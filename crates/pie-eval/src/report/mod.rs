@@ -2,15 +2,18 @@
 
 mod accumulated;
 mod figures;
+mod healing;
 mod published;
 mod summary;
 mod tables;
+mod windows;
 
 use crate::error::EvalError;
 use crate::results;
-use pie_chart::{Chart, Scale, Size};
+use pie_chart::{Chart, RGBColor, Scale, Size};
 use std::path::{Path, PathBuf};
 use summary::Summary;
+use windows::Windows;
 
 /// Makes all pages of a folder's results beside them; returns what was written.
 ///
@@ -35,13 +38,26 @@ pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
         page("accumulated.md", accumulated::markdown(&summary))?;
         page("accumulated.csv", accumulated::csv(&summary))?;
     }
+    if healing::is_there(&summary) {
+        page("healing.md", healing::markdown(&summary))?;
+    }
+    let windows = Windows::of(&lines);
+    if !windows.is_empty() {
+        page("windows.md", windows::markdown(&windows, &summary))?;
+        page("windows.csv", windows::csv(&windows))?;
+    }
     written.extend(figures::draw(&summary, folder)?);
     written.extend(accumulated::draw(&summary, folder)?);
+    written.extend(healing::draw(&summary, folder)?);
+    written.extend(windows::draw(&windows, &summary, folder)?);
     Ok(written)
 }
 
 /// Divergences and latencies of many sizes; smaller divergences are rounding.
 const LOGARITHMIC: Scale = Scale::Logarithmic { floor: 1e-12 };
+
+/// What repairs.
+const PURPLE: RGBColor = RGBColor(0x7b, 0x3f, 0x98);
 
 /// Of each chart of a figure.
 const SIZE: Size = (760, 480);

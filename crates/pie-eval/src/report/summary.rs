@@ -1,9 +1,9 @@
 //! Averages of results.
 
 use crate::metrics::median;
-use crate::names::{Language, Method, Setting, Task};
+use crate::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use crate::results::{
-    Accumulated, Arm, BUILT_IN, CacheId, CaseId, EditCost, Header, Prediction, Record, Storage,
+    Accumulated, BUILT_IN, CacheId, CaseId, EditCost, Header, Prediction, Record, RepairRate, StreamCost,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -95,6 +95,31 @@ pub(super) struct Age {
     pub kept: Mean,
     /// Turns of a key, mean over all tokens.
     pub turns: Mean,
+    /// KL along the tokens that the fresh cache generates, in nats; of no numbers where this was not measured.
+    pub followed: Mean,
+    /// Percent of these tokens that both find the most likely.
+    pub greedy: Mean,
+    /// Milliseconds of an edit's own pass, mean over the stream.
+    pub edit_ms: Mean,
+    /// Rows that are encoded again between two edits, mean over the stream.
+    pub idle_rows: Mean,
+}
+
+/// What happened to caches that are averaged together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct AgeKey {
+    /// What their rows were kept in.
+    pub storage: Storage,
+    /// Where they predict.
+    pub spot: Spot,
+    /// What happened.
+    pub arm: Arm,
+    /// Rows that are encoded again with an edit.
+    pub window: u32,
+    /// Seconds between edits.
+    pub idle: u32,
+    /// How many edits, or turns.
+    pub edits: u32,
 }
 
 /// All that the pages need.
@@ -110,8 +135,14 @@ pub(super) struct Summary {
     pub distances: BTreeMap<(Task, Method), Distances>,
     /// Language and setting of the many edits.
     pub aged: Option<(Language, Setting)>,
-    /// By storage, by what happened to the cache, and by how many edits or turns that was.
-    pub ages: BTreeMap<(Storage, Arm, u32), Age>,
+    /// By what happened to the cache.
+    pub ages: BTreeMap<AgeKey, Age>,
+    /// What the machine repairs.
+    pub rate: Option<RepairRate>,
+    /// Rows that `repair` encodes again.
+    pub window: Option<u32>,
+    /// Samples whose windows are compared.
+    pub window_samples: usize,
     /// Samples that lost lines in front, of how many.
     pub cut: (usize, usize),
 }
@@ -126,6 +157,7 @@ impl Summary {
                 Record::Header(header) => summary.header = Some(header.clone()),
                 Record::Set(_) => {}
                 Record::Completion(one) => {
+                    summary.window = summary.window.or(one.window);
                     groups
                         .entry((one.case.task, one.case.language, one.method, one.case.setting))
                         .or_default()
@@ -138,10 +170,16 @@ impl Summary {
                     add(&mut distances.kl, &one.kl);
                 }
                 Record::Accumulated(one) => {
-                    let CacheId { language, setting, storage, arm, edits, .. } = one.cache;
+                    let CacheId { language, setting, storage, arm, edits, spot, window, idle, .. } =
+                        one.cache;
                     summary.aged.get_or_insert((language, setting));
-                    summary.ages.entry((storage, arm, edits)).or_default().add(one);
+                    let key = AgeKey { storage, spot, arm, window, idle, edits };
+                    summary.ages.entry(key).or_default().add(one);
                 }
+                Record::Window(one) => {
+                    summary.window_samples = summary.window_samples.max(one.id.case.sample + 1);
+                }
+                Record::Rate(rate) => summary.rate = Some(*rate),
             }
         }
         summary.cut = cut(groups.values().flatten().copied());
@@ -178,11 +216,13 @@ impl Summary {
         let of_figures = self.distances.values().filter_map(|distances| distances.kl.first());
         let compared = of_figures.map(|mean| mean.count).max().unwrap_or(0);
         let accumulated = self.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
+        let windows = (self.window_samples > 0).then(|| format!(" --window-samples {}", self.window_samples));
         format!(
             "pie eval{}{} --samples {samples} --seeds {seeds} --timed-samples {timed} --kl-samples {compared} \
-             --accumulated-samples {accumulated}",
+             --accumulated-samples {accumulated}{}",
             model.unwrap_or_default(),
-            data.unwrap_or_default()
+            data.unwrap_or_default(),
+            windows.unwrap_or_default()
         )
     }
 }
@@ -252,5 +292,15 @@ impl Age {
         one.cosine.last().into_iter().for_each(|cosine| self.last_layer.add(f64::from(*cosine)));
         self.kept.add(100.0 * f64::from(one.kept));
         self.turns.add(f64::from(one.turns));
+        if let Some(followed) = &one.followed {
+            self.followed.add(f64::from(followed.kl));
+            self.greedy.add(100.0 * f64::from(followed.greedy));
+        }
+        if let Some(StreamCost { time_ms, idle_rows, .. }) = &one.stream {
+            let edits = f64::from(one.cache.edits.max(1));
+            self.edit_ms.add(time_ms / edits);
+            // Nothing is repaired behind the last edit.
+            self.idle_rows.add(*idle_rows as f64 / (edits - 1.0).max(1.0));
+        }
     }
 }
