@@ -114,7 +114,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
         format: |value| format!("{value:.0e}"),
     };
     let agreement =
-        Axis { name: "equal tokens, percent", scale: Scale::Linear, format: |value| format!("{value:.0}") };
+        Axis { name: "equal tokens, percent", scale: Scale::Linear, format: |value| format!("{value:.1}") };
     let figures: [(&str, Axis, fn(&Age) -> f64); 2] = [
         ("healing-divergence.svg", divergence, |age| age.followed.value().max(FLOOR)),
         ("healing-tokens.svg", agreement, |age| age.greedy.value()),

@@ -212,7 +212,8 @@ impl Summary {
             None => (None, None),
         };
         let (samples, seeds) = self.size();
-        let timed = self.cells.values().map(|cell| cell.timed).max().unwrap_or(0).div_ceil(seeds.max(1));
+        let seeds = seeds.max(1);
+        let timed = self.cells.values().map(|cell| cell.timed).max().unwrap_or(0).div_ceil(seeds);
         let of_figures = self.distances.values().filter_map(|distances| distances.kl.first());
         let compared = of_figures.map(|mean| mean.count).max().unwrap_or(0);
         let accumulated = self.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 /// Below this a divergence is drawn at it: nothing that a sampler could see.
 const FLOOR: f64 = 1e-9;
+/// All but full recomputation.
+const WINDOWS: [Choice; 3] = [Choice::Behind, Choice::Before, Choice::Scattered];
 
 /// One choice of rows, on all cases of a task.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +158,7 @@ pub(super) fn csv(windows: &Windows) -> String {
 pub(super) fn draw(windows: &Windows, summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     let mut written = Vec::new();
     for task in windows.tasks() {
-        let chart = |y: Axis, value: fn(&Point) -> f64| Chart {
+        let chart = |y: Axis, choices: &[Choice], value: fn(&Point) -> f64| Chart {
             title: Some(format!("{}, {}: windows of kept rows", summary.model(), task.label())),
             x: Axis {
                 name: "milliseconds from edit to next token",
@@ -164,7 +166,7 @@ pub(super) fn draw(windows: &Windows, summary: &Summary, folder: &Path) -> Resul
                 format: |value| format!("{value:.0}"),
             },
             y,
-            series: Choice::ALL.iter().map(|choice| series(windows, task, *choice, value)).collect(),
+            series: choices.iter().map(|choice| series(windows, task, *choice, value)).collect(),
             limit: None,
         };
         let kl = Axis {
@@ -175,10 +177,13 @@ pub(super) fn draw(windows: &Windows, summary: &Summary, folder: &Path) -> Resul
         let greedy = Axis {
             name: "tokens equal to full recomputation's, percent",
             scale: Scale::Linear,
-            format: |value| format!("{value:.0}"),
+            format: |value| format!("{value:.1}"),
         };
-        let charts =
-            [chart(kl, |point| point.kl.value().max(FLOOR)), chart(greedy, |point| point.greedy.value())];
+        // Full recomputation does not diverge from itself.
+        let charts = [
+            chart(kl, &WINDOWS, |point| point.kl.value().max(FLOOR)),
+            chart(greedy, Choice::ALL, |point| point.greedy.value()),
+        ];
         let path = folder.join(format!("windows-{task}.svg"));
         draw_charts(&path, &charts)?;
         written.push(path);
