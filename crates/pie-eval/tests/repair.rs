@@ -5,8 +5,8 @@ mod common;
 
 use common::{Place, run};
 use pie_eval::engine::{Bed, Repairs};
-use pie_eval::names::{Arm, Choice, Method, Spot};
-use pie_eval::results::{self, Record};
+use pie_eval::names::{Arm, Choice, Method, Spot, Storage};
+use pie_eval::results::{self, CacheId, Record};
 use pie_words::{Splices, Strategy, TokenId};
 use pie_worker::SampledToken;
 use rand::{Rng, SeedableRng};
@@ -195,17 +195,52 @@ fn repaired_streams_are_measured_at_both_places() {
     assert_eq!(windows, 4 * (1 + 1 + 3), "tasks; everything, no window, and a window with its controls");
 }
 
+/// With time for every row between two edits the last edit alone is left to tell a cache from a fresh one, however many there were.
+#[test]
+fn a_healed_cache_is_as_far_from_a_fresh_one_after_many_edits_as_after_one() {
+    let place = Place::new();
+    let mut options = place.options("out");
+    (options.samples, options.window_samples) = (Some(0), 0);
+    options.arms = vec![Arm::Edited, Arm::Repaired, Arm::Healed];
+    options.edits = vec![1, 9];
+    let lines = run(&options).expect("it runs");
+    let of = |wanted: (Spot, Arm, u32)| {
+        let one = lines.iter().find_map(|line| match line {
+            Record::Accumulated(one)
+                if one.cache.storage == Storage::F32
+                    && (one.cache.spot, one.cache.arm, one.cache.edits) == wanted =>
+            {
+                Some(one)
+            }
+            _ => None,
+        });
+        let one = one.expect("it was measured");
+        (one.followed.expect("it was measured").kl, one.stream.expect("edits were made"))
+    };
+    for spot in Spot::ALL.iter().copied() {
+        let (one, _) = of((spot, Arm::Repaired, 1));
+        let (many, stream) = of((spot, Arm::Healed, 9));
+        assert!((one - many).abs() < 1e-6 && stream.idle_rows > 0, "{spot}: {one} and {many}, {stream:?}");
+        let (edited, _) = of((spot, Arm::Edited, 9));
+        assert!(edited > 2.0 * many, "{spot}: {edited} and {many}");
+    }
+}
+
 /// What was written before there was anything to repair is read as it was meant.
 #[test]
 fn committed_results_stay_readable() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/evaluation");
     for part in ["", "qwen2.5-coder-0.5b"] {
-        let lines = results::read(&folder.join(part)).expect("results");
-        assert!(lines.len() > 200, "{part}");
-        for line in lines {
-            if let Record::Accumulated(one) = line {
-                assert!(one.cache.spot == Spot::End && one.cache.window == 0 && one.cache.idle == 0);
-            }
-        }
+        assert!(results::read(&folder.join(part)).expect("results").len() > 200, "{part}");
     }
+    let old = r#"{"kind":"accumulated","language":"python","setting":"in_file","sample":0,"storage":"bf16","arm":"turned","edits":3,
+        "prediction":"a","exact_match":false,"edit_similarity":4,"agrees":true,"kl":0.5,"cosine":[1.0],"kept":1.0,"turns":4.0}"#;
+    let Record::Accumulated(one) = serde_json::from_str(old).expect("it was written so") else {
+        panic!("{old}")
+    };
+    let CacheId { storage, arm, spot, window, idle, .. } = one.cache;
+    assert_eq!((storage, arm, spot, window, idle), (Storage::Bf16, Arm::Turned, Spot::End, 0, 0));
+    assert_eq!((one.followed, one.stream), (None, None));
+    let again: serde_json::Value = serde_json::to_value(Record::Accumulated(one)).expect("JSON");
+    assert!(again.get("spot").is_none() && again.get("window").is_none(), "{again}");
 }
