@@ -145,6 +145,10 @@ names! {
     Repaired = "repaired", "repaired";
     /// The same, and between two edits rows are encoded again from the frontier on, as many as the time allows.
     Healed = "healed", "healed";
+    /// Edits, one by one, each with as many rows in front of it that are encoded again: a control.
+    Before = "before", "repaired before";
+    /// Edits, one by one, each with as many stale rows anywhere that are encoded again: a control.
+    Scattered = "scattered", "repaired, scattered";
 }
 
 impl Method {

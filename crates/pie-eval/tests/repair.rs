@@ -184,7 +184,7 @@ fn repaired_streams_are_measured_at_both_places() {
                 repaired += 1;
             }
             Arm::Edited => edited.push((one.cache.spot, one.cache.edits)),
-            Arm::Fresh | Arm::Turned => {}
+            Arm::Fresh | Arm::Turned | Arm::Before | Arm::Scattered => {}
         }
     }
     assert_eq!(repaired, 2 * 2 * 2, "places, numbers of edits, without and with idle time");

@@ -6,7 +6,7 @@
 //! behind it again. *Healed*: the same, and between two edits rows are encoded again from the frontier on, as many as this
 //! machine does in the seconds that a person takes; behind the last edit nothing is, since its completion is asked for at once.
 //! *Turned*: the prompt is encoded, and its keys are turned there and back, k turns in all, with nothing encoded; so only
-//! rounding can differ. All are compared with the prompt encoded fresh, in the same storage.
+//! rounding can differ. *Before* and *scattered* are *repaired* with as many rows elsewhere. All are compared with the prompt encoded fresh, in the same storage.
 
 use super::compare::{HeadSizes, LayerKeys, cosine, distribution, keys, kl};
 use super::completion::predict;
@@ -18,7 +18,7 @@ use crate::dataset::Set;
 use crate::engine::{Bed, RATE_ROWS, Repairs};
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
-use crate::names::{Arm, Spot, Storage};
+use crate::names::{Arm, Choice, Spot, Storage};
 use crate::results::{Accumulated, Agreement, CacheId, Key, Record, RepairRate, Results, StreamCost};
 use crate::task;
 use pie_kv::Precision;
@@ -45,6 +45,17 @@ impl Treatment {
         Self { arm, window: 0, idle: 0 }
     }
 
+    /// What is encoded again with each edit.
+    fn repairs(self) -> Option<Repairs> {
+        let choice = match self.arm {
+            Arm::Repaired | Arm::Healed => Choice::Behind,
+            Arm::Before => Choice::Before,
+            Arm::Scattered => Choice::Scattered,
+            Arm::Fresh | Arm::Edited | Arm::Turned => return None,
+        };
+        Some(Repairs { choice, rows: self.window })
+    }
+
     /// Those of one place and storage, but for the fresh cache, which is always there.
     fn of(options: &EvaluationOptions, storage: Storage, spot: Spot) -> Vec<Self> {
         let (window, is_f32) = (options.window, storage == Storage::F32);
@@ -57,11 +68,12 @@ impl Treatment {
                 Arm::Repaired if is_f32 && options.idle.contains(&0) => {
                     list.push(Self { arm: Arm::Repaired, window, idle: 0 });
                 }
+                Arm::Before | Arm::Scattered if is_f32 => list.push(Self { arm: *arm, window, idle: 0 }),
                 Arm::Healed if is_f32 => {
                     let idle = options.idle.iter().filter(|seconds| **seconds > 0);
                     list.extend(idle.map(|seconds| Self { arm: Arm::Healed, window, idle: *seconds }));
                 }
-                Arm::Turned | Arm::Repaired | Arm::Healed => {}
+                Arm::Turned | Arm::Repaired | Arm::Healed | Arm::Before | Arm::Scattered => {}
             }
         }
         list
@@ -287,13 +299,9 @@ impl Trial<'_> {
         for (number, splices) in stream.steps.into_iter().enumerate() {
             age(&mut ages, &splices);
             let start = Instant::now();
-            let (done, rows) = match treatment.arm {
-                Arm::Repaired | Arm::Healed => {
-                    self.bed.encode_repairing(splices, Repairs::behind(treatment.window))?
-                }
-                Arm::Fresh | Arm::Edited | Arm::Turned => {
-                    (self.bed.encode(splices, Strategy::Pie)?, Vec::new())
-                }
+            let (done, rows) = match treatment.repairs() {
+                Some(repairs) => self.bed.encode_repairing(splices, repairs)?,
+                None => (self.bed.encode(splices, Strategy::Pie)?, Vec::new()),
             };
             cost.time_ms += milliseconds(start);
             cost.encoded += u64::from(done.encoded);

@@ -58,7 +58,16 @@ pub(super) fn markdown(summary: &Summary) -> String {
 
 /// What repairs, and what it is compared with.
 fn of(summary: &Summary, spot: Spot) -> impl Iterator<Item = (&AgeKey, &Age)> {
-    let is_of = move |key: &AgeKey| key.spot == spot && key.storage == Storage::F32 && key.arm != Arm::Turned;
+    // Where windows of several sizes are compared, this page shows the one that heals.
+    let window = summary.ages.keys().find(|key| key.arm == Arm::Healed).map(|key| key.window);
+    let is_of = move |key: &AgeKey| {
+        let is_shown = match key.arm {
+            Arm::Fresh | Arm::Edited => true,
+            Arm::Repaired | Arm::Healed => window.is_none_or(|window| window == key.window),
+            Arm::Turned | Arm::Before | Arm::Scattered => false,
+        };
+        key.spot == spot && key.storage == Storage::F32 && is_shown
+    };
     summary.ages.iter().filter(move |(key, age)| is_of(key) && age.followed.count > 0)
 }
 
@@ -97,7 +106,7 @@ fn row(summary: &Summary, key: &AgeKey, age: &Age, page: &mut String) {
 
 fn name(key: &AgeKey) -> String {
     match key.arm {
-        Arm::Fresh | Arm::Edited | Arm::Turned => key.arm.to_string(),
+        Arm::Fresh | Arm::Edited | Arm::Turned | Arm::Before | Arm::Scattered => key.arm.to_string(),
         Arm::Repaired => format!("repaired, {} behind", key.window),
         Arm::Healed => format!("healed, {} s, {} behind", key.idle, key.window),
     }
@@ -152,6 +161,6 @@ fn color(key: &AgeKey) -> RGBColor {
         (Arm::Repaired, _) => PURPLE,
         (Arm::Healed, 0..=1) => BLUE,
         (Arm::Healed, _) => GREEN,
-        (Arm::Fresh | Arm::Edited | Arm::Turned, _) => RED,
+        (Arm::Fresh | Arm::Edited | Arm::Turned | Arm::Before | Arm::Scattered, _) => RED,
     }
 }

@@ -4,6 +4,7 @@ mod accumulated;
 mod figures;
 mod healing;
 mod published;
+mod streams;
 mod summary;
 mod tables;
 mod windows;
@@ -41,6 +42,9 @@ pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     if healing::is_there(&summary) {
         page("healing.md", healing::markdown(&summary))?;
     }
+    if streams::is_there(&summary) {
+        page("streams.md", streams::markdown(&summary))?;
+    }
     let windows = Windows::of(&lines);
     if !windows.is_empty() {
         page("windows.md", windows::markdown(&windows, &summary))?;
@@ -49,6 +53,7 @@ pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     written.extend(figures::draw(&summary, folder)?);
     written.extend(accumulated::draw(&summary, folder)?);
     written.extend(healing::draw(&summary, folder)?);
+    written.extend(streams::draw(&summary, folder)?);
     written.extend(windows::draw(&windows, &summary, folder)?);
     Ok(written)
 }
