@@ -94,7 +94,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
             Panel(
                 "Tokens by what happened to them",
                 "Reused and adopted should be far above encoded: that is what the pool is for.",
-                [(name, rate(f"pie_tokens_{name}_total")) for name in ("encoded", "reused", "rotated", "adopted", "shared", "refreshed")],
+                [(name, rate(f"pie_tokens_{name}_total")) for name in ("encoded", "reused", "rotated", "adopted", "shared", "repaired")],
                 "ops",
                 width=12,
             ),
@@ -122,12 +122,25 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 [("used", gauge("pie_kv_slots_used")), ("all", gauge("pie_kv_slots"))],
             ),
             Panel(
-                "Sessions dropped and refreshed",
+                "Sessions opened and dropped",
                 "Many drops: the pool needs more KV memory.",
-                [("dropped", rate("pie_sessions_dropped_total")), ("refreshed", rate("pie_sessions_refreshed_total"))],
+                [("opened", rate("pie_sessions_opened_total")), ("dropped", rate("pie_sessions_dropped_total"))],
                 "ops",
             ),
-            Panel("Sessions opened", "", [("{{group}}", rate("pie_sessions_opened_total"))], "ops"),
+            Panel(
+                "Stale tokens",
+                "Of all documents' tokens: it falls to 0 when people pause (docs/repair.md).",
+                [("{{group}}", f"{gauge('pie_tokens_stale')} / {gauge('pie_document_tokens')}")],
+                "percentunit",
+            ),
+            Panel(
+                "Repairs",
+                "Tokens encoded again. Many given up: the pool is hardly ever idle.",
+                [("tokens", rate("pie_tokens_repaired_total")), ("given up", rate("pie_repairs_given_up_total"))],
+                "ops",
+                width=12,
+            ),
+            Panel("Free rows", "Tokens that a pass takes along for next to nothing.", [("{{group}}", gauge("pie_free_rows"))], width=12),
         ],
     ),
     (

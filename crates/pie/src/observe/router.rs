@@ -129,6 +129,16 @@ const TIMES: &[(&str, &str, Read<Histogram>)] = &[
 const NOW: &[(&str, &str, Read<Gauge>)] = &[
     ("pie_sessions", "Open sessions.", |stats| &stats.published.sessions),
     ("pie_document_tokens", "Tokens of all documents, in the cache or not.", |stats| &stats.published.tokens),
+    (
+        "pie_tokens_stale",
+        "Tokens in the cache that were encoded before an edit on their left, and not since.",
+        |stats| &stats.published.stale,
+    ),
+    (
+        "pie_free_rows",
+        "Tokens that a pass takes along for next to nothing; 0 until the ranks' times show any.",
+        |stats| &stats.published.free_rows,
+    ),
     ("pie_changes_waiting", "Changes of tables that wait for the step to end.", |stats| {
         &stats.published.changes_waiting
     }),
