@@ -63,6 +63,7 @@ ACCEPTED = {
             **CPU,
             "router": {
                 "connectionAge": "1h 30m",
+                "repair": {"when": "idle", "window": 64, "freeRows": 0},
                 "autoscaling": {"enabled": True},
                 "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
                 "settings": {"PIE_COMPLETIONS": "2048"},
@@ -116,5 +117,8 @@ REFUSED = {
     "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "1.37.0", "digest"),
     "another family of addresses": ({"ipFamily": "IPv5"}, "1.37.0", "ipFamily"),
     "an age that is none": ({"router": {"connectionAge": "soon"}}, "1.37.0", "connectionAge"),
+    "repairs at a time that there is not": ({"router": {"repair": {"when": "never"}}}, "1.37.0", "when"),
+    "free rows by a word that means nothing": ({"router": {"repair": {"freeRows": "many"}}}, "1.37.0", "freeRows"),
+    "a setting that has a value of its own": ({"router": {"settings": {"PIE_FREE_ROWS": "4"}}}, "1.37.0", "PIE_FREE_ROWS"),
     "no memory": ({"worker": {"sharedMemory": "much"}}, "1.37.0", "sharedMemory"),
 }

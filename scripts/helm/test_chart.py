@@ -99,6 +99,19 @@ def test_images_are_named_by_what_is_in_them():
     assert "PIE_CONNECTION_AGE" not in str(render("digests")) and "PIE_CONNECTION_AGE" in str(render("default"))
 
 
+@pytest.mark.parametrize(
+    "case, wanted",
+    [
+        ("default", {"PIE_REPAIR": "always", "PIE_REPAIR_WINDOW": "16"}),
+        ("scaled", {"PIE_REPAIR": "idle", "PIE_REPAIR_WINDOW": "64", "PIE_FREE_ROWS": "0"}),
+    ],
+)
+def test_routers_repair_as_the_values_say(case, wanted):
+    (environment,) = [chart.environment(pod["spec"]["containers"][0]) for name, pod in chart.pods(render(case)) if "router" in name]
+    found = {name: value for name, value in environment.items() if "REPAIR" in name or "FREE_ROWS" in name}
+    assert found == wanted, "free rows are left to the router unless a number is given"
+
+
 def test_addresses_are_all_of_the_family():
     text = json.dumps(render("ipv6"))
     assert "0.0.0.0" not in text and '"[::]:7400"' in text and '"[$(POD_IP)]:7500"' in text and "http://[::]:2379" in text

@@ -92,9 +92,9 @@ mod tests {
             ),
             (
                 "pool",
-                "rotation-budget 0|trace-sample 2|listen localhost|listen nowhere.invalid:1|metrics-listen :1|kv-memory 40Gb/s",
+                "repair never|repair-window -1|trace-sample 2|listen localhost|listen nowhere.invalid:1|metrics-listen :1|kv-memory 40Gb/s",
             ),
-            ("pool", "drain-grace 30|world-size 65|rotation-budget -1|fim <PRE>{prefix}<MID>|fim starcodr"),
+            ("pool", "drain-grace 30|world-size 65|free-rows -1|fim <PRE>{prefix}<MID>|fim starcodr"),
             ("worker --rank 0", "listen 7520|collective-listen x:y|kv-memory 0"),
             ("demo", "world-size 0|tokens 0"),
             (
