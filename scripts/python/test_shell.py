@@ -81,7 +81,7 @@ def test_everything_is_json_when_asked_for(ctl, tmp_path):
         ("ranks",): {"group", "rank", "address", "device", "weight_bytes", "kv_bytes"},
         ("open", str(file)): {"session", "revision", "tokens", "reused"},
         ("edit", str(file), "0..2", "pub fn"): {"revision", "tokens", "tokens_inserted", "tokens_deleted", "tokens_retokenized"},
-        ("sessions",): {"session", "group", "revision", "bytes", "tokens", "tokens_pending", "resident", "strategy"},
+        ("sessions",): {"session", "group", "revision", "bytes", "tokens", "tokens_pending", "tokens_stale", "tokens_exact", "tokens_repaired", "resident", "strategy"},
         ("show", str(file)): {"session", "revision", "text", "tokens"},
         ("complete", str(file), "--max-tokens", "3"): {"revision", "text_delta", "tokens", "finish_reason", "timings"},
         ("close", str(file)): {"session", "closed"},
