@@ -10,6 +10,8 @@ import pool as pool_module  # noqa: E402
 
 # Small enough that limits can be reached in a test: documents of 64 KiB, and KV rows for some thousand tokens.
 LIMITS = ["--document-limit", "64KiB", "--kv-memory", "8MiB"]
+# Otherwise what a call costs depends on how long nobody wanted anything before it.
+CALM = ["--repair", "with-edits"]
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +22,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pool(cache):
-    running = pool_module.Pool(cache, *LIMITS)
+    running = pool_module.Pool(cache, *LIMITS, *CALM)
     try:
         yield running
         running.stop()

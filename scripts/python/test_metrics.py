@@ -57,7 +57,7 @@ def is_ready(address: str) -> bool:
 
 
 def test_metrics_are_right(start_pool):
-    pool = start_pool(*LISTEN)
+    pool = start_pool("--repair", "with-edits", *LISTEN)
     first = Scrape(pool.metrics)
     assert first("pie_build_info") == 1 and first("pie_group_serving") == 1 and first("pie_draining") == 0
     assert first("pie_sessions") == first("pie_steps_total") == first("pie_errors_total") == 0
