@@ -185,9 +185,13 @@ impl Allotment {
             return Ok(Some(faults::too_long(length, self.model.facts.context_limit as usize)));
         }
         let (layout, branch) = context.into_table(session);
-        if self.lay_out(id, layout, sessions)?.is_none()
-            || self.in_room(id, |tables| tables.stage(vec![branch.clone()]))?.is_none()
-        {
+        if self.lay_out(id, layout, sessions)?.is_none() {
+            return Ok(Some(faults::all_busy()));
+        }
+        if exactness == Exactness::Exact {
+            self.make_exact(id, &branch)?;
+        }
+        if self.in_room(id, |tables| tables.stage(vec![branch.clone()]))?.is_none() {
             return Ok(Some(faults::all_busy()));
         }
         if let Some(rows) = self.tables.rows_mut(id) {
@@ -195,14 +199,23 @@ impl Allotment {
             let before = Before { edited: session.edited, encoded: ahead.encoded, adopted };
             self.completions.begin(id, count(length), count(room), before, ahead.rotated);
         }
-        if exactness == Exactness::Exact
-            && let Some(table) = self.tables.table(id)
-        {
-            let rows = table.encoded(table.frontier()..table.share());
-            let rows: Vec<_> = rows.map(|rows| count(rows.start)..count(rows.end)).collect();
-            self.tables.stage(vec![Change::Repair { session: id, rows }])?;
-        }
         Ok(None)
+    }
+
+    /// What a completion sees of its document is encoded again as far as it has to be. Its branch begins behind that: a plan whose latest
+    /// change of a session is a repair is one that nobody waits for, and is given up when somebody comes.
+    fn make_exact(&mut self, session: SessionId, branch: &Change) -> Result<(), PlanError> {
+        let Some(table) = self.tables.table(session) else { return Ok(()) };
+        let end = match branch {
+            Change::Branch { at, .. } => at.usize(),
+            _ => table.tokens().len(),
+        };
+        let rows = table.encoded(table.frontier().min(end)..end);
+        let rows: Vec<_> = rows.map(|rows| count(rows.start)..count(rows.end)).collect();
+        if !rows.is_empty() {
+            self.tables.stage(vec![Change::Repair { session, rows }])?;
+        }
+        Ok(())
     }
 
     /// Makes changes for a session; others make room for them, if they can. `None`: all slots belong to sessions that are busy.

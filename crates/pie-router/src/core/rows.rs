@@ -19,6 +19,8 @@ pub(super) struct Rows {
     pub places: Places,
     /// Rows that were encoded again since the group was formed.
     pub repaired: u64,
+    /// Tokens that a plan began to encode again and that wait for further ones.
+    pub to_repair: u32,
     /// What was encoded before anybody asked for a completion.
     pub ahead: Ahead,
 }
@@ -33,8 +35,18 @@ impl Rows {
             adopted: 0,
             places: Places::default(),
             repaired: 0,
+            to_repair: 0,
             ahead: Ahead::default(),
         }
+    }
+
+    /// How many of the rows that a plan encodes are repairs, those that older plans left for it included. What was edited since is
+    /// not known to be one.
+    pub fn repairs(&mut self, asked_for: u32, is_edited: bool, encoded: u32) -> u32 {
+        let left = if is_edited { 0 } else { self.to_repair };
+        let repairs = (left + asked_for).min(encoded);
+        self.to_repair = left + asked_for - repairs;
+        repairs
     }
 }
 

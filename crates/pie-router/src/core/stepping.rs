@@ -11,6 +11,7 @@ use crate::faults;
 use pie_plan::schedule::{Demand, Limits, Schedule, Want, schedule};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Then, Work};
 use pie_proto::plan::{Report, Step};
+use pie_words::SessionId;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -111,8 +112,7 @@ impl Planner {
         let counted = if plan.only_repairs() { &[][..] } else { &work.sequences[..] };
         for sequence in counted {
             let id = sequence.session;
-            let repaired = Self::repaired(&plan, id);
-            let (encoded, rotated) = (count(sequence.rows.len()) - repaired, count(sequence.turned));
+            let (all, rotated) = (count(sequence.rows.len()), count(sequence.turned));
             let stale = self
                 .allotment
                 .tables
@@ -121,6 +121,8 @@ impl Planner {
             let ticket = self.allotment.tables.ticket();
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
+            let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
+            let encoded = all - repaired;
             rows.repaired += u64::from(repaired);
             self.stats.tokens.repaired.add(u64::from(repaired));
             let Some(completion) = self.allotment.completions.front_mut(id).filter(|front| front.has_begun())
@@ -201,4 +203,10 @@ impl Planner {
         self.stats.steps.passes.add(passes);
         Ok(())
     }
+}
+
+fn is_edited(plan: &Plan, session: SessionId) -> bool {
+    plan.changes
+        .iter()
+        .any(|change| matches!(change, Change::Splice { session: whose, .. } if *whose == session))
 }
