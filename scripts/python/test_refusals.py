@@ -210,7 +210,7 @@ OTHER_CASES = {
         lambda c, text, tokens: c.open(tokens=[2**32 - 1]), Code.INVALID_ARGUMENT, "TOKEN_UNKNOWN", [f"{2**32 - 1}"]
     ),
     "an unknown strategy at the start": Case(
-        lambda c, text, tokens: c.open("x", strategy=4), Code.INVALID_ARGUMENT, "FIELD_INVALID", ["4"]
+        lambda c, text, tokens: c.open("x", strategy=9), Code.INVALID_ARGUMENT, "FIELD_INVALID", ["9"]
     ),
 }
 CASES = TEXT_CASES | TOKEN_CASES | OTHER_CASES

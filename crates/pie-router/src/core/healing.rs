@@ -295,6 +295,12 @@ impl Planner {
     pub(super) fn has_repaired(&mut self, repairing: &Repairing, is_given_up: bool) -> Result<(), PlanError> {
         let Repairing { plan, work } = repairing;
         self.quantum.learn(is_given_up, self.settings.limits);
+        for sequence in &work.sequences {
+            // Keys have turned whatever became of the pass.
+            if let Some(rows) = self.allotment.tables.rows_mut(sequence.session) {
+                rows.ahead.rotated += count(sequence.turned);
+            }
+        }
         if is_given_up {
             self.stats.steps.given_up.add(1);
             return self.allotment.tables.give_up(plan, work);
@@ -307,7 +313,6 @@ impl Planner {
             if let Some(rows) = self.allotment.tables.rows_mut(sequence.session) {
                 rows.repaired += u64::from(repaired);
                 rows.ahead.encoded += encoded;
-                rows.ahead.rotated += count(sequence.turned);
             }
         }
         Ok(())
