@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 /// Below this a divergence is drawn at it: nothing that a sampler could see.
 const FLOOR: f64 = 1e-9;
 
+pub(super) fn is_there(summary: &Summary) -> bool {
+    summary.ages.keys().any(is_without_repairs)
+}
+
 pub(super) fn markdown(summary: &Summary) -> String {
     let mut page = String::from("# Many edits without a full encoding\n\n");
     let samples = summary.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
@@ -85,14 +89,14 @@ fn is_without_repairs(key: &AgeKey) -> bool {
 pub(super) fn csv(summary: &Summary) -> String {
     let mut page = String::from(
         "storage,spot,cache,window,idle_seconds,edits,samples,exact_match,edit_similarity,agrees,kl_mean,kl_median,cosine,\
-         cosine_last_layer,kept,turns,kl_followed,greedy_followed,edit_ms,idle_rows\n",
+         cosine_last_layer,kept,turns,kl_followed,greedy_followed,edit_rows,edit_ms,idle_rows\n",
     );
     let measured = |mean: &Mean| if mean.count > 0 { format!("{:e}", mean.value()) } else { String::new() };
     for (key, age) in &summary.ages {
         let AgeKey { storage, spot, arm, window, idle, edits } = key;
         let _ = writeln!(
             page,
-            "{storage},{spot},{arm},{window},{idle},{edits},{},{:.2},{:.2},{:.2},{:e},{:e},{},{},{:.2},{:.2},{},{},{},{}",
+            "{storage},{spot},{arm},{window},{idle},{edits},{},{:.2},{:.2},{:.2},{:e},{:e},{},{},{:.2},{:.2},{},{},{},{},{}",
             age.kls.len(),
             age.exact_match.value(),
             age.edit_similarity.value(),
@@ -105,6 +109,7 @@ pub(super) fn csv(summary: &Summary) -> String {
             age.turns.value(),
             measured(&age.followed),
             measured(&age.greedy),
+            measured(&age.edit_rows),
             measured(&age.edit_ms),
             measured(&age.idle_rows),
         );
@@ -113,7 +118,7 @@ pub(super) fn csv(summary: &Summary) -> String {
 }
 
 pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
-    if summary.ages.is_empty() {
+    if !is_there(summary) {
         return Ok(Vec::new());
     }
     let x = Axis { name: "edits, or turns", scale: LOGARITHMIC, format: |value| format!("{value:.0}") };

@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 /// Below this a divergence is drawn at it: nothing that a sampler could see.
 const FLOOR: f64 = 1e-9;
 
+/// What a chart shows of a cache.
+type Value = fn(&Age) -> f64;
+
 pub(super) fn is_there(summary: &Summary) -> bool {
     summary.ages.keys().any(|key| matches!(key.arm, Arm::Repaired | Arm::Healed))
 }
@@ -42,9 +45,9 @@ pub(super) fn markdown(summary: &Summary) -> String {
             rate.rows, rate.tokens, rate.pass_ms, rate.rows_per_second
         );
     }
-    page.push_str("| line | edits | cache | samples | EM | ES | same line as fresh | KL, next token | KL, along the tokens | equal tokens | cosine of keys | time of an edit | added | rows between edits |\n");
+    page.push_str("| line | edits | cache | samples | EM | ES | same line as fresh | KL, next token | KL, along the tokens | equal tokens | cosine of keys | rows of an edit | time of an edit | added | rows between edits |\n");
     page.push_str(
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for spot in Spot::ALL {
         for edits in counts(summary, *spot) {
@@ -88,7 +91,7 @@ fn row(summary: &Summary, key: &AgeKey, age: &Age, page: &mut String) {
     };
     let _ = writeln!(
         page,
-        "| {} | {} | {} | {} | {:.1} | {:.1} | {:.0} % | {:.1e} | {:.1e} | {:.1} % | {:.6} | {time} | {added} | {:.0} |",
+        "| {} | {} | {} | {} | {:.1} | {:.1} | {:.0} % | {:.1e} | {:.1e} | {:.1} % | {:.6} | {:.0} | {time} | {added} | {:.0} |",
         key.spot.label(),
         key.edits,
         name(key),
@@ -100,6 +103,7 @@ fn row(summary: &Summary, key: &AgeKey, age: &Age, page: &mut String) {
         age.followed.value(),
         age.greedy.value(),
         age.cosine.value(),
+        age.edit_rows.value(),
         age.idle_rows.value(),
     );
 }
@@ -124,7 +128,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     };
     let agreement =
         Axis { name: "equal tokens, percent", scale: Scale::Linear, format: |value| format!("{value:.1}") };
-    let figures: [(&str, Axis, fn(&Age) -> f64); 2] = [
+    let figures: [(&str, Axis, Value); 2] = [
         ("healing-divergence.svg", divergence, |age| age.followed.value().max(FLOOR)),
         ("healing-tokens.svg", agreement, |age| age.greedy.value()),
     ];
@@ -138,7 +142,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     Ok(written)
 }
 
-fn chart(summary: &Summary, spot: Spot, y: Axis, value: fn(&Age) -> f64) -> Chart {
+fn chart(summary: &Summary, spot: Spot, y: Axis, value: Value) -> Chart {
     let mut series: Vec<Series> = Vec::new();
     for (key, age) in of(summary, spot).filter(|(key, _)| key.arm != Arm::Fresh) {
         let (name, point) = (name(key), (f64::from(key.edits), value(age)));

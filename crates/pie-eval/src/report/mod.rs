@@ -35,8 +35,10 @@ pub fn write(folder: &Path) -> Result<Vec<PathBuf>, EvalError> {
     if !summary.distances.is_empty() {
         page("figures.csv", figures::csv(&summary))?;
     }
-    if !summary.ages.is_empty() {
+    if accumulated::is_there(&summary) {
         page("accumulated.md", accumulated::markdown(&summary))?;
+    }
+    if !summary.ages.is_empty() {
         page("accumulated.csv", accumulated::csv(&summary))?;
     }
     if healing::is_there(&summary) {

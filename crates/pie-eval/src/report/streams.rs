@@ -53,8 +53,8 @@ pub(super) fn markdown(summary: &Summary) -> String {
     for stream in streams(summary) {
         let (spot, edits) = stream;
         let _ = writeln!(page, "## {edits} edits, line {}\n", spot.label());
-        page.push_str("| rows | window | samples | KL, mean | equal tokens | same line as fresh | EM | ES | cosine of keys | time of an edit |\n");
-        page.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+        page.push_str("| rows | window | samples | KL, mean | equal tokens | same line as fresh | EM | ES | cosine of keys | rows of an edit | time of an edit |\n");
+        page.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
         for arm in [Arm::Repaired, Arm::Before, Arm::Scattered] {
             for (window, age) in curve(summary, stream, arm) {
                 let name = if window == 0 { Arm::Edited.label() } else { arm.label() };
@@ -63,7 +63,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
                 }
                 let _ = writeln!(
                     page,
-                    "| {name} | {window} | {} | {:.1e} | {:.1} % | {:.0} % | {:.1} | {:.1} | {:.6} | {:.1} ms |",
+                    "| {name} | {window} | {} | {:.1e} | {:.1} % | {:.0} % | {:.1} | {:.1} | {:.6} | {:.0} | {:.1} ms |",
                     age.kls.len(),
                     age.followed.value(),
                     age.greedy.value(),
@@ -71,6 +71,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
                     age.exact_match.value(),
                     age.edit_similarity.value(),
                     age.cosine.value(),
+                    age.edit_rows.value(),
                     age.edit_ms.value(),
                 );
             }

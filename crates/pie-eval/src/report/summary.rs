@@ -101,6 +101,8 @@ pub(super) struct Age {
     pub greedy: Mean,
     /// Milliseconds of an edit's own pass, mean over the stream.
     pub edit_ms: Mean,
+    /// Rows that an edit's own pass encodes, mean over the stream.
+    pub edit_rows: Mean,
     /// Rows that are encoded again between two edits, mean over the stream.
     pub idle_rows: Mean,
 }
@@ -297,9 +299,10 @@ impl Age {
             self.followed.add(f64::from(followed.kl));
             self.greedy.add(100.0 * f64::from(followed.greedy));
         }
-        if let Some(StreamCost { time_ms, idle_rows, .. }) = &one.stream {
+        if let Some(StreamCost { time_ms, encoded, idle_rows, .. }) = &one.stream {
             let edits = f64::from(one.cache.edits.max(1));
             self.edit_ms.add(time_ms / edits);
+            self.edit_rows.add(*encoded as f64 / edits);
             // Nothing is repaired behind the last edit.
             self.idle_rows.add(*idle_rows as f64 / (edits - 1.0).max(1.0));
         }
