@@ -113,6 +113,24 @@ fn no_window_is_pie_and_a_window_over_all_is_full_recomputation() {
     assert_eq!(by(Some(scattered), Strategy::Pie).0, by(Some(scattered), Strategy::Pie).0);
 }
 
+/// What an edit left stale is no part of a document that is to be as if it had been opened.
+#[test]
+fn a_document_as_opened_has_no_stale_rows() {
+    let place = Place::new();
+    let mut machine = place.machine();
+    let mut bed = Bed::new(&mut machine).expect("a bed");
+    bed.become_exactly(&document(200)).expect("it fits");
+    let fresh = next(&mut bed);
+    for (delete, insert) in [(0, vec![TokenId(5); 9]), (9, Vec::new())] {
+        let splices = bed.splice(50, delete, insert).expect("within");
+        bed.encode(splices, Strategy::Pie).expect("it runs");
+    }
+    assert!(bed.stale_rows() > 0 && bed.tokens() == document(200));
+    let kept = bed.become_exactly(&document(200)).expect("it fits");
+    assert!(kept < 200 && bed.stale_rows() == 0, "{kept}");
+    assert!(kl(&fresh, &next(&mut bed)) < 1e-6);
+}
+
 /// A window is shared out among the places of an edit.
 #[test]
 fn each_edited_place_has_its_part_of_the_window() {
