@@ -124,7 +124,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     let divergence = Axis {
         name: "KL divergence along the tokens, nats",
         scale: LOGARITHMIC,
-        format: |value| format!("{value:.0e}"),
+        format: |value| format!("{value:.1e}"),
     };
     let agreement =
         Axis { name: "equal tokens, percent", scale: Scale::Linear, format: |value| format!("{value:.1}") };

@@ -104,7 +104,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
             y: Axis {
                 name: "KL to a fresh cache, nats",
                 scale: LOGARITHMIC,
-                format: |value| format!("{value:.0e}"),
+                format: |value| format!("{value:.1e}"),
             },
             series: [(Arm::Repaired, PURPLE), (Arm::Before, GREY), (Arm::Scattered, BLUE)].map(one).into(),
             limit: None,

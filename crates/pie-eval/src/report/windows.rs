@@ -172,7 +172,7 @@ pub(super) fn draw(windows: &Windows, summary: &Summary, folder: &Path) -> Resul
         let kl = Axis {
             name: "KL to full recomputation, nats",
             scale: LOGARITHMIC,
-            format: |value| format!("{value:.0e}"),
+            format: |value| format!("{value:.1e}"),
         };
         let greedy = Axis {
             name: "tokens equal to full recomputation's, percent",
