@@ -20,7 +20,7 @@ enum Change {
     EndBranch,
     Edit { splices: Vec<(u8, u8, Vec<u8>)>, strategy: u8 },
     Share { from: u8, length: u8 },
-    Replace { by: u8 },
+    Repair { rows: Vec<(u8, u8)> },
     Branch { at: u8, tokens: Vec<u8> },
 }
 
@@ -32,7 +32,7 @@ struct Plan {
 }
 
 fn change((session, change): &(u8, Change)) -> wire::Change {
-    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Replace, Share};
+    use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Repair, Rows, Share};
     let ids = |list: &[u8]| list.iter().map(|id| u32::from(*id)).collect();
     let kind = match change {
         Change::Open => Kind::Open(Open {}),
@@ -47,13 +47,16 @@ fn change((session, change): &(u8, Change)) -> wire::Change {
             };
             Kind::Edit(EditTokens {
                 splices: splices.iter().map(splice).collect(),
-                strategy: i32::from(strategy % 5),
+                strategy: i32::from(strategy % 6),
             })
         }
         Change::Share { from, length } => {
             Kind::Share(Share { from: u64::from(from % 4), length: u32::from(*length) })
         }
-        Change::Replace { by } => Kind::Replace(Replace { by: u64::from(by % 4) }),
+        Change::Repair { rows } => {
+            let rows = rows.iter().map(|(start, end)| Rows { start: u32::from(*start), end: u32::from(*end) });
+            Kind::Repair(Repair { rows: rows.collect() })
+        }
         Change::Branch { at, tokens } => Kind::Branch(Branch { at: u32::from(*at), tokens: ids(tokens) }),
     };
     wire::Change { session: u64::from(session % 4), kind: Some(kind) }
@@ -85,11 +88,27 @@ fn apply(groups: &mut [Group; 2], step: &Step) {
     let (first, second) = (one.apply(&step.plan), two.apply(&step.plan));
     assert_eq!(first, second, "P2");
     assert_eq!(one.digest(), two.digest(), "P2, P4");
+    if let Ok(work) = first.as_ref()
+        && step.plan.only_repairs()
+        && step.plan.seq.0.is_multiple_of(2)
+    {
+        groups_give_up([one, two], &step.plan, work);
+    }
     if let Err(error) = first {
         assert!(!error.to_string().is_empty());
         assert_eq!(one.digest(), before.digest(), "R2: a refused plan has changed nothing");
         assert_eq!(one.next_seq(), before.next_seq());
     }
+}
+
+/// What only repairs may be given up in the middle, by all.
+fn groups_give_up(groups: [&mut Group; 2], plan: &pie_plan::Plan, work: &pie_plan::Work) {
+    let digests = groups.map(|group| {
+        group.give_up(plan, work).expect("it was applied");
+        group.check().expect("K1 and K2");
+        group.digest()
+    });
+    assert_eq!(digests[0], digests[1], "P4");
 }
 
 fuzz_target!(|input: &[u8]| {

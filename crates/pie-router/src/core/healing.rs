@@ -250,6 +250,8 @@ impl Planner {
             let rows = self.allotment.tables.table(id).zip(self.allotment.tables.rows(id)).filter(|_| heals);
             let repaired = rows.map(|(table, rows)| {
                 let end = table.tokens().len();
+                // What waits is encoded with them, and a step has so many rows (L1).
+                let quantum = quantum.min((limits.rows as usize).saturating_sub(table.pending()));
                 let window = rows.places.windows(table, end, quantum, |window| window != Window::Repaired);
                 let rows = if window.is_empty() { behind_frontier(table, end, quantum) } else { window };
                 (rows, table.pending())

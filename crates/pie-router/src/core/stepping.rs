@@ -121,6 +121,7 @@ impl Planner {
             let ticket = self.allotment.tables.ticket();
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
+            self.allotment.encoding.stale.insert(id);
             let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
             let encoded = all - repaired;
             rows.repaired += u64::from(repaired);
