@@ -2,11 +2,11 @@
 
 pub use crate::ctl::args::{CtlArgs, StrategyArg};
 use crate::device::DeviceArg;
+pub use crate::eval::args::EvalArgs;
 use crate::hub::args::HubArgs;
 use crate::observe::{LogArgs, PlatformArgs};
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pie_eval::names::{Language, Method, Setting, Task};
 use pie_text::FimSetting;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -392,90 +392,6 @@ pub struct DemoArgs {
     /// Write a plot of both latencies.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-}
-
-/// `pie eval`
-#[derive(Clone, Debug, Args)]
-#[command(
-    args_conflicts_with_subcommands = true,
-    after_help = "A run that was interrupted goes on when the same command is given again; results that are there are kept."
-)]
-pub struct EvalArgs {
-    /// What to evaluate, where no other command is named.
-    #[command(flatten)]
-    pub run: EvalRunArgs,
-    /// What else to do.
-    #[command(subcommand)]
-    pub command: Option<EvalCommand>,
-}
-
-/// The commands of `pie eval`.
-#[derive(Clone, Debug, Subcommand)]
-pub enum EvalCommand {
-    /// Make the tables and figures of results that are there again, without computing.
-    Report {
-        /// The --out folder of a run.
-        #[arg(default_value = "pie-eval")]
-        folder: PathBuf,
-    },
-}
-
-/// A run of `pie eval`.
-#[derive(Clone, Debug, Args)]
-pub struct EvalRunArgs {
-    /// The model.
-    #[command(flatten)]
-    pub model: ModelArgs,
-    /// RepoBench-C: a file or a folder of .jsonl, .jsonl.gz or .parquet (with `--features parquet`), whose paths name
-    /// language and setting. Without it the small set that ships.
-    #[arg(long, value_name = "PATH")]
-    pub data: Option<PathBuf>,
-    /// Where results, tables and figures go.
-    #[arg(long, default_value = "pie-eval", value_name = "FOLDER")]
-    pub out: PathBuf,
-    /// Samples of each language and setting; all if not given.
-    #[arg(long, value_name = "N", value_parser = crate::units::some)]
-    pub samples: Option<usize>,
-    /// Languages: python, java.
-    #[arg(long, default_value = "python,java", value_name = "NAMES", value_delimiter = ',')]
-    pub languages: Vec<Language>,
-    /// Settings: cross_file_first (XF-F), cross_file_random (XF-R), in_file (IF).
-    #[arg(
-        long,
-        default_value = "cross_file_first,cross_file_random,in_file",
-        value_name = "NAMES",
-        value_delimiter = ','
-    )]
-    pub settings: Vec<Setting>,
-    /// Tasks: insertion, deletion, edition as in the paper; cursor, which fills in a line just behind an edit near it, for models
-    /// with markers.
-    #[arg(long, default_value = "insertion,deletion,edition", value_name = "NAMES", value_delimiter = ',')]
-    pub tasks: Vec<Task>,
-    /// Methods: full, conflict, pie.
-    #[arg(long, default_value = "full,conflict,pie", value_name = "NAMES", value_delimiter = ',')]
-    pub methods: Vec<Method>,
-    /// How often each sample is edited elsewhere.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub seeds: u64,
-    /// Samples of each language and setting for which full recomputation runs in each case, to be timed. Of the others only
-    /// its predictions are taken: those of the prompt encoded once, which are the same.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    pub timed_samples: usize,
-    /// Samples of the first language and setting whose keys and distributions are compared (figures 3 and 4).
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    pub kl_samples: usize,
-    /// Samples of the first language and setting that are edited many times without a full encoding.
-    #[arg(long, default_value_t = 20, value_name = "N")]
-    pub accumulated_samples: usize,
-    /// How many times.
-    #[arg(long, default_value = "1,3,10,30,100,300", value_name = "COUNTS", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub edits: Vec<u32>,
-    /// Longest context in tokens, at most the model's; longer prompts lose lines in front. 8192 if not given.
-    #[arg(long, value_name = "TOKENS", value_parser = crate::units::some)]
-    pub context: Option<usize>,
-    /// Threads; 0 takes all cores.
-    #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
-    pub threads: usize,
 }
 
 /// `pie explain`

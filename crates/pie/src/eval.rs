@@ -1,9 +1,10 @@
 //! `pie eval`: the paper's tables and figures, for any model and data. What it does is in `pie-eval`.
 
-use crate::cli::{EvalArgs, EvalCommand, EvalRunArgs};
+pub mod args;
+
+use self::args::{EvalArgs, EvalCommand, EvalRunArgs};
 use crate::models::{self, ModelKind};
 use crate::{Failure, progress};
-use pie_eval::names::{Arm, Spot, Storage};
 use pie_eval::{EvaluationOptions, Progress};
 use std::path::Path;
 
@@ -39,13 +40,13 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
         compared_samples: arguments.kl_samples,
         accumulated_samples: arguments.accumulated_samples,
         edits: arguments.edits,
-        arms: Arm::ALL.to_vec(),
-        storages: Storage::ALL.to_vec(),
-        spots: Spot::ALL.to_vec(),
-        idle: EvaluationOptions::IDLE.to_vec(),
-        window: EvaluationOptions::WINDOW,
-        window_samples: 0,
-        windows: EvaluationOptions::WINDOWS.to_vec(),
+        arms: arguments.arms,
+        storages: arguments.storages,
+        spots: arguments.spots,
+        idle: arguments.idle,
+        window: arguments.window,
+        window_samples: arguments.window_samples,
+        windows: arguments.windows,
     };
     let loading = progress::bytes("loading the model");
     let running = progress::cases("evaluating");
