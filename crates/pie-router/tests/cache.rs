@@ -264,7 +264,7 @@ fn stale_rows_are_repaired_while_idle() {
     pool.run();
     let (stale, exact, tokens) = seen(&mut pool);
     assert_eq!((stale, exact), (0, tokens), "what is left alone becomes exact");
-    let counters = pool.desk.describe().groups[0].counters.clone().expect("counted");
+    let counters = pool.desk.describe().groups[0].counters.expect("counted");
     assert_eq!((counters.repairs_given_up, counters.tokens_repaired > u64::from(tokens)), (given_up, true));
 }
 
