@@ -349,16 +349,16 @@ mod tests {
         places.add(&splices(&[(10, 0, 5), (40, 3, 1)]), Strategy::Repair);
         let at = |places: &Places| places.0.iter().map(|place| place.at).collect::<Vec<_>>();
         assert_eq!(at(&places), [15, 46]);
-        let cases: &[(&[(u32, u32, usize)], [usize; 2])] = &[
-            (&[(0, 0, 3)], [18, 49]),
-            (&[(15, 0, 3)], [15, 49]),
-            (&[(10, 10, 0)], [10, 36]),
-            (&[(5, 2, 0), (20, 0, 7)], [13, 51]),
-            (&[(46, 4, 0)], [15, 46]),
+        let cases = [
+            (vec![(0, 0, 3)], [18, 49]),
+            (vec![(15, 0, 3)], [15, 49]),
+            (vec![(10, 10, 0)], [10, 36]),
+            (vec![(5, 2, 0), (20, 0, 7)], [13, 51]),
+            (vec![(46, 4, 0)], [15, 46]),
         ];
         for (edit, expected) in cases {
             let mut moved = Places(places.0.clone());
-            moved.follow(&splices(edit));
+            moved.follow(&splices(&edit));
             assert_eq!(at(&moved), expected, "{edit:?}");
         }
         for place in 0..20 {
