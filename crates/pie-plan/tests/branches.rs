@@ -152,7 +152,11 @@ fn the_last_row_is_not_written_under_another_session() {
 fn repairs_go_from_left_to_right() {
     let mut group = opened();
     let sample = || vec![Run::Sample { session: A }];
-    let repair = |rows: &[std::ops::Range<u32>]| vec![Change::Repair { session: A, rows: rows.to_vec() }];
+    let repair = |start: u32, end: u32| {
+        let rows = std::iter::once(start..end).collect();
+        vec![Change::Repair { session: A, rows }]
+    };
+    let runs = |runs: &[(usize, usize)]| runs.iter().map(|(start, end)| *start..*end).collect::<Vec<_>>();
     let state = |group: &Group| {
         let table = group.table(A).expect("it is open");
         (table.frontier(), table.stale(0..99).collect::<Vec<_>>())
@@ -160,19 +164,19 @@ fn repairs_go_from_left_to_right() {
     assert_eq!(state(&group), (8, vec![]), "what was encoded in one go is exact");
     // Two edits: each is encoded behind what is there; the last row is encoded again with each token (W1).
     step(&mut group, vec![splice(A, 5, 0, &[90])], sample(), 1);
-    assert_eq!(state(&group), (6, vec![6..8]), "the last is fresh, and not exact");
+    assert_eq!(state(&group), (6, runs(&[(6, 8)])), "the last is fresh, and not exact");
     step(&mut group, vec![splice(A, 2, 1, &[91])], sample(), 1);
-    assert_eq!(state(&group), (3, vec![3..8]));
+    assert_eq!(state(&group), (3, runs(&[(3, 8)])));
     // A window behind the first edit: exact. One behind the second: newer, and not exact.
-    let work = step(&mut group, repair(&[3..5]), sample(), 1);
+    let work = step(&mut group, repair(3, 5), sample(), 1);
     assert_eq!(work.rows.iter().map(|row| row.position.0).collect::<Vec<_>>(), [3, 4, 8]);
-    assert_eq!(state(&group), (5, vec![5..8]));
-    step(&mut group, repair(&[6..7]), sample(), 1);
-    assert_eq!(state(&group), (5, vec![5..6, 7..8]));
+    assert_eq!(state(&group), (5, runs(&[(5, 8)])));
+    step(&mut group, repair(6, 7), sample(), 1);
+    assert_eq!(state(&group), (5, runs(&[(5, 6), (7, 8)])));
     // What stands behind the frontier when it moves was encoded before: it is stale again.
-    step(&mut group, repair(&[5..6]), vec![Run::Encode { session: A, limit: 9 }], 1);
-    assert_eq!(state(&group), (6, vec![6..9]));
-    step(&mut group, repair(&[6..9]), vec![Run::Encode { session: A, limit: 9 }], 1);
+    step(&mut group, repair(5, 6), vec![Run::Encode { session: A, limit: 9 }], 1);
+    assert_eq!(state(&group), (6, runs(&[(6, 9)])));
+    step(&mut group, repair(6, 9), vec![Run::Encode { session: A, limit: 9 }], 1);
     assert_eq!(state(&group), (9, vec![]));
     assert_eq!(group.free_slots(), 40 - 9, "a repair takes no slots");
 }

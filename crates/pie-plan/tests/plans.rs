@@ -51,7 +51,10 @@ fn refusals_name_what_is_wrong_and_change_nothing() {
     let mut foreign = plan(&group, vec![], vec![], 1);
     foreign.epoch = Epoch(2);
     let long: Vec<u32> = (0..9).collect();
-    let repair = |rows: &[std::ops::Range<u32>]| Change::Repair { session, rows: rows.to_vec() };
+    let repair = |rows: &[(u32, u32)]| {
+        let rows = rows.iter().map(|(start, end)| *start..*end).collect();
+        Change::Repair { session, rows }
+    };
     let cases = [
         (late, "PLAN_OUT_OF_ORDER"),
         (foreign, "PLAN_WRONG_EPOCH"),
@@ -63,8 +66,8 @@ fn refusals_name_what_is_wrong_and_change_nothing() {
         (plan(&group, vec![], sample.clone(), 9), "KV_EXHAUSTED"),
         (plan(&group, vec![splice(session, 0, 8, &[])], sample.clone(), 1), "CONTEXT_EMPTY"),
         (plan(&group, vec![], [sample.clone(), sample].concat(), 1), "PLAN_RUNS_TWICE"),
-        (plan(&group, vec![repair(&[7..9])], vec![], 1), "PLAN_NO_SUCH_ROWS"),
-        (plan(&group, vec![repair(&[4..6, 5..7])], vec![], 1), "PLAN_NO_SUCH_ROWS"),
+        (plan(&group, vec![repair(&[(7, 9)])], vec![], 1), "PLAN_NO_SUCH_ROWS"),
+        (plan(&group, vec![repair(&[(4, 6), (5, 7)])], vec![], 1), "PLAN_NO_SUCH_ROWS"),
         (plan(&group, vec![], vec![], 2), "PLAN_BAD_PASSES"),
         (plan(&group, vec![], vec![], 0), "PLAN_BAD_PASSES"),
     ];
