@@ -140,7 +140,9 @@ impl Group {
                 }
                 samples += 1;
                 // The last token's slot may be shared: then it gets another.
-                needed += passes as usize + usize::from(table.shared_until() >= table.context_length());
+                let last = table.share().checked_sub(1).filter(|_| table.branch().is_empty());
+                let is_shared = last.is_some_and(|last| self.slots.is_shared(table.slots()[last]));
+                needed += passes as usize + usize::from(is_shared);
             }
         }
         if passes == 0 || (passes > 1 && samples == 0) {
