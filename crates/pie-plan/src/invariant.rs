@@ -13,10 +13,6 @@ pub enum Invariant {
     K1,
     /// The logical position of a token is its index: table columns have one entry per token.
     K2,
-    /// Rows left of the frontier are what a fresh encoding gives.
-    H1,
-    /// Stale rows are sorted, disjoint runs, and in the digest.
-    H2,
 }
 
 impl Invariant {
@@ -29,8 +25,6 @@ impl Invariant {
             Self::K2 => {
                 "the position of a token is its index: every column of a table has one entry per token"
             }
-            Self::H1 => "rows left of the frontier are what a fresh encoding of their text gives",
-            Self::H2 => "stale rows are sorted, disjoint runs, and in the digest",
         }
     }
 }

@@ -165,6 +165,11 @@ impl Table {
         encoded.map(|(rows, _)| rows)
     }
 
+    /// How many rows of the document are stale that a completion sees.
+    pub fn stale_in_context(&self) -> usize {
+        self.stale(0..self.share()).map(|rows| rows.len()).sum()
+    }
+
     /// How many rows of the document are stale.
     pub fn stale_rows(&self) -> usize {
         self.stale(0..self.document.len()).map(|rows| rows.len()).sum()

@@ -232,7 +232,9 @@ impl<'a> Rank<'a> {
             return Ok(Vec::new());
         }
         let is_interrupted = || observer.interrupted(step.plan.seq);
-        let interrupt = step.plan.only_repairs().then_some(Interrupt(&is_interrupted));
+        // Where a session was left out, a pass that is given up would leave other tables here than with the owner.
+        let is_whole = work.sequences.len() == step.plan.runs.len();
+        let interrupt = (is_whole && step.plan.only_repairs()).then_some(Interrupt(&is_interrupted));
         let batch = Batch { interrupt, ..batch(&self.group, work)? };
         let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();

@@ -67,7 +67,6 @@ impl Allotment {
             rows.adopted += u32::try_from(adopted).unwrap_or(u32::MAX);
         }
         self.encoding.active.insert(id);
-        self.encoding.stale.insert(id);
         // What an ended completion left is kept as long as it may be adopted.
         let runs = self.completions.front(id).is_some_and(|front| front.has_begun());
         if !runs && self.tables.table(id).is_some_and(|table| !table.may_adopt()) {
@@ -103,7 +102,6 @@ impl Allotment {
         if let Some(rows) = self.tables.rows_mut(id) {
             rows.layout = Some(layout);
         }
-        self.encoding.stale.insert(id);
         Ok(Some(()))
     }
 

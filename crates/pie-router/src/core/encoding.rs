@@ -12,8 +12,6 @@ pub(super) struct Encoding {
     pub unasked: BTreeSet<SessionId>,
     /// Sessions that were opened and have no rows yet.
     pub opened: BTreeSet<SessionId>,
-    /// Sessions that may have stale rows.
-    pub stale: BTreeSet<SessionId>,
     /// Sessions of which the ranks have held nothing since the group was formed, or since they came from elsewhere, the next to
     /// be encoded last: until they are used, or nobody wants anything.
     pub asleep: Vec<SessionId>,
@@ -28,7 +26,6 @@ impl Encoding {
 
     /// It has no rows any more.
     pub fn cleared(&mut self, id: SessionId) {
-        self.stale.remove(&id);
         self.unasked.remove(&id);
     }
 

@@ -113,6 +113,13 @@ impl Places {
         disjoint
     }
 
+    /// The rows that are repaired next, so many of those before row `end`: right behind the latest edits, then from the frontier on.
+    fn next(&self, table: &Table, end: usize, rows: usize) -> Option<Vec<Range<usize>>> {
+        let latest = self.windows(table, end, rows, |window| window != Window::Repaired);
+        let next = if latest.is_empty() { behind_frontier(table, end, rows) } else { latest };
+        (!next.is_empty()).then_some(next)
+    }
+
     fn repaired(&mut self) {
         self.0.iter_mut().for_each(|place| place.window = Window::Repaired);
     }
@@ -173,8 +180,7 @@ impl Planner {
 
     /// Stale rows of all documents.
     pub fn stale(&self) -> usize {
-        let tables = self.allotment.encoding.stale.iter().filter_map(|id| self.allotment.tables.table(*id));
-        tables.map(Table::stale_rows).sum()
+        self.allotment.tables.stale().rows()
     }
 
     /// Adds repairs to a plan that is made anyway. Only rows that its runs encode whatever happens: a chunk of a prefill takes none
@@ -222,9 +228,7 @@ impl Planner {
         if !due.is_empty() {
             return Some(due);
         }
-        let latest = rows.places.windows(table, end, free, |window| window != Window::Repaired);
-        let ridden = if latest.is_empty() { behind_frontier(table, end, free) } else { latest };
-        (!ridden.is_empty()).then_some(ridden)
+        rows.places.next(table, end, free)
     }
 
     fn rows_of(&self, run: Run) -> u32 {
@@ -245,33 +249,31 @@ impl Planner {
             return Ok(None);
         }
         let quantum = self.quantum.0.min(limits.rows) as usize;
-        while let Some(id) = self.latest_stale() {
-            let heals = sessions.get(id).is_some_and(|session| heals(session.strategy));
-            let rows = self.allotment.tables.table(id).zip(self.allotment.tables.rows(id)).filter(|_| heals);
-            let repaired = rows.map(|(table, rows)| {
-                let end = table.tokens().len();
-                // What waits is encoded with them, and a step has so many rows (L1).
-                let quantum = quantum.min((limits.rows as usize).saturating_sub(table.pending()));
-                let window = rows.places.windows(table, end, quantum, |window| window != Window::Repaired);
-                let rows = if window.is_empty() { behind_frontier(table, end, quantum) } else { window };
-                (rows, table.pending())
-            });
-            match repaired {
-                Some((rows, pending)) if !rows.is_empty() => {
-                    let limit = count(length(&rows) + pending);
-                    self.repair(id, &rows)?;
-                    return Ok(Some(Schedule { runs: vec![Run::Encode { session: id, limit }], passes: 1 }));
-                }
-                _ => self.allotment.encoding.stale.remove(&id),
-            };
-        }
-        Ok(None)
+        let repairable = |id| self.repairable(id, quantum, limits, sessions).map(|rows| (id, rows));
+        let all = self.allotment.tables.stale().sessions().filter_map(repairable);
+        // Who was served last: somebody is there.
+        let latest = all.max_by_key(|(id, _)| self.allotment.tables.rows(*id).map(|rows| rows.ticket));
+        let Some((session, rows)) = latest else { return Ok(None) };
+        let pending = self.allotment.tables.table(session).map_or(0, Table::pending);
+        let limit = count(length(&rows) + pending);
+        self.repair(session, &rows)?;
+        Ok(Some(Schedule { runs: vec![Run::Encode { session, limit }], passes: 1 }))
     }
 
-    /// The session with stale rows that was served last: somebody is there.
-    fn latest_stale(&self) -> Option<SessionId> {
-        let ticket = |id: &SessionId| self.allotment.tables.rows(*id).map(|rows| rows.ticket);
-        self.allotment.encoding.stale.iter().copied().max_by_key(ticket)
+    /// So many rows of a session that are repaired next, if any are.
+    fn repairable(
+        &self,
+        id: SessionId,
+        quantum: usize,
+        limits: Limits,
+        sessions: &Sessions,
+    ) -> Option<Vec<Range<usize>>> {
+        let (table, rows) = (self.allotment.tables.table(id)?, self.allotment.tables.rows(id)?);
+        sessions.get(id).filter(|session| heals(session.strategy))?;
+        let end = table.tokens().len();
+        // What waits is encoded with them, and a step has so many rows (L1).
+        let quantum = quantum.min((limits.rows as usize).saturating_sub(table.pending()));
+        rows.places.next(table, end, quantum)
     }
 
     fn repair(&mut self, session: SessionId, rows: &[Range<usize>]) -> Result<(), PlanError> {

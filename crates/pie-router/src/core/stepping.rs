@@ -9,7 +9,7 @@ use super::session::count;
 use super::sessions::Sessions;
 use crate::faults;
 use pie_plan::schedule::{Demand, Limits, Schedule, Want, schedule};
-use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Then, Work};
+use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Table, Then, Work};
 use pie_proto::plan::{Report, Step};
 use pie_words::SessionId;
 use std::collections::BTreeMap;
@@ -113,15 +113,10 @@ impl Planner {
         for sequence in counted {
             let id = sequence.session;
             let (all, rotated) = (count(sequence.rows.len()), count(sequence.turned));
-            let stale = self
-                .allotment
-                .tables
-                .table(id)
-                .map_or(0, |table| table.stale(0..table.share()).map(|rows| rows.len()).sum());
             let ticket = self.allotment.tables.ticket();
+            let stale = self.allotment.tables.table(id).map_or(0, Table::stale_in_context);
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
-            self.allotment.encoding.stale.insert(id);
             let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
             let encoded = all - repaired;
             rows.repaired += u64::from(repaired);

@@ -23,16 +23,41 @@ pub(super) struct Tables {
     group: Group,
     rows: BTreeMap<SessionId, Rows>,
     staged: Vec<Change>,
+    stale: Stale,
     sharing: Sharing,
     latest_ticket: u64,
     stats: Arc<Stats>,
+}
+
+/// How many rows of each session are stale, counted where tables change: a group has many sessions.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    rows: BTreeMap<SessionId, usize>,
+    all: usize,
+}
+
+impl Stale {
+    fn set(&mut self, id: SessionId, rows: usize) {
+        let before = if rows == 0 { self.rows.remove(&id) } else { self.rows.insert(id, rows) };
+        self.all = self.all + rows - before.unwrap_or(0);
+    }
+
+    /// Of all sessions.
+    pub fn rows(&self) -> usize {
+        self.all
+    }
+
+    /// Those that have any.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.rows.keys().copied()
+    }
 }
 
 impl Tables {
     /// Of a group that holds nothing yet.
     pub fn new(group: Group, sharing: Sharing, stats: Arc<Stats>) -> Self {
         let rows = BTreeMap::new();
-        Self { group, rows, staged: Vec::new(), sharing, latest_ticket: 0, stats }
+        Self { group, rows, staged: Vec::new(), stale: Stale::default(), sharing, latest_ticket: 0, stats }
     }
 
     /// The owner's replica of the group.
@@ -85,12 +110,14 @@ impl Tables {
     /// A session is gone. Its table is closed by the change that this returns.
     pub fn remove(&mut self, id: SessionId) -> Change {
         self.rows.remove(&id);
+        self.stale.set(id, 0);
         Change::Close { session: id }
     }
 
     /// Makes changes, all or none.
     pub fn stage(&mut self, changes: Vec<Change>) -> Result<Staged, PlanError> {
         let staged = self.group.stage(&changes)?;
+        changes.iter().for_each(|change| self.recount(change.session()));
         self.staged.extend(changes);
         self.stats.tokens.adopted.add(staged.adopted as u64);
         Ok(staged)
@@ -103,12 +130,26 @@ impl Tables {
 
     /// A plan that only repairs was given up by the ranks.
     pub fn give_up(&mut self, plan: &Plan, work: &Work) -> Result<(), PlanError> {
-        self.group.give_up(plan, work)
+        self.group.give_up(plan, work)?;
+        work.sequences.iter().for_each(|sequence| self.recount(sequence.session));
+        Ok(())
+    }
+
+    /// Sessions that have stale rows.
+    pub fn stale(&self) -> &Stale {
+        &self.stale
+    }
+
+    /// The rows of a session are others, or otherwise, than they were.
+    fn recount(&mut self, id: SessionId) {
+        let table = self.table(id).filter(|_| self.rows.contains_key(&id));
+        self.stale.set(id, table.map_or(0, Table::stale_rows));
     }
 
     /// The runs of a plan, and the changes that go with it.
     pub fn start(&mut self, runs: &[Run], passes: u32) -> Result<(Vec<Change>, Work), PlanError> {
         let work = self.group.start(runs, passes)?;
+        runs.iter().for_each(|run| self.recount(run.session()));
         Ok((std::mem::take(&mut self.staged), work))
     }
 
