@@ -12,11 +12,11 @@ use std::ops::Range;
 /// Tables and slots of a group. Every replica, the owner's and each rank's, runs the same code on the same plans.
 #[derive(Clone, Debug)]
 pub struct Group {
-    epoch: Epoch,
-    applied: Seq,
-    sessions: BTreeMap<SessionId, Table>,
+    pub(crate) epoch: Epoch,
+    pub(crate) applied: Seq,
+    pub(crate) sessions: BTreeMap<SessionId, Table>,
     /// K1.
-    slots: Slots,
+    pub(crate) slots: Slots,
 }
 
 /// What staged changes did, beside changing tables.

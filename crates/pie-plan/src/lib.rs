@@ -1,7 +1,8 @@
 //! The group as a pure state machine: what a plan does to the slot tables of a group, on the router and on every rank.
 //!
 //! **Owns** the slot table of each session, the free and shared slots, the plan, its application, the digest of
-//! the whole, and the policy that makes the next plan ([`schedule`]).
+//! the whole, the policy that makes the next plan ([`schedule`]), and what outlives an owner: the [`ledger`] of its documents that
+//! each rank keeps, the tables as they travel ([`image`]), and what the next owner makes of both ([`takeover`]).
 //!
 //! **Invariant.** Replicas that start equal and apply the same plans in order stay equal, slot for slot (P2): nothing
 //! here reads a clock, a hash map's order, or a random number. A plan is applied whole or not at all, so the owner
@@ -10,13 +11,16 @@
 //! **Must not know** tensors, the wire, the clock, floating point.
 
 pub mod group;
+pub mod image;
 pub mod invariant;
+pub mod ledger;
 pub mod plan;
 mod rows;
 pub mod schedule;
 mod slots;
 mod spans;
 pub mod table;
+pub mod takeover;
 mod undo;
 
 pub use group::{Group, Staged};

@@ -35,6 +35,17 @@ impl Slots {
         }
     }
 
+    /// So many slots, of which tables hold these: one that stands there twice is shared.
+    pub fn held(capacity: u32, held: impl IntoIterator<Item = Slot>) -> Self {
+        let mut slots = Self::new(capacity);
+        for slot in held {
+            if !slots.free.remove(&slot) {
+                *slots.holders.entry(slot).or_insert(1) += 1;
+            }
+        }
+        slots
+    }
+
     /// All slots, free or not.
     pub fn capacity(&self) -> usize {
         self.capacity

@@ -32,9 +32,9 @@ pub(crate) enum Origin {
 /// middle of a document leaves the document alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Branch {
-    share: usize,
-    rows: Rows,
-    origin: Origin,
+    pub(crate) share: usize,
+    pub(crate) rows: Rows,
+    pub(crate) origin: Origin,
 }
 
 /// What a run asks a model to know.

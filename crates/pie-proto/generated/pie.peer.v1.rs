@@ -30,6 +30,42 @@ pub mod carried {
         Tokens(super::super::super::v1::Tokens),
     }
 }
+/// What an owner has its ranks keep of a session: first all of it, then what each edit made of it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Memo {
+    #[prost(oneof = "memo::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<memo::Kind>,
+}
+/// Nested message and enum types in `Memo`.
+pub mod memo {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Edit {
+        #[prost(uint64, tag = "1")]
+        pub revision: u64,
+        /// Of a text: sorted, disjoint, in bytes of the text before.
+        #[prost(message, repeated, tag = "2")]
+        pub rewrites: ::prost::alloc::vec::Vec<Rewrite>,
+        /// Of a document of tokens: likewise, in tokens.
+        #[prost(message, repeated, tag = "3")]
+        pub splices: ::prost::alloc::vec::Vec<super::super::super::v1::TokenSplice>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Rewrite {
+        #[prost(uint64, tag = "1")]
+        pub start: u64,
+        #[prost(uint64, tag = "2")]
+        pub end: u64,
+        #[prost(string, tag = "3")]
+        pub text: ::prost::alloc::string::String,
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        Whole(super::Carried),
+        #[prost(message, tag = "2")]
+        Edit(Edit),
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakeSessionRequest {
     #[prost(string, tag = "1")]

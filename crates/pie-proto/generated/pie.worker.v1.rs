@@ -51,9 +51,286 @@ pub struct FormRequest {
     /// Slots of the group: the minimum over its ranks.
     #[prost(uint32, tag = "4")]
     pub slots: u32,
+    /// The rank keeps the tables that it has in this epoch, its rows, and the connections to its peers. 0: it forgets them.
+    #[prost(uint64, tag = "5")]
+    pub goes_on_from: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FormResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// This epoch has fenced the rank already, and looks again.
+    #[prost(bool, tag = "2")]
+    pub again: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LatestPlanRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LevelRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(message, optional, tag = "2")]
+    pub plan: ::core::option::Option<Plan>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LevelResponse {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SurveyResponse {
+    /// How far the rank's ledger is; absent if it never had a complete one.
+    #[prost(message, optional, tag = "1")]
+    pub ledger: ::core::option::Option<LedgerPosition>,
+    /// Absent if it is in no group.
+    #[prost(message, optional, tag = "2")]
+    pub tables: ::core::option::Option<TablesAt>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LedgerPosition {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(uint64, tag = "2")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TablesAt {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// The last plan that the rank applied.
+    #[prost(uint64, tag = "2")]
+    pub applied: u64,
+    #[prost(uint64, tag = "3")]
+    pub digest: u64,
+    #[prost(uint32, tag = "4")]
+    pub slots: u32,
+    /// It is at work on the plan behind that one, and the digest is not known.
+    #[prost(bool, tag = "5")]
+    pub busy: bool,
+}
+/// First `begin`; then, where all is written anew, `copies` and `complete`; then `entries` as they come.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct KeepRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    #[prost(oneof = "keep_request::Kind", tags = "2, 3, 4, 5")]
+    pub kind: ::core::option::Option<keep_request::Kind>,
+}
+/// Nested message and enum types in `KeepRequest`.
+pub mod keep_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Begin {
+        #[prost(enumeration = "Beginning", tag = "1")]
+        pub beginning: i32,
+        /// The number of the entry before the first that will come.
+        #[prost(uint64, tag = "2")]
+        pub after: u64,
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Copies {
+        #[prost(message, repeated, tag = "1")]
+        pub entries: ::prost::alloc::vec::Vec<super::LedgerEntry>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Complete {}
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Entries {
+        /// Of the first; the others follow.
+        #[prost(uint64, tag = "1")]
+        pub first: u64,
+        #[prost(message, repeated, tag = "2")]
+        pub entries: ::prost::alloc::vec::Vec<super::LedgerEntry>,
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Beginning {
+        Unspecified = 0,
+        GoOn = 1,
+        Anew = 2,
+    }
+    impl Beginning {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "BEGINNING_UNSPECIFIED",
+                Self::GoOn => "BEGINNING_GO_ON",
+                Self::Anew => "BEGINNING_ANEW",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "BEGINNING_UNSPECIFIED" => Some(Self::Unspecified),
+                "BEGINNING_GO_ON" => Some(Self::GoOn),
+                "BEGINNING_ANEW" => Some(Self::Anew),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "2")]
+        Begin(Begin),
+        #[prost(message, tag = "3")]
+        Copies(Copies),
+        #[prost(message, tag = "4")]
+        Complete(Complete),
+        #[prost(message, tag = "5")]
+        Entries(Entries),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LedgerEntry {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    #[prost(oneof = "ledger_entry::Kind", tags = "2, 3, 4")]
+    pub kind: ::core::option::Option<ledger_entry::Kind>,
+}
+/// Nested message and enum types in `LedgerEntry`.
+pub mod ledger_entry {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(bytes, tag = "2")]
+        Whole(::prost::alloc::vec::Vec<u8>),
+        #[prost(bytes, tag = "3")]
+        More(::prost::alloc::vec::Vec<u8>),
+        #[prost(bool, tag = "4")]
+        Gone(bool),
+    }
+}
+/// The rank has all up to this number. Sent when the ledger is complete, and for all entries since.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeepResponse {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RecallRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RecallResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub memos: ::prost::alloc::vec::Vec<LedgerMemo>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LedgerMemo {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// In the order in which they came; the first is whole.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub pieces: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TablesRequest {
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Table {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    #[prost(message, optional, tag = "2")]
+    pub document: ::core::option::Option<table::Rows>,
+    #[prost(message, optional, tag = "3")]
+    pub branch: ::core::option::Option<table::Branch>,
+    /// Keys that stand elsewhere than their index stay so.
+    #[prost(bool, tag = "4")]
+    pub keys_left: bool,
+    #[prost(uint32, tag = "5")]
+    pub shared_until: u32,
+}
+/// Nested message and enum types in `Table`.
+pub mod table {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Rows {
+        #[prost(uint32, repeated, tag = "1")]
+        pub tokens: ::prost::alloc::vec::Vec<u32>,
+        #[prost(uint32, repeated, tag = "2")]
+        pub slots: ::prost::alloc::vec::Vec<u32>,
+        #[prost(message, repeated, tag = "3")]
+        pub spans: ::prost::alloc::vec::Vec<Span>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Span {
+        #[prost(uint32, tag = "1")]
+        pub rows: u32,
+        #[prost(enumeration = "span::State", tag = "2")]
+        pub state: i32,
+        #[prost(sint32, tag = "3")]
+        pub owes: i32,
+    }
+    /// Nested message and enum types in `Span`.
+    pub mod span {
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            ::prost::Enumeration
+        )]
+        #[repr(i32)]
+        pub enum State {
+            Unspecified = 0,
+            Pending = 1,
+            Fresh = 2,
+            Stale = 3,
+        }
+        impl State {
+            /// String value of the enum field names used in the ProtoBuf definition.
+            ///
+            /// The values are not transformed in any way and thus are considered stable
+            /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+            pub fn as_str_name(&self) -> &'static str {
+                match self {
+                    Self::Unspecified => "STATE_UNSPECIFIED",
+                    Self::Pending => "STATE_PENDING",
+                    Self::Fresh => "STATE_FRESH",
+                    Self::Stale => "STATE_STALE",
+                }
+            }
+            /// Creates an enum from field names used in the ProtoBuf definition.
+            pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+                match value {
+                    "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                    "STATE_PENDING" => Some(Self::Pending),
+                    "STATE_FRESH" => Some(Self::Fresh),
+                    "STATE_STALE" => Some(Self::Stale),
+                    _ => None,
+                }
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct Branch {
+        #[prost(uint32, tag = "1")]
+        pub share: u32,
+        #[prost(message, optional, tag = "2")]
+        pub rows: ::core::option::Option<Rows>,
+        #[prost(bool, tag = "3")]
+        pub edited: bool,
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Splice {
     #[prost(uint32, tag = "1")]
@@ -470,8 +747,74 @@ pub mod worker_client {
             req.extensions_mut().insert(GrpcMethod::new("pie.worker.v1.Worker", "Form"));
             self.inner.unary(req, path, codec).await
         }
-        /// The ordered stream of plans of one epoch, and their reports. When it ends, the rank leaves that epoch's group. A plan of
-        /// another epoch is refused to its sender; the group of the present one goes on.
+        /// Fences: from here on nobody of an older epoch makes this rank do anything. Says what the rank holds, and what it still does.
+        pub async fn survey(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SurveyRequest>,
+        ) -> std::result::Result<tonic::Response<super::SurveyResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/Survey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pie.worker.v1.Worker", "Survey"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The latest plan that the rank was given, for who has fenced it with this epoch: other ranks may lack it.
+        pub async fn latest_plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LatestPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Plan>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/LatestPlan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pie.worker.v1.Worker", "LatestPlan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A plan of the epoch before that this rank lacks, and others have. Answered when it is done.
+        pub async fn level(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LevelRequest>,
+        ) -> std::result::Result<tonic::Response<super::LevelResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/Level",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pie.worker.v1.Worker", "Level"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The ordered stream of plans of one epoch, and their reports. When it ends, the rank stays as it is, for the group's next owner.
+        /// A plan of another epoch is refused to its sender; the group of the present one goes on.
         pub async fn drive(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::Order>,
@@ -495,6 +838,80 @@ pub mod worker_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("pie.worker.v1.Worker", "Drive"));
             self.inner.streaming(req, path, codec).await
+        }
+        /// What the owner of an epoch has the rank keep of the documents. The rank does not read it.
+        pub async fn keep(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::KeepRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::KeepResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/Keep",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("pie.worker.v1.Worker", "Keep"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// What the rank keeps, for who has fenced it with this epoch.
+        pub async fn recall(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RecallRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RecallResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/Recall",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pie.worker.v1.Worker", "Recall"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The rank's tables, for who has fenced it with this epoch.
+        pub async fn tables(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TablesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Table>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/pie.worker.v1.Worker/Tables",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("pie.worker.v1.Worker", "Tables"));
+            self.inner.server_streaming(req, path, codec).await
         }
         /// Reads back cached rows, for checks (layer-0 identity) and evaluation.
         pub async fn read_keys(
@@ -550,18 +967,66 @@ pub mod worker_server {
             &self,
             request: tonic::Request<super::FormRequest>,
         ) -> std::result::Result<tonic::Response<super::FormResponse>, tonic::Status>;
+        /// Fences: from here on nobody of an older epoch makes this rank do anything. Says what the rank holds, and what it still does.
+        async fn survey(
+            &self,
+            request: tonic::Request<super::SurveyRequest>,
+        ) -> std::result::Result<tonic::Response<super::SurveyResponse>, tonic::Status>;
+        /// The latest plan that the rank was given, for who has fenced it with this epoch: other ranks may lack it.
+        async fn latest_plan(
+            &self,
+            request: tonic::Request<super::LatestPlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::Plan>, tonic::Status>;
+        /// A plan of the epoch before that this rank lacks, and others have. Answered when it is done.
+        async fn level(
+            &self,
+            request: tonic::Request<super::LevelRequest>,
+        ) -> std::result::Result<tonic::Response<super::LevelResponse>, tonic::Status>;
         /// Server streaming response type for the Drive method.
         type DriveStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::Report, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
-        /// The ordered stream of plans of one epoch, and their reports. When it ends, the rank leaves that epoch's group. A plan of
-        /// another epoch is refused to its sender; the group of the present one goes on.
+        /// The ordered stream of plans of one epoch, and their reports. When it ends, the rank stays as it is, for the group's next owner.
+        /// A plan of another epoch is refused to its sender; the group of the present one goes on.
         async fn drive(
             &self,
             request: tonic::Request<tonic::Streaming<super::Order>>,
         ) -> std::result::Result<tonic::Response<Self::DriveStream>, tonic::Status>;
+        /// Server streaming response type for the Keep method.
+        type KeepStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::KeepResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the owner of an epoch has the rank keep of the documents. The rank does not read it.
+        async fn keep(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::KeepRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::KeepStream>, tonic::Status>;
+        /// Server streaming response type for the Recall method.
+        type RecallStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RecallResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the rank keeps, for who has fenced it with this epoch.
+        async fn recall(
+            &self,
+            request: tonic::Request<super::RecallRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RecallStream>, tonic::Status>;
+        /// Server streaming response type for the Tables method.
+        type TablesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Table, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The rank's tables, for who has fenced it with this epoch.
+        async fn tables(
+            &self,
+            request: tonic::Request<super::TablesRequest>,
+        ) -> std::result::Result<tonic::Response<Self::TablesStream>, tonic::Status>;
         /// Reads back cached rows, for checks (layer-0 identity) and evaluation.
         async fn read_keys(
             &self,
@@ -733,6 +1198,135 @@ pub mod worker_server {
                     };
                     Box::pin(fut)
                 }
+                "/pie.worker.v1.Worker/Survey" => {
+                    #[allow(non_camel_case_types)]
+                    struct SurveySvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::UnaryService<super::SurveyRequest>
+                    for SurveySvc<T> {
+                        type Response = super::SurveyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SurveyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::survey(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SurveySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pie.worker.v1.Worker/LatestPlan" => {
+                    #[allow(non_camel_case_types)]
+                    struct LatestPlanSvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::UnaryService<super::LatestPlanRequest>
+                    for LatestPlanSvc<T> {
+                        type Response = super::Plan;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LatestPlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::latest_plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LatestPlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pie.worker.v1.Worker/Level" => {
+                    #[allow(non_camel_case_types)]
+                    struct LevelSvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::UnaryService<super::LevelRequest>
+                    for LevelSvc<T> {
+                        type Response = super::LevelResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LevelRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::level(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LevelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/pie.worker.v1.Worker/Drive" => {
                     #[allow(non_camel_case_types)]
                     struct DriveSvc<T: Worker>(pub Arc<T>);
@@ -773,6 +1367,142 @@ pub mod worker_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pie.worker.v1.Worker/Keep" => {
+                    #[allow(non_camel_case_types)]
+                    struct KeepSvc<T: Worker>(pub Arc<T>);
+                    impl<T: Worker> tonic::server::StreamingService<super::KeepRequest>
+                    for KeepSvc<T> {
+                        type Response = super::KeepResponse;
+                        type ResponseStream = T::KeepStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::KeepRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::keep(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = KeepSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pie.worker.v1.Worker/Recall" => {
+                    #[allow(non_camel_case_types)]
+                    struct RecallSvc<T: Worker>(pub Arc<T>);
+                    impl<
+                        T: Worker,
+                    > tonic::server::ServerStreamingService<super::RecallRequest>
+                    for RecallSvc<T> {
+                        type Response = super::RecallResponse;
+                        type ResponseStream = T::RecallStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RecallRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::recall(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RecallSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/pie.worker.v1.Worker/Tables" => {
+                    #[allow(non_camel_case_types)]
+                    struct TablesSvc<T: Worker>(pub Arc<T>);
+                    impl<
+                        T: Worker,
+                    > tonic::server::ServerStreamingService<super::TablesRequest>
+                    for TablesSvc<T> {
+                        type Response = super::Table;
+                        type ResponseStream = T::TablesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TablesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Worker>::tables(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TablesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -7,6 +7,8 @@
 //! **Must not know** behaviour: sessions, models, documents.
 
 pub mod carried;
+pub mod held;
+pub mod memo;
 pub mod plan;
 pub mod reason;
 pub mod request;

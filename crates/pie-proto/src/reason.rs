@@ -158,6 +158,11 @@ reasons! {
     GroupLost = "GROUP_LOST", Unavailable,
         "A rank of the group died or did not answer in time, so the group's KV caches are gone; the message names the rank and the reason. \
          Retry: when the group forms again, sessions are encoded again from their documents.";
+    /// Nobody but the router has the change.
+    NotReplicated = "NOT_REPLICATED", Unavailable,
+        "Changes are told as made when the ranks of the session's group have them too (`--ack replicated`), and at the moment no rank is there. The \
+         message says whether anything was changed. Retry after the pause in RetryInfo, when the group is formed again. An edit may have been applied all \
+         the same: then the retry is refused with REVISION_MISMATCH.";
     /// Too many calls wait.
     Overloaded = "OVERLOADED", ResourceExhausted,
         "As much waits as may: calls of the session, the tenant or the group, text to be tokenized; or the group has as many sessions (`--sessions`, none \

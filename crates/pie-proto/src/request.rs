@@ -326,7 +326,7 @@ pub(crate) fn token_ids(ids: Vec<u32>) -> Vec<TokenId> {
     ids.into_iter().map(TokenId).collect()
 }
 
-fn splice(splice: v1::TokenSplice) -> Splice {
+pub(crate) fn splice(splice: v1::TokenSplice) -> Splice {
     Splice { at: TokenIndex(splice.at), delete: splice.delete, insert: token_ids(splice.insert) }
 }
 

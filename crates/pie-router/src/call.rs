@@ -245,6 +245,19 @@ impl Call {
         }
         None
     }
+
+    /// Refuses what changes documents; other calls are handed back.
+    pub(crate) fn refuse_changes(self, fault: impl FnOnce() -> Fault) -> Option<Self> {
+        // Whoever asked may be gone.
+        match self {
+            Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Close { reply, .. } | Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
+            Self::Vacate { reply, .. } => drop(reply.send(Err(fault()))),
+            other => return Some(other),
+        }
+        None
+    }
 }
 
 /// A session from elsewhere, tokenized.

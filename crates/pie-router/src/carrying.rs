@@ -17,7 +17,11 @@ pub(crate) async fn unpack(
     tokenizer: Arc<Tokenizer>,
     limit: usize,
 ) -> Result<Taken, Fault> {
-    let carried = Carried::try_from(wire)?;
+    open(Carried::try_from(wire)?, tokenizer, limit).await
+}
+
+/// The same where the message is checked.
+pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
     let tenant = tenant(&carried)?;
     let Carried { name, identity, revision, strategy, content, spellings, .. } = carried;
     let bytes = match &content {

@@ -13,6 +13,7 @@ mod editing;
 mod encoding;
 mod flight;
 mod healing;
+mod journal;
 mod layout;
 mod leaving;
 mod model;
@@ -21,6 +22,7 @@ mod names;
 mod opening;
 mod pace;
 mod planner;
+mod recalling;
 mod room;
 mod rows;
 pub(crate) mod session;
@@ -37,6 +39,7 @@ use crate::tenants::{Quotas, Sharing, TenantLimits};
 use completion::{CompletionId, Finish, News, Took};
 pub(crate) use editing::{Copy, Edited};
 pub use healing::{Healing, Repairs};
+pub(crate) use journal::Written;
 pub use leaving::Idle;
 use model::Model;
 pub(crate) use opening::Opened;
@@ -46,10 +49,12 @@ use pie_plan::{Group, PlanError};
 use pie_proto::Fault;
 use pie_proto::plan::{Report, Step};
 use pie_text::Tokenizer;
-use pie_words::Epoch;
+use pie_words::{Epoch, SessionId};
 pub(crate) use planner::Planner;
+pub use recalling::{Recalled, Recollection};
 use session::Session;
 pub(crate) use sessions::Sessions;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +77,18 @@ pub struct Settings {
     pub completions: usize,
     /// How rows are repaired that say what was true before an edit.
     pub healing: Healing,
+    /// Who has an edit when its caller is told that it is made.
+    pub ack: Ack,
+}
+
+/// Who has an edit when its caller is told that it is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ack {
+    /// The ranks of the group: it outlives its router.
+    #[default]
+    Replicated,
+    /// The router that owns the group. The ranks get it a moment later.
+    Owner,
 }
 
 /// Completions that run, wait, or are not read to their end: what they hold is bounded by their number.
@@ -123,13 +140,27 @@ impl Core {
     /// A group is there, empty: sessions are encoded again from their documents as they are used, and else, the latest used
     /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
     pub fn formed(&mut self, epoch: Epoch, slots: u32, facts: ModelFacts) {
+        self.serve(Group::new(epoch, slots), facts);
+    }
+
+    /// A group is there whose ranks have held on to what they had for the owner before.
+    pub fn goes_on(&mut self, group: Group, facts: ModelFacts) {
+        self.serve(group, facts);
+    }
+
+    fn serve(&mut self, group: Group, facts: ModelFacts) {
         self.stats.published.context_limit.set(facts.context_limit.into());
         self.model = Arc::new(Model::new(facts, &self.tokenizer));
+        let held: BTreeSet<SessionId> = group.sessions().map(|(id, _)| id).collect();
+        self.sessions.reserve(held.last().copied().unwrap_or_default());
         let (model, stats) = (self.model.clone(), self.stats.clone());
-        let mut planner = Planner::new(Group::new(epoch, slots), model, self.settings, self.pace, stats);
+        let mut planner = Planner::new(group, model, self.settings, self.pace, stats);
+        planner.drops(held.iter().copied().filter(|id| self.sessions.get(*id).is_none()).collect());
         let mut sessions: Vec<&Session> = self.sessions.iter().collect();
         sessions.sort_by_key(|session| (session.used, session.id));
-        sessions.into_iter().for_each(|session| planner.laid_by(session));
+        for session in sessions {
+            if held.contains(&session.id) { planner.goes_on(session) } else { planner.laid_by(session) }
+        }
         self.planner = Ok(Box::new(planner));
     }
 
@@ -159,6 +190,11 @@ impl Core {
         if let Ok(planner) = &mut self.planner {
             planner.allotment.completions.fail_all(fault);
         }
+    }
+
+    /// Who has an edit when its caller is told that it is made.
+    pub fn ack(&self) -> Ack {
+        self.settings.ack
     }
 
     /// What is counted here.

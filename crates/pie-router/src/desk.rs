@@ -2,11 +2,12 @@
 //! streams, which tell the core when nobody reads them.
 
 mod answers;
+mod holding;
 mod streams;
 
 use crate::call::{Call, EditReply, More, Reply, Stream, Why};
 use crate::core::session::Session;
-use crate::core::{Copy, Core};
+use crate::core::{Copy, Core, Written};
 use crate::faults;
 use crate::spans::{Recorded, Waits};
 use crate::stats::Stats;
@@ -17,6 +18,8 @@ use pie_proto::plan::Step;
 use pie_proto::request::{Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_words::{Seq, SessionId};
+use holding::Holding;
+pub use holding::Witnesses;
 use std::sync::Arc;
 use std::time::Instant;
 use streams::Streams;
@@ -25,6 +28,8 @@ use streams::Streams;
 pub struct Desk {
     core: Core,
     streams: Streams,
+    /// Answers that wait for the ranks.
+    holding: Holding,
     group: String,
     stats: Arc<Stats>,
 }
@@ -32,7 +37,8 @@ pub struct Desk {
 impl Desk {
     /// Of the owner of a group.
     pub fn new(core: Core, group: String) -> Self {
-        Self { stats: core.stats(), core, streams: Streams::default(), group }
+        let (stats, holding) = (core.stats(), Holding::new(core.ack()));
+        Self { stats, core, streams: Streams::default(), holding, group }
     }
 
     /// To look at.
@@ -56,6 +62,26 @@ impl Desk {
     /// The core begins anew: all that it had is gone.
     pub fn replace(&mut self, core: Core) {
         (self.core, self.streams) = (core, Streams::default());
+    }
+
+    /// What happened to the documents since the last time.
+    pub(crate) fn written(&mut self) -> Option<Written> {
+        self.core.sessions.journal.take()
+    }
+
+    /// See [`Holding::confirm`].
+    pub fn confirm(&mut self, number: u64) {
+        self.holding.confirm(number);
+    }
+
+    /// Whether answers wait for the ranks.
+    pub fn holds_answers(&self) -> bool {
+        self.holding.holds()
+    }
+
+    /// See [`Holding::witnessed`].
+    pub fn witnessed(&mut self, witnesses: Witnesses) {
+        self.holding.witnessed(witnesses);
     }
 
     /// The next step of the group, without what nobody waits for any more.
@@ -123,6 +149,13 @@ impl Desk {
     }
 
     fn answer(&mut self, call: Call) {
+        let call = match self.holding.admits() {
+            Ok(()) => call,
+            Err(fault) => match call.refuse_changes(|| fault.clone()) {
+                Some(call) => call,
+                None => return self.stats.fault(&fault),
+            },
+        };
         let core = &mut self.core;
         match call {
             Call::Open { tenant, name, prepared, strategy, reply } => {
@@ -213,9 +246,10 @@ impl Desk {
         }
     }
 
-    /// Answers a call that may be refused. A refusal is counted.
-    fn reply<T>(&self, reply: Reply<T>, answer: Result<T, Fault>) {
-        let _ = reply.send(answer.inspect_err(|fault| self.stats.fault(fault)));
+    /// Answers a call that may be refused. A refusal is counted. What is told of a document waits until the ranks have that.
+    fn reply<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, Fault>) {
+        let answer = answer.inspect_err(|fault| self.stats.fault(fault));
+        self.holding.answer(self.core.sessions.journal.latest(), reply, answer);
     }
 
     fn complete(&mut self, tenant: Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {

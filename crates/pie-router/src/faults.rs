@@ -12,6 +12,17 @@ pub(crate) fn group_lost(why: &str) -> Fault {
     Fault::new(Reason::GroupLost, format!("{why}; retry: sessions are encoded again when the group is back"))
 }
 
+pub(crate) fn not_kept() -> Fault {
+    let message = "no rank of the session's group is there to keep the change, so it would be lost with this router: nothing was changed; retry";
+    Fault::new(Reason::NotReplicated, message)
+}
+
+pub(crate) fn perhaps_not_kept() -> Fault {
+    let message = "all ranks of the session's group were lost before they said that they have the change; this router has it: ask for the session's \
+                   revision before you send it again";
+    Fault::new(Reason::NotReplicated, message)
+}
+
 pub(crate) fn no_session(name: &str) -> Fault {
     Fault::new(Reason::SessionUnknown, format!("no session `{name}` is open: open it with the whole text"))
         .with("session", name)

@@ -6,6 +6,7 @@ mod forming;
 mod handle;
 mod homes;
 mod inbox;
+mod keepers;
 mod obstacle;
 mod reports;
 mod state;
@@ -27,6 +28,8 @@ use background::{Background, Common};
 use forming::Claim;
 pub use handle::Owner;
 use inbox::Inbox;
+pub use keepers::Candidate as KeeperCandidate;
+use keepers::{KeeperNews, Keepers};
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
 use pie_proto::plan::Report;
@@ -55,8 +58,8 @@ const BATCH_TIME: Duration = Duration::from_millis(2);
 const BLAME_WINDOW: Duration = Duration::from_millis(300);
 /// The ownership is given up in this time, or left to its lease.
 const RELEASE: Duration = Duration::from_secs(1);
-/// A repair that is given up has ended in this time: its ranks look for that in each layer.
-const REPAIR_ENDS: Duration = Duration::from_secs(1);
+/// A repair that is given up has ended in this time, since its ranks look for that in each layer, and ranks have what they are to keep.
+const SETTLES: Duration = Duration::from_secs(1);
 
 /// Everything that an owner reacts to.
 pub enum Event {
@@ -97,6 +100,8 @@ pub enum Event {
         /// Of which epoch.
         epoch: Epoch,
     },
+    /// A rank says how much it keeps of the documents.
+    Kept(KeeperNews),
     /// The owner before gave these documents.
     Inherited(Vec<Taken>),
     /// Another router owns the group.
@@ -162,6 +167,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         background: Background::default(),
         failures: Vec::new(),
         reports: Reports::new(ranks.clone()),
+        keepers: Keepers::default(),
         obstacle: Obstacle::default(),
         stats: stats.clone(),
     };
@@ -187,6 +193,7 @@ struct Task {
     /// Of the epoch that is served, until somebody is blamed.
     failures: Vec<RankFailure>,
     reports: Reports,
+    keepers: Keepers,
     obstacle: Obstacle,
     stats: Arc<Stats>,
 }
@@ -210,7 +217,7 @@ impl Task {
                 match event {
                     Event::Stop => break 'serving,
                     Event::Retire { done } => {
-                        came = self.end_repair(&mut events).await;
+                        came = self.settle(&mut events).await;
                         self.retire().await;
                         // Whoever waits for the documents to be fetched reads how many there are.
                         self.publish();
@@ -230,6 +237,7 @@ impl Task {
                     next = inbox.take().map(|waiting| Event::Call(waiting.call, waiting.span));
                 }
             }
+            self.write_down();
             self.guarded(Self::next_step);
             self.publish();
             if handled >= BATCH || begun.elapsed() >= BATCH_TIME {
@@ -237,7 +245,7 @@ impl Task {
                 tokio::task::yield_now().await;
             }
         }
-        self.end_repair(&mut events).await;
+        self.settle(&mut events).await;
         // From here on nobody is told anything but that.
         drop(events);
         inbox.close();
@@ -293,6 +301,7 @@ impl Task {
             | Event::RankFailed { .. }
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
+            Event::Kept(news) => self.kept(news),
             Event::Inherited(taken) => {
                 self.desk.act(|core| taken.into_iter().for_each(|session| core.inherit(session)))
             }
@@ -304,13 +313,15 @@ impl Task {
         }
     }
 
-    /// A repair that is going on is given up before the group is, so that its ranks do not miss each other in the middle of it. What
-    /// is to end the owner meanwhile is returned.
-    async fn end_repair(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
-        let (seq, formed) = (self.desk.repair_to_give_up()?, self.formed.as_ref()?);
-        formed.interrupt(seq);
-        let end = tokio::time::Instant::now() + REPAIR_ENDS;
-        while self.desk.is_repairing() {
+    /// Before the group is given up, a repair that is going on is, so that its ranks do not miss each other in the middle of it; and what
+    /// was changed is confirmed to who changed it. What is to end the owner meanwhile is returned.
+    async fn settle(&mut self, events: &mut mpsc::Receiver<Event>) -> Option<Event> {
+        self.write_down();
+        if let (Some(seq), Some(formed)) = (self.desk.repair_to_give_up(), &self.formed) {
+            formed.interrupt(seq);
+        }
+        let end = tokio::time::Instant::now() + SETTLES;
+        while self.desk.is_repairing() || self.desk.holds_answers() {
             match tokio::time::timeout_at(end, events.recv()).await {
                 Ok(Some(event @ (Event::Stop | Event::Retire { .. }))) => return Some(event),
                 Ok(Some(event)) => self.guarded(|task| task.handle(event)),
@@ -334,17 +345,26 @@ impl Task {
         self.formed.as_ref().is_some_and(|formed| formed.epoch == epoch)
     }
 
-    fn formed(&mut self, formed: Formed) {
+    fn formed(&mut self, mut formed: Formed) {
         self.background.forming = None;
         tracing::info!(
             group = %self.common.options.group,
             epoch = formed.epoch.0,
             world_size = formed.world_size(),
             slots = formed.slots,
+            caches = if formed.found.group.is_some() { "go on" } else { "are empty" },
             "the group serves"
         );
-        self.served = formed.epoch;
-        self.desk.act(|core| core.formed(formed.epoch, formed.slots, formed.model.clone()));
+        let (epoch, found) = (formed.epoch, std::mem::take(&mut formed.found));
+        if let Some(recollection) = found.recollection {
+            self.desk.act(|core| core.recall(recollection));
+        }
+        self.keep_with(epoch, std::mem::take(&mut formed.keepers));
+        self.served = epoch;
+        self.desk.act(|core| match found.group {
+            Some(group) => core.goes_on(group, formed.model.clone()),
+            None => core.formed(epoch, formed.slots, formed.model.clone()),
+        });
         self.failures.clear();
         self.reports.begin(formed.ranks.clone());
         self.obstacle = Obstacle::default();

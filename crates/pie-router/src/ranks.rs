@@ -1,8 +1,11 @@
 //! The owner's side of the ranks: forming a group, one ordered stream of plans to each, and telling which rank is to
 //! blame when it breaks.
 
+mod found;
+
 use crate::call::ModelFacts;
-use crate::owner::Event;
+use crate::owner::{Event, KeeperCandidate};
+pub use found::{Found, Reading};
 use pie_placement::{LeaseState, Ownership};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
@@ -70,6 +73,10 @@ pub enum FormError {
 pub struct Formed {
     /// Its ranks.
     pub streams: Streams,
+    /// What they held.
+    pub found: Found,
+    /// They can keep the documents.
+    pub keepers: Vec<KeeperCandidate>,
     /// Held as long as the group is served, and while it is formed again.
     pub ownership: Ownership,
 }
@@ -101,7 +108,7 @@ impl Formed {
     pub(crate) fn alone(ownership: Ownership, model: ModelFacts) -> Self {
         let epoch = ownership.epoch();
         let streams = Streams { epoch, slots: 100, model, ranks: Vec::new(), orders: Vec::new() };
-        Self { streams, ownership }
+        Self { streams, found: Found::default(), keepers: Vec::new(), ownership }
     }
 }
 
@@ -187,52 +194,72 @@ impl std::fmt::Display for RankFailure {
     }
 }
 
-/// Forms a group of the ranks at `addresses` (in rank order), in an epoch that is later than `after` and than all that the ranks
-/// have taken part in. Reports and failures go to `events`.
-///
-/// A1: whatever the store that counts ownerships has lost, epochs grow. No two owners get the same one: a rank takes part in an epoch
-/// once, and a group needs all ranks.
-///
-/// # Errors
-/// [`FormError`] names the rank.
-pub async fn form(
-    ownership: &Ownership,
-    after: Epoch,
-    addresses: &[String],
-    connector: &Connector,
-    deadline: Duration,
-    events: Events,
-) -> Result<Streams, FormError> {
-    let mut clients = Vec::new();
-    let mut described = Vec::new();
-    for (rank, address) in (0u32..).zip(addresses) {
-        let failed = |why: String| FormError::Rank { rank, address: address.clone(), why };
-        let mut client = connect(address, connector).await.map_err(&failed)?;
-        let answer = client.describe(wire::DescribeRequest {}).await;
-        described.push(answer.map_err(|status| failed(status.message().to_owned()))?.into_inner());
-        clients.push(client);
+/// How a group is formed.
+pub struct Forming<'a> {
+    /// What the right to do so rests on.
+    pub ownership: &'a Ownership,
+    /// The latest epoch that this router has served.
+    pub served: Epoch,
+    /// Of the ranks, in their order.
+    pub addresses: &'a [String],
+    /// The way to them.
+    pub connector: &'a Connector,
+    /// C2: of every collective.
+    pub deadline: Duration,
+    /// How the documents are read that the ranks hold.
+    pub reading: Reading,
+    /// Where reports and failures go.
+    pub events: Events,
+}
+
+impl Forming<'_> {
+    /// Forms a group, in an epoch that is later than all that this router and the ranks have taken part in. What the ranks hold goes
+    /// on, where they agree.
+    ///
+    /// A1: whatever the store that counts ownerships has lost, epochs grow. No two owners get the same one: a rank is fenced once by
+    /// an epoch, and a group needs all ranks.
+    ///
+    /// # Errors
+    /// [`FormError`] names the rank.
+    pub async fn form(self) -> Result<(Streams, Found, Vec<KeeperCandidate>), FormError> {
+        let mut clients = Vec::new();
+        let mut described = Vec::new();
+        for (rank, address) in (0u32..).zip(self.addresses) {
+            let failed = |why: String| FormError::Rank { rank, address: address.clone(), why };
+            let mut client = connect(address, self.connector).await.map_err(&failed)?;
+            let answer = client.describe(wire::DescribeRequest {}).await;
+            described.push(answer.map_err(|status| failed(status.message().to_owned()))?.into_inner());
+            clients.push(client);
+        }
+        check(&described)?;
+        let latest = described.iter().map(|rank| rank.latest_epoch).fold(self.served.0, u64::max);
+        let epoch = Epoch(self.ownership.epoch().0.max(latest.saturating_add(1)));
+        // A process that was frozen until here must not end the epoch of its successor.
+        if self.ownership.lease().state() != LeaseState::Held {
+            return Err(FormError::Unsure);
+        }
+        let ranks = found::Ranks { clients: &clients, addresses: self.addresses, epoch };
+        let found = ranks.find(self.served, self.deadline, &self.reading).await?;
+        let slots = match &found.group {
+            Some(group) => u32::try_from(group.capacity()).unwrap_or(u32::MAX),
+            None => described.iter().map(|rank| rank.slots).min().unwrap_or(0),
+        };
+        let request = wire::FormRequest {
+            epoch: epoch.0,
+            peers: described.iter().map(|rank| rank.collective_address.clone()).collect(),
+            deadline_ms: u32::try_from(self.deadline.as_millis()).unwrap_or(u32::MAX),
+            slots,
+            goes_on_from: found.goes_on_from.unwrap_or_default().0,
+        };
+        join(&mut clients, self.addresses, &request).await?;
+        let (mut orders, mut keepers) = (Vec::new(), Vec::new());
+        for ((rank, client), held) in (0u32..).zip(clients).zip(&found.ledgers) {
+            keepers.push(KeeperCandidate { rank, client: client.clone(), held: *held });
+            orders.push(drive(epoch, rank, client, self.events.clone()));
+        }
+        let ranks = described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
+        Ok((Streams { epoch, slots, model: facts(&described[0]), ranks, orders }, found, keepers))
     }
-    check(&described)?;
-    let slots = described.iter().map(|rank| rank.slots).min().unwrap_or(0);
-    let latest = described.iter().map(|rank| rank.latest_epoch).fold(after.0, u64::max);
-    let epoch = Epoch(ownership.epoch().0.max(latest.saturating_add(1)));
-    // A process that was frozen until here must not end the epoch of its successor.
-    if ownership.lease().state() != LeaseState::Held {
-        return Err(FormError::Unsure);
-    }
-    let request = wire::FormRequest {
-        epoch: epoch.0,
-        peers: described.iter().map(|rank| rank.collective_address.clone()).collect(),
-        deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
-        slots,
-    };
-    join(&mut clients, addresses, &request).await?;
-    let mut orders = Vec::new();
-    for (rank, client) in (0u32..).zip(clients) {
-        orders.push(drive(epoch, rank, client, events.clone()));
-    }
-    let ranks = described.iter().zip(addresses).map(|(rank, address)| describe(rank, address)).collect();
-    Ok(Streams { epoch, slots, model: facts(&described[0]), ranks, orders })
 }
 
 async fn connect(address: &str, connector: &Connector) -> Result<WorkerClient<Channel>, String> {

@@ -193,6 +193,8 @@ pub struct SessionStats {
     pub opened: Counter,
     /// That came from another group or router.
     pub taken: Counter,
+    /// Documents that a new owner had from the ranks.
+    pub recalled: Counter,
     /// That went to one.
     pub given: Counter,
     /// Whose rows were dropped to make room.

@@ -1,6 +1,6 @@
 //! For this crate's own tests: owners of groups whose ranks are away.
 
-use crate::core::{Healing, Idle, Repairs, Settings};
+use crate::core::{Ack, Healing, Idle, Repairs, Settings};
 use crate::owner::{Owned, OwnerOptions};
 use crate::peers::Peers;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
@@ -20,6 +20,7 @@ const SETTINGS: Settings = Settings {
     completions: 100,
     healing: Healing { repairs: Repairs::WhenIdle, window: 16, free_rows: Some(0) },
     idle: Idle { closed_after: None, makes_room_after: None },
+    ack: Ack::Owner,
 };
 
 pub fn group(name: &str) -> GroupId {

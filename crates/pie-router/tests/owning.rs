@@ -170,6 +170,43 @@ impl Worker for Rank {
         }))
     }
 
+    /// It keeps nothing for the next owner.
+    async fn survey(
+        &self,
+        _: Request<wire::SurveyRequest>,
+    ) -> Result<Response<wire::SurveyResponse>, Status> {
+        Ok(Response::new(wire::SurveyResponse::default()))
+    }
+
+    async fn latest_plan(&self, _: Request<wire::LatestPlanRequest>) -> Result<Response<wire::Plan>, Status> {
+        Err(nobody_asks())
+    }
+
+    async fn level(&self, _: Request<wire::LevelRequest>) -> Result<Response<wire::LevelResponse>, Status> {
+        Err(nobody_asks())
+    }
+
+    type KeepStream = ReceiverStream<Result<wire::KeepResponse, Status>>;
+
+    async fn keep(
+        &self,
+        _: Request<Streaming<wire::KeepRequest>>,
+    ) -> Result<Response<Self::KeepStream>, Status> {
+        Err(nobody_asks())
+    }
+
+    type RecallStream = ReceiverStream<Result<wire::RecallResponse, Status>>;
+
+    async fn recall(&self, _: Request<wire::RecallRequest>) -> Result<Response<Self::RecallStream>, Status> {
+        Err(nobody_asks())
+    }
+
+    type TablesStream = ReceiverStream<Result<wire::Table, Status>>;
+
+    async fn tables(&self, _: Request<wire::TablesRequest>) -> Result<Response<Self::TablesStream>, Status> {
+        Err(nobody_asks())
+    }
+
     async fn form(
         &self,
         request: Request<wire::FormRequest>,
@@ -222,8 +259,12 @@ impl Worker for Rank {
         &self,
         _: Request<wire::ReadKeysRequest>,
     ) -> Result<Response<wire::ReadKeysResponse>, Status> {
-        Err(Status::unimplemented("nobody asks"))
+        Err(nobody_asks())
     }
+}
+
+fn nobody_asks() -> Status {
+    Status::unimplemented("nobody asks")
 }
 
 impl Rank {

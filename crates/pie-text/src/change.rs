@@ -30,11 +30,33 @@ pub struct Change {
     pub(crate) document: Arc<()>,
 }
 
+/// A part of a text in place of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Bytes of the text before.
+    pub start: usize,
+    /// Behind the last of them.
+    pub end: usize,
+    /// What stands there now.
+    pub text: String,
+}
+
+/// What a change does to what its document was opened with.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// Its text: sorted and disjoint.
+    Rewritten(&'a [Rewrite]),
+    /// Its tokens: as the splices say.
+    Spliced,
+    /// All of it may be another.
+    Replaced,
+}
+
 /// What a commit does.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// A new text, and its tokens in place of some old ones.
-    Text { text: Rope, replacements: Vec<Replacement> },
+    Text { text: Rope, replacements: Vec<Replacement>, rewrites: Vec<Rewrite> },
     /// Another text, or the same one, read otherwise.
     Reading { text: Rope, tokens: TokenStore, tokenizer: Arc<Tokenizer> },
     /// The splices themselves: a document of tokens alone has no text to follow.
@@ -51,6 +73,15 @@ impl Change {
     /// The revision that the document will have.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// What becomes of the text, or of the tokens of a document without one.
+    pub fn content(&self) -> Content<'_> {
+        match &self.next {
+            Next::Text { rewrites, .. } => Content::Rewritten(rewrites),
+            Next::Tokens => Content::Spliced,
+            Next::Reading { .. } => Content::Replaced,
+        }
     }
 
     /// What tokenizing around the edit cost.

@@ -1,6 +1,6 @@
 //! One open document: its text, its revision, its tokens.
 
-use crate::change::{Change, EditStats, Next, count, trimmed};
+use crate::change::{Change, EditStats, Next, Rewrite, count, trimmed};
 use crate::diff::diff;
 use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
@@ -234,14 +234,7 @@ impl Document {
 
     /// What turns its tokens into others.
     fn tokens_between(&self, tokens: &[TokenId]) -> Splices {
-        let held: Vec<TokenId> = self.tokens().collect();
-        let splice = |hunk: DiffOp| Splice {
-            at: TokenIndex(count(hunk.old_range().start)),
-            delete: count(hunk.old_range().len()),
-            insert: tokens[hunk.new_range()].to_vec(),
-        };
-        let list = diff(&held, tokens).into_iter().map(splice).collect();
-        Splices::new(list, held.len()).expect("hunks are sorted, disjoint and of these tokens")
+        splices_between(&self.tokens().collect::<Vec<_>>(), tokens)
     }
 
     /// What its text means where it spells control tokens. One of tokens says what it means.
@@ -316,7 +309,7 @@ impl Document {
     pub fn commit(&mut self, change: Change) -> Result<(), TextError> {
         self.accepts(&change)?;
         match change.next {
-            Next::Text { text, replacements } => {
+            Next::Text { text, replacements, rewrites: _ } => {
                 self.content = DocumentText::Text(text);
                 for replacement in replacements.into_iter().rev() {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
@@ -354,7 +347,10 @@ impl Document {
         let splices = Splices::new(list, self.token_count())
             .expect("replacements are sorted, disjoint and of these tokens");
         let stats = EditStats::of(&replacements);
-        Ok(self.changed(revision, splices, stats, Next::Text { text: new, replacements }))
+        let rewrite =
+            |edit: &CheckedEdit| Rewrite { start: edit.start, end: edit.end, text: edit.insert.to_owned() };
+        let rewrites = edits.iter().map(rewrite).collect();
+        Ok(self.changed(revision, splices, stats, Next::Text { text: new, replacements, rewrites }))
     }
 
     fn replacements(
@@ -398,6 +394,17 @@ impl Document {
             DocumentText::TokensOnly => &[],
         }
     }
+}
+
+/// The splices that turn tokens into others: what both have in common stays.
+pub fn splices_between(old: &[TokenId], new: &[TokenId]) -> Splices {
+    let splice = |hunk: DiffOp| Splice {
+        at: TokenIndex(count(hunk.old_range().start)),
+        delete: count(hunk.old_range().len()),
+        insert: new[hunk.new_range()].to_vec(),
+    };
+    let list = diff(old, new).into_iter().map(splice).collect();
+    Splices::new(list, old.len()).expect("hunks are sorted, disjoint and of these tokens")
 }
 
 /// Where so many times more bytes go than come, few lines can stay, and looking for them would cost more than the edit itself.

@@ -46,10 +46,10 @@ mod stop;
 mod store;
 mod tokenizer;
 
-pub use change::{Change, EditStats};
+pub use change::{Change, Content, EditStats, Rewrite};
 pub use cursor::Cut;
 pub use decoder::TokenDecoder;
-pub use document::{Document, DocumentText, Tokenizing};
+pub use document::{Document, DocumentText, Tokenizing, splices_between};
 pub use error::{TextError, TokenizerError};
 pub use fim::{Fim, FimError, FimOrder, FimSetting};
 pub use form::RestartKind;

@@ -6,6 +6,9 @@ use crate::rank::{Observer, Rank, StepReport};
 use crate::stats::RankStats;
 use pie_comm::{Collective, CommError};
 use pie_model::Compute;
+use pie_plan::Group;
+use pie_plan::image::TableImage;
+use pie_plan::takeover::{Activity, TablesAt};
 use pie_proto::plan::{SampledToken, Step};
 use pie_words::{Epoch, Seq, SessionId};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -67,6 +70,8 @@ pub struct Formation {
     pub deadline: Duration,
     /// Slots of the group: the fewest of any rank.
     pub slots: u32,
+    /// The tables and rows that the rank has in this epoch stay, and so do its connections to its peers.
+    pub goes_on_from: Option<Epoch>,
 }
 
 /// Cached rows of a session, read back.
@@ -84,9 +89,21 @@ type ReplySender<T> = oneshot::Sender<Result<T, WorkerError>>;
 
 enum EngineCommand {
     Form { formation: Formation, reply: ReplySender<()> },
-    Step { step: Box<Step>, passes: mpsc::Sender<Vec<SampledToken>>, reply: ReplySender<StepReport> },
+    Step { order: Box<StepOrder>, reply: ReplySender<StepReport> },
+    /// Where the rank stands, between two plans.
+    Stand { reply: ReplySender<Option<TablesAt>> },
+    /// Its tables.
+    Tables { reply: ReplySender<Vec<TableImage>> },
     Read { session: SessionId, layer: usize, reply: ReplySender<SessionRows> },
     Leave { epoch: Epoch },
+}
+
+/// A step, and who wants it.
+struct StepOrder {
+    step: Step,
+    /// The epoch of whoever sends it: the plan's own, or that of a new owner who levels the ranks.
+    sender: Epoch,
+    passes: mpsc::Sender<Vec<SampledToken>>,
 }
 
 /// A handle of the engine thread. The thread ends when all handles are gone.
@@ -94,6 +111,7 @@ enum EngineCommand {
 pub struct Engine {
     commands: mpsc::Sender<EngineCommand>,
     interrupted: Arc<AtomicU64>,
+    fence: Arc<AtomicU64>,
     stats: Arc<RankStats>,
 }
 
@@ -121,11 +139,18 @@ impl Engine {
     /// The operating system refuses a thread.
     pub fn start(compute: Box<dyn Compute>, peers: Box<dyn FormGroup>) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
-        let interrupted = Arc::new(AtomicU64::new(0));
+        let (interrupted, fence) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let stats: Arc<RankStats> = Arc::default();
-        let engine = Loop { compute, peers, interrupted: interrupted.clone(), stats: stats.clone() };
+        let engine = Loop {
+            compute,
+            peers,
+            interrupted: interrupted.clone(),
+            fence: fence.clone(),
+            served: Epoch(0),
+            stats: stats.clone(),
+        };
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
-        Ok(Self { commands, interrupted, stats })
+        Ok(Self { commands, interrupted, fence, stats })
     }
 
     /// What the rank counts. Does not keep the engine alive.
@@ -151,7 +176,39 @@ impl Engine {
         step: Step,
         passes: mpsc::Sender<Vec<SampledToken>>,
     ) -> Result<StepReport, WorkerError> {
-        self.call(|reply| EngineCommand::Step { step: Box::new(step), passes, reply }).await
+        let sender = step.plan.epoch;
+        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply }).await
+    }
+
+    /// Runs a step of the present epoch for who has fenced it: other ranks have it, and this one lacks it.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub async fn level(&self, step: Step, sender: Epoch) -> Result<StepReport, WorkerError> {
+        let (passes, _) = mpsc::channel(1);
+        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply }).await
+    }
+
+    /// Plans and formations of older epochs are refused from here on, also while a plan runs.
+    pub fn fence(&self, epoch: Epoch) {
+        self.fence.fetch_max(epoch.0, Ordering::SeqCst);
+        self.stats.heard_of(epoch);
+    }
+
+    /// Where the rank stands, as soon as no plan runs; `None` if it is in no group.
+    ///
+    /// # Errors
+    /// [`WorkerError::Stopped`].
+    pub async fn stand(&self) -> Result<Option<TablesAt>, WorkerError> {
+        self.call(|reply| EngineCommand::Stand { reply }).await
+    }
+
+    /// The rank's tables.
+    ///
+    /// # Errors
+    /// [`WorkerError::NotFormed`].
+    pub async fn tables(&self) -> Result<Vec<TableImage>, WorkerError> {
+        self.call(|reply| EngineCommand::Tables { reply }).await
     }
 
     /// Ends a plan that runs after the pass in hand. One of an epoch that is over is left alone: plans of every epoch are
@@ -170,7 +227,7 @@ impl Engine {
         self.call(|reply| EngineCommand::Read { session, layer, reply }).await
     }
 
-    /// Leaves the group of an epoch, if it is still in it: its peers see the connections close.
+    /// The owner of an epoch is gone. The rank stays in its group, with all that it holds, for the next one.
     pub async fn leave(&self, epoch: Epoch) {
         // A stopped engine is in no group.
         let _ = self.commands.send(EngineCommand::Leave { epoch }).await;
@@ -188,36 +245,66 @@ struct Loop {
     peers: Box<dyn FormGroup>,
     /// The number of the plan that is to end early.
     interrupted: Arc<AtomicU64>,
+    /// Whoever is of an older epoch is refused.
+    fence: Arc<AtomicU64>,
+    /// The latest epoch that was formed here, or tried to be.
+    served: Epoch,
     stats: Arc<RankStats>,
 }
 
 impl Loop {
     fn run(mut self, mut commands: mpsc::Receiver<EngineCommand>) {
-        let mut served = Epoch(0);
         let mut next = commands.blocking_recv();
         while let Some(command) = next {
             next = match command {
-                EngineCommand::Form { formation, reply } if formation.epoch > served => {
-                    served = formation.epoch;
-                    self.stats.serves(served);
-                    self.serve(formation, reply, &mut commands)
-                }
+                EngineCommand::Form { formation, reply } => match self.admits(&formation) {
+                    Ok(()) if formation.goes_on_from.is_none() => self.serve(formation, reply, &mut commands),
+                    Ok(()) => {
+                        send(reply, Err(WorkerError::NotFormed));
+                        commands.blocking_recv()
+                    }
+                    Err(error) => {
+                        send(reply, Err(error));
+                        commands.blocking_recv()
+                    }
+                },
                 command => {
-                    refuse(command, served);
+                    self.refuse(command);
                     commands.blocking_recv()
                 }
             };
         }
     }
 
-    /// Serves one epoch. Returns the command that ended it, if that is for the next.
+    fn fence(&self) -> Epoch {
+        Epoch(self.fence.load(Ordering::SeqCst))
+    }
+
+    /// A rank takes part in an epoch once, and in none that is older than its fence.
+    fn admits(&self, formation: &Formation) -> Result<(), WorkerError> {
+        let asked = formation.epoch;
+        if asked > self.served && asked >= self.fence() {
+            return Ok(());
+        }
+        Err(WorkerError::Fenced { asked, served: self.served.max(self.fence()) })
+    }
+
+    fn serves(&mut self, epoch: Epoch) {
+        self.served = epoch;
+        self.stats.heard_of(epoch);
+        // Plans of the new epoch are numbered from 1 again.
+        self.interrupted.store(0, Ordering::Relaxed);
+    }
+
+    /// Serves one epoch, and those that go on from it. Returns the command that ended it, if that is for the next.
     fn serve(
         &mut self,
         formation: Formation,
         formed: ReplySender<()>,
         commands: &mut mpsc::Receiver<EngineCommand>,
     ) -> Option<EngineCommand> {
-        let epoch = formation.epoch;
+        let mut epoch = formation.epoch;
+        self.serves(epoch);
         let comm = match self.peers.form(epoch, &formation.peers, formation.deadline) {
             Ok(comm) => comm,
             Err(error) => {
@@ -225,26 +312,26 @@ impl Loop {
                 return commands.blocking_recv();
             }
         };
-        // Plans of the new epoch are numbered from 1 again.
-        self.interrupted.store(0, Ordering::Relaxed);
-        let mut rank = Rank::new(self.compute.as_mut(), comm, epoch, formation.slots);
-        self.stats.joined(epoch.0);
+        let Self { compute, interrupted, fence, served, stats, .. } = self;
+        let mut rank = Rank::new(compute.as_mut(), comm, epoch, formation.slots);
+        stats.joined(epoch.0);
         send(formed, Ok(()));
         loop {
+            let fenced = || Epoch(fence.load(Ordering::SeqCst));
             match commands.blocking_recv()? {
                 // Whoever sends it owned the group once, or never: that is its matter alone, and this epoch goes on.
-                EngineCommand::Step { step, reply, .. } if step.plan.epoch != epoch => {
-                    send(reply, Err(another_epoch(step.plan.epoch, epoch)));
+                EngineCommand::Step { order, reply } if order.step.plan.epoch != epoch || order.sender < fenced() => {
+                    send(reply, Err(another_epoch(order.sender, epoch.max(fenced()))));
                 }
-                EngineCommand::Step { step, passes, reply } => {
-                    let mut follower = Follower { passes, interrupted: &self.interrupted };
-                    let result = guarded(|| rank.step_observed(&step, &mut follower));
+                EngineCommand::Step { order, reply } => {
+                    let mut follower = Follower { passes: order.passes, interrupted };
+                    let result = guarded(|| rank.step_observed(&order.step, &mut follower));
                     if let Ok(report) = &result {
                         let group = rank.group();
-                        self.stats.done(report, group.capacity() - group.free_slots());
+                        stats.done(report, group.capacity() - group.free_slots());
                     } else {
-                        self.stats.failed();
-                        self.stats.left();
+                        stats.failed();
+                        stats.left();
                         // The peers must see the connections close before the owner hears of it.
                         drop(rank);
                         send(reply, result);
@@ -252,32 +339,59 @@ impl Loop {
                     }
                     send(reply, result);
                 }
+                EngineCommand::Stand { reply } => send(reply, Ok(Some(standing(rank.group())))),
+                EngineCommand::Tables { reply } => send(reply, Ok(rank.group().images().collect())),
                 EngineCommand::Read { session, layer, reply } => send(reply, read(&rank, session, layer)),
-                EngineCommand::Leave { epoch: over } if over == epoch => {
-                    self.stats.left();
-                    return commands.blocking_recv();
-                }
+                EngineCommand::Leave { epoch: over } if over == epoch => stats.left(),
                 EngineCommand::Leave { .. } => {}
-                EngineCommand::Form { formation, reply } if formation.epoch <= epoch => {
-                    send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served: epoch }));
+                EngineCommand::Form { formation, reply }
+                    if formation.epoch <= *served || formation.epoch < fenced() =>
+                {
+                    let served = epoch.max(fenced());
+                    send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
+                }
+                EngineCommand::Form { formation, reply } if formation.goes_on_from == Some(epoch) => {
+                    epoch = formation.epoch;
+                    *served = epoch;
+                    stats.heard_of(epoch);
+                    interrupted.store(0, Ordering::Relaxed);
+                    rank.renew(epoch);
+                    stats.joined(epoch.0);
+                    send(reply, Ok(()));
+                }
+                EngineCommand::Form { formation, reply } if formation.goes_on_from.is_some() => {
+                    send(reply, Err(WorkerError::NotFormed));
                 }
                 newer @ EngineCommand::Form { .. } => {
-                    self.stats.left();
+                    stats.left();
                     return Some(newer);
                 }
             }
         }
     }
+
+    /// What is asked of a rank that is in no group.
+    fn refuse(&self, command: EngineCommand) {
+        let served = self.served.max(self.fence());
+        match command {
+            EngineCommand::Form { formation, reply } => {
+                send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
+            }
+            EngineCommand::Step { order, reply } => send(reply, Err(another_epoch(order.sender, served))),
+            EngineCommand::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
+            EngineCommand::Tables { reply } => send(reply, Err(WorkerError::NotFormed)),
+            EngineCommand::Stand { reply } => send(reply, Ok(None)),
+            EngineCommand::Leave { .. } => {}
+        }
+    }
 }
 
-fn refuse(command: EngineCommand, served: Epoch) {
-    match command {
-        EngineCommand::Form { formation, reply } => {
-            send(reply, Err(WorkerError::Fenced { asked: formation.epoch, served }));
-        }
-        EngineCommand::Step { step, reply, .. } => send(reply, Err(another_epoch(step.plan.epoch, served))),
-        EngineCommand::Read { reply, .. } => send(reply, Err(WorkerError::NotFormed)),
-        EngineCommand::Leave { .. } => {}
+fn standing(group: &Group) -> TablesAt {
+    TablesAt {
+        epoch: group.epoch(),
+        applied: group.applied(),
+        slots: u32::try_from(group.capacity()).unwrap_or(u32::MAX),
+        activity: Activity::Idle { digest: group.digest() },
     }
 }
 

@@ -3,6 +3,7 @@
 use pie_comm::CommError;
 use pie_kv::KvError;
 use pie_model::ModelError;
+use pie_plan::ledger::LedgerError;
 use pie_plan::{PlanError, Violation};
 use pie_words::{Epoch, SessionId};
 use std::collections::HashMap;
@@ -43,6 +44,9 @@ pub enum WorkerError {
         /// What this rank has served.
         served: Epoch,
     },
+    /// What an owner has the rank keep does not fit what it keeps.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// A bug that was caught.
     #[error("the rank panicked: {0}; its epoch is over")]
     Panicked(String),
@@ -63,6 +67,7 @@ impl WorkerError {
             Self::NoSampling(_) => "PLAN_WITHOUT_SAMPLING",
             Self::NotFormed => "RANK_NOT_FORMED",
             Self::Fenced { .. } => "EPOCH_FENCED",
+            Self::Ledger(error) => error.code(),
             Self::Panicked(_) => "RANK_PANICKED",
             Self::Stopped => "RANK_STOPPED",
         }
@@ -72,7 +77,7 @@ impl WorkerError {
 impl From<WorkerError> for Status {
     fn from(error: WorkerError) -> Self {
         let code = match &error {
-            WorkerError::Fenced { .. } | WorkerError::NotFormed => Code::FailedPrecondition,
+            WorkerError::Fenced { .. } | WorkerError::NotFormed | WorkerError::Ledger(_) => Code::FailedPrecondition,
             WorkerError::Comm(_) | WorkerError::Stopped => Code::Unavailable,
             _ => Code::Internal,
         };

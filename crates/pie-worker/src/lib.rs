@@ -1,7 +1,7 @@
 //! One rank of a tensor-parallel group: it applies plans, in order, to its slice of the KV cache and of the model.
 //!
 //! **Owns** the rank ([`Rank`]: tables, cache, model, collectives), its engine thread ([`Engine`]) and its gRPC shell
-//! ([`service`]).
+//! ([`service`]), with the ledger of documents that it keeps for the group's next owner and does not read.
 //!
 //! **Invariant.** The rank changes state through plans only (P1, P2): a plan that fails ends the epoch on this rank,
 //! and what is left of it is thrown away, never half applied.
@@ -10,6 +10,7 @@
 
 pub mod engine;
 pub mod error;
+mod keeper;
 pub mod rank;
 pub mod service;
 mod span;

@@ -77,6 +77,11 @@ impl<'a> Rank<'a> {
         Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots) }
     }
 
+    /// The same tables and rows, with the same peers, in a new epoch. All ranks of the group do so, between the same two plans.
+    pub fn renew(&mut self, epoch: Epoch) {
+        self.group.renew(epoch);
+    }
+
     /// The tables.
     pub fn group(&self) -> &Group {
         &self.group

@@ -1,14 +1,18 @@
 //! The gRPC shell of a rank: `pie.worker.v1`.
 
 use crate::engine::{Engine, Formation, RankFacts};
+use crate::error::WorkerError;
+use crate::keeper::{Keeper, Look};
 use crate::rank::StepReport;
 use crate::span::StepSpan;
 use pie_comm::Member;
+use pie_plan::takeover::{Activity, Standing, TablesAt};
 use pie_proto::plan::{Report, Step};
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_server::Worker;
 use pie_words::{Epoch, Seq, SessionId};
 use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,18 +21,24 @@ use tonic::{Code, Request, Response, Status, Streaming};
 /// Reports that may wait for the owner; it has one plan in flight.
 const REPORTS: usize = 64;
 
+/// Who surveys a rank waits so long for a plan to end; a longer one waits for something itself.
+const PLAN_ENDS: Duration = Duration::from_millis(300);
+
 /// The service of one rank.
 pub struct RankService {
     engine: Engine,
     facts: RankFacts,
     member: Member,
     collective_address: String,
+    keeper: Keeper,
+    latest: Latest,
 }
 
 impl RankService {
     /// A shell around an engine; peers reach the rank's collectives at `collective_address` (host:port).
     pub fn new(engine: Engine, facts: RankFacts, member: Member, collective_address: String) -> Self {
-        Self { engine, facts, member, collective_address }
+        let (keeper, latest) = (Keeper::default(), Latest::default());
+        Self { engine, facts, member, collective_address, keeper, latest }
     }
 }
 
@@ -68,11 +78,89 @@ impl Worker for RankService {
             peers: request.peers,
             deadline: Duration::from_millis(u64::from(request.deadline_ms)),
             slots: request.slots.min(self.facts.slots),
+            goes_on_from: Some(Epoch(request.goes_on_from)).filter(|epoch| epoch.0 > 0),
         };
         let rank = self.member.rank().0;
         tracing::info!(rank, epoch = request.epoch, peers = formation.peers.len(), "forming the group");
         self.engine.form(formation).await?;
         Ok(Response::new(wire::FormResponse {}))
+    }
+
+    async fn survey(
+        &self,
+        request: Request<wire::SurveyRequest>,
+    ) -> Result<Response<wire::SurveyResponse>, Status> {
+        let request = request.into_inner();
+        let epoch = Epoch(request.epoch);
+        let look = if request.again { Look::Again } else { Look::First };
+        let ledger = self.keeper.fence(epoch, look)?;
+        self.engine.fence(epoch);
+        let tables = match tokio::time::timeout(PLAN_ENDS, self.engine.stand()).await {
+            Ok(standing) => standing?,
+            Err(_) => self.latest.busy(self.facts.slots),
+        };
+        let answer = Standing { ledger, tables };
+        tracing::info!(rank = self.member.rank().0, epoch = epoch.0, ?answer, "a new owner asks what there is");
+        Ok(Response::new(answer.into()))
+    }
+
+    async fn latest_plan(
+        &self,
+        request: Request<wire::LatestPlanRequest>,
+    ) -> Result<Response<wire::Plan>, Status> {
+        self.keeper.check(Epoch(request.into_inner().epoch))?;
+        let plan = self.latest.plan().ok_or(WorkerError::NotFormed)?;
+        Ok(Response::new(plan.as_ref().clone()))
+    }
+
+    async fn level(
+        &self,
+        request: Request<wire::LevelRequest>,
+    ) -> Result<Response<wire::LevelResponse>, Status> {
+        let request = request.into_inner();
+        let epoch = Epoch(request.epoch);
+        self.keeper.check(epoch)?;
+        let plan = request.plan.ok_or_else(|| Status::invalid_argument("no plan"))?;
+        self.latest.begins(&plan);
+        let step = Step::try_from(plan)?;
+        let (of, seq) = (step.plan.epoch.0, step.plan.seq.0);
+        tracing::info!(rank = self.member.rank().0, epoch = of, seq, "a plan that other ranks have is caught up with");
+        let report = self.engine.level(step, epoch).await;
+        self.latest.ended();
+        report?;
+        Ok(Response::new(wire::LevelResponse {}))
+    }
+
+    type TablesStream = ReceiverStream<Result<wire::Table, Status>>;
+
+    async fn tables(
+        &self,
+        request: Request<wire::TablesRequest>,
+    ) -> Result<Response<Self::TablesStream>, Status> {
+        self.keeper.check(Epoch(request.into_inner().epoch))?;
+        let tables = self.engine.tables().await?;
+        Ok(Response::new(streamed(tables.into_iter().map(wire::Table::from))))
+    }
+
+    type RecallStream = ReceiverStream<Result<wire::RecallResponse, Status>>;
+
+    async fn recall(
+        &self,
+        request: Request<wire::RecallRequest>,
+    ) -> Result<Response<Self::RecallStream>, Status> {
+        let memos = self.keeper.recall(Epoch(request.into_inner().epoch))?;
+        Ok(Response::new(streamed(memos)))
+    }
+
+    type KeepStream = ReceiverStream<Result<wire::KeepResponse, Status>>;
+
+    async fn keep(
+        &self,
+        request: Request<Streaming<wire::KeepRequest>>,
+    ) -> Result<Response<Self::KeepStream>, Status> {
+        let (kept, stream) = mpsc::channel(REPORTS);
+        tokio::spawn(self.keeper.clone().run(request.into_inner(), kept));
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     type DriveStream = ReceiverStream<Result<wire::Report, Status>>;
@@ -82,7 +170,7 @@ impl Worker for RankService {
         request: Request<Streaming<wire::Order>>,
     ) -> Result<Response<Self::DriveStream>, Status> {
         let (reports, stream) = mpsc::channel(REPORTS);
-        let drive = Drive { engine: self.engine.clone(), member: self.member };
+        let drive = Drive { engine: self.engine.clone(), member: self.member, latest: self.latest.clone() };
         tokio::spawn(drive.run(request.into_inner(), reports));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -103,10 +191,60 @@ impl Worker for RankService {
 
 type Reports = mpsc::Sender<Result<wire::Report, Status>>;
 
+/// Sends messages one by one, as fast as they are read.
+fn streamed<T: Send + 'static>(
+    messages: impl Iterator<Item = T> + Send + 'static,
+) -> ReceiverStream<Result<T, Status>> {
+    let (sender, stream) = mpsc::channel(REPORTS);
+    tokio::spawn(async move {
+        for message in messages {
+            // Whoever asked has gone.
+            if sender.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+/// The plan that the rank was given last: another one may lack it when its owner dies. Shared by those who give plans and those
+/// who ask.
+#[derive(Clone, Default)]
+struct Latest(Arc<Mutex<Given>>);
+
+#[derive(Default)]
+struct Given {
+    plan: Option<Arc<wire::Plan>>,
+    is_running: bool,
+}
+
+impl Latest {
+    fn begins(&self, plan: &wire::Plan) {
+        let given = Given { plan: Some(Arc::new(plan.clone())), is_running: true };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = given;
+    }
+
+    fn ended(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_running = false;
+    }
+
+    fn plan(&self) -> Option<Arc<wire::Plan>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).plan.clone()
+    }
+
+    /// Where a rank stands that is at work.
+    fn busy(&self, slots: u32) -> Option<TablesAt> {
+        let plan = self.plan()?;
+        let applied = Seq(plan.seq.saturating_sub(1));
+        Some(TablesAt { epoch: Epoch(plan.epoch), applied, slots, activity: Activity::Busy })
+    }
+}
+
 /// One owner's stream of plans.
 struct Drive {
     engine: Engine,
     member: Member,
+    latest: Latest,
 }
 
 impl Drive {
@@ -157,6 +295,7 @@ impl Drive {
         reports: &Reports,
     ) -> Result<wire::Report, Status> {
         let span = StepSpan::begin(self.member.rank(), &mut plan);
+        self.latest.begins(&plan);
         let step = Step::try_from(plan)?;
         let (epoch, seq) = (step.plan.epoch, step.plan.seq);
         let (sender, mut passes) = mpsc::channel(step.plan.passes.max(1) as usize);
@@ -187,6 +326,7 @@ impl Drive {
                 report = &mut running => break report,
             }
         };
+        self.latest.ended();
         if let Some(span) = span {
             span.end(&report);
         }

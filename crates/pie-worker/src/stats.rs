@@ -49,13 +49,13 @@ impl RankStats {
         self.epoch.load(Ordering::Relaxed)
     }
 
-    /// The latest epoch that it was asked to form and took: older ones are refused from then on. 0 if there was none.
+    /// The latest epoch that it was asked to form and took, or that fenced it: older ones are refused from then on. 0 if there was none.
     pub fn latest_epoch(&self) -> u64 {
         self.latest.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn serves(&self, latest: Epoch) {
-        self.latest.store(latest.0, Ordering::Relaxed);
+    pub(crate) fn heard_of(&self, epoch: Epoch) {
+        self.latest.fetch_max(epoch.0, Ordering::Relaxed);
     }
 
     pub(crate) fn done(&self, report: &StepReport, slots_used: usize) {

@@ -217,6 +217,10 @@ pub struct ServeArgs {
     /// Completions that may run or wait in each group; more are refused with a pause to retry after.
     #[arg(long, env = "PIE_COMPLETIONS", default_value_t = 1024, value_name = "N", value_parser = crate::units::some)]
     pub completions: usize,
+    /// Who has an edit when its caller is told that it is made: all ranks of the group, so that it outlives the router, or the
+    /// router alone, which is a moment sooner. `replicated` if not given; `owner` in `pie pool`, whose ranks end with it.
+    #[arg(long, env = "PIE_ACK", value_name = "WHO")]
+    pub ack: Option<AckArg>,
     /// How what edits left stale is encoded again.
     #[command(flatten)]
     pub healing: HealingArgs,
@@ -256,6 +260,24 @@ pub struct HealingArgs {
     /// Tokens that a pass takes along for next to nothing; if not given, as many as the ranks' own times say.
     #[arg(long, env = "PIE_FREE_ROWS", value_name = "N")]
     pub free_rows: Option<u32>,
+}
+
+/// Who has an edit when its caller is told that it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AckArg {
+    /// All ranks of the group, and the router.
+    Replicated,
+    /// The router; the ranks a moment later.
+    Owner,
+}
+
+impl From<AckArg> for pie_router::core::Ack {
+    fn from(argument: AckArg) -> Self {
+        match argument {
+            AckArg::Replicated => Self::Replicated,
+            AckArg::Owner => Self::Owner,
+        }
+    }
 }
 
 /// When stale tokens are encoded again.

@@ -3,7 +3,7 @@
 mod workers;
 
 use crate::Failure;
-use crate::cli::{HealingArgs, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
+use crate::cli::{AckArg, HealingArgs, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
@@ -144,7 +144,10 @@ impl LocalPool {
         } else {
             Vec::new()
         };
-        let serving = router::start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
+        let mut serve = arguments.serve.clone();
+        // The workers end with this process: nothing would outlive it.
+        serve.ack.get_or_insert(AckArg::Owner);
+        let serving = router::start(&serve, &arguments.group, tokenizer, placement, ports).await?;
         observe.serves(Served::Router(RouterSource::of(&serving)));
         wait_until_served(&serving, &mut deaths).await?;
         Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
@@ -315,6 +318,7 @@ pub fn local_serve() -> ServeArgs {
         sessions: 10_000,
         idle: IdleArgs { session_idle: Limit(None), session_room: Limit(None) },
         completions: 1024,
+        ack: None,
         healing: HealingArgs { repair: RepairArg::Always, repair_window: 16, free_rows: None },
         fim: None,
         share_across_tenants: false,

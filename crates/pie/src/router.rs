@@ -8,7 +8,7 @@ use crate::signals::{Signals, StopSignal};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::{Limits, Micros};
-use pie_router::core::{Healing, Idle, Repairs, Settings};
+use pie_router::core::{Ack, Healing, Idle, Repairs, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
 use pie_text::{RestartKind, Tokenizer};
@@ -187,6 +187,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             window: serve.healing.repair_window,
             free_rows: serve.healing.free_rows,
         },
+        ack: serve.ack.map_or_else(Ack::default, Ack::from),
         idle: Idle { closed_after: serve.idle.session_idle.0, makes_room_after: serve.idle.session_room.0 },
     }
 }

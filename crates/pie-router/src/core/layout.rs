@@ -3,7 +3,7 @@
 //! that read the text behind the cursor first, the table is [`Turned`] around.
 
 use super::turned::Turned;
-use pie_text::{Cut, Fim};
+use pie_text::{Cut, Fim, FimOrder};
 use pie_words::{Splice, Splices, TokenId, TokenIndex};
 
 /// What the table holds besides the document's own tokens.
@@ -60,6 +60,32 @@ impl Patch {
 }
 
 impl Layout {
+    /// How a table stands that the ranks have held on to, and the document in it, which may have been edited since. Markers at both
+    /// ends stay where they are; what stands in a hole counts as text that differs from the document's own.
+    pub fn recognized(
+        held: &[TokenId],
+        document: &[TokenId],
+        fim: Option<&Fim>,
+        lead: usize,
+    ) -> (Self, Vec<TokenId>) {
+        let plain = || (Self::Plain, held.to_vec());
+        let Some(Fim { open, close, .. }) = fim.filter(|fim| fim.order == FimOrder::PrefixFirst) else {
+            return plain();
+        };
+        let ends = lead + open.len() + close.len();
+        let has_ends = held.len() >= ends && held[lead..].starts_with(open) && held.ends_with(close);
+        if held == document || !has_ends || open.len() + close.len() == 0 {
+            return plain();
+        }
+        let within = lead + open.len()..held.len() - close.len();
+        let inner = [&held[..lead], &held[within]].concat();
+        let marker = |at: usize, tokens: &Vec<TokenId>| {
+            (!tokens.is_empty()).then(|| place(at, at, tokens.clone()))
+        };
+        let patch = Patch::of_ends(marker(lead, open), marker(inner.len(), close));
+        (Self::Fim(patch), inner)
+    }
+
     /// The same without a hole: what an edit of the document leaves in its place.
     pub fn without_hole(&self) -> Self {
         match self {

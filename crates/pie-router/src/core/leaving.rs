@@ -3,7 +3,7 @@
 
 use super::session::{Session, Standing};
 use super::sessions::Sessions;
-use crate::call::{Arrived, Resident, Why};
+use crate::call::{Arrived, Resident, Taken, Why};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -112,7 +112,7 @@ impl Sessions {
     /// Nothing changes them, since nothing of a group is answered that is not owned.
     pub fn give_all(&mut self) -> Vec<Carried> {
         self.given = self.iter().map(|session| (session.id, session.document.revision())).collect();
-        self.iter().map(carried).collect()
+        self.iter().map(|session| session.snapshot().carried()).collect()
     }
 
     /// What was given has arrived, and may go. What has come or changed since stays.
@@ -138,21 +138,36 @@ impl Sessions {
     }
 }
 
-/// A session as it goes elsewhere: without its cache.
-pub(super) fn carried(session: &Session) -> Carried {
-    let document = &session.document;
-    let content = match document.text() {
-        Some(text) => Content::Text(text),
-        None => Content::Tokens(document.tokens().collect()),
-    };
-    Carried {
-        tenant: session.tenant.as_str().to_owned(),
-        name: session.name.clone(),
-        identity: Some(session.identity.clone()),
-        revision: session.revision(),
-        strategy: session.strategy,
-        content,
-        spellings: document.spellings(),
+impl Session {
+    /// The session as it is now, without its cache: its text and tokens are shared with it, not copied.
+    pub(crate) fn snapshot(&self) -> Taken {
+        Taken {
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            identity: self.identity.clone(),
+            strategy: self.strategy,
+            document: Box::new(self.document.snapshot()),
+        }
+    }
+}
+
+impl Taken {
+    /// The session as it goes elsewhere.
+    pub(crate) fn carried(&self) -> Carried {
+        let document = &self.document;
+        let content = match document.text() {
+            Some(text) => Content::Text(text),
+            None => Content::Tokens(document.tokens().collect()),
+        };
+        Carried {
+            tenant: self.tenant.as_str().to_owned(),
+            name: self.name.clone(),
+            identity: Some(self.identity.clone()),
+            revision: document.revision(),
+            strategy: self.strategy,
+            content,
+            spellings: document.spellings(),
+        }
     }
 }
 

@@ -101,6 +101,11 @@ impl Model {
             || self.vocabulary().is_some_and(|vocabulary| reach.tokens > vocabulary)
     }
 
+    /// See [`Layout::recognized`].
+    pub fn recognized(&self, held: &[TokenId], document: &[TokenId]) -> (Layout, Vec<TokenId>) {
+        Layout::recognized(held, document, self.fim.as_ref(), self.prefix)
+    }
+
     /// How the context of a completion is laid out.
     pub fn context(&self, document: &Document, place: &Place, mode: Mode) -> Context {
         match (place, mode, &self.fim) {

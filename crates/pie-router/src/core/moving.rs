@@ -1,7 +1,6 @@
 //! Sessions that come from elsewhere and go elsewhere: the document and its revision move, the cache is encoded again.
 
 use super::Core;
-use super::leaving::carried;
 use crate::call::{Arrived, Busy, Given, Taken};
 use crate::faults;
 use crate::tenants::Tenant;
@@ -43,7 +42,7 @@ impl Core {
     /// Gives a session's document away. It stays here too, out of reach, until it is known to have arrived.
     pub(crate) fn give(&mut self, tenant: &Tenant, name: &SessionName, busy: Busy) -> Result<Given, Fault> {
         let session = self.sessions.find(tenant, name, None)?;
-        let (id, given) = (session.id, carried(session));
+        let (id, given) = (session.id, session.snapshot().carried());
         if busy == Busy::Waits && self.planner.as_ref().is_ok_and(|planner| planner.completions(id) > 0) {
             return Ok(Given::NotYet);
         }

@@ -80,8 +80,12 @@ impl Core {
         let strategy = strategy.unwrap_or(session.strategy);
         self.commit(id, change, strategy, None)?;
         let session = self.sessions.get_mut(id).ok_or_else(gone)?;
-        session.strategy = strategy;
-        Ok(Opened { session: id, reused: session.tokens().saturating_sub(inserted) })
+        let reused = session.tokens().saturating_sub(inserted);
+        if session.strategy != strategy {
+            session.strategy = strategy;
+            self.sessions.write_whole(id);
+        }
+        Ok(Opened { session: id, reused })
     }
 
     /// A session is closed; whoever waits for it is told.

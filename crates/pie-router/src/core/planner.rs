@@ -56,7 +56,7 @@ pub(crate) struct Residence {
 }
 
 impl Planner {
-    /// Of a group that holds nothing yet.
+    /// Of a group of which no session is known yet.
     pub fn new(group: Group, model: Arc<Model>, settings: Settings, pace: Pace, stats: Arc<Stats>) -> Self {
         Self {
             allotment: Allotment {

@@ -1,5 +1,6 @@
 //! A session: one open document.
 
+use super::journal::MemoBytes;
 use crate::tenants::Tenant;
 use pie_proto::request::{Identity, SessionName};
 use pie_text::Document;
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     pub strategy: Strategy,
     /// When the latest edit came in since a completion began.
     pub edited: Option<Instant>,
+    /// How much of it the ranks were given to keep.
+    pub memo: MemoBytes,
 }
 
 /// Whether a session may be used.

@@ -3,6 +3,7 @@
 //! **Invariant.** Every session is found by its tenant's name for it, and what a tenant is charged for is what its sessions
 //! hold. Documents live on when the group is lost: nothing here knows of ranks.
 
+use super::journal::{Journal, MemoBytes, memo_of};
 use super::names::Names;
 use super::session::{Session, Standing};
 use super::{Idle, Settings};
@@ -27,6 +28,8 @@ pub(crate) struct Sessions {
     pub(super) is_given_up: bool,
     /// What the next owner was given, at which revision, until it says that it has it.
     pub(super) given: BTreeMap<SessionId, Revision>,
+    /// What happened to the documents, for the ranks to keep.
+    pub(crate) journal: Journal,
     latest_id: u64,
     /// The time of what happens.
     pub(super) now: Instant,
@@ -45,6 +48,7 @@ impl Sessions {
             tokens: 0,
             is_given_up: false,
             given: BTreeMap::new(),
+            journal: Journal::default(),
             latest_id: 0,
             now: Instant::now(),
             limit: settings.sessions,
@@ -136,15 +140,63 @@ impl Sessions {
 
     /// A session that is new here.
     pub fn insert(&mut self, new: Taken) -> SessionId {
-        let Taken { tenant, name, identity, strategy, document } = new;
         self.latest_id += 1;
         let id = SessionId(self.latest_id);
+        self.insert_as(id, new);
+        self.write_whole(id);
+        id
+    }
+
+    /// A session that the ranks have kept, under their name for it.
+    pub fn insert_as(&mut self, id: SessionId, new: Taken) {
+        let Taken { tenant, name, identity, strategy, document } = new;
         let (standing, used, document) = (Standing::Here, self.now, *document);
+        let memo = MemoBytes::default();
         let session =
-            Session { name, id, identity, tenant, standing, used, document, strategy, edited: None };
+            Session { name, id, identity, tenant, standing, used, document, strategy, edited: None, memo };
         self.book(&session);
         self.all.insert(id, session);
-        id
+    }
+
+    /// No session gets this name in plans from here on, or one before it.
+    pub fn reserve(&mut self, id: SessionId) {
+        self.latest_id = self.latest_id.max(id.0);
+    }
+
+    /// All sessions, to be [put back](Sessions::put_back) under other names in plans.
+    pub fn take_out(&mut self) -> Vec<Session> {
+        let all = std::mem::take(&mut self.all);
+        self.forget_books();
+        self.given.clear();
+        all.into_values().collect()
+    }
+
+    /// A session that was here before others came. Of two of one name the greater revision is right; the name in plans that the ranks
+    /// have for it stays.
+    pub fn put_back(&mut self, session: Session) {
+        let present = self.named(&session.tenant, &session.name);
+        let present = present.map(|present| (present.id, present.revision()));
+        let id = match present {
+            Some((_, revision)) if revision >= session.revision() => return,
+            Some((id, _)) => {
+                self.remove(id);
+                id
+            }
+            None => {
+                self.latest_id += 1;
+                SessionId(self.latest_id)
+            }
+        };
+        let session = Session { id, ..session };
+        self.book(&session);
+        self.all.insert(id, session);
+    }
+
+    /// What the ranks keep of a session is to be all of it.
+    pub fn write_whole(&mut self, id: SessionId) {
+        if let Some(session) = self.all.get_mut(&id) {
+            session.memo = self.journal.whole(session);
+        }
     }
 
     fn book(&mut self, session: &Session) {
@@ -159,6 +211,7 @@ impl Sessions {
             self.names.remove(&session.tenant, &session.name);
             self.tenants.closed(&session.tenant, session.tokens());
             self.tokens -= session.tokens();
+            self.journal.gone(id);
         }
     }
 
@@ -166,10 +219,15 @@ impl Sessions {
     pub fn commit(&mut self, id: SessionId, change: Change, arrived: Option<Instant>) -> Result<(), Fault> {
         let Some(session) = self.all.get_mut(&id) else { return Ok(()) };
         let (before, revision) = (session.tokens(), session.revision());
+        let memo = memo_of(&change);
         session.document.commit(change).map_err(|error| faults::text(&error))?;
         if session.revision() == revision {
             return Ok(());
         }
+        session.memo = match memo {
+            Some(memo) => self.journal.edited(session, memo),
+            None => self.journal.whole(session),
+        };
         (session.edited, session.used) = (arrived.or(session.edited), self.now);
         let after = session.tokens();
         self.tenants.edited(&session.tenant, before, after);
@@ -188,9 +246,14 @@ impl Sessions {
             }
             is_whole
         });
-        (self.names, self.tokens) = (Names::default(), 0);
-        self.tenants.forget();
+        self.forget_books();
         all.values().for_each(|session| self.book(session));
         self.all = all;
+        self.journal.break_off();
+    }
+
+    fn forget_books(&mut self) {
+        (self.names, self.tokens) = (Names::default(), 0);
+        self.tenants.forget();
     }
 }

@@ -54,7 +54,7 @@ impl Stale {
 }
 
 impl Tables {
-    /// Of a group that holds nothing yet.
+    /// Of a group of which no session is known yet.
     pub fn new(group: Group, sharing: Sharing, stats: Arc<Stats>) -> Self {
         let rows = BTreeMap::new();
         Self { group, rows, staged: Vec::new(), stale: Stale::default(), sharing, latest_ticket: 0, stats }
@@ -105,6 +105,14 @@ impl Tables {
     pub fn insert(&mut self, id: SessionId, tenant: Tenant) {
         let ticket = self.ticket();
         self.rows.insert(id, Rows::none(tenant, ticket));
+    }
+
+    /// A session's document stands in the table that the ranks have held on to.
+    pub fn goes_on(&mut self, id: SessionId, layout: Layout) {
+        if let Some(rows) = self.rows.get_mut(&id) {
+            rows.layout = Some(layout);
+        }
+        self.recount(id);
     }
 
     /// A session is gone. Its table is closed by the change that this returns.

@@ -6,7 +6,7 @@ use super::tenure::tell_when_lost;
 use super::{Concern, Event, OwnerOptions};
 use crate::call::Taken;
 use crate::carrying;
-use crate::ranks::{self, Formed};
+use crate::ranks::{Formed, Forming, Reading};
 use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
 use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
@@ -120,18 +120,18 @@ impl Candidate {
             None => self.campaign().await?,
         };
         self.inherit().await;
-        let (ranks, after) = (&self.common.options.ranks, self.served);
-        let formed = ranks::form(
-            &ownership,
-            after,
-            &addresses,
-            ranks,
-            self.common.options.deadline,
-            self.common.events.clone(),
-        )
-        .await;
-        match formed {
-            Ok(streams) => Ok(Formed { streams, ownership }),
+        let common = &self.common;
+        let forming = Forming {
+            ownership: &ownership,
+            served: self.served,
+            addresses: &addresses,
+            connector: &common.options.ranks,
+            deadline: common.options.deadline,
+            reading: Reading { tokenizer: common.tokenizer.clone(), limit: common.options.document_limit },
+            events: common.events.clone(),
+        };
+        match forming.form().await {
+            Ok((streams, found, keepers)) => Ok(Formed { streams, found, keepers, ownership }),
             Err(error) => {
                 // Whoever has the documents keeps them together with the group; without, another router may do better.
                 self.ownership = Some(ownership).filter(|_| self.claim == Claim::Old);

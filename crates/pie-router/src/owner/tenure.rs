@@ -70,6 +70,7 @@ impl Task {
         if let Some(forming) = self.background.forming.take() {
             forming.abort();
         }
+        self.keep_nothing();
         let Some(formed) = self.formed.take() else { return };
         self.common.options.owned.one_less();
         if let Ok(Err(error)) = tokio::time::timeout(RELEASE, formed.ownership.release()).await {

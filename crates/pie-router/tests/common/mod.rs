@@ -6,7 +6,7 @@ use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
 use pie_router::call::{Call, EditReply, ModelFacts, Prepared, Reply, Stream};
-use pie_router::core::{Core, Healing, Idle, Repairs, Settings};
+use pie_router::core::{Ack, Core, Healing, Idle, Repairs, Settings};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_text::{Change, Document, Tokenizer};
@@ -26,6 +26,7 @@ pub const SETTINGS: Settings = Settings {
     completions: 100,
     healing: HEALING,
     idle: IDLE,
+    ack: Ack::Owner,
 };
 
 /// Nothing is repaired but what edits ask for: tests count what is encoded.

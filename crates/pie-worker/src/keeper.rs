@@ -1,0 +1,126 @@
+//! The rank's ledger behind the wire: an owner's stream of entries, and what is read of it by the next.
+
+use crate::error::WorkerError;
+use pie_plan::ledger::{Beginning, Ledger, LedgerError, Position};
+use pie_proto::held::entry;
+use pie_proto::worker_v1 as wire;
+use pie_words::Epoch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+/// Bytes of memos in one message.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Whether a new owner looks for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It fences the rank.
+    First,
+    /// It has, and nobody after it.
+    Again,
+}
+
+/// The rank's ledger, shared by all calls.
+#[derive(Clone, Default)]
+pub(crate) struct Keeper(Arc<Mutex<Ledger>>);
+
+type Kept = mpsc::Sender<Result<wire::KeepResponse, Status>>;
+
+impl Keeper {
+    /// Nobody of an older epoch writes from here on.
+    pub fn fence(&self, epoch: Epoch, look: Look) -> Result<Option<Position>, WorkerError> {
+        let mut ledger = self.ledger();
+        match look {
+            Look::First => Ok(ledger.fence(epoch)?),
+            Look::Again => {
+                check(&ledger, epoch)?;
+                Ok(ledger.position())
+            }
+        }
+    }
+
+    /// Whether an epoch has fenced the rank, and none after it.
+    pub fn check(&self, epoch: Epoch) -> Result<(), WorkerError> {
+        check(&self.ledger(), epoch)
+    }
+
+    /// All that is kept, in messages of bounded size.
+    pub fn recall(&self, epoch: Epoch) -> Result<impl Iterator<Item = wire::RecallResponse> + use<>, WorkerError> {
+        let ledger = self.ledger();
+        check(&ledger, epoch)?;
+        let (mut messages, mut bytes) = (vec![wire::RecallResponse::default()], 0);
+        for (session, pieces) in ledger.memos() {
+            if bytes > MESSAGE_BYTES {
+                messages.push(wire::RecallResponse::default());
+                bytes = 0;
+            }
+            bytes += pieces.iter().map(Vec::len).sum::<usize>();
+            let last = messages.len() - 1;
+            messages[last].memos.push(wire::LedgerMemo { session: session.0, pieces: pieces.clone() });
+        }
+        Ok(messages.into_iter())
+    }
+
+    /// Takes an owner's entries until it ends, or another one comes.
+    pub async fn run(self, mut entries: Streaming<wire::KeepRequest>, kept: Kept) {
+        loop {
+            let request = match entries.message().await {
+                Ok(Some(request)) => request,
+                Ok(None) | Err(_) => return,
+            };
+            let answer = match self.take(request) {
+                Ok(None) => continue,
+                Ok(Some(number)) => Ok(wire::KeepResponse { number }),
+                Err(status) => Err(status),
+            };
+            let is_over = answer.is_err();
+            if kept.send(answer).await.is_err() || is_over {
+                return;
+            }
+        }
+    }
+
+    /// What is to be confirmed: nothing while the ledger is not complete.
+    fn take(&self, request: wire::KeepRequest) -> Result<Option<u64>, Status> {
+        use wire::keep_request::Kind;
+        let epoch = Epoch(request.epoch);
+        let kind = request.kind.ok_or_else(|| Status::invalid_argument("nothing to keep"))?;
+        let mut ledger = self.ledger();
+        let refused = |error: LedgerError| Status::from(WorkerError::from(error));
+        match kind {
+            Kind::Begin(begin) => {
+                let goes_on = begin.beginning() == wire::keep_request::Beginning::GoOn;
+                let beginning = if goes_on { Beginning::GoOn } else { Beginning::Anew };
+                ledger.begin(epoch, beginning, begin.after).map_err(refused)?;
+                return Ok(goes_on.then_some(begin.after));
+            }
+            Kind::Copies(copies) => {
+                for copy in copies.entries {
+                    let (session, copied) = entry(copy)?;
+                    ledger.copy(epoch, session, copied).map_err(refused)?;
+                }
+                return Ok(None);
+            }
+            Kind::Complete(_) => ledger.complete(epoch).map_err(refused)?,
+            Kind::Entries(entries) => {
+                for (number, added) in (entries.first..).zip(entries.entries) {
+                    let (session, added) = entry(added)?;
+                    ledger.add(epoch, number, session, added).map_err(refused)?;
+                }
+            }
+        }
+        Ok(ledger.position().map(|position| position.number))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check(ledger: &Ledger, epoch: Epoch) -> Result<(), WorkerError> {
+    if epoch == ledger.fenced() {
+        return Ok(());
+    }
+    Err(WorkerError::Fenced { asked: epoch, served: ledger.fenced() })
+}
