@@ -20,8 +20,6 @@ class Damage:
     what: str
     # Ends it.
     mend: Callable[[], None]
-    # Whether documents may be gone afterwards, so that clients open them again: an owner was killed, or away for longer than its lease.
-    documents_go: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,16 +53,11 @@ def follower(world: World, choose: random.Random) -> Process:
     return choose.choice([member for member in world.etcd if member is not first])
 
 
-def owns(world: World, process: Process) -> bool:
-    return process in world.owners().values()
-
-
-def freeze(whom, seconds: float):
+def freeze(whom):
     def begin(world: World, choose: random.Random) -> Damage:
         process = whom(world, choose)
-        go = seconds > MOMENT and owns(world, process)
         process.freeze()
-        return Damage(f"{process.name} frozen", process.thaw, go)
+        return Damage(f"{process.name} frozen", process.thaw)
 
     return begin
 
@@ -72,9 +65,8 @@ def freeze(whom, seconds: float):
 def kill(whom):
     def begin(world: World, choose: random.Random) -> Damage:
         process = whom(world, choose)
-        go = owns(world, process)
         process.stop(signal.SIGKILL)
-        return Damage(f"{process.name} killed", process.start, go)
+        return Damage(f"{process.name} killed", process.start)
 
     return begin
 
@@ -131,7 +123,7 @@ def all_faults(members: int) -> dict[str, Fault]:
     frozen = {"worker": some_worker, "owner": an_owner, "router": least_owner}
     frozen |= {"etcd": leader} if members == 1 else {"leader": leader, "follower": follower}
     for name, whom in frozen.items():
-        faults += [Fault(f"freeze-{name}-{s}", s, freeze(whom, s)) for s in (MOMENT, LEASE_AND_MORE, LONG)]
+        faults += [Fault(f"freeze-{name}-{s}", s, freeze(whom)) for s in (MOMENT, LEASE_AND_MORE, LONG)]
         faults.append(Fault(f"kill-{name}", 1, kill(whom)))
     cuts = {"owner-etcd": owner_and_etcd, "owner-rank": owner_and_rank, "routers": router_and_router}
     for name, ends in cuts.items():

@@ -3,8 +3,11 @@
 
 Each fault: it is done, it ends, and the time is taken until every document can be edited and completed again, and stays so. Whoever types
 knows what must stand in the document: an acknowledged edit that is missing, another text, a refusal that no client can do anything about, a
-call that outlives its deadline, a document that is gone though its owner was never away, or a pool that is not well 10 s after a fault's end
-make the run fail. The order comes from the seed; what happens in between is the machine's.
+call that outlives its deadline, a document that is gone, or a pool that is not well 10 s after a fault's end make the run fail. The order comes
+from the seed; what happens in between is the machine's.
+
+With --kill-every, a process is killed as often as that, whatever it is, and started again as a platform does it; the table has a row for each
+kind of process then, with how long people could not work.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import json
 import os
 import random
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -37,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--etcd", type=int, choices=(1, 3), default=1, help="members of etcd")
     parser.add_argument("--faults", default="", help="names, separated by commas, in this order; all in the seed's order if not given")
+    parser.add_argument("--kill-every", type=float, metavar="SECONDS", help="instead of faults by name: kill -9 of some process, so often")
     parser.add_argument("--list", action="store_true", help="print the names, and end")
     parser.add_argument("--folder", type=Path, help="logs of all processes; a temporary folder if not given")
     parser.add_argument("--json", type=Path, help="also write the table as JSON")
@@ -111,8 +116,8 @@ class Run:
         row |= {"calls": sum(verdicts.calls for verdicts in seen), "refusals": dict(refusals), **found}
         row |= {"ended_by_themselves": self.world.ended_by_themselves()}
         violations = [f"{name}: {kind}: {what}" for kind in found for what in found[kind]]
-        if gone and not damage.documents_go:
-            violations.append(f"{name}: {gone} documents were gone, though no owner was killed or away for longer than its lease")
+        if gone:
+            violations.append(f"{name}: {gone} documents were gone")
         if healed is None:
             violations.append(f"{name}: not well {GIVEN_UP:.0f} s after its end ({self.world.states()}): {'; '.join(unwell)}")
         elif healed > HEALED_WITHIN:
@@ -120,13 +125,56 @@ class Run:
         self.rows.append(row)
         self.violations += violations
         show(row)
-        for violation in violations:
-            print(f"    {violation}", flush=True)
         if healed is None:
             self.unbuild()
             self.build()
 
+    def kill_on(self) -> int:
+        """Kills some process again and again. What people met meanwhile is counted to the kind that was killed last."""
+        self.build()
+        print(f"logs: {self.folder}", flush=True)
+        began, seen = time.monotonic(), {}
+        while time.monotonic() - began < self.options.seconds:
+            process = self.choose.choice(self.world.all())
+            kind = re.sub(r"[0-9]+$", "", process.name) if process.name[:1] != "g" else "rank"
+            process.stop(signal.SIGKILL)
+            time.sleep(min(1.0, self.options.kill_every))
+            process.start()
+            time.sleep(max(0.0, self.options.kill_every - 1.0))
+            seen.setdefault(kind, []).append([typist.take() for typist in self.typists])
+        healed, unwell = self.wait(time.monotonic())
+        if healed is None:
+            self.violations.append(f"not well {GIVEN_UP:.0f} s after the last kill ({self.world.states()}): {'; '.join(unwell)}")
+        # What ended after the last look is nobody's in particular.
+        seen.setdefault("(the end)", []).append([typist.take() for typist in self.typists])
+        self.unbuild()
+        print(f"{'killed':<10}{'times':>6}{'calls':>8}{'gone':>5}{'lost':>5}{'wrong':>6}{'late':>5}  away: times, median, p99, longest")
+        for kind, kills in sorted(seen.items()):
+            of = [verdicts for kill in kills for verdicts in kill]
+            away = sorted(time for verdicts in of for time in verdicts.away)
+            row = {"killed": kind, "times": len(kills), "calls": sum(verdicts.calls for verdicts in of), "away": away}
+            row |= {"gone": sum(verdicts.gone for verdicts in of)}
+            row |= {what: [text for verdicts in of for text in getattr(verdicts, what)] for what in ("lost", "wrong", "late")}
+            row |= {"refusals": dict(sum((verdicts.refusals for verdicts in of), Counter()))}
+            self.rows.append(row)
+            self.violations += [f"{kind} killed: {what}: {text}" for what in ("lost", "wrong", "late") for text in row[what]]
+            self.violations += [f"{kind} killed: {row['gone']} documents were gone"] if row["gone"] else []
+            numbers = f"{row['calls']:>8}{row['gone']:>5}{len(row['lost']):>5}{len(row['wrong']):>6}{len(row['late']):>5}"
+            at = lambda share, away=away: f"{away[min(len(away) - 1, int(share * len(away)))]:.1f} s" if away else "-"  # noqa: E731
+            print(f"{kind:<10}{row['times']:>6}{numbers}  {len(away)}, {at(0.5)}, {at(0.99)}, {at(1)}", flush=True)
+        return self.verdict(f"{sum(row['times'] for row in self.rows) - 1} kills")
+
+    def verdict(self, what: str) -> int:
+        for violation in self.violations:
+            print(f"    {violation}")
+        if self.options.json:
+            self.options.json.write_text(json.dumps({"rows": self.rows, "violations": self.violations}, indent=1) + "\n")
+        print(f"{what}, {len(self.violations)} violations", flush=True)
+        return 1 if self.violations else 0
+
     def go(self) -> int:
+        if self.options.kill_every:
+            return self.kill_on()
         names = self.names()
         self.build()
         print(f"logs: {self.folder}\n{HEADING}", flush=True)
@@ -140,10 +188,8 @@ class Run:
                 break
         self.unbuild()
         left = max(0, len(names) - done)
-        if self.options.json:
-            self.options.json.write_text(json.dumps({"rows": self.rows, "violations": self.violations}, indent=1) + "\n")
-        print(f"{done} faults, {len(self.violations)} violations" + (f"; the time was over before {left} others" if left else ""), flush=True)
-        return 1 if self.violations or not done else 0
+        failed = self.verdict(f"{done} faults" + (f" (the time was over before {left} others)" if left else ""))
+        return failed or int(not done)
 
 
 HEADING = f"{'fault':<22}{'lasted':>7}{'healed':>8}{'calls':>7}{'gone':>5}{'lost':>5}{'wrong':>6}{'late':>5}  what, refusals"

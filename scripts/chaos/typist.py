@@ -19,7 +19,7 @@ PAUSE = 0.15
 LONG, LONGER = 900, 1200
 LINES = ("let x = y + 1;\n", "fn f() {}\n", "// 日本語 🙂\n", "return a;\n")
 # The call may have been heard, though its answer was not.
-UNHEARD = ("ROUTER_UNREACHABLE", None)
+UNHEARD = ("ROUTER_UNREACHABLE", "NOT_REPLICATED", None)
 # Of calls that may be made again as they are.
 PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
@@ -32,6 +32,8 @@ class Verdicts:
     refusals: Counter = field(default_factory=Counter)
     # Documents that the pool had no more, and that were opened again.
     gone: int = 0
+    # How long nothing went well, each time, from the call that was refused to the end of the next round that was not.
+    away: list[float] = field(default_factory=list)
     # Answers that cannot be: acknowledged edits that are missing, and all other texts.
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -58,6 +60,8 @@ class Typist(threading.Thread):
         # The end of the first round that went well since the last one that did not, or since somebody asked.
         self._well: float | None = None
         self._asked = 0.0
+        # Since when calls are refused.
+        self._refused_since: float | None = None
         self.said = ""
         # What the document must be: this text at this revision, or what an edit of it makes whose answer was lost: it may come late.
         self._text = "".join(self._choose.choices(LINES, k=30))
@@ -101,11 +105,16 @@ class Typist(threading.Thread):
                     opened = True
                 self._round()
             except Refused as refused:
+                self._refused_since = self._refused_since or began
                 self._refused(refused)
             else:
+                now = time.monotonic()
                 with self._turn:
                     if self._well is None and began >= self._asked:
-                        self._well = time.monotonic()
+                        self._well = now
+                    if self._refused_since is not None:
+                        self._verdicts.away.append(now - self._refused_since)
+                self._refused_since = None
             self._over.wait(PAUSE)
 
     def _round(self) -> None:

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, Moved, Owner, OwnerWatch, Ownership, Placed,
-    PlacementError, RankRecord, RankWatch, Registration, RouterRecord, SessionKey, Ttl,
+    PlacementError, RankRecord, RankWatch, Registration, RouterId, RouterRecord, SessionKey, Ttl,
 };
 
 /// Ranks with leases, owners by election, session homes by compare-and-set.
@@ -43,6 +43,10 @@ pub trait Placement: Send + Sync {
     /// # Errors
     /// [`PlacementError::NotOwner`] if it is gone: campaign again. `Unavailable`.
     async fn advance(&self, ownership: &mut Ownership) -> Result<(), PlacementError>;
+
+    /// Ends the ownership of a router that is known to have died, if the group is still its, so that nobody need wait for its lease
+    /// to run out. A router that lives after all loses the group by this: whoever owns it next must be able to fence it.
+    async fn depose(&self, group: &GroupId, router: &RouterId) -> Result<(), PlacementError>;
 
     /// The owner of a group.
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError>;

@@ -13,7 +13,7 @@ use crate::view::{KnownState, StoredValue};
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseKeeper, LeaseWatch, LossReason, Moved, Owner,
     OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
-    RouterRecord, SessionKey, Ttl,
+    RouterId, RouterRecord, SessionKey, Ttl,
 };
 
 /// Placement inside one process, the default. Clones share their state.
@@ -211,6 +211,17 @@ impl Placement for Embedded {
         });
         drop(state);
         ownership.advanced(Epoch(revision));
+        Ok(())
+    }
+
+    async fn depose(&self, group: &GroupId, router: &RouterId) -> Result<(), PlacementError> {
+        let mut state = self.lock();
+        let Some(record) = state.groups.get_mut(group) else { return Ok(()) };
+        let owned = record.owner.borrow().entries.get(&0).map(|entry| (entry.value.id.clone(), entry.revision));
+        if let Some((_, revision)) = owned.filter(|(owner, _)| owner == router) {
+            let lease = record.leases.iter().find(|(_, lease)| lease.revision == revision).map(|(id, _)| *id);
+            record.end(lease.unwrap_or(revision), LossReason::Expired);
+        }
         Ok(())
     }
 

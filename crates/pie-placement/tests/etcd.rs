@@ -32,6 +32,7 @@ contract_tests! {
     an_ownership_advances_while_it_lasts,
     an_announcement_lasts_until_it_is_withdrawn,
     a_dead_owner_is_succeeded,
+    a_deposed_owner_is_succeeded_at_once,
     a_session_has_one_home,
     a_watch_tells_changes_in_order,
     a_cordoned_group_takes_no_sessions,

@@ -143,6 +143,11 @@ pub enum Call {
         /// The answer.
         reply: oneshot::Sender<Vec<Resident>>,
     },
+    /// Answered when the ranks have all that has happened to the documents so far.
+    Settled {
+        /// The answer.
+        reply: Reply<()>,
+    },
     /// Give a session away: until [`Call::Keep`] or [`Call::Depart`] it is out of reach.
     Give {
         /// Whose.

@@ -51,7 +51,11 @@ impl LocalGroup {
             let forget = directory.forget(&resident.tenant, &resident.name, &group.id);
             let forgotten = tokio::time::timeout(FORGET, forget).await;
             match forgotten.unwrap_or_else(|_| Err(faults::placement_silent())) {
-                Ok(()) => owner.tell(Call::Depart { resident, departure: Departure::Closed(why) }).await,
+                Ok(()) => {
+                    owner.tell(Call::Depart { resident, departure: Departure::Closed(why) }).await?;
+                    // Else the next owner would find it with the ranks, and it would be open again.
+                    owner.ask_surely(|reply| Call::Settled { reply }).await?
+                }
                 Err(fault) => {
                     owner.stats().fault(&fault);
                     // What is told is told to an owner that is there; otherwise its documents are gone with it.

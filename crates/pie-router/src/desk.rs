@@ -79,6 +79,11 @@ impl Desk {
         self.holding.holds()
     }
 
+    /// Who keeps the documents.
+    pub fn witnesses(&self) -> Witnesses {
+        self.holding.witnesses()
+    }
+
     /// See [`Holding::witnessed`].
     pub fn witnessed(&mut self, witnesses: Witnesses) {
         self.holding.witnessed(witnesses);
@@ -236,6 +241,7 @@ impl Desk {
             }
             Call::Keep { resident } => core.sessions.keep(&resident),
             Call::Depart { resident, departure } => core.depart(&resident, departure),
+            Call::Settled { reply } => self.reply(reply, Ok(())),
             Call::Residents { reply } => {
                 let _ = reply.send(core.sessions.residents());
             }

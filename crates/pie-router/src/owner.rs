@@ -102,6 +102,8 @@ pub enum Event {
     },
     /// A rank says how much it keeps of the documents.
     Kept(KeeperNews),
+    /// All ranks that kept the documents were lost a while ago.
+    NobodyKeeps,
     /// The owner before gave these documents.
     Inherited(Vec<Taken>),
     /// Another router owns the group.
@@ -302,6 +304,7 @@ impl Task {
             | Event::Blame { .. }
             | Event::OwnershipLost { .. } => {}
             Event::Kept(news) => self.kept(news),
+            Event::NobodyKeeps => self.give_up_waiting(),
             Event::Inherited(taken) => {
                 self.desk.act(|core| taken.into_iter().for_each(|session| core.inherit(session)))
             }

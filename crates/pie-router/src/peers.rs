@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::metadata::errors::InvalidMetadataValue;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 
 /// The metadata that names a tenant.
@@ -35,7 +35,32 @@ pub struct Peers {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
 
+/// Whether somebody listens at a router's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listening {
+    /// Somebody does, which a process that is frozen does too.
+    Somebody,
+    /// Its machine says that nobody does.
+    Nobody,
+    /// Nothing is heard.
+    Unknown,
+}
+
 impl Peers {
+    /// Asks the machine of a router whether somebody listens at its address.
+    pub(crate) async fn listens(&self, router: &RouterRecord) -> Listening {
+        let address = router.address.parse::<Uri>().ok();
+        let host = address.as_ref().and_then(|address| Some((address.host()?, address.port_u16()?)));
+        let Some((host, port)) = host else { return Listening::Unknown };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((host, port))).await;
+        match connected {
+            Ok(Ok(_)) => Listening::Somebody,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Listening::Nobody,
+            Ok(Err(_)) | Err(_) => Listening::Unknown,
+        }
+    }
+
     /// Reached so.
     pub fn new(connector: Connector) -> Self {
         Self { connector, channels: Arc::default() }

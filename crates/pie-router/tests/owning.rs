@@ -10,7 +10,7 @@ use common::{Ranks, SETTINGS, facts};
 use pie_placement::{
     Admission, Campaign, Embedded, Forgotten, GroupId, GroupRecord, Hold, LeaseKeeper, LossReason, Moved,
     Owner, OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
-    RouterRecord, SessionKey, Ttl,
+    RouterId, RouterRecord, SessionKey, Ttl,
 };
 use pie_plan::Group;
 use pie_proto::plan::Step;
@@ -103,6 +103,10 @@ impl Placement for Seen {
 
     async fn watch_ranks(&self, group: &GroupId) -> Result<RankWatch, PlacementError> {
         self.store.watch_ranks(group).await
+    }
+
+    async fn depose(&self, group: &GroupId, router: &RouterId) -> Result<(), PlacementError> {
+        self.store.depose(group, router).await
     }
 
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError> {

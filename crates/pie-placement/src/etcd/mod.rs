@@ -21,7 +21,7 @@ use self::keys::{GroupKey, Keys};
 use self::lease::KeyClaim;
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, Moved, Owner, OwnerWatch, Ownership, Placed,
-    Placement, PlacementError, RankRecord, RankWatch, Registration, RouterRecord, SessionKey, Ttl,
+    Placement, PlacementError, RankRecord, RankWatch, Registration, RouterId, RouterRecord, SessionKey, Ttl,
 };
 
 /// How often a compare-and-set is tried again when others write the same key meanwhile.
@@ -221,6 +221,16 @@ impl Placement for Etcd {
             }
             None => Err(PlacementError::NotOwner { group: ownership.group().clone() }),
         }
+    }
+
+    async fn depose(&self, group: &GroupId, router: &RouterId) -> Result<(), PlacementError> {
+        let key = self.keys.owner(group);
+        let Some(held) = self.get("read an owner", &key).await? else { return Ok(()) };
+        // A lease is taken for one ownership: what has come since has another.
+        if held.lease() != 0 && keys::decode_owner(&key, held.value())?.id == *router {
+            lease::revoke(&self.calls, held.lease()).await?;
+        }
+        Ok(())
     }
 
     async fn owner(&self, group: &GroupId) -> Result<Option<Owner>, PlacementError> {

@@ -235,6 +235,22 @@ pub async fn a_dead_owner_is_succeeded(placement: Subject) {
     within("the dead owner's lease is reported lost", lease.lost()).await;
 }
 
+/// An owner that is known to be dead is not waited for, and nobody else is deposed in its place.
+pub async fn a_deposed_owner_is_succeeded_at_once(placement: Subject) {
+    let group = group("deposition");
+    placement.depose(&group, &router(0).id).await.unwrap();
+    let mut first = won(placement.campaign(&group, &router(0), Ttl::DEFAULT).await.unwrap());
+    placement.advance(&mut first).await.unwrap();
+    placement.depose(&group, &router(1).id).await.unwrap();
+    assert_eq!(placement.owner(&group).await.unwrap().map(|owner| owner.router), Some(router(0)));
+    placement.depose(&group, &router(0).id).await.unwrap();
+    let second = won(placement.campaign(&group, &router(1), Ttl::DEFAULT).await.unwrap());
+    assert!(second.epoch() > first.epoch());
+    within("the deposed owner's lease is reported lost", first.lease().lost()).await;
+    placement.depose(&group, &router(0).id).await.unwrap();
+    assert_eq!(placement.owner(&group).await.unwrap().map(|owner| owner.router), Some(router(1)));
+}
+
 /// A2: of sixteen routers that place one session at once one claims it, and all agree on its home.
 pub async fn a_session_has_one_home(placement: Subject) {
     let key = session("file:///src/main.rs #1");

@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 pub enum Witnesses {
     /// Ranks do, and say how far they are.
     Ranks,
-    /// Nobody, at the moment.
+    /// They were lost a moment ago, and are expected back.
+    Awaited,
+    /// Nobody.
     Nobody,
 }
 
@@ -38,7 +40,7 @@ impl Holding {
     pub fn admits(&self) -> Result<(), Fault> {
         match (self.ack, self.witnesses) {
             (Ack::Replicated, Witnesses::Nobody) => Err(faults::not_kept()),
-            (Ack::Replicated, Witnesses::Ranks) | (Ack::Owner, _) => Ok(()),
+            (Ack::Replicated, Witnesses::Ranks | Witnesses::Awaited) | (Ack::Owner, _) => Ok(()),
         }
     }
 
@@ -50,6 +52,11 @@ impl Holding {
         }
         let answer = move |kept: Result<(), Fault>| drop(reply.send(kept.and(answer)));
         self.held.push_back(Held { until: latest, answer: Box::new(answer) });
+    }
+
+    /// Who keeps the documents.
+    pub fn witnesses(&self) -> Witnesses {
+        self.witnesses
     }
 
     /// Whether answers wait.
@@ -101,7 +108,8 @@ mod tests {
         assert!(first.try_recv().is_err() && second.try_recv().is_err());
         holding.confirm(3);
         assert_eq!(first.try_recv(), Ok(Ok(1)));
-        assert!(second.try_recv().is_err());
+        holding.witnessed(Witnesses::Awaited);
+        assert!(second.try_recv().is_err() && holding.admits().is_ok());
         holding.witnessed(Witnesses::Nobody);
         let lost = second.try_recv().expect("an answer").expect_err("nobody has it");
         assert_eq!(lost.reason, Reason::NotReplicated);

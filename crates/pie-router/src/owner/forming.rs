@@ -6,6 +6,8 @@ use super::tenure::tell_when_lost;
 use super::{Concern, Event, OwnerOptions};
 use crate::call::Taken;
 use crate::carrying;
+use crate::core::Ack;
+use crate::peers::Listening;
 use crate::ranks::{Formed, Forming, Reading};
 use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
@@ -20,6 +22,8 @@ use tonic::Status;
 const FORM_PAUSE: Duration = Duration::from_millis(500);
 /// Between two attempts while only the former owner's word is waited for.
 const TURN_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at a group that another router owns.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// For so long a group that was lost is left to the router that had it, which holds the documents.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A router with groups leaves a free one to routers with fewer, so long for each that it has.
@@ -209,7 +213,25 @@ impl Candidate {
         let why = format!("router {} owns the group", router.id);
         self.free_since = None;
         self.former = Some(router).filter(|router| router.id != self.common.options.router.id);
-        NotYet { why, concern: Concern::Nobody, pause: FORM_PAUSE }
+        NotYet { why, concern: Concern::Nobody, pause: LOOK_PAUSE }
+    }
+
+    /// Whether another router's process has ended, as far as that is sure: nobody listens where it did, twice, or this router does.
+    /// Should it live after all, its ranks are fenced from it, and nothing that they have not got was told as made. Where changes are told
+    /// without them, its lease is waited for.
+    async fn is_gone(&self, router: &RouterRecord) -> bool {
+        let OwnerOptions { router: me, settings, peers, .. } = &self.common.options;
+        if settings.ack == Ack::Owner || router.id == me.id {
+            return false;
+        }
+        if router.address == me.address {
+            return true;
+        }
+        if peers.listens(router).await != Listening::Nobody {
+            return false;
+        }
+        tokio::time::sleep(TURN_PAUSE).await;
+        peers.listens(router).await == Listening::Nobody
     }
 
     /// A group is first its former owner's, who has the documents, and then of the router with the fewest groups.
@@ -221,7 +243,12 @@ impl Candidate {
             .await
             .map_err(|error| error.to_string())?;
         if let Some(owner) = owner {
-            if owner.router.id != self.common.options.router.id {
+            if self.is_gone(&owner.router).await {
+                let (group, gone) = (&self.common.options.group, &owner.router);
+                tracing::warn!(%group, router = %gone.id, address = gone.address, "the router that owns the group has ended: its lease is not waited for");
+                self.common.placement.depose(group, &gone.id).await.map_err(|error| error.to_string())?;
+                self.former = Some(gone.clone());
+            } else if owner.router.id != self.common.options.router.id {
                 let _ = self.common.events.send(Event::OwnedBy(owner.router.clone())).await;
             }
             return Err(self.held(owner.router));
@@ -275,7 +302,7 @@ impl Candidate {
                 Ok(Err(status)) => status.message().to_owned(),
                 Err(_) => format!("it is not done within {FETCH_TIMEOUT:?}"),
             };
-            tracing::warn!(%group, error = why, router = %former.id, "the owner before gives no documents now: clients open them again, or they follow");
+            tracing::warn!(%group, error = why, router = %former.id, "the owner before gives no documents now: those that the ranks kept are used");
             return;
         }
     }

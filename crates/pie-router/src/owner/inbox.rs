@@ -262,6 +262,7 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
         | Call::Idle { .. }
         | Call::Stuck { .. }
         | Call::Residents { .. }
+        | Call::Settled { .. }
         | Call::GiveAll { .. }
         | Call::Describe { .. } => (Lane::Router, None),
     }

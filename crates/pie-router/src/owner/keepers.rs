@@ -13,6 +13,7 @@ use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
 use pie_words::{Epoch, SessionId};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -20,6 +21,8 @@ use wire::keep_request::{Begin, Beginning, Complete, Copies, Entries, Kind};
 
 /// Messages that may wait for a rank. One that takes nothing for so long keeps nothing.
 const QUEUE: usize = 1024;
+/// Changes wait so long for the group to be formed again, whose ranks were all lost.
+const AWAITED: Duration = Duration::from_secs(5);
 /// Bytes of documents in one message.
 const MESSAGE_BYTES: usize = 1 << 20;
 
@@ -66,9 +69,10 @@ struct Keeper {
 }
 
 impl Keepers {
-    /// What all of them have; none if nobody keeps anything.
+    /// What all of them have. E1: one whose ledger is not complete has nothing yet, and is waited for: were it left out, it would
+    /// count from the moment when it is complete, and lack what was confirmed without it.
     fn confirmed(&self) -> Option<u64> {
-        self.0.iter().filter_map(|keeper| keeper.has).min()
+        self.0.iter().map(|keeper| keeper.has).min().flatten()
     }
 
     /// Sends what happened to all.
@@ -144,13 +148,29 @@ impl Task {
         self.count_witnesses();
     }
 
+    /// Answers wait for the ranks that are there. Where none is, they wait for a moment: the group may be formed again in it.
     fn count_witnesses(&mut self) {
-        match self.keepers.confirmed() {
-            Some(number) => {
-                self.desk.witnessed(Witnesses::Ranks);
-                self.desk.confirm(number);
+        match (self.keepers.0.is_empty(), self.desk.witnesses()) {
+            (false, _) => self.desk.witnessed(Witnesses::Ranks),
+            (true, Witnesses::Ranks) => {
+                self.desk.witnessed(Witnesses::Awaited);
+                let events = self.common.events.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(AWAITED).await;
+                    let _ = events.send(Event::NobodyKeeps).await;
+                });
             }
-            None => self.desk.witnessed(Witnesses::Nobody),
+            (true, Witnesses::Awaited | Witnesses::Nobody) => {}
+        }
+        if let Some(number) = self.keepers.confirmed() {
+            self.desk.confirm(number);
+        }
+    }
+
+    /// The moment is over.
+    pub(super) fn give_up_waiting(&mut self) {
+        if self.keepers.0.is_empty() {
+            self.desk.witnessed(Witnesses::Nobody);
         }
     }
 }
