@@ -12,8 +12,8 @@ use crate::hold::{End, Hold};
 use crate::view::{KnownState, StoredValue};
 use crate::{
     Admission, Campaign, Forgotten, GroupId, GroupRecord, LeaseKeeper, LeaseWatch, LossReason, Moved, Owner,
-    OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration,
-    RouterId, RouterRecord, SessionKey, Ttl,
+    OwnerWatch, Ownership, Placed, Placement, PlacementError, RankRecord, RankWatch, Registration, RouterId,
+    RouterRecord, SessionKey, Ttl,
 };
 
 /// Placement inside one process, the default. Clones share their state.
@@ -217,7 +217,8 @@ impl Placement for Embedded {
     async fn depose(&self, group: &GroupId, router: &RouterId) -> Result<(), PlacementError> {
         let mut state = self.lock();
         let Some(record) = state.groups.get_mut(group) else { return Ok(()) };
-        let owned = record.owner.borrow().entries.get(&0).map(|entry| (entry.value.id.clone(), entry.revision));
+        let owned =
+            record.owner.borrow().entries.get(&0).map(|entry| (entry.value.id.clone(), entry.revision));
         if let Some((_, revision)) = owned.filter(|(owner, _)| owner == router) {
             let lease = record.leases.iter().find(|(_, lease)| lease.revision == revision).map(|(id, _)| *id);
             record.end(lease.unwrap_or(revision), LossReason::Expired);

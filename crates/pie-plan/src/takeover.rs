@@ -86,7 +86,10 @@ pub fn caches(standings: &[Standing]) -> Caches {
     }
     let Some(first) = ranks.first().copied() else { return Caches::Empty("there are no ranks".to_owned()) };
     if let Some(rank) = ranks.iter().position(|tables| tables.epoch != first.epoch) {
-        return Caches::Empty(format!("rank {rank} is in epoch {}, rank 0 in epoch {}", ranks[rank].epoch, first.epoch));
+        return Caches::Empty(format!(
+            "rank {rank} is in epoch {}, rank 0 in epoch {}",
+            ranks[rank].epoch, first.epoch
+        ));
     }
     let latest = ranks.iter().map(TablesAt::latest).max().unwrap_or_default();
     let is_busy = |tables: &TablesAt| tables.activity == Activity::Busy;

@@ -137,7 +137,8 @@ impl World {
     }
 
     fn roll(&mut self, sides: usize) -> usize {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.random >> 33) % sides as u64) as usize
     }
 
@@ -162,11 +163,14 @@ impl World {
             return;
         }
         let is_open = owner.documents.contains_key(&session);
-        owner.write(session, match (is_open, what) {
-            (false, _) => Entry::Whole(piece),
-            (true, 0) => Entry::Gone,
-            (true, _) => Entry::More(piece),
-        });
+        owner.write(
+            session,
+            match (is_open, what) {
+                (false, _) => Entry::Whole(piece),
+                (true, 0) => Entry::Gone,
+                (true, _) => Entry::More(piece),
+            },
+        );
         self.history.insert(Position { epoch: owner.epoch, number: owner.latest }, owner.documents.clone());
     }
 
@@ -213,7 +217,9 @@ impl World {
                 rank.ledger.begin(epoch, beginning, after)?;
                 if beginning == Beginning::GoOn { has(&rank.ledger) } else { Ok(None) }
             }
-            Message::Copy(session, memo) => rank.ledger.copy(epoch, session, Entry::Whole(memo)).map(|()| None),
+            Message::Copy(session, memo) => {
+                rank.ledger.copy(epoch, session, Entry::Whole(memo)).map(|()| None)
+            }
             Message::Complete => rank.ledger.complete(epoch).and_then(|()| has(&rank.ledger)),
             Message::Entry(number, session, entry) => {
                 rank.ledger.add(epoch, number, session, entry)?;
@@ -250,7 +256,11 @@ impl World {
     /// A plan ends when all ranks have come to it.
     fn finish(&mut self, rank: usize) {
         let Some(at) = self.ranks[rank].reached() else { return };
-        if self.ranks.iter().all(|other| other.reached().is_some_and(|reached| reached >= at && reached.0 == at.0)) {
+        if self
+            .ranks
+            .iter()
+            .all(|other| other.reached().is_some_and(|reached| reached >= at && reached.0 == at.0))
+        {
             self.ranks[rank].finish();
         }
     }
@@ -307,17 +317,31 @@ impl World {
         }
         self.has_died = false;
         self.history.insert(Position { epoch, number: latest }, documents.clone());
-        self.owners.push(Owner { epoch, documents, latest, seq: Seq(0), sent, counts: [true; RANKS], has: [None; RANKS], is_dead: false });
+        self.owners.push(Owner {
+            epoch,
+            documents,
+            latest,
+            seq: Seq(0),
+            sent,
+            counts: [true; RANKS],
+            has: [None; RANKS],
+            is_dead: false,
+        });
     }
 
     /// E1: the ledger that is furthest has the documents as they were after an entry that is not before what was confirmed.
     fn recall(&self) -> Documents {
         let standings: Vec<_> = self.ranks.iter().map(Rank::standing).collect();
         let Some(best) = best_ledger(&standings) else {
-            assert_eq!(self.confirmed, Position::default(), "E1: no rank has a ledger, and something was confirmed");
+            assert_eq!(
+                self.confirmed,
+                Position::default(),
+                "E1: no rank has a ledger, and something was confirmed"
+            );
             return Documents::new();
         };
-        let (position, documents) = (standings[best].ledger.expect("it has one"), self.ranks[best].documents());
+        let (position, documents) =
+            (standings[best].ledger.expect("it has one"), self.ranks[best].documents());
         assert!(position >= self.confirmed, "E1: {position:?} of rank {best} is before {:?}", self.confirmed);
         assert_eq!(Some(&documents), self.history.get(&position), "E1: what is kept is what was written");
         documents
@@ -329,7 +353,8 @@ impl World {
             let standings: Vec<_> = self.ranks.iter().map(Rank::standing).collect();
             match caches(&standings) {
                 Caches::GoOn(_) => {
-                    let digests: Vec<_> = self.ranks.iter().map(|rank| rank.group.as_ref().map(Group::digest)).collect();
+                    let digests: Vec<_> =
+                        self.ranks.iter().map(|rank| rank.group.as_ref().map(Group::digest)).collect();
                     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "E3");
                     return true;
                 }

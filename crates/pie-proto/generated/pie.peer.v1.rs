@@ -38,6 +38,17 @@ pub struct Memo {
 }
 /// Nested message and enum types in `Memo`.
 pub mod memo {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Whole {
+        #[prost(message, optional, tag = "1")]
+        pub session: ::core::option::Option<super::Carried>,
+        /// How its text is tokenized, so that it need not be again.
+        #[prost(message, optional, tag = "2")]
+        pub tokens: ::core::option::Option<Tokens>,
+        /// Of the tokenizer that did so.
+        #[prost(fixed64, tag = "3")]
+        pub fingerprint: u64,
+    }
     #[derive(Clone, PartialEq, ::prost::Message)]
     pub struct Edit {
         #[prost(uint64, tag = "1")]
@@ -45,8 +56,11 @@ pub mod memo {
         /// Of a text: sorted, disjoint, in bytes of the text before.
         #[prost(message, repeated, tag = "2")]
         pub rewrites: ::prost::alloc::vec::Vec<Rewrite>,
-        /// Of a document of tokens: likewise, in tokens.
+        /// Of the tokens of a text: likewise, in tokens.
         #[prost(message, repeated, tag = "3")]
+        pub retokenized: ::prost::alloc::vec::Vec<Retokenized>,
+        /// Of a document of tokens: likewise.
+        #[prost(message, repeated, tag = "4")]
         pub splices: ::prost::alloc::vec::Vec<super::super::super::v1::TokenSplice>,
     }
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -58,10 +72,27 @@ pub mod memo {
         #[prost(string, tag = "3")]
         pub text: ::prost::alloc::string::String,
     }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Retokenized {
+        #[prost(uint64, tag = "1")]
+        pub start: u64,
+        #[prost(uint64, tag = "2")]
+        pub end: u64,
+        #[prost(message, optional, tag = "3")]
+        pub tokens: ::core::option::Option<Tokens>,
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Tokens {
+        #[prost(uint32, repeated, tag = "1")]
+        pub ids: ::prost::alloc::vec::Vec<u32>,
+        /// Of the piece of text that starts with each; 0 inside of a piece.
+        #[prost(uint32, repeated, tag = "2")]
+        pub bytes: ::prost::alloc::vec::Vec<u32>,
+    }
     #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Kind {
         #[prost(message, tag = "1")]
-        Whole(super::Carried),
+        Whole(Whole),
         #[prost(message, tag = "2")]
         Edit(Edit),
     }

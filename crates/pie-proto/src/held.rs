@@ -33,7 +33,8 @@ impl From<Standing> for wire::SurveyResponse {
 
 impl From<wire::SurveyResponse> for Standing {
     fn from(answer: wire::SurveyResponse) -> Self {
-        let position = |wire: wire::LedgerPosition| Position { epoch: Epoch(wire.epoch), number: wire.number };
+        let position =
+            |wire: wire::LedgerPosition| Position { epoch: Epoch(wire.epoch), number: wire.number };
         let tables = |wire: wire::TablesAt| TablesAt {
             epoch: Epoch(wire.epoch),
             applied: Seq(wire.applied),
@@ -143,7 +144,10 @@ fn rows(rows: Option<wire::table::Rows>) -> Result<RowsImage, Fault> {
 }
 
 fn broken(what: &str) -> Fault {
-    Fault::new(Reason::Internal, format!("what a rank holds has {what}: owner and rank must be of one release"))
+    Fault::new(
+        Reason::Internal,
+        format!("what a rank holds has {what}: owner and rank must be of one release"),
+    )
 }
 
 #[cfg(test)]
@@ -158,16 +162,24 @@ mod tests {
             spans: spans.to_vec(),
         };
         let span = |rows, state| SpanImage { rows, state };
-        let spans =
-            [span(1, StateImage::Fresh { owes: 0 }), span(1, StateImage::Stale { owes: -3 }), span(1, StateImage::Pending)];
+        let spans = [
+            span(1, StateImage::Fresh { owes: 0 }),
+            span(1, StateImage::Stale { owes: -3 }),
+            span(1, StateImage::Pending),
+        ];
         let branch = |front| BranchImage { share: 2, rows: rows(&[9], &spans[2..]), front };
         for (keys, branch) in [
             (KeysImage::Turned, None),
             (KeysImage::Left, Some(branch(FrontImage::Same))),
             (KeysImage::Turned, Some(branch(FrontImage::Edited))),
         ] {
-            let image =
-                TableImage { session: SessionId(7), document: rows(&[1, 2, 3], &spans), branch, keys, shared_until: 1 };
+            let image = TableImage {
+                session: SessionId(7),
+                document: rows(&[1, 2, 3], &spans),
+                branch,
+                keys,
+                shared_until: 1,
+            };
             assert_eq!(TableImage::try_from(wire::Table::from(image.clone())), Ok(image));
         }
         for kind in [Entry::Whole(vec![1]), Entry::More(vec![]), Entry::Gone] {

@@ -5,7 +5,7 @@ use crate::peer_v1 as wire;
 use crate::reason::{Fault, Reason};
 use crate::request::{Content, splice};
 use crate::v1;
-use pie_words::{Revision, Splice, Splices};
+use pie_words::{Revision, Splice, Splices, TokenId};
 use prost::Message;
 
 /// A part of a text in place of another.
@@ -19,59 +19,120 @@ pub struct Rewrite {
     pub text: String,
 }
 
+/// A token of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Its id.
+    pub id: TokenId,
+    /// Bytes of the piece of text that starts with it; 0 inside of a piece.
+    pub bytes: u32,
+}
+
+/// Tokens in place of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retokenized {
+    /// The first of the text's tokens that goes.
+    pub start: usize,
+    /// Behind the last.
+    pub end: usize,
+    /// What stands there now.
+    pub tokens: Vec<Piece>,
+}
+
 /// What an edit made of a session.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Edited {
-    /// Its text: sorted and disjoint, in bytes of the text before.
-    Text(Vec<Rewrite>),
+    /// Its text, and the tokens of that: both sorted and disjoint.
+    Text {
+        /// In bytes of the text before.
+        rewrites: Vec<Rewrite>,
+        /// In tokens of the text before.
+        retokenized: Vec<Retokenized>,
+    },
     /// Its tokens.
     Tokens(Splices),
 }
 
+/// A session, and how its text is tokenized.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// The session.
+    pub session: Carried,
+    /// The tokens of its text, without what stands before every text; none for a document of tokens.
+    pub tokens: Vec<Piece>,
+    /// Of the tokenizer that found them.
+    pub fingerprint: u64,
+}
+
 /// A memo of a whole session.
-pub fn whole(carried: Carried) -> Vec<u8> {
-    wire::Memo { kind: Some(wire::memo::Kind::Whole(carried.into())) }.encode_to_vec()
+pub fn whole(kept: Kept) -> Vec<u8> {
+    let Kept { session, tokens, fingerprint } = kept;
+    let tokens = Some(tokens_to_wire(tokens));
+    let whole = wire::memo::Whole { session: Some(session.into()), tokens, fingerprint };
+    wire::Memo { kind: Some(wire::memo::Kind::Whole(whole)) }.encode_to_vec()
 }
 
 /// A memo of an edit that led to a revision.
 pub fn edit(revision: Revision, edited: Edited) -> Vec<u8> {
-    let (mut rewrites, mut splices) = (Vec::new(), Vec::new());
+    let mut edit = wire::memo::Edit { revision: revision.0, ..Default::default() };
     match edited {
-        Edited::Text(list) => rewrites.extend(list.into_iter().map(|rewrite| wire::memo::Rewrite {
-            start: rewrite.start as u64,
-            end: rewrite.end as u64,
-            text: rewrite.text,
-        })),
-        Edited::Tokens(list) => splices.extend(list.iter().map(|splice| v1::TokenSplice {
+        Edited::Text { rewrites, retokenized } => {
+            let rewrite = |rewrite: Rewrite| wire::memo::Rewrite {
+                start: rewrite.start as u64,
+                end: rewrite.end as u64,
+                text: rewrite.text,
+            };
+            let retokenize = |one: Retokenized| wire::memo::Retokenized {
+                start: one.start as u64,
+                end: one.end as u64,
+                tokens: Some(tokens_to_wire(one.tokens)),
+            };
+            edit.rewrites = rewrites.into_iter().map(rewrite).collect();
+            edit.retokenized = retokenized.into_iter().map(retokenize).collect();
+        }
+        Edited::Tokens(list) => edit.splices.extend(list.iter().map(|splice| v1::TokenSplice {
             at: splice.at.0,
             delete: splice.delete,
             insert: splice.insert.iter().map(|token| token.0).collect(),
         })),
     }
-    let edit = wire::memo::Edit { revision: revision.0, rewrites, splices };
     wire::Memo { kind: Some(wire::memo::Kind::Edit(edit)) }.encode_to_vec()
+}
+
+fn tokens_to_wire(tokens: Vec<Piece>) -> wire::memo::Tokens {
+    let (ids, bytes) = tokens.into_iter().map(|piece| (piece.id.0, piece.bytes)).unzip();
+    wire::memo::Tokens { ids, bytes }
+}
+
+fn tokens(wire: Option<wire::memo::Tokens>) -> impl Iterator<Item = Piece> {
+    let wire::memo::Tokens { ids, bytes } = wire.unwrap_or_default();
+    ids.into_iter().zip(bytes).map(|(id, bytes)| Piece { id: TokenId(id), bytes })
 }
 
 /// The session that the pieces of its memo make.
 ///
 /// # Errors
 /// Pieces that an owner of another release wrote, or that do not follow each other.
-pub fn session(pieces: &[Vec<u8>]) -> Result<Carried, Fault> {
-    let mut session: Option<Carried> = None;
+pub fn session(pieces: &[Vec<u8>]) -> Result<Kept, Fault> {
+    let mut kept: Option<Kept> = None;
     for piece in pieces {
         let memo = wire::Memo::decode(piece.as_slice()).map_err(|error| broken(&error.to_string()))?;
-        match (memo.kind, &mut session) {
-            (Some(wire::memo::Kind::Whole(carried)), _) => session = Some(carried.try_into()?),
-            (Some(wire::memo::Kind::Edit(edit)), Some(session)) => follow(session, edit)?,
+        match (memo.kind, &mut kept) {
+            (Some(wire::memo::Kind::Whole(whole)), _) => {
+                let session = whole.session.ok_or_else(|| broken("it holds no session"))?.try_into()?;
+                let (tokens, fingerprint) = (tokens(whole.tokens).collect(), whole.fingerprint);
+                kept = Some(Kept { session, tokens, fingerprint });
+            }
+            (Some(wire::memo::Kind::Edit(edit)), Some(kept)) => follow(kept, edit)?,
             (Some(wire::memo::Kind::Edit(_)), None) => return Err(broken("it begins with an edit")),
             (None, _) => return Err(broken("a piece is of no known kind")),
         }
     }
-    session.ok_or_else(|| broken("it is empty"))
+    kept.ok_or_else(|| broken("it is empty"))
 }
 
-fn follow(session: &mut Carried, edit: wire::memo::Edit) -> Result<(), Fault> {
-    match &mut session.content {
+fn follow(kept: &mut Kept, edit: wire::memo::Edit) -> Result<(), Fault> {
+    match &mut kept.session.content {
         Content::Text(text) => {
             // From the last to the first, so that each finds what it names where it names it.
             for rewrite in edit.rewrites.into_iter().rev() {
@@ -81,6 +142,13 @@ fn follow(session: &mut Carried, edit: wire::memo::Edit) -> Result<(), Fault> {
                 }
                 text.replace_range(start..end, &rewrite.text);
             }
+            for one in edit.retokenized.into_iter().rev() {
+                let (start, end) = (one.start as usize, one.end as usize);
+                if start > end || end > kept.tokens.len() {
+                    return Err(broken("an edit lies outside of the tokens"));
+                }
+                kept.tokens.splice(start..end, tokens(one.tokens));
+            }
         }
         Content::Tokens(tokens) => {
             let list: Vec<Splice> = edit.splices.into_iter().map(splice).collect();
@@ -88,7 +156,7 @@ fn follow(session: &mut Carried, edit: wire::memo::Edit) -> Result<(), Fault> {
             *tokens = splices.apply(tokens);
         }
     }
-    session.revision = Revision(edit.revision);
+    kept.session.revision = Revision(edit.revision);
     Ok(())
 }
 
@@ -100,7 +168,7 @@ fn broken(what: &str) -> Fault {
 mod tests {
     use super::*;
     use crate::request::SessionName;
-    use pie_words::{Spellings, Strategy, TokenId, TokenIndex};
+    use pie_words::{Spellings, Strategy, TokenIndex};
 
     fn carried(content: Content) -> Carried {
         Carried {
@@ -117,24 +185,43 @@ mod tests {
     #[test]
     fn a_session_is_what_its_edits_made_of_it() {
         let rewrite = |start, end, text: &str| Rewrite { start, end, text: text.to_owned() };
-        let first = whole(carried(Content::Text("grün und rot".to_owned())));
-        let pieces = [
+        let pieces = |list: &[(u32, u32)]| -> Vec<Piece> {
+            list.iter().map(|(id, bytes)| Piece { id: TokenId(*id), bytes: *bytes }).collect()
+        };
+        let kept = |content, tokens| Kept { session: carried(content), tokens, fingerprint: 7 };
+        let first = whole(kept(Content::Text("grün und rot".to_owned()), pieces(&[(1, 5), (2, 4), (3, 4)])));
+        let retokenized = |start, end, list: &[(u32, u32)]| Retokenized { start, end, tokens: pieces(list) };
+        let text = |rewrites, retokenized| Edited::Text { rewrites, retokenized };
+        let both = vec![retokenized(0, 0, &[(8, 5)]), retokenized(1, 2, &[(9, 5)])];
+        let memo = [
             first.clone(),
-            edit(Revision(5), Edited::Text(vec![rewrite(0, 0, "sehr "), rewrite(6, 9, "oder")])),
-            edit(Revision(9), Edited::Text(vec![rewrite(5, 10, "blau")])),
+            edit(Revision(5), text(vec![rewrite(0, 0, "sehr "), rewrite(6, 9, "oder")], both)),
+            edit(Revision(9), text(vec![rewrite(5, 10, "blau")], vec![retokenized(1, 2, &[(4, 3), (5, 0)])])),
         ];
-        let now = session(&pieces).expect("they follow each other");
-        assert_eq!((now.revision, now.content), (Revision(9), Content::Text("sehr blau oder rot".to_owned())));
+        let now = session(&memo).expect("they follow each other");
+        assert_eq!((now.session.revision, now.fingerprint), (Revision(9), 7));
+        assert_eq!(now.session.content, Content::Text("sehr blau oder rot".to_owned()));
+        assert_eq!(now.tokens, pieces(&[(8, 5), (4, 3), (5, 0), (9, 5), (3, 4)]));
 
         let tokens = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
-        let splices =
-            Splices::new(vec![Splice { at: TokenIndex(1), delete: 1, insert: tokens(&[7, 8]) }], 3).expect("inside");
-        let pieces = [whole(carried(Content::Tokens(tokens(&[1, 2, 3])))), edit(Revision(5), Edited::Tokens(splices))];
-        let now = session(&pieces).expect("they follow each other");
-        assert_eq!(now.content, Content::Tokens(tokens(&[1, 7, 8, 3])));
+        let list = vec![Splice { at: TokenIndex(1), delete: 1, insert: tokens(&[7, 8]) }];
+        let splices = Splices::new(list, 3).expect("inside");
+        let memo = [
+            whole(kept(Content::Tokens(tokens(&[1, 2, 3])), vec![])),
+            edit(Revision(5), Edited::Tokens(splices)),
+        ];
+        let now = session(&memo).expect("they follow each other");
+        assert_eq!(now.session.content, Content::Tokens(tokens(&[1, 7, 8, 3])));
 
-        let outside = edit(Revision(5), Edited::Text(vec![rewrite(2, 3, "")]));
-        for wrong in [vec![], vec![outside.clone()], vec![first, outside], vec![vec![255, 255]]] {
+        let outside = edit(Revision(5), text(vec![rewrite(2, 3, "")], vec![]));
+        let beyond = edit(Revision(5), text(vec![], vec![retokenized(3, 4, &[])]));
+        for wrong in [
+            vec![],
+            vec![outside.clone()],
+            vec![first.clone(), outside],
+            vec![first, beyond],
+            vec![vec![255, 255]],
+        ] {
             assert_eq!(session(&wrong).expect_err("it is no session").reason, Reason::Internal);
         }
     }

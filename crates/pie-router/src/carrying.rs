@@ -1,14 +1,16 @@
 //! Sessions in and out of this router: packed as a message, unpacked as a tokenized document.
 
 use crate::call::Taken;
+use crate::faults;
 use crate::life::Life;
 use crate::service::document;
 use crate::tenants::Tenant;
 use crate::tokenizing::{Waits, beside};
 use pie_proto::carried::Carried;
+use pie_proto::memo::Kept;
 use pie_proto::request::Content;
 use pie_proto::{Fault, peer_v1};
-use pie_text::Tokenizer;
+use pie_text::{Document, Entry, Tokenizer};
 use std::sync::Arc;
 
 /// A session that another router, or another group, sends.
@@ -22,15 +24,32 @@ pub(crate) async fn unpack(
 
 /// The same where the message is checked.
 pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
-    let tenant = tenant(&carried)?;
-    let Carried { name, identity, revision, strategy, content, spellings, .. } = carried;
-    let bytes = match &content {
+    let (spellings, text) = (carried.spellings, carried.content.clone());
+    let bytes = match &text {
         Content::Text(text) => text.len(),
         Content::Tokens(_) => 0,
     };
-    let document =
-        beside(bytes, Waits::Always, move || document(&content, &tokenizer.reading(spellings), limit))
-            .await?;
+    let reading = tokenizer.reading(spellings);
+    let document = beside(bytes, Waits::Always, move || document(&text, &reading, limit)).await?;
+    taken(carried, document)
+}
+
+/// A session that the ranks kept: its text is tokenized again where another tokenizer did it, or one cannot tell.
+pub(crate) async fn recall(kept: Kept, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
+    let Kept { session, tokens, fingerprint } = kept;
+    let reading = tokenizer.reading(session.spellings);
+    let Content::Text(text) = &session.content else { return open(session, tokenizer, limit).await };
+    if fingerprint != reading.fingerprint().0 {
+        return open(session, tokenizer, limit).await;
+    }
+    let entries = tokens.into_iter().map(|piece| Entry { id: piece.id, piece_bytes: piece.bytes }).collect();
+    let document = Document::restore(reading, text, entries, limit).map_err(|error| faults::text(&error))?;
+    taken(session, document)
+}
+
+fn taken(carried: Carried, document: Document) -> Result<Taken, Fault> {
+    let tenant = tenant(&carried)?;
+    let Carried { name, identity, revision, strategy, .. } = carried;
     let document = Box::new(document.at_revision(revision));
     let identity = identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
     Ok(Taken { tenant, name, identity, strategy, document })

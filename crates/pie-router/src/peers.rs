@@ -53,7 +53,8 @@ impl Peers {
         let host = address.as_ref().and_then(|address| Some((address.host()?, address.port_u16()?)));
         let Some((host, port)) = host else { return Listening::Unknown };
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((host, port))).await;
+        let connected =
+            tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::TcpStream::connect((host, port))).await;
         match connected {
             Ok(Ok(_)) => Listening::Somebody,
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Listening::Nobody,

@@ -257,7 +257,8 @@ impl Forming<'_> {
             keepers.push(KeeperCandidate { rank, client: client.clone(), held: *held });
             orders.push(drive(epoch, rank, client, self.events.clone()));
         }
-        let ranks = described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
+        let ranks =
+            described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
         Ok((Streams { epoch, slots, model: facts(&described[0]), ranks, orders }, found, keepers))
     }
 }

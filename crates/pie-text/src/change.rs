@@ -44,8 +44,13 @@ pub struct Rewrite {
 /// What a change does to what its document was opened with.
 #[derive(Clone, Copy, Debug)]
 pub enum Content<'a> {
-    /// Its text: sorted and disjoint.
-    Rewritten(&'a [Rewrite]),
+    /// Its text, and the tokens of that: both sorted and disjoint.
+    Rewritten {
+        /// In bytes of the text before.
+        text: &'a [Rewrite],
+        /// In tokens of the text before, without what stands before every text.
+        tokens: &'a [Replacement],
+    },
     /// Its tokens: as the splices say.
     Spliced,
     /// All of it may be another.
@@ -78,7 +83,9 @@ impl Change {
     /// What becomes of the text, or of the tokens of a document without one.
     pub fn content(&self) -> Content<'_> {
         match &self.next {
-            Next::Text { rewrites, .. } => Content::Rewritten(rewrites),
+            Next::Text { rewrites, replacements, .. } => {
+                Content::Rewritten { text: rewrites, tokens: replacements }
+            }
             Next::Tokens => Content::Spliced,
             Next::Reading { .. } => Content::Replaced,
         }

@@ -8,7 +8,7 @@ use crate::form::RestartKind;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
 use crate::store::{Entry, TokenStore};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Fingerprint, Tokenizer};
 use pie_words::{
     Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex,
 };
@@ -63,6 +63,36 @@ impl Document {
         let text = Rope::from_str(text);
         let tokens = TokenStore::new(tokenizer.entries(&text)?);
         Ok(Self::new(tokenizer, DocumentText::Text(text), tokens, bytes_limit))
+    }
+
+    /// Opens a document with a text whose tokens are known: those that a tokenizer of the same [fingerprint](Tokenizer::fingerprint)
+    /// [found](Document::entries). Tokens that do not cover the text are not believed.
+    ///
+    /// # Errors
+    /// As [`Document::open`].
+    pub fn restore(
+        tokenizer: Arc<Tokenizer>,
+        text: &str,
+        entries: Vec<Entry>,
+        bytes_limit: usize,
+    ) -> Result<Self, TextError> {
+        let tokens = TokenStore::new(entries);
+        if !tokens.is_whole(text.len()) || (tokens.len() == 0 && !text.is_empty()) {
+            return Self::open(tokenizer, text, bytes_limit);
+        }
+        let bytes_limit = bytes_limit.min(LARGEST_LIMIT);
+        check_length(text.len(), bytes_limit)?;
+        Ok(Self::new(tokenizer, DocumentText::Text(Rope::from_str(text)), tokens, bytes_limit))
+    }
+
+    /// The tokens of its text, without what stands before every text, and where pieces start.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.tokens.iter().copied()
+    }
+
+    /// Of the tokenizer that reads it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.tokenizer.fingerprint()
     }
 
     /// Opens a document with tokens alone, at revision 0. No prefix is added: the client tokenizes.

@@ -53,5 +53,7 @@ pub use document::{Document, DocumentText, Tokenizing, splices_between};
 pub use error::{TextError, TokenizerError};
 pub use fim::{Fim, FimError, FimOrder, FimSetting};
 pub use form::RestartKind;
+pub use retokenize::Replacement;
 pub use stop::StopStrings;
+pub use store::Entry;
 pub use tokenizer::{Fingerprint, Tokenizer};

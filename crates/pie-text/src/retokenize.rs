@@ -10,7 +10,7 @@ use ropey::Rope;
 
 /// Replaces the tokens `start..end` of the old text, prefix not counted.
 #[derive(Clone, Debug)]
-pub(crate) struct Replacement {
+pub struct Replacement {
     /// The first token that goes.
     pub start: usize,
     /// The token behind the last that goes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// A token, and where pieces start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// The token's id in the vocabulary.
     pub id: TokenId,
     /// Bytes of text of the piece that starts with this token; 0 inside of a piece.

@@ -88,14 +88,30 @@ pub struct SessionRows {
 type ReplySender<T> = oneshot::Sender<Result<T, WorkerError>>;
 
 enum EngineCommand {
-    Form { formation: Formation, reply: ReplySender<()> },
-    Step { order: Box<StepOrder>, reply: ReplySender<StepReport> },
+    Form {
+        formation: Formation,
+        reply: ReplySender<()>,
+    },
+    Step {
+        order: Box<StepOrder>,
+        reply: ReplySender<StepReport>,
+    },
     /// Where the rank stands, between two plans.
-    Stand { reply: ReplySender<Option<TablesAt>> },
+    Stand {
+        reply: ReplySender<Option<TablesAt>>,
+    },
     /// Its tables.
-    Tables { reply: ReplySender<Vec<TableImage>> },
-    Read { session: SessionId, layer: usize, reply: ReplySender<SessionRows> },
-    Leave { epoch: Epoch },
+    Tables {
+        reply: ReplySender<Vec<TableImage>>,
+    },
+    Read {
+        session: SessionId,
+        layer: usize,
+        reply: ReplySender<SessionRows>,
+    },
+    Leave {
+        epoch: Epoch,
+    },
 }
 
 /// A step, and who wants it.
@@ -177,7 +193,8 @@ impl Engine {
         passes: mpsc::Sender<Vec<SampledToken>>,
     ) -> Result<StepReport, WorkerError> {
         let sender = step.plan.epoch;
-        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply }).await
+        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply })
+            .await
     }
 
     /// Runs a step of the present epoch for who has fenced it: other ranks have it, and this one lacks it.
@@ -186,7 +203,8 @@ impl Engine {
     /// As [`Engine::step`].
     pub async fn level(&self, step: Step, sender: Epoch) -> Result<StepReport, WorkerError> {
         let (passes, _) = mpsc::channel(1);
-        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply }).await
+        self.call(|reply| EngineCommand::Step { order: Box::new(StepOrder { step, sender, passes }), reply })
+            .await
     }
 
     /// Plans and formations of older epochs are refused from here on, also while a plan runs.
@@ -320,7 +338,9 @@ impl Loop {
             let fenced = || Epoch(fence.load(Ordering::SeqCst));
             match commands.blocking_recv()? {
                 // Whoever sends it owned the group once, or never: that is its matter alone, and this epoch goes on.
-                EngineCommand::Step { order, reply } if order.step.plan.epoch != epoch || order.sender < fenced() => {
+                EngineCommand::Step { order, reply }
+                    if order.step.plan.epoch != epoch || order.sender < fenced() =>
+                {
                     send(reply, Err(another_epoch(order.sender, epoch.max(fenced()))));
                 }
                 EngineCommand::Step { order, reply } => {

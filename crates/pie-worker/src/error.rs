@@ -77,7 +77,9 @@ impl WorkerError {
 impl From<WorkerError> for Status {
     fn from(error: WorkerError) -> Self {
         let code = match &error {
-            WorkerError::Fenced { .. } | WorkerError::NotFormed | WorkerError::Ledger(_) => Code::FailedPrecondition,
+            WorkerError::Fenced { .. } | WorkerError::NotFormed | WorkerError::Ledger(_) => {
+                Code::FailedPrecondition
+            }
             WorkerError::Comm(_) | WorkerError::Stopped => Code::Unavailable,
             _ => Code::Internal,
         };

@@ -5,8 +5,9 @@ use pie_plan::ledger::{Beginning, Ledger, LedgerError, Position};
 use pie_proto::held::entry;
 use pie_proto::worker_v1 as wire;
 use pie_words::Epoch;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 /// Bytes of memos in one message.
@@ -25,7 +26,8 @@ pub(crate) enum Look {
 #[derive(Clone, Default)]
 pub(crate) struct Keeper(Arc<Mutex<Ledger>>);
 
-type Kept = mpsc::Sender<Result<wire::KeepResponse, Status>>;
+/// What a rank says of what it keeps.
+pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<wire::KeepResponse, Status>> + Send>>;
 
 impl Keeper {
     /// Nobody of an older epoch writes from here on.
@@ -46,7 +48,10 @@ impl Keeper {
     }
 
     /// All that is kept, in messages of bounded size.
-    pub fn recall(&self, epoch: Epoch) -> Result<impl Iterator<Item = wire::RecallResponse> + use<>, WorkerError> {
+    pub fn recall(
+        &self,
+        epoch: Epoch,
+    ) -> Result<impl Iterator<Item = wire::RecallResponse> + use<>, WorkerError> {
         let ledger = self.ledger();
         check(&ledger, epoch)?;
         let (mut messages, mut bytes) = (vec![wire::RecallResponse::default()], 0);
@@ -62,23 +67,14 @@ impl Keeper {
         Ok(messages.into_iter())
     }
 
-    /// Takes an owner's entries until it ends, or another one comes.
-    pub async fn run(self, mut entries: Streaming<wire::KeepRequest>, kept: Kept) {
-        loop {
-            let request = match entries.message().await {
-                Ok(Some(request)) => request,
-                Ok(None) | Err(_) => return,
-            };
-            let answer = match self.take(request) {
-                Ok(None) => continue,
-                Ok(Some(number)) => Ok(wire::KeepResponse { number }),
-                Err(status) => Err(status),
-            };
-            let is_over = answer.is_err();
-            if kept.send(answer).await.is_err() || is_over {
-                return;
-            }
-        }
+    /// Takes an owner's entries, and says how far it is, until the owner ends the stream or another one has come: an error is the
+    /// last answer.
+    pub fn follow(self, entries: Streaming<wire::KeepRequest>) -> Answers {
+        let answers = entries.filter_map(move |request| {
+            let taken = request.and_then(|request| self.take(request)).transpose()?;
+            Some(taken.map(|number| wire::KeepResponse { number }))
+        });
+        Box::pin(answers)
     }
 
     /// What is to be confirmed: nothing while the ledger is not complete.

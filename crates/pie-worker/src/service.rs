@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, Formation, RankFacts};
 use crate::error::WorkerError;
-use crate::keeper::{Keeper, Look};
+use crate::keeper::{Answers, Keeper, Look};
 use crate::rank::StepReport;
 use crate::span::StepSpan;
 use pie_comm::Member;
@@ -100,7 +100,12 @@ impl Worker for RankService {
             Err(_) => self.latest.busy(self.facts.slots),
         };
         let answer = Standing { ledger, tables };
-        tracing::info!(rank = self.member.rank().0, epoch = epoch.0, ?answer, "a new owner asks what there is");
+        tracing::info!(
+            rank = self.member.rank().0,
+            epoch = epoch.0,
+            ?answer,
+            "a new owner asks what there is"
+        );
         Ok(Response::new(answer.into()))
     }
 
@@ -124,7 +129,12 @@ impl Worker for RankService {
         self.latest.begins(&plan);
         let step = Step::try_from(plan)?;
         let (of, seq) = (step.plan.epoch.0, step.plan.seq.0);
-        tracing::info!(rank = self.member.rank().0, epoch = of, seq, "a plan that other ranks have is caught up with");
+        tracing::info!(
+            rank = self.member.rank().0,
+            epoch = of,
+            seq,
+            "a plan that other ranks have is caught up with"
+        );
         let report = self.engine.level(step, epoch).await;
         self.latest.ended();
         report?;
@@ -152,15 +162,13 @@ impl Worker for RankService {
         Ok(Response::new(streamed(memos)))
     }
 
-    type KeepStream = ReceiverStream<Result<wire::KeepResponse, Status>>;
+    type KeepStream = Answers;
 
     async fn keep(
         &self,
         request: Request<Streaming<wire::KeepRequest>>,
     ) -> Result<Response<Self::KeepStream>, Status> {
-        let (kept, stream) = mpsc::channel(REPORTS);
-        tokio::spawn(self.keeper.clone().run(request.into_inner(), kept));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(self.keeper.clone().follow(request.into_inner())))
     }
 
     type DriveStream = ReceiverStream<Result<wire::Report, Status>>;
@@ -232,9 +240,10 @@ impl Latest {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).plan.clone()
     }
 
-    /// Where a rank stands that is at work.
+    /// Where a rank stands that is at work on a plan.
     fn busy(&self, slots: u32) -> Option<TablesAt> {
-        let plan = self.plan()?;
+        let given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let plan = given.plan.as_ref().filter(|_| given.is_running)?;
         let applied = Seq(plan.seq.saturating_sub(1));
         Some(TablesAt { epoch: Epoch(plan.epoch), applied, slots, activity: Activity::Busy })
     }

@@ -69,7 +69,8 @@ impl Owner {
 }
 
 async fn form(client: &mut WorkerClient<Channel>, epoch: u64) -> Result<(), Status> {
-    let request = wire::FormRequest { epoch, peers: Vec::new(), deadline_ms: 1000, slots: SLOTS, goes_on_from: 0 };
+    let request =
+        wire::FormRequest { epoch, peers: Vec::new(), deadline_ms: 1000, slots: SLOTS, goes_on_from: 0 };
     client.form(request).await.map(drop)
 }
 

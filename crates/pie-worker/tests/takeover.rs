@@ -7,10 +7,10 @@ mod common;
 
 use common::{Do, Out, SLOTS, Script, compute, drive, model_folder};
 use pie_comm::{Collective, CommError, Member, ThreadGroup, ThreadMember, WorldSize};
+use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::Position;
 use pie_plan::takeover::{Activity, Caches, Standing, best_ledger, caches};
-use pie_plan::Group;
 use pie_proto::reason::rank_code_of;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
@@ -110,7 +110,8 @@ fn script() -> Script {
 async fn survey(clients: &mut [WorkerClient<Channel>], epoch: u64, again: bool) -> Vec<Standing> {
     let mut standings = Vec::new();
     for client in clients {
-        standings.push(client.survey(wire::SurveyRequest { epoch, again }).await.unwrap().into_inner().into());
+        standings
+            .push(client.survey(wire::SurveyRequest { epoch, again }).await.unwrap().into_inner().into());
     }
     standings
 }
@@ -126,10 +127,18 @@ async fn ranks_are_levelled_and_go_on_with_what_they_hold() {
     });
     let plans: Vec<_> = plans.collect();
     let mut clients = Vec::new();
-    for (comm, member) in ThreadGroup::new(2).unwrap().into_iter().zip(Member::all(WorldSize::new(2).unwrap())) {
+    for (comm, member) in
+        ThreadGroup::new(2).unwrap().into_iter().zip(Member::all(WorldSize::new(2).unwrap()))
+    {
         clients.push(serve(&folder, member, comm).await);
     }
-    let form = |epoch, goes_on_from| wire::FormRequest { epoch, peers: vec![], deadline_ms: 1000, slots: SLOTS, goes_on_from };
+    let form = |epoch, goes_on_from| wire::FormRequest {
+        epoch,
+        peers: vec![],
+        deadline_ms: 1000,
+        slots: SLOTS,
+        goes_on_from,
+    };
     for client in &mut clients {
         client.form(form(1, 0)).await.unwrap();
     }
@@ -142,12 +151,16 @@ async fn ranks_are_levelled_and_go_on_with_what_they_hold() {
 
     let standings = survey(&mut clients, 7, false).await;
     assert_eq!(caches(&standings), Caches::Level { from: 0, to: vec![1] });
-    assert!(clients[0].survey(wire::SurveyRequest { epoch: 7, again: false }).await.is_err(), "an epoch fences once");
+    assert!(
+        clients[0].survey(wire::SurveyRequest { epoch: 7, again: false }).await.is_err(),
+        "an epoch fences once"
+    );
     // The former owner wakes up: rank 1 does not take the plan from it any more.
     let _ = orders[1].send(wire::Order { kind: Some(Order::Plan(plans[1].clone())) }).await;
     let given = clients[0].latest_plan(wire::LatestPlanRequest { epoch: 7 }).await.unwrap().into_inner();
     assert_eq!((given.epoch, given.seq), (1, 2));
-    let fenced = clients[1].level(wire::LevelRequest { epoch: 6, plan: Some(given.clone()) }).await.unwrap_err();
+    let fenced =
+        clients[1].level(wire::LevelRequest { epoch: 6, plan: Some(given.clone()) }).await.unwrap_err();
     assert_eq!(rank_code_of(&fenced).as_deref(), Some("EPOCH_FENCED"));
     clients[1].level(wire::LevelRequest { epoch: 7, plan: Some(given) }).await.unwrap();
     let standings = loop {
@@ -174,11 +187,17 @@ async fn ranks_are_levelled_and_go_on_with_what_they_hold() {
     let mut next = Owner::of(&mut clients).await;
     next.step(&wire::Plan { epoch: 9, seq: 1, ..plans[2].clone() }).await;
     for (rank, client) in clients.iter_mut().enumerate() {
-        for (layer, expected) in undisturbed[rank].iter().filter(|out| matches!(out, Out::Rows(..))).enumerate() {
+        for (layer, expected) in
+            undisturbed[rank].iter().filter(|out| matches!(out, Out::Rows(..))).enumerate()
+        {
             let request = wire::ReadKeysRequest { session: SESSION.0, layer: layer as u32, values: true };
             let read = client.read_keys(request).await.unwrap().into_inner();
             let (keys, values) = expected.rows();
-            assert_eq!((read.keys, read.values), (keys.concat(), values.concat()), "rank {rank}, layer {layer}");
+            assert_eq!(
+                (read.keys, read.values),
+                (keys.concat(), values.concat()),
+                "rank {rank}, layer {layer}"
+            );
         }
     }
 }
@@ -251,7 +270,11 @@ async fn a_rank_keeps_what_the_latest_owner_writes() {
     first.send(Kind::Entries(Entries { first: 13, entries: vec![entry(1, Kept::Gone(true))] })).await;
     let fenced = first.answer().await.unwrap_err();
     assert_eq!(rank_code_of(&fenced).as_deref(), Some("EPOCH_FENCED"));
-    assert_eq!(ledger(survey(ranks, 6, false).await), Some(position), "until it is complete what was there counts");
+    assert_eq!(
+        ledger(survey(ranks, 6, false).await),
+        Some(position),
+        "until it is complete what was there counts"
+    );
 
     // One that goes on with it, and leaves a gap.
     let mut third = Writer::of(6, &mut ranks[0]).await;

@@ -4,9 +4,10 @@
 //! group.
 
 use super::session::Session;
+use crate::call::Taken;
 use pie_plan::ledger::{Entry, Position};
-use pie_proto::memo::{self, Edited, Rewrite};
-use pie_text::{Change, Content};
+use pie_proto::memo::{self, Edited, Kept, Piece, Retokenized, Rewrite};
+use pie_text::{Change, Content, DocumentText, Entry as Token, Replacement};
 use pie_words::{Epoch, SessionId};
 
 /// Edits are written whole again when they take more bytes than this beside a document that is small.
@@ -57,7 +58,7 @@ impl Journal {
 
     /// A session that is new here, or otherwise than its edits say.
     pub fn whole(&mut self, session: &Session) -> MemoBytes {
-        let memo = memo::whole(session.snapshot().carried());
+        let memo = memo::whole(session.snapshot().kept());
         let whole = memo.len();
         self.write(session.id, Entry::Whole(memo));
         MemoBytes { whole, edits: 0 }
@@ -101,16 +102,38 @@ impl Journal {
 /// What a change makes of a document, to be kept; `None` where all of it may be another.
 pub(super) fn memo_of(change: &Change) -> Option<Vec<u8>> {
     let edited = match change.content() {
-        Content::Rewritten(rewrites) => {
-            let kept = |rewrite: &pie_text::Rewrite| Rewrite {
+        Content::Rewritten { text, tokens } => {
+            let rewrite = |rewrite: &pie_text::Rewrite| Rewrite {
                 start: rewrite.start,
                 end: rewrite.end,
                 text: rewrite.text.clone(),
             };
-            Edited::Text(rewrites.iter().map(kept).collect())
+            let retokenize = |replaced: &Replacement| Retokenized {
+                start: replaced.start,
+                end: replaced.end,
+                tokens: replaced.entries.iter().map(piece).collect(),
+            };
+            let rewrites = text.iter().map(rewrite).collect();
+            Edited::Text { rewrites, retokenized: tokens.iter().map(retokenize).collect() }
         }
         Content::Spliced => Edited::Tokens(change.splices().clone()),
         Content::Replaced => return None,
     };
     Some(memo::edit(change.revision(), edited))
+}
+
+fn piece(token: &Token) -> Piece {
+    Piece { id: token.id, bytes: token.piece_bytes }
+}
+
+impl Taken {
+    /// The session as the ranks keep it.
+    pub(crate) fn kept(&self) -> Kept {
+        let document = &self.document;
+        let tokens = match document.content() {
+            DocumentText::Text(_) => document.entries().map(|token| piece(&token)).collect(),
+            DocumentText::TokensOnly => Vec::new(),
+        };
+        Kept { session: self.carried(), tokens, fingerprint: document.fingerprint().0 }
+    }
 }

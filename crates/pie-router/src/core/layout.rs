@@ -79,9 +79,8 @@ impl Layout {
         }
         let within = lead + open.len()..held.len() - close.len();
         let inner = [&held[..lead], &held[within]].concat();
-        let marker = |at: usize, tokens: &Vec<TokenId>| {
-            (!tokens.is_empty()).then(|| place(at, at, tokens.clone()))
-        };
+        let marker =
+            |at: usize, tokens: &Vec<TokenId>| (!tokens.is_empty()).then(|| place(at, at, tokens.clone()));
         let patch = Patch::of_ends(marker(lead, open), marker(inner.len(), close));
         (Self::Fim(patch), inner)
     }

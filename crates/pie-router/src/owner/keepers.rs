@@ -15,6 +15,7 @@ use pie_words::{Epoch, SessionId};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use wire::keep_request::{Begin, Beginning, Complete, Copies, Entries, Kind};
@@ -81,7 +82,8 @@ impl Keepers {
             entries.into_iter().map(|(session, entry)| entry_to_wire(session, entry)).collect();
         self.0.retain(|keeper| {
             let kind = Kind::Entries(Entries { first, entries: entries.clone() });
-            let sent = keeper.messages.try_send(wire::KeepRequest { epoch: keeper.epoch.0, kind: Some(kind) });
+            let sent =
+                keeper.messages.try_send(wire::KeepRequest { epoch: keeper.epoch.0, kind: Some(kind) });
             if sent.is_err() {
                 tracing::warn!(rank = keeper.rank, "a rank keeps no more of the documents: it takes nothing");
             }
@@ -122,7 +124,8 @@ impl Task {
             let (messages, waiting) = mpsc::channel(QUEUE);
             let rank = candidate.rank;
             let run = Run { epoch, rank, events: self.common.events.clone() };
-            tokio::spawn(run.run(candidate.client, beginning, after, documents.clone(), waiting));
+            let preamble = Preamble { beginning, after, documents: documents.clone(), at: Stage::Begin };
+            tokio::spawn(run.run(candidate.client, preamble, waiting));
             Keeper { epoch, rank, messages, has: None }
         });
         self.keepers = Keepers(keepers.collect());
@@ -186,18 +189,13 @@ impl Run {
     async fn run(
         self,
         mut client: WorkerClient<Channel>,
-        beginning: Beginning,
-        after: u64,
-        documents: Arc<[(SessionId, Taken)]>,
+        preamble: Preamble,
         waiting: mpsc::Receiver<wire::KeepRequest>,
     ) {
-        let (sender, stream) = mpsc::channel(4);
-        let epoch = self.epoch;
-        tokio::spawn(async move {
-            // Whoever reads the answers sees that the stream is gone.
-            let _ = write(epoch, beginning, after, &documents, waiting, sender).await;
-        });
-        let why = match client.keep(ReceiverStream::new(stream)).await {
+        let epoch = self.epoch.0;
+        let preamble = preamble.map(move |kind| wire::KeepRequest { epoch, kind: Some(kind) });
+        let messages = tokio_stream::iter(preamble).chain(ReceiverStream::new(waiting));
+        let why = match client.keep(messages).await {
             Err(status) => status.message().to_owned(),
             Ok(answers) => self.read(answers.into_inner()).await,
         };
@@ -220,37 +218,52 @@ impl Run {
     }
 }
 
-/// The stream is gone.
-struct Gone;
-
-async fn write(
-    epoch: Epoch,
+/// What a stream begins with: all documents where the ledger is written anew, packed as they are asked for.
+struct Preamble {
     beginning: Beginning,
     after: u64,
-    documents: &[(SessionId, Taken)],
-    mut waiting: mpsc::Receiver<wire::KeepRequest>,
-    sender: mpsc::Sender<wire::KeepRequest>,
-) -> Result<(), Gone> {
-    let send = async |kind: Kind| {
-        sender.send(wire::KeepRequest { epoch: epoch.0, kind: Some(kind) }).await.map_err(|_| Gone)
-    };
-    send(Kind::Begin(Begin { beginning: beginning.into(), after })).await?;
-    if beginning == Beginning::Anew {
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        for (id, session) in documents {
-            let memo = memo::whole(session.carried());
-            bytes += memo.len();
-            entries.push(entry_to_wire(*id, Entry::Whole(memo)));
-            if bytes >= MESSAGE_BYTES {
-                send(Kind::Copies(Copies { entries: std::mem::take(&mut entries) })).await?;
-                bytes = 0;
+    documents: Arc<[(SessionId, Taken)]>,
+    at: Stage,
+}
+
+/// What comes next of a [`Preamble`].
+enum Stage {
+    Begin,
+    /// The documents from here on.
+    Copies(usize),
+    Complete,
+    Over,
+}
+
+impl Iterator for Preamble {
+    type Item = Kind;
+
+    fn next(&mut self) -> Option<Kind> {
+        match self.at {
+            Stage::Begin => {
+                let is_anew = self.beginning == Beginning::Anew;
+                self.at = if is_anew { Stage::Copies(0) } else { Stage::Over };
+                Some(Kind::Begin(Begin { beginning: self.beginning.into(), after: self.after }))
             }
+            Stage::Copies(first) => {
+                let (mut entries, mut bytes) = (Vec::new(), 0);
+                for (id, session) in &self.documents[first..] {
+                    let memo = memo::whole(session.kept());
+                    bytes += memo.len();
+                    entries.push(entry_to_wire(*id, Entry::Whole(memo)));
+                    if bytes >= MESSAGE_BYTES {
+                        break;
+                    }
+                }
+                let next = first + entries.len();
+                self.at = if next < self.documents.len() { Stage::Copies(next) } else { Stage::Complete };
+                Some(Kind::Copies(Copies { entries }))
+            }
+            Stage::Complete => {
+                self.at = Stage::Over;
+                Some(Kind::Complete(Complete {}))
+            }
+            Stage::Over => None,
         }
-        send(Kind::Copies(Copies { entries })).await?;
-        send(Kind::Complete(Complete {})).await?;
     }
-    while let Some(message) = waiting.recv().await {
-        sender.send(message).await.map_err(|_| Gone)?;
-    }
-    Ok(())
 }

@@ -9,9 +9,9 @@ use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::Position;
 use pie_plan::takeover::{Activity, Caches, Standing, best_ledger, caches};
-use pie_proto::memo;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
+use pie_proto::{Fault, memo};
 use pie_text::Tokenizer;
 use pie_words::{Epoch, SessionId};
 use std::sync::Arc;
@@ -87,7 +87,10 @@ impl Ranks<'_> {
                     break None;
                 }
                 Caches::Wait | Caches::Level { .. } if Instant::now() >= end => {
-                    tracing::warn!(epoch = self.epoch.0, "the ranks do not end their plan: the group begins with empty caches");
+                    tracing::warn!(
+                        epoch = self.epoch.0,
+                        "the ranks do not end their plan: the group begins with empty caches"
+                    );
                     break None;
                 }
                 Caches::Wait => tokio::time::sleep(LOOK).await,
@@ -138,7 +141,9 @@ impl Ranks<'_> {
                 for memo in message.memos {
                     match taken(&memo.pieces, reading).await {
                         Ok(taken) => sessions.push(Recalled { id: SessionId(memo.session), taken }),
-                        Err(fault) => tracing::error!(session = memo.session, %fault, "a document that the ranks kept cannot be opened"),
+                        Err(fault) => {
+                            tracing::error!(session = memo.session, %fault, "a document that the ranks kept cannot be opened")
+                        }
                     }
                 }
             }
@@ -146,7 +151,12 @@ impl Ranks<'_> {
         };
         let sessions = tokio::time::timeout(READ, read).await.unwrap_or_else(|_| Err(late()));
         let sessions = sessions.map_err(|status| self.failed(rank, status.message()))?;
-        tracing::info!(epoch = self.epoch.0, rank, sessions = sessions.len(), "documents that the ranks kept are here");
+        tracing::info!(
+            epoch = self.epoch.0,
+            rank,
+            sessions = sessions.len(),
+            "documents that the ranks kept are here"
+        );
         Ok(Recollection { position, sessions })
     }
 
@@ -190,7 +200,9 @@ impl Ranks<'_> {
                 Ok(Some(group))
             }
             Ok(_) => {
-                tracing::error!("the tables that rank 0 gives have another digest than its own (invariant P4): caches begin empty");
+                tracing::error!(
+                    "the tables that rank 0 gives have another digest than its own (invariant P4): caches begin empty"
+                );
                 Ok(None)
             }
             Err(error) => {
@@ -205,7 +217,6 @@ fn late() -> Status {
     Status::deadline_exceeded("it does not answer in time")
 }
 
-async fn taken(pieces: &[Vec<u8>], reading: &Reading) -> Result<Taken, pie_proto::Fault> {
-    let carried = memo::session(pieces)?;
-    carrying::open(carried, reading.tokenizer.clone(), reading.limit).await
+async fn taken(pieces: &[Vec<u8>], reading: &Reading) -> Result<Taken, Fault> {
+    carrying::recall(memo::session(pieces)?, reading.tokenizer.clone(), reading.limit).await
 }

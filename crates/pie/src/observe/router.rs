@@ -90,7 +90,9 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
     ("pie_tokens_generated", "Tokens generated.", |stats| &stats.tokens.generated),
     ("pie_edits", "Calls of ApplyEdits that were applied.", |stats| &stats.sessions.edits),
     ("pie_sessions_opened", "Sessions opened.", |stats| &stats.sessions.opened),
-    ("pie_sessions_recalled", "Sessions that the ranks had kept when their router was gone.", |stats| &stats.sessions.recalled),
+    ("pie_sessions_recalled", "Sessions that the ranks had kept when their router was gone.", |stats| {
+        &stats.sessions.recalled
+    }),
     ("pie_sessions_taken", "Sessions that came from another group or router.", |stats| &stats.sessions.taken),
     ("pie_sessions_given", "Sessions that went to another group or router.", |stats| &stats.sessions.given),
     ("pie_sessions_dropped", "Sessions whose cache was dropped to make room.", |stats| {
