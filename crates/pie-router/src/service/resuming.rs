@@ -218,3 +218,6 @@ impl Stream for Resuming {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
