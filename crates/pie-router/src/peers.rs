@@ -20,9 +20,6 @@ pub(crate) const TENANT: &str = "pie-tenant";
 /// The metadata that names the group whose owner is to answer a forwarded call.
 pub(crate) const GROUP: &str = "pie-group";
 
-/// The metadata that names the revision that a completion was accepted for, before its first message.
-pub(crate) const REVISION: &str = "pie-revision";
-
 /// A router that lives answers within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const PING: Duration = Duration::from_secs(2);

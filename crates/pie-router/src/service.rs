@@ -13,13 +13,13 @@ use crate::directory::{Claim, Home, Refused, Target};
 use crate::faults;
 use crate::group::{Asker, OpenStream, Router};
 use crate::packing::answer;
-use crate::peers::{GROUP, REVISION, TENANT};
+use crate::peers::{GROUP, TENANT};
 use crate::tenants::{self, Tenant};
 use pie_placement::GroupId;
 use pie_proto::reason::reason_of;
 use pie_proto::request::SessionName;
 use pie_proto::v1::pool_server::Pool;
-use pie_proto::{Fault, Reason, v1};
+use pie_proto::{Fault, REVISION_METADATA, Reason, v1};
 pub(crate) use preparing::document;
 use prost::Message;
 use resuming::{Asking, Resuming, Way};
@@ -277,7 +277,7 @@ impl Pool for PoolService {
         let messages = self.going_on(caller, call, accepted);
         let mut answer = Response::new(CompletionStream { messages, _open: open });
         if let Some(revision) = revision {
-            answer.metadata_mut().insert(REVISION, revision.into());
+            answer.metadata_mut().insert(REVISION_METADATA, revision.into());
         }
         Ok(answer)
     }

@@ -135,6 +135,10 @@ impl Way {
             sleep(pause).await;
             let asked = timeout_at(broken.until, (self.ask)(request.clone())).await;
             let refusal = match asked {
+                // It would begin anew.
+                Ok(Ok(accepted)) if accepted.revision.is_none() && !request.generated.is_empty() => {
+                    return Err(Verdict::Failed(broken.status));
+                }
                 Ok(Ok(accepted)) => {
                     self.stats.completions.resumed.add(1);
                     let given = request.generated.len();

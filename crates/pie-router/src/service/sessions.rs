@@ -4,9 +4,9 @@ use super::preparing::Opening;
 use crate::call::{Call, Why};
 use crate::calls;
 use crate::group::{Asker, GroupCall, LocalGroup};
-use crate::peers::{Elsewhere, REVISION, passed_on, pool};
+use crate::peers::{Elsewhere, passed_on, pool};
 use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
-use pie_proto::v1;
+use pie_proto::{REVISION_METADATA, v1};
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
@@ -16,7 +16,8 @@ pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse
 
 /// A completion that was accepted.
 pub(crate) struct Accepted {
-    /// What the document's revision was then. A router of another release may not tell.
+    /// What the document's revision was then. A router that does not tell is one of an earlier release, and does not know what was
+    /// generated before.
     pub revision: Option<u64>,
     /// The answer.
     pub messages: Messages,
@@ -89,7 +90,7 @@ impl GroupCall for v1::CompleteRequest {
         let send = async |channel, request| {
             let answer = pool(channel).complete(request).await?;
             let revision =
-                answer.metadata().get(REVISION).and_then(|value| value.to_str().ok()?.parse().ok());
+                answer.metadata().get(REVISION_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
             Ok(answer.map(|stream| (revision, stream)))
         };
         let (revision, stream) = group.call(self, send).await?;
