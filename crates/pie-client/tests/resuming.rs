@@ -6,7 +6,7 @@ use pie_proto::v1::{self, FinishReason};
 use pie_proto::{Fault, REVISION_METADATA, Reason};
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -52,8 +52,18 @@ struct Known {
 struct Fake(Arc<Mutex<Known>>);
 
 impl Fake {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().expect("no panic")
+    fn with<T>(&self, what: impl FnOnce(&mut Known) -> T) -> T {
+        what(&mut self.0.lock().expect("no panic"))
+    }
+
+    fn asked(&self) -> Vec<v1::CompleteRequest> {
+        self.with(|known| known.asked.clone())
+    }
+
+    fn of_ends(ends: &[End]) -> Self {
+        let fake = Self::default();
+        fake.with(|known| known.ends.extend(ends));
+        fake
     }
 }
 
@@ -65,22 +75,24 @@ impl Service for Fake {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Answer<v1::OpenSessionResponse> {
-        let mut known = self.known();
-        known.lives += 1;
-        let (session, identity, revision) =
-            (request.into_inner().session, known.lives.to_string(), 10 * known.lives);
+        let lives = self.with(|known| {
+            known.lives += 1;
+            known.lives
+        });
+        let (session, identity, revision) = (request.into_inner().session, lives.to_string(), 10 * lives);
         Ok(Response::new(v1::OpenSessionResponse { session, identity, revision, ..Default::default() }))
     }
 
     async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<Self::CompleteStream> {
         let request = request.into_inner();
-        let mut known = self.known();
-        let end = known.ends.pop_front().expect("not asked too often");
-        known.asked.push(request.clone());
+        let (end, lives) = self.with(|known| {
+            known.asked.push(request.clone());
+            (known.ends.pop_front().expect("not asked too often"), known.lives)
+        });
         if let End::Refused(reason) = end {
             return Err(Fault::new(reason, "a test").into());
         }
-        let revision = 10 * known.lives;
+        let revision = 10 * lives;
         assert_eq!(request.revision, Some(revision));
         let given = if end == End::BeginsAnew { 0 } else { request.generated.len() as u32 };
         let until = match end {
@@ -166,8 +178,7 @@ impl Drop for Router {
 }
 
 async fn opened(ends: &[End]) -> (Fake, Router, Pool, Session) {
-    let fake = Fake::default();
-    fake.known().ends.extend(ends);
+    let fake = Fake::of_ends(ends);
     let router = Router::start(&fake);
     let pool = Pool::connect(&router.url).await.expect("it listens");
     let session = pool.open("s", "text".to_owned(), v1::Strategy::Pie).await.expect("it answers");
@@ -180,9 +191,9 @@ fn all() -> String {
 
 /// Each time with what is here already, and with the seed that the pool chose.
 fn assert_asked_for_the_rest(fake: &Fake, given: &[u32]) {
-    let known = fake.known();
-    assert_eq!(known.asked.len(), given.len());
-    for (request, given) in known.asked.iter().zip(given) {
+    let asked = fake.asked();
+    assert_eq!(asked.len(), given.len());
+    for (request, given) in asked.iter().zip(given) {
         assert!(request.generated.iter().copied().eq(0..*given), "{:?}", request.generated);
         assert_eq!(request.seed, (*given > 0).then_some(SEED));
     }
@@ -218,8 +229,7 @@ async fn whoever_reads_a_stream_that_breaks_sees_a_pause() {
 /// The connections of one router end without a word, and nobody listens there any more.
 #[tokio::test]
 async fn the_next_router_goes_on_when_one_dies() {
-    let fake = Fake::default();
-    fake.known().ends.extend([End::Hangs, End::Finishes]);
+    let fake = Fake::of_ends(&[End::Hangs, End::Finishes]);
     let routers = [Router::start(&fake), Router::start(&fake)];
     let urls = routers.each_ref().map(|router| router.url.clone()).join(",");
     let pool = Pool::connect(&urls).await.expect("they are URLs");
@@ -235,7 +245,7 @@ async fn the_next_router_goes_on_when_one_dies() {
     drop(dying);
     let rest = completion.finished().await.expect("the other one goes on");
     assert_eq!((text + &rest.text, rest.finish), (all(), FinishReason::Length));
-    assert_eq!(fake.known().asked[1].generated, [0, 1, 2]);
+    assert_eq!(fake.asked()[1].generated, [0, 1, 2]);
 }
 
 /// Whoever has the text can open the session again; a completion by itself cannot.
@@ -246,8 +256,7 @@ async fn a_session_that_was_lost_meanwhile_is_opened_again() {
     let (fake, _router, _, mut session) = opened(&ends).await;
     let completed = session.complete(&options).await.expect("all of it");
     assert_eq!((completed.text, completed.finish), (all(), FinishReason::Length));
-    let asked: Vec<_> =
-        fake.known().asked.iter().map(|asked| (asked.identity.clone(), asked.revision)).collect();
+    let asked: Vec<_> = fake.asked().iter().map(|asked| (asked.identity.clone(), asked.revision)).collect();
     let of = |life: u64| (life.to_string(), Some(10 * life));
     assert_eq!((asked, session.revision()), (vec![of(1), of(1), of(2)], 20));
 
