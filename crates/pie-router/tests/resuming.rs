@@ -9,9 +9,11 @@ use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode};
 use pie_proto::v1::{self, FinishReason};
 use pie_router::call::Stream;
-use pie_text::Tokenizer;
+use pie_router::tenants::Tenant;
+use pie_text::{Document, Tokenizer};
 use pie_words::{Cursor, Revision, TokenId};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the model writes: words, parts of characters, and what stop strings are made of.
 const WRITTEN: &str = "let x = grö🙂 日本 END; STOP\n";
@@ -284,4 +286,37 @@ fn what_cannot_have_been_generated_is_refused() {
     assert!(stream.try_recv().is_err(), "nothing follows");
     assert_eq!(pool.get("a").session.expect("described").session, name("a").as_str());
     assert_eq!(pool.answer("a", 3).tokens_repaired, 0, "and it is completed as ever");
+}
+
+/// Where another tenant might come, a slow step takes a few rows: what was generated is more than that, and is encoded all the same.
+#[test]
+fn what_goes_on_is_not_put_off_for_ever_on_slow_ranks() {
+    let row_time = std::time::Duration::from_millis(10);
+    let mut pool = Pool::new(4000);
+    let revision = pool.open("a", &TEXT.repeat(12)).expect("there is room").revision;
+    let other = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("a short text");
+    let tenant = Tenant::new("other").expect("a name");
+    pool.open_document(tenant, "b", other, None).expect("there is room");
+    let step = |pool: &mut Pool| {
+        let Some(step) = pool.desk.next_step(Instant::now()).expect("the owner makes right plans") else {
+            return false;
+        };
+        let before = pool.ranks.encoded;
+        let mut report = pool.ranks.step(&step);
+        report.compute_us = row_time.as_micros() as u64 * (pool.ranks.encoded - before) as u64;
+        pool.desk.act(|core| core.report(report, Instant::now())).expect("the report fits");
+        true
+    };
+    while step(&mut pool) {}
+    pool.form_again(2, facts());
+    let generated: Vec<_> = (0..30_u32).map(|index| TokenId(100 + index)).collect();
+    let mut stream = pool
+        .ask_completion("a", 64, &[], |request| {
+            (request.revision, request.generated) = (Some(Revision(revision)), generated);
+        })
+        .expect("it is a right one");
+    let steps = (0..10_000).take_while(|_| step(&mut pool)).count();
+    let mut read = Read::default();
+    read.on(&mut stream, usize::MAX);
+    assert_eq!((read.tokens.len(), read.finish), (34, FinishReason::Length), "after {steps} steps");
 }
