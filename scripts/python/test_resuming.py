@@ -123,8 +123,9 @@ def test_streams_go_on_when_a_worker_is_killed_and_started_again(cache, etcd, tm
         cluster.end()
 
 
-def test_streams_go_on_when_another_router_takes_the_group_over(cache, etcd, tmp_path):
-    """The owner is stopped as a platform does it; the client has called the other router."""
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_streams_go_on_when_another_router_takes_the_group_over(cache, etcd, tmp_path, how):
+    """The owner is stopped as a platform does it, or as a machine fails; the client has called the other router."""
     flags = (*CALM, "--drain-grace", "1s")
     cluster = Cluster(cache, tmp_path, etcd.url, ["g0"], routers=2, router_flags=flags)
     try:
@@ -135,10 +136,10 @@ def test_streams_go_on_when_another_router_takes_the_group_over(cache, etcd, tmp
             for case in CASES:
                 client.open(TEXT, session=case)
             whole = [reader.whole() for reader in [Reader(ask(client, case)) for case in CASES]]
-            readers = broken_by(client, lambda: cluster.routers[number].process.send_signal(signal.SIGTERM))
+            readers = broken_by(client, lambda: cluster.routers[number].process.send_signal(how))
             assert_said(whole, readers)
             print("longest pauses:", [round(max(reader.pauses), 2) for reader in readers])
-            assert cluster.routers[number].process.wait(30) == 0
+            assert cluster.routers[number].process.wait(30) == (0 if how == signal.SIGTERM else -how)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{cluster.output()}") from error
     finally:
