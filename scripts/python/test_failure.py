@@ -11,7 +11,9 @@ from pool import until
 
 # A dead rank and a hanging one, while a completion streams: (rank, signal).
 BREAKS = {"killed": (3, signal.SIGKILL), "stopped": (5, signal.SIGSTOP)}
-TOLD_WITHIN = 5.0
+# A stream waits for the group to come back, as long as the pool does: that ends at once when a rank is dead, and three collective
+# deadlines after one hangs.
+TOLD_WITHIN = {"killed": 5.0, "stopped": 12.0}
 ENDS_WITHIN = 10.0
 
 
@@ -22,8 +24,9 @@ def assert_it_ends(pool, rank: int) -> None:
     until("no worker is left", lambda: pool.workers_running() == [])
 
 
-@pytest.mark.parametrize("rank, how", BREAKS.values(), ids=BREAKS)
-def test_a_lost_rank_is_named_to_the_client_and_ends_the_pool(start_pool, rank, how):
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_lost_rank_is_named_to_the_client_and_ends_the_pool(start_pool, name):
+    rank, how = BREAKS[name]
     pool = start_pool("--collective-deadline", "2s")
     with connect(pool.address) as channel:
         client = Client(channel)
@@ -39,7 +42,7 @@ def test_a_lost_rank_is_named_to_the_client_and_ends_the_pool(start_pool, rank, 
     found = refusal(error.value)
     assert (found.code, found.reason) == (grpc.StatusCode.UNAVAILABLE, "GROUP_LOST"), found
     assert f"rank {rank}" in found.message, found.message
-    assert took < TOLD_WITHIN, f"the client heard of it after {took:.1f} s"
+    assert took < TOLD_WITHIN[name], f"the client heard of it after {took:.1f} s"
     assert_it_ends(pool, rank)
 
 

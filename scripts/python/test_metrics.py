@@ -86,6 +86,7 @@ def test_metrics_are_right(start_pool):
     assert last("pie_tokens_reused_total") == sum(each.tokens_reused for each in timings) > 0
     assert last("pie_tokens_generated_total") == 32
     assert last("pie_completions_total", outcome="finished") == last("pie_completions_total") == 4
+    assert last("pie_completions_resumed_total") == 0
     assert last("pie_edits_total") == last("pie_sessions_opened_total") == 2
     assert last("pie_sessions") == last("pie_streams") == last("pie_completions_in_progress") == 0
     for reason in ("REVISION_MISMATCH", "SESSION_UNKNOWN", "BAD_SESSION_NAME"):

@@ -147,6 +147,27 @@ TEXT_CASES = {
     "too many edits": Case(edit(*[GOOD] * 8_193), Code.INVALID_ARGUMENT, "TOO_MANY", ["8193 edits", "8192"]),
     "too many splices": Case(splices(*[splice(0, 0)] * 65_537), Code.INVALID_ARGUMENT, "TOO_MANY", ["65537 splices"]),
     "an unknown stop token": Case(complete(stop_tokens=[5, 8192]), Code.INVALID_ARGUMENT, "TOKEN_UNKNOWN", ["8192"]),
+    "what went before without its revision": Case(
+        complete(generated=[5]), Code.INVALID_ARGUMENT, "FIELD_MISSING", ["`revision`"]
+    ),
+    "what went before without its seed": Case(
+        complete(generated=[5], revision=1, temperature=0.5), Code.INVALID_ARGUMENT, "FIELD_MISSING", ["`seed`"]
+    ),
+    "as much before as there may be": Case(
+        complete(generated=[5] * 64, revision=1), Code.INVALID_ARGUMENT, "BAD_GENERATED", ["64 tokens", "max_tokens is 64"]
+    ),
+    "an end with something behind it": Case(
+        lambda c, text, tokens: c.complete(text, generated=[5, 1], revision=c.heard[text]),
+        Code.INVALID_ARGUMENT,
+        "BAD_GENERATED",
+        ["token 1 of generated"],
+    ),
+    "an unknown token before": Case(
+        lambda c, text, tokens: c.complete(text, generated=[8192], revision=c.heard[text]),
+        Code.INVALID_ARGUMENT,
+        "TOKEN_UNKNOWN",
+        ["8192"],
+    ),
 }
 
 TOKEN_CASES = {

@@ -3,7 +3,7 @@
 use crate::Pool;
 use crate::error::ClientError;
 use crate::patience::{Overload, Patience};
-use pie_proto::v1;
+use pie_proto::{REVISION_METADATA, Reason, v1};
 
 /// How to complete.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -58,62 +58,117 @@ impl CompletionOptions {
 }
 
 /// A completion that is running. Dropping it cancels it.
+///
+/// Its stream may break: the router dies, or the group of ranks, or the way there. Then the pool is asked again, at the next of its
+/// routers, for what comes behind the tokens that are here already, for about ten seconds: whoever reads sees a pause. Tokens and text are
+/// those of a stream that never broke, if the model computes as it did (a cache that was encoded anew has no stale rows, which may
+/// change what follows). Timings come once, with the first token. If the document was edited meanwhile, it ends as edited.
 pub struct Completion {
-    messages: tonic::Streaming<v1::CompleteResponse>,
+    /// None while nobody answers.
+    messages: Option<tonic::Streaming<v1::CompleteResponse>>,
     finish: v1::FinishReason,
-    /// Until the first message comes, nothing is lost by asking again, where nobody else does.
-    again: Option<Again>,
+    /// The pool has taken it once.
+    is_accepted: bool,
+    again: Again,
 }
 
+/// How the same completion is asked for again.
 struct Again {
     pool: Pool,
+    /// With what is here of the answer.
     request: v1::CompleteRequest,
     patience: Patience,
+    /// Some of it is here, and its timings are.
+    has_begun: bool,
 }
 
 impl Again {
     async fn ask(&mut self) -> Result<tonic::Streaming<v1::CompleteResponse>, ClientError> {
         loop {
-            match self.pool.wire().complete(self.request.clone()).await {
-                Ok(messages) => return Ok(messages.into_inner()),
-                Err(status) => self.patience.wait(status.into()).await?,
-            }
+            let error = match self.pool.wire().complete(self.request.clone()).await {
+                // One that does not know what was generated would begin anew.
+                Ok(answer) if self.has_begun && !answer.metadata().contains_key(REVISION_METADATA) => {
+                    ClientError::CutOff
+                }
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => status.into(),
+            };
+            self.patience.wait(error).await?;
         }
+    }
+
+    /// What an earlier stream told once is not told again.
+    fn tell(&mut self, mut message: v1::CompleteResponse) -> v1::CompleteResponse {
+        self.request.seed = self.request.seed.or(message.seed);
+        if self.has_begun {
+            (message.timings, message.seed) = (None, None);
+        }
+        if !message.tokens.is_empty() {
+            self.has_begun = true;
+            self.request.generated.extend(message.tokens.iter().map(|token| token.id));
+            // Whoever has waited for nothing more is patient again, also where many ask at a time.
+            self.patience = self.pool.patience(Overload::Waits);
+        }
+        message
     }
 }
 
 impl Completion {
-    pub(crate) async fn start(pool: Pool, request: v1::CompleteRequest) -> Result<Self, ClientError> {
-        let mut again = Again { patience: pool.patience(Overload::Tells), pool, request };
-        let messages = again.ask().await?;
-        Ok(Self { messages, finish: v1::FinishReason::Unspecified, again: Some(again) })
+    /// Nobody has been asked yet.
+    pub(crate) fn new(pool: Pool, request: v1::CompleteRequest, overload: Overload) -> Self {
+        let patience = pool.patience(overload);
+        let again = Again { pool, request, patience, has_begun: false };
+        Self { messages: None, finish: v1::FinishReason::Unspecified, is_accepted: false, again }
     }
 
-    /// Asks once, for callers who have a patience of their own.
-    pub(crate) async fn once(pool: &Pool, request: v1::CompleteRequest) -> Result<Self, ClientError> {
-        let messages = pool.wire().complete(request).await?.into_inner();
-        Ok(Self { messages, finish: v1::FinishReason::Unspecified, again: None })
+    /// Asks, until the pool takes it.
+    pub(crate) async fn ask(&mut self) -> Result<(), ClientError> {
+        self.messages = Some(self.again.ask().await?);
+        self.is_accepted = true;
+        Ok(())
+    }
+
+    /// From now on of a session that was opened anew, with the same text.
+    pub(crate) fn renew(&mut self, identity: &str, revision: u64) {
+        self.again.request.identity = identity.to_owned();
+        self.again.request.revision = Some(revision);
     }
 
     /// The next message; `None` behind the last, which carries the finish reason.
     ///
     /// # Errors
-    /// The pool's refusal, or a stream that ends without a finish reason.
+    /// The pool's refusal, or a stream that ends without a finish reason, and nobody who goes on with it.
     pub async fn next(&mut self) -> Result<Option<v1::CompleteResponse>, ClientError> {
+        if self.finish != v1::FinishReason::Unspecified {
+            // A call that is left before its end counts as cancelled.
+            if let Some(mut messages) = self.messages.take() {
+                let _ = messages.message().await;
+            }
+            return Ok(None);
+        }
         loop {
-            let error = match self.messages.message().await {
-                Ok(Some(message)) => {
-                    self.again = None;
-                    self.finish = message.finish_reason();
-                    return Ok(Some(message));
+            if let Some(messages) = &mut self.messages {
+                let error = match messages.message().await {
+                    Ok(Some(message)) => {
+                        self.finish = message.finish_reason();
+                        return Ok(Some(self.again.tell(message)));
+                    }
+                    Ok(None) => ClientError::CutOff,
+                    Err(status) => status.into(),
+                };
+                self.messages = None;
+                self.again.patience.wait(error).await?;
+            }
+            match self.ask().await {
+                // It was accepted, and edited then. One that has begun is told so by the pool.
+                Err(error) if self.is_accepted && error.reason() == Some(Reason::RevisionMismatch) => {
+                    self.finish = v1::FinishReason::Edited;
+                    let revision = self.again.request.revision.unwrap_or_default();
+                    let finish_reason = self.finish.into();
+                    return Ok(Some(v1::CompleteResponse { revision, finish_reason, ..Default::default() }));
                 }
-                Ok(None) if self.finish != v1::FinishReason::Unspecified => return Ok(None),
-                Ok(None) => ClientError::CutOff,
-                Err(status) => status.into(),
-            };
-            let Some(again) = &mut self.again else { return Err(error) };
-            again.patience.wait(error).await?;
-            self.messages = again.ask().await?;
+                asked => asked?,
+            }
         }
     }
 
@@ -124,12 +179,7 @@ impl Completion {
     pub async fn finished(mut self) -> Result<Completed, ClientError> {
         let mut completed = Completed::default();
         while let Some(message) = self.next().await? {
-            completed.text.push_str(&message.text_delta);
-            completed.finish = message.finish_reason();
-            completed.tokens.extend(message.tokens);
-            if let Some(timings) = message.timings {
-                completed.timings = timings;
-            }
+            completed.add(message);
         }
         Ok(completed)
     }
@@ -146,4 +196,15 @@ pub struct Completed {
     pub finish: v1::FinishReason,
     /// Where the time to the first token went.
     pub timings: v1::Timings,
+}
+
+impl Completed {
+    pub(crate) fn add(&mut self, message: v1::CompleteResponse) {
+        self.text.push_str(&message.text_delta);
+        self.finish = message.finish_reason();
+        self.tokens.extend(message.tokens);
+        if let Some(timings) = message.timings {
+            self.timings = timings;
+        }
+    }
 }

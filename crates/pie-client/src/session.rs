@@ -104,27 +104,30 @@ impl Session {
         }
     }
 
-    /// Completes the text, to the end of the stream.
+    /// Completes the text, to the end of the stream. It goes on where it was when the stream breaks, as [`Completion`] does, and also when
+    /// the pool has lost the session meanwhile: then that is opened again with the text.
     ///
     /// # Errors
     /// The pool's refusal, after retries of what may be retried.
     pub async fn complete(&mut self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let mut patience = self.pool.patience(Overload::Waits);
+        let request = self.request(options);
+        let mut completion = Completion::new(self.pool.clone(), request, Overload::Waits);
+        let (mut completed, mut is_renewed) = (Completed::default(), false);
         loop {
-            match self.complete_once(options).await {
-                Err(error) if gone(&error) => {
-                    self.push().await?;
-                    return self.complete_once(options).await;
+            match completion.next().await {
+                Ok(Some(message)) => {
+                    completed.add(message);
+                    is_renewed = false;
                 }
-                Err(error) => patience.wait(error).await?,
-                completed => return completed,
+                Ok(None) => return Ok(completed),
+                Err(error) if gone(&error) && !is_renewed => {
+                    self.push().await?;
+                    completion.renew(&self.identity, self.revision);
+                    is_renewed = true;
+                }
+                Err(error) => return Err(error),
             }
         }
-    }
-
-    async fn complete_once(&self, options: &CompletionOptions) -> Result<Completed, ClientError> {
-        let request = self.request(options);
-        Completion::once(&self.pool, request).await?.finished().await
     }
 
     fn request(&self, options: &CompletionOptions) -> v1::CompleteRequest {
@@ -141,7 +144,11 @@ impl Session {
         options: &CompletionOptions,
     ) -> impl Future<Output = Result<Completion, ClientError>> + Send + use<> {
         let request = self.request(options);
-        Completion::start(self.pool.clone(), request)
+        let mut completion = Completion::new(self.pool.clone(), request, Overload::Tells);
+        async move {
+            completion.ask().await?;
+            Ok(completion)
+        }
     }
 
     /// Replaces the whole text, here and in the pool, which keeps what it holds of it.

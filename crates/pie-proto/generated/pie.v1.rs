@@ -215,6 +215,14 @@ pub struct CompleteRequest {
     /// what FULL would at most, and nothing where the pool had the time to do it before.
     #[prost(bool, tag = "21")]
     pub exact: bool,
+    /// Goes on where an earlier stream of the same completion broke off: the tokens that it gave, all of them, in order. They count as
+    /// generated: `max_tokens` and the draws count on from them, and text is given from where they ended, so that the deltas of both streams
+    /// joined are those of one that never broke. `revision`, and the `seed` where the temperature is not 0, must be named, as the earlier
+    /// stream's messages did; all else is asked for as it was. If the document has moved on from that revision, the stream ends at
+    /// once with FINISH_REASON_EDITED. Tokens that this completion cannot have given are refused with BAD_GENERATED. Routers do this by
+    /// themselves while they live, so that only who outlives a router needs it.
+    #[prost(uint32, repeated, tag = "22")]
+    pub generated: ::prost::alloc::vec::Vec<u32>,
     /// The cursor; the document's end when absent.
     #[prost(oneof = "complete_request::At", tags = "11, 12, 13")]
     pub at: ::core::option::Option<complete_request::At>,
@@ -304,7 +312,8 @@ pub struct CompleteResponse {
     /// Set in the last message.
     #[prost(enumeration = "FinishReason", tag = "4")]
     pub finish_reason: i32,
-    /// Set in the message with the first token.
+    /// Set in the message with the first token of a stream; what a completion that goes on after a pause told before is not told again. With
+    /// `generated` the context has those tokens too, and times count from the later call.
     #[prost(message, optional, tag = "5")]
     pub timings: ::core::option::Option<Timings>,
     /// With the first token, if the temperature is not 0: the request's seed, or the one that the pool chose, below 2^53.

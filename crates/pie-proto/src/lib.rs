@@ -52,5 +52,9 @@ pub use generated::v1;
 /// The internal control, generated from `proto/pie/worker/v1/worker.proto`, which documents it.
 pub use generated::worker::v1 as worker_v1;
 
+/// The metadata in which the answer to Complete names the revision that the completion was accepted for, before its first message. Where
+/// it is missing, the router does not know of `generated`.
+pub const REVISION_METADATA: &str = "pie-revision";
+
 /// The public API as a file descriptor set, for gRPC reflection.
 pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!("../generated/public.bin");

@@ -121,6 +121,11 @@ reasons! {
     /// Sampling parameters out of range.
     BadSampling = "BAD_SAMPLING", InvalidArgument,
         "A sampling parameter is out of its range; the message names it and the range.";
+    /// Tokens that a completion cannot have generated.
+    BadGenerated = "BAD_GENERATED", InvalidArgument,
+        "A completion was to go on behind tokens (`generated`) that are not its beginning: they are as many as it may have, or one of them ends it, or \
+         the model draws others from the same text and seed. The message says which. Take them from the messages of the earlier stream, all of them and \
+         in order, and ask for everything else as then; or complete without them, from the beginning.";
     /// Text for a session of tokens.
     TokensOnly = "TOKENS_ONLY", FailedPrecondition,
         "The session was opened with token ids and has no text; edit it with token splices, or open one with text.";

@@ -225,6 +225,8 @@ pub struct Complete {
     pub on_edit: OnEdit,
     /// Whether stale tokens will do.
     pub exactness: Exactness,
+    /// What an earlier stream of the same completion gave: fewer than `max_tokens`, and if any, the revision is named.
+    pub generated: Vec<TokenId>,
 }
 
 impl TryFrom<v1::CompleteRequest> for Complete {
@@ -262,6 +264,10 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             Ok(v1::OnEdit::GoOn) => OnEdit::GoOn,
             Err(_) => return Err(unknown("on_edit", request.on_edit, "1 (end), 2 (go on)")),
         };
+        let max_tokens = if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens };
+        if !request.generated.is_empty() {
+            check_generated(&request, max_tokens)?;
+        }
         use v1::complete_request::At as Wire;
         let encoding = encoding(request.position_encoding)?;
         let at = request.at.map(|at| match at {
@@ -273,7 +279,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             session: SessionName::new(request.session)?,
             identity: Identity::given(request.identity),
             revision: request.revision.map(Revision),
-            max_tokens: if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens },
+            max_tokens,
             sampling: SamplingParameters {
                 temperature: request.temperature,
                 top_p,
@@ -287,8 +293,27 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             mode,
             on_edit,
             exactness: if request.exact { Exactness::Exact } else { Exactness::AsItIs },
+            generated: token_ids(request.generated),
         })
     }
+}
+
+/// Whether a completion can go on that an earlier stream began: only the same document and the same draws give the same tokens.
+fn check_generated(request: &v1::CompleteRequest, max_tokens: u32) -> Result<(), Fault> {
+    if request.revision.is_none() {
+        return Err(missing("revision", "the one that the earlier stream of this completion told"));
+    }
+    if request.temperature != 0.0 && request.seed.is_none() {
+        return Err(missing("seed", "the one that the earlier stream of this completion told"));
+    }
+    let given = request.generated.len();
+    if given >= max_tokens as usize {
+        let message = format!(
+            "generated has {given} tokens, and max_tokens is {max_tokens}: nothing is left to generate"
+        );
+        return Err(Fault::new(Reason::BadGenerated, message).with("limit", max_tokens));
+    }
+    Ok(())
 }
 
 /// What a text means, by a field that asks for control tokens.

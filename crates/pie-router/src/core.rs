@@ -29,6 +29,7 @@ pub(crate) mod session;
 mod sessions;
 mod stepping;
 mod tables;
+mod text;
 mod turned;
 
 use crate::call::ModelFacts;
@@ -36,7 +37,7 @@ use crate::faults;
 use crate::owner::Holdings;
 use crate::stats::{Outcome, Stats};
 use crate::tenants::{Quotas, Sharing, TenantLimits};
-use completion::{CompletionId, Finish, News, Took};
+use completion::{CompletionId, Finish, News, Stream, Took};
 pub(crate) use editing::{Copy, Edited};
 pub use healing::{Healing, Repairs};
 pub(crate) use journal::Written;
@@ -253,11 +254,12 @@ impl Core {
                 match message.token.as_ref().map(|token| token.took) {
                     Some(Took::First(first)) => {
                         stats.tokens.reused.add(u64::from(first.reused));
-                        stats.completions.first_token.observe(first.since_call);
-                        first
-                            .since_edit
-                            .into_iter()
-                            .for_each(|edit| stats.completions.edit_to_first_token.observe(edit));
+                        // Whoever reads what goes on had his first token long ago.
+                        if first.of == Stream::New {
+                            stats.completions.first_token.observe(first.since_call);
+                            let since_edit = first.since_edit.into_iter();
+                            since_edit.for_each(|edit| stats.completions.edit_to_first_token.observe(edit));
+                        }
                     }
                     Some(Took::Next(time)) => stats.completions.inter_token.observe(time),
                     None => {}

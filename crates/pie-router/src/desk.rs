@@ -260,8 +260,8 @@ impl Desk {
 
     fn complete(&mut self, tenant: Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
         let unread = self.streams.unread(&tenant);
-        let id = self.core.complete(&tenant, request, arrived, unread)?;
-        Ok(self.streams.open(id, tenant, arrived))
+        let accepted = self.core.complete(&tenant, request, arrived, unread)?;
+        Ok(self.streams.open(accepted, tenant, arrived))
     }
 
     /// The pool as the API describes it; who the ranks are is the owner's to add.

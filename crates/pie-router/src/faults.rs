@@ -334,6 +334,33 @@ pub(crate) fn check_completion(
     Ok(())
 }
 
+/// Whether a completion may have generated these: none that ends it, since others follow.
+pub(crate) fn check_generated(
+    generated: &[TokenId],
+    ends: &[TokenId],
+    model: &ModelFacts,
+) -> Result<(), Fault> {
+    check_tokens(generated.iter().copied(), Some(model.vocabulary))?;
+    match generated.iter().position(|token| ends.contains(token)) {
+        Some(index) => Err(bad_generated(index, "it is one that ends the completion")),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn bad_generated(index: usize, why: &str) -> Fault {
+    let message = format!("token {index} of generated cannot have others behind it: {why}");
+    Fault::new(Reason::BadGenerated, message).with("index", index)
+}
+
+/// The model does not draw again what it is said to have drawn.
+pub(crate) fn drawn_otherwise(number: u32, earlier: TokenId, drawn: TokenId) -> Fault {
+    let message = format!(
+        "token {number} of the completion is {} in generated, and {} as it is drawn now: is it of the same request?",
+        earlier.0, drawn.0
+    );
+    Fault::new(Reason::BadGenerated, message).with("index", number.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 
 use pie_proto::v1::{CompleteResponse, FinishReason};
 use pie_proto::{Fault, Reason};
+use pie_words::Revision;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,15 +95,18 @@ pub(crate) struct Writer(SharedUnread);
 
 /// The reader's end.
 #[derive(Debug)]
-pub struct Stream(SharedUnread);
+pub struct Stream {
+    unread: SharedUnread,
+    revision: Revision,
+}
 
 /// Looks whether a stream is read to its end.
 pub(crate) struct Watch(SharedUnread);
 
-/// A completion's messages.
-pub(crate) fn messages() -> (Writer, Stream) {
-    let shared = SharedUnread::default();
-    (Writer(shared.clone()), Stream(shared))
+/// The messages of a completion of a document at this revision.
+pub(crate) fn messages(revision: Revision) -> (Writer, Stream) {
+    let unread = SharedUnread::default();
+    (Writer(unread.clone()), Stream { unread, revision })
 }
 
 impl Writer {
@@ -136,12 +140,17 @@ impl Watch {
 }
 
 impl Stream {
+    /// What the document's revision was when the completion was accepted.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
     /// The next message, if it is there.
     ///
     /// # Errors
     /// As of tokio's channels.
     pub fn try_recv(&mut self) -> Result<Result<CompleteResponse, Status>, TryRecvError> {
-        self.0.with(|unread| match unread.messages.pop_front() {
+        self.unread.with(|unread| match unread.messages.pop_front() {
             Some(message) => Ok(message),
             None if unread.ended.is_some() => Err(TryRecvError::Disconnected),
             None => Err(TryRecvError::Empty),
@@ -153,7 +162,7 @@ impl tokio_stream::Stream for Stream {
     type Item = Message;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.0.with(|unread| match unread.messages.pop_front() {
+        self.unread.with(|unread| match unread.messages.pop_front() {
             Some(message) => Poll::Ready(Some(message)),
             None if unread.ended.is_some() => Poll::Ready(None),
             None => {
@@ -166,7 +175,7 @@ impl tokio_stream::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let unread = self.0.with(|unread| {
+        let unread = self.unread.with(|unread| {
             unread.abandoned = true;
             std::mem::take(&mut unread.messages)
         });
@@ -192,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_who_is_late_gets_everything_in_few_messages() {
         for count in [1, APART as u32, 4000] {
-            let (writer, mut stream) = messages();
+            let (writer, mut stream) = messages(Revision(1));
             let watch = writer.watch();
             (0..count).for_each(|token| writer.send(Ok(message(token))));
             writer.send(Ok(CompleteResponse {
@@ -218,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn failures_stand_alone_and_whoever_leaves_keeps_nothing() {
-        let (writer, mut stream) = messages();
+        let (writer, mut stream) = messages(Revision(1));
         let watch = writer.watch();
         (0..100).for_each(|token| writer.send(Ok(message(token))));
         writer.send(Err(Status::unavailable("gone")));
@@ -232,7 +241,7 @@ mod tests {
         assert!(watch.is_over(Instant::now()) && writer.is_abandoned());
         assert!(watch.0.with(|unread| unread.messages.is_empty()), "nothing is kept for nobody");
         // What is over is kept for a while, and then told to be gone.
-        let (writer, mut stream) = messages();
+        let (writer, mut stream) = messages(Revision(1));
         let watch = writer.watch();
         (0..100).for_each(|token| writer.send(Ok(message(token))));
         let later = Instant::now() + 2 * READ_WITHIN;
@@ -243,7 +252,7 @@ mod tests {
         assert_eq!(gone.code(), tonic::Code::DeadlineExceeded);
         assert!(stream.try_recv().is_err(), "one message");
         // One who waits is woken by the end.
-        let (writer, mut stream) = messages();
+        let (writer, mut stream) = messages(Revision(1));
         let waits = tokio::spawn(async move { stream.next().await.is_none() });
         tokio::task::yield_now().await;
         drop(writer);

@@ -2,6 +2,7 @@
 //! ([`GroupCall`](crate::group::GroupCall)). Other routers are served by the same code, for this router's own groups alone.
 
 mod preparing;
+mod resuming;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -18,10 +19,11 @@ use pie_placement::GroupId;
 use pie_proto::reason::reason_of;
 use pie_proto::request::SessionName;
 use pie_proto::v1::pool_server::Pool;
-use pie_proto::{Fault, Reason, v1};
+use pie_proto::{Fault, REVISION_METADATA, Reason, v1};
 pub(crate) use preparing::document;
 use prost::Message;
-use sessions::{Messages, SessionCall};
+use resuming::{Asking, Resuming, Way};
+use sessions::{Accepted, Messages, SessionCall};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,6 +31,7 @@ use std::time::Instant;
 use tokio_stream::Stream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 /// Groups are tried one after the other when one has just been cordoned, or somebody else is quicker.
 const ATTEMPTS: usize = 4;
@@ -52,6 +55,7 @@ pub(crate) struct PoolService {
 }
 
 /// What a call carries beside its message.
+#[derive(Clone)]
 struct Caller {
     asker: Asker,
     /// Of a forwarded call.
@@ -110,18 +114,36 @@ impl PoolService {
     async fn at_home<C: SessionCall>(&self, request: Request<C>) -> Result<Response<C::Answer>, Status> {
         calls::about(request.get_ref().session());
         let caller = self.caller(&request)?;
-        let call = request.into_inner();
+        self.answered(caller, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn answered<C: SessionCall>(&self, caller: Caller, call: C) -> Result<C::Answer, Status> {
         let name = self.router.counted(SessionName::new(call.session().to_owned()))?;
         let home = self.home(&caller, &name).await?;
         let asker = caller.asker;
-        let answer = match self.router.call(&home, asker.clone(), call.clone()).await {
+        match self.router.call(&home, asker.clone(), call.clone()).await {
             Err(status) => match self.moved(&asker.tenant, &name, &home, &status).await {
                 Some(home) => self.router.call(&home, asker, call).await,
                 None => Err(status),
             },
             answered => answered,
+        }
+    }
+
+    /// A completion that goes on when its group or its owner has gone, and come back. One that another router asks for does not: that one
+    /// looks for the session's home again.
+    fn going_on(&self, caller: Caller, call: v1::CompleteRequest, accepted: Accepted) -> Messages {
+        if self.plane == Plane::Internal {
+            return accepted.messages;
+        }
+        let (service, span) = (self.clone(), tracing::Span::current());
+        let ask = move |call| -> Asking {
+            let (service, caller) = (service.clone(), caller.clone());
+            let asking = async move { service.answered(caller, call).await };
+            Box::pin(asking.instrument(span.clone()))
         };
-        answer.map(Response::new)
+        let (phase, stats) = (self.router.phase.clone(), self.router.stats.clone());
+        Box::pin(Resuming::new(call, accepted, Way { ask: Arc::new(ask), phase, stats }))
     }
 
     /// Opens a session where it lives, or where there is most room, and makes that its home.
@@ -243,12 +265,21 @@ impl Pool for PoolService {
         // Counted before the phase is looked at: whoever drains waits for it, or it is refused.
         let open = OpenStream::new(&self.router);
         let message = request.get_mut();
-        // Here, so that the call draws the same wherever it is answered.
-        if message.seed.is_none() && message.temperature != 0.0 {
+        // Here, so that the call draws the same wherever it is answered. What went before has drawn with one already.
+        if message.seed.is_none() && message.temperature != 0.0 && message.generated.is_empty() {
             message.seed = Some(self.router.counted(new_seed())?);
         }
-        let messages = self.at_home(request).await?;
-        Ok(messages.map(|messages| CompletionStream { messages, _open: open }))
+        calls::about(&message.session);
+        let caller = self.caller(&request)?;
+        let call = request.into_inner();
+        let accepted = self.answered(caller.clone(), call.clone()).await?;
+        let revision = accepted.revision;
+        let messages = self.going_on(caller, call, accepted);
+        let mut answer = Response::new(CompletionStream { messages, _open: open });
+        if let Some(revision) = revision {
+            answer.metadata_mut().insert(REVISION_METADATA, revision.into());
+        }
+        Ok(answer)
     }
 
     async fn get_session(

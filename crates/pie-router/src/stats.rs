@@ -213,6 +213,8 @@ pub struct CompletionStats {
     pub inter_token: Histogram,
     /// From an edit to the first token behind it.
     pub edit_to_first_token: Histogram,
+    /// Whose stream broke, and which were asked for again and taken: by the router that the client called.
+    pub resumed: Counter,
     outcomes: CounterTable<{ Outcome::ALL.len() }>,
 }
 

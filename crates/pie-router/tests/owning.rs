@@ -246,6 +246,7 @@ impl Worker for Rank {
                     model: facts(),
                     refuses: vec![],
                     writes: None,
+                    reads: vec![],
                     encoded: 0,
                     passes: 0,
                 });

@@ -176,13 +176,13 @@ impl Allotment {
         }
         let exactness = front.exactness();
         let context = self.model.context(&session.document, &front.place, front.mode());
-        let length = context.length(session.tokens());
+        let length = context.length(session.tokens()) + front.generated().len();
         let room = self.model.room(length);
         // Before anything of it is staged: the table stays as it is.
         if room == 0 {
             return Ok(Some(faults::too_long(length, self.model.facts.context_limit as usize)));
         }
-        let (layout, branch) = context.into_table(session);
+        let (layout, branch) = context.into_table(session, front.generated());
         if self.lay_out(id, layout, sessions)?.is_none() {
             return Ok(Some(faults::all_busy()));
         }

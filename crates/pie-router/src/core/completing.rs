@@ -7,23 +7,33 @@ use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{Complete, Mode};
-use pie_words::Cursor;
+use pie_words::{Cursor, Revision};
 use std::time::Instant;
 
 /// Completions that may wait in one session.
 const WAITING_LIMIT: usize = 8;
 
 impl Core {
-    /// A completion waits for its turn. What becomes of it is told as news.
+    /// A completion waits for its turn; of which revision of the document, it is told now. What becomes of it is told as news.
     pub(crate) fn complete(
         &mut self,
         tenant: &Tenant,
         mut request: Complete,
         arrived: Instant,
         unread: Unread,
-    ) -> Result<CompletionId, Fault> {
+    ) -> Result<(CompletionId, Revision), Fault> {
         let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
         let planner = self.planner.as_mut().map_err(|why| faults::group_lost(why))?;
+        let id = CompletionId { session: session.id, number: self.accepted + 1 };
+        let (model, most) = ((&self.model.facts, &*self.tokenizer), self.settings.limits.rows as usize / 2);
+        if let Some(revision) =
+            request.revision.filter(|wanted| !request.generated.is_empty() && *wanted < session.revision())
+        {
+            // The earlier stream would have met the edit.
+            planner.end_edited(Completion::new(id, request, (revision, Place::End), model, most, arrived)?);
+            self.accepted += 1;
+            return Ok((id, revision));
+        }
         faults::check_completion(&request, session, &self.model.facts)?;
         if planner.completions(session.id) >= WAITING_LIMIT {
             return Err(faults::too_many_waiting(WAITING_LIMIT, &session.name));
@@ -36,15 +46,14 @@ impl Core {
         let place = faults::contained(|| place(session, &request, self.model.fim.is_some()))?;
         let context = self.model.context(&session.document, &place, request.mode);
         let length = context.length(session.tokens());
-        self.model.check_length(length)?;
-        planner.check_slots(length)?;
+        self.model.check_length(length + request.generated.len())?;
+        planner.check_slots(length + request.generated.len())?;
         request.max_tokens = request.max_tokens.min(count(self.model.room(length)));
+        let revision = session.revision();
+        planner.accept(Completion::new(id, request, (revision, place), model, most, arrived)?);
         self.accepted += 1;
-        let id = CompletionId { session: session.id, number: self.accepted };
-        let place = (session.revision(), place);
-        planner.accept(Completion::new(id, request, place, &self.model.facts, &self.tokenizer, arrived));
         self.sessions.used(id.session);
-        Ok(id)
+        Ok((id, revision))
     }
 }
 

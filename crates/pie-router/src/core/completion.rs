@@ -1,11 +1,14 @@
 //! A running completion: turns sampled tokens into text, and knows when it is over.
 
+use super::text::Text;
 use crate::call::ModelFacts;
+use crate::faults;
 use pie_proto::Fault;
 use pie_proto::plan::{SampledToken, Sampling};
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
-use pie_text::{Cut, StopStrings, TokenDecoder, Tokenizer};
+use pie_text::{Cut, Tokenizer};
 use pie_words::{Revision, SessionId, TokenId};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Names a completion within its owner.
@@ -100,6 +103,17 @@ pub struct FirstToken {
     pub reused: u32,
     /// Of the draws, if they are not greedy.
     pub seed: Option<u64>,
+    /// Whether it is the completion's first token, too.
+    pub of: Stream,
+}
+
+/// A completion may have several streams, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// The first.
+    New,
+    /// One that goes on behind what an earlier one gave.
+    Later,
 }
 
 /// Work for the first token of a completion.
@@ -150,28 +164,6 @@ pub enum Place {
     Cursor(Cut),
 }
 
-/// Tokens on their way to a client: whole characters only, stop strings held back.
-struct Text {
-    decoder: TokenDecoder,
-    stop: StopStrings,
-}
-
-impl Text {
-    /// What a token adds, and whether a stop string ended it.
-    fn push(&mut self, token: TokenId) -> (String, bool) {
-        self.stop.push(&self.decoder.push(token))
-    }
-
-    /// What decoder and stop strings still hold back.
-    fn rest(&mut self) -> String {
-        let (mut text, stopped) = self.stop.push(&self.decoder.finish());
-        if !stopped {
-            text.push_str(&self.stop.finish());
-        }
-        text
-    }
-}
-
 /// A completion that runs or waits for its turn.
 pub(crate) struct Completion {
     /// Names it among all completions of the owner.
@@ -186,7 +178,12 @@ pub(crate) struct Completion {
     stop_tokens: Vec<TokenId>,
     /// Tokens that it sees; none before it begins.
     context: Option<u32>,
+    /// Tokens that stand on its branch.
     produced: u32,
+    /// Of what an earlier stream gave, tokens that are drawn once more, and not told again.
+    again: VecDeque<TokenId>,
+    has_drawn: bool,
+    /// Behind all that the client has.
     text: Text,
     before: Before,
     times: Times,
@@ -200,33 +197,49 @@ struct Times {
 }
 
 impl Completion {
-    /// A completion of a document at a revision.
+    /// A completion of a document at a revision. What an earlier stream of it gave is encoded with its first token, in one pass, if
+    /// it is no more than `most` tokens; those behind are drawn again, since a pass has so many rows.
+    ///
+    /// # Errors
+    /// What the earlier stream gave is nothing that this completion may have generated.
     pub fn new(
         id: CompletionId,
-        request: Complete,
+        mut request: Complete,
         (revision, place): (Revision, Place),
-        model: &ModelFacts,
-        tokenizer: &Tokenizer,
+        (model, tokenizer): (&ModelFacts, &Tokenizer),
+        most: usize,
         arrived: Instant,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Fault> {
+        let stop_tokens: Vec<_> = model.end_of_text.iter().chain(&request.stop_tokens).copied().collect();
+        faults::check_generated(&request.generated, &stop_tokens, model)?;
+        let mut text = Text::new(tokenizer, request.stop.clone());
+        text.skip(&request.generated)?;
+        let again = request.generated.split_off(most.min(request.generated.len()));
+        Ok(Self {
             id,
             revision,
             place,
             cost: Cost::default(),
-            stop_tokens: model.end_of_text.iter().chain(&request.stop_tokens).copied().collect(),
-            text: Text { decoder: tokenizer.decoder(), stop: StopStrings::new(request.stop.clone()) },
+            stop_tokens,
+            text,
+            produced: u32::try_from(request.generated.len()).unwrap_or(u32::MAX),
             request,
             context: None,
-            produced: 0,
+            again: again.into(),
+            has_drawn: false,
             before: Before::default(),
             times: Times { arrived, started: None, latest_token: None },
-        }
+        })
     }
 
-    /// True until the first token is there.
+    /// True until its first token is drawn.
     pub fn waits_for_first_token(&self) -> bool {
-        self.produced == 0
+        !self.has_drawn
+    }
+
+    /// Its first tokens, which an earlier stream gave, and which stand on its branch when it begins.
+    pub fn generated(&self) -> &[TokenId] {
+        &self.request.generated
     }
 
     /// What it sees.
@@ -247,7 +260,7 @@ impl Completion {
     /// It begins, on `context` tokens, with room for `room` more; some keys were turned for it already.
     pub fn begin(&mut self, context: u32, room: u32, before: Before, rotated: u32) {
         self.context = Some(context);
-        self.request.max_tokens = self.request.max_tokens.min(room);
+        self.request.max_tokens = self.request.max_tokens.min(self.produced.saturating_add(room));
         (self.before, self.cost.rotated) = (before, rotated);
     }
 
@@ -282,10 +295,18 @@ impl Completion {
         }
     }
 
-    /// Takes a sampled token: what it adds to the text, and whether that ends it.
-    pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Message {
+    /// Takes a sampled token: what it adds to the text, and whether that ends it. Nothing, if its client has it already.
+    ///
+    /// # Errors
+    /// Its client has another one.
+    pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Result<Option<Message>, Fault> {
         let took = self.took(now);
+        self.has_drawn = true;
         self.produced += 1;
+        if let Some(earlier) = self.again.pop_front() {
+            let differs = || faults::drawn_otherwise(self.produced, earlier, sampled.token);
+            return if sampled.token == earlier { Ok(None) } else { Err(differs()) };
+        }
         self.times.latest_token = Some(now);
         let ends = self.stop_tokens.contains(&sampled.token);
         // A token that ends texts has no place in them.
@@ -299,7 +320,7 @@ impl Completion {
         if matches!(finish, Some(Finish::StopToken | Finish::Length)) {
             text.push_str(&self.text.rest());
         }
-        self.message(text, Some(Token { sampled, took }), finish)
+        Ok(Some(self.message(text, Some(Token { sampled, took }), finish)))
     }
 
     /// It is over, though no token ended it.
@@ -332,6 +353,7 @@ impl Completion {
             before: self.before,
             reused: self.context.unwrap_or(0).saturating_sub(self.cost.encoded),
             seed: (sampling.temperature > 0.0).then_some(sampling.seed),
+            of: if self.request.generated.is_empty() { Stream::New } else { Stream::Later },
         })
     }
 }

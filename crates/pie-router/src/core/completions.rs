@@ -9,6 +9,17 @@ use pie_words::{Revision, SessionId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+/// What a token meant for its completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It wants more, or had ended before.
+    GoesOn,
+    /// It was the last, and the ranks know.
+    Ends,
+    /// It was the last, and the ranks do not know: they go on until they are told.
+    EndsUnheard,
+}
+
 /// By their sessions, each in the order in which they came. No queue is empty.
 #[derive(Default)]
 pub(super) struct Completions {
@@ -85,15 +96,32 @@ impl Completions {
         }
     }
 
-    /// A token for a completion, if it still runs. How it ended, if the token is its last.
-    pub fn take(&mut self, id: CompletionId, sampled: SampledToken, now: Instant) -> Option<Finish> {
-        let message = self.running(id)?.take(sampled, now);
+    /// A token for a completion, if it still runs.
+    pub fn take(&mut self, id: CompletionId, sampled: SampledToken, now: Instant) -> Taken {
+        let Some(running) = self.running(id) else { return Taken::GoesOn };
+        let message = match running.take(sampled, now) {
+            Ok(None) => return Taken::GoesOn,
+            Ok(Some(message)) => message,
+            Err(fault) => {
+                self.fail_front(id.session, &fault);
+                return Taken::EndsUnheard;
+            }
+        };
         let finish = message.finish;
         self.news.push((id, News::Message(message)));
         if finish.is_some() {
             self.pop(id.session);
         }
-        finish
+        match finish {
+            None => Taken::GoesOn,
+            Some(Finish::StopString) => Taken::EndsUnheard,
+            Some(Finish::StopToken | Finish::Length | Finish::Edited) => Taken::Ends,
+        }
+    }
+
+    /// One that goes on where an earlier stream ended, and whose document has been edited since: it is over before it begins.
+    pub fn end_edited(&mut self, completion: Completion) {
+        self.ended(completion, Finish::Edited);
     }
 
     /// The running one may write so many tokens more; without any it is over.
@@ -194,10 +222,12 @@ mod tests {
             mode: Mode::Continue,
             on_edit,
             exactness: Exactness::AsItIs,
+            generated: vec![],
         };
         let id = CompletionId { session: SessionId(session), number };
         let at = (Revision(1), Place::End);
-        Completion::new(id, request, at, &ModelFacts::default(), &tokenizer(), Instant::now())
+        let model = (&ModelFacts::default(), &*tokenizer());
+        Completion::new(id, request, at, model, 0, Instant::now()).expect("nothing was generated before")
     }
 
     fn sampled(session: u64) -> SampledToken {
@@ -221,8 +251,8 @@ mod tests {
 
         all.begin(SessionId(1), 10, 5, Before::default(), 0);
         all.start(id(1, finishes), Instant::now());
-        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Some(Finish::Length));
-        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), None, "it is over");
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Taken::Ends);
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Taken::GoesOn, "it is over");
         all.edited(SessionId(1), Revision(2));
         let stays = all.front(SessionId(1)).expect("it goes on");
         assert_eq!((stays.id.number, stays.revision), (goes_on, Revision(2)), "D1");

@@ -29,7 +29,11 @@ impl Allotment {
                 None => Want::Encoding,
             };
             let next_lane = Lane(count(lanes.len()));
-            let pending = count(table.pending());
+            let pending = match (count(table.pending()), want) {
+                // The last row is encoded with what stands on the branch (W1): chunks can do no more for it.
+                (1, Want::FirstToken | Want::NextToken) => 0,
+                (pending, _) => pending,
+            };
             demands.push(Demand {
                 session: *id,
                 lane: *lanes.entry(&rows.tenant).or_insert(next_lane),

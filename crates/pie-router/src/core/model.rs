@@ -44,17 +44,22 @@ impl Context {
         }
     }
 
-    /// The table's layout and branch that hold it.
-    pub fn into_table(self, session: &Session) -> (Layout, Change) {
-        let id = session.id;
+    /// The table's layout and branch that hold it, and behind it what was generated before: on the branch, where a completion that never
+    /// broke off has it.
+    pub fn into_table(self, session: &Session, generated: &[TokenId]) -> (Layout, Change) {
+        let (id, length) = (session.id, self.length(session.tokens()));
+        let behind = match generated {
+            [] => Change::EndBranch { session: id },
+            _ => Change::Branch { session: id, at: TokenIndex(count(length)), tokens: generated.to_vec() },
+        };
         match self {
-            Self::Document => (Layout::Plain, Change::EndBranch { session: id }),
-            Self::Fim(layout) => (layout, Change::EndBranch { session: id }),
+            Self::Document => (Layout::Plain, behind),
+            Self::Fim(layout) => (layout, behind),
             Self::Branch { prefix, own } => {
                 // The last token before the cursor is encoded again (W1), on the branch: the document's own row stays.
                 let share = if own.is_empty() { prefix.saturating_sub(1) } else { prefix };
                 let again = session.document.tokens().skip(share).take(prefix - share);
-                let tokens = again.chain(own).collect();
+                let tokens = again.chain(own).chain(generated.iter().copied()).collect();
                 (Layout::Plain, Change::Branch { session: id, at: TokenIndex(count(share)), tokens })
             }
         }

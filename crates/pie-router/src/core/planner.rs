@@ -121,6 +121,11 @@ impl Planner {
         self.allotment.encoding.asked(id);
     }
 
+    /// A completion that goes on where an earlier stream ended, of a document that has been edited since, ends as that one would have.
+    pub fn end_edited(&mut self, completion: Completion) {
+        self.allotment.completions.end_edited(completion);
+    }
+
     /// A session that nobody completes begins to wait now.
     fn served_if_idle(&mut self, id: SessionId) {
         let ticket = self.allotment.tables.ticket();

@@ -1,6 +1,7 @@
 //! The next step: who takes part in it, and what a report of it means.
 
-use super::completion::{CompletionId, Finish};
+use super::completion::CompletionId;
+use super::completions::Taken;
 use super::flight::InFlight;
 use super::healing::Repairing;
 use super::pace::Load;
@@ -173,8 +174,8 @@ impl Planner {
                 if !sampled.is_drawn() {
                     in_flight.undrawn.insert(sampled.session);
                 } else if let Some(id) = in_flight.completions.get(&sampled.session) {
-                    let finish = self.allotment.completions.take(*id, sampled, now);
-                    in_flight.is_stray |= finish == Some(Finish::StopString);
+                    let taken = self.allotment.completions.take(*id, sampled, now);
+                    in_flight.is_stray |= taken == Taken::EndsUnheard;
                 }
             }
         }

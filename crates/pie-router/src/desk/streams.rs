@@ -8,6 +8,7 @@ use crate::tenants::Tenant;
 use opentelemetry::Context;
 use pie_proto::plan::SampledToken;
 use pie_proto::v1;
+use pie_words::Revision;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tonic::Status;
@@ -28,8 +29,13 @@ struct Open {
 
 impl Streams {
     /// The stream of a completion that was accepted, in the span of the present call.
-    pub fn open(&mut self, id: CompletionId, tenant: Tenant, arrived: Instant) -> Stream {
-        let (writer, stream) = messages();
+    pub fn open(
+        &mut self,
+        (id, revision): (CompletionId, Revision),
+        tenant: Tenant,
+        arrived: Instant,
+    ) -> Stream {
+        let (writer, stream) = messages(revision);
         self.unread.push((tenant, writer.watch()));
         self.open.insert(id, Open { span: CompletionSpan::of_call(arrived), writer });
         stream

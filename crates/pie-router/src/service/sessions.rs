@@ -6,13 +6,22 @@ use crate::calls;
 use crate::group::{Asker, GroupCall, LocalGroup};
 use crate::peers::{Elsewhere, passed_on, pool};
 use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
-use pie_proto::v1;
+use pie_proto::{REVISION_METADATA, v1};
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 
 /// A completion's messages.
 pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>;
+
+/// A completion that was accepted.
+pub(crate) struct Accepted {
+    /// What the document's revision was then. A router that does not tell is one of an earlier release, and does not know what was
+    /// generated before.
+    pub revision: Option<u64>,
+    /// The answer.
+    pub messages: Messages,
+}
 
 /// A call of a session that is open: it goes where that lives.
 pub(super) trait SessionCall: GroupCall + Clone + Sync {
@@ -66,19 +75,27 @@ impl GroupCall for v1::ApplyEditsRequest {
 }
 
 impl GroupCall for v1::CompleteRequest {
-    type Answer = Messages;
+    type Answer = Accepted;
 
     async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
         group.router.check_phase()?;
         let request = group.router.counted(Complete::try_from(self))?;
         let Asker { tenant, arrived } = asker;
-        Ok(Box::pin(group.ask(|reply| Call::Complete { tenant, request, arrived, reply }).await?))
+        let stream = group.ask(|reply| Call::Complete { tenant, request, arrived, reply }).await?;
+        Ok(Accepted { revision: Some(stream.revision().0), messages: Box::pin(stream) })
     }
 
     async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
         let router = group.router.clone();
-        let stream = group.call(self, async |channel, request| pool(channel).complete(request).await).await?;
-        Ok(Box::pin(stream.map(move |message| message.map_err(|status| passed_on(&router, status)))))
+        let send = async |channel, request| {
+            let answer = pool(channel).complete(request).await?;
+            let revision =
+                answer.metadata().get(REVISION_METADATA).and_then(|value| value.to_str().ok()?.parse().ok());
+            Ok(answer.map(|stream| (revision, stream)))
+        };
+        let (revision, stream) = group.call(self, send).await?;
+        let messages = stream.map(move |message| message.map_err(|status| passed_on(&router, status)));
+        Ok(Accepted { revision, messages: Box::pin(messages) })
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Ranks {
     pub model: ModelFacts,
     /// What the model writes from an index on, if it is to write something certain.
     pub writes: Option<(usize, Vec<TokenId>)>,
+    /// What the model may write, if that is to depend on all that it sees, and on the draw.
+    pub reads: Vec<TokenId>,
     /// Whose rows it does not take.
     pub refuses: Vec<SessionId>,
     pub encoded: usize,
@@ -82,18 +84,13 @@ impl Ranks {
             }
             self.passes += 1;
             self.encoded += work.rows.len();
-            let sampled = self.sample(&work);
+            let sampled = self.sample(&work, step, passes.len() as u64);
             if sampled.is_empty() {
                 break;
             }
-            self.group.append(&sampled).expect("reserved");
-            let token = |(session, token): &(SessionId, TokenId)| SampledToken {
-                session: *session,
-                token: *token,
-                logprob: -1.0,
-                top: vec![],
-            };
+            let token = |(session, token): &(SessionId, TokenId)| self.token(*session, *token, step);
             passes.push(sampled.iter().map(token).collect());
+            self.group.append(&sampled).expect("reserved");
             let taken = passes.len() as u32;
             let goes_on = |(session, token): &&(SessionId, TokenId)| {
                 let sampling = &step.sampling[session];
@@ -114,16 +111,37 @@ impl Ranks {
         }
     }
 
-    pub fn sample(&self, work: &Work) -> Vec<(SessionId, TokenId)> {
+    /// With a log probability, and as many others as are asked for, by the context.
+    fn token(&self, session: SessionId, token: TokenId, step: &Step) -> SampledToken {
+        let mark = self.mark(session, 0);
+        let other = |other: u32| (TokenId(other), -((mark % 89) as f32) - other as f32);
+        let top = (0..step.sampling[&session].parameters.top_logprobs).map(other).collect();
+        SampledToken { session, token, logprob: -1.0 - (mark % 97) as f32, top }
+    }
+
+    /// Of all that a session's next token depends on.
+    fn mark(&self, session: SessionId, draw: u64) -> u64 {
+        let table = self.group.table(session).expect("it samples");
+        let seen = table.tokens()[..table.share()].iter().chain(table.branch());
+        let mix = |mark: u64, next: u64| (mark ^ next).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+        seen.fold(mix(1, draw), |mark, token| mix(mark, token.0.into()))
+    }
+
+    pub fn sample(&self, work: &Work, step: &Step, pass: u64) -> Vec<(SessionId, TokenId)> {
         let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sampled = sampled.filter(|sequence| !self.refuses.contains(&sequence.session));
-        let next = |position: usize| match &self.writes {
+        let next = |session: SessionId, position: usize| match &self.writes {
             Some((from, tokens)) => tokens[(position + 1 - from) % tokens.len()],
-            None => next_token(position),
+            None if self.reads.is_empty() => next_token(position),
+            None => {
+                let sampling = &step.sampling[&session];
+                let draw = sampling.parameters.seed.wrapping_mul(31) + sampling.step + pass + 1;
+                let draw = if sampling.parameters.temperature > 0.0 { draw } else { 0 };
+                self.reads[self.mark(session, draw) as usize % self.reads.len()]
+            }
         };
-        sampled
-            .map(|sequence| (sequence.session, next(work.rows[sequence.rows.end - 1].position.usize())))
-            .collect()
+        let last = |rows: &std::ops::Range<usize>| work.rows[rows.end - 1].position.usize();
+        sampled.map(|sequence| (sequence.session, next(sequence.session, last(&sequence.rows)))).collect()
     }
 }
 
@@ -154,11 +172,25 @@ impl Pool {
         let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code"));
         let fim = fim.parse().expect("is a template");
         let tokenizer = Arc::new(Tokenizer::open_filling(folder, Some(&fim)).expect("it ships"));
+        Self::reading(tokenizer, slots, settings, model)
+    }
+
+    /// A pool with a tokenizer that is there.
+    pub fn reading(tokenizer: Arc<Tokenizer>, slots: u32, settings: Settings, model: ModelFacts) -> Self {
         let mut core = Core::new(tokenizer.clone(), settings, Quotas::default(), Arc::default());
         core.formed(Epoch(1), slots, model.clone());
         let desk = Desk::new(core, "g".to_owned());
         let group = Group::new(Epoch(1), slots);
-        let ranks = Ranks { group, model, refuses: vec![], encoded: 0, passes: 0, gives_up: 0, writes: None };
+        let ranks = Ranks {
+            group,
+            model,
+            refuses: vec![],
+            encoded: 0,
+            passes: 0,
+            gives_up: 0,
+            writes: None,
+            reads: vec![],
+        };
         Self { desk, ranks, tokenizer, opened: 0 }
     }
 
@@ -331,6 +363,7 @@ impl Pool {
             mode: Mode::Continue,
             on_edit: OnEdit::End,
             exactness: Exactness::AsItIs,
+            generated: vec![],
         };
         change(&mut request);
         self.ask(|reply| Call::Complete { tenant, request, arrived: Instant::now(), reply })

@@ -265,6 +265,8 @@ impl RouterSource {
         out.gauges("pie_group_serving", "1 if this router serves the formed group.", serving)?;
         let help = "Streams of completions that are open, forwarded ones too.";
         out.gauge("pie_streams", help, self.stats.published.streams.get())?;
+        let help = "Completions whose stream broke, and that went on.";
+        out.counter("pie_completions_resumed", help, self.stats.completions.resumed.get())?;
         let draining = u64::from(*self.phase.borrow() == Phase::Draining);
         out.gauge("pie_draining", "1 while the router is drained.", draining)
     }
