@@ -6,7 +6,7 @@ use pie_proto::held::entry;
 use pie_proto::worker_v1 as wire;
 use pie_words::Epoch;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
@@ -32,7 +32,7 @@ pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<wire::KeepResponse, S
 impl Keeper {
     /// Nobody of an older epoch writes from here on.
     pub fn fence(&self, epoch: Epoch, look: Look) -> Result<Option<Position>, WorkerError> {
-        let mut ledger = self.ledger();
+        let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match look {
             Look::First => Ok(ledger.fence(epoch)?),
             Look::Again => {
@@ -44,7 +44,7 @@ impl Keeper {
 
     /// Whether an epoch has fenced the rank, and none after it.
     pub fn check(&self, epoch: Epoch) -> Result<(), WorkerError> {
-        check(&self.ledger(), epoch)
+        check(&self.0.lock().unwrap_or_else(PoisonError::into_inner), epoch)
     }
 
     /// All that is kept, in messages of bounded size.
@@ -52,7 +52,7 @@ impl Keeper {
         &self,
         epoch: Epoch,
     ) -> Result<impl Iterator<Item = wire::RecallResponse> + use<>, WorkerError> {
-        let ledger = self.ledger();
+        let ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         check(&ledger, epoch)?;
         let (mut messages, mut bytes) = (vec![wire::RecallResponse::default()], 0);
         for (session, pieces) in ledger.memos() {
@@ -82,7 +82,7 @@ impl Keeper {
         use wire::keep_request::Kind;
         let epoch = Epoch(request.epoch);
         let kind = request.kind.ok_or_else(|| Status::invalid_argument("nothing to keep"))?;
-        let mut ledger = self.ledger();
+        let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = |error: LedgerError| Status::from(WorkerError::from(error));
         match kind {
             Kind::Begin(begin) => {
@@ -107,10 +107,6 @@ impl Keeper {
             }
         }
         Ok(ledger.position().map(|position| position.number))
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

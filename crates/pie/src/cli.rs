@@ -296,7 +296,7 @@ pub enum RepairArg {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct IdleArgs {
     /// Close sessions that nobody has used for this time; `never` keeps them.
-    #[arg(long, env = "PIE_SESSION_IDLE", default_value = "24h", value_name = "TIME", value_parser = crate::units::limit)]
+    #[arg(long, env = "PIE_SESSION_IDLE", default_value = "7d", value_name = "TIME", value_parser = crate::units::limit)]
     pub session_idle: crate::units::Limit,
     /// Where a group, or a tenant, has as many sessions as it may: a new one takes the place of the least recently used one, if
     /// nobody has used that for this time; `never` refuses the new one.
