@@ -19,7 +19,7 @@ PAUSE = 0.15
 LONG, LONGER = 900, 1200
 LINES = ("let x = y + 1;\n", "fn f() {}\n", "// 日本語 🙂\n", "return a;\n")
 # The call may have been heard, though its answer was not.
-UNHEARD = ("ROUTER_UNREACHABLE", "NOT_REPLICATED", None)
+UNHEARD = ("ROUTER_UNREACHABLE", "NOT_REPLICATED", "DEADLINE_PASSED", None)
 # Of calls that may be made again as they are.
 PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 

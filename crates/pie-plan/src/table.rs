@@ -191,24 +191,36 @@ impl Table {
             && branch.is_none_or(|branch| branch.rows.columns_agree() && branch.share <= self.document.len())
     }
 
-    /// A branch behind the first `share` tokens, in place of the one that is there, which is returned.
+    /// A branch behind the first `share` tokens, in place of the one that is there, which is returned. What both begin with stays
+    /// as it is, if they stand behind the same text: a completion that goes on where another one was has its rows.
     pub(crate) fn begin_branch(
         &mut self,
         share: usize,
         tokens: &[TokenId],
         slots: &mut Slots,
     ) -> Result<Option<Branch>, OutOfSlots> {
-        let (needed, free) = (tokens.len(), slots.free().len() + slots.would_free(self.branch_slots()));
+        let kept = self.common_branch(share, tokens);
+        let goes = self.branch_slots().get(kept..).unwrap_or_default();
+        let (needed, free) = (tokens.len() - kept, slots.free().len() + slots.would_free(goes));
         if free < needed {
             return Err(OutOfSlots { needed, free });
         }
-        let before = self.end_branch(slots);
-        let mut rows = Rows::default();
-        for token in tokens {
+        let before = self.branch.take();
+        let mut rows = before.as_ref().map_or_else(Rows::default, |branch| branch.rows.prefix(kept));
+        let behind = before.as_ref().and_then(|branch| branch.rows.slots.get(kept..));
+        behind.unwrap_or_default().iter().for_each(|slot| slots.release(*slot));
+        for token in &tokens[kept..] {
             rows.push(*token, slots.take().expect("they were counted"));
         }
         self.branch = Some(Branch { share, rows, origin: Origin::Same });
         Ok(before)
+    }
+
+    /// How many tokens the branch has in common with one that would stand there.
+    fn common_branch(&self, share: usize, tokens: &[TokenId]) -> usize {
+        let stays = |branch: &&Branch| branch.share == share && branch.origin == Origin::Same;
+        let Some(branch) = self.branch.as_ref().filter(stays) else { return 0 };
+        branch.rows.tokens.iter().zip(tokens).take_while(|(held, wanted)| held == wanted).count()
     }
 
     /// Drops the branch; its slots go back in token order.

@@ -295,9 +295,16 @@ fn plan_of(group: &Group, action: &Action, twin: &mut Twin) -> Plan {
     match action {
         Action::Open(session) => changes.push(Change::Open { session: SessionId(*session) }),
         Action::Branch { session, at, given } => {
-            let length = group.table(SessionId(*session)).map_or(0, |table| table.tokens().len()) as u32;
-            let tokens = (0..*given).map(|_| twin.token()).collect();
-            let at = TokenIndex(at % (length + 1));
+            let table = group.table(SessionId(*session));
+            let length = table.map_or(0, |table| table.tokens().len()) as u32;
+            let mut tokens: Vec<TokenId> = (0..*given).map(|_| twin.token()).collect();
+            let mut at = TokenIndex(at % (length + 1));
+            // Every third one goes on with what is there, as a completion does whose owner has died.
+            if let Some(table) = table.filter(|table| at.0.is_multiple_of(3) && !table.branch().is_empty()) {
+                at = TokenIndex(table.share() as u32);
+                let kept = table.branch().len().min(2 * usize::from(*given));
+                tokens.splice(0..0, table.branch()[..kept].iter().copied());
+            }
             changes.push(Change::Branch { session: SessionId(*session), at, tokens });
         }
         Action::Accept { session, count } => {

@@ -103,6 +103,10 @@ pub struct TakeSessionRequest {
     pub group: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub session: ::core::option::Option<Carried>,
+    /// A router that lost the group sends what it still has of it: the epoch in which it served it last. An owner that had the documents from
+    /// the ranks of that epoch, or a later one, has all that was told, and what was closed since must not come back. 0: the session moves.
+    #[prost(uint64, tag = "3")]
+    pub left_from: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakeSessionResponse {}

@@ -40,7 +40,7 @@ use crate::tenants::{Quotas, Sharing, TenantLimits};
 use completion::{CompletionId, Finish, News, Stream, Took};
 pub(crate) use editing::{Copy, Edited};
 pub use healing::{Healing, Repairs};
-pub(crate) use journal::Written;
+pub use journal::Written;
 pub use leaving::Idle;
 use model::Model;
 pub(crate) use opening::Opened;
@@ -111,6 +111,8 @@ pub struct Core {
     pub(crate) planner: Result<Box<Planner>, String>,
     /// How fast the ranks were when there were any.
     pace: Pace,
+    /// The ranks had kept all that was told up to this epoch.
+    recalled: Epoch,
     /// Of completions that were lost with their group.
     news: Vec<(CompletionId, News)>,
     accepted: u64,
@@ -127,6 +129,7 @@ impl Core {
             sessions: Sessions::new(&settings, quotas),
             planner: Err("the group is forming for the first time".to_owned()),
             pace: Pace::default(),
+            recalled: Epoch(0),
             news: Vec::new(),
             accepted: 0,
             stats,
@@ -288,6 +291,7 @@ impl Core {
             tokens: self.sessions.tokens(),
             slots: self.planner.as_deref().map_or(0, Planner::slots),
             context_limit: self.model.facts.context_limit as usize,
+            recalled: self.recalled,
         }
     }
 

@@ -65,7 +65,7 @@ impl Desk {
     }
 
     /// What happened to the documents since the last time.
-    pub(crate) fn written(&mut self) -> Option<Written> {
+    pub fn written(&mut self) -> Option<Written> {
         self.core.sessions.journal.take()
     }
 
@@ -170,7 +170,7 @@ impl Desk {
             }
             Call::Look { tenant, session, reply } => {
                 let document = core.look(&tenant, &session);
-                self.reply(reply, document);
+                self.reply_at_once(reply, document);
             }
             Call::Edit { tenant, request, prepared, arrived, reply } => {
                 let copy = if prepared.is_none() { core.copy_for(&tenant, &request) } else { Ok(None) };
@@ -204,12 +204,12 @@ impl Desk {
             Call::Vacate { tenant, session, identity, reply } => {
                 let found = find(core, &tenant, &session, identity.as_ref());
                 let vacated = found.and_then(|id| core.sessions.leaves(id));
-                self.reply(reply, vacated);
+                self.reply_at_once(reply, vacated);
             }
             Call::Room { tenant, session, reply } => {
                 let completed = core.planner.as_ref().map(|planner| planner.completed());
                 let room = core.sessions.make_way(&tenant, &session, &completed.unwrap_or_default());
-                self.reply(reply, room);
+                self.reply_at_once(reply, room);
             }
             Call::Take { taken, reply } => {
                 let taken = core.take(taken);
@@ -250,6 +250,11 @@ impl Desk {
                 let _ = reply.send(self.describe());
             }
         }
+    }
+
+    /// Answers what tells a caller nothing yet.
+    fn reply_at_once<T>(&self, reply: Reply<T>, answer: Result<T, Fault>) {
+        let _ = reply.send(answer.inspect_err(|fault| self.stats.fault(fault)));
     }
 
     /// Answers a call that may be refused. A refusal is counted. What is told of a document waits until the ranks have that.

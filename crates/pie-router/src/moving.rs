@@ -14,6 +14,7 @@ use pie_proto::carried::Carried;
 use pie_proto::reason::reason_of;
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, peer_v1, v1};
+use pie_words::Epoch;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -146,7 +147,9 @@ impl LocalGroup {
         let (router, directory) = (&self.router, &self.router.directory);
         let asker = Asker { tenant: tenant.clone(), arrived: Instant::now() };
         let (group, session) = (home.group.to_string(), Some(carried.into()));
-        router.call(home, asker.clone(), peer_v1::TakeSessionRequest { group, session }).await?;
+        router
+            .call(home, asker.clone(), peer_v1::TakeSessionRequest { group, session, left_from: 0 })
+            .await?;
         let settled: Fault = match directory.moves(tenant, name, &self.id, &home.group).await {
             Ok(Moved::Done) => return Ok(()),
             Ok(Moved::Conflict { .. }) => faults::no_session(name.as_str()),
@@ -169,6 +172,9 @@ impl GroupCall for peer_v1::TakeSessionRequest {
 
     async fn here(self, group: LocalGroup, _: Asker) -> Result<Self::Answer, Status> {
         let session = self.session.ok_or_else(|| Fault::new(Reason::FieldMissing, "`session` is missing"))?;
+        if self.left_from > 0 && Epoch(self.left_from) <= group.owner.holdings().recalled {
+            return Ok(peer_v1::TakeSessionResponse {});
+        }
         let (tokenizer, limit) = (group.router.tokenizer.clone(), group.router.document_limit);
         let taken = carrying::unpack(session, tokenizer, limit).await?;
         group.owner.ask_surely(|reply| Call::Take { taken, reply }).await??;

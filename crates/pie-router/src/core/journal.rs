@@ -31,7 +31,7 @@ pub(crate) struct MemoBytes {
 
 /// Entries that follow each other.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub struct Written {
     /// Of the first.
     pub first: u64,
     /// In order.

@@ -1,9 +1,9 @@
 //! What a new owner finds with the ranks: documents, under the names that the ranks' tables have for them, and the tables, which
 //! go on where they are.
 
-use super::Core;
 use super::planner::Planner;
 use super::session::Session;
+use super::{Ack, Core};
 use crate::call::Taken;
 use pie_plan::Change;
 use pie_plan::ledger::Position;
@@ -45,6 +45,10 @@ impl Core {
         }
         if is_all {
             self.sessions.journal.recalled(position);
+        }
+        // Where changes are told before the ranks have them, some may have been told that they never got.
+        if self.settings.ack == Ack::Replicated {
+            self.recalled = self.recalled.max(position.epoch);
         }
         self.stats.sessions.recalled.add(count as u64);
     }

@@ -57,7 +57,7 @@ impl Task {
         if let Ok(left) = self.desk.give_all()
             && !left.is_empty()
         {
-            let following = self.common.clone().send_after(router, left);
+            let following = self.common.clone().send_after(router, self.served, left);
             self.background.following = Some(tokio::spawn(following).abort_handle());
         }
     }

@@ -10,6 +10,7 @@ use pie_proto::Reason;
 use pie_proto::carried::Carried;
 use pie_proto::peer_v1::TakeSessionRequest;
 use pie_proto::reason::reason_of;
+use pie_words::Epoch;
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
@@ -30,7 +31,7 @@ enum Offer {
 impl Common {
     /// Sends documents to the router that owns their group. What it does not take now stays here: as long as it owns the group, it is
     /// offered again.
-    pub async fn send_after(self: Arc<Self>, router: RouterRecord, left: Vec<Carried>) {
+    pub async fn send_after(self: Arc<Self>, router: RouterRecord, served: Epoch, left: Vec<Carried>) {
         let group = &self.options.group;
         tracing::info!(%group, sessions = left.len(), router = %router.id, "documents follow the group to its owner");
         for carried in left {
@@ -42,7 +43,7 @@ impl Common {
                     continue;
                 }
             };
-            match self.offer(&router, carried).await {
+            match self.offer(&router, served, carried).await {
                 Offer::Taken => {}
                 Offer::Refused(error) => {
                     let error = error.message();
@@ -61,9 +62,9 @@ impl Common {
         }
     }
 
-    async fn offer(&self, router: &RouterRecord, carried: Carried) -> Offer {
+    async fn offer(&self, router: &RouterRecord, served: Epoch, carried: Carried) -> Offer {
         let group = self.options.group.to_string();
-        let request = TakeSessionRequest { group, session: Some(carried.into()) };
+        let request = TakeSessionRequest { group, session: Some(carried.into()), left_from: served.0 };
         let mut peer = match self.options.peers.peer(router) {
             Ok(peer) => peer,
             Err(fault) => return Offer::Later(fault.into()),

@@ -1,5 +1,6 @@
 //! What is said of an owner: whether its group serves, and how many groups its router has.
 
+use pie_words::Epoch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +28,8 @@ pub struct Holdings {
     pub slots: usize,
     /// Positions of the model that was served last; 0 before the first.
     pub context_limit: usize,
+    /// All that was told up to this epoch is here: the ranks had kept it.
+    pub recalled: Epoch,
 }
 
 /// Whom it concerns that this router does not form a group.
