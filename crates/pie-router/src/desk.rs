@@ -61,6 +61,7 @@ impl Desk {
 
     /// The core begins anew: all that it had is gone.
     pub fn replace(&mut self, core: Core) {
+        self.holding = Holding::new(core.ack());
         (self.core, self.streams) = (core, Streams::default());
     }
 

@@ -21,7 +21,7 @@ use crate::core::{Core, Settings};
 use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
-use crate::ranks::{Events, FailureKind, Formed, RankFailure};
+use crate::ranks::{Events, FailureKind, Formed, RankFailure, Tables};
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use background::{Background, Common};
@@ -166,6 +166,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         holdings: holdings_sender,
         formed: None,
         served: Epoch(0),
+        tables: Tables::default(),
         background: Background::default(),
         failures: Vec::new(),
         reports: Reports::new(ranks.clone()),
@@ -191,6 +192,8 @@ struct Task {
     formed: Option<Formed>,
     /// The latest epoch that was served here.
     served: Epoch,
+    /// What becomes of the tables that the ranks hold when the group is formed next.
+    tables: Tables,
     background: Background,
     /// Of the epoch that is served, until somebody is blamed.
     failures: Vec<RankFailure>,
@@ -363,7 +366,7 @@ impl Task {
             self.desk.act(|core| core.recall(recollection));
         }
         self.keep_with(epoch, std::mem::take(&mut formed.keepers));
-        self.served = epoch;
+        (self.served, self.tables) = (epoch, Tables::GoOn);
         self.desk.act(|core| match found.group {
             Some(group) => core.goes_on(group, formed.model.clone()),
             None => core.formed(epoch, formed.slots, formed.model.clone()),

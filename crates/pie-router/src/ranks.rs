@@ -5,7 +5,7 @@ mod found;
 
 use crate::call::ModelFacts;
 use crate::owner::{Event, KeeperCandidate};
-pub use found::{Found, Reading};
+pub use found::{Found, Reading, Tables};
 use pie_placement::{LeaseState, Ownership};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
@@ -206,6 +206,8 @@ pub struct Forming<'a> {
     pub connector: &'a Connector,
     /// C2: of every collective.
     pub deadline: Duration,
+    /// What becomes of the tables that the ranks hold.
+    pub tables: Tables,
     /// How the documents are read that the ranks hold.
     pub reading: Reading,
     /// Where reports and failures go.
@@ -239,7 +241,7 @@ impl Forming<'_> {
             return Err(FormError::Unsure);
         }
         let ranks = found::Ranks { clients: &clients, addresses: self.addresses, epoch };
-        let found = ranks.find(self.served, self.deadline, &self.reading).await?;
+        let found = ranks.find(self.served, self.deadline, self.tables, &self.reading).await?;
         let slots = match &found.group {
             Some(group) => u32::try_from(group.capacity()).unwrap_or(u32::MAX),
             None => described.iter().map(|rank| rank.slots).min().unwrap_or(0),

@@ -4,7 +4,7 @@ use crate::error::WorkerError;
 use pie_plan::ledger::{Beginning, Ledger, LedgerError, Position};
 use pie_proto::held::entry;
 use pie_proto::worker_v1 as wire;
-use pie_words::Epoch;
+use pie_words::{Epoch, SessionId};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_stream::{Stream, StreamExt};
@@ -47,24 +47,10 @@ impl Keeper {
         check(&self.0.lock().unwrap_or_else(PoisonError::into_inner), epoch)
     }
 
-    /// All that is kept, in messages of bounded size.
-    pub fn recall(
-        &self,
-        epoch: Epoch,
-    ) -> Result<impl Iterator<Item = wire::RecallResponse> + use<>, WorkerError> {
-        let ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        check(&ledger, epoch)?;
-        let (mut messages, mut bytes) = (vec![wire::RecallResponse::default()], 0);
-        for (session, pieces) in ledger.memos() {
-            if bytes > MESSAGE_BYTES {
-                messages.push(wire::RecallResponse::default());
-                bytes = 0;
-            }
-            bytes += pieces.iter().map(Vec::len).sum::<usize>();
-            let last = messages.len() - 1;
-            messages[last].memos.push(wire::LedgerMemo { session: session.0, pieces: pieces.clone() });
-        }
-        Ok(messages.into_iter())
+    /// All that is kept, in messages of bounded size, each copied when it is asked for.
+    pub fn recall(&self, epoch: Epoch) -> Result<Recall, WorkerError> {
+        self.check(epoch)?;
+        Ok(Recall { keeper: self.clone(), epoch, next: Some(SessionId::default()) })
     }
 
     /// Takes an owner's entries, and says how far it is, until the owner ends the stream or another one has come: an error is the
@@ -107,6 +93,37 @@ impl Keeper {
             }
         }
         Ok(ledger.position().map(|position| position.number))
+    }
+}
+
+/// A ledger on its way to the next owner.
+pub(crate) struct Recall {
+    keeper: Keeper,
+    epoch: Epoch,
+    /// The sessions from this one on are still to be told.
+    next: Option<SessionId>,
+}
+
+impl Iterator for Recall {
+    type Item = Result<wire::RecallResponse, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let first = self.next.take()?;
+        let ledger = self.keeper.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another owner may have come since.
+        if let Err(error) = check(&ledger, self.epoch) {
+            return Some(Err(error.into()));
+        }
+        let (mut memos, mut bytes) = (Vec::new(), 0);
+        for (session, pieces) in ledger.memos().range(first..) {
+            if bytes >= MESSAGE_BYTES {
+                self.next = Some(*session);
+                break;
+            }
+            bytes += pieces.iter().map(Vec::len).sum::<usize>();
+            memos.push(wire::LedgerMemo { session: session.0, pieces: pieces.clone() });
+        }
+        Some(Ok(wire::RecallResponse { memos }))
     }
 }
 

@@ -149,7 +149,7 @@ impl Worker for RankService {
     ) -> Result<Response<Self::TablesStream>, Status> {
         self.keeper.check(Epoch(request.into_inner().epoch))?;
         let tables = self.engine.tables().await?;
-        Ok(Response::new(streamed(tables.into_iter().map(wire::Table::from))))
+        Ok(Response::new(streamed(tables.into_iter().map(|table| Ok(table.into())))))
     }
 
     type RecallStream = ReceiverStream<Result<wire::RecallResponse, Status>>;
@@ -201,13 +201,13 @@ type Reports = mpsc::Sender<Result<wire::Report, Status>>;
 
 /// Sends messages one by one, as fast as they are read.
 fn streamed<T: Send + 'static>(
-    messages: impl Iterator<Item = T> + Send + 'static,
+    messages: impl Iterator<Item = Result<T, Status>> + Send + 'static,
 ) -> ReceiverStream<Result<T, Status>> {
     let (sender, stream) = mpsc::channel(REPORTS);
     tokio::spawn(async move {
         for message in messages {
             // Whoever asked has gone.
-            if sender.send(Ok(message)).await.is_err() {
+            if sender.send(message).await.is_err() {
                 return;
             }
         }

@@ -41,6 +41,7 @@ impl Task {
             common: self.common.clone(),
             ownership,
             served: self.served,
+            tables: self.tables,
             former: None,
             claim,
             free_since: None,

@@ -8,7 +8,7 @@ use crate::call::Taken;
 use crate::carrying;
 use crate::core::Ack;
 use crate::peers::Listening;
-use crate::ranks::{Formed, Forming, Reading};
+use crate::ranks::{Formed, Forming, Reading, Tables};
 use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
 use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
@@ -47,6 +47,8 @@ pub(super) struct Candidate {
     pub ownership: Option<Ownership>,
     /// The latest epoch that this router has served.
     pub served: Epoch,
+    /// What becomes of the tables that the ranks hold.
+    pub tables: Tables,
 }
 
 /// What a router's wish for a group rests on.
@@ -131,6 +133,7 @@ impl Candidate {
             addresses: &addresses,
             connector: &common.options.ranks,
             deadline: common.options.deadline,
+            tables: self.tables,
             reading: Reading { tokenizer: common.tokenizer.clone(), limit: common.options.document_limit },
             events: common.events.clone(),
         };

@@ -3,7 +3,9 @@
 
 use super::inbox::Inbox;
 use super::{Event, State, Task, new_core};
+use crate::ranks::Tables;
 use crate::stats::GroupEvent;
+use pie_words::Epoch;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::mpsc;
@@ -32,6 +34,8 @@ impl Task {
     /// one that is not whole goes; all books are made anew from the sessions ([`crate::core::Core::recover`]).
     fn recover(&mut self, panic: &str) {
         self.stats.event(GroupEvent::OwnerPanicked);
+        // What the ranks have kept is looked at like somebody else's: a document that is lost here comes back from there.
+        (self.served, self.tables) = (Epoch(0), Tables::Forgotten);
         let why = format!("the group's owner panicked, which is a bug: {panic}");
         if catch_unwind(AssertUnwindSafe(|| self.desk.act(|core| core.recover(&why)))).is_err() {
             tracing::error!(group = %self.common.options.group, "the owner's sessions cannot be put right: they are gone");

@@ -42,6 +42,16 @@ pub struct Found {
     pub ledgers: Vec<Option<Position>>,
 }
 
+/// What becomes of the tables that ranks hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tables {
+    /// They go on where all ranks have the same.
+    #[default]
+    GoOn,
+    /// They are forgotten: an owner has panicked, perhaps over them.
+    Forgotten,
+}
+
 /// How documents are read.
 #[derive(Clone)]
 pub struct Reading {
@@ -68,6 +78,7 @@ impl Ranks<'_> {
         &self,
         served: Epoch,
         deadline: Duration,
+        tables: Tables,
         reading: &Reading,
     ) -> Result<Found, FormError> {
         let mut standings = self.survey(wire::SurveyRequest { epoch: self.epoch.0, again: false }).await?;
@@ -81,6 +92,7 @@ impl Ranks<'_> {
         let end = Instant::now() + deadline + SLACK;
         let goes_on_from = loop {
             match caches(&standings) {
+                _ if tables == Tables::Forgotten => break None,
                 Caches::GoOn(from) => break Some(from),
                 Caches::Empty(why) => {
                     tracing::info!(epoch = self.epoch.0, why, "the group begins with empty caches");
