@@ -23,14 +23,19 @@ pub(crate) async fn unpack(
 }
 
 /// The same where the message is checked.
-pub(crate) async fn open(carried: Carried, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
-    let (spellings, text) = (carried.spellings, carried.content.clone());
-    let bytes = match &text {
+pub(crate) async fn open(
+    mut carried: Carried,
+    tokenizer: Arc<Tokenizer>,
+    limit: usize,
+) -> Result<Taken, Fault> {
+    let Carried { spellings, content, .. } = &mut carried;
+    let content = std::mem::replace(content, Content::Tokens(Vec::new()));
+    let bytes = match &content {
         Content::Text(text) => text.len(),
         Content::Tokens(_) => 0,
     };
-    let reading = tokenizer.reading(spellings);
-    let document = beside(bytes, Waits::Always, move || document(&text, &reading, limit)).await?;
+    let reading = tokenizer.reading(*spellings);
+    let document = beside(bytes, Waits::Always, move || document(&content, &reading, limit)).await?;
     taken(carried, document)
 }
 
@@ -47,6 +52,7 @@ pub(crate) async fn recall(kept: Kept, tokenizer: Arc<Tokenizer>, limit: usize) 
     taken(session, document)
 }
 
+/// A session whose document is made of its content.
 fn taken(carried: Carried, document: Document) -> Result<Taken, Fault> {
     let tenant = tenant(&carried)?;
     let Carried { name, identity, revision, strategy, .. } = carried;

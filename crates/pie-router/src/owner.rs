@@ -24,7 +24,7 @@ use crate::peers::Peers;
 use crate::ranks::{Events, FailureKind, Formed, RankFailure, Tables};
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
-use background::{Background, Common};
+use background::{Background, Common, Knowledge};
 use forming::Claim;
 pub use handle::Owner;
 use inbox::Inbox;
@@ -157,8 +157,14 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
     let (holdings_sender, holdings) = watch::channel(Holdings::default());
     let ranks: Arc<[RankTimes]> = (0..options.world_size).map(|_| RankTimes::default()).collect();
     let tenure = Tenure::none();
-    let common =
-        Common { options, placement, tokenizer, events: Events(events.downgrade()), tenure: tenure.clone() };
+    let common = Common {
+        options,
+        placement,
+        tokenizer,
+        events: Events(events.downgrade()),
+        tenure: tenure.clone(),
+        knowledge: Knowledge::default(),
+    };
     let task = Task {
         desk,
         common: Arc::new(common),
@@ -366,6 +372,7 @@ impl Task {
             self.desk.act(|core| core.recall(recollection));
         }
         self.keep_with(epoch, std::mem::take(&mut formed.keepers));
+        self.common.knowledge.writes(epoch);
         (self.served, self.tables) = (epoch, Tables::GoOn);
         self.desk.act(|core| match found.group {
             Some(group) => core.goes_on(group, formed.model.clone()),

@@ -89,7 +89,17 @@ impl std::ops::Deref for Formed {
     }
 }
 
-/// The ranks of a formed group.
+/// The ranks of a group that was just formed.
+pub struct Ranks {
+    /// The way to them.
+    pub streams: Streams,
+    /// What they held.
+    pub found: Found,
+    /// They can keep the documents.
+    pub keepers: Vec<KeeperCandidate>,
+}
+
+/// The streams to the ranks of a formed group.
 pub struct Streams {
     /// Of the group.
     pub epoch: Epoch,
@@ -200,6 +210,8 @@ pub struct Forming<'a> {
     pub ownership: &'a Ownership,
     /// The latest epoch that this router has served.
     pub served: Epoch,
+    /// The epoch whose ledgers hold no document that is not here.
+    pub written: Epoch,
     /// Of the ranks, in their order.
     pub addresses: &'a [String],
     /// The way to them.
@@ -223,7 +235,7 @@ impl Forming<'_> {
     ///
     /// # Errors
     /// [`FormError`] names the rank.
-    pub async fn form(self) -> Result<(Streams, Found, Vec<KeeperCandidate>), FormError> {
+    pub async fn form(self) -> Result<Ranks, FormError> {
         let mut clients = Vec::new();
         let mut described = Vec::new();
         for (rank, address) in (0u32..).zip(self.addresses) {
@@ -240,8 +252,8 @@ impl Forming<'_> {
         if self.ownership.lease().state() != LeaseState::Held {
             return Err(FormError::Unsure);
         }
-        let ranks = found::Ranks { clients: &clients, addresses: self.addresses, epoch };
-        let found = ranks.find(self.served, self.deadline, self.tables, &self.reading).await?;
+        let ranks = found::Fenced { clients: &clients, addresses: self.addresses, epoch };
+        let found = ranks.find(self.written, self.deadline, self.tables, &self.reading).await?;
         let slots = match &found.group {
             Some(group) => u32::try_from(group.capacity()).unwrap_or(u32::MAX),
             None => described.iter().map(|rank| rank.slots).min().unwrap_or(0),
@@ -261,7 +273,8 @@ impl Forming<'_> {
         }
         let ranks =
             described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
-        Ok((Streams { epoch, slots, model: facts(&described[0]), ranks, orders }, found, keepers))
+        let streams = Streams { epoch, slots, model: facts(&described[0]), ranks, orders };
+        Ok(Ranks { streams, found, keepers })
     }
 }
 

@@ -5,9 +5,12 @@ use super::forming::{Candidate, Claim};
 use super::tenure::Tenure;
 use super::{OwnerOptions, Task};
 use crate::ranks::Events;
-use pie_placement::{Ownership, Placement, RouterRecord};
+use pie_placement::{Ownership, Placement, RouterId, RouterRecord};
 use pie_text::Tokenizer;
-use std::sync::Arc;
+use pie_words::Epoch;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::task::AbortHandle;
 
 /// What an owner's task has in common with those that it sends out.
@@ -22,6 +25,51 @@ pub(super) struct Common {
     pub events: Events,
     /// Whether the group is this router's now.
     pub tenure: Tenure,
+    /// Whether this router has the documents that it had.
+    pub knowledge: Knowledge,
+}
+
+/// What this router knows of the group's documents and owners, for those that form it.
+#[derive(Debug, Default)]
+pub(super) struct Knowledge {
+    /// The epoch in which it wrote the ranks' ledgers, as long as it has all those documents; 0: it has not.
+    written: AtomicU64,
+    /// Routers whose ownership it ended because they seemed to be gone, the latest last.
+    deposed: Mutex<VecDeque<RouterId>>,
+}
+
+/// So many are remembered.
+const DEPOSED: usize = 16;
+
+impl Knowledge {
+    /// The ranks' ledgers are written here, in this epoch.
+    pub fn writes(&self, epoch: Epoch) {
+        self.written.store(epoch.0, Ordering::SeqCst);
+    }
+
+    /// Documents were given away, or may be lost: what the ranks have kept is looked at like somebody else's.
+    pub fn forgets(&self) {
+        self.written.store(0, Ordering::SeqCst);
+    }
+
+    /// The epoch whose ledgers hold nothing that is not here.
+    pub fn written(&self) -> Epoch {
+        Epoch(self.written.load(Ordering::SeqCst))
+    }
+
+    /// Whether a router that seems to be gone may lose its group to this one: once. One that comes back under the same name is not gone,
+    /// whatever its address says, as where two routers on two machines both say 127.0.0.1.
+    pub fn may_depose(&self, router: &RouterId) -> bool {
+        let mut deposed = self.deposed.lock().unwrap_or_else(PoisonError::into_inner);
+        if deposed.contains(router) {
+            return false;
+        }
+        if deposed.len() == DEPOSED {
+            deposed.pop_front();
+        }
+        deposed.push_back(router.clone());
+        true
+    }
 }
 
 /// The tasks that were sent out, one of each kind.
@@ -70,5 +118,20 @@ impl Task {
         if let Some(before) = self.background.claiming.replace(claiming) {
             before.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_router_is_deposed_once() {
+        let name = |number: usize| RouterId::new(format!("r{number}")).expect("a right name");
+        let knowledge = Knowledge::default();
+        assert!(knowledge.may_depose(&name(0)));
+        assert!(!knowledge.may_depose(&name(0)), "it came back: it is not gone");
+        assert!((1..=DEPOSED).all(|number| knowledge.may_depose(&name(number))));
+        assert!(knowledge.may_depose(&name(0)), "so many are remembered");
     }
 }

@@ -8,7 +8,7 @@ use crate::call::Taken;
 use crate::carrying;
 use crate::core::Ack;
 use crate::peers::Listening;
-use crate::ranks::{Formed, Forming, Reading, Tables};
+use crate::ranks::{Formed, Forming, Ranks, Reading, Tables};
 use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
 use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
@@ -130,6 +130,7 @@ impl Candidate {
         let forming = Forming {
             ownership: &ownership,
             served: self.served,
+            written: self.common.knowledge.written(),
             addresses: &addresses,
             connector: &common.options.ranks,
             deadline: common.options.deadline,
@@ -138,7 +139,7 @@ impl Candidate {
             events: common.events.clone(),
         };
         match forming.form().await {
-            Ok((streams, found, keepers)) => Ok(Formed { streams, found, keepers, ownership }),
+            Ok(Ranks { streams, found, keepers }) => Ok(Formed { streams, found, keepers, ownership }),
             Err(error) => {
                 // Whoever has the documents keeps them together with the group; without, another router may do better.
                 self.ownership = Some(ownership).filter(|_| self.claim == Claim::Old);
@@ -246,7 +247,7 @@ impl Candidate {
             .await
             .map_err(|error| error.to_string())?;
         if let Some(owner) = owner {
-            if self.is_gone(&owner.router).await {
+            if self.is_gone(&owner.router).await && self.common.knowledge.may_depose(&owner.router.id) {
                 let (group, gone) = (&self.common.options.group, &owner.router);
                 tracing::warn!(%group, router = %gone.id, address = gone.address, "the router that owns the group has ended: its lease is not waited for");
                 self.common.placement.depose(group, &gone.id).await.map_err(|error| error.to_string())?;

@@ -112,7 +112,8 @@ impl Task {
     pub(super) fn keep_with(&mut self, epoch: Epoch, candidates: Vec<Candidate>) {
         self.write_down();
         let sessions = &self.desk.core().sessions;
-        let (here, after) = (sessions.journal.position(self.served), sessions.journal.latest());
+        let (here, after) =
+            (sessions.journal.position(self.common.knowledge.written()), sessions.journal.latest());
         let is_right = |candidate: &Candidate| candidate.held == Some(here);
         let documents: Arc<[(SessionId, Taken)]> = if candidates.iter().all(is_right) {
             Arc::new([])

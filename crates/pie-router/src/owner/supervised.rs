@@ -5,7 +5,6 @@ use super::inbox::Inbox;
 use super::{Event, State, Task, new_core};
 use crate::ranks::Tables;
 use crate::stats::GroupEvent;
-use pie_words::Epoch;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::mpsc;
@@ -35,7 +34,8 @@ impl Task {
     fn recover(&mut self, panic: &str) {
         self.stats.event(GroupEvent::OwnerPanicked);
         // What the ranks have kept is looked at like somebody else's: a document that is lost here comes back from there.
-        (self.served, self.tables) = (Epoch(0), Tables::Forgotten);
+        self.common.knowledge.forgets();
+        self.tables = Tables::Forgotten;
         let why = format!("the group's owner panicked, which is a bug: {panic}");
         if catch_unwind(AssertUnwindSafe(|| self.desk.act(|core| core.recover(&why)))).is_err() {
             tracing::error!(group = %self.common.options.group, "the owner's sessions cannot be put right: they are gone");

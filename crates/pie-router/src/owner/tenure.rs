@@ -53,6 +53,11 @@ impl Task {
             }
             // It came late: the group is this router's again, with its documents.
             Call::Arrived { .. } if sure => None,
+            Call::Arrived { .. } => {
+                // Should its next owner die before the ranks have heard of it, they still have what goes here now.
+                self.common.knowledge.forgets();
+                Some(call)
+            }
             call if sure => Some(call),
             call => call.refuse_unless_free(|| {
                 let fault = faults::unsure(self.common.options.group.as_str());

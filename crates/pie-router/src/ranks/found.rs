@@ -62,30 +62,31 @@ pub struct Reading {
 }
 
 /// The ranks of a group, on their way into a new epoch.
-pub(super) struct Ranks<'a> {
+pub(super) struct Fenced<'a> {
     pub clients: &'a [WorkerClient<Channel>],
     pub addresses: &'a [String],
     pub epoch: Epoch,
 }
 
-impl Ranks<'_> {
+impl Fenced<'_> {
     /// Fences them, and reads what they hold. The documents are read unless this router was the last to write them, in the epoch
-    /// `served`.
+    /// `written`, and has them still.
     ///
     /// # Errors
     /// [`FormError::Rank`] where one does not answer, or was fenced by somebody else since.
     pub async fn find(
         &self,
-        served: Epoch,
+        written: Epoch,
         deadline: Duration,
         tables: Tables,
         reading: &Reading,
     ) -> Result<Found, FormError> {
         let mut standings = self.survey(wire::SurveyRequest { epoch: self.epoch.0, again: false }).await?;
         let ledgers = standings.iter().map(|standing| standing.ledger).collect();
-        let recollection = match best_ledger(&standings) {
-            Some(rank) if standings[rank].ledger.is_some_and(|ledger| ledger.epoch != served) => {
-                Some(self.recall(rank, standings[rank].ledger.unwrap_or_default(), reading).await?)
+        let best = best_ledger(&standings);
+        let recollection = match best.and_then(|rank| Some((rank, standings[rank].ledger?))) {
+            Some((rank, position)) if position.epoch != written => {
+                Some(self.recall(rank, position, reading).await?)
             }
             _ => None,
         };
