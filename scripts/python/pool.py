@@ -73,6 +73,7 @@ class Pool:
             raise
         ready = json.loads(ready_file.read_text())
         self.address: str = ready["address"]
+        self.http: str | None = ready["http"]
         self.metrics: str | None = ready["metrics"]
         self.pid: int = ready["pid"]
         self.workers: dict[int, int] = {worker["rank"]: worker["pid"] for worker in ready["workers"]}

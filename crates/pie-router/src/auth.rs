@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use subtle::ConstantTimeEq;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response, header::AUTHORIZATION};
+use tonic::codegen::http::{HeaderMap, Request, Response, header::AUTHORIZATION};
 use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 
 /// The metadata that names a tenant where no tokens are asked for.
@@ -210,19 +210,28 @@ impl Gate {
         self.quotas.clone()
     }
 
+    /// Whose headers these are.
+    ///
+    /// # Errors
+    /// [`Reason::NoToken`], and as of [`Tokens::caller`].
+    pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Fault> {
+        let token = headers.get(AUTHORIZATION).and_then(|given| bearer(given.as_bytes()));
+        let token = token.ok_or_else(|| {
+            Fault::new(Reason::NoToken, "the call has no metadata `authorization: Bearer TOKEN`")
+        })?;
+        self.tokens.load().caller(token, SystemTime::now())
+    }
+
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Fault> {
         let needs = Needs::of(request.uri().path());
         if needs == Needs::Nothing {
             return Ok(());
         }
+        let caller = self.caller(request.headers());
         // Nobody behind this needs it, so nobody can log it.
-        let given = request.headers_mut().remove(AUTHORIZATION);
+        request.headers_mut().remove(AUTHORIZATION);
         request.headers_mut().remove(TENANT);
-        let token = given.as_ref().and_then(|given| bearer(given.as_bytes()));
-        let token = token.ok_or_else(|| {
-            Fault::new(Reason::NoToken, "the call has no metadata `authorization: Bearer TOKEN`")
-        })?;
-        let caller = self.tokens.load().caller(token, SystemTime::now())?;
+        let caller = caller?;
         if needs == Needs::Admin && caller.role != Role::Admin {
             let message = format!("{} needs a token with `admin = true`", request.uri().path());
             return Err(Fault::new(Reason::NotAdmin, message));

@@ -21,6 +21,7 @@ mod directory;
 mod faults;
 mod group;
 mod life;
+mod local;
 mod messages;
 mod moving;
 pub mod owner;
@@ -38,5 +39,6 @@ pub mod tenants;
 mod testing;
 mod tokenizing;
 
+pub use local::{LocalPool, LocalService};
 pub use owner::{State, Watched};
 pub use server::{Phase, Readiness, ServeError, ServeOptions, Serving, serve};

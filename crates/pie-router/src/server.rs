@@ -9,6 +9,7 @@ use crate::closing::look_after;
 use crate::core::{Idle, Settings};
 use crate::directory::{Directory, Groups};
 use crate::group::Router;
+use crate::local::LocalPool;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
 use crate::packing;
 use crate::peer::PeerService;
@@ -121,6 +122,7 @@ pub struct Serving {
     /// Where other routers do.
     pub peer_address: SocketAddr,
     router: Arc<Router>,
+    local: LocalPool,
     phase: watch::Sender<Phase>,
     public: Plug,
     internal: Plug,
@@ -140,6 +142,11 @@ impl Serving {
     /// What the router counts for itself: calls that no owner saw, and streams.
     pub fn stats(&self) -> Arc<Stats> {
         self.router.stats.clone()
+    }
+
+    /// The public API without a connection, for fronts in this process. Who calls it is asked as everybody is.
+    pub fn local(&self) -> LocalPool {
+        self.local.clone()
     }
 
     /// What it takes, to watch.
@@ -299,10 +306,11 @@ pub async fn serve(
     tokio::spawn(look_after(Arc::downgrade(&router), sweep_pause(options.settings.idle)));
     let aside = Arc::new(Aside::new().map_err(ServeError::Threads)?);
     let services = Services { options: &options, router: &router, aside: &aside };
+    let local = LocalPool::new(services.pool(Plane::Public), options.gate.clone(), router.stats.clone());
     let public = Plug::new(|stopped| services.public(options.public.accept(public), stopped))?;
     let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
     let scheme = options.public.scheme();
-    Ok(Serving { address, scheme, peer_address, router, phase, public, internal })
+    Ok(Serving { address, scheme, peer_address, router, local, phase, public, internal })
 }
 
 /// How often sessions are looked after: soon enough for the time after which they are idle.

@@ -1,7 +1,7 @@
 //! Takes connections of a listener: handshakes side by side, each with a deadline, and no more than there are places.
 
 use crate::connection::Connection;
-use crate::identity::ServerTls;
+use crate::identity::{Protocols, ServerTls};
 use crate::limits::limited;
 use std::io;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub struct Acceptor {
     places: Arc<Semaphore>,
     stats: Arc<AcceptStats>,
     age: Option<ConnectionAge>,
+    protocols: Protocols,
 }
 
 /// How old connections get.
@@ -68,7 +69,13 @@ impl Acceptor {
     /// With TLS, or in plaintext; at most so many connections at once.
     pub fn new(tls: Option<ServerTls>, connections: usize) -> Self {
         let places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
-        Self { tls, places, stats: Arc::default(), age: None }
+        Self { tls, places, stats: Arc::default(), age: None, protocols: Protocols::Grpc }
+    }
+
+    /// The same places and the same certificates for a port whose clients may speak HTTP/1.1 too.
+    #[must_use]
+    pub fn for_http(&self) -> Self {
+        Self { protocols: Protocols::Http, ..self.clone() }
     }
 
     /// Connections get no older than this: clients that connect anew spread over the servers that there are by then.
@@ -143,7 +150,7 @@ impl Acceptor {
         let connection = match &self.tls {
             None => Connection::plain(stream),
             Some(tls) => {
-                let handshake = TlsAcceptor::from(tls.current()).accept(stream).into_fallible();
+                let handshake = TlsAcceptor::from(tls.current(self.protocols)).accept(stream).into_fallible();
                 let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long");
                 match timeout_at(deadline, handshake).await.map_err(late)? {
                     Ok(stream) => Connection::tls(stream),

@@ -14,6 +14,16 @@ use std::sync::Arc;
 
 /// What gRPC speaks.
 pub(crate) const ALPN: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// What clients of a port speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocols {
+    /// HTTP/2 alone.
+    Grpc,
+    /// HTTP/1.1 too.
+    Http,
+}
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
@@ -122,8 +132,17 @@ impl ServerTls {
         Ok(())
     }
 
-    pub(crate) fn current(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+    /// What a handshake goes by now, on a port of these protocols.
+    pub(crate) fn current(&self, protocols: Protocols) -> Arc<ServerConfig> {
+        let config = self.0.load_full();
+        match protocols {
+            Protocols::Grpc => config,
+            Protocols::Http => {
+                let mut config = ServerConfig::clone(&config);
+                config.alpn_protocols.push(HTTP1.to_vec());
+                Arc::new(config)
+            }
+        }
     }
 }
 

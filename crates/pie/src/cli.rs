@@ -178,12 +178,31 @@ impl Default for RankArgs {
     }
 }
 
+/// Where the HTTP API is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpArg {
+    /// Nowhere.
+    Off,
+    /// At this address.
+    At(SocketAddr),
+}
+
+impl HttpArg {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(Self::Off) } else { crate::units::address(text).map(Self::At) }
+    }
+}
+
 /// How a router serves.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// Address of the public gRPC API; port 0 takes a free one.
     #[arg(long, env = "PIE_LISTEN", default_value = "127.0.0.1:7400", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub listen: SocketAddr,
+    /// Address of the HTTP API, which speaks as OpenAI's and llama.cpp's servers do (docs/http.md), or off. If not given, 127.0.0.1:7480
+    /// of `pie pool`, where that is free; off of `pie router`.
+    #[arg(long, env = "PIE_HTTP", value_name = "HOST:PORT", value_parser = HttpArg::parse)]
+    pub http: Option<HttpArg>,
     /// Address of the internal gRPC API, through which routers pass calls on to each other: for routers alone.
     #[arg(long, env = "PIE_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub peer_listen: SocketAddr,

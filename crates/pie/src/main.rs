@@ -18,6 +18,7 @@ mod demo;
 mod device;
 mod eval;
 mod explain;
+mod front;
 mod hub;
 mod load;
 mod models;

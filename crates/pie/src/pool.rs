@@ -3,12 +3,13 @@
 mod workers;
 
 use crate::Failure;
-use crate::cli::{AckArg, HealingArgs, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
+use crate::cli::{AckArg, HealingArgs, HttpArg, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, StopSignal};
 use crate::units::Limit;
+use crate::front::{self, Unless};
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State, Watched};
@@ -33,6 +34,7 @@ const DEADLINES_TO_FORM_AGAIN: u32 = 3;
 #[derive(Serialize)]
 struct PoolReady<'a> {
     address: String,
+    http: Option<String>,
     pid: u32,
     metrics: Option<String>,
     workers: &'a [WorkerReady],
@@ -53,6 +55,7 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
     pool.say_what_it_holds();
     let workers = pool.workers.len();
     say!("{workers} workers and a router serve at {} (Ctrl-C stops all)", pool.serving.url());
+    front::say(pool.http.as_ref());
     let groups = pool.serving.groups();
     let patience = arguments.serve.collective_deadline.saturating_mul(DEADLINES_TO_FORM_AGAIN);
     tokio::select! {
@@ -121,6 +124,7 @@ impl Preflight {
 /// Worker processes and a router in this process.
 pub struct LocalPool {
     serving: Serving,
+    http: Option<pie_http::Serving>,
     observe: Observe,
     workers: Vec<WorkerReady>,
     deaths: mpsc::Receiver<String>,
@@ -147,10 +151,12 @@ impl LocalPool {
         let mut serve = arguments.serve.clone();
         // The workers end with this process: nothing would outlive it.
         serve.ack.get_or_insert(AckArg::Owner);
+        let front = front::Front::new(&serve, &ports, &tokenizer);
         let serving = router::start(&serve, &arguments.group, tokenizer, placement, ports).await?;
-        observe.serves(Served::Router(RouterSource::of(&serving)));
+        let http = front.start(&serving, Unless::Taken).await?;
+        observe.serves(Served::Router(RouterSource::of(&serving, http.as_ref())));
         wait_until_served(&serving, &mut deaths).await?;
-        Ok(Self { serving, observe, workers, deaths, lifelines, _registrations: registrations })
+        Ok(Self { serving, http, observe, workers, deaths, lifelines, _registrations: registrations })
     }
 
     /// Worker processes.
@@ -178,6 +184,7 @@ impl LocalPool {
 
     /// The same; streams that run may end within `grace`.
     async fn stop_within(self, grace: Duration) -> Result<(), Failure> {
+        front::stop(self.http, grace).await;
         self.serving.stop(grace).await?;
         drop(self.lifelines);
         let mut deaths = self.deaths;
@@ -210,6 +217,7 @@ impl LocalPool {
     fn ready(&self) -> PoolReady<'_> {
         PoolReady {
             address: self.address().to_string(),
+            http: self.http.as_ref().map(|http| http.address.to_string()),
             pid: std::process::id(),
             metrics: self.observe.address().map(|address| address.to_string()),
             workers: &self.workers,
@@ -308,6 +316,7 @@ fn not_formed(serving: &Serving) -> String {
 pub fn local_serve() -> ServeArgs {
     ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        http: Some(HttpArg::Off),
         peer_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         advertise: None,
         public: PublicArgs::none(),

@@ -1,6 +1,7 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
 use crate::cli::{GroupsArgs, RepairArg, RouterArgs, ServeArgs};
+use crate::front::{self, Front, Unless};
 use crate::observe::{Observe, RouterSource, Served};
 use crate::ready::ReadyFile;
 use crate::secure::Ports;
@@ -31,11 +32,15 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
+    let front = Front::new(&arguments.serve, &ports, &tokenizer);
     let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
-    observe.serves(Served::Router(RouterSource::of(&serving)));
+    let http = front.start(&serving, Unless::Asked).await?;
+    observe.serves(Served::Router(RouterSource::of(&serving, http.as_ref())));
     say!("the router listens at {}", serving.url());
+    front::say(http.as_ref());
     ready.write(&serde_json::json!({
         "address": serving.address.to_string(),
+        "http": http.as_ref().map(|http| http.address.to_string()),
         "peer": serving.peer_address.to_string(),
         "pid": std::process::id(),
         "metrics": observe.address().map(|address| address.to_string()),
@@ -61,7 +66,10 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     };
     // A second signal cuts the wait short: what is left is told, and the group is given up.
     let stopped = tokio::select! {
-        stopped = serving.stop(grace) => stopped,
+        stopped = async {
+            front::stop(http, grace).await;
+            serving.stop(grace).await
+        } => stopped,
         signal = signals.next() => {
             say!("{signal} again: stopping at once");
             Ok(())

@@ -224,7 +224,7 @@ fn pages_name_files_that_are_there() {
 fn every_invariant_is_kept_somewhere_and_tested() {
     let ids = [
         "R1", "R2", "T1", "T2", "S1", "P1", "P2", "P3", "P4", "K1", "K2", "K3", "K4", "K5", "M1", "W1", "C1",
-        "C2", "C3", "L1", "L2", "D1", "N1", "A1", "A2", "H1", "H2", "E1", "E2", "E3",
+        "C2", "C3", "L1", "L2", "D1", "N1", "A1", "A2", "H1", "H2", "E1", "E2", "E3", "F1", "F2",
     ];
     let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
     let (tests, product): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| is_test(path));

@@ -1,6 +1,7 @@
 //! What a platform sees of a process: `/metrics`, `/healthz`, `/readyz`, its log and its traces (docs/observability.md). The
 //! numbers are counted elsewhere, as plain atomics; here they get names.
 
+mod front;
 mod http;
 mod logs;
 mod out;

@@ -19,6 +19,8 @@ pub struct RouterSource {
     groups: Vec<OwnedGroup>,
     /// Of the router itself.
     stats: Arc<Stats>,
+    /// Of its HTTP API, where it has one.
+    http: Option<Arc<pie_http::Stats>>,
 }
 
 /// One of its groups.
@@ -30,10 +32,10 @@ struct OwnedGroup {
 
 impl RouterSource {
     /// Looks at a router.
-    pub fn of(serving: &Serving) -> Self {
+    pub fn of(serving: &Serving, http: Option<&pie_http::Serving>) -> Self {
         let groups = serving.groups().into_iter();
         let groups = groups.map(|(group, watched)| OwnedGroup { name: group.to_string(), watched }).collect();
-        Self { readiness: serving.readiness(), phase: serving.phase(), groups, stats: serving.stats() }
+        Self { readiness: serving.readiness(), phase: serving.phase(), groups, stats: serving.stats(), http: http.map(pie_http::Serving::stats) }
     }
 
     /// A number of each group.
@@ -56,7 +58,8 @@ impl Collector for RouterSource {
         self.times(&mut out)?;
         self.ranks(&mut out)?;
         self.now(&mut out)?;
-        self.own(&mut out)
+        self.own(&mut out)?;
+        self.http.iter().try_for_each(|http| super::front::encode(http, &mut out))
     }
 }
 

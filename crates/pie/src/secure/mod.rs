@@ -6,7 +6,7 @@ mod files;
 pub mod token;
 
 use crate::Failure;
-use crate::cli::ServeArgs;
+use crate::cli::{HttpArg, ServeArgs};
 use crate::observe::{Security, What};
 use args::{ClientArgs, InternalArgs, PublicArgs};
 use files::{FlagFile, WatchedFiles, all_or_none};
@@ -46,27 +46,14 @@ impl Ports {
         internal: Option<&InternalArgs>,
         security: &Security,
     ) -> Result<Self, Failure> {
-        let PublicArgs { tokens, insecure_tokens, connections, connection_age, connection_grace, .. } =
-            &serve.public;
+        let PublicArgs { tokens, connections, connection_age, connection_grace, .. } = &serve.public;
         let tls = public_tls(&serve.public, security)?;
-        let in_clear = tls.is_none() && !serve.listen.ip().is_loopback();
-        if let Some(tokens) = tokens
-            && in_clear
-            && !insecure_tokens
-        {
-            let (listen, tokens) = (serve.listen, tokens.display());
-            return Err(format!(
-                "--tokens {tokens}: tokens would travel in clear to {listen}: give --tls-cert and --tls-key, or, where TLS \
-                 ends in front of this router, --insecure-tokens"
-            )
-            .into());
+        let mut ports = vec![("--listen", serve.listen)];
+        if let Some(HttpArg::At(listen)) = serve.http {
+            ports.push(("--http", listen));
         }
-        if tokens.is_none() && in_clear {
-            tracing::warn!(
-                "--listen {} takes calls in plaintext from everybody who reaches it, without asking who calls: give --tokens and \
-                 --tls-cert with --tls-key, or listen on 127.0.0.1 (docs/security.md)",
-                serve.listen
-            );
+        for (flag, listen) in ports {
+            check_in_clear(flag, listen, &serve.public, tls.as_ref())?;
         }
         let gate = match tokens {
             Some(path) => Some(gate(FlagFile::new("--tokens", path), security)?),
@@ -90,6 +77,34 @@ impl Ports {
         security.watch_port("public", public.stats().clone());
         Ok(Self { public, gate, internal, ranks, routers })
     }
+}
+
+/// Whoever reaches a port in plaintext from elsewhere sees what passes: tokens must not, and all else is warned of.
+fn check_in_clear(
+    flag: &str,
+    listen: SocketAddr,
+    public: &PublicArgs,
+    tls: Option<&ServerTls>,
+) -> Result<(), Failure> {
+    if tls.is_some() || listen.ip().is_loopback() {
+        return Ok(());
+    }
+    match &public.tokens {
+        Some(_) if public.insecure_tokens => {}
+        Some(tokens) => {
+            let tokens = tokens.display();
+            return Err(format!(
+                "--tokens {tokens}: tokens would travel in clear to {listen} ({flag}): give --tls-cert and --tls-key, or, where TLS \
+                 ends in front of this router, --insecure-tokens"
+            )
+            .into());
+        }
+        None => tracing::warn!(
+            "{flag} {listen} takes calls in plaintext from everybody who reaches it, without asking who calls: give --tokens and \
+             --tls-cert with --tls-key, or listen on 127.0.0.1 (docs/security.md)"
+        ),
+    }
+    Ok(())
 }
 
 /// A rank's control port: with an identity it takes routers only.

@@ -1,0 +1,276 @@
+//! What a session of the pool holds of a prompt: the tokens, and the texts that they were made of, so that a prompt that differs a
+//! little is tokenized a little.
+
+use crate::difference::{LineEnds, difference};
+use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use pie_text::{Document, TextError, Tokenizer};
+use pie_words::{Spellings, Splices, TokenId};
+use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Texts that are too long lose this part of what the prompt may have at a time, so that their first token is not another one with each
+/// key that somebody types.
+const CUT_STEPS: usize = 16;
+/// Of what is left for both sides of the cursor, the side before it gets so many parts of [`SIDE_PARTS`] if both are too long.
+const BEFORE_PARTS: usize = 3;
+const SIDE_PARTS: usize = 4;
+
+/// A session of the pool and what it holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Its name in the pool.
+    pub name: String,
+    /// None before it is opened.
+    pub life: Option<Life>,
+    /// F1: the tokens that it has at this revision.
+    pub tokens: Vec<TokenId>,
+    /// Texts of earlier prompts with their tokens.
+    pub texts: Vec<HeldText>,
+}
+
+impl Held {
+    /// A session that is not open yet.
+    pub fn unopened(name: String) -> Self {
+        Self { name, life: None, tokens: Vec::new(), texts: Vec::new() }
+    }
+}
+
+/// An open session, as the pool told it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Life {
+    /// Which life of its name.
+    pub identity: String,
+    /// After the last edit.
+    pub revision: u64,
+}
+
+/// A text that was tokenized.
+#[derive(Debug)]
+pub(crate) struct HeldText {
+    role: Role,
+    spellings: Spellings,
+    hash: u128,
+    document: Document,
+}
+
+/// A prompt that was tokenized.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// All of it.
+    pub tokens: Vec<TokenId>,
+    /// Its texts, for the next one.
+    pub texts: Vec<HeldText>,
+    /// Some of it was left out because the whole is too long.
+    pub is_cut: bool,
+}
+
+/// Why a prompt cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// It does not fit in the model's context.
+    #[error(
+        "the prompt has {} {unit}, and the model's context takes {limit} tokens, those that are generated included: send a part of it",
+        if *is_least { format!("at least {length}") } else { length.to_string() }
+    )]
+    TooLong {
+        /// How long it is.
+        length: usize,
+        /// In what.
+        unit: &'static str,
+        /// Whether that was not counted to the end.
+        is_least: bool,
+        /// The context.
+        limit: usize,
+    },
+    /// The tokenizer refuses it.
+    #[error(transparent)]
+    Text(#[from] TextError),
+}
+
+/// How many tokens a prompt may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Space {
+    /// The model's context.
+    pub context: usize,
+    /// Of that, tokens that are kept free for what is generated, where texts can be cut for it.
+    pub generated: usize,
+}
+
+/// Turns prompts into tokens.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    tokenizer: Arc<Tokenizer>,
+    ends: LineEnds,
+}
+
+/// A piece's tokens, before it is known which of them fit.
+struct Part {
+    lead: Vec<TokenId>,
+    tokens: Vec<TokenId>,
+    room: Room,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        self.lead.len() + self.tokens.len()
+    }
+}
+
+impl Reader {
+    /// A reader for a model.
+    pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
+        Self { ends: LineEnds::of(&tokenizer), tokenizer }
+    }
+
+    /// The model's tokenizer.
+    pub fn tokenizer(&self) -> &Arc<Tokenizer> {
+        &self.tokenizer
+    }
+
+    /// The tokens of a prompt. Texts that were there `before` are not tokenized again, and those that differ a little around what
+    /// differs only.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing was changed but texts that may go.
+    pub fn read(&self, prompt: Prompt, mut before: Vec<HeldText>, space: Space) -> Result<Reading, ReadError> {
+        let (mut parts, mut texts) = (Vec::new(), Vec::new());
+        // Those that are as they were first: what is left then may become the others.
+        let hashes: Vec<Option<u128>> = prompt.pieces.iter().map(hash).collect();
+        let mut known: Vec<Option<HeldText>> = prompt
+            .pieces
+            .iter()
+            .zip(&hashes)
+            .map(|(piece, hash)| take(&mut before, |held| held.is(piece, *hash)))
+            .collect();
+        for ((piece, hash), known) in prompt.pieces.into_iter().zip(hashes).zip(&mut known) {
+            match piece {
+                Piece::Tokens(tokens) => parts.push(Part { lead: Vec::new(), tokens, room: Room::Fixed }),
+                Piece::Text(piece) => {
+                    let piece = self.within(piece, space)?;
+                    let held = match known.take() {
+                        Some(held) => held,
+                        None => self.tokenized(&piece, hash.unwrap_or_default(), &mut before)?,
+                    };
+                    let tokens = held.document.entries().map(|entry| entry.id).collect();
+                    parts.push(Part { lead: piece.lead, tokens, room: piece.room });
+                    texts.push(held);
+                }
+            }
+        }
+        let is_cut = cut(&mut parts, space)?;
+        let tokens = parts.into_iter().flat_map(|part| part.lead.into_iter().chain(part.tokens)).collect();
+        Ok(Reading { tokens, texts, is_cut })
+    }
+
+    /// What the tokens of a session are to become.
+    pub fn splices(&self, held: &[TokenId], reading: &Reading) -> Splices {
+        difference(held, &reading.tokens, &self.ends)
+    }
+
+    /// A text without what cannot fit, however few tokens it had: that is not looked at.
+    fn within(&self, mut piece: TextPiece, space: Space) -> Result<TextPiece, ReadError> {
+        let Some(most) = self.tokenizer.most_bytes(space.context) else { return Ok(piece) };
+        if piece.text.len() <= most {
+            return Ok(piece);
+        }
+        match piece.room {
+            Room::Fixed => {
+                let (length, limit) = (piece.text.len(), space.context);
+                return Err(ReadError::TooLong { length, unit: "bytes", is_least: false, limit });
+            }
+            Room::FromStart => {
+                let start = boundary(&piece.text, piece.text.len() - most);
+                piece.text.drain(..start);
+            }
+            Room::FromEnd => piece.text.truncate(boundary(&piece.text, most)),
+            Room::Whole => piece.text.clear(),
+        }
+        Ok(piece)
+    }
+
+    fn tokenized(
+        &self,
+        piece: &TextPiece,
+        hash: u128,
+        before: &mut Vec<HeldText>,
+    ) -> Result<HeldText, ReadError> {
+        let is_same = |held: &HeldText| held.role == piece.role && held.spellings == piece.spellings;
+        // A chunk that is another one has nothing in common with any.
+        let was = if piece.role == Role::Chunk { None } else { take(before, is_same) };
+        if let Some(mut held) = was {
+            let change = held.document.become_text(&piece.text)?;
+            held.document.commit(change)?;
+            return Ok(HeldText { hash, ..held });
+        }
+        let tokenizer = self.tokenizer.reading(piece.spellings);
+        let document = Document::open(tokenizer, &piece.text, usize::MAX)?;
+        Ok(HeldText { role: piece.role, spellings: piece.spellings, hash, document })
+    }
+}
+
+impl HeldText {
+    fn is(&self, piece: &Piece, hash: Option<u128>) -> bool {
+        let Piece::Text(piece) = piece else { return false };
+        self.role == piece.role && self.spellings == piece.spellings && Some(self.hash) == hash
+    }
+}
+
+/// The last place in a text up to `at` where a character begins.
+fn boundary(text: &str, at: usize) -> usize {
+    (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
+}
+
+fn hash(piece: &Piece) -> Option<u128> {
+    match piece {
+        Piece::Text(piece) => Some(xxh3_128(piece.text.as_bytes())),
+        Piece::Tokens(_) => None,
+    }
+}
+
+fn take<T>(list: &mut Vec<T>, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+    let at = list.iter().position(is_wanted)?;
+    Some(list.swap_remove(at))
+}
+
+/// Leaves out what does not fit: chunks, the first of them first, then the far ends of both sides of the cursor. Whether anything
+/// was.
+fn cut(parts: &mut [Part], space: Space) -> Result<bool, ReadError> {
+    let length: usize = parts.iter().map(Part::len).sum();
+    let of = |parts: &[Part], room: Room| -> usize {
+        parts.iter().filter(|part| part.room == room).map(Part::len).sum()
+    };
+    let fixed = of(parts, Room::Fixed);
+    let (before, behind) = (of(parts, Room::FromStart), of(parts, Room::FromEnd));
+    let may_be_cut = fixed < length;
+    let limit = if may_be_cut { space.context.saturating_sub(space.generated) } else { space.context };
+    if length <= limit {
+        return Ok(false);
+    }
+    let Some(left) = limit.checked_sub(fixed).filter(|_| may_be_cut) else {
+        return Err(ReadError::TooLong { length, unit: "tokens", is_least: false, limit: space.context });
+    };
+    let step = (space.context / CUT_STEPS).max(1);
+    let for_before = (left * BEFORE_PARTS / SIDE_PARTS).max(left.saturating_sub(behind));
+    let before = before - stepped(before.saturating_sub(for_before), step).min(before);
+    let for_behind = left.saturating_sub(before);
+    let behind = behind - stepped(behind.saturating_sub(for_behind), step).min(behind);
+    let mut for_chunks = left.saturating_sub(before + behind);
+    for part in parts.iter_mut().rev() {
+        match part.room {
+            Room::Fixed => {}
+            Room::FromStart => drop(part.tokens.drain(..part.tokens.len().saturating_sub(before))),
+            Room::FromEnd => part.tokens.truncate(behind),
+            Room::Whole if part.len() <= for_chunks => for_chunks -= part.len(),
+            Room::Whole => (part.lead, part.tokens) = (Vec::new(), Vec::new()),
+        }
+    }
+    Ok(true)
+}
+
+/// A number of tokens, rounded up to whole steps.
+fn stepped(tokens: usize, step: usize) -> usize {
+    tokens.div_ceil(step) * step
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Prompts that fill in the middle: what a model is to read besides both sides of the cursor, and where.
+//!
+//! ```text
+//! begin of sentence | repository marker, its name | file marker, name and text of a chunk | … | file marker, the file's name
+//!   | the model's markers and both sides, in its order | what the cursor's line begins with
+//! ```
+//! Models that know no markers for files get names and texts of chunks as comments. Chunks come and go as a whole.
+
+use crate::error::Refusal;
+use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use axum::http::StatusCode;
+use pie_proto::Reason;
+use pie_text::{Fim, FimOrder, Tokenizer};
+use pie_words::{Spellings, TokenId};
+
+/// Both sides of the cursor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sides {
+    /// The text before it.
+    pub before: String,
+    /// The text behind it.
+    pub behind: String,
+    /// Whether their far ends may go.
+    pub fit: Fit,
+}
+
+/// What happens to sides that are too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// They are refused.
+    Refused,
+    /// Their far ends are left out.
+    Cut,
+}
+
+/// A piece of another file, or of another place in this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// Of the file.
+    pub name: String,
+    /// What stands there.
+    pub text: String,
+}
+
+/// What parts files in a model's prompt: families whose tokens these are were trained with repositories so written.
+const SEPARATORS: [Separator; 3] = [
+    Separator { repository: "<|repo_name|>", file: "<|file_sep|>" },
+    Separator { repository: "<repo_name>", file: "<file_sep>" },
+    Separator { repository: "<reponame>", file: "<filename>" },
+];
+
+struct Separator {
+    repository: &'static str,
+    file: &'static str,
+}
+
+/// Names where nobody says any.
+const REPOSITORY: &str = "repository\n";
+const FILE: &str = "file\n";
+
+/// The prompt for both sides of a cursor, with chunks of other texts before them. The answer goes on behind `begun`.
+///
+/// # Errors
+/// The model does not fill in the middle.
+pub(crate) fn around(
+    tokenizer: &Tokenizer,
+    sides: Sides,
+    chunks: Vec<Chunk>,
+    begun: String,
+) -> Result<Prompt, Refusal> {
+    let Some(fim) = tokenizer.fim() else {
+        let message = "the model is not known to fill in the middle: send a prompt without what follows the cursor, or have the pool \
+                       started with --fim";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::FimUnsupported.as_str(), message));
+    };
+    let mut pieces = vec![Piece::Tokens(tokenizer.prefix().to_vec())];
+    if !chunks.is_empty() {
+        pieces.extend(repository(tokenizer, chunks));
+    }
+    let Fim { open, between, close, order, .. } = fim;
+    let (from_start, from_end) = match sides.fit {
+        Fit::Refused => (Room::Fixed, Room::Fixed),
+        Fit::Cut => (Room::FromStart, Room::FromEnd),
+    };
+    let before = text(sides.before, Role::Before, from_start, &[]);
+    let behind = text(sides.behind, Role::Behind, from_end, &[]);
+    let (first, second) = match order {
+        FimOrder::PrefixFirst => (before, behind),
+        FimOrder::SuffixFirst => (behind, before),
+    };
+    pieces.extend([Piece::Tokens(open.clone()), first, Piece::Tokens(between.clone()), second]);
+    pieces.push(Piece::Tokens(close.clone()));
+    if !begun.is_empty() {
+        pieces.push(text(begun, Role::Begun, Room::Fixed, &[]));
+    }
+    Ok(Prompt { pieces })
+}
+
+/// The chunks as files of one repository.
+fn repository(tokenizer: &Tokenizer, chunks: Vec<Chunk>) -> Vec<Piece> {
+    let id = |spelling| tokenizer.token_id(spelling).filter(|id| tokenizer.ends().contains(id));
+    let separator = SEPARATORS.iter().find_map(|separator| Some((id(separator.repository)?, id(separator.file)?)));
+    let chunk = |chunk: Chunk, file: &[TokenId]| {
+        let Chunk { name, text: content } = chunk;
+        let whole = match file {
+            [] => format!("# {name}\n{content}\n"),
+            _ => format!("{name}\n{content}"),
+        };
+        text(whole, Role::Chunk, Room::Whole, file)
+    };
+    let Some((repository, file)) = separator else {
+        return chunks.into_iter().map(|content| chunk(content, &[])).collect();
+    };
+    let mut pieces = vec![text(REPOSITORY.to_owned(), Role::Name, Room::Fixed, &[repository])];
+    pieces.extend(chunks.into_iter().map(|content| chunk(content, &[file])));
+    pieces.push(text(FILE.to_owned(), Role::Name, Room::Fixed, &[file]));
+    pieces
+}
+
+fn text(text: String, role: Role, room: Room, lead: &[TokenId]) -> Piece {
+    Piece::Text(TextPiece { lead: lead.to_vec(), text, role, spellings: Spellings::Text, room })
+}

@@ -1,0 +1,395 @@
+//! OpenAI's completions (<https://platform.openai.com/docs/api-reference/completions>) and models.
+
+use crate::answer::{answer, broken, encoded, events, own};
+use crate::app::{App, Model, Request};
+use crate::error::{Dialect, Refusal};
+use crate::generation::{Ending, Ends, Generation};
+use crate::infill::{Fit, Sides, around};
+use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use crate::request::{Own, Sampling, Texts, body, random};
+use crate::stats::Route;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, Response, StatusCode};
+use futures::stream;
+use pie_proto::v1;
+use pie_text::Tokenizer;
+use pie_words::{Spellings, TokenId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// As OpenAI's.
+const MAX_TOKENS: u32 = 16;
+const MOST_LOGPROBS: u32 = 20;
+
+/// The fields that mean something here; others are ignored, as OpenAI does.
+#[derive(Debug, Deserialize)]
+struct CompletionRequest {
+    prompt: Option<Given>,
+    suffix: Option<String>,
+    max_tokens: Option<u32>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+    n: Option<u32>,
+    best_of: Option<u32>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    logprobs: Option<u32>,
+    echo: Option<bool>,
+    stop: Option<Texts>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    logit_bias: Option<serde_json::Map<String, Value>>,
+    seed: Option<i64>,
+    user: Option<String>,
+    pie: Option<Own>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+/// A prompt, as OpenAI takes it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+    Lists(Vec<Vec<u32>>),
+}
+
+/// Whether the answer begins with the prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Echo {
+    No,
+    Of(String),
+}
+
+/// How the answer is written.
+struct Writer {
+    id: String,
+    created: u64,
+    model: Model,
+    tokenizer: Arc<Tokenizer>,
+    echo: Echo,
+    logprobs: Option<u32>,
+    /// Of the text so far, in characters.
+    offset: usize,
+}
+
+/// Whether the use of tokens is told in an event of its own, besides in the last one of the completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UsageEvent {
+    None,
+    Own,
+}
+
+/// An answer that is being sent.
+struct Sending {
+    writer: Writer,
+    /// None when it has ended.
+    generation: Option<Generation>,
+    /// Events that are to be sent first.
+    ready: VecDeque<String>,
+    usage: UsageEvent,
+}
+
+impl Sending {
+    /// The next event.
+    async fn next(mut self) -> Option<(String, Self)> {
+        if let Some(event) = self.ready.pop_front() {
+            return Some((event, self));
+        }
+        let mut generation = self.generation.take()?;
+        let delta = match generation.next().await {
+            // None: nothing was to be generated.
+            Ok(delta) => delta.unwrap_or_default(),
+            Err(refusal) => return Some((broken(&refusal, Dialect::OpenAi), self)),
+        };
+        let choice = self.writer.choice(&delta.text, &delta.tokens, generation.ending.map(finish));
+        let mut object = self.writer.object(vec![choice]);
+        if generation.ending.is_none() {
+            self.generation = Some(generation);
+            return Some((object.to_string(), self));
+        }
+        (object["usage"], object["pie"]) = (usage(&generation), own(&generation));
+        if self.usage == UsageEvent::Own {
+            let mut object = self.writer.object(Vec::new());
+            object["usage"] = usage(&generation);
+            self.ready.push_back(object.to_string());
+        }
+        self.ready.push_back("[DONE]".to_owned());
+        Some((object.to_string(), self))
+    }
+}
+
+/// `POST /v1/completions`
+pub(crate) async fn completions(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Response<Body> {
+    let answered = completed(&app, &headers, &bytes).await;
+    app.told(Route::Completions, Dialect::OpenAi, answered)
+}
+
+async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
+    let request: CompletionRequest = body(headers, bytes)?;
+    refuse_what_there_is_not(&request)?;
+    let own = request.pie.clone().unwrap_or_default();
+    let sampling = Sampling {
+        max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
+        temperature: request.temperature.unwrap_or(1.0),
+        top_p: request.top_p,
+        top_k: request.top_k.unwrap_or(0),
+        // Any number is one.
+        seed: request.seed.map(i64::cast_unsigned),
+        stop: Texts::list(request.stop.clone()),
+        top_logprobs: request.logprobs.unwrap_or(0),
+        strategy: own.strategy()?,
+        own,
+    };
+    let given = one(request.prompt.clone())?;
+    let echo = match request.echo {
+        Some(true) => Echo::Of(shown(&given, app.tokenizer())),
+        _ => Echo::No,
+    };
+    let prompt = prompt(given, request.suffix.clone(), app.tokenizer())?;
+    let asked = Request { headers, user: request.user.as_deref() };
+    let generation = app.generate(asked, prompt, sampling, Ends::default()).await?;
+    let writer = Writer {
+        id: format!("cmpl-{:016x}", random()),
+        created: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
+        model: app.model(&app.way.caller(headers)).await?,
+        tokenizer: app.tokenizer().clone(),
+        echo,
+        logprobs: request.logprobs,
+        offset: 0,
+    };
+    if request.stream == Some(true) {
+        let usage = match request.stream_options {
+            Some(StreamOptions { include_usage: true }) => UsageEvent::Own,
+            _ => UsageEvent::None,
+        };
+        return Ok(writer.streamed(generation, usage));
+    }
+    writer.whole(generation).await
+}
+
+/// Fields that OpenAI has and the pool has not: whoever gives one would get something else than was asked for.
+fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), Refusal> {
+    let one = |field, number: Option<u32>| match number {
+        None | Some(1) => Ok(()),
+        Some(_) => Err(Refusal::unsupported(field, "there is one completion for each request")),
+    };
+    one("n", request.n)?;
+    one("best_of", request.best_of)?;
+    for (field, penalty) in
+        [("presence_penalty", request.presence_penalty), ("frequency_penalty", request.frequency_penalty)]
+    {
+        if penalty.is_some_and(|penalty| penalty != 0.0) {
+            return Err(Refusal::unsupported(field, "there are no penalties"));
+        }
+    }
+    if request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
+        return Err(Refusal::unsupported("logit_bias", "there are no biases"));
+    }
+    if request.logprobs.is_some_and(|logprobs| logprobs > MOST_LOGPROBS) {
+        return Err(Refusal::bad("logprobs", format!("`logprobs` is at most {MOST_LOGPROBS}")));
+    }
+    if request.echo == Some(true) && request.logprobs.is_some() {
+        return Err(Refusal::unsupported("logprobs", "tokens of the prompt have none, which `echo` asks for"));
+    }
+    if request.echo == Some(true) && request.suffix.is_some() {
+        return Err(Refusal::unsupported("echo", "it does not go with `suffix`"));
+    }
+    Ok(())
+}
+
+/// The one prompt of a request.
+fn one(given: Option<Given>) -> Result<Given, Refusal> {
+    let several = || Refusal::unsupported("prompt", "there is one prompt for each request");
+    match given {
+        None => Ok(Given::Text(String::new())),
+        Some(Given::Texts(mut texts)) => match (texts.pop(), texts.is_empty()) {
+            (Some(text), true) => Ok(Given::Text(text)),
+            _ => Err(several()),
+        },
+        Some(Given::Lists(mut lists)) => match (lists.pop(), lists.is_empty()) {
+            (Some(tokens), true) => Ok(Given::Tokens(tokens)),
+            _ => Err(several()),
+        },
+        Some(given) => Ok(given),
+    }
+}
+
+fn shown(given: &Given, tokenizer: &Tokenizer) -> String {
+    match given {
+        Given::Text(text) => text.clone(),
+        Given::Tokens(tokens) => decoded(tokenizer, tokens),
+        Given::Texts(_) | Given::Lists(_) => String::new(),
+    }
+}
+
+/// Texts that clients put together by hand may have control tokens, and mostly have: markers for filling in the middle. With a suffix the
+/// markers come from the pool, and both are texts.
+fn prompt(given: Given, suffix: Option<String>, tokenizer: &Tokenizer) -> Result<Prompt, Refusal> {
+    if let Some(suffix) = suffix.filter(|suffix| !suffix.is_empty()) {
+        let Given::Text(text) = given else {
+            return Err(Refusal::unsupported("suffix", "a prompt of tokens has none"));
+        };
+        let sides = Sides { before: text, behind: suffix, fit: Fit::Refused };
+        return around(tokenizer, sides, Vec::new(), String::new());
+    }
+    let piece = match given {
+        Given::Tokens(tokens) => {
+            return Ok(Prompt { pieces: vec![Piece::Tokens(tokens.into_iter().map(TokenId).collect())] });
+        }
+        Given::Text(text) => text,
+        Given::Texts(_) | Given::Lists(_) => String::new(),
+    };
+    let piece = TextPiece {
+        lead: Vec::new(),
+        text: piece,
+        role: Role::Whole,
+        spellings: Spellings::ControlTokens,
+        room: Room::Fixed,
+    };
+    Ok(Prompt { pieces: vec![Piece::Tokens(tokenizer.prefix().to_vec()), Piece::Text(piece)] })
+}
+
+fn decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
+    let tokens: Vec<TokenId> = tokens.iter().copied().map(TokenId).collect();
+    tokenizer.decode(&tokens)
+}
+
+/// As OpenAI names the ends.
+fn finish(ending: Ending) -> &'static str {
+    match ending {
+        Ending::Length => "length",
+        Ending::Stop | Ending::Cut | Ending::Edited => "stop",
+    }
+}
+
+impl Writer {
+    async fn whole(mut self, mut generation: Generation) -> Result<Response<Body>, Refusal> {
+        let mut tokens = Vec::new();
+        while let Some(delta) = generation.next().await? {
+            tokens.extend(delta.tokens);
+        }
+        let text = match &self.echo {
+            Echo::No => generation.text.clone(),
+            Echo::Of(prompt) => format!("{prompt}{}", generation.text),
+        };
+        let finish = generation.ending.map(finish);
+        let choice = self.choice(&text, &tokens, finish);
+        let mut object = self.object(vec![choice]);
+        object["usage"] = usage(&generation);
+        object["pie"] = own(&generation);
+        Ok(answer(&object))
+    }
+
+    fn streamed(mut self, generation: Generation, usage: UsageEvent) -> Response<Body> {
+        let echo = std::mem::replace(&mut self.echo, Echo::No);
+        let ready = match echo {
+            Echo::No => VecDeque::new(),
+            Echo::Of(prompt) => {
+                let choice = self.choice(&prompt, &[], None);
+                VecDeque::from([self.object(vec![choice]).to_string()])
+            }
+        };
+        let sending = Sending { writer: self, generation: Some(generation), ready, usage };
+        events(stream::unfold(sending, Sending::next))
+    }
+
+    fn object(&self, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id, "object": "text_completion", "created": self.created, "model": &*self.model.name,
+            "system_fingerprint": FINGERPRINT, "choices": choices,
+        })
+    }
+
+    fn choice(&mut self, text: &str, tokens: &[v1::CompletedToken], finish: Option<&str>) -> Value {
+        let logprobs = match self.logprobs {
+            None => Value::Null,
+            Some(_) => self.logprobs(tokens),
+        };
+        json!({ "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish })
+    }
+
+    fn logprobs(&mut self, tokens: &[v1::CompletedToken]) -> Value {
+        let text = |id: u32| decoded(&self.tokenizer, &[id]);
+        let texts: Vec<String> = tokens.iter().map(|token| text(token.id)).collect();
+        let alternatives = |token: &v1::CompletedToken| -> Value {
+            token.top.iter().map(|other| (text(other.id), json!(other.logprob))).collect()
+        };
+        let tops: Vec<Value> = tokens.iter().map(alternatives).collect();
+        let mut offset = self.offset;
+        let offsets: Vec<usize> = texts
+            .iter()
+            .map(|text| {
+                let begins = offset;
+                offset += text.chars().count();
+                begins
+            })
+            .collect();
+        self.offset = offset;
+        json!({
+            "tokens": texts,
+            "token_logprobs": tokens.iter().map(|token| token.logprob).collect::<Vec<_>>(),
+            "top_logprobs": tops,
+            "text_offset": offsets,
+        })
+    }
+}
+
+const FINGERPRINT: &str = concat!("pie-pool-", env!("CARGO_PKG_VERSION"));
+
+fn usage(generation: &Generation) -> Value {
+    let (prompt, generated) = (generation.facts.prompt, generation.tokens.len());
+    let cached = prompt as u64 - encoded(&generation.facts, &generation.timings);
+    json!({
+        "prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated,
+        "prompt_tokens_details": { "cached_tokens": cached },
+    })
+}
+
+/// `GET /v1/models`
+pub(crate) async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
+    let answered = list(&app, &headers).await.map(|models| answer(&json!({ "object": "list", "data": models })));
+    app.told(Route::Other, Dialect::OpenAi, answered)
+}
+
+/// `GET /v1/models/{model}`
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let answered = list(&app, &headers).await.and_then(|models| {
+        let found = models.into_iter().find(|model| model["id"] == *name);
+        let message = || format!("there is no model {name:?}: GET /v1/models names what is served");
+        found
+            .map(|model| answer(&model))
+            .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message()))
+    });
+    app.told(Route::Other, Dialect::OpenAi, answered)
+}
+
+async fn list(app: &App, headers: &HeaderMap) -> Result<Vec<Value>, Refusal> {
+    (app.way.tenants)(headers)?;
+    let model = app.model(&app.way.caller(headers)).await?;
+    // As llama.cpp tells more of a model; OpenAI's clients pass it over.
+    let meta = json!({
+        "n_vocab": model.vocabulary, "n_ctx_train": model.context, "n_params": model.parameters,
+        "fim": app.tokenizer().fim().map(|fim| fim.family),
+    });
+    Ok(vec![json!({ "id": &*model.name, "object": "model", "created": 0, "owned_by": "pie-pool", "meta": meta })])
+}

@@ -1,0 +1,85 @@
+//! The HTTP API of a router in this process.
+
+use crate::Failure;
+use crate::cli::{HttpArg, ServeArgs};
+use crate::secure::Ports;
+use pie_http::{HttpOptions, PoolWay, ServeError};
+use pie_router::Serving;
+use pie_text::Tokenizer;
+use pie_transport::Acceptor;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where a pool has it when nobody says where.
+const DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7480);
+/// Above the document, a request holds little.
+const BODY_SLACK: usize = 1 << 20;
+
+/// When a front that nobody has asked for is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unless {
+    /// It is there where it was asked for.
+    Asked,
+    /// It is there, at its usual address, unless somebody else has that.
+    Taken,
+}
+
+/// A front that is not started yet.
+pub struct Front {
+    http: Option<HttpArg>,
+    acceptor: Acceptor,
+    tokenizer: Arc<Tokenizer>,
+    body_limit: usize,
+}
+
+impl Front {
+    /// What it needs of a router's settings.
+    pub fn new(serve: &ServeArgs, ports: &Ports, tokenizer: &Arc<Tokenizer>) -> Self {
+        let limit = usize::try_from(serve.document_limit).unwrap_or(usize::MAX);
+        Self {
+            http: serve.http,
+            acceptor: ports.public.clone(),
+            tokenizer: tokenizer.clone(),
+            body_limit: limit.saturating_add(BODY_SLACK),
+        }
+    }
+
+    /// Starts it in front of a router.
+    pub async fn start(self, serving: &Serving, unless: Unless) -> Result<Option<pie_http::Serving>, Failure> {
+        let listen = match (self.http, unless) {
+            (Some(HttpArg::Off), _) | (None, Unless::Asked) => return Ok(None),
+            (Some(HttpArg::At(listen)), _) => listen,
+            (None, Unless::Taken) => DEFAULT,
+        };
+        let options = HttpOptions { listen, acceptor: self.acceptor, body_limit: self.body_limit };
+        let (local, readiness) = (serving.local(), serving.readiness());
+        let way = PoolWay {
+            service: local.service(),
+            tenants: Arc::new(move |headers| local.tenant(headers)),
+            ready: Arc::new(move || readiness.now()),
+        };
+        match pie_http::serve(options, way, self.tokenizer).await {
+            Ok(http) => Ok(Some(http)),
+            Err(ServeError::Listen { source, .. }) if self.http.is_none() => {
+                say!("no HTTP API: cannot listen on {listen} ({source}); --http gives it another address");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Tells people where it is.
+pub fn say(http: Option<&pie_http::Serving>) {
+    if let Some(http) = http {
+        say!("editors that speak HTTP find it at {} (OpenAI's /v1/completions, llama.cpp's /infill)", http.url());
+    }
+}
+
+/// Stops it, if it is there.
+pub async fn stop(http: Option<pie_http::Serving>, grace: Duration) {
+    if let Some(http) = http {
+        http.stop(grace).await;
+    }
+}
