@@ -91,7 +91,11 @@ class Vim:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if select.select([self.terminal], [], [], left)[0]:
-                os.read(self.terminal, 1 << 16)
+                try:
+                    os.read(self.terminal, 1 << 16)
+                except OSError:
+                    # It has ended.
+                    return
 
     def keys(self, text: str, pause: float = 0.15) -> None:
         for key in text:

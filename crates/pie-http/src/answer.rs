@@ -1,13 +1,15 @@
 //! What answers of both protocols say of their cost, and how they travel.
 
 use crate::error::{Dialect, Refusal};
-use crate::found::Facts;
+use crate::found::{Facts, Run};
 use crate::generation::Generation;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response};
 use futures::Stream;
 use pie_proto::v1;
+use pie_text::Tokenizer;
+use pie_words::TokenId;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 
@@ -40,9 +42,9 @@ pub(crate) fn encoded(facts: &Facts, timings: &v1::Timings) -> u64 {
 }
 
 /// What the pool did, under `pie`: no other server has it.
-pub(crate) fn own(generation: &Generation) -> Value {
+pub(crate) fn own(generation: &Generation, tokenizer: &Tokenizer) -> Value {
     let Generation { facts, timings, seed, .. } = generation;
-    json!({
+    let mut object = json!({
         "session": facts.session,
         "revision": facts.revision,
         "found": facts.way.as_str(),
@@ -63,5 +65,15 @@ pub(crate) fn own(generation: &Generation) -> Value {
         "first_token_us": timings.first_token_us,
         "edit_to_first_token_us": timings.edit_to_first_token_us,
         "seed": seed,
-    })
+    });
+    if !facts.runs.is_empty() {
+        let text = |token: &TokenId| match tokenizer.control_tokens().contains(token) {
+            // It stands for no text.
+            true => Value::Null,
+            false => Value::String(tokenizer.decode(&[*token])),
+        };
+        let run = |run: &Run| json!({ "fate": run.fate.as_str(), "tokens": run.tokens.iter().map(text).collect::<Vec<_>>() });
+        object["runs"] = facts.runs.iter().map(run).collect();
+    }
+    object
 }

@@ -2,8 +2,8 @@
 
 use crate::edit::{bring, close, complete};
 use crate::error::Refusal;
-use crate::found::{Facts, Way};
-use crate::held::{HeldText, Reader, Reading, ReadError, Space};
+use crate::found::{Facts, Run, Way};
+use crate::held::{HeldText, ReadError, Reader, Reading, Space};
 use crate::likeness::Sketch;
 use crate::pool::Caller;
 use crate::prompt::Prompt;
@@ -107,6 +107,10 @@ impl Front {
             inserted: if way == Way::New { reading.tokens.len() } else { splices.inserted() },
             deleted: splices.deleted(),
             is_cut: reading.is_cut,
+            runs: match sampling.own.tokens {
+                true => Run::all(way, &held.tokens, &splices, &reading.tokens),
+                false => Vec::new(),
+            },
             search,
             reading: began.elapsed() - search,
             ..Facts::default()

@@ -164,7 +164,12 @@ mod tests {
     #[test]
     fn what_stays_is_whole_lines_and_what_changed_lines_share() {
         let cases: &[(&str, &[u32], &[u32], &[(u32, u32, usize)])] = &[
-            ("a token typed in the middle of a line", &[1, 2, 3, 0, 1, 0], &[1, 2, 2, 3, 0, 1, 0], &[(2, 0, 1)]),
+            (
+                "a token typed in the middle of a line",
+                &[1, 2, 3, 0, 1, 0],
+                &[1, 2, 2, 3, 0, 1, 0],
+                &[(2, 0, 1)],
+            ),
             (
                 "a line goes, another one comes far away",
                 &[1, 1, 0, 2, 2, 2, 2, 2, 2, 2, 2, 0, 3, 0],

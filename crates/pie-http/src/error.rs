@@ -36,7 +36,10 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// A request that cannot be taken as it is.
     pub fn bad(field: &str, message: impl Into<String>) -> Self {
-        Self { field: Some(field.to_owned()), ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message) }
+        Self {
+            field: Some(field.to_owned()),
+            ..Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+        }
     }
 
     /// A field whose value asks for what there is not.

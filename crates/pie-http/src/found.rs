@@ -1,5 +1,6 @@
 //! What was done for a request, for those who want to see it.
 
+use pie_words::{Splices, TokenId};
 use std::time::Duration;
 
 /// How its session was found.
@@ -46,4 +47,78 @@ pub(crate) struct Facts {
     pub search: Duration,
     /// To tokenize the prompt and find out what differs.
     pub reading: Duration,
+    /// What became of its tokens, where that was asked for.
+    pub runs: Vec<Run>,
+}
+
+/// What became of a token at an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is new.
+    Encoded,
+    /// It stayed, at another place: its key was turned.
+    Turned,
+    /// It stayed where it was.
+    Reused,
+}
+
+impl Fate {
+    /// As answers name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoded => "encoded",
+            Self::Turned => "turned",
+            Self::Reused => "reused",
+        }
+    }
+}
+
+/// Tokens that follow each other, with one fate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// What became of them.
+    pub fate: Fate,
+    /// Which.
+    pub tokens: Vec<TokenId>,
+}
+
+impl Run {
+    /// What becomes of the tokens of a session that is edited so; of one that is opened all are new.
+    pub fn all(way: Way, held: &[TokenId], splices: &Splices, tokens: &[TokenId]) -> Vec<Self> {
+        if way == Way::New {
+            return vec![Self { fate: Fate::Encoded, tokens: tokens.to_vec() }];
+        }
+        let (mut runs, mut at, mut shift) = (Vec::new(), 0, 0_i64);
+        let kept = |shift: i64| if shift == 0 { Fate::Reused } else { Fate::Turned };
+        for splice in splices.iter() {
+            runs.push(Self { fate: kept(shift), tokens: held[at..splice.at.usize()].to_vec() });
+            runs.push(Self { fate: Fate::Encoded, tokens: splice.insert.clone() });
+            at = splice.end().usize();
+            shift += splice.insert.len() as i64 - i64::from(splice.delete);
+        }
+        runs.push(Self { fate: kept(shift), tokens: held[at..].to_vec() });
+        runs.retain(|run| !run.tokens.is_empty());
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pie_words::{Splice, TokenIndex};
+
+    #[test]
+    fn tokens_are_told_by_what_became_of_them() {
+        let ids = |ids: &[u32]| ids.iter().copied().map(TokenId).collect::<Vec<_>>();
+        let splice = |at, delete, insert: &[u32]| Splice { at: TokenIndex(at), delete, insert: ids(insert) };
+        let held = ids(&[0, 1, 2, 3, 4, 5]);
+        let splices =
+            Splices::new(vec![splice(1, 0, &[9, 9]), splice(3, 2, &[])], held.len()).expect("sorted");
+        let runs = Run::all(Way::Alike, &held, &splices, &splices.apply(&held));
+        let told: Vec<_> = runs.iter().map(|run| (run.fate.as_str(), run.tokens.len())).collect();
+        assert_eq!(told, [("reused", 1), ("encoded", 2), ("turned", 2), ("reused", 1)]);
+        assert_eq!(runs.iter().flat_map(|run| run.tokens.clone()).collect::<Vec<_>>(), splices.apply(&held));
+        let new = Run::all(Way::New, &[], &Splices::default(), &held);
+        assert_eq!(new, [Run { fate: Fate::Encoded, tokens: held }]);
+    }
 }

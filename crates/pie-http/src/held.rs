@@ -132,7 +132,12 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError`]; nothing was changed but texts that may go.
-    pub fn read(&self, prompt: Prompt, mut before: Vec<HeldText>, space: Space) -> Result<Reading, ReadError> {
+    pub fn read(
+        &self,
+        prompt: Prompt,
+        mut before: Vec<HeldText>,
+        space: Space,
+    ) -> Result<Reading, ReadError> {
         let (mut parts, mut texts) = (Vec::new(), Vec::new());
         // Those that are as they were first: what is left then may become the others.
         let hashes: Vec<Option<u128>> = prompt.pieces.iter().map(hash).collect();

@@ -99,7 +99,8 @@ pub(crate) fn around(
 /// The chunks as files of one repository.
 fn repository(tokenizer: &Tokenizer, chunks: Vec<Chunk>) -> Vec<Piece> {
     let id = |spelling| tokenizer.token_id(spelling).filter(|id| tokenizer.ends().contains(id));
-    let separator = SEPARATORS.iter().find_map(|separator| Some((id(separator.repository)?, id(separator.file)?)));
+    let separator =
+        SEPARATORS.iter().find_map(|separator| Some((id(separator.repository)?, id(separator.file)?)));
     let chunk = |chunk: Chunk, file: &[TokenId]| {
         let Chunk { name, text: content } = chunk;
         let whole = match file {

@@ -147,7 +147,8 @@ mod tests {
 
     /// A file of so many lines, each its own.
     fn file(name: &str, lines: usize) -> String {
-        let line = |line| format!("    let {name}_{line} = compute_{name}(input[{line}], {});\n", line * 7919 % 613);
+        let line =
+            |line| format!("    let {name}_{line} = compute_{name}(input[{line}], {});\n", line * 7919 % 613);
         (0..lines).map(line).collect()
     }
 

@@ -205,7 +205,11 @@ async fn generated(
     sampling: Sampling,
 ) -> Result<Response<Body>, Refusal> {
     let ends = Ends {
-        time: fields.t_max_predict_ms.and_then(|most| u64::try_from(most).ok()).filter(|most| *most > 0).map(Duration::from_millis),
+        time: fields
+            .t_max_predict_ms
+            .and_then(|most| u64::try_from(most).ok())
+            .filter(|most| *most > 0)
+            .map(Duration::from_millis),
         indent: fields.n_indent.unwrap_or(0) as usize,
     };
     let slot = fields.id_slot.unwrap_or(-1);
@@ -310,7 +314,7 @@ impl Writer {
             "stop_type": kind,
             "stopping_word": word.unwrap_or_default(),
             "timings": timings(generation),
-            "pie": own(generation),
+            "pie": own(generation, &self.tokenizer),
         });
         match &self.fields {
             None => object,
@@ -351,7 +355,8 @@ fn timings(generation: &Generation) -> Value {
     let prompt_ms = generation.timings.first_token_us as f64 / 1e3;
     let (predicted, predicted_ms) = (generation.tokens.len(), generation.predicting.as_secs_f64() * 1e3);
     let each = |milliseconds: f64, tokens: f64| if tokens > 0.0 { milliseconds / tokens } else { 0.0 };
-    let speed = |milliseconds: f64, tokens: f64| if milliseconds > 0.0 { tokens / milliseconds * 1e3 } else { 0.0 };
+    let speed =
+        |milliseconds: f64, tokens: f64| if milliseconds > 0.0 { tokens / milliseconds * 1e3 } else { 0.0 };
     json!({
         "cache_n": cached,
         "prompt_n": encoded,

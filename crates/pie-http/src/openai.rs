@@ -119,7 +119,7 @@ impl Sending {
             self.generation = Some(generation);
             return Some((object.to_string(), self));
         }
-        (object["usage"], object["pie"]) = (usage(&generation), own(&generation));
+        (object["usage"], object["pie"]) = (usage(&generation), own(&generation, &self.writer.tokenizer));
         if self.usage == UsageEvent::Own {
             let mut object = self.writer.object(Vec::new());
             object["usage"] = usage(&generation);
@@ -205,7 +205,10 @@ fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), Refusal> 
         return Err(Refusal::bad("logprobs", format!("`logprobs` is at most {MOST_LOGPROBS}")));
     }
     if request.echo == Some(true) && request.logprobs.is_some() {
-        return Err(Refusal::unsupported("logprobs", "tokens of the prompt have none, which `echo` asks for"));
+        return Err(Refusal::unsupported(
+            "logprobs",
+            "tokens of the prompt have none, which `echo` asks for",
+        ));
     }
     if request.echo == Some(true) && request.suffix.is_some() {
         return Err(Refusal::unsupported("echo", "it does not go with `suffix`"));
@@ -292,7 +295,7 @@ impl Writer {
         let choice = self.choice(&text, &tokens, finish);
         let mut object = self.object(vec![choice]);
         object["usage"] = usage(&generation);
-        object["pie"] = own(&generation);
+        object["pie"] = own(&generation, &self.tokenizer);
         Ok(answer(&object))
     }
 
@@ -363,7 +366,8 @@ fn usage(generation: &Generation) -> Value {
 
 /// `GET /v1/models`
 pub(crate) async fn models(State(app): State<Arc<App>>, headers: HeaderMap) -> Response<Body> {
-    let answered = list(&app, &headers).await.map(|models| answer(&json!({ "object": "list", "data": models })));
+    let answered =
+        list(&app, &headers).await.map(|models| answer(&json!({ "object": "list", "data": models })));
     app.told(Route::Other, Dialect::OpenAi, answered)
 }
 
@@ -391,5 +395,7 @@ async fn list(app: &App, headers: &HeaderMap) -> Result<Vec<Value>, Refusal> {
         "n_vocab": model.vocabulary, "n_ctx_train": model.context, "n_params": model.parameters,
         "fim": app.tokenizer().fim().map(|fim| fim.family),
     });
-    Ok(vec![json!({ "id": &*model.name, "object": "model", "created": 0, "owned_by": "pie-pool", "meta": meta })])
+    Ok(vec![
+        json!({ "id": &*model.name, "object": "model", "created": 0, "owned_by": "pie-pool", "meta": meta }),
+    ])
 }

@@ -47,6 +47,9 @@ pub(crate) struct Own {
     /// How the edit is made: pie, full, conflict or repair; the session's when absent.
     #[serde(default)]
     pub strategy: Option<String>,
+    /// Tell what became of each token of the prompt.
+    #[serde(default)]
+    pub tokens: bool,
 }
 
 impl Own {
@@ -121,10 +124,12 @@ impl Texts {
 pub(crate) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
-        let message = format!("the body must be JSON, and its Content-Type say so: application/json, not {kind:?}");
+        let message =
+            format!("the body must be JSON, and its Content-Type say so: application/json, not {kind:?}");
         return Err(Refusal::new(axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
     }
-    serde_json::from_slice(body).map_err(|error| Refusal::bad("", format!("the body cannot be read: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| Refusal::bad("", format!("the body cannot be read: {error}")))
 }
 
 /// The session that a header names.

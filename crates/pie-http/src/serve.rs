@@ -150,7 +150,8 @@ async fn nothing(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
 }
 
 async fn not_so(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
-    let message = format!("{} is asked for by another method: POST what has a body, GET all else", uri.path());
+    let message =
+        format!("{} is asked for by another method: POST what has a body, GET all else", uri.path());
     let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
     app.told(Route::Other, Dialect::OpenAi, Err(refusal))
 }

@@ -348,7 +348,8 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.sessions.table(|table| table.with(self.key, |entry| entry.running = entry.running.saturating_sub(1)));
+        self.sessions
+            .table(|table| table.with(self.key, |entry| entry.running = entry.running.saturating_sub(1)));
         self.sessions.freed.notify_waiters();
     }
 }

@@ -29,7 +29,11 @@ impl LocalPool {
     /// A service whose callers are asked who they are.
     pub(crate) fn new<S>(service: S, gate: Option<Gate>, stats: Arc<Stats>) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
         S::Future: Send + 'static,
     {
         let service = authorize(gate.clone(), stats.clone()).layer(service);

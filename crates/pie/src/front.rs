@@ -46,7 +46,11 @@ impl Front {
     }
 
     /// Starts it in front of a router.
-    pub async fn start(self, serving: &Serving, unless: Unless) -> Result<Option<pie_http::Serving>, Failure> {
+    pub async fn start(
+        self,
+        serving: &Serving,
+        unless: Unless,
+    ) -> Result<Option<pie_http::Serving>, Failure> {
         let listen = match (self.http, unless) {
             (Some(HttpArg::Off), _) | (None, Unless::Asked) => return Ok(None),
             (Some(HttpArg::At(listen)), _) => listen,
@@ -73,7 +77,10 @@ impl Front {
 /// Tells people where it is.
 pub fn say(http: Option<&pie_http::Serving>) {
     if let Some(http) = http {
-        say!("editors that speak HTTP find it at {} (OpenAI's /v1/completions, llama.cpp's /infill)", http.url());
+        say!(
+            "editors that speak HTTP find it at {} (OpenAI's /v1/completions, llama.cpp's /infill)",
+            http.url()
+        );
     }
 }
 

@@ -4,12 +4,12 @@ mod workers;
 
 use crate::Failure;
 use crate::cli::{AckArg, HealingArgs, HttpArg, IdleArgs, PoolArgs, RepairArg, ServeArgs, TenantArgs};
+use crate::front::{self, Unless};
 use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, TraceArgs};
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, StopSignal};
 use crate::units::Limit;
-use crate::front::{self, Unless};
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{Serving, State, Watched};

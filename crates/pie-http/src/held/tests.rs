@@ -29,7 +29,9 @@ const WIDE: Space = Space { context: 10_000, generated: 100 };
 
 fn texts() -> impl Strategy<Value = String> {
     prop::collection::vec(
-        prop::sample::select(vec!["let x", " = ", "1", "\n", "    ", "é", "💧", "fn f(", ")", "\r\n", "<|x|>", "word "]),
+        prop::sample::select(vec![
+            "let x", " = ", "1", "\n", "    ", "é", "💧", "fn f(", ")", "\r\n", "<|x|>", "word ",
+        ]),
         0..30,
     )
     .prop_map(|parts| parts.concat())
@@ -75,7 +77,8 @@ fn the_far_end_does_not_move_with_each_key() {
     let (reader, space) = (reader(), Space { context: 256, generated: 32 });
     let (long, mut held, mut moved) = ("some code\n".repeat(200), Vec::new(), 0);
     for key in 0..40 {
-        let reading = reader.read(prompt(&[], &format!("{long}{}", "x ".repeat(key)), &long), Vec::new(), space);
+        let reading =
+            reader.read(prompt(&[], &format!("{long}{}", "x ".repeat(key)), &long), Vec::new(), space);
         let reading = reading.expect("it is cut");
         let splices = reader.splices(&held, &reading);
         moved += usize::from(key > 0 && splices.inserted() > 4);

@@ -26,7 +26,11 @@ struct Tokenize {
 }
 
 /// `POST /tokenize`
-pub(crate) async fn tokenize(State(app): State<Arc<App>>, headers: HeaderMap, bytes: Bytes) -> Response<Body> {
+pub(crate) async fn tokenize(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    bytes: Bytes,
+) -> Response<Body> {
     let answered = tokenized(&app, &headers, &bytes).await;
     app.told(Route::Other, Dialect::Llama, answered)
 }

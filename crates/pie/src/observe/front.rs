@@ -7,11 +7,16 @@ use std::fmt::Error;
 /// Writes them.
 pub(super) fn encode(http: &Stats, out: &mut Out<'_>) -> Result<(), Error> {
     let answers = Route::ALL.into_iter().flat_map(|(route, name)| {
-        let answered =
-            move |(class, code): (usize, &'static str)| ([("route", name), ("code", code)], http.answers(route, class));
+        let answered = move |(class, code): (usize, &'static str)| {
+            ([("route", name), ("code", code)], http.answers(route, class))
+        };
         CLASSES.into_iter().enumerate().map(answered)
     });
-    out.counters("pie_http_requests", "Requests of the HTTP API that were answered, or whose stream began.", answers)?;
+    out.counters(
+        "pie_http_requests",
+        "Requests of the HTTP API that were answered, or whose stream began.",
+        answers,
+    )?;
     let found = Way::ALL.into_iter().map(|(way, name)| ([("found", name)], http.sessions(way)));
     out.counters("pie_http_prompts", "Prompts that came over HTTP, by how their session was found.", found)?;
     out.counter("pie_http_prompt_tokens", "Tokens of those prompts.", http.prompt_tokens())?;

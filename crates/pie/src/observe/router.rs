@@ -35,7 +35,13 @@ impl RouterSource {
     pub fn of(serving: &Serving, http: Option<&pie_http::Serving>) -> Self {
         let groups = serving.groups().into_iter();
         let groups = groups.map(|(group, watched)| OwnedGroup { name: group.to_string(), watched }).collect();
-        Self { readiness: serving.readiness(), phase: serving.phase(), groups, stats: serving.stats(), http: http.map(pie_http::Serving::stats) }
+        Self {
+            readiness: serving.readiness(),
+            phase: serving.phase(),
+            groups,
+            stats: serving.stats(),
+            http: http.map(pie_http::Serving::stats),
+        }
     }
 
     /// A number of each group.
