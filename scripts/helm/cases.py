@@ -54,6 +54,7 @@ ACCEPTED = {
         [],
         "1.30",
     ),
+    "http": ({**CPU, **TLS, "http": {"enabled": True}}, [], "1.30"),
     "watched": ({**CPU, **WATCHED}, [], "1.30"),
     "ipv6": ({"ipFamily": "IPv6", "groups": 2}, [], "1.34"),
     "digests": ({"image": {"digest": DIGEST, "cudaDigest": DIGEST[:-1] + "0", "tag": "main"}, "router": {"connectionAge": ""}}, [], "1.34"),

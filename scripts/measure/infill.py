@@ -198,8 +198,10 @@ def tell(name: str, rows: list[dict]) -> None:
     readings = sorted(row["reading_us"] for row in rows if row["reading_us"] is not None)
     if searches:
         middle, last = len(searches) // 2, int(len(searches) * 0.99)
-        print(f"  finding the session: p50 {searches[middle]} us, p99 {searches[last]} us; reading the prompt: p50 {readings[middle]} us, p99 {readings[last]} us")
-        print(f"  sessions: {', '.join(f'{sum(row["found"] == way for row in rows)} {way}' for way in ('alike', 'new', 'named'))}")
+        print(f"  finding the session: p50 {searches[middle]} us, p99 {searches[last]} us")
+        print(f"  reading the prompt: p50 {readings[middle]} us, p99 {readings[last]} us")
+        counts = {way: sum(row["found"] == way for row in rows) for way in ("alike", "new", "named")}
+        print(f"  sessions: {', '.join(f'{count} {way}' for way, count in counts.items())}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,13 @@ FLAGS = ("--repair", "with-edits")
 # Longer than what is encoded with the first token of a completion.
 TEXT = "".join(f"fn number_{number}() -> u32 {{\n    {number} + 1\n}}\n\n" for number in range(60))
 # How each session is completed.
-FIELDS = {"typed": {}, "filled": {"mode": pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE, "at_byte": 300}, "tokens": {}}
+FIELDS = {
+    "typed": {},
+    "filled": {"mode": pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE, "at_byte": 300},
+    "tokens": {},
+    "parted": {"mode": pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE, "at_byte": 300},
+}
+PARTS = pb.Parts(parts=[pb.Part(name="src/other.rs", text=TEXT[:900])], document="src/main.rs")
 # The lease of a group's ownership runs out in 5 s; the rest is what this issue is about.
 TAKEN_OVER = 9.0
 
@@ -54,11 +60,12 @@ def test_documents_and_caches_outlive_their_router(cache, etcd, tmp_path, router
         owner = owner_of(cluster, etcd)
         with connect(cluster.addresses[owner]) as channel:
             client = Client(channel)
-            for name in ("typed", "filled", "closed"):
+            for name in ("typed", "filled", "closed", "parted"):
                 client.open(TEXT, session=name)
             client.open(tokens=list(range(40, 400)), session="tokens")
             for _ in range(3):
                 client.edit("typed", None, at_bytes(0, 0, "// first\n"), at_bytes(100, 120, "naïve"))
+            client.stub.ApplyEdits(pb.ApplyEditsRequest(session="parted", base_revision=client.heard["parted"], parts=PARTS))
             before = {name: client.complete(name, max_tokens=8, **FIELDS[name]) for name in FIELDS}
             client.close("closed")
             held = {name: client.get(name) for name in before}
@@ -72,6 +79,7 @@ def test_documents_and_caches_outlive_their_router(cache, etcd, tmp_path, router
             for name, was in held.items():
                 got = answers(lambda name=name: client.get(name))
                 assert (got.text, list(got.tokens.ids)) == (was.text, list(was.tokens.ids)), name
+                assert got.parts == (PARTS if name == "parted" else pb.Parts()), name
                 for field in ("revision", "identity", "strategy", "tokens"):
                     assert getattr(got.session, field) == getattr(was.session, field), (name, field)
             away = time.monotonic() - begun
@@ -80,7 +88,7 @@ def test_documents_and_caches_outlive_their_router(cache, etcd, tmp_path, router
                 now = client.complete(name, max_tokens=8, **FIELDS[name])
                 assert now.ids == was.ids, name
                 # The last token is always encoded again, and where a hole was the marker in it.
-                assert now.timings.tokens_encoded <= (4 if name == "filled" else 1), (name, now.timings)
+                assert now.timings.tokens_encoded <= (4 if name in ("filled", "parted") else 1), (name, now.timings)
             with pytest.raises(grpc.RpcError) as gone:
                 client.get("closed")
             assert refusal(gone.value).reason == "SESSION_UNKNOWN"

@@ -36,6 +36,8 @@ pub struct Session {
     identity: String,
     revision: u64,
     strategy: v1::Strategy,
+    /// What stands in front of the text; the pool has it unless it has lost the session.
+    parts: v1::Parts,
 }
 
 impl Session {
@@ -45,7 +47,8 @@ impl Session {
         text: String,
         strategy: v1::Strategy,
     ) -> Result<Self, ClientError> {
-        let mut session = Self { pool, name, text, identity: String::new(), revision: 0, strategy };
+        let (identity, parts) = (String::new(), v1::Parts::default());
+        let mut session = Self { pool, name, text, identity, revision: 0, strategy, parts };
         let opened = session.push().await?;
         session.name = opened.session;
         Ok(session)
@@ -102,6 +105,43 @@ impl Session {
                 Err(error) => patience.wait(error).await?,
             }
         }
+    }
+
+    /// Puts texts in front of the document, in place of those that stand there: of files that are open beside it, of definitions that it
+    /// uses. What both have in common stays encoded.
+    ///
+    /// # Errors
+    /// The pool's refusal; what stood there stands there then.
+    pub async fn put_in_front(&mut self, parts: v1::Parts) -> Result<(), ClientError> {
+        let before = std::mem::replace(&mut self.parts, parts);
+        let mut put = self.put().await;
+        if put.as_ref().is_err_and(parted) {
+            put = self.push().await.map(drop);
+        }
+        if put.is_err() {
+            self.parts = before;
+        }
+        put
+    }
+
+    /// Gives the pool the parts.
+    async fn put(&mut self) -> Result<(), ClientError> {
+        let request = v1::ApplyEditsRequest {
+            session: self.name.clone(),
+            base_revision: self.revision,
+            edits: Some(v1::apply_edits_request::Edits::Parts(self.parts.clone())),
+            strategy: v1::Strategy::Unspecified.into(),
+            identity: self.identity.clone(),
+        };
+        let answer = self
+            .pool
+            .patiently(|mut wire| {
+                let request = request.clone();
+                async move { wire.apply_edits(request).await }
+            })
+            .await?;
+        self.revision = answer.revision;
+        Ok(())
     }
 
     /// Completes the text, to the end of the stream. It goes on where it was when the stream breaks, as [`Completion`] does, and also when
@@ -209,8 +249,13 @@ impl Session {
                 async move { wire.open_session(request).await }
             })
             .await?;
+        let is_another = self.identity != opened.identity;
         self.revision = opened.revision;
         self.identity.clone_from(&opened.identity);
+        // A session that is open already keeps its parts; which of them may not be known.
+        if !self.parts.parts.is_empty() || !is_another {
+            self.put().await?;
+        }
         Ok(opened)
     }
 

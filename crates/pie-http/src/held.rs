@@ -1,7 +1,6 @@
 //! What a session of the pool holds of a prompt: the tokens, and the texts that they were made of, so that a prompt that differs a
 //! little is tokenized a little.
 
-use crate::difference::{LineEnds, difference};
 use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
 use pie_text::{Document, TextError, Tokenizer};
 use pie_words::{Spellings, Splices, TokenId};
@@ -100,7 +99,6 @@ pub(crate) struct Space {
 #[derive(Debug)]
 pub(crate) struct Reader {
     tokenizer: Arc<Tokenizer>,
-    ends: LineEnds,
 }
 
 /// A piece's tokens, before it is known which of them fit.
@@ -119,7 +117,7 @@ impl Part {
 impl Reader {
     /// A reader for a model.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
-        Self { ends: LineEnds::of(&tokenizer), tokenizer }
+        Self { tokenizer }
     }
 
     /// The model's tokenizer.
@@ -169,7 +167,7 @@ impl Reader {
 
     /// What the tokens of a session are to become.
     pub fn splices(&self, held: &[TokenId], reading: &Reading) -> Splices {
-        difference(held, &reading.tokens, &self.ends)
+        self.tokenizer.difference(held, &reading.tokens)
     }
 
     /// A text without what cannot fit, however few tokens it had: that is not looked at.

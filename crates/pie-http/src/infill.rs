@@ -1,16 +1,15 @@
 //! Prompts that fill in the middle: what a model is to read besides both sides of the cursor, and where.
 //!
 //! ```text
-//! begin of sentence | repository marker, its name | file marker, name and text of a chunk | … | file marker, the file's name
+//! begin of sentence | chunks of other texts, as parts stand in front of a document (`pie-text/src/parts.rs`)
 //!   | the model's markers and both sides, in its order | what the cursor's line begins with
 //! ```
-//! Models that know no markers for files get names and texts of chunks as comments. Chunks come and go as a whole.
 
 use crate::error::Refusal;
 use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
 use axum::http::StatusCode;
 use pie_proto::Reason;
-use pie_text::{Fim, FimOrder, Tokenizer};
+use pie_text::{Fim, FimOrder, Tokenizer, led_by};
 use pie_words::{Spellings, TokenId};
 
 /// Both sides of the cursor.
@@ -40,18 +39,6 @@ pub(crate) struct Chunk {
     pub name: String,
     /// What stands there.
     pub text: String,
-}
-
-/// What parts files in a model's prompt: families whose tokens these are were trained with repositories so written.
-const SEPARATORS: [Separator; 3] = [
-    Separator { repository: "<|repo_name|>", file: "<|file_sep|>" },
-    Separator { repository: "<repo_name>", file: "<file_sep>" },
-    Separator { repository: "<reponame>", file: "<filename>" },
-];
-
-struct Separator {
-    repository: &'static str,
-    file: &'static str,
 }
 
 /// Names where nobody says any.
@@ -96,25 +83,17 @@ pub(crate) fn around(
     Ok(Prompt { pieces })
 }
 
-/// The chunks as files of one repository.
+/// The chunks as files of one repository, in front of this one: as documents of the pool have their parts.
 fn repository(tokenizer: &Tokenizer, chunks: Vec<Chunk>) -> Vec<Piece> {
-    let id = |spelling| tokenizer.token_id(spelling).filter(|id| tokenizer.ends().contains(id));
-    let separator =
-        SEPARATORS.iter().find_map(|separator| Some((id(separator.repository)?, id(separator.file)?)));
-    let chunk = |chunk: Chunk, file: &[TokenId]| {
-        let Chunk { name, text: content } = chunk;
-        let whole = match file {
-            [] => format!("# {name}\n{content}\n"),
-            _ => format!("{name}\n{content}"),
-        };
-        text(whole, Role::Chunk, Room::Whole, file)
-    };
-    let Some((repository, file)) = separator else {
-        return chunks.into_iter().map(|content| chunk(content, &[])).collect();
-    };
-    let mut pieces = vec![text(REPOSITORY.to_owned(), Role::Name, Room::Fixed, &[repository])];
-    pieces.extend(chunks.into_iter().map(|content| chunk(content, &[file])));
-    pieces.push(text(FILE.to_owned(), Role::Name, Room::Fixed, &[file]));
+    let markers = tokenizer.file_markers();
+    let lead: Vec<TokenId> = markers.iter().map(|markers| markers.file).collect();
+    let chunk =
+        |chunk: Chunk| text(led_by(markers, &chunk.name, &chunk.text), Role::Chunk, Room::Whole, &lead);
+    let chunks = chunks.into_iter().map(chunk);
+    let Some(markers) = markers else { return chunks.collect() };
+    let mut pieces = vec![text(REPOSITORY.to_owned(), Role::Name, Room::Fixed, &[markers.repository])];
+    pieces.extend(chunks);
+    pieces.push(text(FILE.to_owned(), Role::Name, Room::Fixed, &lead));
     pieces
 }
 

@@ -1,7 +1,7 @@
 //! The pool over HTTP, as editors speak it today: OpenAI's `/v1/completions`, and llama.cpp's `/infill` and `/completion`.
 //!
 //! These protocols send whole prompts. The front finds the session that holds most of one ([`sessions`]), works out what differs
-//! ([`held`], [`difference`]), sends that to the pool as an edit of its tokens, and asks for the completion: whoever types pays for
+//! ([`held`]), sends that to the pool as an edit of its tokens, and asks for the completion: whoever types pays for
 //! what was typed, whatever stands behind the cursor and whatever chunks of other files come and go in front.
 //!
 //! **Owns** the two protocols ([`openai`], [`llama`]), what a prompt is made of ([`prompt`]), and which session of the pool holds which
@@ -16,7 +16,6 @@
 mod answer;
 mod app;
 mod begin;
-mod difference;
 mod edit;
 mod error;
 mod found;

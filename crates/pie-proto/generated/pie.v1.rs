@@ -127,6 +127,26 @@ pub struct TokenSplices {
     #[prost(message, repeated, tag = "1")]
     pub splices: ::prost::alloc::vec::Vec<TokenSplice>,
 }
+/// A text in front of a document: of another file, or of another place in the same one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Part {
+    /// What the model is told that it is: a path, mostly, of at most 1024 bytes on one line.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+/// What stands in front of a document, in this order, instead of what stood there: at most 256 texts. One that stood there before stays
+/// encoded, wherever it stands now if those around it stay; one that differs is compared line by line. Models that were trained to read
+/// repositories get them in that form, others as comments.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Parts {
+    #[prost(message, repeated, tag = "1")]
+    pub parts: ::prost::alloc::vec::Vec<Part>,
+    /// What the model is told that the document is.
+    #[prost(string, tag = "2")]
+    pub document: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ApplyEditsRequest {
     #[prost(string, tag = "1")]
@@ -140,7 +160,7 @@ pub struct ApplyEditsRequest {
     /// From OpenSession: only if the session still is that one. Whichever has the name when empty.
     #[prost(string, tag = "6")]
     pub identity: ::prost::alloc::string::String,
-    #[prost(oneof = "apply_edits_request::Edits", tags = "3, 4")]
+    #[prost(oneof = "apply_edits_request::Edits", tags = "3, 4, 7")]
     pub edits: ::core::option::Option<apply_edits_request::Edits>,
 }
 /// Nested message and enum types in `ApplyEditsRequest`.
@@ -153,6 +173,10 @@ pub mod apply_edits_request {
         /// Sorted, disjoint; only for sessions opened by tokens.
         #[prost(message, tag = "4")]
         Tokens(super::TokenSplices),
+        /// Not of the document, but of what stands in front of it; only for sessions opened by text. Places in the text count on from
+        /// its own begin, and opening the session again leaves its parts.
+        #[prost(message, tag = "7")]
+        Parts(super::Parts),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -331,14 +355,17 @@ pub struct GetSessionRequest {
     #[prost(string, tag = "3")]
     pub identity: ::prost::alloc::string::String,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetSessionResponse {
     #[prost(message, optional, tag = "1")]
     pub session: ::core::option::Option<Session>,
     #[prost(string, optional, tag = "2")]
     pub text: ::core::option::Option<::prost::alloc::string::String>,
+    /// All of them, those of its parts included.
     #[prost(message, optional, tag = "3")]
     pub tokens: ::core::option::Option<Tokens>,
+    #[prost(message, optional, tag = "4")]
+    pub parts: ::core::option::Option<Parts>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Session {

@@ -3,10 +3,11 @@
 use crate::peer_v1::{Carried as Wire, carried::Content as WireContent};
 use crate::reason::Fault;
 use crate::request::{
-    Content, Identity, SessionName, missing, spellings, strategy, strategy_to_wire, token_ids,
+    Content, Identity, SessionName, missing, parts, parts_to_wire, spellings, strategy, strategy_to_wire,
+    token_ids,
 };
 use crate::v1;
-use pie_words::{Revision, Spellings, Strategy};
+use pie_words::{Parts, Revision, Spellings, Strategy};
 
 /// A session without its cache.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub struct Carried {
     pub content: Content,
     /// How its text is read.
     pub spellings: Spellings,
+    /// What stands in front of it.
+    pub parts: Parts,
 }
 
 impl TryFrom<Wire> for Carried {
@@ -44,6 +47,7 @@ impl TryFrom<Wire> for Carried {
             strategy: strategy(wire.strategy)?.unwrap_or_default(),
             content,
             spellings: spellings(wire.control_tokens),
+            parts: wire.parts.map(parts).transpose()?.unwrap_or_default(),
         })
     }
 }
@@ -64,6 +68,7 @@ impl From<Carried> for Wire {
             strategy: strategy_to_wire(carried.strategy).into(),
             content: Some(content),
             control_tokens: carried.spellings == Spellings::ControlTokens,
+            parts: parts_to_wire(&carried.parts),
         }
     }
 }

@@ -3,8 +3,8 @@
 use crate::reason::{Fault, Reason};
 use crate::v1;
 use pie_words::{
-    Cursor, LspPosition, PositionEncoding, Revision, SamplingParameters, Spellings, Splice, Strategy,
-    TextEdit, TextRange, TokenId, TokenIndex,
+    Cursor, LspPosition, Part, Parts, PositionEncoding, Revision, SamplingParameters, Spellings, Splice,
+    Strategy, TextEdit, TextRange, TokenId, TokenIndex,
 };
 
 /// Alternatives that a completion may ask for at each token.
@@ -16,6 +16,9 @@ const STOP_TOKENS_LIMIT: usize = 256;
 /// Edits, or splices, of one request: each is looked for on its own, and of those that follow each other each looks at what those
 /// before it changed, so that more would keep a processor busy for long.
 const EDITS_LIMIT: usize = 8192;
+/// Texts in front of a document.
+const PARTS_LIMIT: usize = 256;
+const PART_NAME_LIMIT: usize = 1024;
 const DEFAULT_MAX_TOKENS: u32 = 64;
 const NAME_LIMIT: usize = 256;
 
@@ -125,6 +128,30 @@ pub enum Edits {
     Sequential(Vec<TextEdit>),
     /// Of the tokens; not yet checked against the session's length.
     Tokens(Vec<Splice>),
+    /// Of what stands in front of the text.
+    Parts(Parts),
+}
+
+/// What stands in front of a text.
+pub(crate) fn parts(wire: v1::Parts) -> Result<Parts, Fault> {
+    at_most("parts", wire.parts.len(), PARTS_LIMIT)?;
+    let name = |name: String| {
+        if name.len() > PART_NAME_LIMIT || name.contains(['\n', '\r']) {
+            let message = format!("the name of a part is at most {PART_NAME_LIMIT} bytes on one line");
+            return Err(Fault::new(Reason::FieldInvalid, message));
+        }
+        Ok(name)
+    };
+    let document = name(wire.document)?;
+    let list = wire.parts.into_iter().map(|part| Ok(Part { name: name(part.name)?, text: part.text }));
+    Ok(Parts { list: list.collect::<Result<_, Fault>>()?, document })
+}
+
+/// The same for those who ask, and on its way; nothing where there are none.
+pub fn parts_to_wire(parts: &Parts) -> Option<v1::Parts> {
+    let part = |part: &Part| v1::Part { name: part.name.clone(), text: part.text.clone() };
+    let list: Vec<_> = parts.list.iter().map(part).collect();
+    (!list.is_empty()).then(|| v1::Parts { parts: list, document: parts.document.clone() })
 }
 
 /// A checked [`v1::ApplyEditsRequest`].
@@ -157,7 +184,8 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
                 at_most("splices", list.splices.len(), EDITS_LIMIT)?;
                 Edits::Tokens(list.splices.into_iter().map(splice).collect())
             }
-            None => return Err(missing("edits", "`text` edits or `tokens` splices")),
+            Some(Wire::Parts(given)) => Edits::Parts(parts(given)?),
+            None => return Err(missing("edits", "`text` edits, `tokens` splices, or `parts`")),
         };
         let session = SessionName::new(request.session)?;
         Ok(Self {

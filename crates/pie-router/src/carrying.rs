@@ -11,6 +11,7 @@ use pie_proto::memo::Kept;
 use pie_proto::request::Content;
 use pie_proto::{Fault, peer_v1};
 use pie_text::{Document, Entry, Tokenizer};
+use pie_words::Parts;
 use std::sync::Arc;
 
 /// A session that another router, or another group, sends.
@@ -28,15 +29,16 @@ pub(crate) async fn open(
     tokenizer: Arc<Tokenizer>,
     limit: usize,
 ) -> Result<Taken, Fault> {
-    let Carried { spellings, content, .. } = &mut carried;
+    let Carried { spellings, content, parts, .. } = &mut carried;
     let content = std::mem::replace(content, Content::Tokens(Vec::new()));
+    let parts = std::mem::take(parts);
     let bytes = match &content {
-        Content::Text(text) => text.len(),
+        Content::Text(text) => text.len() + parts_bytes(&parts),
         Content::Tokens(_) => 0,
     };
     let reading = tokenizer.reading(*spellings);
-    let document = beside(bytes, Waits::Always, move || document(&content, &reading, limit)).await?;
-    taken(carried, document)
+    let document = beside(bytes, Waits::Always, move || led(document(&content, &reading, limit)?, &parts));
+    taken(carried, document.await?)
 }
 
 /// A session that the ranks kept: its text is tokenized again where another tokenizer did it, or one cannot tell.
@@ -49,7 +51,19 @@ pub(crate) async fn recall(kept: Kept, tokenizer: Arc<Tokenizer>, limit: usize) 
     }
     let entries = tokens.into_iter().map(|piece| Entry { id: piece.id, piece_bytes: piece.bytes }).collect();
     let document = Document::restore(reading, text, entries, limit).map_err(|error| faults::text(&error))?;
+    let parts = session.parts.clone();
+    let document = beside(parts_bytes(&parts), Waits::Always, move || led(document, &parts)).await?;
     taken(session, document)
+}
+
+/// A document behind its parts, which are tokenized.
+fn led(document: Document, parts: &Parts) -> Result<Document, Fault> {
+    document.with_parts(parts).map_err(|error| faults::text(&error))
+}
+
+/// Bytes of texts in front of a document.
+pub(crate) fn parts_bytes(parts: &Parts) -> usize {
+    parts.list.iter().map(|part| part.text.len()).sum()
 }
 
 /// A session whose document is made of its content.

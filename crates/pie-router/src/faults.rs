@@ -274,6 +274,7 @@ pub(crate) fn prepare(
     match &request.edits {
         Edits::Text(edits) => document.prepare(base, edits).map_err(|error| text(&error)),
         Edits::Sequential(edits) => document.prepare_sequential(base, edits).map_err(|error| text(&error)),
+        Edits::Parts(parts) => document.prepare_parts(base, parts).map_err(|error| text(&error)),
         Edits::Tokens(list) => {
             for (index, splice) in list.iter().enumerate() {
                 check_tokens(splice.insert.iter().copied(), vocabulary)

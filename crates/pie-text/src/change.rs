@@ -1,5 +1,6 @@
 //! A change of a document that was prepared and not yet made.
 
+use crate::parts::Lead;
 use crate::retokenize::Replacement;
 use crate::store::{Entry, TokenStore};
 use crate::tokenizer::Tokenizer;
@@ -64,6 +65,8 @@ pub(crate) enum Next {
     Text { text: Rope, replacements: Vec<Replacement>, rewrites: Vec<Rewrite> },
     /// Another text, or the same one, read otherwise.
     Reading { text: Rope, tokens: TokenStore, tokenizer: Arc<Tokenizer> },
+    /// The same text, with others in front of it.
+    Lead(Arc<Lead>),
     /// The splices themselves: a document of tokens alone has no text to follow.
     Tokens,
 }
@@ -87,7 +90,7 @@ impl Change {
                 Content::Rewritten { text: rewrites, tokens: replacements }
             }
             Next::Tokens => Content::Spliced,
-            Next::Reading { .. } => Content::Replaced,
+            Next::Reading { .. } | Next::Lead(_) => Content::Replaced,
         }
     }
 

@@ -5,12 +5,13 @@ use crate::diff::diff;
 use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
 use crate::form::RestartKind;
+use crate::parts::Lead;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
 use crate::store::{Entry, TokenStore};
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use pie_words::{
-    Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex,
+    Parts, Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId, TokenIndex,
 };
 use ropey::Rope;
 use similar::DiffOp;
@@ -42,6 +43,8 @@ pub enum Tokenizing {
 pub struct Document {
     tokenizer: Arc<Tokenizer>,
     content: DocumentText,
+    /// Before the text.
+    lead: Arc<Lead>,
     /// T1: what `tokenizer` makes of the text, without its prefix; in a document of tokens, all of them.
     tokens: TokenStore,
     revision: Revision,
@@ -106,14 +109,36 @@ impl Document {
     }
 
     fn new(tokenizer: Arc<Tokenizer>, content: DocumentText, tokens: TokenStore, bytes_limit: usize) -> Self {
-        let (revision, identity) = (Revision::default(), Arc::new(()));
-        Self { tokenizer, content, tokens, revision, bytes_limit, identity }
+        let (revision, identity, lead) = (Revision::default(), Arc::new(()), Arc::new(Lead::of(&tokenizer)));
+        Self { tokenizer, content, lead, tokens, revision, bytes_limit, identity }
     }
 
     /// The same document at a revision that it had elsewhere, so that its client's next edit fits.
     #[must_use]
     pub fn at_revision(self, revision: Revision) -> Self {
         Self { revision, ..self }
+    }
+
+    /// The same document with texts in front of it.
+    ///
+    /// # Errors
+    /// [`TextError::TokensOnly`] in a document of tokens, [`TextError::Tokenizer`].
+    pub fn with_parts(self, parts: &Parts) -> Result<Self, TextError> {
+        if parts.list.is_empty() {
+            return Ok(self);
+        }
+        self.rope().ok_or(TextError::TokensOnly)?;
+        Ok(Self { lead: Arc::new(self.lead.with(&self.tokenizer, parts)?), ..self })
+    }
+
+    /// What stands in front of it.
+    pub fn parts(&self) -> &Parts {
+        &self.lead.parts
+    }
+
+    /// Tokens before the text: those before every text, and its parts'.
+    pub fn leading(&self) -> usize {
+        self.prefix().len()
     }
 
     /// How many edits were applied.
@@ -254,12 +279,30 @@ impl Document {
         let (DocumentText::Text(old), DocumentText::Text(new)) = (&self.content, &other.content) else {
             return Err(TextError::TokensOnly);
         };
-        let splices = self.tokens_between(&other.tokens().collect::<Vec<_>>());
+        let tokens = self.prefix().iter().copied().chain(other.entries().map(|entry| entry.id));
+        let splices = self.tokens_between(&tokens.collect::<Vec<_>>());
         let is_same = splices.is_empty() && old == new;
         let revision = if is_same { self.revision } else { self.revision.next() };
         let (text, tokens, tokenizer) = (new.clone(), other.tokens.clone(), other.tokenizer.clone());
         let next = Next::Reading { text, tokens, tokenizer };
         Ok(self.changed(revision, splices, EditStats::default(), next))
+    }
+
+    /// Works out how to put these texts in front of the document, in place of those that are there: what both have in common stays.
+    ///
+    /// # Errors
+    /// [`TextError::TokensOnly`] in a document of tokens, [`TextError::RevisionMismatch`], [`TextError::Tokenizer`].
+    pub fn prepare_parts(&self, base: Revision, parts: &Parts) -> Result<Change, TextError> {
+        self.rope().ok_or(TextError::TokensOnly)?;
+        self.check_revision(base)?;
+        let lead = self.lead.with(&self.tokenizer, parts)?;
+        let inner = self.tokenizer.difference(&self.lead.tokens, &lead.tokens);
+        // In a list of the document's length.
+        let splices = Splices::new(inner.iter().cloned().collect(), self.token_count())
+            .expect("splices of the lead are splices of what begins with it");
+        let is_same = splices.is_empty() && lead.parts == self.lead.parts;
+        let revision = if is_same { self.revision } else { self.revision.next() };
+        Ok(self.changed(revision, splices, EditStats::default(), Next::Lead(Arc::new(lead))))
     }
 
     /// What turns its tokens into others.
@@ -302,6 +345,7 @@ impl Document {
         Self {
             tokenizer: self.tokenizer.clone(),
             content: self.content.clone(),
+            lead: self.lead.clone(),
             tokens: self.tokens.clone(),
             revision: self.revision,
             bytes_limit: self.bytes_limit,
@@ -349,6 +393,7 @@ impl Document {
                 self.content = DocumentText::Text(text);
                 (self.tokens, self.tokenizer) = (tokens, tokenizer);
             }
+            Next::Lead(lead) => self.lead = lead,
             Next::Tokens => {
                 for splice in change.splices.iter().rev() {
                     let entries = splice.insert.iter().map(|id| Entry { id: *id, piece_bytes: 0 }).collect();
@@ -420,7 +465,7 @@ impl Document {
 
     fn prefix(&self) -> &[TokenId] {
         match &self.content {
-            DocumentText::Text(_) => self.tokenizer.prefix(),
+            DocumentText::Text(_) => &self.lead.tokens,
             DocumentText::TokensOnly => &[],
         }
     }

@@ -13,7 +13,7 @@ use pie_gguf::Gguf;
 use pie_words::TokenId;
 use serde_json::Value;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Tables have an entry for each id, so that one stray id must not fill the memory. The largest vocabularies have some 2^18.
@@ -110,6 +110,7 @@ impl TokenizerFile<'_> {
                 vocabulary,
                 table,
                 fingerprint,
+                line_ends: OnceLock::new(),
             }
         };
         let reading = tokenizer(all, 1, None);

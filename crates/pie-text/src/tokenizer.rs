@@ -2,6 +2,7 @@
 
 use crate::added::AddedTokens;
 use crate::decoder::{TokenBytes, TokenDecoder};
+use crate::difference::LineEnds;
 use crate::error::TextError;
 use crate::fim::Fim;
 use crate::form::{LookAhead, RestartKind};
@@ -11,7 +12,7 @@ use crate::scan::PieceScan;
 use crate::store::Entry;
 use pie_words::{Spellings, TokenId};
 use ropey::Rope;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokenizers::Model;
 
 /// Tells tokenizers apart: a hash of the file, of the prefix, and of the control tokens. Two processes whose fingerprints are equal cut
@@ -42,6 +43,8 @@ pub struct Tokenizer {
     pub(crate) vocabulary: u32,
     pub(crate) table: Arc<TokenBytes>,
     pub(crate) fingerprint: Fingerprint,
+    /// Found out when they are needed first.
+    pub(crate) line_ends: OnceLock<LineEnds>,
 }
 
 impl Tokenizer {

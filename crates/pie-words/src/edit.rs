@@ -55,6 +55,24 @@ pub struct TextEdit {
     pub insert: String,
 }
 
+/// A text that stands in front of a document: of another file, or of another place in the same one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What the model is told that it is: a path, mostly.
+    pub name: String,
+    /// All of it.
+    pub text: String,
+}
+
+/// What stands in front of a document, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// The texts.
+    pub list: Vec<Part>,
+    /// What the model is told that the document is, where there are any.
+    pub document: String,
+}
+
 /// A place between two characters, or between two tokens in a document of tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cursor {

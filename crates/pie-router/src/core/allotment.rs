@@ -38,11 +38,14 @@ impl Allotment {
         sessions: &Sessions,
     ) -> Result<(), PlanError> {
         let Some(layout) = self.tables.rows(id).and_then(|rows| rows.layout.as_ref()) else { return Ok(()) };
+        // Parts that come or go: markers stand behind them, whatever place an insertion names.
+        let leading = sessions.get(id).map_or(0, |session| session.document.leading());
+        let is_of_the_lead = splices.iter().any(|splice| splice.at.usize() < leading);
         let (splices, layout) = match layout {
             Layout::Turned(turned) => match turned.edited(splices, self.tables.document_rows(id)) {
-                Some((splices, turned)) => (splices, Layout::Turned(turned)),
+                Some((splices, turned)) if !is_of_the_lead => (splices, Layout::Turned(turned)),
                 // The document says what is to be held, when it is wanted again.
-                None => return self.give_up(id, &faults::all_busy()),
+                _ => return self.give_up(id, &faults::all_busy()),
             },
             // The hole moves anyway. Markers at both ends stay: what stands behind one that goes and comes would be stale.
             Layout::Plain | Layout::Fim(_) => {
@@ -51,9 +54,9 @@ impl Allotment {
                     return Ok(());
                 }
                 match closed.edited(splices) {
-                    Some(edited) => edited,
-                    None if self.lay_out(id, Layout::Plain, sessions)?.is_none() => return Ok(()),
-                    None => (splices.clone(), Layout::Plain),
+                    Some(edited) if !is_of_the_lead => edited,
+                    _ if self.lay_out(id, Layout::Plain, sessions)?.is_none() => return Ok(()),
+                    _ => (splices.clone(), Layout::Plain),
                 }
             }
         };

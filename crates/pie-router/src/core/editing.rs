@@ -2,6 +2,7 @@
 
 use super::Core;
 use super::session::Session;
+use crate::carrying::parts_bytes;
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -37,8 +38,16 @@ impl Core {
     /// What is needed to work an edit out elsewhere; nothing, if it can be made here at once.
     pub(crate) fn copy_for(&self, tenant: &Tenant, request: &ApplyEdits) -> Result<Option<Copy>, Fault> {
         let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
-        let (Edits::Text(edits) | Edits::Sequential(edits)) = &request.edits else { return Ok(None) };
         let document = &session.document;
+        let edits = match &request.edits {
+            Edits::Text(edits) | Edits::Sequential(edits) => edits,
+            Edits::Tokens(_) => return Ok(None),
+            Edits::Parts(parts) => {
+                let bytes = parts_bytes(parts);
+                let copy = || Copy { document: Box::new(document.snapshot()), bytes };
+                return Ok((bytes > SMALL_BYTES).then(copy));
+            }
+        };
         let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
         let is_local = document.restarts_around(edits.iter().map(|edit| edit.insert.as_str()));
         let bytes = if is_local { inserted } else { inserted + document.len_bytes() };

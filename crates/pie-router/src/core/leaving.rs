@@ -167,6 +167,7 @@ impl Taken {
             strategy: self.strategy,
             content,
             spellings: document.spellings(),
+            parts: document.parts().clone(),
         }
     }
 }

@@ -20,8 +20,6 @@ pub(crate) struct Model {
     pub facts: ModelFacts,
     /// How it fills in the middle, if it does.
     pub fim: Option<Fim>,
-    /// Tokens in front of every document, such as the begin of sentence.
-    prefix: usize,
 }
 
 /// How a completion's context stands in its session's table.
@@ -71,7 +69,7 @@ impl Model {
     pub fn new(mut facts: ModelFacts, tokenizer: &Tokenizer) -> Self {
         // What the configuration calls the end of a text, and control tokens: they never stand in one.
         facts.end_of_text.extend(tokenizer.ends());
-        Self { facts, fim: tokenizer.fim().cloned(), prefix: tokenizer.prefix().len() }
+        Self { facts, fim: tokenizer.fim().cloned() }
     }
 
     /// A context must leave room for a token to generate.
@@ -107,8 +105,9 @@ impl Model {
     }
 
     /// See [`Layout::recognized`].
-    pub fn recognized(&self, held: &[TokenId], document: &[TokenId]) -> (Layout, Vec<TokenId>) {
-        Layout::recognized(held, document, self.fim.as_ref(), self.prefix)
+    pub fn recognized(&self, held: &[TokenId], document: &Document) -> (Layout, Vec<TokenId>) {
+        let tokens: Vec<TokenId> = document.tokens().collect();
+        Layout::recognized(held, &tokens, self.fim.as_ref(), document.leading())
     }
 
     /// How the context of a completion is laid out.
@@ -117,8 +116,10 @@ impl Model {
             (Place::Cursor(cut), Mode::FillInTheMiddle, Some(fim)) => {
                 let tokens: Vec<TokenId> = document.tokens().collect();
                 Context::Fim(match fim.order {
-                    FimOrder::PrefixFirst => Layout::Fim(Patch::new(cut, fim, &tokens, self.prefix)),
-                    FimOrder::SuffixFirst => Layout::Turned(Turned::new(cut, fim, &tokens, self.prefix)),
+                    FimOrder::PrefixFirst => Layout::Fim(Patch::new(cut, fim, &tokens, document.leading())),
+                    FimOrder::SuffixFirst => {
+                        Layout::Turned(Turned::new(cut, fim, &tokens, document.leading()))
+                    }
                 })
             }
             (Place::Cursor(cut), ..) => {

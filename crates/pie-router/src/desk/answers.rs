@@ -3,7 +3,7 @@
 use crate::core::session::{Session, count};
 use crate::core::{Core, Edited, Opened, Planner};
 use crate::faults;
-use pie_proto::request::strategy_to_wire;
+use pie_proto::request::{parts_to_wire, strategy_to_wire};
 use pie_proto::{Fault, v1};
 use pie_text::Tokenizing;
 use pie_words::{SessionId, Spellings};
@@ -47,6 +47,7 @@ pub(super) fn got(
         session: Some(session(core, group, got)),
         text: if content { got.document.text() } else { None },
         tokens: content.then(ids),
+        parts: if content { parts_to_wire(got.document.parts()) } else { None },
     })
 }
 

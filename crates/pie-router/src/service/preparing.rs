@@ -4,6 +4,7 @@
 //! Lengths come first: what no context of the group's model could hold is refused before anything is tokenized.
 
 use crate::call::{Call, EditReply, Prepared};
+use crate::carrying::parts_bytes;
 use crate::faults;
 use crate::group::{Asker, LocalGroup};
 use crate::life::Life;
@@ -97,6 +98,7 @@ impl LocalGroup {
                 (edits.iter().map(|edit| edit.insert.len()).sum(), 0)
             }
             Edits::Tokens(splices) => (0, splices.iter().map(|splice| splice.insert.len()).sum()),
+            Edits::Parts(parts) => (parts_bytes(parts), 0),
         };
         let limit = self.check_length(bytes, tokens)?;
         let Asker { tenant, arrived } = asker;

@@ -175,12 +175,15 @@ impl Show {
 
     /// A document: its text, or its tokens where it has no text.
     pub fn session(self, answer: v1::GetSessionResponse) {
-        let v1::GetSessionResponse { session, text, tokens } = answer;
+        let v1::GetSessionResponse { session, text, tokens, parts } = answer;
         let tokens = tokens.map(|tokens| tokens.ids);
         let json = || {
             let mut json = session.as_ref().map(session_json).unwrap_or_else(|| json!({}));
             json["text"] = json!(text);
             json["token_ids"] = json!(tokens);
+            let parts = parts.as_ref().map(|parts| parts.parts.as_slice()).unwrap_or_default();
+            json["parts"] =
+                parts.iter().map(|part| json!({ "name": part.name, "text": part.text })).collect();
             json
         };
         self.print(json, || match (&text, &tokens) {

@@ -1,15 +1,15 @@
-//! What turns the tokens that a session holds into those of a prompt.
+//! What turns tokens into others that were made of a text like theirs, or of several.
 //!
 //! Whole lines are compared, not tokens: brackets and indents stand in every file, and a token that stays because another text happens to
 //! have it too keeps what it said there. Within lines that differ, what they begin and end with in common stays.
 
-use pie_text::Tokenizer;
+use crate::tokenizer::Tokenizer;
 use pie_words::{Splice, Splices, TokenId, TokenIndex};
 use similar::{Algorithm, DiffOp, DiffTag, capture_diff_slices_deadline};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-/// Prompts that have little in common are not compared for longer; what is not compared by then counts as replaced.
+/// Tokens that have little in common are not compared for longer; what is not compared by then counts as replaced.
 const LONGEST: Duration = Duration::from_millis(50);
 
 /// Fewer tokens between two places that both take new text are not worth keeping: encoding them costs next to nothing.
@@ -49,8 +49,15 @@ struct Hunk {
     new: Range<usize>,
 }
 
+impl Tokenizer {
+    /// The splices that turn tokens into others, line by line: for tokens of several texts, which come, go and change.
+    pub fn difference(&self, old: &[TokenId], new: &[TokenId]) -> Splices {
+        difference(old, new, self.line_ends.get_or_init(|| LineEnds::of(self)))
+    }
+}
+
 /// The splices that turn `old` into `new`.
-pub(crate) fn difference(old: &[TokenId], new: &[TokenId], ends: &LineEnds) -> Splices {
+fn difference(old: &[TokenId], new: &[TokenId], ends: &LineEnds) -> Splices {
     let front = whole_lines(&old[..common(old.iter(), new.iter())], ends);
     let back = common(old[front..].iter().rev(), new[front..].iter().rev());
     // What it begins with is the rest of a line that is compared.
