@@ -35,6 +35,7 @@ pub struct Session {
     /// Of the session as it was opened last: what another client opens under the name is not mistaken for it.
     identity: String,
     revision: u64,
+    tokens: u32,
     strategy: v1::Strategy,
 }
 
@@ -45,7 +46,8 @@ impl Session {
         text: String,
         strategy: v1::Strategy,
     ) -> Result<Self, ClientError> {
-        let mut session = Self { pool, name, text, identity: String::new(), revision: 0, strategy };
+        let mut session =
+            Self { pool, name, text, identity: String::new(), revision: 0, tokens: 0, strategy };
         let opened = session.push().await?;
         session.name = opened.session;
         Ok(session)
@@ -64,6 +66,11 @@ impl Session {
     /// The revision that the pool has of it.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Tokens that the pool has of it.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
     }
 
     /// Applies edits to the text, here and in the pool. All are in bytes of the present text and must not overlap.
@@ -94,7 +101,7 @@ impl Session {
             match self.pool.wire().apply_edits(request.clone()).await.map_err(ClientError::from) {
                 Ok(answer) => {
                     let answer = answer.into_inner();
-                    (self.text, self.revision) = (text, answer.revision);
+                    (self.text, self.revision, self.tokens) = (text, answer.revision, answer.tokens);
                     return Ok(Edited::Applied(answer));
                 }
                 // Also what a repeated call finds that had been heard the first time.
@@ -209,7 +216,7 @@ impl Session {
                 async move { wire.open_session(request).await }
             })
             .await?;
-        self.revision = opened.revision;
+        (self.revision, self.tokens) = (opened.revision, opened.tokens);
         self.identity.clone_from(&opened.identity);
         Ok(opened)
     }

@@ -20,6 +20,7 @@ mod eval;
 mod explain;
 mod hub;
 mod load;
+mod lsp;
 mod models;
 mod observe;
 mod placement;
@@ -30,6 +31,7 @@ mod router;
 mod secure;
 mod settings;
 mod signals;
+mod starter;
 mod units;
 mod worker;
 
@@ -96,6 +98,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Load(arguments) => {
             observe::belong_to_starter();
             runtime(2)?.block_on(load::run(*arguments))
+        }
+        Command::Lsp(arguments) => {
+            observe::belong_to_starter();
+            runtime(2)?.block_on(lsp::run(arguments, &logs))
         }
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),
