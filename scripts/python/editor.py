@@ -1,6 +1,7 @@
 """An editor as somebody else would write it: pygls' client at the other end of `pie lsp`, and nothing of pie-pool's own code."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
@@ -122,9 +123,10 @@ class Editor:
         params = lsp.DidChangeConfigurationParams(settings=settings)
         self._notify(self._client.workspace_did_change_configuration, params)
 
-    def raw(self, method: str, params) -> None:
-        """A notification that a sane editor would not send."""
-        self._notify(self._client.protocol.notify, method, params)
+    def raw(self, method: str, params: dict) -> None:
+        """A notification as it is, also one that a sane editor would not send."""
+        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params}).encode()
+        self._notify(self._client._server.stdin.write, b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
     def ask(self, uri: str, at: int | lsp.Position | None = None):
         """Asks for an inline completion; the answer comes later."""
@@ -159,10 +161,14 @@ class Editor:
         return self._do(self._client._server.wait(), timeout)
 
     def end(self) -> None:
-        """For cleaning up."""
+        """For cleaning up: in order, so that no session is left to the next test."""
         if self._client._server.returncode is None:
-            self._client._server.kill()
-            self.wait()
+            self.hang_up()
+            try:
+                self.wait(5)
+            except TimeoutError:
+                self._client._server.kill()
+                self.wait()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(TIMEOUT)
 
@@ -192,4 +198,4 @@ class Asked:
         return item.insert_text
 
     def cancel(self) -> None:
-        self._editor.raw("$/cancelRequest", lsp.CancelParams(id=self._id))
+        self._editor.raw("$/cancelRequest", {"id": self._id})

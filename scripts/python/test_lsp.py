@@ -109,7 +109,9 @@ def test_places_beyond_the_end_are_clamped(client, edit):
     editor = edit(options=ALL_LINES)
     editor.open(URI, "one\ntwo")
     assert (editor.complete(URI, Position(99, 0)) or "") == plainly(client, "one\ntwo")
-    assert (editor.complete(URI, Position(0, 99)) or "") == plainly(client, "one\ntwo", 3)
+    # Another document: the place where a completion was is stale in the first one.
+    editor.open(URI + "2", "one\ntwo")
+    assert (editor.complete(URI + "2", Position(0, 99)) or "") == plainly(client, "one\ntwo", 3)
     editor.stop()
 
 

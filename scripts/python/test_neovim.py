@@ -14,7 +14,7 @@ from test_lsp import plainly, sessions
 NVIM = os.environ.get("PIE_NVIM") or shutil.which("nvim")
 # What docs/editors.md tells people to write, then what they would do.
 SCRIPT = """
-local work = vim.json.decode(io.open(vim.env.WORK):read('a'))
+local work = vim.json.decode(vim.fn.readfile(vim.env.WORK)[1])
 vim.lsp.config('pie', { cmd = work.cmd, root_markers = { '.git' }, settings = { pie = { maxLines = 0, maxTokens = 12 } } })
 vim.lsp.enable('pie')
 vim.cmd.edit(work.file)
@@ -35,7 +35,7 @@ vim.api.nvim_win_set_cursor(0, { row, 0 })
 local params = vim.lsp.util.make_position_params(0, client.offset_encoding)
 local answer = client:request_sync('textDocument/completion', params, 20000, 0)
 local lines = table.concat(vim.api.nvim_buf_get_lines(0, 0, -1, false), '\\n') .. '\\n'
-io.open(work.result, 'w'):write(vim.json.encode({ answer = answer.result, text = lines, encoding = client.offset_encoding }))
+vim.fn.writefile({ vim.json.encode({ answer = answer.result, text = lines }) }, work.result)
 assert(vim.wait(20000, function() return vim.uv.fs_stat(work.done) ~= nil end), 'the test has looked')
 vim.cmd('qall!')
 """

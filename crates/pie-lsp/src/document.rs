@@ -345,9 +345,12 @@ impl Document {
                 self.pause = FIRST_PAUSE;
                 self.fit(tokens);
             }
-            Err(error) if error.reason() == Some(pie_proto::Reason::DocumentTooLong) => {
+            Err(error) if error.is_too_long() => {
                 if !self.mirror.shrink() {
                     self.failed(&error);
+                    // It is not the document's length: the next attempt begins with all of it.
+                    self.mirror.limit(usize::MAX);
+                    self.connected = None;
                 }
             }
             Err(error) => {

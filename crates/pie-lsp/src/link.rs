@@ -76,6 +76,11 @@ impl LinkError {
         matches!(self.reason(), Some(SessionUnknown | SessionReplaced | RevisionMismatch))
     }
 
+    /// The model cannot see so much, or the pool has no room for it: a part of it may do.
+    pub fn is_too_long(&self) -> bool {
+        matches!(self.reason(), Some(Reason::DocumentTooLong | Reason::KvExhausted))
+    }
+
     /// Nobody is there.
     pub fn is_away(&self) -> bool {
         match self {

@@ -1,7 +1,7 @@
 // VS Code's own protocol library in front of `pie lsp`, with a pool of its own: node test/lsp.mjs PATH_OF_PIE
 import { spawn } from "node:child_process";
 import { strict as assert } from "node:assert";
-import protocol from "vscode-languageserver-protocol/node.js";
+import protocol from "vscode-languageserver-protocol/node";
 
 const [pie] = process.argv.slice(2);
 const flags = ["lsp", "--embedded", "--model", "seeded:tiny", "--", "--world-size", "1"];

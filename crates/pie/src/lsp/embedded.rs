@@ -116,6 +116,8 @@ impl Plan {
     }
 
     fn spawn(&self) -> std::io::Result<Child> {
+        // One that was killed has left it there.
+        let _ = std::fs::remove_file(self.ready_file());
         let mut command = Command::new(&self.program);
         for name in OF_OTHER_POOLS {
             command.env_remove(name);
