@@ -49,8 +49,8 @@ def start_pool(cache):
     """Starts pools that a test may break."""
     started = []
 
-    def start(*flags, world_size=pool_module.WORLD_SIZE):
-        started.append(pool_module.Pool(cache, *flags, world_size=world_size))
+    def start(*flags, world_size=pool_module.WORLD_SIZE, **options):
+        started.append(pool_module.Pool(cache, *flags, world_size=world_size, **options))
         return started[-1]
 
     yield start

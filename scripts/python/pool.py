@@ -54,12 +54,12 @@ def until(what: str, condition, deadline: float = 10.0):
 class Pool:
     """A router and worker processes, eight if nobody says otherwise, on this machine."""
 
-    def __init__(self, cache: Path, *flags: str, world_size: int | None = WORLD_SIZE):
+    def __init__(self, cache: Path, *flags: str, world_size: int | None = WORLD_SIZE, listen: str = "127.0.0.1:0"):
         self._folder = tempfile.TemporaryDirectory(prefix="pie-pool-")
         folder = Path(self._folder.name)
         self._log = folder / "output"
         ready_file = folder / "ready.json"
-        command = [str(binary()), "pool", "--listen", "127.0.0.1:0"]
+        command = [str(binary()), "pool", "--listen", listen]
         command += ["--world-size", str(world_size)] if world_size else []
         command += ["--ready-file", str(ready_file), *flags]
         with self._log.open("wb") as log:

@@ -35,6 +35,7 @@ pub struct Session {
     /// Of the session as it was opened last: what another client opens under the name is not mistaken for it.
     identity: String,
     revision: u64,
+    tokens: u32,
     strategy: v1::Strategy,
     /// What stands in front of the text; the pool has it unless it has lost the session.
     parts: v1::Parts,
@@ -48,7 +49,7 @@ impl Session {
         strategy: v1::Strategy,
     ) -> Result<Self, ClientError> {
         let (identity, parts) = (String::new(), v1::Parts::default());
-        let mut session = Self { pool, name, text, identity, revision: 0, strategy, parts };
+        let mut session = Self { pool, name, text, identity, revision: 0, tokens: 0, strategy, parts };
         let opened = session.push().await?;
         session.name = opened.session;
         Ok(session)
@@ -67,6 +68,11 @@ impl Session {
     /// The revision that the pool has of it.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Tokens that the pool has of it.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
     }
 
     /// Applies edits to the text, here and in the pool. All are in bytes of the present text and must not overlap.
@@ -97,7 +103,7 @@ impl Session {
             match self.pool.wire().apply_edits(request.clone()).await.map_err(ClientError::from) {
                 Ok(answer) => {
                     let answer = answer.into_inner();
-                    (self.text, self.revision) = (text, answer.revision);
+                    (self.text, self.revision, self.tokens) = (text, answer.revision, answer.tokens);
                     return Ok(Edited::Applied(answer));
                 }
                 // Also what a repeated call finds that had been heard the first time.
@@ -117,6 +123,10 @@ impl Session {
         let mut put = self.put().await;
         if put.as_ref().is_err_and(parted) {
             put = self.push().await.map(drop);
+            // One that is open already keeps its own.
+            if put.is_ok() && self.parts.parts.is_empty() {
+                put = self.put().await;
+            }
         }
         if put.is_err() {
             self.parts = before;
@@ -140,7 +150,7 @@ impl Session {
                 async move { wire.apply_edits(request).await }
             })
             .await?;
-        self.revision = answer.revision;
+        (self.revision, self.tokens) = (answer.revision, answer.tokens);
         Ok(())
     }
 
@@ -249,11 +259,10 @@ impl Session {
                 async move { wire.open_session(request).await }
             })
             .await?;
-        let is_another = self.identity != opened.identity;
-        self.revision = opened.revision;
+        (self.revision, self.tokens) = (opened.revision, opened.tokens);
         self.identity.clone_from(&opened.identity);
-        // A session that is open already keeps its parts; which of them may not be known.
-        if !self.parts.parts.is_empty() || !is_another {
+        // A session that is opened anew has none.
+        if !self.parts.parts.is_empty() {
             self.put().await?;
         }
         Ok(opened)

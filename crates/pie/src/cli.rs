@@ -4,6 +4,7 @@ pub use crate::ctl::args::{CtlArgs, StrategyArg};
 use crate::device::DeviceArg;
 pub use crate::eval::args::EvalArgs;
 use crate::hub::args::HubArgs;
+pub use crate::lsp::args::LspArgs;
 use crate::observe::{LogArgs, PlatformArgs};
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,6 +55,8 @@ pub enum Command {
     Load(Box<crate::load::args::LoadArgs>),
     /// Talk to a pool from the shell.
     Ctl(CtlArgs),
+    /// Serve an editor, over LSP at standard input and output: its documents live in a pool and are completed there.
+    Lsp(LspArgs),
     /// Make a bearer token, and its entry for the tokens file.
     Token(TokenArgs),
     /// Fetch, list and remove models of a hub.
@@ -352,6 +355,9 @@ pub struct PoolArgs {
     /// The router's settings.
     #[command(flatten)]
     pub serve: ServeArgs,
+    /// Stop when standard input closes. For `pie lsp`.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
 }
 
 /// `pie router`

@@ -21,6 +21,7 @@ mod explain;
 mod front;
 mod hub;
 mod load;
+mod lsp;
 mod models;
 mod observe;
 mod placement;
@@ -31,6 +32,7 @@ mod router;
 mod secure;
 mod settings;
 mod signals;
+mod starter;
 mod units;
 mod worker;
 
@@ -97,6 +99,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Load(arguments) => {
             observe::belong_to_starter();
             runtime(2)?.block_on(load::run(*arguments))
+        }
+        Command::Lsp(arguments) => {
+            observe::belong_to_starter();
+            runtime(2)?.block_on(lsp::run(arguments, &logs))
         }
         Command::Bench(arguments) => bench::run(*arguments),
         Command::Eval(arguments) => eval::run(arguments),

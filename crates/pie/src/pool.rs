@@ -9,6 +9,7 @@ use crate::observe::{LogArgs, Observe, PlatformArgs, RouterSource, Served, Trace
 use crate::ready::ReadyFile;
 use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, StopSignal};
+use crate::starter::{Starter, abandoned};
 use crate::units::Limit;
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
@@ -40,8 +41,10 @@ struct PoolReady<'a> {
     workers: &'a [WorkerReady],
 }
 
-/// Runs a pool until Ctrl-C, SIGTERM, the death of a worker, or the loss of a group that cannot be formed again.
+/// Runs a pool until Ctrl-C, SIGTERM, the death of a worker, or the loss of a group that cannot be formed again; when supervised, until
+/// the end of standard input, too.
 pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
+    let mut starter = arguments.supervised.then(|| Starter::follow(Arc::default()));
     let mut ready = ReadyFile::claim(arguments.serve.ready_file.as_deref())?;
     // Until here a signal ends the process at once: it has started nothing.
     let prepared = Preflight::new(&arguments).await?;
@@ -52,6 +55,9 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
         signal = signals.next() => return Err(format!("{signal} before the pool served: all is stopped").into()),
     };
     ready.write(&pool.ready())?;
+    if let Some(starter) = &starter {
+        starter.ready();
+    }
     pool.say_what_it_holds();
     let workers = pool.workers.len();
     say!("{workers} workers and a router serve at {} (Ctrl-C stops all)", pool.serving.url());
@@ -71,6 +77,10 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
             say!("{lost}; the pool ends");
             pool.kill().await?;
             Err(lost.into())
+        }
+        () = abandoned(&mut starter) => {
+            ready.remove();
+            pool.stop_within(FAREWELL).await
         }
         signal = signals.next() => {
             ready.remove();

@@ -5,19 +5,18 @@ use crate::device::{self, Loaded};
 use crate::observe::{Observe, RankSource, Served};
 use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, StopSignal};
+use crate::starter::{Starter, abandoned};
 use crate::{Failure, Told, models, placement, progress, secure};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{Announced, Announcing, GroupId, RankRecord, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
 use pie_worker::engine::RankFacts;
 use pie_worker::{Engine, RankStats, service::RankService};
-use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
@@ -48,43 +47,6 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
             Err(_) => error,
         }
     })
-}
-
-/// The process that started this one: it holds the other end of standard input, which ends when it stops, however it stops.
-struct Starter {
-    /// From then on it is told that the starter is gone; until then the process ends with it at once, whatever it loads.
-    serves: Arc<AtomicBool>,
-    gone: oneshot::Receiver<()>,
-}
-
-impl Starter {
-    /// On a thread of its own: reading standard input cannot be given up, and must not hold up the end of the process.
-    fn follow(serves: Arc<AtomicBool>) -> Self {
-        let (tell, gone) = oneshot::channel();
-        let seen = serves.clone();
-        std::thread::spawn(move || {
-            let (mut input, mut buffer) = (std::io::stdin().lock(), [0; 64]);
-            while matches!(input.read(&mut buffer), Ok(read) if read > 0) {}
-            if !seen.load(Ordering::Relaxed) {
-                std::process::exit(1);
-            }
-            let _ = tell.send(());
-        });
-        Self { serves, gone }
-    }
-
-    fn ready(&self) {
-        self.serves.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Waits until the starter is gone, if there is one.
-async fn abandoned(starter: &mut Option<Starter>) {
-    match starter {
-        // It ends with an error, too, when the thread has ended.
-        Some(starter) => drop((&mut starter.gone).await),
-        None => std::future::pending().await,
-    }
 }
 
 async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<(), Failure> {

@@ -98,6 +98,7 @@ fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
         },
         rank: RankArgs::default(),
         serve: local_serve(),
+        supervised: false,
     }
 }
 

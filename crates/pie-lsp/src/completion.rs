@@ -1,0 +1,72 @@
+//! One completion of a session that is in step.
+
+use crate::link::{Connected, LinkError};
+use crate::settings::Settings;
+use crate::suggestion::lines;
+use pie_client::{CompletionOptions, Session};
+use pie_proto::{Reason, v1};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A pool that is there accepts a call in this time.
+const ACCEPTED: Duration = Duration::from_secs(2);
+/// A document is encoded, and a token computed, in this time: large models on few cores take theirs.
+const TOKEN: Duration = Duration::from_secs(60);
+
+/// Completes at a byte of the session's text: in the middle of it where the model can, else what stands before. Empty where there is
+/// nothing to say, or the text changed meanwhile.
+///
+/// # Errors
+/// Nobody answers, or the pool refuses.
+pub async fn complete(
+    session: Session,
+    at: usize,
+    settings: Arc<Settings>,
+    connected: Connected,
+) -> Result<String, LinkError> {
+    let mut options = CompletionOptions {
+        max_tokens: settings.max_tokens,
+        temperature: settings.temperature,
+        stop: settings.stop.clone(),
+        at: Some(at),
+        mode: v1::CompletionMode::FillInTheMiddle,
+        on_edit: v1::OnEdit::End,
+        ..CompletionOptions::default()
+    };
+    if connected.fills_in() {
+        match generated(&session, &options, settings.max_lines).await {
+            Err(error) if error.reason() == Some(Reason::FimUnsupported) => connected.does_not_fill_in(),
+            generated => return generated,
+        }
+    }
+    options.mode = v1::CompletionMode::Continue;
+    match generated(&session, &options, settings.max_lines).await {
+        // Of nothing comes nothing, in models that have no token before the text.
+        Err(error) if error.reason() == Some(Reason::ContextEmpty) => Ok(String::new()),
+        generated => generated,
+    }
+}
+
+async fn generated(
+    session: &Session,
+    options: &CompletionOptions,
+    max_lines: Option<usize>,
+) -> Result<String, LinkError> {
+    let accepted = timeout(ACCEPTED, session.start(options)).await;
+    let mut completion = accepted.map_err(|_| LinkError::Silent("accepting a completion"))??;
+    let mut text = String::new();
+    loop {
+        let message = timeout(TOKEN, completion.next()).await.map_err(|_| LinkError::Silent("a token"))??;
+        let Some(message) = message else { return Ok(lines(&text, max_lines).to_owned()) };
+        if message.finish_reason() == v1::FinishReason::Edited {
+            return Ok(String::new());
+        }
+        text.push_str(&message.text_delta);
+        let enough = lines(&text, max_lines);
+        // Leaving the stream ends it in the pool, too.
+        if enough.len() < text.len() {
+            return Ok(enough.to_owned());
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The language server: the editor's documents, and what is done with each message, in the order in which they come. Nothing here waits.
+
+mod roots;
+
+use crate::answers::{Agreement, Asking, Place, SettingsFrom};
+use crate::document::{Handle, Message, Policy, Question, Snapshot};
+use crate::link::{Link, PoolAddress};
+use crate::settings::{Read, SECTION};
+use crate::text::apply;
+use async_lsp::concurrency::ConcurrencyLayer;
+use async_lsp::panic::CatchUnwindLayer;
+use async_lsp::router::Router;
+use async_lsp::server::LifecycleLayer;
+use async_lsp::{AnyNotification, ClientSocket, LspService, ResponseError};
+use lsp_types::notification::{self as note, Notification};
+use lsp_types::request::{Completion, Initialize, InlineCompletionRequest, Shutdown, WorkspaceConfiguration};
+use lsp_types::{
+    ConfigurationItem, ConfigurationParams, DidChangeConfigurationParams, DidChangeTextDocumentParams,
+    DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult, MessageType,
+    ShowMessageParams, TextDocumentPositionParams, Url,
+};
+use roots::Roots;
+use ropey::Rope;
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+/// Questions that are asked at once; more wait, and the editor with them. Each document has one at a time.
+const QUESTIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+/// A question is answered in this time, with nothing at the worst.
+const ANSWER: Duration = Duration::from_secs(120);
+/// An editor tells its settings in this time, or has none.
+const SETTINGS: Duration = Duration::from_secs(5);
+/// Names of sessions that the pool takes.
+const NAME: usize = 256;
+/// Complaints that are remembered, so as to be shown once.
+const COMPLAINTS: usize = 256;
+/// Cells of notebooks: their text alone is no document.
+const NOTEBOOK_CELL: &str = "vscode-notebook-cell";
+
+/// The server's state.
+pub struct Server {
+    address: PoolAddress,
+    ends: mpsc::Sender<Infallible>,
+    /// Tells this server's sessions from others'.
+    random: String,
+    /// Documents that were opened, so far.
+    count: u64,
+}
+
+impl Server {
+    /// A server that nobody has talked to.
+    ///
+    /// # Errors
+    /// The operating system gives no random bytes.
+    pub fn new(address: PoolAddress, ends: mpsc::Sender<Infallible>) -> Result<Self, getrandom::Error> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
+        Ok(Self { address, ends, random: hex::encode(random), count: 0 })
+    }
+
+    /// What answers the editor.
+    pub fn service(self, client: ClientSocket) -> impl LspService<Response = Value, Error = ResponseError> {
+        let link = Link::new(self.address.clone(), client.clone());
+        let mut router = Router::new(Editor {
+            server: self,
+            client,
+            link,
+            agreement: Agreement::default(),
+            roots: Roots::default(),
+            settings: Read::default(),
+            open: HashMap::new(),
+            complained: HashSet::new(),
+        });
+        router
+            .request::<Initialize, _>(|editor, params| std::future::ready(Ok(editor.initialize(params))))
+            .request::<Shutdown, _>(|editor, ()| {
+                // Their tasks close the sessions.
+                editor.open.clear();
+                std::future::ready(Ok(()))
+            })
+            .request::<InlineCompletionRequest, _>(|editor, params| {
+                let suggested = editor.suggested(Asking::Inline, params.text_document_position);
+                async move { Ok(suggested.await.map(|(place, text)| place.inline(text))) }
+            })
+            .request::<Completion, _>(|editor, params| {
+                let suggested = editor.suggested(Asking::Ordinary, params.text_document_position);
+                async move { Ok(suggested.await.map(|(place, text)| place.ordinary(&text))) }
+            })
+            .event::<Arrived>(|editor, arrived| {
+                editor.arrived(arrived);
+                ControlFlow::Continue(())
+            })
+            // All of them: one that cannot be read must not end the server.
+            .unhandled_notification(|editor, notification| {
+                editor.notified(notification);
+                ControlFlow::Continue(())
+            });
+        tower::ServiceBuilder::new()
+            .layer(LifecycleLayer::default())
+            .layer(CatchUnwindLayer::default())
+            .layer(ConcurrencyLayer::new(QUESTIONS))
+            .service(router)
+    }
+}
+
+/// An open document, as the editor has it.
+struct Open {
+    language: String,
+    text: Rope,
+    /// Changes, so far.
+    number: u64,
+    version: i32,
+    /// Which opening it is, of all: settings that were asked for before are another one's.
+    opening: u64,
+    handle: Handle,
+}
+
+/// Settings that the editor was asked for; `None` if it does not say.
+struct Arrived {
+    uri: Url,
+    opening: u64,
+    value: Option<Value>,
+}
+
+/// An editor, and what it has open.
+struct Editor {
+    server: Server,
+    client: ClientSocket,
+    link: Link,
+    agreement: Agreement,
+    roots: Roots,
+    /// Those that came with `initialize`, and what was pushed later.
+    settings: Read,
+    open: HashMap<Url, Open>,
+    complained: HashSet<String>,
+}
+
+impl Editor {
+    fn initialize(&mut self, params: InitializeParams) -> InitializeResult {
+        let options = params.initialization_options.as_ref();
+        self.agreement = Agreement::with(&params.capabilities, options);
+        self.roots = Roots::of(&params);
+        if let Some(options) = options {
+            // Some editors wrap them in the section's name.
+            self.settings = Read::default().above(options.get(SECTION).unwrap_or(options));
+        }
+        self.agreement.answer()
+    }
+
+    fn notified(&mut self, notification: AnyNotification) {
+        let AnyNotification { method, params, .. } = notification;
+        let read = match method.as_str() {
+            note::DidOpenTextDocument::METHOD => {
+                read::<note::DidOpenTextDocument>(params).map(|it| self.opened(it))
+            }
+            note::DidChangeTextDocument::METHOD => {
+                read::<note::DidChangeTextDocument>(params).map(|it| self.changed(it))
+            }
+            note::DidCloseTextDocument::METHOD => {
+                read::<note::DidCloseTextDocument>(params).map(|it| self.closed(&it))
+            }
+            note::DidChangeConfiguration::METHOD => {
+                read::<note::DidChangeConfiguration>(params).map(|it| self.configured(&it))
+            }
+            note::DidChangeWorkspaceFolders::METHOD => {
+                read::<note::DidChangeWorkspaceFolders>(params).map(|it| {
+                    self.roots.change(it.event);
+                    self.fetch_all();
+                })
+            }
+            // What is saved is what is open.
+            _ => Ok(()),
+        };
+        if let Err(error) = read {
+            tracing::warn!(method, %error, "a notification that cannot be read");
+        }
+    }
+
+    fn opened(&mut self, params: DidOpenTextDocumentParams) {
+        let document = params.text_document;
+        if document.uri.scheme() == NOTEBOOK_CELL {
+            return;
+        }
+        let text = Rope::from_str(&document.text);
+        if self.open.contains_key(&document.uri) {
+            tracing::warn!(uri = %document.uri, "opened though it is open: the later text counts");
+        }
+        self.server.count += 1;
+        let opening = self.server.count;
+        let name = session_name(&self.server.random, opening, &document.uri);
+        let handle = Handle::start(name, text.clone(), self.link.clone(), self.server.ends.clone());
+        let open = Open {
+            language: document.language_id,
+            text,
+            number: 0,
+            version: document.version,
+            opening,
+            handle,
+        };
+        self.open.insert(document.uri.clone(), open);
+        self.fetch(&document.uri);
+    }
+
+    fn changed(&mut self, params: DidChangeTextDocumentParams) {
+        let (uri, version) = (params.text_document.uri, params.text_document.version);
+        let Some(open) = self.open.get_mut(&uri) else {
+            if uri.scheme() != NOTEBOOK_CELL {
+                tracing::warn!(%uri, "changed though it is not open");
+            }
+            return;
+        };
+        if version <= open.version {
+            tracing::warn!(%uri, before = open.version, now = version, "versions go back; the change counts");
+        }
+        open.version = version;
+        let encoding = self.agreement.encoding;
+        let changes = params.content_changes.into_iter();
+        let edits: Vec<_> = changes.filter_map(|change| apply(&mut open.text, change, encoding)).collect();
+        if !edits.is_empty() {
+            open.number += 1;
+            open.handle.tell(Message::Edited(open.snapshot(), edits));
+        }
+    }
+
+    fn closed(&mut self, params: &DidCloseTextDocumentParams) {
+        let uri = &params.text_document.uri;
+        // Its task closes the session.
+        if self.open.remove(uri).is_none() && uri.scheme() != NOTEBOOK_CELL {
+            tracing::warn!(%uri, "closed though it is not open");
+        }
+    }
+
+    /// The settings changed. Editors that are asked for them push nothing, or what is not for us.
+    fn configured(&mut self, params: &DidChangeConfigurationParams) {
+        if self.agreement.settings == SettingsFrom::Pushed
+            && let Some(section) = params.settings.get(SECTION)
+        {
+            let before = Read { settings: self.settings.settings.clone(), complaints: Vec::new() };
+            self.settings = before.above(section);
+        }
+        self.fetch_all();
+    }
+
+    fn fetch_all(&mut self) {
+        let all: Vec<Url> = self.open.keys().cloned().collect();
+        all.iter().for_each(|uri| self.fetch(uri));
+    }
+
+    /// Finds out what may be done with a document: root folders may have settings of their own.
+    fn fetch(&mut self, uri: &Url) {
+        let Some(open) = self.open.get(uri) else { return };
+        let (uri, opening) = (uri.clone(), open.opening);
+        if self.agreement.settings == SettingsFrom::Pushed {
+            return self.arrived(Arrived { uri, opening, value: None });
+        }
+        let item = ConfigurationItem { scope_uri: Some(uri.clone()), section: Some(SECTION.to_owned()) };
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let params = ConfigurationParams { items: vec![item] };
+            let asked = timeout(SETTINGS, client.request::<WorkspaceConfiguration>(params)).await;
+            let value = match asked {
+                Ok(Ok(values)) => values.into_iter().next(),
+                Ok(Err(_)) | Err(_) => None,
+            };
+            // The server may have ended meanwhile.
+            let _ = client.emit(Arrived { uri, opening, value });
+        });
+    }
+
+    fn arrived(&mut self, arrived: Arrived) {
+        let Some(open) = self.open.get(&arrived.uri).filter(|open| open.opening == arrived.opening) else {
+            return;
+        };
+        let read = self.settings.clone().above(arrived.value.as_ref().unwrap_or(&Value::Null));
+        let path = arrived.uri.to_file_path().ok();
+        let excluded = read.settings.exclude.holds(path.as_deref(), &open.language, self.roots.folders());
+        open.handle.set_policy(match read.settings.enable && !excluded {
+            true => Policy::Sent(Arc::new(read.settings)),
+            false => Policy::Kept,
+        });
+        read.complaints.into_iter().for_each(|complaint| self.complain(complaint));
+    }
+
+    /// Shows what is wrong, once.
+    fn complain(&mut self, message: String) {
+        if self.complained.len() < COMPLAINTS && self.complained.insert(message.clone()) {
+            let shown = ShowMessageParams { typ: MessageType::WARNING, message };
+            // The editor may be gone: there is nobody to show it to.
+            let _ = self.client.notify::<note::ShowMessage>(shown);
+        }
+    }
+
+    /// Asks the document's task, unless the editor asks in the other way, too.
+    fn suggested(
+        &mut self,
+        asking: Asking,
+        at: TextDocumentPositionParams,
+    ) -> impl Future<Output = Option<(Place, String)>> + Send + use<> {
+        let agreed = self.agreement.asking == asking || self.agreement.asking == Asking::Both;
+        let open = self.open.get(&at.text_document.uri).filter(|_| agreed);
+        let asked = open.map(|open| {
+            let place = Place::new(&open.text, at.position, self.agreement.encoding);
+            let (answer, answered) = oneshot::channel();
+            let question = Question { shown: open.snapshot(), cursor: place.cursor, answer };
+            open.handle.tell(Message::Asked(question));
+            (place, answered)
+        });
+        async move {
+            let (place, answered) = asked?;
+            let text = timeout(ANSWER, answered).await.ok()?.ok()?;
+            Some((place, text))
+        }
+    }
+}
+
+impl Open {
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { text: self.text.clone(), number: self.number }
+    }
+}
+
+fn read<N: Notification>(params: Value) -> Result<N::Params, serde_json::Error> {
+    serde_json::from_value(params)
+}
+
+/// Of one opening of a document of this server: by its address, or, if that is long, by a hash of it.
+fn session_name(random: &str, opening: u64, uri: &Url) -> String {
+    let name = format!("lsp/{random}/{opening}/{uri}");
+    if name.len() <= NAME {
+        return name;
+    }
+    format!("lsp/{random}/{opening}/{:032x}", xxhash_rust::xxh3::xxh3_128(uri.as_str().as_bytes()))
+}
