@@ -22,7 +22,7 @@ mod found;
 mod generation;
 mod held;
 mod infill;
-mod likeness;
+pub mod likeness;
 mod llama;
 mod openai;
 mod pool;

@@ -17,7 +17,7 @@ const SHARES: usize = 4;
 
 /// What a text is known by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sketch(Vec<u64>);
+pub struct Sketch(Vec<u64>);
 
 impl Sketch {
     /// Of a text in parts; what stands at the seams counts for nothing.
@@ -79,7 +79,7 @@ fn mixed(hash: u64) -> u64 {
 
 /// Texts by their sketches. `K` names a text, `G` those that may be compared with each other.
 #[derive(Debug)]
-pub(crate) struct Likeness<G, K> {
+pub struct Likeness<G, K> {
     texts: HashMap<(G, u64), Vec<K>>,
 }
 
@@ -130,7 +130,7 @@ impl<G: Clone + Eq + Hash, K: Copy + Ord + Hash> Likeness<G, K> {
 
 /// A text that is like another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Alike<K> {
+pub struct Alike<K> {
     /// Hashes that both sketches have.
     pub shared: usize,
     /// Which.

@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout_at};
 /// Begins the names of the front's sessions in the pool.
 const PREFIX: &str = "http";
 /// Sessions of the front. The one that was used least recently makes room.
-pub(crate) const SESSIONS: usize = 1024;
+pub(crate) const SESSIONS: usize = 2048;
 /// Of one tenant.
-const TENANT_SESSIONS: usize = 512;
+const TENANT_SESSIONS: usize = 1024;
 /// A client that asks again has often left its last request in the same moment: the session is free when that has been noticed.
 const MOMENT: Duration = Duration::from_millis(100);
 /// A session that is so much like a prompt as the likest, in percent, is as good as that.

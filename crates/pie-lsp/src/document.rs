@@ -1,6 +1,7 @@
 //! One document's task: it keeps the document's session in step with the editor's text, and asks for completions of it. What is slow
 //! (the pool) never holds up what is quick (the editor): changes that come meanwhile are sent as one.
 
+mod front;
 mod sending;
 
 use crate::completion::complete;
@@ -8,9 +9,11 @@ use crate::link::{Connected, Link, LinkError};
 use crate::mirror::{Mirror, Step};
 use crate::settings::Settings;
 use crate::suggestion::Suggestion;
+use front::Front;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pie_client::{Edit, Session};
+use pie_proto::v1;
 use ropey::Rope;
 use sending::{Sent, Told};
 use std::convert::Infallible;
@@ -56,6 +59,8 @@ pub struct Question {
     pub shown: Snapshot,
     /// A byte of it.
     pub cursor: usize,
+    /// What the model is to see of other documents.
+    pub front: v1::Parts,
     /// Where the answer goes; nothing comes where there is nothing to say.
     pub answer: oneshot::Sender<String>,
 }
@@ -129,6 +134,7 @@ struct Document {
     asked: Option<Asked>,
     running: Option<BoxFuture<'static, Result<String, LinkError>>>,
     suggestion: Option<Suggestion>,
+    front: Front,
     /// Where the editor works.
     cursor: usize,
     quiet_until: Instant,
@@ -164,6 +170,7 @@ impl Document {
             asked: None,
             running: None,
             suggestion: None,
+            front: Front::default(),
             cursor: 0,
             quiet_until: Instant::now(),
             pause: FIRST_PAUSE,
@@ -235,6 +242,7 @@ impl Document {
                     self.mirror.replaced(question.shown.text.clone());
                 }
                 self.cursor = question.cursor;
+                self.front.want(question.front.clone());
                 self.forget();
                 let held = self.suggestion.as_ref().and_then(|held| held.rest(question.cursor));
                 match (held, &self.policy) {
@@ -269,12 +277,17 @@ impl Document {
         };
         if self.session.is_none() {
             self.mirror.lost();
+            self.front.lost();
         }
         self.cursor = self.cursor.min(self.mirror.text().len_bytes());
         let step = self.mirror.next(self.cursor);
         if step != Step::Rest {
             let (name, session) = (self.name.clone(), self.session.take());
             self.sending = Some(sending::send(connected, name, session, step).boxed());
+            return;
+        }
+        if let (Some(parts), Some(session)) = (self.front.next(), self.session.clone()) {
+            self.sending = Some(sending::put(session, parts).boxed());
             return;
         }
         let due = self.asked.as_ref().is_some_and(|asked| asked.since + settings.debounce <= Instant::now());
@@ -344,6 +357,16 @@ impl Document {
                 self.link.serves();
                 self.pause = FIRST_PAUSE;
                 self.fit(tokens);
+            }
+            Ok(Told::Front { tokens, parts }) => {
+                self.front.put(parts);
+                let room = self.connected.as_ref().and_then(|connected| self.room(connected));
+                if room.is_some_and(|room| tokens > room) {
+                    self.front.make_room();
+                }
+            }
+            Err(error) if error.is_too_long() && self.front.make_room() => {
+                tracing::debug!(%error, "nothing of other documents stands in front of this one");
             }
             Err(error) if error.is_too_long() => {
                 if !self.mirror.shrink() {

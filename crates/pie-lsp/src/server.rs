@@ -1,5 +1,6 @@
 //! The language server: the editor's documents, and what is done with each message, in the order in which they come. Nothing here waits.
 
+mod neighbours;
 mod roots;
 
 use crate::answers::{Agreement, Asking, Place, SettingsFrom};
@@ -19,6 +20,8 @@ use lsp_types::{
     DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult, MessageType,
     ShowMessageParams, TextDocumentPositionParams, Url,
 };
+use neighbours::{Recent, name, part};
+use pie_proto::v1;
 use roots::Roots;
 use ropey::Rope;
 use serde_json::Value;
@@ -76,6 +79,7 @@ impl Server {
             roots: Roots::default(),
             settings: Read::default(),
             open: HashMap::new(),
+            recent: Recent::default(),
             complained: HashSet::new(),
         });
         router
@@ -119,6 +123,9 @@ struct Open {
     version: i32,
     /// Which opening it is, of all: settings that were asked for before are another one's.
     opening: u64,
+    /// Where it was edited last.
+    cursor: usize,
+    policy: Policy,
     handle: Handle,
 }
 
@@ -139,6 +146,7 @@ struct Editor {
     /// Those that came with `initialize`, and what was pushed later.
     settings: Read,
     open: HashMap<Url, Open>,
+    recent: Recent,
     complained: HashSet<String>,
 }
 
@@ -202,6 +210,8 @@ impl Editor {
             number: 0,
             version: document.version,
             opening,
+            cursor: 0,
+            policy: Policy::Unknown,
             handle,
         };
         self.open.insert(document.uri.clone(), open);
@@ -223,14 +233,17 @@ impl Editor {
         let encoding = self.agreement.encoding;
         let changes = params.content_changes.into_iter();
         let edits: Vec<_> = changes.filter_map(|change| apply(&mut open.text, change, encoding)).collect();
-        if !edits.is_empty() {
+        if let Some(last) = edits.last() {
             open.number += 1;
+            open.cursor = last.range.start + last.text.len();
+            self.recent.used(&uri);
             open.handle.tell(Message::Edited(open.snapshot(), edits));
         }
     }
 
     fn closed(&mut self, params: &DidCloseTextDocumentParams) {
         let uri = &params.text_document.uri;
+        self.recent.closed(uri);
         // Its task closes the session.
         if self.open.remove(uri).is_none() && uri.scheme() != NOTEBOOK_CELL {
             tracing::warn!(%uri, "closed though it is not open");
@@ -275,16 +288,18 @@ impl Editor {
     }
 
     fn arrived(&mut self, arrived: Arrived) {
-        let Some(open) = self.open.get(&arrived.uri).filter(|open| open.opening == arrived.opening) else {
+        let Some(open) = self.open.get_mut(&arrived.uri).filter(|open| open.opening == arrived.opening)
+        else {
             return;
         };
         let read = self.settings.clone().above(arrived.value.as_ref().unwrap_or(&Value::Null));
         let path = arrived.uri.to_file_path().ok();
         let excluded = read.settings.exclude.holds(path.as_deref(), &open.language, self.roots.folders());
-        open.handle.set_policy(match read.settings.enable && !excluded {
+        open.policy = match read.settings.enable && !excluded {
             true => Policy::Sent(Arc::new(read.settings)),
             false => Policy::Kept,
-        });
+        };
+        open.handle.set_policy(open.policy.clone());
         read.complaints.into_iter().for_each(|complaint| self.complain(complaint));
     }
 
@@ -297,6 +312,24 @@ impl Editor {
         }
     }
 
+    /// What a completion of a document is to see of others: of those that were edited last, and that the pool may have.
+    fn front(&self, uri: &Url) -> v1::Parts {
+        let Some(Open { policy: Policy::Sent(settings), .. }) = self.open.get(uri) else {
+            return v1::Parts::default();
+        };
+        let roots = self.roots.folders();
+        let others = self.recent.besides(uri).filter_map(|other| Some((other, self.open.get(other)?)));
+        let sent = others.filter(|(_, open)| matches!(open.policy, Policy::Sent(_)));
+        let mut parts: Vec<v1::Part> = sent
+            .map(|(other, open)| part(other, &open.text, open.cursor, roots))
+            .filter(|part| !part.text.trim().is_empty())
+            .take(settings.other_files)
+            .collect();
+        // The last one stands next to the document.
+        parts.reverse();
+        v1::Parts { parts, document: name(uri, roots) }
+    }
+
     /// Asks the document's task, unless the editor asks in the other way, too.
     fn suggested(
         &mut self,
@@ -304,11 +337,13 @@ impl Editor {
         at: TextDocumentPositionParams,
     ) -> impl Future<Output = Option<(Place, String)>> + Send + use<> {
         let agreed = self.agreement.asking == asking || self.agreement.asking == Asking::Both;
-        let open = self.open.get(&at.text_document.uri).filter(|_| agreed);
+        let uri = &at.text_document.uri;
+        let front = self.front(uri);
+        let open = self.open.get(uri).filter(|_| agreed);
         let asked = open.map(|open| {
             let place = Place::new(&open.text, at.position, self.agreement.encoding);
             let (answer, answered) = oneshot::channel();
-            let question = Question { shown: open.snapshot(), cursor: place.cursor, answer };
+            let question = Question { shown: open.snapshot(), cursor: place.cursor, front, answer };
             open.handle.tell(Message::Asked(question));
             (place, answered)
         });

@@ -11,6 +11,7 @@ pub const SECTION: &str = "pie";
 const MOST_TOKENS: u64 = 4096;
 const MOST_LINES: u64 = 10_000;
 const LONGEST_DEBOUNCE: u64 = 10_000;
+const MOST_OTHER_FILES: u64 = 16;
 
 /// How documents are completed.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// A completion ends before one of these.
     pub stop: Vec<String>,
+    /// How many of the other open documents stand in front of the one that is completed.
+    pub other_files: usize,
     /// What is not sent to the pool.
     pub exclude: Exclude,
 }
@@ -40,6 +43,7 @@ impl Default for Settings {
             temperature: 0.0,
             debounce: Duration::ZERO,
             stop: Vec::new(),
+            other_files: 3,
             exclude: Exclude::default(),
         }
     }
@@ -92,6 +96,9 @@ impl Settings {
             }
             "debounceMs" => self.debounce = Duration::from_millis(count(0, LONGEST_DEBOUNCE)?),
             "stop" => self.stop = texts(value).ok_or("a list of texts, none of them empty")?,
+            "otherFiles" => {
+                self.other_files = usize::try_from(count(0, MOST_OTHER_FILES)?).unwrap_or_default();
+            }
             "exclude" => {
                 let globs = texts(value).ok_or("a list of globs and language ids")?;
                 self.exclude = Exclude::new(globs).map_err(|error| format!("a list of globs ({error})"))?;

@@ -28,6 +28,13 @@ pub enum Told {
         /// Of what was sent.
         tokens: usize,
     },
+    /// It has these in front of the document.
+    Front {
+        /// Of both.
+        tokens: usize,
+        /// What stands there.
+        parts: v1::Parts,
+    },
 }
 
 /// Connects.
@@ -43,6 +50,18 @@ pub async fn send(connected: Connected, name: String, session: Option<Session>, 
         Ok(sent) => sent,
         // Whether the pool heard it is not known: the session is opened by its name again.
         Err(_) => Sent { session: None, told: Err(LinkError::Silent("taking the text")) },
+    }
+}
+
+/// Puts texts of other documents in front of this one.
+pub async fn put(mut session: Session, parts: v1::Parts) -> Sent {
+    match timeout(TAKEN, session.put_in_front(parts.clone())).await {
+        Ok(done) => {
+            let tokens = usize::try_from(session.tokens()).unwrap_or(usize::MAX);
+            let told = done.map(|()| Told::Front { tokens, parts }).map_err(LinkError::from);
+            Sent { session: Some(session), told }
+        }
+        Err(_) => Sent { session: None, told: Err(LinkError::Silent("taking other documents' text")) },
     }
 }
 
