@@ -100,6 +100,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: proptest::test_runner::RngSeed::Fixed(8), failure_persistence: None, ..ProptestConfig::default()
+        })]
+
         #[test]
         fn one_set_does_what_the_edits_did_one_after_the_other(
             base in "[a-z]{0,40}",

@@ -76,6 +76,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            rng_seed: proptest::test_runner::RngSeed::Fixed(8), failure_persistence: None, ..ProptestConfig::default()
+        })]
+
         #[test]
         fn a_held_suggestion_still_makes_the_document_that_it_was_made_for(
             before in "[ab]{0,4}", text in "[abä]{1,8}", behind in "[ab]{0,4}",

@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn a_part_is_whole_lines_around_the_place_and_no_longer_than_it_may_be() {
-        let text = Rope::from_str(&(0..400).map(|line| format!("line number {line} é💧\r\n")).collect::<String>());
+        let text =
+            Rope::from_str(&(0..400).map(|line| format!("line number {line} é💧\r\n")).collect::<String>());
         for cursor in [0, 1, 700, text.len_bytes() / 2, text.len_bytes() - 1, text.len_bytes(), usize::MAX] {
             let lines = lines_around(&text, cursor);
             assert!(lines.len() <= BYTES && lines.len() > BYTES / 2, "{cursor}: {lines:?}");
