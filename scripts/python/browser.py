@@ -1,11 +1,13 @@
 """A headless Chromium, driven by its own protocol: what a test of the page needs of it, and no more."""
 
 import base64
+import contextlib
 import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -39,7 +41,8 @@ class Browser:
         flags += ["--remote-debugging-port=0", f"--user-data-dir={self._folder.name}", f"--window-size={width},{height}"]
         self._log = Path(self._folder.name, "output")
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([found, *flags, "about:blank"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            command = [found, *flags, "about:blank"]
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         self._ids = itertools.count(1)
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -113,8 +116,11 @@ class Browser:
     def type(self, text: str) -> None:
         """Types letter by letter."""
         for letter in text:
-            self.call("Input.dispatchKeyEvent", type="keyDown", key=letter, text=letter)
-            self.call("Input.dispatchKeyEvent", type="keyUp", key=letter)
+            key = {"key": letter, "text": letter}
+            if letter == "\n":
+                key = {"key": "Enter", "text": "\r", "windowsVirtualKeyCode": KEYS["Enter"]}
+            self.call("Input.dispatchKeyEvent", type="keyDown", **key)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key["key"])
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Presses a key that types nothing."""
@@ -127,7 +133,9 @@ class Browser:
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def end(self) -> None:
-        self._process.kill()
+        # Debian's program is a script that starts the browser, which starts others: the group of them goes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._folder.cleanup()
 

@@ -14,6 +14,8 @@ const SUGGESTED = 24;
 /** How often it is looked whether what is stale has become less, and how often at most. */
 const LOOK = 500;
 const LOOKS = 60;
+/** The model that a pool has when nobody names one. */
+const SHIPPED = "pie-coder";
 const RETRY_FIRST = 1000;
 const RETRY_MOST = 8000;
 
@@ -120,7 +122,9 @@ function failed(error: unknown): void {
 
 async function nameModel(): Promise<void> {
   try {
-    element("model").textContent = await model();
+    const name = await model();
+    element("model").textContent = name;
+    element("hint").hidden = name !== SHIPPED;
   } catch {
     // The first question says what is wrong.
   }

@@ -18,11 +18,17 @@ function count(number: number, what = ""): string {
   return `${number.toLocaleString("en")}${what}`;
 }
 
+function tokens(number: number): string {
+  return number === 1 ? "token" : "tokens";
+}
+
 function milliseconds(time: number): string {
   if (time >= 9950) return `${(time / 1000).toFixed(0)} s`;
   if (time >= 995) return `${(time / 1000).toFixed(1)} s`;
   return `${time.toFixed(time < 9.95 ? 1 : 0)} ms`;
 }
+
+const CLOCK = 100;
 
 export class Panel {
   private readonly chart = new Chart(element("chart"));
@@ -35,7 +41,8 @@ export class Panel {
     const time = toFirstToken(cost);
     const opened = cost.found === "new";
     say("pie-time", milliseconds(time));
-    say("pie-tokens", count(encoded(cost), opened ? " tokens encoded: the document was opened" : " tokens encoded"));
+    const did = opened ? " tokens encoded: it was opened" : ` ${tokens(encoded(cost))} encoded, ${count(cost.tokens_rotated)} turned`;
+    say("pie-tokens", count(encoded(cost), did));
     this.noFull();
     this.strip.show(cost);
     this.colours();
@@ -51,10 +58,9 @@ export class Panel {
     const began = performance.now();
     element("full-time").classList.add("waiting");
     say("full-tokens", "encoding …");
-    const tick = () => {
-      say("full-time", milliseconds(performance.now() - began));
-      this.clock = requestAnimationFrame(tick);
-    };
+    const tick = () => say("full-time", milliseconds(performance.now() - began));
+    // Not more often: what the page draws takes the time of the machine that computes the answer.
+    this.clock = setInterval(tick, CLOCK);
     tick();
   }
 
@@ -63,7 +69,7 @@ export class Panel {
     this.noFull();
     const time = toFirstToken(cost);
     say("full-time", milliseconds(time));
-    say("full-tokens", count(encoded(cost), " tokens encoded"));
+    say("full-tokens", count(encoded(cost), ` ${tokens(encoded(cost))} encoded`));
     if (!this.last) return;
     this.last.full = time;
     const faster = time / this.last.pie;
@@ -73,7 +79,7 @@ export class Panel {
 
   /** There is no answer with `full`, or none yet. */
   noFull(): void {
-    cancelAnimationFrame(this.clock);
+    clearInterval(this.clock);
     element("full-time").classList.remove("waiting");
     say("full-time", "–");
     say("full-tokens", "\u00a0");
