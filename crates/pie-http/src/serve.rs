@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::edit::close;
 use crate::error::{Dialect, Refusal};
+use crate::page::Page;
 use crate::pool::PoolWay;
 use crate::request::random;
 use crate::stats::{Route, Stats};
@@ -34,6 +35,8 @@ pub struct HttpOptions {
     pub acceptor: Acceptor,
     /// Bytes of the largest request.
     pub body_limit: usize,
+    /// Whether it has the page.
+    pub page: Page,
 }
 
 /// Why a front cannot serve.
@@ -55,6 +58,7 @@ pub struct Serving {
     /// Where clients reach it.
     pub address: SocketAddr,
     scheme: &'static str,
+    page: Page,
     stats: Arc<Stats>,
     app: Arc<App>,
     stop: Option<oneshot::Sender<()>>,
@@ -65,6 +69,14 @@ impl Serving {
     /// Where, as clients are told.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
+    }
+
+    /// Where the page is, if it is shown.
+    pub fn page(&self) -> Option<String> {
+        match self.page {
+            Page::Shown => Some(format!("{}/", self.url())),
+            Page::Hidden => None,
+        }
     }
 
     /// What it counts.
@@ -103,7 +115,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(refused)?;
     let stats: Arc<Stats> = Arc::default();
     let app = Arc::new(App::new(way, tokenizer, format!("{:016x}", random()), stats.clone()));
-    let routes = Routes::from(routes(app.clone(), options.body_limit));
+    let routes = Routes::from(routes(app.clone(), options.body_limit, options.page));
     let (stop, stopped) = oneshot::channel::<()>();
     let acceptor = options.acceptor.for_http();
     let server = acceptor
@@ -116,10 +128,18 @@ pub async fn serve(
             tracing::warn!(%error, "the HTTP server ended");
         }
     });
-    Ok(Serving { address, scheme: acceptor.scheme(), stats, app, stop: Some(stop), server })
+    Ok(Serving {
+        address,
+        scheme: acceptor.scheme(),
+        page: options.page,
+        stats,
+        app,
+        stop: Some(stop),
+        server,
+    })
 }
 
-fn routes(app: Arc<App>, body_limit: usize) -> Router {
+fn routes(app: Arc<App>, body_limit: usize, page: Page) -> Router {
     Router::new()
         .route("/v1/completions", post(openai::completions))
         .route("/v1/models", get(openai::models))
@@ -133,6 +153,7 @@ fn routes(app: Arc<App>, body_limit: usize) -> Router {
         .route("/slots", get(llama::slots))
         .route("/health", get(llama::health))
         .route("/v1/health", get(llama::health))
+        .merge(page.routes())
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
         .layer(DefaultBodyLimit::max(body_limit))
@@ -140,7 +161,7 @@ fn routes(app: Arc<App>, body_limit: usize) -> Router {
 }
 
 /// Both protocols' clients read OpenAI's errors.
-async fn nothing(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
+pub(crate) async fn nothing(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
     let message = format!(
         "there is nothing at {}: the front has /v1/completions, /v1/models, /infill, /completion, /tokenize, /detokenize, /props, \
          /slots and /health",

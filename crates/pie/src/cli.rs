@@ -196,6 +196,24 @@ impl HttpArg {
     }
 }
 
+/// Whether there is a page to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PageArg {
+    /// At / of the HTTP API.
+    On,
+    /// Nowhere.
+    Off,
+}
+
+impl From<PageArg> for pie_http::Page {
+    fn from(argument: PageArg) -> Self {
+        match argument {
+            PageArg::On => Self::Shown,
+            PageArg::Off => Self::Hidden,
+        }
+    }
+}
+
 /// How a router serves.
 #[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
@@ -206,6 +224,10 @@ pub struct ServeArgs {
     /// of `pie pool`, where that is free; off of `pie router`.
     #[arg(long, env = "PIE_HTTP", value_name = "HOST:PORT", value_parser = HttpArg::parse)]
     pub http: Option<HttpArg>,
+    /// Whether the HTTP API has a page at /, which shows in a browser what the pool does at each keystroke. If not given, on in
+    /// `pie pool`, off in `pie router`.
+    #[arg(long, env = "PIE_PAGE", value_name = "WHETHER")]
+    pub page: Option<PageArg>,
     /// Address of the internal gRPC API, through which routers pass calls on to each other: for routers alone.
     #[arg(long, env = "PIE_PEER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT", value_parser = crate::units::address)]
     pub peer_listen: SocketAddr,

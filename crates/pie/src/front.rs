@@ -1,9 +1,9 @@
 //! The HTTP API of a router in this process.
 
 use crate::Failure;
-use crate::cli::{HttpArg, ServeArgs};
+use crate::cli::{HttpArg, PageArg, ServeArgs};
 use crate::secure::Ports;
-use pie_http::{HttpOptions, PoolWay, ServeError};
+use pie_http::{HttpOptions, Page, PoolWay, ServeError};
 use pie_router::Serving;
 use pie_text::Tokenizer;
 use pie_transport::Acceptor;
@@ -25,9 +25,20 @@ pub enum Unless {
     Taken,
 }
 
+impl Unless {
+    /// Whether there is a page where nobody says: who starts a pool at a laptop wants to see it.
+    fn page(self) -> Page {
+        match self {
+            Self::Asked => Page::Hidden,
+            Self::Taken => Page::Shown,
+        }
+    }
+}
+
 /// A front that is not started yet.
 pub struct Front {
     http: Option<HttpArg>,
+    page: Option<PageArg>,
     acceptor: Acceptor,
     tokenizer: Arc<Tokenizer>,
     body_limit: usize,
@@ -39,6 +50,7 @@ impl Front {
         let limit = usize::try_from(serve.document_limit).unwrap_or(usize::MAX);
         Self {
             http: serve.http,
+            page: serve.page,
             acceptor: ports.public.clone(),
             tokenizer: tokenizer.clone(),
             body_limit: limit.saturating_add(BODY_SLACK),
@@ -56,7 +68,8 @@ impl Front {
             (Some(HttpArg::At(listen)), _) => listen,
             (None, Unless::Taken) => DEFAULT,
         };
-        let options = HttpOptions { listen, acceptor: self.acceptor, body_limit: self.body_limit };
+        let page = self.page.map_or(unless.page(), Page::from);
+        let options = HttpOptions { listen, acceptor: self.acceptor, body_limit: self.body_limit, page };
         let (local, readiness) = (serving.local(), serving.readiness());
         let way = PoolWay {
             service: local.service(),
@@ -77,8 +90,9 @@ impl Front {
 /// Tells people where it is.
 pub fn say(http: Option<&pie_http::Serving>) {
     if let Some(http) = http {
+        let page = http.page().map(|page| format!("; see it work at {page}")).unwrap_or_default();
         say!(
-            "editors that speak HTTP find it at {} (OpenAI's /v1/completions, llama.cpp's /infill)",
+            "editors that speak HTTP find it at {} (OpenAI's /v1/completions, llama.cpp's /infill){page}",
             http.url()
         );
     }

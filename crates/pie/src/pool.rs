@@ -327,6 +327,7 @@ pub fn local_serve() -> ServeArgs {
     ServeArgs {
         listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         http: Some(HttpArg::Off),
+        page: None,
         peer_listen: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
         advertise: None,
         public: PublicArgs::none(),
