@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 from browser import CONTROL, Browser
-from client import Client
+from client import Client, connect
 from pool import Pool, until
 from test_http import call, got
 
@@ -34,9 +34,27 @@ def shown(browser: Browser, what: str, selector: str, is_so=bool) -> str:
     return until(what, lambda: is_so(text := browser.text(selector)) and text, PATIENCE)
 
 
-def quiet(browser: Browser) -> None:
-    """Until the last keystroke has been answered, both ways."""
-    until("both answers", lambda: browser.text("#full-tokens").endswith("encoded"), PATIENCE)
+def quiet(browser: Browser, typed: str) -> None:
+    """Until what was typed last has been answered, both ways."""
+    until("the answer", lambda: typed in browser.text("#tokens"), PATIENCE)
+    until("the one of full", lambda: browser.text("#full-tokens").endswith("encoded"), PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def pool(cache):
+    """With room for the page's two sessions, and none that heals: colours stay until the next keystroke."""
+    running = Pool(cache, "--http", "127.0.0.1:0", "--repair", "with-edits", world_size=2)
+    try:
+        yield running
+        running.stop()
+    finally:
+        running.end()
+
+
+@pytest.fixture
+def client(pool):
+    with connect(pool.address) as channel:
+        yield Client(channel)
 
 
 @pytest.fixture
@@ -51,8 +69,8 @@ def test_a_keystroke_shows_what_it_did_and_tab_takes_what_is_suggested(pool: Poo
     shown(browser, "the document is opened", "#pie-tokens", lambda text: "it was opened" in text)
     before = document(browser)
     browser.type("\n" + TYPED)
+    quiet(browser, TYPED)
     shown(browser, "a suggestion", ".ghost")
-    quiet(browser)
     fates = {fate: browser.count(f"#tokens .{fate}") for fate in ("encoded", "turned", "reused")}
     assert 0 < fates["encoded"] < fates["turned"] and fates["reused"] > 0, fates
     assert {fate: browser.text(f"#n-{fate}") for fate in fates} == {fate: f"{count:,}" for fate, count in fates.items()}
@@ -85,20 +103,18 @@ def test_a_keystroke_shows_what_it_did_and_tab_takes_what_is_suggested(pool: Poo
 def test_a_suggestion_is_taken_word_by_word_or_typed_through_or_left(pool: Pool, browser: Browser):
     browser.open(f"http://{pool.http}/")
     browser.type("\n" + TYPED)
+    quiet(browser, TYPED)
     shown(browser, "a suggestion", ".ghost")
-    quiet(browser)
     ghost = browser.text(".ghost")
     browser.press("ArrowRight", CONTROL)
     left = browser.text(".ghost")
     assert ghost.endswith(left) and len(left) < len(ghost), (ghost, left)
     browser.press("Escape")
     assert browser.count(".ghost") == 0
-    browser.type(";")
+    browser.type("; let z")
+    quiet(browser, "; let z")
     ghost = shown(browser, "another suggestion", ".ghost")
-    quiet(browser)
-    ghost = browser.text(".ghost")
-    letter = ghost[0]
-    browser.type(letter)
+    browser.type(ghost[0])
     assert browser.text(".ghost") == ghost[1:], "what is typed as suggested leaves the rest"
     assert browser.complaints == []
 
@@ -131,7 +147,7 @@ def test_it_can_be_hidden(start_pool):
     assert got(pool.http, "/health") == {"status": "ok"}
 
 
-def test_it_asks_for_a_token_where_the_pool_does(start_pool, tmp_path, browser: Browser):
+def test_it_asks_for_a_token_where_the_pool_does_and_shows_it_heal(start_pool, tmp_path, browser: Browser):
     file = tmp_path / "tokens.toml"
     file.write_text(f'[[token]]\ntenant = "a"\nsha256 = "{hashlib.sha256(b"a-secret").hexdigest()}"\n')
     pool = start_pool("--http", "127.0.0.1:0", "--tokens", str(file), world_size=2)
@@ -144,3 +160,8 @@ def test_it_asks_for_a_token_where_the_pool_does(start_pool, tmp_path, browser: 
     shown(browser, "an answer", "#pie-tokens", lambda text: "encoded" in text)
     assert browser.run("document.querySelector('#login').hidden && document.querySelector('#trouble').hidden")
     assert browser.run("localStorage.length") == 0, "it is kept in the tab alone"
+    browser.run("document.querySelector('.cm-content').focus()")
+    browser.type("\n" + TYPED)
+    quiet(browser, TYPED)
+    shown(browser, "nothing is stale", "#healing", lambda text: text.startswith("healed"))
+    until("what was turned is repaired", lambda: browser.count("#tokens .repaired") > browser.count("#tokens .turned"), PATIENCE)

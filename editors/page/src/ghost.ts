@@ -61,7 +61,9 @@ const field = StateField.define<Ghost | null>({
 });
 
 /** Shows a suggestion at the cursor; an empty one goes. */
-export function suggest(view: EditorView, text: string): void {
+export function suggest(view: EditorView, said: string): void {
+  // As the editor has line breaks, so that what is taken is as long as what was shown.
+  const text = said.replace(/\r\n?/g, "\n");
   if (suggested(view.state) !== text) view.dispatch({ effects: show.of(text) });
 }
 

@@ -38,7 +38,10 @@ export class Strip {
     private readonly tokens: HTMLElement,
     private readonly map: HTMLCanvasElement,
   ) {
-    new ResizeObserver(() => this.drawMap()).observe(map);
+    new ResizeObserver(() => {
+      this.drawMap();
+      this.scrollTo(this.lastEncoded());
+    }).observe(map);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.drawMap());
     map.addEventListener("click", (event) => {
       const columns = Math.floor(map.clientWidth / this.size);
@@ -49,6 +52,9 @@ export class Strip {
   /** Shows the tokens of an answer. */
   show(cost: Cost): void {
     const told = (cost.runs ?? []).flatMap(({ fate, tokens }) => tokens.map((text) => ({ text, fate })));
+    // The last token is encoded for each answer: out of it comes the next one.
+    const last = told.at(-1);
+    if (last) last.fate = "encoded";
     // Most of the elements stay: a keystroke changes a few of some thousand.
     const most = Math.min(told.length, this.cells.length);
     let front = 0;
@@ -90,13 +96,13 @@ export class Strip {
     const cell = this.cells[index];
     if (!cell) return "reused";
     const { then, now } = this.stale;
-    // The last token is encoded for each answer, and stale never.
+    // The last token is stale never.
     const end = this.cells.length - 1;
     return cell.fate !== "encoded" && index >= end - then && index < end - now ? "repaired" : cell.fate;
   }
 
   private lastEncoded(): number {
-    // The last token of a prompt is always encoded: it is not what was typed.
+    // The last token of a prompt is a marker, where it has any: it is not what was typed.
     const last = this.cells.findLastIndex((cell) => cell.fate === "encoded" && cell.text !== null);
     return last < 0 ? this.cells.findLastIndex((cell) => cell.fate === "encoded") : last;
   }
