@@ -238,6 +238,38 @@ def test_root_folders_have_settings_of_their_own_and_wrong_ones_are_told_once(cl
     editor.stop()
 
 
+def test_what_was_edited_elsewhere_stands_in_front(client, edit):
+    roots, (main, other, secret) = ["file:///one"], ["file:///one/src/main.rs", "file:///one/src/other.rs", "file:///one/prod.env"]
+    editor = edit(folders=roots, settings=lambda scope: {"exclude": ["*.env"], "maxTokens": 4, "otherFiles": 1})
+    lines = "".join(f"pub fn other_{number}() {{}}\n" for number in range(300))
+    for uri, text in ((main, TEXT), (other, lines), (secret, "KEY=1\n")):
+        editor.open(uri, text)
+    editor.complete(main)
+
+    def front():
+        (session,) = sessions(client, main)
+        return client.get(session.session).parts
+
+    assert front() == pb.Parts(), "nothing was edited"
+    place = lines.index("other_150")
+    editor.change(other, (place, place, "the_"))
+    editor.change(secret, (0, 0, "SECRET"))
+    editor.complete(main)
+    parts = front()
+    assert [part.name for part in parts.parts] == ["src/other.rs"] and parts.document == "src/main.rs"
+    shown = parts.parts[0].text
+    assert "the_other_150" in shown and shown in editor.texts[other] and shown.startswith("pub fn") and len(shown) <= 2048
+    # Typing in this document changes nothing of it.
+    editor.change(main, (0, 0, "// "))
+    editor.complete(main)
+    assert front() == parts
+    editor.close(other)
+    editor.change(main, (0, 0, "x"))
+    editor.complete(main)
+    until("what is closed goes", lambda: front().parts == pb.Parts().parts)
+    editor.stop()
+
+
 def test_nonsense_ends_nothing(client, edit):
     editor = edit()
     editor.texts["file:///never"] = "x"

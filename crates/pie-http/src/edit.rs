@@ -66,8 +66,8 @@ pub(crate) async fn complete(
 }
 
 /// Closes a session that makes room for another. One that cannot be closed is closed by the pool when it was idle for long.
-pub(crate) async fn close(caller: &Caller, held: Option<Box<Held>>) {
-    let Some(Held { name: session, life: Some(life), .. }) = held.map(|held| *held) else { return };
+pub(crate) async fn close(caller: &Caller, held: Option<Held>) {
+    let Some(Held { name: session, life: Some(life), .. }) = held else { return };
     let message = v1::CloseSessionRequest { session, identity: life.identity };
     if let Err(status) = caller.client().close_session(caller.request(message)).await {
         tracing::debug!(%status, "a session that made room was not closed");

@@ -51,11 +51,11 @@ pub(crate) enum Wanted {
 /// A session that was found, or is to be opened.
 pub(crate) struct Found {
     /// What it holds; nothing where it is to be opened.
-    pub held: Box<Held>,
+    pub held: Held,
     /// The place that it goes back to.
     pub lease: Lease,
     /// One that makes room for it, to be closed.
-    pub evicted: Option<Box<Held>>,
+    pub evicted: Option<Held>,
     /// How it was found.
     pub way: Way,
 }
@@ -87,7 +87,7 @@ struct Entry {
     scope: Scope,
     name: Option<Arc<str>>,
     /// None while a request edits it.
-    held: Option<Box<Held>>,
+    held: Option<Held>,
     sketch: Sketch,
     /// Completions that are being read.
     running: usize,
@@ -115,7 +115,7 @@ pub(crate) struct Shown {
 
 /// What the table has for a request.
 enum Looked {
-    Found(Key, Box<Held>),
+    Found(Key, Held),
     /// The one that it should have is in use.
     InUse,
     None,
@@ -180,16 +180,16 @@ impl Sessions {
             Wanted::Named(name) => format!("{PREFIX}:{name}"),
             Wanted::Alike => format!("{PREFIX}-{}-{}", self.front, key.0),
         };
-        Found { evicted, ..self.found(key, Box::new(Held::unopened(name)), Way::New) }
+        Found { evicted, ..self.found(key, Held::unopened(name), Way::New) }
     }
 
-    fn found(self: &Arc<Self>, key: Key, held: Box<Held>, way: Way) -> Found {
+    fn found(self: &Arc<Self>, key: Key, held: Held, way: Way) -> Found {
         let lease = Lease { sessions: self.clone(), key, is_back: false };
         Found { held, lease, evicted: None, way }
     }
 
     /// Takes all that nobody edits out of the table, to be closed.
-    pub fn take_all(&self) -> Vec<Box<Held>> {
+    pub fn take_all(&self) -> Vec<Held> {
         self.table(|table| {
             let all: Vec<Key> = table.entries.keys().copied().collect();
             all.into_iter().filter_map(|key| table.remove(key)).collect()
@@ -241,13 +241,13 @@ impl Table {
         self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held))
     }
 
-    fn take(&mut self, key: Key) -> Option<Box<Held>> {
+    fn take(&mut self, key: Key) -> Option<Held> {
         let entry = self.entries.get_mut(&key)?;
         entry.used = Instant::now();
         entry.held.take()
     }
 
-    fn open(&mut self, scope: &Scope, wanted: &Wanted) -> (Key, Option<Box<Held>>) {
+    fn open(&mut self, scope: &Scope, wanted: &Wanted) -> (Key, Option<Held>) {
         let evicted = self.make_room(&scope.tenant);
         self.last += 1;
         let key = Key(self.last);
@@ -264,7 +264,7 @@ impl Table {
     }
 
     /// Takes the least recently used out, where there are as many as there may be.
-    fn make_room(&mut self, tenant: &Arc<str>) -> Option<Box<Held>> {
+    fn make_room(&mut self, tenant: &Arc<str>) -> Option<Held> {
         let own = self.entries.values().filter(|entry| entry.scope.tenant == *tenant).count();
         let is_own = |entry: &Entry| own < TENANT_SESSIONS || entry.scope.tenant == *tenant;
         if self.entries.len() < SESSIONS && own < TENANT_SESSIONS {
@@ -281,7 +281,7 @@ impl Table {
         }
     }
 
-    fn remove(&mut self, key: Key) -> Option<Box<Held>> {
+    fn remove(&mut self, key: Key) -> Option<Held> {
         let entry = self.entries.remove(&key)?;
         self.likeness.remove(&entry.scope, key, &entry.sketch);
         if let Some(name) = entry.name {
@@ -301,7 +301,7 @@ pub(crate) struct Lease {
 
 impl Lease {
     /// The session is back, with what it holds now.
-    pub fn give_back(mut self, held: Box<Held>, sketch: Sketch) {
+    pub fn give_back(mut self, held: Held, sketch: Sketch) {
         self.sessions.table(|Table { entries, likeness, .. }| {
             if let Some(entry) = entries.get_mut(&self.key) {
                 likeness.remove(&entry.scope, self.key, &entry.sketch);
@@ -314,7 +314,7 @@ impl Lease {
     }
 
     /// The session is back as it was. One that was never opened is forgotten.
-    pub fn give_back_unchanged(mut self, held: Box<Held>) {
+    pub fn give_back_unchanged(mut self, held: Held) {
         if held.life.is_none() {
             return;
         }

@@ -168,7 +168,7 @@ fn broken(what: &str) -> Fault {
 mod tests {
     use super::*;
     use crate::request::SessionName;
-    use pie_words::{Spellings, Strategy, TokenIndex};
+    use pie_words::{Part, Parts, Spellings, Strategy, TokenIndex};
 
     fn carried(content: Content) -> Carried {
         Carried {
@@ -179,6 +179,10 @@ mod tests {
             strategy: Strategy::Conflict,
             content,
             spellings: Spellings::Text,
+            parts: Parts {
+                list: vec![Part { name: "a.rs".to_owned(), text: "let x = 1;\n".to_owned() }],
+                document: "b.rs".to_owned(),
+            },
         }
     }
 

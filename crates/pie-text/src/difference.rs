@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn what_stays_is_whole_lines_and_what_changed_lines_share() {
-        let cases: &[(&str, &[u32], &[u32], &[(u32, u32, usize)])] = &[
+        type Case = (&'static str, &'static [u32], &'static [u32], &'static [(u32, u32, usize)]);
+        let cases: &[Case] = &[
             (
                 "a token typed in the middle of a line",
                 &[1, 2, 3, 0, 1, 0],

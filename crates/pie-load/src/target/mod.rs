@@ -82,7 +82,7 @@ impl Target {
         match self {
             Self::Pool(pools) => {
                 let pool = &pools[index % pools.len()];
-                Ok(ServedDocument::Pool(pool.open(name, text, strategy).await?))
+                Ok(ServedDocument::Pool(Box::new(pool.open(name, text, strategy).await?)))
             }
             Self::OpenAi(server) => Ok(ServedDocument::Prompts(server.clone())),
         }
@@ -121,7 +121,7 @@ impl From<ClientError> for CallError {
 
 /// A document as the server has it.
 pub(crate) enum ServedDocument {
-    Pool(Session),
+    Pool(Box<Session>),
     /// Nothing is there: every prompt is whole.
     Prompts(Box<OpenAi>),
 }

@@ -54,9 +54,8 @@ fn emoji_count_as_the_encoding_says_and_places_beyond_are_clamped() {
 
 #[test]
 fn the_first_encoding_that_is_offered_counts() {
-    let kinds = |names: &[&'static str]| {
-        names.iter().map(|name| PositionEncodingKind::new(*name)).collect::<Vec<_>>()
-    };
+    let kinds =
+        |names: &[&'static str]| names.iter().map(|name| PositionEncodingKind::new(name)).collect::<Vec<_>>();
     assert_eq!(Encoding::agreed(None), Encoding::Utf16);
     assert_eq!(Encoding::agreed(Some(&kinds(&["utf-7", "utf-32", "utf-8"]))), Encoding::Utf32);
     assert_eq!(Encoding::agreed(Some(&[])), Encoding::Utf16);
