@@ -119,7 +119,7 @@ def test_a_suggestion_is_taken_word_by_word_or_typed_through_or_left(pool: Pool,
     assert browser.complaints == []
 
 
-def test_its_files_are_the_browsers_own_business(pool: Pool):
+def test_its_files_say_what_they_are_and_are_sent_once(pool: Pool):
     with fetch(pool.http, "/") as index:
         text, headers = index.read().decode(), index.headers
     assert headers["Content-Type"] == "text/html; charset=utf-8"
