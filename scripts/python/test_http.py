@@ -11,6 +11,7 @@ import pytest
 from client import Client
 from pie.v1 import pie_pb2 as pb
 from pool import until
+from stubs import ROOT
 
 CODE = (
     'def greet(name):\n    """Says hello."""\n    text = f"Hello, {name}!"\n    return text\n\n\n'
@@ -230,6 +231,24 @@ def test_nothing_is_generated_where_nothing_is_asked_for(http, client):
     answer = got(http, "/infill", asked)
     assert answer["pie"]["found"] == "alike" and answer["pie"]["tokens_inserted"] == 0
     assert got(http, "/v1/completions", {"prompt": "ab", "max_tokens": 0, "echo": True})["choices"][0]["text"] == "ab"
+
+
+def test_what_llama_vim_sent_costs_what_was_typed(start_pool):
+    """Recorded by scripts/editors/llama_vim.py: a Vim with that plugin, a line typed, a suggestion taken, another line at the file's end."""
+    pool = start_pool("--http", "127.0.0.1:0", "--repair", "with-edits", world_size=2)
+    lines = (ROOT / "scripts/python/llama_vim.jsonl").read_text().splitlines()
+    requests = [json.loads(line) for line in lines]
+    typed = [request for request in requests if request["n_predict"]]
+    assert len(typed) >= 4 and all(request["id_slot"] == 0 for request in requests)
+    encoded = []
+    for request in requests:
+        answer = got(pool.http, "/infill", request)
+        # Flat, as the plugin reads them.
+        wanted = {field for field in request["response_fields"] if field}
+        assert set(answer) == wanted and isinstance(answer.get("content", ""), str)
+        encoded += [answer["timings/prompt_n"]] if wanted else []
+    prompt = answer["tokens_cached"] - answer["timings/predicted_n"]
+    assert prompt > 1000 and all(count < 0.05 * prompt for count in encoded[1:]), (prompt, encoded)
 
 
 # How answers end.
