@@ -105,9 +105,8 @@ impl Mirror {
         if length <= self.limit {
             return *window == (0..length);
         }
-        let margin = self.limit / 8;
-        let before = window.start == 0 || cursor >= window.start + margin;
-        let behind = window.end == length || cursor + margin <= window.end;
+        let before = window.start == 0 || cursor >= window.start + self.margin();
+        let behind = window.end == length || cursor + self.margin() <= window.end;
         window.len() <= self.limit && before && behind
     }
 
@@ -124,11 +123,16 @@ impl Mirror {
         let (first, last) = (self.text.byte_to_line(start), self.text.byte_to_line(end));
         let next_line = if start == 0 { 0 } else { self.text.line_to_byte(first + 1) };
         let last_line = if end == length { length } else { self.text.line_to_byte(last) };
-        // A line that is longer than the window is cut.
+        // A line that is so long that too little would be left without it is cut.
         Range {
-            start: if next_line <= cursor { next_line } else { start },
-            end: if last_line >= cursor { last_line } else { end },
+            start: if next_line + self.margin() <= cursor { next_line } else { start },
+            end: if last_line >= cursor + self.margin() { last_line } else { end },
         }
+    }
+
+    /// Bytes that there must be on both sides of the cursor, if the text has them.
+    fn margin(&self) -> usize {
+        self.limit / 8
     }
 
     /// The start of the character that a byte is in.
