@@ -11,7 +11,7 @@
 //! piece tokenized by itself, whatever it held before. F2: nobody's prompt is compared with another tenant's, and a completion that
 //! runs is not disturbed by a prompt that only looks like its own.
 //!
-//! **Must not know** the router's insides, plans, models: it calls `pie.v1`, in this process or over a network.
+//! **Must not know** the router's insides, models: it calls `pie.v1`, in this process or over a network.
 
 mod answer;
 mod app;

@@ -113,8 +113,8 @@ async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Res
         Some(Given::Mixed(_)) => return Err(Refusal::bad("prompt", "`prompt` must be a text in /infill")),
     };
     let extras = std::mem::take(&mut fields.input_extra).into_iter();
-    let name = |name: Option<String>| name.unwrap_or_else(|| "tmp".to_owned());
-    let chunks = extras.map(|extra| Chunk { name: name(extra.filename), text: extra.text }).collect();
+    let chunks =
+        extras.map(|extra| Chunk { name: extra.filename.unwrap_or_default(), text: extra.text }).collect();
     let before = std::mem::take(&mut fields.input_prefix);
     let behind = std::mem::take(&mut fields.input_suffix);
     let sides = Sides { before, behind, fit: Fit::Cut };

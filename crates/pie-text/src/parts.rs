@@ -37,8 +37,14 @@ impl Tokenizer {
     }
 }
 
+/// What the model is told that a text is.
+fn named(name: &str) -> &str {
+    if name.is_empty() { DOCUMENT } else { name }
+}
+
 /// The text of a part as a model reads it: behind the marker of a file, or by itself.
 pub fn led_by(markers: Option<FileMarkers>, name: &str, text: &str) -> String {
+    let name = named(name);
     match markers {
         Some(_) => format!("{name}\n{text}"),
         None => format!("# {name}\n{text}\n"),
@@ -73,9 +79,6 @@ impl Lead {
         let tokens = |text: &str| -> Result<Vec<TokenId>, TextError> {
             Ok(reading.entries(&Rope::from_str(text))?.iter().map(|entry| entry.id).collect())
         };
-        let named = |name: &str, other: &'static str| {
-            if name.is_empty() { other.to_owned() } else { name.to_owned() }
-        };
         let markers = tokenizer.file_markers();
         if let Some(FileMarkers { repository, .. }) = markers {
             lead.tokens.push(repository);
@@ -84,7 +87,7 @@ impl Lead {
         for part in &parts.list {
             let each = match self.known(part) {
                 Some(each) => each,
-                None => tokens(&led_by(markers, &named(&part.name, DOCUMENT), &part.text))?.into(),
+                None => tokens(&led_by(markers, &part.name, &part.text))?.into(),
             };
             lead.tokens.extend(markers.map(|markers| markers.file));
             lead.tokens.extend_from_slice(&each);
@@ -92,7 +95,7 @@ impl Lead {
         }
         if let Some(FileMarkers { file, .. }) = markers {
             lead.tokens.push(file);
-            lead.tokens.extend(tokens(&format!("{}\n", named(&parts.document, DOCUMENT)))?);
+            lead.tokens.extend(tokens(&format!("{}\n", named(&parts.document)))?);
         }
         Ok(lead)
     }

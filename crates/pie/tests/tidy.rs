@@ -208,7 +208,8 @@ fn locks_are_handed_out_where_that_was_looked_at_only() {
 fn pages_name_files_that_are_there() {
     let all: Vec<_> = sources().into_iter().map(|(path, _)| path).collect();
     let docs = std::fs::read_dir(root().join("docs")).expect("a folder");
-    let pages = docs.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file());
+    let is_page = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let pages = docs.map(|entry| entry.expect("an entry").path()).filter(is_page);
     let mut wrong = Vec::new();
     for page in pages.chain(["README.md", "ARCHITECTURE.md"].map(|name| root().join(name))) {
         let text = std::fs::read_to_string(&page).expect("UTF-8");
@@ -227,7 +228,12 @@ fn every_invariant_is_kept_somewhere_and_tested() {
         "C2", "C3", "L1", "L2", "D1", "N1", "A1", "A2", "H1", "H2", "E1", "E2", "E3", "F1", "F2",
     ];
     let is_test = |path: &Path| path.components().any(|part| part.as_os_str() == "tests");
-    let (tests, product): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| is_test(path));
+    let (mut tests, product): (Vec<_>, Vec<_>) = sources().into_iter().partition(|(path, _)| is_test(path));
+    // Those of whole processes.
+    let python = std::fs::read_dir(root().join("scripts/python")).expect("a folder");
+    let python = python.map(|entry| entry.expect("an entry").path());
+    let python = python.filter(|path| path.extension().is_some_and(|extension| extension == "py"));
+    tests.extend(python.map(|path| (path.clone(), std::fs::read_to_string(path).expect("UTF-8"))));
     let mentions = |list: &[(PathBuf, String)], id: &str| {
         let words = |text: &str| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == id);
         list.iter().any(|(path, text)| !path.ends_with("tidy.rs") && words(text))
