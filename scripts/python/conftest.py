@@ -22,7 +22,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pool(cache):
-    running = pool_module.Pool(cache, *LIMITS, *CALM, "--http", "127.0.0.1:0")
+    running = pool_module.Pool(cache, *LIMITS, *CALM)
     try:
         yield running
         running.stop()

@@ -12,6 +12,7 @@ from client import Client
 from pie.v1 import pie_pb2 as pb
 from pool import until
 from stubs import ROOT
+from web import channel, pool  # noqa: F401  (fixtures)
 
 CODE = (
     'def greet(name):\n    """Says hello."""\n    text = f"Hello, {name}!"\n    return text\n\n\n'

@@ -133,7 +133,7 @@ def test_metrics_keep_to_the_conventions(start_pool):
 def test_ranks_have_metrics_and_health_and_names_match(group):
     """A rank and a router tell the truth from their start on; and what dashboard, alerts and page name is there."""
     controls = ",".join(f"http://{control}" for control in group.controls)
-    router, facts = group.router("router", "--ranks", controls)
+    router, facts = group.router("router", "--ranks", controls, "--http", "127.0.0.1:0")
     until("it says what is missing", lambda: "rank 0" in ask(facts["metrics"], "/readyz")[1])
     assert ask(facts["metrics"], "/readyz")[0] == 503
     with connect(facts["address"]) as channel:

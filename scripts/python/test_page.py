@@ -102,6 +102,8 @@ def test_a_keystroke_shows_what_it_did_and_tab_takes_what_is_suggested(pool: Poo
 
 def test_a_suggestion_is_taken_word_by_word_or_typed_through_or_left(pool: Pool, browser: Browser):
     browser.open(f"http://{pool.http}/")
+    # Until then the editor has not got the keys.
+    shown(browser, "the document is opened", "#pie-tokens", lambda text: "it was opened" in text)
     browser.type("\n" + TYPED)
     quiet(browser, TYPED)
     shown(browser, "a suggestion", ".ghost")

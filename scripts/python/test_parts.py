@@ -6,6 +6,7 @@ from client import TIMEOUT, Client, at_bytes, refused
 from grpc import StatusCode as Code
 from pie.v1 import pie_pb2 as pb
 from test_http import CODE, FIM, got
+from web import channel, pool  # noqa: F401  (fixtures)
 
 
 def put(client: Client, session: str, parts: list[tuple[str, str]], document: str = "file", revision: int | None = None):
