@@ -39,22 +39,33 @@ impl Sketch {
                 smallest.take(mixed(hash));
             }
         }
-        Self(smallest.0.into_iter().collect())
+        Self(smallest.hashes.into_iter().collect())
     }
 }
 
 /// The smallest of many hashes, each once.
-#[derive(Default)]
-struct Smallest(BTreeSet<u64>);
+struct Smallest {
+    hashes: BTreeSet<u64>,
+    /// Hashes from here on are too large. It is looked at for each byte of a text.
+    bound: u64,
+}
+
+impl Default for Smallest {
+    fn default() -> Self {
+        Self { hashes: BTreeSet::new(), bound: u64::MAX }
+    }
+}
 
 impl Smallest {
     fn take(&mut self, hash: u64) {
-        let is_full = self.0.len() >= KEPT;
-        if is_full && self.0.last().is_some_and(|largest| hash >= *largest) {
+        if hash >= self.bound || !self.hashes.insert(hash) {
             return;
         }
-        if self.0.insert(hash) && is_full {
-            self.0.pop_last();
+        if self.hashes.len() > KEPT {
+            self.hashes.pop_last();
+        }
+        if self.hashes.len() == KEPT {
+            self.bound = self.hashes.last().copied().unwrap_or(u64::MAX);
         }
     }
 }
