@@ -144,7 +144,9 @@ pub(crate) fn parts(wire: v1::Parts) -> Result<Parts, Fault> {
     };
     let document = name(wire.document)?;
     let list = wire.parts.into_iter().map(|part| Ok(Part { name: name(part.name)?, text: part.text }));
-    Ok(Parts { list: list.collect::<Result<_, Fault>>()?, document })
+    let list = list.collect::<Result<Vec<_>, Fault>>()?;
+    // Nobody is told the document's name where it stands alone.
+    Ok(if list.is_empty() { Parts::default() } else { Parts { list, document } })
 }
 
 /// The same for those who ask, and on its way; nothing where there are none.
