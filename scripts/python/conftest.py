@@ -22,12 +22,8 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pool(cache):
-    running = pool_module.Pool(cache, *LIMITS, *CALM)
-    try:
+    with pool_module.serving(cache, *LIMITS, *CALM) as running:
         yield running
-        running.stop()
-    finally:
-        running.end()
 
 
 @pytest.fixture(scope="session")

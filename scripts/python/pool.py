@@ -1,5 +1,6 @@
 """`pie pool` as a process: started, waited for, watched, stopped. The only place that knows its command line."""
 
+import contextlib
 import json
 import os
 import signal
@@ -121,3 +122,14 @@ class Pool:
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
         self._folder.cleanup()
+
+
+@contextlib.contextmanager
+def serving(cache: Path, *flags: str, world_size: int | None = WORLD_SIZE):
+    """A pool that must end in order."""
+    running = Pool(cache, *flags, world_size=world_size)
+    try:
+        yield running
+        running.stop()
+    finally:
+        running.end()

@@ -6,9 +6,12 @@ import threading
 import urllib.error
 import urllib.request
 
+import grpc
 import openai
 import pytest
-from client import Client
+from client import Client, connect
+from cluster import Cluster
+from etcd import Etcd
 from pie.v1 import pie_pb2 as pb
 from pool import until
 from stubs import ROOT
@@ -390,13 +393,34 @@ def test_tokens_tell_tenants_apart(start_pool, tmp_path):
     assert sessions[0] == sessions[1] != sessions[2] == sessions[3]
 
 
-def test_sessions_go_with_the_front_and_make_room(start_pool):
-    pool = start_pool("--http", "127.0.0.1:0", "--sessions", "8", world_size=2)
-    got(pool.http, "/v1/completions", {"prompt": CODE, "max_tokens": 1})
-    import client as clients
+def test_sessions_go_with_their_front(cache, tmp_path):
+    """A router that ends in order closes what its HTTP API opened, whosever it is; the other one's stay."""
+    etcd = Etcd(tmp_path)
+    cluster = Cluster(cache, tmp_path, etcd.url, ["g0"], router_flags=("--http", "127.0.0.1:0"))
+    try:
+        fronts = [json.loads((tmp_path / f"router-{number}.json").read_text())["http"] for number in range(2)]
+        for tenant in ("a", "b"):
+            for front in fronts:
+                got(front, "/v1/completions", {"prompt": CODE, "max_tokens": 1}, {"pie-tenant": tenant})
+        with connect(cluster.addresses[1]) as channel:
 
-    with clients.connect(pool.address) as channel:
-        own = Client(channel)
-        names = [session.session for session in own.stub.ListSessions(pb.ListSessionsRequest()).sessions]
-        assert len(names) == 1 and names[0].startswith("http-")
-    pool.stop()
+            def sessions(tenant: str) -> set[str]:
+                listed = Client(channel, tenant).stub.ListSessions(pb.ListSessionsRequest(), metadata=[("pie-tenant", tenant)])
+                return {session.session for session in listed.sessions}
+
+            before = {tenant: sessions(tenant) for tenant in ("a", "b")}
+            assert [len(names) for names in before.values()] == [2, 2]
+            cluster.routers[0].process.terminate()
+
+            def gone() -> bool:
+                try:
+                    return [len(sessions(tenant)) for tenant in ("a", "b")] == [1, 1]
+                except grpc.RpcError as error:
+                    # The group is being taken over.
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+                    return False
+
+            until("those of the router that ended are closed", gone, 40.0)
+    finally:
+        cluster.end()
+        etcd.end()

@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 from browser import CONTROL, Browser
 from client import Client, connect
-from pool import Pool, until
+from pool import Pool, serving, until
 from test_http import call, got
 
 # The page asks 80 ms behind a keystroke; the rest is for machines that have much else to do.
@@ -43,12 +43,8 @@ def quiet(browser: Browser, typed: str) -> None:
 @pytest.fixture(scope="module")
 def pool(cache):
     """With room for the page's two sessions, and none that heals: colours stay until the next keystroke."""
-    running = Pool(cache, "--http", "127.0.0.1:0", "--repair", "with-edits", world_size=2)
-    try:
+    with serving(cache, "--http", "127.0.0.1:0", "--repair", "with-edits", world_size=2) as running:
         yield running
-        running.stop()
-    finally:
-        running.end()
 
 
 @pytest.fixture

@@ -63,6 +63,10 @@ def test_what_comes_and_goes_costs_itself(client):
     assert cost([]) < 20
     now = client.get(session)
     assert (now.text, list(now.tokens.ids)) == (alone.text, list(alone.tokens.ids))
+    # Opening the session again, as a client does that was away, leaves them.
+    put(client, session, [first])
+    client.open(CODE + "\n", session=session)
+    assert [part.name for part in client.get(session).parts.parts] == [first[0]]
     # The same again makes no revision, and ends no completion.
     before = put(client, session, [first]).revision
     assert put(client, session, [first]).revision == before

@@ -12,7 +12,7 @@ import pool as pool_module
 import pytest
 from etcd import free_port
 from observe import Process
-from pool import Pool, binary, environment, is_running, until
+from pool import Pool, binary, environment, is_running, serving, until
 
 DEADLINE = 60.0
 
@@ -20,12 +20,8 @@ DEADLINE = 60.0
 @pytest.fixture(scope="module")
 def shared(cache):
     """One rank, and the log as text in a file."""
-    running = Pool(cache, "--log", "info", "--kv-memory", "32MiB", world_size=1)
-    try:
+    with serving(cache, "--log", "info", "--kv-memory", "32MiB", world_size=1) as running:
         yield running
-        running.stop()
-    finally:
-        running.end()
 
 
 def pie(cache, *arguments: str, **more) -> subprocess.CompletedProcess:

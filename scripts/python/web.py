@@ -8,12 +8,8 @@ from conftest import CALM, LIMITS
 
 @pytest.fixture(scope="module")
 def pool(cache):
-    running = pool_module.Pool(cache, *LIMITS, *CALM, "--http", "127.0.0.1:0")
-    try:
+    with pool_module.serving(cache, *LIMITS, *CALM, "--http", "127.0.0.1:0") as running:
         yield running
-        running.stop()
-    finally:
-        running.end()
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,14 @@ pub(crate) struct Request<'a> {
     pub user: Option<&'a str>,
 }
 
+/// A completion that is to be answered with.
+pub(crate) struct Answering {
+    /// The completion.
+    pub generation: Generation,
+    /// Whose it is.
+    pub model: Model,
+}
+
 impl App {
     /// A front of a pool.
     pub fn new(way: PoolWay, tokenizer: Arc<Tokenizer>, name: String, stats: Arc<Stats>) -> Self {
@@ -74,7 +82,7 @@ impl App {
         prompt: Prompt,
         sampling: Sampling,
         ends: Ends,
-    ) -> Result<Generation, Refusal> {
+    ) -> Result<Answering, Refusal> {
         let Request { headers, user } = request;
         let tenant = (self.way.tenants)(headers)?;
         let caller = self.way.caller(headers);
@@ -85,7 +93,7 @@ impl App {
         let space = Space { context: model.context, generated };
         let begun = self.front.begin(Ask { caller, scope, wanted, prompt, space, sampling }).await?;
         self.stats.prompt(&begun.facts);
-        Ok(Generation::new(begun, ends))
+        Ok(Answering { generation: Generation::new(begun, ends), model })
     }
 
     /// What the pool's model is, as it was said a moment ago.

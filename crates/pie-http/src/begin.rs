@@ -3,24 +3,25 @@
 use crate::edit::{bring, close, complete};
 use crate::error::Refusal;
 use crate::found::{Facts, Run, Way};
-use crate::held::{HeldText, ReadError, Reader, Reading, Space};
+use crate::held::{Held, ReadError, Reader, Reading, Space};
 use crate::likeness::Sketch;
 use crate::pool::Caller;
 use crate::prompt::Prompt;
 use crate::request::Sampling;
 use crate::sessions::{Found, Running, Scope, Sessions, Wanted};
 use pie_proto::v1;
+use pie_text::stand_back;
 use pie_words::Splices;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tonic::Streaming;
 
 /// Texts of more bytes are tokenized beside the threads that serve, and so many of them at a time.
-const LARGE: usize = 64 << 10;
+pub(crate) const LARGE: usize = 64 << 10;
 const LARGE_AT_ONCE: usize = 2;
-/// How much less of a processor than others the threads get that do.
-const NICENESS: i32 = 10;
+/// One waits no longer for its turn.
+const TURN: Duration = Duration::from_secs(10);
 /// A session that would get so much of its tokens anew, in parts of [`SHARES`], is left for the prompt that it holds.
 const TOO_NEW: usize = 3;
 const SHARES: usize = 4;
@@ -82,25 +83,25 @@ impl Front {
     async fn begun(&self, ask: Ask) -> Result<Begun, Refusal> {
         let Ask { caller, scope, wanted, prompt, space, sampling } = ask;
         let began = Instant::now();
-        let sketch = Sketch::of(prompt.bytes());
+        let (prompt, sketch) = self.sketched(prompt, &wanted, space).await?;
         let mut found = self.sessions.find(&scope, &wanted, &sketch).await?;
         let search = began.elapsed();
-        let texts = std::mem::take(&mut found.held.texts);
-        let reading = match self.read(prompt, texts, space).await? {
-            Ok(reading) => reading,
+        let Read { held, step } = self.read(prompt, found.held, space).await?;
+        let Step { reading, mut splices } = match step {
+            Ok(step) => step,
             Err(error) => {
-                found.lease.give_back_unchanged(found.held);
+                found.lease.give_back_unchanged(held);
                 return Err(error.into());
             }
         };
-        let mut splices = self.reader.splices(&found.held.tokens, &reading);
+        found.held = held;
         if found.way == Way::Alike && is_another(&splices, &reading) {
             found.lease.give_back_unchanged(found.held);
             found = self.sessions.open(&scope, &wanted);
             splices = Splices::default();
         }
         let Found { mut held, lease, evicted, way } = found;
-        close(&caller, evicted).await;
+        close(evicted).await;
         let facts = Facts {
             way,
             prompt: reading.tokens.len(),
@@ -125,45 +126,83 @@ impl Front {
             _ => Some(complete(&caller, &mut held, &sampling).await),
         };
         let running = lease.running();
-        let life = held.life.as_ref();
-        let revision = life.map_or(0, |life| life.revision);
+        let revision = held.life.as_ref().map_or(0, |life| life.revision);
         let facts = Facts { session: held.name.clone(), revision, ..facts };
         // It holds the prompt, whatever became of the completion.
         lease.give_back(held, sketch);
         Ok(Begun { messages: messages.transpose()?, facts, running })
     }
 
-    /// Tokenizes a prompt, beside the threads that serve where it is large.
-    async fn read(
+    /// A prompt without what cannot fit, and what it is known by. Nobody looks for a session by its text that has a name: it has an empty
+    /// sketch, which is like no other.
+    async fn sketched(
         &self,
         prompt: Prompt,
-        texts: Vec<HeldText>,
+        wanted: &Wanted,
         space: Space,
-    ) -> Result<Result<Reading, ReadError>, Refusal> {
-        if prompt.text_bytes() <= LARGE {
-            return Ok(self.reader.read(prompt, texts, space));
+    ) -> Result<(Prompt, Sketch), Refusal> {
+        let prompt = self.reader.within(prompt, space)?;
+        let bytes = prompt.text_bytes();
+        match wanted {
+            Wanted::Named(_) => Ok((prompt, Sketch::default())),
+            Wanted::Alike => {
+                let sketched = move || {
+                    let sketch = Sketch::of(prompt.bytes());
+                    (prompt, sketch)
+                };
+                self.aside(bytes, sketched).await
+            }
         }
-        let _turn = self.large.acquire().await.map_err(|_| Refusal::internal("nobody reads prompts"))?;
-        let reader = self.reader.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            stand_back();
-            reader.read(prompt, texts, space)
-        });
-        reading.await.map_err(|error| Refusal::internal(&format!("reading the prompt failed: {error}")))
     }
+
+    /// Tokenizes a prompt, and finds out what it makes of a session.
+    async fn read(&self, prompt: Prompt, mut held: Held, space: Space) -> Result<Read, Refusal> {
+        let (bytes, reader) = (prompt.text_bytes(), self.reader.clone());
+        let read = move || {
+            let reading = reader.read(prompt, std::mem::take(&mut held.texts), space);
+            let step = reading.map(|reading| {
+                let splices = reader.splices(&held.tokens, &reading);
+                Step { reading, splices }
+            });
+            Read { held, step }
+        };
+        self.aside(bytes, read).await
+    }
+
+    /// Does something with so many bytes of text, beside the threads that serve where they are many.
+    async fn aside<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        if bytes <= LARGE {
+            return Ok(work());
+        }
+        let turn = tokio::time::timeout(TURN, self.large.acquire()).await;
+        let _turn = turn
+            .map_err(|_| Refusal::overloaded("too many large prompts wait to be read"))?
+            .map_err(|_| Refusal::internal("nobody reads prompts"))?;
+        let done = tokio::task::spawn_blocking(move || {
+            stand_back();
+            work()
+        });
+        done.await.map_err(|error| Refusal::internal(&format!("reading the prompt failed: {error}")))
+    }
+}
+
+/// A session, and what a prompt makes of it.
+struct Read {
+    held: Held,
+    step: Result<Step, ReadError>,
+}
+
+/// What a session is to become.
+struct Step {
+    reading: Reading,
+    splices: Splices,
 }
 
 /// So much of it would be encoded that the session may as well keep what it has.
 fn is_another(splices: &Splices, reading: &Reading) -> bool {
     splices.inserted() * SHARES > reading.tokens.len() * TOO_NEW
-}
-
-/// This thread takes what the others leave. It is asked once, since what is given up is not given back.
-fn stand_back() {
-    thread_local! { static ASKED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) } }
-    if !ASKED.replace(true)
-        && let Err(error) = rustix::process::nice(NICENESS)
-    {
-        tracing::debug!(%error, "a thread that reads prompts is as important as the others");
-    }
 }

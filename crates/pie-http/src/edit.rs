@@ -35,6 +35,7 @@ pub(crate) async fn bring(
     };
     match caller.client().apply_edits(caller.request(message)).await {
         Ok(answer) => {
+            life.caller = caller.clone();
             (life.revision, held.tokens) = (answer.into_inner().revision, tokens);
             Ok(())
         }
@@ -65,12 +66,13 @@ pub(crate) async fn complete(
     Ok(answer.into_inner())
 }
 
-/// Closes a session that makes room for another. One that cannot be closed is closed by the pool when it was idle for long.
-pub(crate) async fn close(caller: &Caller, held: Option<Held>) {
+/// Closes a session, in the name of whoever used it last. One that cannot be closed is closed by the pool when it was idle for long.
+pub(crate) async fn close(held: Option<Held>) {
     let Some(Held { name: session, life: Some(life), .. }) = held else { return };
-    let message = v1::CloseSessionRequest { session, identity: life.identity };
+    let Life { caller, identity, .. } = life;
+    let message = v1::CloseSessionRequest { session, identity };
     if let Err(status) = caller.client().close_session(caller.request(message)).await {
-        tracing::debug!(%status, "a session that made room was not closed");
+        tracing::debug!(%status, "a session was not closed");
     }
 }
 
@@ -82,7 +84,7 @@ async fn open(caller: &Caller, held: &mut Held, tokens: Vec<TokenId>) -> Result<
         ..Default::default()
     };
     let opened = caller.client().open_session(caller.request(message)).await?.into_inner();
-    held.life = Some(Life { identity: opened.identity, revision: opened.revision });
+    held.life = Some(Life { caller: caller.clone(), identity: opened.identity, revision: opened.revision });
     held.tokens = tokens;
     Ok(())
 }

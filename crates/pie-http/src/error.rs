@@ -53,6 +53,12 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Reason::Internal.as_str(), message)
     }
 
+    /// Too many wait for the same.
+    pub fn overloaded(message: &str) -> Self {
+        let (status, code) = (StatusCode::TOO_MANY_REQUESTS, Reason::Overloaded.as_str());
+        Self { retry_after: Some(Duration::from_secs(1)), ..Self::new(status, code, message) }
+    }
+
     /// With an HTTP status of its own.
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         Self { status, code: code.to_owned(), message: message.into(), field: None, retry_after: None }
@@ -151,8 +157,6 @@ impl From<ReadError> for Refusal {
 
 impl From<Busy> for Refusal {
     fn from(busy: Busy) -> Self {
-        let retry_after = Some(Duration::from_secs(1));
-        let code = Reason::Overloaded.as_str();
-        Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, busy.to_string()) }
+        Self::overloaded(&busy.to_string())
     }
 }

@@ -1,6 +1,7 @@
 //! What a session of the pool holds of a prompt: the tokens, and the texts that they were made of, so that a prompt that differs a
 //! little is tokenized a little.
 
+use crate::pool::Caller;
 use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
 use pie_text::{Document, TextError, Tokenizer};
 use pie_words::{Spellings, Splices, TokenId};
@@ -23,7 +24,7 @@ pub(crate) struct Held {
     pub life: Option<Life>,
     /// F1: the tokens that it has at this revision.
     pub tokens: Vec<TokenId>,
-    /// Texts of earlier prompts with their tokens.
+    /// Texts of earlier prompts with their tokens: what is lost of them is tokenized again.
     pub texts: Vec<HeldText>,
 }
 
@@ -35,8 +36,10 @@ impl Held {
 }
 
 /// An open session, as the pool told it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Life {
+    /// Whose it is: whoever closes it when it makes room may be another tenant.
+    pub caller: Caller,
     /// Which life of its name.
     pub identity: String,
     /// After the last edit.
@@ -68,16 +71,13 @@ pub(crate) struct Reading {
 pub(crate) enum ReadError {
     /// It does not fit in the model's context.
     #[error(
-        "the prompt has {} {unit}, and the model's context takes {limit} tokens, those that are generated included: send a part of it",
-        if *is_least { format!("at least {length}") } else { length.to_string() }
+        "the prompt has {length} {unit}, and the model's context takes {limit} tokens, those that are generated included: send a part of it"
     )]
     TooLong {
         /// How long it is.
         length: usize,
         /// In what.
         unit: &'static str,
-        /// Whether that was not counted to the end.
-        is_least: bool,
         /// The context.
         limit: usize,
     },
@@ -149,7 +149,6 @@ impl Reader {
             match piece {
                 Piece::Tokens(tokens) => parts.push(Part { lead: Vec::new(), tokens, room: Room::Fixed }),
                 Piece::Text(piece) => {
-                    let piece = self.within(piece, space)?;
                     let held = match known.take() {
                         Some(held) => held,
                         None => self.tokenized(&piece, hash.unwrap_or_default(), &mut before)?,
@@ -170,25 +169,20 @@ impl Reader {
         self.tokenizer.difference(held, &reading.tokens)
     }
 
-    /// A text without what cannot fit, however few tokens it had: that is not looked at.
-    fn within(&self, mut piece: TextPiece, space: Space) -> Result<TextPiece, ReadError> {
-        let Some(most) = self.tokenizer.most_bytes(space.context) else { return Ok(piece) };
-        if piece.text.len() <= most {
-            return Ok(piece);
-        }
-        match piece.room {
-            Room::Fixed => {
-                let (length, limit) = (piece.text.len(), space.context);
-                return Err(ReadError::TooLong { length, unit: "bytes", is_least: false, limit });
+    /// A prompt without what cannot fit, however few tokens it had: nobody looks at that.
+    ///
+    /// # Errors
+    /// [`ReadError::TooLong`] where it must not be cut.
+    pub fn within(&self, mut prompt: Prompt, space: Space) -> Result<Prompt, ReadError> {
+        let Some(most) = self.tokenizer.most_bytes(space.context) else { return Ok(prompt) };
+        for piece in &mut prompt.pieces {
+            if let Piece::Text(piece) = piece
+                && piece.text.len() > most
+            {
+                shorten(piece, most, space)?;
             }
-            Room::FromStart => {
-                let start = boundary(&piece.text, piece.text.len() - most);
-                piece.text.drain(..start);
-            }
-            Room::FromEnd => piece.text.truncate(boundary(&piece.text, most)),
-            Room::Whole => piece.text.clear(),
         }
-        Ok(piece)
+        Ok(prompt)
     }
 
     fn tokenized(
@@ -216,6 +210,23 @@ impl HeldText {
         let Piece::Text(piece) = piece else { return false };
         self.role == piece.role && self.spellings == piece.spellings && Some(self.hash) == hash
     }
+}
+
+/// A text of no more bytes than this.
+fn shorten(piece: &mut TextPiece, most: usize, space: Space) -> Result<(), ReadError> {
+    match piece.room {
+        Room::Fixed => {
+            let (length, limit) = (piece.text.len(), space.context);
+            return Err(ReadError::TooLong { length, unit: "bytes", limit });
+        }
+        Room::FromStart => {
+            let start = boundary(&piece.text, piece.text.len() - most);
+            piece.text.drain(..start);
+        }
+        Room::FromEnd => piece.text.truncate(boundary(&piece.text, most)),
+        Room::Whole => piece.text.clear(),
+    }
+    Ok(())
 }
 
 /// The last place in a text up to `at` where a character begins.
@@ -250,7 +261,7 @@ fn cut(parts: &mut [Part], space: Space) -> Result<bool, ReadError> {
         return Ok(false);
     }
     let Some(left) = limit.checked_sub(fixed).filter(|_| may_be_cut) else {
-        return Err(ReadError::TooLong { length, unit: "tokens", is_least: false, limit: space.context });
+        return Err(ReadError::TooLong { length, unit: "tokens", limit: space.context });
     };
     let step = (space.context / CUT_STEPS).max(1);
     let for_before = (left * BEFORE_PARTS / SIDE_PARTS).max(left.saturating_sub(behind));

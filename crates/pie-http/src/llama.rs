@@ -6,11 +6,11 @@ mod tools;
 pub(crate) use tools::{detokenize, health, props, slots, tokenize};
 
 use crate::answer::{answer, broken, encoded, events, own};
-use crate::app::{App, Request};
+use crate::app::{Answering, App, Request};
 use crate::error::{Dialect, Refusal};
 use crate::generation::{Delta, Ending, Ends, Generation};
 use crate::infill::{Chunk, Fit, Sides, around};
-use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use crate::prompt::{Piece, Prompt};
 use crate::request::{Own, Sampling, Texts, body};
 use crate::stats::Route;
 use axum::body::{Body, Bytes};
@@ -18,7 +18,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Response};
 use futures::stream;
 use pie_text::Tokenizer;
-use pie_words::{Spellings, TokenId};
+use pie_words::TokenId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -144,10 +144,6 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
     let Some(given) = fields.prompt.take() else {
         return Err(Refusal::bad("prompt", "`prompt` must be given: a text, tokens, or a list of both"));
     };
-    let text = |text| {
-        let (role, spellings, room) = (Role::Whole, Spellings::ControlTokens, Room::Fixed);
-        Piece::Text(TextPiece { lead: Vec::new(), text, role, spellings, room })
-    };
     let parts = match given {
         Given::Text(text) => vec![Part::Text(text)],
         Given::Mixed(parts) => parts,
@@ -162,7 +158,7 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
         match (part, pieces.last_mut()) {
             (Part::Token(token), Some(Piece::Tokens(tokens))) => tokens.push(TokenId(token)),
             (Part::Token(token), _) => pieces.push(Piece::Tokens(vec![TokenId(token)])),
-            (Part::Text(part), _) => pieces.push(text(part)),
+            (Part::Text(part), _) => pieces.push(Piece::whole(part)),
         }
     }
     let sampling = Sampling {
@@ -214,11 +210,10 @@ async fn generated(
     };
     let slot = fields.id_slot.unwrap_or(-1);
     // llama.vim says 0 for every file of everybody: among the sessions of one slot the likest is looked for, as among those of one user.
-    let user = fields.user.clone().unwrap_or_else(|| format!("slot {slot}"));
+    let user = fields.user.unwrap_or_else(|| format!("slot {slot}"));
     let stop = sampling.stop.clone();
     let asked = Request { headers, user: Some(&user) };
-    let generation = app.generate(asked, prompt, sampling, ends).await?;
-    let model = app.model(&app.way.caller(headers)).await?;
+    let Answering { generation, model } = app.generate(asked, prompt, sampling, ends).await?;
     let tokens = if fields.return_tokens == Some(true) { TokenList::Given } else { TokenList::Left };
     let writer = Writer {
         tokenizer: app.tokenizer().clone(),

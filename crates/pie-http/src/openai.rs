@@ -1,11 +1,11 @@
 //! OpenAI's completions (<https://platform.openai.com/docs/api-reference/completions>) and models.
 
 use crate::answer::{answer, broken, encoded, events, own};
-use crate::app::{App, Model, Request};
+use crate::app::{Answering, App, Model, Request};
 use crate::error::{Dialect, Refusal};
 use crate::generation::{Ending, Ends, Generation};
 use crate::infill::{Fit, Sides, around};
-use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use crate::prompt::{Piece, Prompt};
 use crate::request::{Own, Sampling, Texts, body, random};
 use crate::stats::Route;
 use axum::body::{Body, Bytes};
@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use futures::stream;
 use pie_proto::v1;
 use pie_text::Tokenizer;
-use pie_words::{Spellings, TokenId};
+use pie_words::TokenId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -63,6 +63,12 @@ enum Given {
     Tokens(Vec<u32>),
     Texts(Vec<String>),
     Lists(Vec<Vec<u32>>),
+}
+
+/// The one prompt of a request.
+enum Single {
+    Text(String),
+    Tokens(Vec<u32>),
 }
 
 /// Whether the answer begins with the prompt.
@@ -141,9 +147,9 @@ pub(crate) async fn completions(
 }
 
 async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
-    let request: CompletionRequest = body(headers, bytes)?;
+    let mut request: CompletionRequest = body(headers, bytes)?;
     refuse_what_there_is_not(&request)?;
-    let own = request.pie.clone().unwrap_or_default();
+    let own = request.pie.take().unwrap_or_default();
     let sampling = Sampling {
         max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
         temperature: request.temperature.unwrap_or(1.0),
@@ -151,23 +157,24 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
         top_k: request.top_k.unwrap_or(0),
         // Any number is one.
         seed: request.seed.map(i64::cast_unsigned),
-        stop: Texts::list(request.stop.clone()),
+        stop: Texts::list(request.stop.take()),
         top_logprobs: request.logprobs.unwrap_or(0),
         strategy: own.strategy()?,
         own,
     };
-    let given = one(request.prompt.clone())?;
+    let given = one(request.prompt.take())?;
     let echo = match request.echo {
         Some(true) => Echo::Of(shown(&given, app.tokenizer())),
         _ => Echo::No,
     };
-    let prompt = prompt(given, request.suffix.clone(), app.tokenizer())?;
+    let prompt = prompt(given, request.suffix.take(), app.tokenizer())?;
     let asked = Request { headers, user: request.user.as_deref() };
-    let generation = app.generate(asked, prompt, sampling, Ends::default()).await?;
+    let answering = app.generate(asked, prompt, sampling, Ends::default()).await?;
+    let Answering { generation, model } = answering;
     let writer = Writer {
         id: format!("cmpl-{:016x}", random()),
         created: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
-        model: app.model(&app.way.caller(headers)).await?,
+        model,
         tokenizer: app.tokenizer().clone(),
         echo,
         logprobs: request.logprobs,
@@ -216,56 +223,43 @@ fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// The one prompt of a request.
-fn one(given: Option<Given>) -> Result<Given, Refusal> {
-    let several = || Refusal::unsupported("prompt", "there is one prompt for each request");
+fn one(given: Option<Given>) -> Result<Single, Refusal> {
+    let only = |single: Option<Single>, is_only: bool| {
+        let several = || Refusal::unsupported("prompt", "there is one prompt for each request");
+        single.filter(|_| is_only).ok_or_else(several)
+    };
     match given {
-        None => Ok(Given::Text(String::new())),
-        Some(Given::Texts(mut texts)) => match (texts.pop(), texts.is_empty()) {
-            (Some(text), true) => Ok(Given::Text(text)),
-            _ => Err(several()),
-        },
-        Some(Given::Lists(mut lists)) => match (lists.pop(), lists.is_empty()) {
-            (Some(tokens), true) => Ok(Given::Tokens(tokens)),
-            _ => Err(several()),
-        },
-        Some(given) => Ok(given),
+        None => Ok(Single::Text(String::new())),
+        Some(Given::Text(text)) => Ok(Single::Text(text)),
+        Some(Given::Tokens(tokens)) => Ok(Single::Tokens(tokens)),
+        Some(Given::Texts(mut texts)) => only(texts.pop().map(Single::Text), texts.is_empty()),
+        Some(Given::Lists(mut lists)) => only(lists.pop().map(Single::Tokens), lists.is_empty()),
     }
 }
 
-fn shown(given: &Given, tokenizer: &Tokenizer) -> String {
+fn shown(given: &Single, tokenizer: &Tokenizer) -> String {
     match given {
-        Given::Text(text) => text.clone(),
-        Given::Tokens(tokens) => decoded(tokenizer, tokens),
-        Given::Texts(_) | Given::Lists(_) => String::new(),
+        Single::Text(text) => text.clone(),
+        Single::Tokens(tokens) => decoded(tokenizer, tokens),
     }
 }
 
 /// Texts that clients put together by hand may have control tokens, and mostly have: markers for filling in the middle. With a suffix the
 /// markers come from the pool, and both are texts.
-fn prompt(given: Given, suffix: Option<String>, tokenizer: &Tokenizer) -> Result<Prompt, Refusal> {
-    if let Some(suffix) = suffix.filter(|suffix| !suffix.is_empty()) {
-        let Given::Text(text) = given else {
-            return Err(Refusal::unsupported("suffix", "a prompt of tokens has none"));
-        };
-        let sides = Sides { before: text, behind: suffix, fit: Fit::Refused };
-        return around(tokenizer, sides, Vec::new(), String::new());
-    }
-    let piece = match given {
-        Given::Tokens(tokens) => {
-            return Ok(Prompt { pieces: vec![Piece::Tokens(tokens.into_iter().map(TokenId).collect())] });
+fn prompt(given: Single, suffix: Option<String>, tokenizer: &Tokenizer) -> Result<Prompt, Refusal> {
+    let suffix = suffix.filter(|suffix| !suffix.is_empty());
+    let pieces = match (given, suffix) {
+        (Single::Text(before), Some(behind)) => {
+            let sides = Sides { before, behind, fit: Fit::Refused };
+            return around(tokenizer, sides, Vec::new(), String::new());
         }
-        Given::Text(text) => text,
-        Given::Texts(_) | Given::Lists(_) => String::new(),
+        (Single::Tokens(_), Some(_)) => {
+            return Err(Refusal::unsupported("suffix", "a prompt of tokens has none"));
+        }
+        (Single::Tokens(tokens), None) => vec![Piece::Tokens(tokens.into_iter().map(TokenId).collect())],
+        (Single::Text(text), None) => vec![Piece::Tokens(tokenizer.prefix().to_vec()), Piece::whole(text)],
     };
-    let piece = TextPiece {
-        lead: Vec::new(),
-        text: piece,
-        role: Role::Whole,
-        spellings: Spellings::ControlTokens,
-        room: Room::Fixed,
-    };
-    Ok(Prompt { pieces: vec![Piece::Tokens(tokenizer.prefix().to_vec()), Piece::Text(piece)] })
+    Ok(Prompt { pieces })
 }
 
 fn decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> String {

@@ -50,6 +50,13 @@ pub(crate) struct Caller {
     passed: Vec<(HeaderName, axum::http::HeaderValue)>,
 }
 
+impl std::fmt::Debug for Caller {
+    /// Without what it calls with.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller").finish_non_exhaustive()
+    }
+}
+
 impl PoolWay {
     /// A client in the name of whoever sent these headers.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {

@@ -19,6 +19,14 @@ pub(crate) enum Piece {
     Text(TextPiece),
 }
 
+impl Piece {
+    /// A text that its client has put together, with the control tokens that it spells.
+    pub fn whole(text: String) -> Self {
+        let (role, spellings, room) = (Role::Whole, Spellings::ControlTokens, Room::Fixed);
+        Self::Text(TextPiece { lead: Vec::new(), text, role, spellings, room })
+    }
+}
+
 /// A text of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TextPiece {

@@ -1,10 +1,11 @@
 //! What requests of both protocols have in common.
 
+use crate::begin::LARGE;
 use crate::error::Refusal;
 use crate::held::Held;
 use crate::sessions::Wanted;
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
 use pie_proto::v1;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -126,10 +127,13 @@ pub(crate) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Res
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
         let message =
             format!("the body must be JSON, and its Content-Type say so: application/json, not {kind:?}");
-        return Err(Refusal::new(axum::http::StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Refusal::bad("", format!("the body cannot be read: {error}")))
+    let read = || serde_json::from_slice(body);
+    // What others wait for on this thread goes on elsewhere meanwhile.
+    let read = if body.len() > LARGE { tokio::task::block_in_place(read) } else { read() };
+    let message = |error| format!("the body cannot be read: {error}");
+    read.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", message(error)))
 }
 
 /// The session that a header names.

@@ -11,7 +11,7 @@ use crate::{llama, openai};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use axum::http::{Response, StatusCode, Uri};
 use axum::routing::{get, post};
 use pie_text::Tokenizer;
 use pie_transport::Acceptor;
@@ -91,10 +91,9 @@ impl Serving {
         }
         let _ = tokio::time::timeout(grace, &mut self.server).await;
         self.server.abort();
-        let caller = self.app.way.caller(&HeaderMap::new());
         let closing = async {
             for held in self.app.front.sessions.take_all() {
-                close(&caller, Some(held)).await;
+                close(Some(held)).await;
             }
         };
         let _ = tokio::time::timeout(CLOSING, closing).await;

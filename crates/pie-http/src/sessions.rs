@@ -115,7 +115,7 @@ pub(crate) struct Shown {
 
 /// What the table has for a request.
 enum Looked {
-    Found(Key, Held),
+    Found(Key, Box<Held>),
     /// The one that it should have is in use.
     InUse,
     None,
@@ -151,7 +151,7 @@ impl Sessions {
                         Wanted::Named(_) => Way::Named,
                         Wanted::Alike => Way::Alike,
                     };
-                    return Ok(self.found(key, held, way));
+                    return Ok(self.found(key, *held, way));
                 }
                 Looked::None => return Ok(self.open(scope, wanted)),
                 Looked::InUse => {}
@@ -168,7 +168,7 @@ impl Sessions {
     /// The likest that nobody uses, or a new one.
     fn any_free(self: &Arc<Self>, scope: &Scope, sketch: &Sketch) -> Found {
         match self.table(|table| table.take_alike(scope, sketch, 0)) {
-            Looked::Found(key, held) => self.found(key, held, Way::Alike),
+            Looked::Found(key, held) => self.found(key, *held, Way::Alike),
             Looked::InUse | Looked::None => self.open(scope, &Wanted::Alike),
         }
     }
@@ -224,7 +224,7 @@ impl Table {
                 let Some(key) = self.names.get(&(scope.tenant.clone(), name.clone())).copied() else {
                     return Looked::None;
                 };
-                self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held))
+                self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held.into()))
             }
             Wanted::Alike => self.take_alike(scope, sketch, NEARLY),
         }
@@ -238,7 +238,7 @@ impl Table {
         let near = alike.iter().take_while(is_near);
         let mut free = near.filter(|alike| self.entries.get(&alike.key).is_some_and(Entry::is_free));
         let Some(key) = free.next().map(|alike| alike.key) else { return Looked::InUse };
-        self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held))
+        self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held.into()))
     }
 
     fn take(&mut self, key: Key) -> Option<Held> {
@@ -353,3 +353,6 @@ impl Drop for Running {
         self.sessions.freed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 use crate::faults;
 use http_body::{Body as _, Frame, SizeHint};
 use pie_proto::{Fault, Reason};
-use std::cell::Cell;
+use pie_text::stand_back;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
@@ -56,19 +56,6 @@ impl Drop for Aside {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-/// How much less of a processor than others the threads get that do large work.
-const NICENESS: i32 = 10;
-
-/// This thread takes what the others leave. It is asked once, since what is given up is not given back.
-pub(crate) fn stand_back() {
-    thread_local! { static ASKED: Cell<bool> = const { Cell::new(false) } }
-    if !ASKED.replace(true)
-        && let Err(error) = rustix::process::nice(NICENESS)
-    {
-        tracing::debug!(%error, "a thread beside those that serve is as important as they are");
     }
 }
 

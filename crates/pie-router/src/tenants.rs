@@ -171,17 +171,20 @@ impl Tenants {
         self.usage.get(tenant).map_or(0, |usage| usage.sessions)
     }
 
+    /// It has one more session.
     pub fn opened(&mut self, tenant: &Tenant, tokens: usize) {
         let usage = self.usage.entry(tenant.clone()).or_default();
         (usage.sessions, usage.tokens) = (usage.sessions + 1, usage.tokens + tokens);
     }
 
+    /// One of its sessions had `before` tokens and has `after`.
     pub fn edited(&mut self, tenant: &Tenant, before: usize, after: usize) {
         if let Some(usage) = self.usage.get_mut(tenant) {
             usage.tokens = (usage.tokens + after).saturating_sub(before);
         }
     }
 
+    /// It has one session less.
     pub fn closed(&mut self, tenant: &Tenant, tokens: usize) {
         if let Some(usage) = self.usage.get_mut(tenant) {
             usage.sessions = usage.sessions.saturating_sub(1);

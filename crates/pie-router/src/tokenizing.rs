@@ -1,9 +1,9 @@
 //! Tokenizing whole texts and large edits: beside the threads that serve, which also answer the ranks' pings, and so much at a
 //! time in the whole process. Whoever waits too long for his turn is refused.
 
-use crate::aside::stand_back;
 use crate::faults;
 use pie_proto::{Fault, Reason};
+use pie_text::stand_back;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};

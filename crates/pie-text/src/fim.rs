@@ -259,7 +259,9 @@ impl FromStr for FimSetting {
 
 /// How a model is asked, and which of its tokens are no text on that account.
 pub(crate) struct Found {
+    /// How it is asked; nothing where the model does not fill in the middle.
     pub fim: Option<Fim>,
+    /// Spellings of tokens that text never becomes.
     pub control: Vec<String>,
 }
 

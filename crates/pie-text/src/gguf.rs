@@ -43,7 +43,9 @@ const KNOWN: [Known; 11] = [
 
 /// A tokenizer.json, and what would stand beside it.
 pub(crate) struct Written {
+    /// The tokenizer.json.
     pub json: Value,
+    /// What a folder's tokenizer_config.json would say.
     pub beside: Beside,
 }
 

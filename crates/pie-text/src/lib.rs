@@ -46,6 +46,7 @@ mod scan;
 mod sequence;
 mod stop;
 mod store;
+mod threads;
 mod tokenizer;
 
 pub use change::{Change, Content, EditStats, Rewrite};
@@ -59,4 +60,5 @@ pub use parts::{FileMarkers, led_by};
 pub use retokenize::Replacement;
 pub use stop::StopStrings;
 pub use store::Entry;
+pub use threads::stand_back;
 pub use tokenizer::{Fingerprint, Tokenizer};

@@ -82,6 +82,12 @@ impl TokenizerFile<'_> {
             let what = format!("its largest token id is {}, which no model has", vocabulary - 1);
             return Err(self.unsupported(what));
         }
+        // A post-processor spells its ids itself; the library does not look whether they are any.
+        if let Some(stray) = prefix.iter().find(|token| token.0 >= vocabulary) {
+            let what =
+                format!("its post-processor puts the id {} in front of the text, which is no token", stray.0);
+            return Err(self.unsupported(what));
+        }
         let found = Found::of(&inner, self.beside.model(), self.fim)
             .map_err(|what| TokenizerError::Fim { name: self.name.clone(), what })?;
         let added = AddedTokens::of(&inner, &file, &self.beside, &found.control)

@@ -11,14 +11,15 @@ use std::path::{Path, PathBuf};
 #[test]
 fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
     let with = |change: fn(&mut Value)| changed(GPT2, change);
-    let template = |file: &mut Value| {
-        let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
-        let single = [piece("Sequence", "A"), piece("SpecialToken", "<|endoftext|>")];
-        let special = json!({"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]});
-        file["post_processor"] = json!({"type": "TemplateProcessing", "single": single, "pair": [],
+    let piece = |kind: &str, id: &str| json!({kind: {"id": id, "type_id": 0}});
+    let (text, end) = (piece("Sequence", "A"), piece("SpecialToken", "<|endoftext|>"));
+    let template = |single: [&Value; 2], id: u32| {
+        let special = json!({"id": "<|endoftext|>", "ids": [id], "tokens": ["<|endoftext|>"]});
+        let post_processor = json!({"type": "TemplateProcessing", "single": single, "pair": [],
             "special_tokens": {"<|endoftext|>": special}});
+        changed(GPT2, |file| file["post_processor"] = post_processor)
     };
-    let table: [(Vec<u8>, &str, &str); 9] = [
+    let table: [(Vec<u8>, &str, &str); 10] = [
         (b"{".to_vec(), "TOKENIZER_INVALID", "EOF"),
         (b"{}".to_vec(), "TOKENIZER_UNSUPPORTED", "its model is null"),
         (with(|file| file["model"]["type"] = json!("WordPiece")), "TOKENIZER_UNSUPPORTED", "WordPiece"),
@@ -29,7 +30,9 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
             "subword marks",
         ),
         (with(|file| file["decoder"] = Value::Null), "TOKENIZER_UNSUPPORTED", "decoder is null"),
-        (with(template), "TOKENIZER_UNSUPPORTED", "behind the text"),
+        (template([&text, &end], 0), "TOKENIZER_UNSUPPORTED", "behind the text"),
+        // Fuzzing found that a template may spell an id that no token has.
+        (template([&end, &text], u32::MAX), "TOKENIZER_UNSUPPORTED", "the id 4294967295"),
         (
             with(|file| {
                 file["model"]["merges"] = json!([]);

@@ -34,6 +34,7 @@ struct Point {
 pub(super) struct Windows(BTreeMap<(Task, Choice, u32), Point>);
 
 impl Windows {
+    /// From the lines of a file of results; lines of other experiments are passed over.
     pub fn of(lines: &[Record]) -> Self {
         let all = lines.iter().filter_map(|line| match line {
             Record::Window(one) => Some(one),
@@ -53,6 +54,7 @@ impl Windows {
         Self(points)
     }
 
+    /// Whether no case has every choice.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

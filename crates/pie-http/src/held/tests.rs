@@ -93,6 +93,9 @@ fn what_may_not_be_cut_is_refused() {
     let fixed = |text: &str| Prompt { pieces: vec![piece(text, Role::Whole, Room::Fixed)] };
     let refused = reader.read(fixed(&"word ".repeat(70)), Vec::new(), space);
     assert!(matches!(refused, Err(ReadError::TooLong { unit: "tokens", .. })), "{refused:?}");
-    let refused = reader.read(fixed(&"word ".repeat(100_000)), Vec::new(), space);
+    let refused = reader.within(fixed(&"word ".repeat(100_000)), space);
     assert!(matches!(refused, Err(ReadError::TooLong { unit: "bytes", .. })), "{refused:?}");
+    let sides = prompt(&["💧".repeat(100_000)], &"é".repeat(100_000), &"ß".repeat(100_000));
+    let bounded = reader.within(sides, space).expect("all of it may be cut");
+    assert!(bounded.text_bytes() < 100_000, "what cannot fit is not looked at");
 }

@@ -76,11 +76,15 @@ pub(super) struct Product<'a, R> {
     pub rows: R,
     /// Columns of all panels together.
     pub outputs: usize,
+    /// Weights of a column: the length of a row that is multiplied.
     pub inputs: usize,
+    /// The rows that are multiplied, as they are packed.
     pub blocks: &'a Blocks<'a>,
     /// Blocks that are multiplied.
     pub own: Range<usize>,
+    /// Panels of weights that they are multiplied with.
     pub panels: Range<usize>,
+    /// Where the sums go.
     pub out: &'a mut [f32],
     /// From one row of the result to the next.
     pub stride: usize,
@@ -109,6 +113,7 @@ impl<R: WeightRow> WithSimd for Product<'_, &[R]> {
 
 /// Where a block's products with a panel go.
 pub(super) struct Destination<'a> {
+    /// Begins with the block's first row, at the panel's first column.
     pub out: &'a mut [f32],
     /// From one row to the next.
     pub stride: usize,

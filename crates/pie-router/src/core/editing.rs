@@ -29,6 +29,7 @@ const SMALL_EDITS: usize = 32;
 
 /// A copy of a document, to work an edit out on that takes more than a moment.
 pub(crate) struct Copy {
+    /// As it was at the revision that the edit is against.
     pub document: Box<Document>,
     /// Bytes of text that the edit has tokenized.
     pub bytes: usize,

@@ -162,7 +162,9 @@ impl Quantum {
 
 /// A plan that only repairs, while the ranks carry it out: what it does counts when they have.
 pub(super) struct Repairing {
+    /// The plan, to be applied to the owner's tables when the ranks have done it.
     pub plan: Plan,
+    /// Rows that it encodes.
     pub work: Work,
 }
 

@@ -105,9 +105,13 @@ impl Model {
     }
 
     /// See [`Layout::recognized`].
-    pub fn recognized(&self, held: &[TokenId], document: &Document) -> (Layout, Vec<TokenId>) {
-        let tokens: Vec<TokenId> = document.tokens().collect();
-        Layout::recognized(held, &tokens, self.fim.as_ref(), document.leading())
+    pub fn recognized(
+        &self,
+        held: &[TokenId],
+        document: &[TokenId],
+        leading: usize,
+    ) -> (Layout, Vec<TokenId>) {
+        Layout::recognized(held, document, self.fim.as_ref(), leading)
     }
 
     /// How the context of a completion is laid out.

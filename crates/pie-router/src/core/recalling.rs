@@ -62,7 +62,7 @@ impl Planner {
         let Some(table) = self.allotment.tables.table(id) else { return };
         let (held, pending) = (table.tokens(), table.pending());
         let document: Vec<TokenId> = session.document.tokens().collect();
-        let (layout, old) = self.allotment.model.recognized(held, &session.document);
+        let (layout, old) = self.allotment.model.recognized(held, &document, session.document.leading());
         let splices = splices_between(&old, &document);
         if old.len() == splices.deleted() {
             // Nothing of it is of use.

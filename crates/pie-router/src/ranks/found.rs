@@ -63,8 +63,11 @@ pub struct Reading {
 
 /// The ranks of a group, on their way into a new epoch.
 pub(super) struct Fenced<'a> {
+    /// One for each rank, in their order.
     pub clients: &'a [WorkerClient<Channel>],
+    /// Where each listens.
     pub addresses: &'a [String],
+    /// The epoch that begins: older ones are refused from now on.
     pub epoch: Epoch,
 }
 

@@ -122,6 +122,8 @@ impl Plan {
         for name in OF_OTHER_POOLS {
             command.env_remove(name);
         }
+        // Nobody but this process calls it, unless a flag says so; its usual port is another pool's.
+        command.env("PIE_HTTP", "off");
         command
             .args(&self.flags)
             .args(["--supervised", "--listen", "127.0.0.1:0", "--ready-file"])
