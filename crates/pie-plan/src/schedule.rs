@@ -37,6 +37,11 @@ impl Micros {
     /// No limit.
     pub const MAX: Self = Self(u32::MAX);
 
+    /// So many rows of so much time each fit, or one that does not.
+    pub fn rows(self, each: Self) -> u32 {
+        self.0.checked_div(each.0).map_or(u32::MAX, |rows| rows.max(1))
+    }
+
     fn times(self, rows: u32) -> Self {
         Self(self.0.saturating_mul(rows))
     }
@@ -79,6 +84,8 @@ pub struct Limits {
     /// What all rows may add to the time of a step: [`Micros::MAX`] where one lane has the group to itself. The one demand of each
     /// kind that meets the limit may pass it, so that everybody is served (L2).
     pub time: Micros,
+    /// The same, of a step that nobody waits for: whoever comes meanwhile waits for its end. One row may pass it.
+    pub idle_time: Micros,
 }
 
 /// The runs of the next step and its number of passes.
@@ -90,8 +97,8 @@ pub struct Schedule {
     pub passes: u32,
 }
 
-/// Rows of a session that are encoded together however long they take: one at a time, each would read all weights.
-const LEAST_CHUNK: u32 = 8;
+/// Rows up to a token that are encoded together however long they take: an edit is not served in several steps for their sake.
+const LEAST_EDIT: u32 = 8;
 
 impl Demand {
     fn wants_token(&self) -> bool {
@@ -100,7 +107,8 @@ impl Demand {
 
     /// The most rows of it that a step takes in so much time.
     fn rows_within(&self, time: Micros) -> u32 {
-        time.0.checked_div(self.row_time.0).map_or(u32::MAX, |rows| rows.max(LEAST_CHUNK))
+        let rows = time.rows(self.row_time);
+        if self.wants_token() { rows.max(LEAST_EDIT) } else { rows }
     }
 
     /// Whether one step serves it. What is left to encode of a token whose document is encoded is its last row (W1).
@@ -224,7 +232,7 @@ pub fn schedule(demands: &[Demand], limits: Limits) -> Option<Schedule> {
     budget.reserve(0);
     runs.extend(prefills.iter().filter_map(|demand| budget.admit_chunk(demand)));
     if let (true, Some(demand)) = (runs.is_empty(), that_want(Want::Refresh).next()) {
-        let limit = demand.pending.min(limits.prefill_rows).min(demand.rows_within(limits.time));
+        let limit = demand.pending.min(limits.prefill_rows).min(demand.rows_within(limits.idle_time));
         runs.push(Run::Encode { session: demand.session, limit });
     }
     // Several passes only when every demand is a running decode that was served: nobody who waits then waits longer.

@@ -5,7 +5,8 @@ use pie_plan::schedule::{Demand, Lane, Limits, Micros, Schedule, Ticket, Want, s
 use pie_words::SessionId;
 use std::collections::BTreeMap;
 
-const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8, time: Micros::MAX };
+const LIMITS: Limits =
+    Limits { rows: 100, prefill_rows: 30, decode_passes: 8, time: Micros::MAX, idle_time: Micros::MAX };
 
 fn demand(session: u64, pending: u32, want: Want, ticket: u64) -> Demand {
     let rows = if want <= Want::NextToken { pending.max(1) } else { pending };
@@ -127,7 +128,7 @@ fn who_runs() {
 /// Two lanes, rows of a millisecond, and ten milliseconds for all.
 #[test]
 fn lanes_take_turns_and_a_step_has_a_time() {
-    use Want::{Encoding, FirstToken, NextToken};
+    use Want::{Encoding, FirstToken, NextToken, Refresh};
     let many = |want| (1..=20).map(move |id| timed(1, demand(id, 1, want, id))).collect::<Vec<_>>();
     let cases: &[(&str, Vec<Demand>, Vec<Run>)] = &[
         (
@@ -147,7 +148,7 @@ fn lanes_take_turns_and_a_step_has_a_time() {
                 vec![timed(2, demand(30, 1, NextToken, 30)), timed(2, demand(31, 500, Encoding, 31))],
             ]
             .concat(),
-            [(1..=8).map(sample).collect(), vec![sample(30), encode(31, 8)]].concat(),
+            [(1..=8).map(sample).collect(), vec![sample(30), encode(31, 1)]].concat(),
         ),
         (
             "an edit that takes longer than a step may comes in chunks",
@@ -155,18 +156,28 @@ fn lanes_take_turns_and_a_step_has_a_time() {
             vec![encode(1, 10)],
         ),
         (
-            "rows that take longer than a step may come eight at a time, and are served",
+            "an edit whose rows take longer than a step may comes eight at a time, and is served",
             vec![Demand { row_time: Micros(50_000), ..demand(1, 60, FirstToken, 1) }],
             vec![encode(1, 8)],
+        ),
+        (
+            "a prefill whose rows take longer comes one at a time",
+            vec![Demand { row_time: Micros(50_000), ..demand(1, 60, Encoding, 1) }],
+            vec![encode(1, 1)],
         ),
         (
             "a prefill takes the time of a step, and no more",
             vec![timed(1, demand(1, 500, Encoding, 1)), timed(2, demand(2, 500, Encoding, 2))],
             vec![encode(1, 10)],
         ),
+        (
+            "what nobody waits for takes less",
+            vec![timed(1, demand(1, 500, Refresh, 1)), timed(2, demand(2, 500, Refresh, 2))],
+            vec![encode(1, 4)],
+        ),
     ];
     for (name, demands, expected) in cases {
-        let limits = Limits { time: Micros(10_000), ..LIMITS };
+        let limits = Limits { time: Micros(10_000), idle_time: Micros(4000), ..LIMITS };
         assert_eq!(schedule(demands, limits).map(|chosen| chosen.runs).as_ref(), Some(expected), "{name}");
     }
 }

@@ -12,7 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SETTINGS: Settings = Settings {
-    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4, time: Micros::MAX },
+    limits: Limits {
+        rows: 64,
+        prefill_rows: 32,
+        decode_passes: 4,
+        time: Micros::MAX,
+        idle_time: Micros::MAX,
+    },
     prefill: Duration::from_millis(30),
     tenant: TenantLimits::NONE,
     sharing: Sharing::WithinTenant,

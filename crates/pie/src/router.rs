@@ -176,6 +176,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             prefill_rows: serve.step_tokens.min(64),
             decode_passes: serve.decode_tokens,
             time: Micros::MAX,
+            idle_time: Micros::MAX,
         },
         prefill: serve.prefill_time,
         tenant: TenantLimits {

@@ -250,8 +250,7 @@ impl Planner {
         if self.settings.healing.repairs == Repairs::WithEdits {
             return Ok(None);
         }
-        let quantum = self.quantum.0.min(limits.rows) as usize;
-        let repairable = |id| self.repairable(id, quantum, limits, sessions).map(|rows| (id, rows));
+        let repairable = |id| self.repairable(id, limits, sessions).map(|rows| (id, rows));
         let all = self.allotment.tables.stale().sessions().filter_map(repairable);
         // Who was served last: somebody is there.
         let latest = all.max_by_key(|(id, _)| self.allotment.tables.rows(*id).map(|rows| rows.ticket));
@@ -262,20 +261,15 @@ impl Planner {
         Ok(Some(Schedule { runs: vec![Run::Encode { session, limit }], passes: 1 }))
     }
 
-    /// So many rows of a session that are repaired next, if any are.
-    fn repairable(
-        &self,
-        id: SessionId,
-        quantum: usize,
-        limits: Limits,
-        sessions: &Sessions,
-    ) -> Option<Vec<Range<usize>>> {
+    /// The rows of a session that are repaired next, if any are.
+    fn repairable(&self, id: SessionId, limits: Limits, sessions: &Sessions) -> Option<Vec<Range<usize>>> {
         let (table, rows) = (self.allotment.tables.table(id)?, self.allotment.tables.rows(id)?);
         sessions.get(id).filter(|session| heals(session.strategy))?;
         let end = table.tokens().len();
+        let in_time = limits.idle_time.rows(self.pace.row(count(end)));
         // What waits is encoded with them, and a step has so many rows (L1).
-        let quantum = quantum.min((limits.rows as usize).saturating_sub(table.pending()));
-        rows.places.next(table, end, quantum)
+        let most = self.quantum.0.min(in_time).min(limits.rows.saturating_sub(count(table.pending())));
+        rows.places.next(table, end, most as usize)
     }
 
     fn repair(&mut self, session: SessionId, rows: &[Range<usize>]) -> Result<(), PlanError> {

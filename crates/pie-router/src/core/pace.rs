@@ -9,6 +9,8 @@ const MEMORY: f64 = 0.95;
 /// Rounds of the descent for each step; it goes on from what the steps before it gave.
 const ROUNDS: usize = 8;
 const LEAST_ROWS: u32 = 16;
+/// Nobody notices so many microseconds, however fast the rest of a step is.
+const LEAST_IDLE_US: f64 = 1000.0;
 /// The part of a pass that nobody notices.
 const UNNOTICED: f64 = 0.05;
 
@@ -82,7 +84,8 @@ impl Pace {
 
     /// The limits of the next step: prefills take `prefill` where others get tokens, and four times that where others might
     /// come. A session that is alone may take all. Where another tenant might come, all rows together may take `prefill`, or
-    /// as long again as the step takes without them: what it reads for one row it reads for all.
+    /// as long again as the step takes without them: what it reads for one row it reads for all. Nor does a step take longer that nobody
+    /// waits for, where another session might come.
     pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize, tenants: usize) -> Limits {
         let [row, key, step] = self.parts;
         let row_us = row + key * self.keys_of_row;
@@ -95,7 +98,8 @@ impl Pace {
             if sessions > 1 { rows(4 * prefill).max(limits.rows.min(8 * LEAST_ROWS)) } else { limits.rows };
         let shared = Micros((prefill.as_micros() as f64).max(step) as u32);
         let time = if tenants > 1 { shared } else { limits.time };
-        Limits { rows: most, prefill_rows: rows(prefill), time, ..limits }
+        let idle_time = if sessions > 1 { Micros(step.max(LEAST_IDLE_US) as u32) } else { limits.idle_time };
+        Limits { rows: most, prefill_rows: rows(prefill), time, idle_time, ..limits }
     }
 }
 
@@ -103,7 +107,8 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { rows: 512, prefill_rows: 64, decode_passes: 8, time: Micros::MAX };
+    const LIMITS: Limits =
+        Limits { rows: 512, prefill_rows: 64, decode_passes: 8, time: Micros::MAX, idle_time: Micros::MAX };
     const PREFILL: Duration = Duration::from_millis(30);
 
     #[test]
@@ -155,6 +160,9 @@ mod tests {
             let right = 30_000_f64.max(1.03 * step);
             assert!((f64::from(shared) / right - 1.0).abs() < 0.25, "{shared} us for {right}");
             assert_eq!(pace.limits(LIMITS, PREFILL, 9, 1).time, Micros::MAX, "a tenant that is alone");
+            let idle = [1, 9].map(|sessions| pace.limits(LIMITS, PREFILL, sessions, 1).idle_time.0);
+            assert!((f64::from(idle[1]) / (1.03 * step) - 1.0).abs() < 0.25, "{idle:?} us for {step}");
+            assert_eq!(idle[0], u32::MAX, "a session that is alone");
         }
     }
 }

@@ -18,7 +18,13 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 pub const SETTINGS: Settings = Settings {
-    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4, time: Micros::MAX },
+    limits: Limits {
+        rows: 64,
+        prefill_rows: 32,
+        decode_passes: 4,
+        time: Micros::MAX,
+        idle_time: Micros::MAX,
+    },
     prefill: std::time::Duration::from_millis(30),
     tenant: TenantLimits::NONE,
     sharing: Sharing::WithinTenant,
