@@ -8,6 +8,7 @@ use crate::sampling::{Sampled, sample_if_numbers};
 use pie_comm::{Collective, Member};
 use pie_kv::{KvCache, KvShape, Precision};
 use pie_words::{SamplingParameters, Slot};
+use rayon::prelude::*;
 
 /// How the token behind a row is drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,8 +136,8 @@ impl Compute for OnCpu {
     ) -> Result<Vec<Sampled>, ModelError> {
         check_draws(batch, draws)?;
         let logits = self.model.forward(batch, &mut self.cache, comm)?;
-        logits
-            .rows()
+        let rows: Vec<&[f32]> = logits.rows().collect();
+        rows.par_iter()
             .zip(draws)
             .map(|(row, draw)| sample_if_numbers(row, &draw.parameters, draw.step))
             .collect()

@@ -1,7 +1,7 @@
 //! Drawing a token from logits: deterministic, so that all ranks draw the same (P3).
 //!
 //! A rank that decodes several steps on one plan needs a draw that depends on (seed, step) alone, so the generator has no
-//! history; and top-p does not sort the whole vocabulary.
+//! history; and no cut sorts the whole vocabulary.
 
 use crate::error::ModelError;
 use pie_kv::simd::{exp, largest, wide};
@@ -9,6 +9,9 @@ use pie_words::{SamplingParameters, TokenId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Ordering;
+
+/// Numbers of a vocabulary that are looked at, and added up, together.
+const BLOCK: usize = 1024;
 
 /// A drawn token.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,8 +62,7 @@ pub fn sample(logits: &[f32], parameters: &SamplingParameters, step: u64) -> Res
         if parameters.temperature == 0.0 { most_likely(logits) } else { draw(logits, parameters, step) };
     let logprob = |id: u32| ((f64::from(logits[id as usize]) - total) as f32).min(0.0);
     let wanted = (parameters.top_logprobs as usize).min(logits.len());
-    let top =
-        if wanted == 0 { Vec::new() } else { leading((0..logits.len() as u32).collect(), logits, wanted) };
+    let top = if wanted == 0 { Vec::new() } else { most_likely_of_all(logits, wanted) };
     let top = top.into_iter().map(|id| (TokenId(id), logprob(id))).collect();
     Ok(Sampled { token: TokenId(token), logprob: logprob(token), top })
 }
@@ -77,12 +79,13 @@ fn check(logits: &[f32], parameters: &SamplingParameters) -> Result<(), ModelErr
     if !(top_p > 0.0 && top_p <= 1.0) {
         return wrong(format!("top_p {top_p}; it must be above 0 and at most 1"));
     }
-    match logits.iter().position(|logit| !logit.is_finite()) {
-        Some(index) => {
-            Err(ModelError::LogitsInvalid { index, vocabulary: logits.len(), value: logits[index] })
-        }
-        None => Ok(()),
+    let are_finite =
+        logits.chunks(BLOCK).all(|block| block.iter().fold(true, |all, logit| all & logit.is_finite()));
+    if are_finite {
+        return Ok(());
     }
+    let index = logits.iter().position(|logit| !logit.is_finite()).unwrap_or_default();
+    Err(ModelError::LogitsInvalid { index, vocabulary: logits.len(), value: logits[index] })
 }
 
 /// The greatest logit; all are finite.
@@ -114,60 +117,150 @@ fn leading(mut ids: Vec<u32>, logits: &[f32], count: usize) -> Vec<u32> {
     ids
 }
 
+/// Logits whose greatest is looked at before they are.
+const PART: usize = 64;
+
+/// The `count` most likely ids of all, in order. So many parts have a logit that is at least the least of their greatest: no smaller
+/// one is among them, and nearly all are smaller.
+fn most_likely_of_all(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut tops: Vec<f32> = logits.chunks(PART).map(greatest).collect();
+    let least = if (1..=tops.len()).contains(&count) {
+        *tops.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1
+    } else {
+        f32::NEG_INFINITY
+    };
+    // As they are ordered: 0 is greater than -0.
+    let ids = (0..logits.len() as u32).filter(|id| logits[*id as usize].total_cmp(&least).is_ge());
+    leading(ids.collect(), logits, count)
+}
+
 /// Tempered draw among what top-k and top-p leave (in this order, as Transformers does).
 fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> u32 {
     let SamplingParameters { temperature, top_k, top_p, seed, .. } = *parameters;
-    let greatest = greatest(logits);
-    let weight = |id: &u32| (f64::from(logits[*id as usize] - greatest) / f64::from(temperature)).exp();
-    let all: Vec<u32> = (0..logits.len() as u32).collect();
-    let candidates = match top_k as usize {
-        count if count > 0 && count < all.len() => leading(all, logits, count),
-        _ => all,
-    };
-    let candidates =
-        if top_p < 1.0 { nucleus(candidates, logits, f64::from(top_p), &weight) } else { candidates };
+    let weights = Weights::of(logits, temperature);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(step);
-    let total: f64 = candidates.iter().map(weight).sum();
-    let mut left = random.random::<f64>() * total;
-    for id in &candidates {
-        left -= weight(id);
-        if left < 0.0 {
-            return *id;
-        }
-    }
+    let point: f64 = random.random();
+    let most = top_k as usize;
+    let drawn = if most > 0 && most < logits.len() {
+        let candidates = most_likely_of_all(logits, most);
+        let share = if top_p < 1.0 { weights.nucleus(candidates, logits, top_p) } else { candidates };
+        weights.at(&share, point)
+    } else if top_p < 1.0 {
+        weights.at(&weights.nucleus((0..logits.len() as u32).collect(), logits, top_p), point)
+    } else {
+        weights.at_of_all(point)
+    };
     // Rounding may leave a last bit: it belongs to the most likely token, which no cut has removed.
-    most_likely(logits)
+    drawn.unwrap_or_else(|| most_likely(logits))
 }
 
-/// The smallest set of most likely candidates that has at least `share` of their weight.
-fn nucleus(candidates: Vec<u32>, logits: &[f32], share: f64, weight: &impl Fn(&u32) -> f64) -> Vec<u32> {
-    let enough = share * candidates.iter().map(weight).sum::<f64>();
-    let mut count = 64;
-    loop {
-        let mut sorted = leading(candidates.clone(), logits, count);
-        let mut sum = 0.0;
-        let cut = sorted.iter().position(|id| {
-            sum += weight(id);
-            sum >= enough
-        });
-        match cut {
-            Some(last) => sorted.truncate(last + 1),
-            None if count < candidates.len() => {
-                count *= 8;
+/// e^((logit - greatest) / temperature) of each token: how often it is drawn, beside the most likely one.
+struct Weights {
+    each: Vec<f32>,
+    /// Of each block.
+    sums: Vec<f64>,
+}
+
+impl Weights {
+    fn of(logits: &[f32], temperature: f32) -> Self {
+        let greatest = greatest(logits);
+        let (mut each, mut sums) = (vec![0.0_f32; logits.len()], Vec::new());
+        for (weights, logits) in each.chunks_mut(BLOCK).zip(logits.chunks(BLOCK)) {
+            wide(
+                #[inline(always)]
+                || {
+                    for (weight, logit) in weights.iter_mut().zip(logits) {
+                        *weight = exp((logit - greatest) / temperature);
+                    }
+                },
+            );
+            sums.push(sum(weights));
+        }
+        Self { each, sums }
+    }
+
+    fn weight(&self, id: u32) -> f64 {
+        f64::from(self.each[id as usize])
+    }
+
+    fn total(&self, ids: &[u32]) -> f64 {
+        ids.iter().map(|id| self.weight(*id)).sum()
+    }
+
+    /// The one at a point of [0, 1) when some stand side by side, each as broad as it weighs.
+    fn at(&self, ids: &[u32], point: f64) -> Option<u32> {
+        let mut left = point * self.total(ids);
+        ids.iter().copied().find(|id| {
+            left -= self.weight(*id);
+            left < 0.0
+        })
+    }
+
+    /// The same of all, in the order of their ids.
+    fn at_of_all(&self, point: f64) -> Option<u32> {
+        let mut left = point * self.sums.iter().sum::<f64>();
+        for (block, sum) in self.sums.iter().enumerate() {
+            if left >= *sum {
+                left -= sum;
                 continue;
             }
-            None => {}
+            let first = block * BLOCK;
+            let found = self.each[first..].iter().take(BLOCK).position(|weight| {
+                left -= f64::from(*weight);
+                left < 0.0
+            });
+            if let Some(index) = found {
+                return Some((first + index) as u32);
+            }
         }
-        return sorted;
+        None
     }
+
+    /// The smallest set of most likely candidates that has at least `share` of their weight, in order.
+    fn nucleus(&self, mut candidates: Vec<u32>, logits: &[f32], share: f32) -> Vec<u32> {
+        let total = self.total(&candidates);
+        let enough = f64::from(share) * total;
+        // All that weigh less have together no more than what may be missing: the set has none of them.
+        let least = (total - enough) / candidates.len() as f64;
+        candidates.retain(|id| self.weight(*id) >= least);
+        let mut count = 64;
+        loop {
+            let mut sorted = leading(candidates.clone(), logits, count);
+            let mut sum = 0.0;
+            let cut = sorted.iter().position(|id| {
+                sum += self.weight(*id);
+                sum >= enough
+            });
+            match cut {
+                Some(last) => sorted.truncate(last + 1),
+                None if count < candidates.len() => {
+                    count *= 8;
+                    continue;
+                }
+                None => {}
+            }
+            return sorted;
+        }
+    }
+}
+
+/// In an order of addition that no machine's vectors change.
+fn sum(weights: &[f32]) -> f64 {
+    let mut lanes = [0.0_f64; 16];
+    for chunk in weights.chunks(16) {
+        for (lane, weight) in lanes.iter_mut().zip(chunk) {
+            *lane += f64::from(*weight);
+        }
+    }
+    lanes.iter().sum()
 }
 
 /// ln of the sum of e^logit, in an order of addition that no machine's vectors change.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let greatest = greatest(logits);
     let mut sum = 0.0_f64;
-    for block in logits.chunks(1024) {
+    for block in logits.chunks(BLOCK) {
         let mut lanes = [0.0_f32; 16];
         wide(
             #[inline(always)]
