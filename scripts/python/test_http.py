@@ -347,6 +347,16 @@ def test_a_page_of_another_site_cannot_post(http):
     assert status == 415 and "application/json" in answer["error"]["message"]
 
 
+def test_only_this_machine_is_called_where_nobody_shows_a_token(http):
+    port = http.rsplit(":", 1)[1]
+    for host in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}"):
+        assert call(http, "/v1/models", headers={"Host": host})[0] == 200, host
+    # As a browser sends it when a page's name has come to lead here.
+    for path, body in [("/", None), ("/slots", None), ("/v1/completions", {"prompt": "x"})]:
+        status, answer = call(http, path, body, {"Host": f"rebound.example:{port}"})
+        assert (status, answer["error"]["code"]) == (403, "host_refused") and "--tokens" in answer["error"]["message"], path
+
+
 def test_sides_that_are_too_long_are_cut_and_chunks_left_out(http):
     context = got(http, "/props")["default_generation_settings"]["n_ctx"]
     line = "    value = compute(input)\n"
@@ -385,6 +395,7 @@ def test_tokens_tell_tenants_apart(start_pool, tmp_path):
             status, answer = call(pool.http, path, body, headers)
             assert status == 401 and answer["error"]["type"] == "authentication_error", (path, answer)
     assert got(pool.http, "/health") == {"status": "ok"}
+    assert got(pool.http, "/health", headers={"Host": "pool.example"}) == {"status": "ok"}, "a proxy in front may call it as it likes"
     sessions = []
     for key in secrets.values():
         client = openai.OpenAI(base_url=f"http://{pool.http}/v1", api_key=key, max_retries=0)

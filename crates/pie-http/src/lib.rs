@@ -21,6 +21,7 @@ mod error;
 mod found;
 mod generation;
 mod held;
+mod hosts;
 mod infill;
 pub mod likeness;
 mod llama;
@@ -34,6 +35,7 @@ mod sessions;
 mod stats;
 
 pub use found::Way;
+pub use hosts::Hosts;
 pub use page::Page;
 pub use pool::{LocalService, PoolWay, Ready, Tenants};
 pub use serve::{HttpOptions, ServeError, Serving, serve};

@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::edit::close;
 use crate::error::{Dialect, Refusal};
+use crate::hosts::{Hosts, called_rightly};
 use crate::page::Page;
 use crate::pool::PoolWay;
 use crate::request::random;
@@ -12,6 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Response, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use pie_text::Tokenizer;
 use pie_transport::Acceptor;
@@ -33,6 +35,8 @@ pub struct HttpOptions {
     pub listen: SocketAddr,
     /// Takes its connections.
     pub acceptor: Acceptor,
+    /// By which names it is called.
+    pub hosts: Hosts,
     /// Bytes of the largest request.
     pub body_limit: usize,
     /// Whether it has the page.
@@ -114,7 +118,7 @@ pub async fn serve(
     let address = listener.local_addr().map_err(refused)?;
     let stats: Arc<Stats> = Arc::default();
     let app = Arc::new(App::new(way, tokenizer, format!("{:016x}", random()), stats.clone()));
-    let routes = Routes::from(routes(app.clone(), options.body_limit, options.page));
+    let routes = Routes::from(routes(app.clone(), &options));
     let (stop, stopped) = oneshot::channel::<()>();
     let acceptor = options.acceptor.for_http();
     let server = acceptor
@@ -138,7 +142,7 @@ pub async fn serve(
     })
 }
 
-fn routes(app: Arc<App>, body_limit: usize, page: Page) -> Router {
+fn routes(app: Arc<App>, options: &HttpOptions) -> Router {
     Router::new()
         .route("/v1/completions", post(openai::completions))
         .route("/v1/models", get(openai::models))
@@ -152,10 +156,11 @@ fn routes(app: Arc<App>, body_limit: usize, page: Page) -> Router {
         .route("/slots", get(llama::slots))
         .route("/health", get(llama::health))
         .route("/v1/health", get(llama::health))
-        .merge(page.routes())
+        .merge(options.page.routes())
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
-        .layer(DefaultBodyLimit::max(body_limit))
+        .layer(DefaultBodyLimit::max(options.body_limit))
+        .layer(from_fn_with_state((app.clone(), options.hosts), called_rightly))
         .with_state(app)
 }
 

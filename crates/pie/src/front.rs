@@ -3,7 +3,7 @@
 use crate::Failure;
 use crate::cli::{HttpArg, PageArg, ServeArgs};
 use crate::secure::Ports;
-use pie_http::{HttpOptions, Page, PoolWay, ServeError};
+use pie_http::{Hosts, HttpOptions, Page, PoolWay, ServeError};
 use pie_router::Serving;
 use pie_text::Tokenizer;
 use pie_transport::Acceptor;
@@ -40,6 +40,8 @@ pub struct Front {
     http: Option<HttpArg>,
     page: Option<PageArg>,
     acceptor: Acceptor,
+    /// Nobody who has no token is answered.
+    asks_for_tokens: bool,
     tokenizer: Arc<Tokenizer>,
     body_limit: usize,
 }
@@ -52,6 +54,7 @@ impl Front {
             http: serve.http,
             page: serve.page,
             acceptor: ports.public.clone(),
+            asks_for_tokens: ports.gate.is_some(),
             tokenizer: tokenizer.clone(),
             body_limit: limit.saturating_add(BODY_SLACK),
         }
@@ -69,7 +72,10 @@ impl Front {
             (None, Unless::Taken) => DEFAULT,
         };
         let page = self.page.map_or(unless.page(), Page::from);
-        let options = HttpOptions { listen, acceptor: self.acceptor, body_limit: self.body_limit, page };
+        let is_open = listen.ip().is_loopback() && !self.asks_for_tokens;
+        let hosts = if is_open { Hosts::ThisMachine } else { Hosts::Any };
+        let options =
+            HttpOptions { listen, acceptor: self.acceptor, hosts, body_limit: self.body_limit, page };
         let (local, readiness) = (serving.local(), serving.readiness());
         let way = PoolWay {
             service: local.service(),
