@@ -1,11 +1,12 @@
 //! The policy: who takes part in the next step. Edits and first tokens before running decodes, decodes before prefills,
 //! prefills in turn, those that a completion waits for first, all under a token budget (L1), nobody forever (L2); what
 //! nobody waits for is encoded when nobody wants anything. Lanes, of which each tenant has one, take turns with each
-//! other, and where there are several a step has a time too: who asks little does not wait for who asks much.
+//! other, and where there are several a step has a time too, and every other one is short when first tokens wait: who asks
+//! little does not wait for who asks much.
 
 use crate::plan::Run;
 use pie_words::SessionId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A place in the queue: smaller is longer waiting. The owner gives a new ticket whenever a session was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +70,8 @@ pub struct Demand {
     pub ticket: Ticket,
     /// About what one of its rows adds to the time of a step; 0 where that is not known.
     pub row_time: Micros,
+    /// And what drawing its token adds.
+    pub token_time: Micros,
 }
 
 /// Limits of one step.
@@ -103,6 +106,13 @@ const LEAST_EDIT: u32 = 8;
 impl Demand {
     fn wants_token(&self) -> bool {
         self.want <= Want::NextToken
+    }
+
+    /// What it adds to the time of a step that takes so many of its rows, and draws its token if it is served whole.
+    fn time(&self, rows: u32) -> Micros {
+        let rows_time = self.row_time.times(rows);
+        let is_drawn = self.wants_token() && rows >= self.rows;
+        Micros(rows_time.0.saturating_add(if is_drawn { self.token_time.0 } else { 0 }))
     }
 
     /// The most rows of it that a step takes in so much time.
@@ -152,9 +162,9 @@ impl Budget {
     }
 
     /// Who passes the limit takes nothing of what is reserved.
-    fn spend(&mut self, rows: u32, row_time: Micros) {
+    fn spend(&mut self, rows: u32, demand: &Demand) {
         self.rows -= rows;
-        let left = self.time.0.saturating_sub(row_time.times(rows).0);
+        let left = self.time.0.saturating_sub(demand.time(rows).0);
         self.time = Micros(left).max(self.reserved_time);
     }
 
@@ -164,7 +174,7 @@ impl Budget {
         if rows > self.free_rows() || !self.has_time() {
             return None;
         }
-        self.spend(rows, demand.row_time);
+        self.spend(rows, demand);
         Some(Run::Sample { session: demand.session })
     }
 
@@ -177,7 +187,7 @@ impl Budget {
         let most = demand.pending - u32::from(demand.wants_token()).min(demand.pending);
         let time = Micros(self.time.0 - self.reserved_time.0);
         let limit = most.min(self.free_rows()).min(demand.rows_within(time));
-        self.spend(limit, demand.row_time);
+        self.spend(limit, demand);
         (limit > 0).then_some(Run::Encode { session: demand.session, limit })
     }
 }
@@ -195,6 +205,29 @@ fn in_turn(demands: &[Demand]) -> Vec<&Demand> {
     let mut by_turn: Vec<_> = waiting.into_iter().map(|demand| (turn(demand), demand)).collect();
     by_turn.sort_by_key(|(turn, _)| *turn);
     by_turn.into_iter().map(|(_, demand)| demand).collect()
+}
+
+/// A short step for the first tokens that wait longest in each lane: nothing else but running decodes as far as they add no more to it
+/// than work that nobody waits for may. Nothing, when no first token can be served. Only every other step may be such a one (L2).
+pub fn schedule_first_tokens(demands: &[Demand], limits: Limits) -> Option<Schedule> {
+    let (waiting, mut lanes) = (in_turn(demands), BTreeSet::new());
+    let first_tokens = waiting.iter().filter(|demand| demand.want == Want::FirstToken && demand.fits(limits));
+    let mut budget = Budget::new(limits.rows, limits.time);
+    let mut runs: Vec<Run> = first_tokens
+        .filter(|demand| lanes.insert(demand.lane))
+        .filter_map(|demand| budget.admit(demand, limits.token_share()))
+        .collect();
+    if runs.is_empty() {
+        return None;
+    }
+    budget.time = limits.idle_time;
+    let decodes = waiting.iter().filter(|demand| demand.want == Want::NextToken && demand.fits(limits));
+    for demand in decodes {
+        if demand.time(demand.rows) <= budget.time {
+            runs.extend(budget.admit(demand, limits.rows));
+        }
+    }
+    Some(Schedule { runs, passes: 1 })
 }
 
 /// Chooses the runs of the next step; nothing when nobody wants anything.

@@ -42,6 +42,7 @@ impl Allotment {
                 want,
                 ticket: rows.ticket,
                 row_time: pace.row(count(table.context_length())),
+                token_time: pace.draw(),
             });
         }
         for id in idle {

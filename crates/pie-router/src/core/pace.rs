@@ -21,17 +21,22 @@ pub(crate) struct Load {
     pub rows: u32,
     /// Keys that they see, all together.
     pub keys: u64,
+    /// Tokens that it draws.
+    pub draws: u32,
 }
 
-/// The time of a pass: `step + row · rows + key · keys`, in microseconds, by least squares of the relative error over the latest
+/// What the time of a pass is made of: rows, keys, draws, and the pass itself.
+const PARTS: usize = 4;
+
+/// The time of a pass: `step + row · rows + key · keys + draw · draws`, in microseconds, by least squares of the relative error over the latest
 /// passes. No part is negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Pace {
-    /// Time of a row, of a key, and of the step itself.
-    parts: [f64; 3],
+    /// Time of a row, of a key, of a draw, and of the step itself.
+    parts: [f64; PARTS],
     /// The normal equations: products of the measures of a pass with each other, and with what they should add up to.
-    products: [[f64; 3]; 3],
-    sums: [f64; 3],
+    products: [[f64; PARTS]; PARTS],
+    sums: [f64; PARTS],
     /// The mean of keys that a row sees.
     keys_of_row: f64,
 }
@@ -42,8 +47,8 @@ impl Pace {
         if load.rows == 0 || compute_us == 0 {
             return;
         }
-        let (rows, keys) = (f64::from(load.rows), load.keys as f64);
-        let measures = [rows, keys, 1.0].map(|measure| measure / compute_us as f64);
+        let (rows, keys, draws) = (f64::from(load.rows), load.keys as f64, f64::from(load.draws));
+        let measures = [rows, keys, draws, 1.0].map(|measure| measure / compute_us as f64);
         for (row, own) in self.products.iter_mut().zip(measures) {
             for (product, other) in row.iter_mut().zip(measures) {
                 *product = MEMORY * *product + own * other;
@@ -70,14 +75,19 @@ impl Pace {
 
     /// About what a row behind so many tokens adds to a pass; 0 where that is not known.
     pub fn row(self, context: u32) -> Micros {
-        let [row, key, _] = self.parts;
+        let [row, key, ..] = self.parts;
         Micros((row + key * f64::from(context)).ceil() as u32)
+    }
+
+    /// About what a token adds that is drawn in a pass.
+    pub fn draw(self) -> Micros {
+        Micros(self.parts[2].ceil() as u32)
     }
 
     /// Rows that a pass takes along for a part of its time that nobody notices: what it reads for one row it reads for all. 0 while
     /// that is not known.
     pub fn free_rows(self) -> u32 {
-        let [row, key, step] = self.parts;
+        let [row, key, _, step] = self.parts;
         let row_us = row + key * self.keys_of_row;
         if row_us > 0.0 { (UNNOTICED * step / row_us) as u32 } else { 0 }
     }
@@ -87,7 +97,7 @@ impl Pace {
     /// as long again as the step takes without them: what it reads for one row it reads for all. Nor does a step take longer that nobody
     /// waits for, where another session might come.
     pub fn limits(self, limits: Limits, prefill: Duration, sessions: usize, tenants: usize) -> Limits {
-        let [row, key, step] = self.parts;
+        let [row, key, _, step] = self.parts;
         let row_us = row + key * self.keys_of_row;
         if row_us == 0.0 {
             return limits;
@@ -115,10 +125,10 @@ mod tests {
     fn slow_ranks_take_smaller_chunks() {
         let of = |row_us: u64, sessions| {
             let mut pace = Pace::default();
-            (0..50).for_each(|_| pace.learn(Load { rows: 100, keys: 0 }, 100 * row_us));
+            (0..50).for_each(|_| pace.learn(Load { rows: 100, keys: 0, draws: 0 }, 100 * row_us));
             let row = pace.row(0).0;
             // A pass that was held up by something else says little.
-            pace.learn(Load { rows: 1, keys: 0 }, 1_000_000);
+            pace.learn(Load { rows: 1, keys: 0, draws: 0 }, 1_000_000);
             assert!(pace.row(0).0.abs_diff(row) <= row / 10, "{row} us a row, and then {}", pace.row(0).0);
             let limits = pace.limits(LIMITS, PREFILL, sessions, 1);
             (limits.rows, limits.prefill_rows)
@@ -126,7 +136,7 @@ mod tests {
         assert_eq!(Pace::default().limits(LIMITS, PREFILL, 9, 2), LIMITS);
         for rows in 1..=LEAST_ROWS {
             let mut pace = Pace::default();
-            pace.learn(Load { rows: 16, keys: 16 }, 1_000_000);
+            pace.learn(Load { rows: 16, keys: 16, draws: 0 }, 1_000_000);
             let small = pace.limits(Limits { rows, ..LIMITS }, PREFILL, 9, 1);
             assert_eq!((small.rows, small.prefill_rows), (rows, rows), "steps of {rows} rows");
         }
@@ -142,20 +152,23 @@ mod tests {
     #[test]
     fn what_a_row_takes_is_learned_from_whatever_runs() {
         let mut pace = Pace::default();
-        for (step, row, key) in [(2000.0, 100.0, 0.5), (50_000.0, 9000.0, 2.0), (8000.0, 10.0, 0.001)] {
+        let speeds =
+            [(2000.0, 100.0, 0.5, 700.0), (50_000.0, 9000.0, 2.0, 0.0), (8000.0, 10.0, 0.001, 300.0)];
+        for (step, row, key, draw) in speeds {
             for turn in 0..300_u64 {
                 let rows = [1, 1, 3, 16, 40][turn as usize % 5];
+                let draws = [0, 1, 3, 0, 8][turn as usize * 3 % 5];
                 let keys = u64::from(rows) * (turn * 37 % 4000);
                 let noise = 1.0 + (turn % 7) as f64 / 100.0;
-                pace.learn(
-                    Load { rows, keys },
-                    (noise * (step + row * f64::from(rows) + key * keys as f64)) as u64,
-                );
+                let time = step + row * f64::from(rows) + key * keys as f64 + draw * f64::from(draws);
+                pace.learn(Load { rows, keys, draws }, (noise * time) as u64);
             }
             for context in [0, 1000, 4000] {
                 let (known, right) = (pace.row(context).0, 1.03 * (row + key * f64::from(context)));
                 assert!((f64::from(known) / right - 1.0).abs() < 0.25, "{context}: {known} us for {right}");
             }
+            let known = pace.draw().0;
+            assert!((f64::from(known) - 1.03 * draw).abs() < 150.0, "{known} us a draw for {draw}");
             let shared = pace.limits(LIMITS, PREFILL, 9, 2).time.0;
             let right = 30_000_f64.max(1.03 * step);
             assert!((f64::from(shared) / right - 1.0).abs() < 0.25, "{shared} us for {right}");

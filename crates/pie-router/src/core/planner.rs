@@ -31,8 +31,8 @@ pub(crate) struct Planner {
     pub(super) refused: Vec<(SessionId, Fault)>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) quantum: Quantum,
-    /// Whether the latest step had prefills.
-    pub(super) prefilled: bool,
+    /// Whether the latest step was for first tokens alone.
+    pub(super) was_short: bool,
     pub(super) settings: Settings,
     pub(super) pace: Pace,
     pub(super) stats: Arc<Stats>,
@@ -69,7 +69,7 @@ impl Planner {
             refused: Vec::new(),
             in_flight: None,
             quantum: Quantum::default(),
-            prefilled: false,
+            was_short: false,
             settings,
             pace,
             stats,

@@ -9,8 +9,8 @@ use super::planner::Planner;
 use super::session::count;
 use super::sessions::Sessions;
 use crate::faults;
-use pie_plan::schedule::{Demand, Limits, Schedule, Want, schedule};
-use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Table, Then, Work};
+use pie_plan::schedule::{Limits, Schedule, schedule, schedule_first_tokens};
+use pie_plan::{Change, DigestWanted, Plan, PlanError, Table, Then, Work};
 use pie_proto::plan::{Report, Step};
 use pie_words::SessionId;
 use std::collections::BTreeMap;
@@ -84,24 +84,15 @@ impl Planner {
         let (tenants, limits) = (sessions.tenants.with_sessions(), self.limits(sessions));
         loop {
             let demands = self.allotment.demands(self.pace);
-            let spared = if tenants > 1 { self.spare_first_tokens(&demands, limits) } else { None };
-            let chosen = spared.or_else(|| schedule(&demands, limits));
+            // Who has waited for others' work once does not wait for it again. That has every other step at least.
+            let may_be_short = tenants > 1 && !self.was_short;
+            let short = if may_be_short { schedule_first_tokens(&demands, limits) } else { None };
+            self.was_short = short.is_some();
+            let chosen = short.or_else(|| schedule(&demands, limits));
             if chosen.is_some() || !self.allotment.wake_one(sessions)? {
                 return Ok(chosen);
             }
         }
-    }
-
-    /// A step without prefills, if somebody gets a first token in it and prefills were in the step before: who has waited for
-    /// others' documents once does not wait for them again. They are in every other step at least.
-    fn spare_first_tokens(&self, demands: &[Demand], limits: Limits) -> Option<Schedule> {
-        let is_first = |run: &Run| {
-            let of_run = |demand: &Demand| demand.session == run.session() && demand.want == Want::FirstToken;
-            matches!(run, Run::Sample { .. }) && demands.iter().any(of_run)
-        };
-        let spared =
-            if self.prefilled { schedule(demands, Limits { prefill_rows: 0, ..limits }) } else { None };
-        spared.filter(|spared| spared.runs.iter().any(is_first))
     }
 
     /// Books what the plan does for each session, and adds the sampling parameters.
@@ -143,9 +134,7 @@ impl Planner {
         }
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
-        let load = Load { rows: count(work.rows.len()), keys };
-        self.prefilled =
-            !plan.only_repairs() && plan.runs.iter().any(|run| matches!(run, Run::Encode { .. }));
+        let load = Load { rows: count(work.rows.len()), keys, draws: count(sampling.len()) };
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
