@@ -1,6 +1,7 @@
 // Bundles the page into crates/pie-http/page/, which the pool has in it. All files there are made here.
 
 import { build } from "esbuild";
+import { createHash } from "node:crypto";
 import { copyFile, mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -47,6 +48,17 @@ for (const name of [...bundled].sort()) {
   notes += `\n---- ${name} ${version} (${license})\n\n${(await readFile(join(folder, file), "utf8")).trim()}\n`;
 }
 await writeFile(join(out, "licences.txt"), notes);
+
+// What it was made of, as sha256sum writes it: a test without node sees that sources and page belong together.
+const sources = ["build.mjs", "package-lock.json", "tsconfig.json"];
+for (const folder of ["sample", "src"]) {
+  for (const file of await readdir(join(here, folder))) sources.push(`${folder}/${file}`);
+}
+let sums = "";
+for (const file of sources.sort()) {
+  sums += `${createHash("sha256").update(await readFile(join(here, file))).digest("hex")}  ${file}\n`;
+}
+await writeFile(join(out, "sources.sha256"), sums);
 
 let sum = 0;
 for (const file of (await readdir(out)).sort()) {

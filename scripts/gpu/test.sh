@@ -81,7 +81,8 @@ if [ $emulated = yes ]; then
     PIE_EMULATOR_ORDER=shuffle:7 run --test cuda draws
 fi
 printf '\n==> whole pools\n' >&2
-cargo build --release --workspace --features pie/etcd,pie/cuda >&2
+# The program was built with the tests of its package.
+cargo test --no-run --release --workspace --features pie/etcd,pie/cuda --test bench_gpu >&2
 status=0
 timeout --foreground --kill-after=20 600 .venv/bin/python -m pytest --color=no -q -x --durations=3 -c scripts/python/pytest.ini \
     scripts/gpu/python 2>&1 | tee "$log" >&2 || status=$?

@@ -9,6 +9,7 @@ import pytest
 from browser import CONTROL, Browser
 from client import Client, connect
 from pool import Pool, serving, until
+from stubs import ROOT
 from test_http import call, got
 
 # The page asks 80 ms behind a keystroke; the rest is for machines that have much else to do.
@@ -21,6 +22,14 @@ TYPED = "let wide"
 def fetch(address: str, path: str, headers=()):
     request = urllib.request.Request(f"http://{address}{path}", None, dict(headers))
     return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30)
+
+
+def test_the_page_was_made_of_its_sources():
+    sources = ROOT / "editors/page"
+    made_of = dict(reversed(line.split("  ")) for line in (ROOT / "crates/pie-http/page/sources.sha256").read_text().splitlines())
+    there = [*sources.glob("src/*"), *sources.glob("sample/*"), *(sources / name for name in ("build.mjs", "package-lock.json", "tsconfig.json"))]
+    sums = {str(file.relative_to(sources)): hashlib.sha256(file.read_bytes()).hexdigest() for file in there}
+    assert made_of == sums, "run editors/page/build.sh, and commit what it makes"
 
 
 def document(browser: Browser) -> str:
