@@ -88,51 +88,71 @@ fn mixed(hash: u64) -> u64 {
     hash ^ (hash >> 33)
 }
 
-/// Texts by their sketches. `K` names a text, `G` those that may be compared with each other.
+/// Texts by their sketches. `K` names a text, which is there once at most; `G` those that may be compared with each other.
 #[derive(Debug)]
 pub struct Likeness<G, K> {
-    texts: HashMap<(G, u64), Vec<K>>,
+    texts: HashMap<(G, u64), Vec<Place>>,
+    /// A text's place among all, so that what it shares is counted in a list and not in a map: where many sessions hold much of the
+    /// same code, a search counts to a hundred for each.
+    places: HashMap<K, Place>,
+    keys: Vec<Option<K>>,
+    free: Vec<Place>,
 }
+
+/// An index into the keys.
+type Place = u32;
 
 impl<G, K> Default for Likeness<G, K> {
     fn default() -> Self {
-        Self { texts: HashMap::new() }
+        Self { texts: HashMap::new(), places: HashMap::new(), keys: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<G: Clone + Eq + Hash, K: Copy + Ord + Hash> Likeness<G, K> {
     /// A text is there.
     pub fn insert(&mut self, group: &G, key: K, sketch: &Sketch) {
+        let place = self.free.pop().unwrap_or(self.keys.len() as Place);
+        if place as usize == self.keys.len() {
+            self.keys.push(None);
+        }
+        self.keys[place as usize] = Some(key);
+        self.places.insert(key, place);
         for hash in &sketch.0 {
-            self.texts.entry((group.clone(), *hash)).or_default().push(key);
+            self.texts.entry((group.clone(), *hash)).or_default().push(place);
         }
     }
 
     /// It is there no longer.
     pub fn remove(&mut self, group: &G, key: K, sketch: &Sketch) {
+        let Some(place) = self.places.remove(&key) else { return };
         for hash in &sketch.0 {
-            let place = (group.clone(), *hash);
-            if let Some(keys) = self.texts.get_mut(&place) {
-                keys.retain(|other| *other != key);
-                if keys.is_empty() {
-                    self.texts.remove(&place);
+            let of_hash = (group.clone(), *hash);
+            if let Some(places) = self.texts.get_mut(&of_hash) {
+                places.retain(|other| *other != place);
+                if places.is_empty() {
+                    self.texts.remove(&of_hash);
                 }
             }
         }
+        self.keys[place as usize] = None;
+        self.free.push(place);
     }
 
     /// The texts that are like this one, the likest first; among equals the youngest.
     pub fn alike(&self, group: &G, sketch: &Sketch) -> Vec<Alike<K>> {
-        let mut shared: HashMap<K, usize> = HashMap::new();
+        let mut shared = vec![0_usize; self.keys.len()];
         for hash in &sketch.0 {
-            for key in self.texts.get(&(group.clone(), *hash)).into_iter().flatten() {
-                *shared.entry(*key).or_default() += 1;
+            for place in self.texts.get(&(group.clone(), *hash)).into_iter().flatten() {
+                shared[*place as usize] += 1;
             }
         }
-        let mut alike: Vec<Alike<K>> = shared
-            .into_iter()
-            .filter(|(_, shared)| shared * SHARES >= sketch.0.len() * ALIKE)
-            .map(|(key, shared)| Alike { shared, key })
+        let is_alike = |shared: usize| shared > 0 && shared * SHARES >= sketch.0.len() * ALIKE;
+        let mut alike: Vec<Alike<K>> = self
+            .keys
+            .iter()
+            .zip(shared)
+            .filter(|(_, shared)| is_alike(*shared))
+            .filter_map(|(key, shared)| Some(Alike { shared, key: (*key)? }))
             .collect();
         alike.sort_unstable_by(|a, b| b.cmp(a));
         alike
@@ -174,7 +194,7 @@ mod tests {
             likeness.alike(&"me", &sketch(text)).first().map(|alike| alike.key)
         };
         let third: Vec<&str> = files[3].split_inclusive('\n').collect();
-        let cases = [
+        let cases: [(&str, String, Option<usize>); 7] = [
             ("the same", files[3].clone(), Some(3)),
             ("a word typed", files[3].replacen("compute", "compute_it", 1), Some(3)),
             ("its first half", third[..150].concat(), Some(3)),
@@ -183,12 +203,19 @@ mod tests {
             ("another file", file("other", 300), None),
             ("nothing", String::new(), None),
         ];
-        for (name, text, expected) in cases {
-            assert_eq!(told(&likeness, &text), expected, "{name}");
+        for (name, text, expected) in &cases {
+            assert_eq!(told(&likeness, text), *expected, "{name}");
         }
         assert!(likeness.alike(&"somebody else", &sketch(&files[3])).is_empty());
         likeness.remove(&"me", 3, &sketch(&files[3]));
+        likeness.remove(&"me", 3, &sketch(&files[3]));
         assert_eq!(told(&likeness, &files[3]), None, "it is gone");
+        likeness.insert(&"me", 77, &sketch(&cases[5].1));
+        assert_eq!(
+            (told(&likeness, &files[3]), told(&likeness, &cases[5].1)),
+            (None, Some(77)),
+            "another has its place"
+        );
     }
 
     #[test]
