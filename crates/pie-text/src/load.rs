@@ -142,6 +142,26 @@ impl TokenizerFile<'_> {
                 self.unsupported(format!("its decoder is {}, not ByteLevel", file["decoder"]["type"]))
             );
         }
+        self.check_template(&file["post_processor"])
+    }
+
+    /// Refuses templates that ask for what there is not: the library takes them, and panics when it fills them in.
+    fn check_template(&self, processor: &Value) -> Result<(), TokenizerError> {
+        for inner in processor["processors"].as_array().into_iter().flatten() {
+            self.check_template(inner)?;
+        }
+        for piece in processor["single"].as_array().into_iter().flatten() {
+            let (text, token) = (&piece["Sequence"]["id"], &piece["SpecialToken"]["id"]);
+            if !text.is_null() && text != "A" {
+                return Err(self.unsupported("its post-processor wants a second text beside each".into()));
+            }
+            let is_known = |token: &str| processor["special_tokens"].get(token).is_some();
+            if let Some(token) = token.as_str().filter(|token| !is_known(token)) {
+                return Err(
+                    self.unsupported(format!("its post-processor does not say which token {token} is"))
+                );
+            }
+        }
         Ok(())
     }
 

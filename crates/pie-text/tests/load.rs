@@ -19,7 +19,13 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
             "special_tokens": {"<|endoftext|>": special}});
         changed(GPT2, |file| file["post_processor"] = post_processor)
     };
-    let table: [(Vec<u8>, &str, &str); 10] = [
+    let (second, unknown) = (piece("Sequence", "B"), piece("SpecialToken", "<nothing>"));
+    let in_a_row = changed(GPT2, |file| {
+        let broken =
+            json!({"type": "TemplateProcessing", "single": [unknown], "pair": [], "special_tokens": {}});
+        file["post_processor"] = json!({"type": "Sequence", "processors": [broken]});
+    });
+    let table: [(Vec<u8>, &str, &str); 13] = [
         (b"{".to_vec(), "TOKENIZER_INVALID", "EOF"),
         (b"{}".to_vec(), "TOKENIZER_UNSUPPORTED", "its model is null"),
         (with(|file| file["model"]["type"] = json!("WordPiece")), "TOKENIZER_UNSUPPORTED", "WordPiece"),
@@ -31,8 +37,11 @@ fn tokenizers_that_are_no_byte_level_bpe_are_refused_by_name() {
         ),
         (with(|file| file["decoder"] = Value::Null), "TOKENIZER_UNSUPPORTED", "decoder is null"),
         (template([&text, &end], 0), "TOKENIZER_UNSUPPORTED", "behind the text"),
-        // Fuzzing found that a template may spell an id that no token has.
+        // Fuzzing found that a template may spell an id that no token has, and name what there is not.
         (template([&end, &text], u32::MAX), "TOKENIZER_UNSUPPORTED", "the id 4294967295"),
+        (template([&end, &second], 0), "TOKENIZER_UNSUPPORTED", "a second text"),
+        (template([&unknown, &text], 0), "TOKENIZER_UNSUPPORTED", "which token <nothing> is"),
+        (in_a_row, "TOKENIZER_UNSUPPORTED", "which token <nothing> is"),
         (
             with(|file| {
                 file["model"]["merges"] = json!([]);
