@@ -21,12 +21,15 @@ BROKEN_AFTER = 40
 # Answers are compared: nothing may be encoded again at one time and not at another.
 CALM = ("--repair", "with-edits")
 
+# The seeded model is nearly sure of nothing: where it is as warm as people have it, thousands of tokens are as likely as each other, and which of
+# two a draw falls on is soon a matter of the last digits, which what else is in a pass changes. So it is nearly cold.
+COLD = 0.05
 CASES = {
     "greedy": dict(top_logprobs=2),
-    "seeded": dict(temperature=0.9, seed=7),
-    "at a cursor": dict(at_byte=30, temperature=0.7, seed=3),
+    "seeded": dict(temperature=COLD, seed=7),
+    "at a cursor": dict(at_byte=30, temperature=COLD, seed=3),
     # Its markers are put into rows that are there in one case, and encoded with them in the other.
-    "filling": dict(at_byte=40, mode=pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE, temperature=0.8, seed=11, exact=True),
+    "filling": dict(at_byte=40, mode=pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE, temperature=COLD, seed=11, exact=True),
 }
 
 
