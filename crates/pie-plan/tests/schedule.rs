@@ -198,7 +198,8 @@ fn lanes_take_turns_and_a_step_has_a_time() {
 fn a_short_step_is_for_first_tokens() {
     use Want::{Encoding, FirstToken, NextToken};
     let slow = |lane, demand: Demand| Demand { token_time: Micros(2000), ..timed(lane, demand) };
-    let cases: &[(&str, Vec<Demand>, Option<Vec<Run>>)] = &[
+    type Case = (&'static str, Vec<Demand>, Option<Vec<Run>>);
+    let cases: &[Case] = &[
         (
             "nobody waits for one",
             vec![timed(1, demand(1, 1, NextToken, 1)), timed(2, demand(2, 9, Encoding, 2))],
