@@ -13,4 +13,4 @@ esac
 export PAGE_OUT
 npm ci --no-audit --no-fund
 npm run build
-diff -r "$PAGE_OUT" "$page"
+if [ "${1-}" = --check ]; then diff -r "$PAGE_OUT" "$page"; fi

@@ -82,6 +82,8 @@ class Typist:
 
     def type(self, seconds: float) -> list[float]:
         times, end = [], time.monotonic() + seconds
+        # Of each edit the time of its call, and what the pool tells of its first token (scripts/measure/attack.py).
+        self.told = []
         while time.monotonic() < end:
             at = self.choose.randrange(len(self.text))
             removed, added = self.choose.choice([(0, "x"), (0, "y + 1"), (1, ""), (4, "")] if len(self.text) < 1000 else [(9, "z")])
@@ -89,10 +91,12 @@ class Typist:
             self.revision = self.client.edit(
                 "typed into", self.revision, at_bytes(at, min(at + removed, len(self.text)), added)
             ).revision
+            edited = time.monotonic()
             self.text = self.text[:at] + added + self.text[at + removed :]
             stream = self.client.stream("typed into", max_tokens=2)
-            next(stream)
+            first = next(stream)
             times.append(time.monotonic() - began)
+            self.told.append((edited - began, first.timings))
             list(stream)
             time.sleep(0.02)
         return times

@@ -14,7 +14,7 @@ use pie_text::stand_back;
 use pie_words::Splices;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::Streaming;
 
 /// Texts of more bytes are tokenized beside the threads that serve, and so many of them at a time.
@@ -86,7 +86,15 @@ impl Front {
         let (prompt, sketch) = self.sketched(prompt, &wanted, space).await?;
         let mut found = self.sessions.find(&scope, &wanted, &sketch).await?;
         let search = began.elapsed();
-        let Read { held, step } = self.read(prompt, found.held, space).await?;
+        close(found.evicted.take()).await;
+        let turn = match self.turn(prompt.text_bytes()).await {
+            Ok(turn) => turn,
+            Err(refusal) => {
+                found.lease.give_back_unchanged(found.held);
+                return Err(refusal);
+            }
+        };
+        let Read { held, step } = self.read(turn, prompt, found.held, space).await?;
         let Step { reading, mut splices } = match step {
             Ok(step) => step,
             Err(error) => {
@@ -98,10 +106,10 @@ impl Front {
         if found.way == Way::Alike && is_another(&splices, &reading) {
             found.lease.give_back_unchanged(found.held);
             found = self.sessions.open(&scope, &wanted);
+            close(found.evicted.take()).await;
             splices = Splices::default();
         }
-        let Found { mut held, lease, evicted, way } = found;
-        close(evicted).await;
+        let Found { mut held, lease, way, .. } = found;
         let facts = Facts {
             way,
             prompt: reading.tokens.len(),
@@ -142,22 +150,28 @@ impl Front {
         space: Space,
     ) -> Result<(Prompt, Sketch), Refusal> {
         let prompt = self.reader.within(prompt, space)?;
-        let bytes = prompt.text_bytes();
         match wanted {
             Wanted::Named(_) => Ok((prompt, Sketch::default())),
             Wanted::Alike => {
+                let turn = self.turn(prompt.text_bytes()).await?;
                 let sketched = move || {
                     let sketch = Sketch::of(prompt.bytes());
                     (prompt, sketch)
                 };
-                self.aside(bytes, sketched).await
+                aside(turn, sketched).await
             }
         }
     }
 
     /// Tokenizes a prompt, and finds out what it makes of a session.
-    async fn read(&self, prompt: Prompt, mut held: Held, space: Space) -> Result<Read, Refusal> {
-        let (bytes, reader) = (prompt.text_bytes(), self.reader.clone());
+    async fn read(
+        &self,
+        turn: Turn<'_>,
+        prompt: Prompt,
+        mut held: Held,
+        space: Space,
+    ) -> Result<Read, Refusal> {
+        let reader = self.reader.clone();
         let read = move || {
             let reading = reader.read(prompt, std::mem::take(&mut held.texts), space);
             let step = reading.map(|reading| {
@@ -166,28 +180,39 @@ impl Front {
             });
             Read { held, step }
         };
-        self.aside(bytes, read).await
+        aside(turn, read).await
     }
 
-    /// Does something with so many bytes of text, beside the threads that serve where they are many.
-    async fn aside<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refusal> {
+    /// Where so many bytes of text are read: beside the threads that serve where they are many, when it is their turn.
+    async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Refusal> {
         if bytes <= LARGE {
-            return Ok(work());
+            return Ok(Turn::Here);
         }
         let turn = tokio::time::timeout(TURN, self.large.acquire()).await;
-        let _turn = turn
-            .map_err(|_| Refusal::overloaded("too many large prompts wait to be read"))?
-            .map_err(|_| Refusal::internal("nobody reads prompts"))?;
-        let done = tokio::task::spawn_blocking(move || {
-            stand_back();
-            work()
-        });
-        done.await.map_err(|error| Refusal::internal(&format!("reading the prompt failed: {error}")))
+        turn.map_err(|_| Refusal::overloaded("too many large prompts wait to be read"))?
+            .map(Turn::Aside)
+            .map_err(|_| Refusal::internal("nobody reads prompts"))
     }
+}
+
+/// Where something is done.
+enum Turn<'a> {
+    /// On the thread that serves.
+    Here,
+    /// On one of its own, for as long as this is there.
+    Aside(SemaphorePermit<'a>),
+}
+
+async fn aside<T: Send + 'static>(
+    turn: Turn<'_>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    let Turn::Aside(_permit) = turn else { return Ok(work()) };
+    let done = tokio::task::spawn_blocking(move || {
+        stand_back();
+        work()
+    });
+    done.await.map_err(|error| Refusal::internal(&format!("reading the prompt failed: {error}")))
 }
 
 /// A session, and what a prompt makes of it.
@@ -205,4 +230,40 @@ struct Step {
 /// So much of it would be encoded that the session may as well keep what it has.
 fn is_another(splices: &Splices, reading: &Reading) -> bool {
     splices.inserted() * SHARES > reading.tokens.len() * TOO_NEW
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prompt::Piece;
+    use crate::sessions::tests::{named, opened, scope};
+    use pie_text::Tokenizer;
+
+    /// A session is there for others when its prompt waits too long to be read.
+    #[tokio::test(start_paused = true)]
+    async fn a_prompt_whose_turn_never_comes_is_refused_and_its_session_kept() {
+        let tokenizer = Tokenizer::from_bytes(include_bytes!("../../../models/tiny-code/tokenizer.json"));
+        let reader = Reader::new(Arc::new(tokenizer.expect("it loads")));
+        let front = Arc::new(Front::new(reader, "f".to_owned()));
+        let (scope, wanted) = (scope("t", ""), named("mine"));
+        let found = front.sessions.find(&scope, &wanted, &Sketch::default()).await.expect("it is free");
+        let held = opened(found.held);
+        let caller = held.life.as_ref().expect("it is open").caller.clone();
+        found.lease.give_back(held, Sketch::default());
+
+        let turns = front.large.acquire_many(LARGE_AT_ONCE as u32).await.expect("nobody has one");
+        let prompt = Prompt { pieces: vec![Piece::whole("x = 1\n".repeat(LARGE / 4))] };
+        let space = Space { context: 1 << 20, generated: 0 };
+        let (sampling, large) = (Sampling::default(), prompt.text_bytes());
+        assert!(large > LARGE);
+        let ask = Ask { caller, scope: scope.clone(), wanted: wanted.clone(), prompt, space, sampling };
+        let refused = front.begin(ask).await.err().expect("its turn never comes");
+        assert!(
+            refused.object(crate::error::Dialect::OpenAi).to_string().contains("OVERLOADED"),
+            "{refused:?}"
+        );
+        drop(turns);
+        let again = front.sessions.find(&scope, &wanted, &Sketch::default()).await.expect("it is free");
+        assert!(again.way == Way::Named && again.held.life.is_some(), "{:?}", again.way);
+    }
 }

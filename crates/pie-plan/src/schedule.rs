@@ -128,6 +128,15 @@ impl Demand {
 }
 
 impl Limits {
+    /// None.
+    pub const NONE: Self = Self {
+        rows: u32::MAX,
+        prefill_rows: u32::MAX,
+        decode_passes: u32::MAX,
+        time: Micros::MAX,
+        idle_time: Micros::MAX,
+    };
+
     /// Rows that first tokens may take while others wait; the rest is reserved for decodes and prefills (L2).
     fn token_share(self) -> u32 {
         (self.rows - self.rows / 4).max(1)

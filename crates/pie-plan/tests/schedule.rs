@@ -7,8 +7,7 @@ use pie_plan::schedule::{
 use pie_words::SessionId;
 use std::collections::BTreeMap;
 
-const LIMITS: Limits =
-    Limits { rows: 100, prefill_rows: 30, decode_passes: 8, time: Micros::MAX, idle_time: Micros::MAX };
+const LIMITS: Limits = Limits { rows: 100, prefill_rows: 30, decode_passes: 8, ..Limits::NONE };
 
 fn demand(session: u64, pending: u32, want: Want, ticket: u64) -> Demand {
     let rows = if want <= Want::NextToken { pending.max(1) } else { pending };

@@ -5,20 +5,14 @@ use crate::owner::{Owned, OwnerOptions};
 use crate::peers::Peers;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
 use pie_placement::{GroupId, RouterId, RouterRecord, Ttl};
-use pie_plan::schedule::{Limits, Micros};
+use pie_plan::schedule::Limits;
 use pie_text::Tokenizer;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 const SETTINGS: Settings = Settings {
-    limits: Limits {
-        rows: 64,
-        prefill_rows: 32,
-        decode_passes: 4,
-        time: Micros::MAX,
-        idle_time: Micros::MAX,
-    },
+    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4, ..Limits::NONE },
     prefill: Duration::from_millis(30),
     tenant: TenantLimits::NONE,
     sharing: Sharing::WithinTenant,

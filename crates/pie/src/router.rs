@@ -8,7 +8,7 @@ use crate::secure::Ports;
 use crate::signals::{Signals, StopSignal};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
-use pie_plan::schedule::{Limits, Micros};
+use pie_plan::schedule::Limits;
 use pie_router::core::{Ack, Healing, Idle, Repairs, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
 use pie_router::{ServeOptions, Serving};
@@ -175,8 +175,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             rows: serve.step_tokens,
             prefill_rows: serve.step_tokens.min(64),
             decode_passes: serve.decode_tokens,
-            time: Micros::MAX,
-            idle_time: Micros::MAX,
+            ..Limits::NONE
         },
         prefill: serve.prefill_time,
         tenant: TenantLimits {

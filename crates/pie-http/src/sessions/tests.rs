@@ -6,7 +6,7 @@ use crate::pool::PoolWay;
 use axum::http::HeaderMap;
 use tower::util::BoxCloneSyncService;
 
-fn scope(tenant: &str, user: &str) -> Scope {
+pub(crate) fn scope(tenant: &str, user: &str) -> Scope {
     Scope { tenant: Arc::from(tenant), user: Arc::from(user) }
 }
 
@@ -14,12 +14,12 @@ fn sketch(text: &str) -> Sketch {
     Sketch::of(std::iter::once(text.as_bytes()))
 }
 
-fn named(name: &str) -> Wanted {
+pub(crate) fn named(name: &str) -> Wanted {
     Wanted::Named(Arc::from(name))
 }
 
 /// As the pool would have opened it.
-fn opened(held: Held) -> Held {
+pub(crate) fn opened(held: Held) -> Held {
     let service = BoxCloneSyncService::new(tower::service_fn(|_| async { unreachable!("nobody calls") }));
     let way = PoolWay { service, tenants: Arc::new(|_| Ok(String::new())), ready: Arc::new(|| Ok(())) };
     let life = Life { caller: way.caller(&HeaderMap::new()), identity: String::new(), revision: 1 };

@@ -117,8 +117,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits =
-        Limits { rows: 512, prefill_rows: 64, decode_passes: 8, time: Micros::MAX, idle_time: Micros::MAX };
+    const LIMITS: Limits = Limits { rows: 512, prefill_rows: 64, decode_passes: 8, ..Limits::NONE };
     const PREFILL: Duration = Duration::from_millis(30);
 
     #[test]

@@ -1,6 +1,6 @@
 //! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
 
-use pie_plan::schedule::{Limits, Micros};
+use pie_plan::schedule::Limits;
 use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
@@ -18,13 +18,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 pub const SETTINGS: Settings = Settings {
-    limits: Limits {
-        rows: 64,
-        prefill_rows: 32,
-        decode_passes: 4,
-        time: Micros::MAX,
-        idle_time: Micros::MAX,
-    },
+    limits: Limits { rows: 64, prefill_rows: 32, decode_passes: 4, ..Limits::NONE },
     prefill: std::time::Duration::from_millis(30),
     tenant: TenantLimits::NONE,
     sharing: Sharing::WithinTenant,
