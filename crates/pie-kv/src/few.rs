@@ -100,7 +100,7 @@ fn over<S: Simd>(
             partial.out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
         }
         // `done` is a multiple of the heads, so the vectors from there on start with a first head.
-        add(rows, slots, &scores[done..], &mut partial.out[done * dim..], heads, group, dim);
+        add(simd, rows, slots, &scores[done..], &mut partial.out[done * dim..], queries, dim);
     }
     partial
 }
@@ -133,13 +133,13 @@ fn score<S: Simd>(
 
 /// Adds a tile's values by the weights of vectors that start with a row's first head.
 #[inline(always)]
-fn add(
+fn add<S: Simd>(
+    simd: S,
     rows: &LayerRows<'_>,
     slots: &[Slot],
     weights: &[[f32; TILE]],
     out: &mut [f32],
-    heads: usize,
-    group: usize,
+    queries: &Queries<'_>,
     dim: usize,
 ) {
     let stride = rows.kv_heads * dim;
@@ -150,17 +150,34 @@ fn add(
             let slot = slots[index.min(slots.len() - 1)];
             *values = &rows.values[slot.usize() * stride..][..stride];
         }
-        let [a, b, c, d] = values;
         for (vector, (weights, out)) in weights.iter().zip(out.chunks_exact_mut(dim)).enumerate() {
-            let weights: &[f32; AT_ONCE] = &weights.as_chunks().0[block];
-            let kv_head = vector % heads / group * dim;
-            let (a, b) = (&a[kv_head..][..dim], &b[kv_head..][..dim]);
-            let (c, d) = (&c[kv_head..][..dim], &d[kv_head..][..dim]);
-            let out = &mut out[..dim];
-            for i in 0..dim {
-                let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], out[i]));
-                out[i] = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
-            }
+            let kv_head = vector % queries.heads / queries.group * dim;
+            add_block(
+                simd,
+                &weights.as_chunks().0[block],
+                values.map(|values| &values[kv_head..][..dim]),
+                out,
+            );
+        }
+    }
+}
+
+/// Adds some values by weight. In vectors by hand: left to the compiler it is one number at a time for heads of 64 numbers.
+#[inline(always)]
+fn add_block<S: Simd>(simd: S, weights: &[f32; AT_ONCE], values: [&[f32]; AT_ONCE], out: &mut [f32]) {
+    let splats = weights.map(|weight| simd.splat_f32s(weight));
+    let parts = values.map(|values| S::as_simd_f32s(values));
+    let (vectors, rest) = S::as_mut_simd_f32s(out);
+    for (i, out) in vectors.iter_mut().enumerate() {
+        let mut sum = *out;
+        for (weight, (values, _)) in splats.iter().zip(&parts) {
+            sum = simd.mul_add_e_f32s(*weight, values[i], sum);
+        }
+        *out = sum;
+    }
+    for (i, out) in rest.iter_mut().enumerate() {
+        for (weight, (_, values)) in weights.iter().zip(&parts) {
+            *out = weight.mul_add(values[i], *out);
         }
     }
 }
