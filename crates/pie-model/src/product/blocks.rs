@@ -3,7 +3,9 @@
 use super::WORTH_A_THREAD;
 use super::kernel::height;
 use super::levels::HALF_GROUP;
+use super::whole::WholeRows;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The activations, in blocks of as many rows as the kernel takes at once, `[block][input][row in block]`.
 pub(super) struct Blocks<'a> {
@@ -11,6 +13,8 @@ pub(super) struct Blocks<'a> {
     pub data: &'a [f32],
     /// Of a single row: the sum of each half of a group.
     pub sums: &'a [f32],
+    /// The same rows for levels that are multiplied in whole numbers.
+    pub whole: Option<WholeRows<'a>>,
     /// All rows.
     pub rows: usize,
     inputs: usize,
@@ -19,6 +23,11 @@ pub(super) struct Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
+    /// Rows that are not packed: none is multiplied in f32.
+    pub fn unpacked(rows: usize, inputs: usize) -> Self {
+        Self { data: &[], sums: &[], whole: None, rows, inputs, height: height() }
+    }
+
     /// Packs rows of x.
     pub fn new(
         rows: &'a [f32],
@@ -32,7 +41,7 @@ impl<'a> Blocks<'a> {
         if count == 1 {
             sums.clear();
             sums.extend(rows.as_chunks::<HALF_GROUP>().0.iter().map(|half| half.iter().sum::<f32>()));
-            return Self { data: rows, sums, rows: 1, inputs, height };
+            return Self { data: rows, sums, whole: None, rows: 1, inputs, height };
         }
         if scratch.len() < rows.len() {
             scratch.resize(rows.len(), 0.0);
@@ -52,12 +61,17 @@ impl<'a> Blocks<'a> {
         } else {
             data.chunks_mut(block).zip(rows.chunks(block)).for_each(pack);
         }
-        Self { data, sums: &[], rows: count, inputs, height }
+        Self { data, sums: &[], whole: None, rows: count, inputs, height }
     }
 
     /// How many blocks there are.
     pub fn count(&self) -> usize {
         self.rows.div_ceil(self.height)
+    }
+
+    /// The rows of some blocks.
+    pub fn rows_of(&self, blocks: &Range<usize>) -> Range<usize> {
+        blocks.start * self.height..self.rows.min(blocks.end * self.height)
     }
 
     /// A block, and its number of rows.

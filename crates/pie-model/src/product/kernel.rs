@@ -123,6 +123,14 @@ pub(super) struct Destination<'a> {
     pub first: bool,
 }
 
+impl Destination<'_> {
+    /// The same from a row on.
+    pub fn from(&mut self, row: usize) -> Destination<'_> {
+        let Self { out, stride, width, first } = self;
+        Destination { out: &mut out[row * *stride..], stride: *stride, width: *width, first: *first }
+    }
+}
+
 /// The products of a block with a panel. The block's rows, and how many vectors of outputs go at a time, become constants here,
 /// so that all sums of a tile stay in registers:
 ///

@@ -3,16 +3,17 @@
 //! A level of b bits becomes the first b bits of the mantissa of a number between 1 and 2: f = 1 + level / 2^b costs a shift and
 //! two logical operations, and no conversion. A weight is scale * level + offset = a f + c, with a = scale 2^b and c = offset - a, so
 //! that for one row of x a group's part of the product is a (sum of f x) + c (sum of x), with the second sum the same for all outputs.
-//! Levels around the middle of their range have c = -1.5 a.
+//! Where the processor multiplies bytes, levels are spread to bytes instead (`whole`).
 //!
 //! A panel has no more bits than its rows have in the file. It is made of lines, which have a word for each of its outputs:
 //!
 //! ```text
 //! words    of each group as many lines as levels have bits
-//!            4 bits   8 levels in each of four words, the first lowest
-//!            5        the same, and in a fifth word the fifth bits of all
-//!            6        the same, and in each of two words the upper two bits of 16
-//!            8        4 levels in each word
+//!            4 bits   8 levels in each of four words: in the lower half of byte i that of input 2 i, in the upper that of 2 i + 1
+//!            5        the same, and in a fifth word the fifth bits of all: those of word w in bits 2 w (lower) and 2 w + 1 of each byte
+//!            6        the same, and in each of two words the upper two bits of two of the four, likewise
+//!            8        8 levels in two words: even inputs, odd inputs
+//!            so that a shift and a mask leave four levels of a word in four bytes
 //! scales   Middle             a half (of 16 bits) for each group, two groups in a word
 //!          Offset             two halves for each group: scale, offset
 //!          BlockOffset        two bytes for each group, two groups in a word: scale, offset
@@ -39,25 +40,25 @@ const MANTISSA: u32 = 23;
 /// How levels are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
-    bits: u8,
-    kind: Kind,
+    pub(super) bits: u8,
+    pub(super) kind: Kind,
     /// Groups that share a word of `blocks`: eight, unless a row begins or ends within a block of its file.
     block: u8,
 }
 
 /// What makes numbers of levels; see [`Scale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Middle,
     Offset,
     BlockOffset,
     BlockMiddle,
 }
 
-const MIDDLE: u8 = Kind::Middle as u8;
-const OFFSET: u8 = Kind::Offset as u8;
-const BLOCK_OFFSET: u8 = Kind::BlockOffset as u8;
-const BLOCK_MIDDLE: u8 = Kind::BlockMiddle as u8;
+pub(super) const MIDDLE: u8 = Kind::Middle as u8;
+pub(super) const OFFSET: u8 = Kind::Offset as u8;
+pub(super) const BLOCK_OFFSET: u8 = Kind::BlockOffset as u8;
+pub(super) const BLOCK_MIDDLE: u8 = Kind::BlockMiddle as u8;
 
 impl Form {
     /// The form that holds all that a storage says of some columns, which are whole groups; none where numbers are stored as they are.
@@ -114,8 +115,8 @@ pub(crate) struct LevelPanels {
 
 /// One of them.
 #[derive(Clone, Copy)]
-struct Panel<'a> {
-    words: &'a [Line],
+pub(super) struct Panel<'a> {
+    pub words: &'a [Line],
     scales: &'a [Line],
     blocks: &'a [Line],
     /// Groups of a line of `blocks`.
@@ -152,7 +153,12 @@ impl LevelPanels {
         size_of_val(self.lines.as_slice()) as u64
     }
 
-    fn panel(&self, number: usize) -> Panel<'_> {
+    /// How its levels are kept.
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    pub fn panel(&self, number: usize) -> Panel<'_> {
         let of_panel = self.form.all_lines(self.groups);
         let (words, rest) =
             self.lines[number * of_panel..][..of_panel].split_at(self.groups * self.form.bits());
@@ -161,19 +167,25 @@ impl LevelPanels {
     }
 }
 
+/// Which four levels an input's is one of, and which byte of their word.
+const fn place(input: usize) -> (usize, usize) {
+    (2 * (input / 8) + input % 2, input % 8 / 2)
+}
+
 impl Form {
     /// Writes levels of a group, as those of one output.
     fn put_levels(self, levels: &[u8; GROUP], output: usize, words: &mut [Line]) {
         for (input, level) in levels.iter().enumerate() {
-            let level = u32::from(*level);
-            let mut put = |line: usize, at: usize, bits: u32| words[line].0[output] |= bits << at;
+            let (level, (quad, byte)) = (u32::from(*level), place(input));
+            let mut put =
+                |line: usize, at: usize, bits: u32| words[line].0[output] |= bits << (8 * byte + at);
             match self.bits {
-                8 => put(input / 4, 8 * (input % 4), level),
-                _ => put(input / 8, 4 * (input % 8), level & 15),
+                8 => put(quad, 0, level),
+                _ => put(quad / 2, 4 * (quad % 2), level & 15),
             }
             match self.bits {
-                5 => put(4, input, level >> 4),
-                6 => put(4 + input / 16, 2 * (input % 16), level >> 4),
+                5 => put(4, quad, level >> 4),
+                6 => put(4 + quad / 4, 2 * (quad % 4), level >> 4),
                 _ => {}
             }
         }
@@ -219,19 +231,21 @@ thread_local! {
 
 /// Calls a function with the constants of a form: bits, and what makes numbers of levels.
 macro_rules! by_form {
-    ($form:expr, $function:ident::<$simd:ident>($($argument:expr),*)) => {
+    ($form:expr, $function:ident $(::<$simd:tt>)? ($($argument:expr),*)) => {{
+        use $crate::product::levels::{BLOCK_MIDDLE, BLOCK_OFFSET, Kind, MIDDLE, OFFSET};
         match ($form.bits, $form.kind) {
-            (4, Kind::Middle) => $function::<$simd, 4, MIDDLE>($($argument),*),
-            (4, Kind::Offset) => $function::<$simd, 4, OFFSET>($($argument),*),
-            (4, _) => $function::<$simd, 4, BLOCK_OFFSET>($($argument),*),
-            (5, Kind::Middle) => $function::<$simd, 5, MIDDLE>($($argument),*),
-            (5, Kind::Offset) => $function::<$simd, 5, OFFSET>($($argument),*),
-            (5, _) => $function::<$simd, 5, BLOCK_OFFSET>($($argument),*),
-            (6, _) => $function::<$simd, 6, BLOCK_MIDDLE>($($argument),*),
-            _ => $function::<$simd, 8, MIDDLE>($($argument),*),
+            (4, Kind::Middle) => $function::<$($simd,)? 4, MIDDLE>($($argument),*),
+            (4, Kind::Offset) => $function::<$($simd,)? 4, OFFSET>($($argument),*),
+            (4, _) => $function::<$($simd,)? 4, BLOCK_OFFSET>($($argument),*),
+            (5, Kind::Middle) => $function::<$($simd,)? 5, MIDDLE>($($argument),*),
+            (5, Kind::Offset) => $function::<$($simd,)? 5, OFFSET>($($argument),*),
+            (5, _) => $function::<$($simd,)? 5, BLOCK_OFFSET>($($argument),*),
+            (6, _) => $function::<$($simd,)? 6, BLOCK_MIDDLE>($($argument),*),
+            _ => $function::<$($simd,)? 8, MIDDLE>($($argument),*),
         }
-    };
+    }};
 }
+pub(super) use by_form;
 
 impl WithSimd for LevelProduct<'_, '_> {
     type Output = ();
@@ -278,34 +292,67 @@ fn words<S: Simd>(line: &Line, output: usize) -> S::u32s {
 /// Some bits of words, moved to another place.
 #[inline(always)]
 fn moved<S: Simd>(simd: S, words: S::u32s, from: usize, bits: usize, to: usize) -> S::u32s {
-    let moved = if to >= from {
+    simd.and_u32s(shifted(simd, words, from, to), simd.splat_u32s(((1 << bits) - 1) << to))
+}
+
+/// Words whose bit `from` is at `to`.
+#[inline(always)]
+fn shifted<S: Simd>(simd: S, words: S::u32s, from: usize, to: usize) -> S::u32s {
+    if to >= from {
         simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s((to - from) as u32))
     } else {
         simd.wrapping_dyn_shr_u32s(words, simd.splat_u32s((from - to) as u32))
-    };
-    simd.and_u32s(moved, simd.splat_u32s(((1 << bits) - 1) << to))
+    }
 }
 
 /// f of one input, for a vector of outputs. After inlining, `input` is a constant.
 #[inline(always)]
 fn level<S: Simd, const BITS: usize>(simd: S, record: &[Line], input: usize, output: usize) -> S::f32s {
     let lowest = MANTISSA as usize - BITS;
+    let (quad, byte) = place(input);
     let low = match BITS {
-        8 => moved(simd, words::<S>(&record[input / 4], output), 8 * (input % 4), 8, lowest),
-        _ => moved(simd, words::<S>(&record[input / 8], output), 4 * (input % 8), 4, lowest),
+        8 => moved(simd, words::<S>(&record[quad], output), 8 * byte, 8, lowest),
+        _ => moved(simd, words::<S>(&record[quad / 2], output), 8 * byte + 4 * (quad % 2), 4, lowest),
     };
     let level = match BITS {
         5 => {
-            let high = moved(simd, words::<S>(&record[4], output), input, 1, lowest + 4);
+            let high = moved(simd, words::<S>(&record[4], output), 8 * byte + quad, 1, lowest + 4);
             simd.or_u32s(low, high)
         }
         6 => {
-            let high = words::<S>(&record[4 + input / 16], output);
-            simd.or_u32s(low, moved(simd, high, 2 * (input % 16), 2, lowest + 4))
+            let high = words::<S>(&record[4 + quad / 4], output);
+            simd.or_u32s(low, moved(simd, high, 8 * byte + 2 * (quad % 4), 2, lowest + 4))
         }
         _ => low,
     };
     simd.transmute_f32s_u32s(simd.or_u32s(level, simd.splat_u32s(ONE)))
+}
+
+/// Four levels in the bytes of words, for a vector of outputs. After inlining, `quad` is a constant.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn spread<S: Simd, const BITS: usize>(
+    simd: S,
+    record: &[Line],
+    quad: usize,
+    output: usize,
+) -> S::u32s {
+    let of_bytes = |words, from, bits: usize, to| {
+        let moved = shifted(simd, words, from, to);
+        simd.and_u32s(moved, simd.splat_u32s(0x0101_0101 * (((1 << bits) - 1) << to)))
+    };
+    let low = match BITS {
+        8 => return words::<S>(&record[quad], output),
+        _ => of_bytes(words::<S>(&record[quad / 2], output), 4 * (quad % 2), 4, 0),
+    };
+    match BITS {
+        5 => simd.or_u32s(low, of_bytes(words::<S>(&record[4], output), quad, 1, 4)),
+        6 => {
+            let high = words::<S>(&record[4 + quad / 4], output);
+            simd.or_u32s(low, of_bytes(high, 2 * (quad % 4), 2, 4))
+        }
+        _ => low,
+    }
 }
 
 /// The numbers that halves stand for, in the lower bits of words.
@@ -327,49 +374,57 @@ fn bytes<S: Simd>(simd: S, words: S::u32s, from: usize) -> S::f32s {
     simd.sub_f32s(simd.transmute_f32s_u32s(byte), simd.splat_f32s(LARGE))
 }
 
-/// a and c of the two halves of a group.
+/// What makes numbers of the levels of the two halves of a group: scale * level + offset.
 #[derive(Clone, Copy)]
-struct Factors<V> {
-    a: [V; 2],
-    c: [V; 2],
+pub(super) struct Factors<V> {
+    pub scale: [V; 2],
+    pub offset: [V; 2],
 }
 
 #[inline(always)]
-fn factors<S: Simd, const BITS: usize, const KIND: u8>(
+pub(super) fn factors<S: Simd, const BITS: usize, const KIND: u8>(
     simd: S,
     panel: Panel<'_>,
     group: usize,
     output: usize,
 ) -> Factors<S::f32s> {
-    let one = simd.splat_f32s((1_u32 << BITS) as f32);
-    let middle = simd.splat_f32s(-1.5);
+    let middle = simd.splat_f32s(-((1_u32 << BITS) as f32) / 2.0);
     if KIND == OFFSET {
         let both = words::<S>(&panel.scales[group], output);
-        let a = simd.mul_f32s(halves(simd, both), one);
         let offset = halves(simd, moved(simd, both, 16, 16, 0));
-        return Factors { a: [a; 2], c: [simd.sub_f32s(offset, a); 2] };
+        return Factors { scale: [halves(simd, both); 2], offset: [offset; 2] };
     }
     let odd = simd.splat_u32s(16 * (group as u32 % 2));
     let own = simd.wrapping_dyn_shr_u32s(words::<S>(&panel.scales[group / 2], output), odd);
     if KIND == MIDDLE {
-        let a = simd.mul_f32s(halves(simd, own), one);
-        return Factors { a: [a; 2], c: [simd.mul_f32s(middle, a); 2] };
+        let scale = halves(simd, own);
+        return Factors { scale: [scale; 2], offset: [simd.mul_f32s(middle, scale); 2] };
     }
     let block = words::<S>(&panel.blocks[group / panel.block], output);
-    let of_scales = simd.mul_f32s(halves(simd, block), one);
+    let of_scales = halves(simd, block);
     let (first, second) = (bytes(simd, own, 0), bytes(simd, own, 8));
     if KIND == BLOCK_OFFSET {
-        let a = simd.mul_f32s(of_scales, first);
         let offset = simd.mul_f32s(halves(simd, moved(simd, block, 16, 16, 0)), second);
-        let c = simd.sub_f32s(simd.neg_f32s(offset), a);
-        return Factors { a: [a; 2], c: [c; 2] };
+        return Factors { scale: [simd.mul_f32s(of_scales, first); 2], offset: [simd.neg_f32s(offset); 2] };
     }
     let up = simd.splat_f32s(128.0);
-    let a = [
+    let scale = [
         simd.mul_f32s(of_scales, simd.sub_f32s(first, up)),
         simd.mul_f32s(of_scales, simd.sub_f32s(second, up)),
     ];
-    Factors { a, c: [simd.mul_f32s(middle, a[0]), simd.mul_f32s(middle, a[1])] }
+    Factors { scale, offset: [simd.mul_f32s(middle, scale[0]), simd.mul_f32s(middle, scale[1])] }
+}
+
+/// a and c of the two halves of a group: what makes numbers of f.
+#[inline(always)]
+fn of_f<S: Simd, const BITS: usize>(simd: S, factors: Factors<S::f32s>) -> [(S::f32s, S::f32s); 2] {
+    let Factors { scale, offset } = factors;
+    let one = simd.splat_f32s((1_u32 << BITS) as f32);
+    let half = |half: usize| {
+        let a = simd.mul_f32s(scale[half], one);
+        (a, simd.sub_f32s(offset[half], a))
+    };
+    [half(0), half(1)]
 }
 
 /// Calls a macro once for each input of a half of a group, so that shifts are constants.
@@ -438,11 +493,11 @@ fn one_row<S: Simd, const BITS: usize, const KIND: u8>(
             let second = half_sums::<S, BITS, HALF_GROUP>(simd, x, record, offset);
             let (of_first, of_second) = (simd.splat_f32s(sum[0]), simd.splat_f32s(sum[1]));
             for vector in 0..VECTORS {
-                let Factors { a, c } =
-                    factors::<S, BITS, KIND>(simd, panel, group, offset + vector * S::F32_LANES);
-                let with_first = simd.mul_add_e_f32s(a[0], first[vector], total[vector]);
-                let with_both = simd.mul_add_e_f32s(a[1], second[vector], with_first);
-                let rest = simd.mul_add_e_f32s(c[1], of_second, simd.mul_f32s(c[0], of_first));
+                let factors = factors::<S, BITS, KIND>(simd, panel, group, offset + vector * S::F32_LANES);
+                let [(a, c), (a_second, c_second)] = of_f::<S, BITS>(simd, factors);
+                let with_first = simd.mul_add_e_f32s(a, first[vector], total[vector]);
+                let with_both = simd.mul_add_e_f32s(a_second, second[vector], with_first);
+                let rest = simd.mul_add_e_f32s(c_second, of_second, simd.mul_f32s(c, of_first));
                 total[vector] = simd.add_f32s(with_both, rest);
             }
         }
@@ -462,14 +517,15 @@ fn widen<S: Simd, const BITS: usize, const KIND: u8>(
     let records = panel.words[first * BITS..].chunks_exact(BITS);
     for (index, (record, to)) in records.zip(to.as_chunks_mut::<GROUP>().0).enumerate() {
         for offset in (0..PANEL).step_by(S::F32_LANES.max(1)) {
-            let Factors { a, c } = factors::<S, BITS, KIND>(simd, panel, first + index, offset);
+            let factors = factors::<S, BITS, KIND>(simd, panel, first + index, offset);
+            let of_f = of_f::<S, BITS>(simd, factors);
             macro_rules! step {
                 ($input:literal) => {
                     for half in 0..2 {
                         let input = half * HALF_GROUP + $input;
                         let f = level::<S, BITS>(simd, record, input, offset);
                         S::as_mut_simd_f32s(&mut to[input].0[offset..]).0[0] =
-                            simd.mul_add_e_f32s(a[half], f, c[half]);
+                            simd.mul_add_e_f32s(of_f[half].0, f, of_f[half].1);
                     }
                 };
             }

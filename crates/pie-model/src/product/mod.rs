@@ -6,11 +6,14 @@
 //! the loader).
 //!
 //! Weights that the checkpoint has in bf16 stay in bf16: half the memory to stream, and the same numbers, since they are
-//! widened, exactly, on their way into a register. Quantized ones stay quantized ([`levels`]). All arithmetic is in f32.
+//! widened, exactly, on their way into a register. Quantized ones stay quantized ([`levels`]). Arithmetic is in f32; with quantized
+//! weights it is in whole numbers of 24 bits where the processor multiplies bytes (`whole`).
 
 mod blocks;
 mod kernel;
 mod levels;
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_whole.rs")]
+mod whole;
 
 use blocks::Blocks;
 use kernel::{Product, run};
@@ -20,6 +23,7 @@ use pie_kv::simd::with_scratch;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
+use whole::{Scratch, Vnni, WholeRows};
 
 /// Outputs of a panel: two AVX-512 vectors, four AVX2 ones.
 pub(crate) const PANEL: usize = 32;
@@ -30,6 +34,9 @@ const WORTH_A_THREAD: usize = 1 << 17;
 const WORTH_A_PIECE: usize = 1 << 16;
 /// Rows from which on threads share rows instead of panels: with fewer, each thread would wait for the whole of W.
 const MANY: usize = 192;
+
+/// Rows up to which levels are multiplied in whole numbers: with more, making numbers of levels is little beside the products.
+const WHOLE: usize = 32;
 
 /// How the numbers of a row of W are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +147,12 @@ impl Packed {
 
     /// `[rows][inputs]` times W^T, to `out`, `[rows][outputs]`.
     pub fn multiply(&self, rows: &[f32], out: &mut [f32]) {
+        let whole = Vnni::detected().filter(|_| rows.len() <= WHOLE * self.inputs);
+        self.multiply_with(whole, rows, out);
+    }
+
+    /// The same, with levels in whole numbers if so.
+    fn multiply_with(&self, whole: Option<Vnni>, rows: &[f32], out: &mut [f32]) {
         let count = rows.len() / self.inputs.max(1);
         assert!(
             count * self.inputs == rows.len() && count * self.outputs == out.len(),
@@ -154,9 +167,16 @@ impl Packed {
         }
         let products = count * self.outputs * self.inputs;
         let threads = if products < WORTH_A_THREAD { 1 } else { rayon::current_num_threads() };
+        let levels = self.parts.iter().filter(|part| matches!(part.panels, Panels::Levels(_))).count();
+        let whole = whole.filter(|_| levels > 0);
         with_scratch(&BLOCKS, |scratch| {
-            with_scratch(&SUMS, |sums| {
-                let blocks = Blocks::new(rows, self.inputs, threads, scratch, sums);
+            with_scratch(&BYTES, |bytes| {
+                let mut blocks = if whole.is_some() && levels == self.parts.len() {
+                    Blocks::unpacked(count, self.inputs)
+                } else {
+                    Blocks::new(rows, self.inputs, threads, &mut scratch.0, &mut scratch.1)
+                };
+                blocks.whole = whole.map(|simd| WholeRows::new(simd, rows, self.inputs, bytes));
                 self.multiply_blocks(&blocks, threads, out);
             });
         });
@@ -246,14 +266,17 @@ impl Packed {
             let out = &mut out[(some.start - panels.start) * PANEL..];
             let (own, panels) = (own.clone(), some.start - part.first..some.end - part.first);
             let (outputs, inputs) = (self.outputs - part.first * PANEL, self.inputs);
-            match &part.panels {
-                Panels::F32(rows) => {
+            match (&part.panels, blocks.whole) {
+                (Panels::F32(rows), _) => {
                     run(Product { rows: rows.as_slice(), outputs, inputs, blocks, own, panels, out, stride });
                 }
-                Panels::Bf16(rows) => {
+                (Panels::Bf16(rows), _) => {
                     run(Product { rows: rows.as_slice(), outputs, inputs, blocks, own, panels, out, stride });
                 }
-                Panels::Levels(rows) => {
+                (Panels::Levels(levels), Some(rows)) => {
+                    rows.multiply(levels, panels, blocks.rows_of(&own), outputs, out, stride);
+                }
+                (Panels::Levels(rows), None) => {
                     let product = Product { rows, outputs, inputs, blocks, own, panels, out, stride };
                     run(LevelProduct { product });
                 }
@@ -311,9 +334,10 @@ impl Panels {
 type Put<'a> = &'a mut dyn FnMut(usize, usize, f32);
 
 thread_local! {
-    static BLOCKS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    /// Packed rows of x, and their sums.
+    static BLOCKS: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    static BYTES: Cell<Scratch> = Cell::default();
     static PANEL_MAJOR: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-    static SUMS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 #[cfg(test)]
@@ -396,22 +420,25 @@ mod tests {
         let (outputs, inputs) = (source.storage.len(), source.inputs);
         let x = noise(rows * inputs, 1);
         let packed = Packed::new(outputs, inputs, source);
-        let mut got = vec![f32::NAN; rows * outputs];
-        packed.multiply(&x, &mut got);
         let mut weights = vec![0.0; outputs * inputs];
         for (output, row) in weights.chunks_exact_mut(inputs).enumerate() {
             source.fill(output, row);
         }
-        for (index, got) in got.iter().enumerate() {
-            let (row, output) = (&x[index / outputs * inputs..], &weights[index % outputs * inputs..]);
-            let terms = row[..inputs].iter().zip(&output[..inputs]);
-            let sum: f64 = terms.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let bound = 1e-6 * (inputs as f64).max(8.0);
-            assert!(
-                (f64::from(*got) - sum).abs() < bound,
-                "{:?}, {rows} x {outputs} x {inputs}, {index}: {got} {sum}",
-                source.storage[index % outputs]
-            );
+        // In f32, and, where this machine can, in whole numbers.
+        for whole in [None].into_iter().chain(Vnni::detected().map(Some)) {
+            let mut got = vec![f32::NAN; rows * outputs];
+            packed.multiply_with(whole, &x, &mut got);
+            for (index, got) in got.iter().enumerate() {
+                let (row, output) = (index / outputs, index % outputs);
+                let (x, weights) = (&x[row * inputs..][..inputs], &weights[output * inputs..][..inputs]);
+                let products = x.iter().zip(weights).map(|(a, b)| f64::from(*a) * f64::from(*b));
+                let (sum, bound) = (products.sum::<f64>(), 1e-6 * (inputs as f64).max(8.0));
+                let (storage, whole) = (source.storage[output], whole.is_some());
+                assert!(
+                    (f64::from(*got) - sum).abs() < bound,
+                    "{storage:?}, whole: {whole}, {rows} x {outputs} x {inputs}, {index}: {got} {sum}, bound {bound}",
+                );
+            }
         }
     }
 
@@ -426,6 +453,61 @@ mod tests {
             // Outputs and inputs around panels and depths.
             for (outputs, inputs) in [(1, 1), (31, 7), (32, 64), (33, 65), (200, 300), (96, 2100)] {
                 check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            }
+        }
+    }
+
+    /// A number that is none is not rounded away, and makes no other row wrong; numbers of any size are as exact as their group's largest.
+    #[test]
+    fn whole_numbers_of_any_size_and_what_is_none() {
+        let (outputs, inputs) = (40, 64);
+        let packed = Packed::new(outputs, inputs, &Rows::new(inputs, vec![Storage::Q8_0; outputs]));
+        let product = |x: &[f32]| {
+            let mut out = vec![0.0; x.len() / inputs * outputs];
+            packed.multiply(x, &mut out);
+            out
+        };
+        let whole = noise(inputs, 5);
+        let expected = product(&whole);
+        for none in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 15, 16, 40, 63] {
+                let mut x = [whole.clone(), whole.clone(), whole.clone()].concat();
+                x[inputs + place] = none;
+                let got = product(&x);
+                assert!(
+                    got[outputs..2 * outputs].iter().all(|number| !number.is_finite()),
+                    "{none} at {place}"
+                );
+                assert_eq!((&got[..outputs], &got[2 * outputs..]), (&expected[..], &expected[..]));
+                assert!(product(&x[inputs..2 * inputs]).iter().all(|number| !number.is_finite()));
+            }
+        }
+        for size in [1e-25_f32, 1e-3, 1e3, 1e25] {
+            let sized: Vec<f32> = whole.iter().map(|number| number * size).collect();
+            for (got, expected) in product(&sized).iter().zip(&expected) {
+                assert!((got / size - expected).abs() < 1e-3, "{size}: {got} {expected}");
+            }
+        }
+        assert!(product(&vec![1e-35; inputs]).iter().all(|number| number.abs() < 1e-30));
+        assert!(product(&vec![0.0; inputs]).iter().all(|number| *number == 0.0));
+    }
+
+    #[test]
+    fn in_whole_numbers_a_row_gives_the_same_among_any_others() {
+        let (outputs, inputs, rows) = (72, 1024, 203);
+        for storage in [Storage::Q4_K, Storage::Q5_0, Storage::Q5_1, Storage::Q6_K, Storage::Q8_0] {
+            let packed = Packed::new(outputs, inputs, &Rows::new(inputs, vec![storage; outputs]));
+            let x = noise(rows * inputs, 3);
+            let product = |rows: Range<usize>| {
+                let mut out = vec![0.0; rows.len() * outputs];
+                packed.multiply_with(Vnni::detected(), &x[rows.start * inputs..rows.end * inputs], &mut out);
+                out
+            };
+            let all = product(0..rows);
+            for some in [0..1, 5..6, 7..9, 20..23, 100..104, 30..37, 60..140] {
+                let expected = &all[some.start * outputs..some.end * outputs];
+                let same = product(some.clone()) == expected;
+                assert!(same || Vnni::detected().is_none(), "{storage:?}: rows {some:?}");
             }
         }
     }
