@@ -55,7 +55,8 @@ def ai(http):
 
 def complete(ai, prompt, **fields):
     own = {"exact": True, **fields.pop("pie", {})}
-    return ai.completions.create(model="any", prompt=prompt, extra_body={"pie": own}, **({"temperature": 0} | fields))
+    body = {"pie": own, **fields.pop("body", {})}
+    return ai.completions.create(model="any", prompt=prompt, extra_body=body, **({"temperature": 0} | fields))
 
 
 # The same tokens, whichever way the pool is asked.
@@ -302,6 +303,14 @@ def test_usage_and_logprobs(ai):
     assert complete(ai, "ab", max_tokens=1, echo=True).choices[0].text.startswith("ab")
 
 
+def test_what_is_predicted_changes_nothing(ai):
+    plain = complete(ai, CODE, max_tokens=24).choices[0].text
+    for content in (plain, [{"type": "text", "text": plain}], "something else"):
+        predicted = {"prediction": {"type": "content", "content": content}}
+        assert complete(ai, CODE, max_tokens=24, body=predicted).choices[0].text == plain
+    assert complete(ai, CODE, max_tokens=24, pie={"prediction": plain}).choices[0].text == plain
+
+
 # Refusals.
 
 REFUSED = [
@@ -315,6 +324,8 @@ REFUSED = [
     ("/v1/completions", {"prompt": [1 << 30]}, 400, "TOKEN_UNKNOWN"),
     ("/v1/completions", {"prompt": "word " * 9000}, 400, "context_length_exceeded"),
     ("/v1/completions", {"prompt": "x", "pie": {"strategy": "magic"}}, 400, "invalid_request"),
+    ("/v1/completions", {"prompt": "x", "prediction": {"content": 1}}, 400, "invalid_request"),
+    ("/v1/completions", {"prompt": "x", "prediction": {"content": "x" * 70_000}}, 400, "TOO_MANY"),
     ("/completion", {"n_predict": 1}, 400, "invalid_request"),
     ("/infill", {"prompt": ["x"]}, 400, "invalid_request"),
     ("/tokenize", {}, 400, "invalid_request"),

@@ -26,6 +26,8 @@ pub struct CompletionOptions {
     pub on_edit: v1::OnEdit,
     /// What of the cache it may read.
     pub exactness: Exactness,
+    /// A text that it may write: it then comes several tokens at a time, and is the same.
+    pub prediction: String,
 }
 
 /// What of the cache a completion may read.
@@ -52,6 +54,7 @@ impl CompletionOptions {
             mode: self.mode.into(),
             on_edit: self.on_edit.into(),
             exact: self.exactness == Exactness::Exact,
+            prediction: self.prediction.clone(),
             ..Default::default()
         }
     }

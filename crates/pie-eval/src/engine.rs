@@ -297,7 +297,8 @@ fn step(
 ) -> Result<StepReport, EvalError> {
     let (epoch, seq) = (rank.group().epoch(), rank.group().next_seq());
     let parameters = SamplingParameters::greedy(top_logprobs);
-    let sampling = Sampling { parameters, step: 0, stop_tokens: Vec::new(), max_tokens: passes };
+    let (stop_tokens, expected) = (Vec::new(), Vec::new());
+    let sampling = Sampling { parameters, step: 0, stop_tokens, max_tokens: passes, drafts: 0, expected };
     let sampling = runs.iter().map(|run| (run.session(), sampling.clone())).collect();
     let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip };
     Ok(rank.step(&Step { plan, sampling })?)

@@ -46,7 +46,36 @@ struct CompletionRequest {
     logit_bias: Option<serde_json::Map<String, Value>>,
     seed: Option<i64>,
     user: Option<String>,
+    prediction: Option<Prediction>,
     pie: Option<Own>,
+}
+
+/// What it may write, as OpenAI's chat takes it.
+#[derive(Debug, Deserialize)]
+struct Prediction {
+    content: Predicted,
+}
+
+/// A text, or parts of one.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Predicted {
+    Text(String),
+    Parts(Vec<PredictedPart>),
+}
+
+#[derive(Debug, Deserialize)]
+struct PredictedPart {
+    text: String,
+}
+
+impl Predicted {
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Parts(parts) => parts.into_iter().map(|part| part.text).collect(),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -149,7 +178,10 @@ pub(crate) async fn completions(
 async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
     let mut request: CompletionRequest = body(headers, bytes)?;
     refuse_what_there_is_not(&request)?;
-    let own = request.pie.take().unwrap_or_default();
+    let mut own = request.pie.take().unwrap_or_default();
+    if let Some(prediction) = request.prediction.take() {
+        own.prediction = Some(prediction.content.text());
+    }
     let sampling = Sampling {
         max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
         temperature: request.temperature.unwrap_or(1.0),

@@ -48,6 +48,9 @@ pub(crate) struct Own {
     /// How the edit is made: pie, full, conflict or repair; the session's when absent.
     #[serde(default)]
     pub strategy: Option<String>,
+    /// What it may write: looked up ahead.
+    #[serde(default)]
+    pub prediction: Option<String>,
     /// Tell what became of each token of the prompt.
     #[serde(default)]
     pub tokens: bool,
@@ -90,6 +93,7 @@ impl Sampling {
             stop: self.stop.clone(),
             top_logprobs: self.top_logprobs,
             exact: self.own.exact,
+            prediction: self.own.prediction.clone().unwrap_or_default(),
             ..Default::default()
         }
     }

@@ -247,6 +247,10 @@ pub struct CompleteRequest {
     /// themselves while they live, so that only who outlives a router needs it.
     #[prost(uint32, repeated, tag = "22")]
     pub generated: ::prost::alloc::vec::Vec<u32>,
+    /// A text that it may write, or parts of: where what it writes agrees with three tokens of it, those behind them are looked up and come
+    /// several at a time. It changes nothing of what is written. What stands in the document is looked up anyway. At most 64 KiB.
+    #[prost(string, tag = "23")]
+    pub prediction: ::prost::alloc::string::String,
     /// The cursor; the document's end when absent.
     #[prost(oneof = "complete_request::At", tags = "11, 12, 13")]
     pub at: ::core::option::Option<complete_request::At>,
@@ -536,6 +540,11 @@ pub struct Counters {
     /// Repairs that were given up in the middle because somebody wanted something.
     #[prost(uint64, tag = "16")]
     pub repairs_given_up: u64,
+    /// Tokens that were looked up ahead for completions; of those, that were drawn then.
+    #[prost(uint64, tag = "17")]
+    pub tokens_drafted: u64,
+    #[prost(uint64, tag = "18")]
+    pub tokens_accepted: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribePoolResponse {

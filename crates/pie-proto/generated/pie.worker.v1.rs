@@ -473,6 +473,12 @@ pub struct Sampling {
     /// The most tokens this session takes in this plan.
     #[prost(uint32, tag = "8")]
     pub max_tokens: u32,
+    /// The most tokens that a pass may look up ahead and verify.
+    #[prost(uint32, tag = "9")]
+    pub drafts: u32,
+    /// What its client expects it to write: looked up too.
+    #[prost(uint32, repeated, tag = "10")]
+    pub expected: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Plan {
@@ -553,6 +559,27 @@ pub struct Report {
     /// The plan repaired only, and was given up in the middle of its pass, by all ranks.
     #[prost(bool, tag = "10")]
     pub given_up: bool,
+    /// With the last report of a plan: its forward passes, each of which may have drawn several tokens of a session.
+    #[prost(uint32, tag = "11")]
+    pub forwards: u32,
+    /// And what they looked up.
+    #[prost(message, repeated, tag = "12")]
+    pub speculated: ::prost::alloc::vec::Vec<Speculated>,
+}
+/// What the passes of a plan looked up ahead for a session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Speculated {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    /// Tokens that were looked up.
+    #[prost(uint32, tag = "2")]
+    pub drafted: u32,
+    /// Of those, that were drawn then.
+    #[prost(uint32, tag = "3")]
+    pub accepted: u32,
+    /// Passes in which another token was drawn than the one that was looked up.
+    #[prost(uint32, tag = "4")]
+    pub missed: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadKeysRequest {

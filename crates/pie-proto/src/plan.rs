@@ -17,6 +17,10 @@ pub struct Sampling {
     pub stop_tokens: Vec<TokenId>,
     /// The most tokens that the session takes in this plan.
     pub max_tokens: u32,
+    /// The most tokens that a pass may look up ahead ([`pie_plan::speculation`]).
+    pub drafts: u32,
+    /// What the completion is expected to draw: looked up too.
+    pub expected: Vec<TokenId>,
 }
 
 /// A plan with what the pure state machine does not care about.
@@ -148,6 +152,8 @@ fn run_to_wire(run: &Run, step: &Step) -> wire::Run {
                 top_logprobs: sampling.parameters.top_logprobs,
                 stop_tokens: sampling.stop_tokens.iter().map(|token| token.0).collect(),
                 max_tokens: sampling.max_tokens,
+                drafts: sampling.drafts,
+                expected: sampling.expected.iter().map(|token| token.0).collect(),
             })
         }),
     };
@@ -171,6 +177,8 @@ fn run(run: wire::Run, all: &mut BTreeMap<SessionId, Sampling>) -> Result<Run, F
                 step: sampling.step,
                 stop_tokens: sampling.stop_tokens.into_iter().map(TokenId).collect(),
                 max_tokens: sampling.max_tokens,
+                drafts: sampling.drafts,
+                expected: sampling.expected.into_iter().map(TokenId).collect(),
             };
             all.insert(session, sampling);
             Ok(Run::Sample { session })
@@ -204,6 +212,23 @@ pub struct Report {
     pub refused: Vec<SessionId>,
     /// The plan, which only repairs, was given up in the middle of its pass, by all ranks.
     pub is_given_up: bool,
+    /// Forward passes of the whole plan, when it is done: each may have drawn several tokens of a session.
+    pub forwards: u32,
+    /// What they looked up ahead, when it is done.
+    pub speculated: Vec<Speculated>,
+}
+
+/// What the passes of a plan looked up ahead for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Speculated {
+    /// Whose.
+    pub session: SessionId,
+    /// Tokens that were looked up.
+    pub drafted: u32,
+    /// Of those, that were drawn then.
+    pub accepted: u32,
+    /// Passes in which another token was drawn than the one that was looked up.
+    pub missed: u32,
 }
 
 /// One sampled token. Equal on all ranks (P3): logits are gathered and the seed is in the plan.
@@ -243,7 +268,21 @@ impl From<Report> for wire::Report {
             done: report.is_done,
             refused: report.refused.iter().map(|session| session.0).collect(),
             given_up: report.is_given_up,
+            forwards: report.forwards,
+            speculated: report.speculated.into_iter().map(wire::Speculated::from).collect(),
         }
+    }
+}
+
+impl From<Speculated> for wire::Speculated {
+    fn from(Speculated { session, drafted, accepted, missed }: Speculated) -> Self {
+        Self { session: session.0, drafted, accepted, missed }
+    }
+}
+
+impl From<wire::Speculated> for Speculated {
+    fn from(wire::Speculated { session, drafted, accepted, missed }: wire::Speculated) -> Self {
+        Self { session: SessionId(session), drafted, accepted, missed }
     }
 }
 
@@ -272,6 +311,8 @@ impl From<wire::Report> for Report {
             is_done: report.done,
             refused: report.refused.into_iter().map(SessionId).collect(),
             is_given_up: report.given_up,
+            forwards: report.forwards,
+            speculated: report.speculated.into_iter().map(Speculated::from).collect(),
         }
     }
 }

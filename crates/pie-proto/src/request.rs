@@ -13,6 +13,8 @@ const STOP_STRINGS_LIMIT: usize = 16;
 /// Bytes of a stop string: as much text is held back while it may be its beginning.
 const STOP_BYTES_LIMIT: usize = 1024;
 const STOP_TOKENS_LIMIT: usize = 256;
+/// It is tokenized, and goes to the ranks with each plan.
+const PREDICTION_BYTES_LIMIT: usize = 64 << 10;
 /// Edits, or splices, of one request: each is looked for on its own, and of those that follow each other each looks at what those
 /// before it changed, so that more would keep a processor busy for long.
 const EDITS_LIMIT: usize = 8192;
@@ -257,6 +259,8 @@ pub struct Complete {
     pub exactness: Exactness,
     /// What an earlier stream of the same completion gave: fewer than `max_tokens`, and if any, the revision is named.
     pub generated: Vec<TokenId>,
+    /// What it may write: looked up ahead.
+    pub prediction: String,
 }
 
 impl TryFrom<v1::CompleteRequest> for Complete {
@@ -284,6 +288,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
         let longest = request.stop.iter().map(String::len).max().unwrap_or(0);
         at_most("bytes in a stop string", longest, STOP_BYTES_LIMIT)?;
         at_most("stop tokens", request.stop_tokens.len(), STOP_TOKENS_LIMIT)?;
+        at_most("bytes in prediction", request.prediction.len(), PREDICTION_BYTES_LIMIT)?;
         let mode = match v1::CompletionMode::try_from(request.mode) {
             Ok(v1::CompletionMode::Unspecified | v1::CompletionMode::Continue) => Mode::Continue,
             Ok(v1::CompletionMode::FillInTheMiddle) => Mode::FillInTheMiddle,
@@ -324,6 +329,7 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             on_edit,
             exactness: if request.exact { Exactness::Exact } else { Exactness::AsItIs },
             generated: token_ids(request.generated),
+            prediction: request.prediction,
         })
     }
 }

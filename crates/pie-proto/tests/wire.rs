@@ -41,6 +41,8 @@ fn sampling() -> impl proptest::strategy::Strategy<Value = Sampling> {
             step: seed / 2,
             stop_tokens: stop.into_iter().map(TokenId).collect(),
             max_tokens: top_k + 1,
+            drafts: top_k / 2,
+            expected: vec![TokenId(top_k); top_k as usize / 30],
         })
 }
 

@@ -9,6 +9,7 @@ mod completing;
 pub mod completion;
 mod completions;
 mod demands;
+mod drafting;
 mod editing;
 mod encoding;
 mod flight;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub completions: usize,
     /// How rows are repaired that say what was true before an edit.
     pub healing: Healing,
+    /// The most tokens that a pass looks up ahead for a completion; 0 for none.
+    pub draft_tokens: u32,
     /// Who has an edit when its caller is told that it is made.
     pub ack: Ack,
 }

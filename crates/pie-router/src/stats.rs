@@ -182,6 +182,10 @@ pub struct TokenStats {
     pub adopted: Counter,
     /// Tokens whose rows were shared with another session.
     pub shared: Counter,
+    /// Tokens that were looked up ahead for completions.
+    pub drafted: Counter,
+    /// Of those, that were drawn then.
+    pub accepted: Counter,
     /// Tokens that completions wrote.
     pub generated: Counter,
 }
@@ -319,6 +323,8 @@ impl Stats {
             tokens_adopted: self.tokens.adopted.get(),
             tokens_shared: self.tokens.shared.get(),
             tokens_generated: self.tokens.generated.get(),
+            tokens_drafted: self.tokens.drafted.get(),
+            tokens_accepted: self.tokens.accepted.get(),
             sessions_dropped: self.sessions.dropped.get(),
             refused: limits.map(|reason| self.faults(*reason)).sum(),
             compute_us: self.steps.time.sum_us(),

@@ -19,6 +19,7 @@ const SETTINGS: Settings = Settings {
     sessions: 100,
     completions: 100,
     healing: Healing { repairs: Repairs::WhenIdle, window: 16, free_rows: Some(0) },
+    draft_tokens: 0,
     idle: Idle { closed_after: None, makes_room_after: None },
     ack: Ack::Owner,
 };

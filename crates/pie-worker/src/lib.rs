@@ -14,6 +14,7 @@ mod keeper;
 pub mod rank;
 pub mod service;
 mod span;
+mod speculating;
 mod stats;
 mod tcp;
 mod timed;

@@ -1,13 +1,14 @@
 //! A rank in a formed group: one step at a time, in lockstep with its peers.
 
 use crate::error::WorkerError;
+use crate::speculating::{Done, Drafts, Drawn};
 use crate::timed::Timed;
 use pie_comm::Collective;
-use pie_kv::View;
-use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sequence};
+use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sampled};
+use pie_plan::speculation::Lookup;
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
-use pie_proto::plan::{SampledToken, Step};
-use pie_words::{Epoch, Seq, SessionId, Slot, TokenId, TokenIndex};
+use pie_proto::plan::{SampledToken, Speculated, Step};
+use pie_words::{Epoch, Seq, SessionId, Slot, TokenIndex};
 use std::time::{Duration, Instant};
 
 /// What a step did.
@@ -24,6 +25,10 @@ pub struct StepReport {
     pub refused: Vec<SessionId>,
     /// Its one pass, which only repairs, was given up in the middle.
     pub is_given_up: bool,
+    /// Forward passes: fewer than `passes`, where what was looked up was drawn.
+    pub forwards: u32,
+    /// What they looked up.
+    pub speculated: Vec<Speculated>,
     /// Rows of all its passes.
     pub encoded: usize,
     /// Keys that were turned.
@@ -141,37 +146,35 @@ impl<'a> Rank<'a> {
     ) -> Result<StepReport, WorkerError> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
-        let mut refused = self.unseen(&work);
-        if !refused.is_empty() {
-            work = without(work, &refused);
+        let mut done = Done::new(self.unseen(&work));
+        if !done.refused.is_empty() {
+            work = without(work, &done.refused);
         }
-        let mut passes: Vec<Vec<SampledToken>> = Vec::new();
-        let (mut encoded, mut rotated, mut is_given_up) = (0, 0, false);
+        let mut is_given_up = false;
         loop {
-            rotated += work.turns.slots.len();
-            let sampled = match self.pass(&work, step, passes.len(), observer) {
+            done.rotated += work.turns.slots.len();
+            let drafts = self.drafts(&work, step, &done);
+            let drawn = match self.pass(&work, step, &drafts, &done, observer) {
                 Err(WorkerError::Model(ModelError::GivenUp)) => {
                     self.group.give_up(&step.plan, &work)?;
                     is_given_up = true;
                     break;
                 }
-                sampled => sampled?,
+                drawn => drawn?,
             };
-            encoded += work.rows.len();
-            if sampled.is_empty() {
+            done.encoded += work.rows.len() + drafts.rows();
+            done.forwards += 1;
+            if drawn.is_empty() {
                 break;
             }
-            let tokens: Vec<_> = sampled.iter().map(|sampled| (sampled.session, sampled.token)).collect();
-            self.group.append(&tokens)?;
-            refused
-                .extend(sampled.iter().filter(|sampled| !sampled.is_drawn()).map(|sampled| sampled.session));
-            passes.push(sampled);
-            let mut going = going_on(step, &tokens, passes.len());
-            going.retain(|session| self.sees_next(*session) && !refused.contains(session));
-            if going.is_empty() || passes.len() >= step.plan.passes as usize {
+            let told = done.passes.len();
+            let positions = self.compute.config().max_position_embeddings;
+            let (going, copies) = drafts.join(&drawn, &mut self.group, step, positions, &mut done)?;
+            self.compute.copy(&copies.from, &copies.to)?;
+            if going.is_empty() {
                 break;
             }
-            observer.sampled(&passes[passes.len() - 1]);
+            done.passes[told..].iter().for_each(|pass| observer.sampled(pass));
             if self.somebody_interrupts(observer.interrupted(step.plan.seq))? {
                 break;
             }
@@ -184,13 +187,16 @@ impl<'a> Rank<'a> {
                 Some(self.group.digest())
             }
         };
-        let sampled_digest = digest_of(&passes);
+        let (sampled_digest, speculated) = (digest_of(&done.passes), done.speculated());
+        let Done { passes, forwards, encoded, rotated, refused, .. } = done;
         Ok(StepReport {
             passes,
             digest,
             sampled_digest,
             refused,
             is_given_up,
+            forwards,
+            speculated,
             encoded,
             rotated,
             compute: start.elapsed(),
@@ -210,10 +216,20 @@ impl<'a> Rank<'a> {
         sequences.map(|sequence| sequence.session).collect()
     }
 
-    /// Whether the model sees the token that a session has just got.
-    fn sees_next(&self, session: SessionId) -> bool {
+    /// What the sessions of a pass that sample may look up: no more than they may draw in this step behind the pass's own token, and
+    /// than the model has positions for.
+    fn drafts(&self, work: &Work, step: &Step, done: &Done) -> Drafts {
         let positions = self.compute.config().max_position_embeddings;
-        self.group.table(session).is_some_and(|table| table.context_length() <= positions)
+        let lookup = |sequence: &SequenceRows| {
+            let session = sequence.session;
+            let sampling = step.sampling.get(&session)?;
+            let room = positions.saturating_sub(self.group.table(session)?.context_length());
+            let left = done.left(step, session).saturating_sub(1).min(sampling.drafts);
+            Some(Lookup { session, expected: &sampling.expected, most: room.min(left as usize) })
+        };
+        let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
+        let lookups: Vec<Lookup<'_>> = sampling.filter_map(lookup).collect();
+        Drafts::new(&self.group, self.group.draft(&lookups))
     }
 
     /// C1: all ranks ask after the same pass, and hear the same.
@@ -228,9 +244,10 @@ impl<'a> Rank<'a> {
         &mut self,
         work: &Work,
         step: &Step,
-        index: usize,
+        drafts: &Drafts,
+        done: &Done,
         observer: &dyn Observer,
-    ) -> Result<Vec<SampledToken>, WorkerError> {
+    ) -> Result<Vec<Drawn>, WorkerError> {
         self.compute.copy(&work.copies.from, &work.copies.to)?;
         self.compute.turn(&work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
@@ -240,42 +257,24 @@ impl<'a> Rank<'a> {
         // Where a session was left out, a pass that is given up would leave other tables here than with the owner.
         let is_whole = work.sequences.len() == step.plan.runs.len();
         let interrupt = (is_whole && step.plan.only_repairs()).then_some(Interrupt(&is_interrupted));
-        let batch = Batch { interrupt, ..batch(&self.group, work)? };
+        let batch = Batch { interrupt, ..drafts.batch(&self.group, work)? };
         let sampling = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
         let sessions: Vec<SessionId> = sampling.map(|sequence| sequence.session).collect();
-        let draws =
-            sessions.iter().map(|session| draw(*session, step, index)).collect::<Result<Vec<_>, _>>()?;
-        let sampled = self.compute.forward(&batch, &draws, &mut self.comm)?;
-        let tokens = sessions.into_iter().zip(sampled).map(|(session, sampled)| SampledToken {
-            session,
-            token: sampled.token,
-            logprob: sampled.logprob,
-            top: sampled.top,
-        });
-        Ok(tokens.collect())
+        let mut draws = Vec::with_capacity(batch.logits_of.len());
+        for session in &sessions {
+            let sampling = step.sampling.get(session).ok_or(WorkerError::NoSampling(*session))?;
+            let first = sampling.step + u64::from(done.drawn(*session));
+            let steps = (first..).take(1 + drafts.tokens(*session).len());
+            draws.extend(steps.map(|step| Draw { parameters: sampling.parameters.clone(), step }));
+        }
+        let mut sampled = self.compute.forward(&batch, &draws, &mut self.comm)?.into_iter();
+        let of = |session: SessionId| {
+            let own = sampled.by_ref().take(1 + drafts.tokens(session).len());
+            let token = |Sampled { token, logprob, top }| SampledToken { session, token, logprob, top };
+            Drawn { session, tokens: own.map(token).collect() }
+        };
+        Ok(sessions.into_iter().map(of).collect())
     }
-}
-
-/// What a pass encodes, and what its rows see of the tables.
-fn batch<'a>(group: &'a Group, work: &Work) -> Result<Batch<'a>, WorkerError> {
-    let mut sequences = Vec::with_capacity(work.sequences.len());
-    for sequence in work.sequences.iter().filter(|sequence| !sequence.rows.is_empty()) {
-        let table = group.table(sequence.session);
-        let table = table.ok_or(pie_plan::PlanError::UnknownSession(sequence.session))?;
-        // M1: a row sees the indices up to its own.
-        let visible = work.rows[sequence.rows.clone()].iter().map(|row| row.position.0 + 1).collect();
-        let view = View::of_table(table.view(sequence.then), group.capacity());
-        sequences.push(Sequence { rows: sequence.rows.clone(), view, visible });
-    }
-    let sampled = work.sequences.iter().filter(|sequence| sequence.then == Then::Sample);
-    Ok(Batch {
-        tokens: work.rows.iter().map(|row| row.token).collect(),
-        positions: work.rows.iter().map(|row| row.position).collect::<Vec<TokenIndex>>(),
-        slots: work.rows.iter().map(|row| row.slot).collect(),
-        sequences,
-        logits_of: sampled.map(|sequence| sequence.rows.end - 1).collect(),
-        interrupt: None,
-    })
 }
 
 /// The work of all sessions but these. Their keys turn all the same: the tables say so.
@@ -287,21 +286,6 @@ fn without(work: Work, refused: &[SessionId]) -> Work {
         sequences.push(SequenceRows { rows: first..rows.len(), ..sequence });
     }
     Work { rows, sequences, ..work }
-}
-
-fn draw(session: SessionId, step: &Step, pass: usize) -> Result<Draw, WorkerError> {
-    let sampling = step.sampling.get(&session).ok_or(WorkerError::NoSampling(session))?;
-    Ok(Draw { parameters: sampling.parameters.clone(), step: sampling.step + pass as u64 })
-}
-
-/// The sessions that decode on after `passes` passes: the same on all ranks, since their tokens are.
-fn going_on(step: &Step, sampled: &[(SessionId, TokenId)], passes: usize) -> Vec<SessionId> {
-    let goes_on = |(session, token): &&(SessionId, TokenId)| {
-        step.sampling.get(session).is_some_and(|sampling| {
-            passes < sampling.max_tokens as usize && !sampling.stop_tokens.contains(token)
-        })
-    };
-    sampled.iter().filter(goes_on).map(|(session, _)| *session).collect()
 }
 
 fn digest_of(passes: &[Vec<SampledToken>]) -> u64 {

@@ -21,6 +21,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 /// Reports that may wait for the owner; it has one plan in flight.
 const REPORTS: usize = 64;
 
+/// Passes that may wait to be reported, at most.
+const TOKENS: usize = 65_536;
+
 /// Who surveys a rank waits so long for a plan to end; a longer one waits for something itself.
 const PLAN_ENDS: Duration = Duration::from_millis(300);
 
@@ -307,7 +310,9 @@ impl Drive {
         self.latest.begins(&plan);
         let step = Step::try_from(plan)?;
         let (epoch, seq) = (step.plan.epoch, step.plan.seq);
-        let (sender, mut passes) = mpsc::channel(step.plan.passes.max(1) as usize);
+        // A pass each, if each token that is drawn came in one of its own.
+        let tokens = (step.plan.passes.max(1) as usize).saturating_mul(step.sampling.len().max(1));
+        let (sender, mut passes) = mpsc::channel(tokens.min(TOKENS));
         let running = self.engine.step(step, sender);
         tokio::pin!(running);
         let (mut reported, mut listening) = (0, true);
@@ -360,6 +365,8 @@ impl Drive {
             is_done: true,
             refused: report.refused,
             is_given_up: report.is_given_up,
+            forwards: report.forwards,
+            speculated: report.speculated,
         };
         wire::Report { epoch: epoch.0, ..report.into() }
     }

@@ -251,6 +251,11 @@ pub struct ServeArgs {
     /// Tokens that are decoded in one step when nobody waits; a step is cut short when somebody does.
     #[arg(long, env = "PIE_DECODE_TOKENS", default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub decode_tokens: u32,
+    /// The most tokens that a pass of a completion looks up ahead, in its document and in what it has written, and verifies. What is
+    /// written is the same, and comes sooner where it stands somewhere already. How many are looked up follows from how many were right,
+    /// and from what they cost. 0 for none.
+    #[arg(long, env = "PIE_DRAFT_TOKENS", default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(..=64))]
+    pub draft_tokens: u32,
     /// Sessions that a group may have; more are refused, unless one has been idle for --session-room and makes room. Those that do
     /// not fit in the cache are encoded again when they are used.
     #[arg(long, env = "PIE_SESSIONS", default_value_t = 10_000, value_name = "N", value_parser = crate::units::some)]

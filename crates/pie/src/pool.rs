@@ -335,6 +335,7 @@ pub fn local_serve() -> ServeArgs {
         step_tokens: 512,
         prefill_time: Duration::from_millis(30),
         decode_tokens: 32,
+        draft_tokens: 16,
         sessions: 10_000,
         idle: IdleArgs { session_idle: Limit(None), session_room: Limit(None) },
         completions: 1024,

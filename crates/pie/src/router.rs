@@ -195,6 +195,7 @@ fn settings(serve: &ServeArgs) -> Settings {
             window: serve.healing.repair_window,
             free_rows: serve.healing.free_rows,
         },
+        draft_tokens: serve.draft_tokens,
         ack: serve.ack.map_or_else(Ack::default, Ack::from),
         idle: Idle { closed_after: serve.idle.session_idle.0, makes_room_after: serve.idle.session_room.0 },
     }

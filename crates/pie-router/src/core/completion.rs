@@ -1,10 +1,11 @@
 //! A running completion: turns sampled tokens into text, and knows when it is over.
 
+use super::drafting::Likelihood;
 use super::text::Text;
 use crate::call::ModelFacts;
 use crate::faults;
 use pie_proto::Fault;
-use pie_proto::plan::{SampledToken, Sampling};
+use pie_proto::plan::{SampledToken, Sampling, Speculated};
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_text::{Cut, Tokenizer};
 use pie_words::{Revision, SessionId, TokenId};
@@ -187,6 +188,9 @@ pub(crate) struct Completion {
     text: Text,
     before: Before,
     times: Times,
+    likelihood: Likelihood,
+    /// What its client expects it to write.
+    expected: Vec<TokenId>,
 }
 
 struct Times {
@@ -214,6 +218,11 @@ impl Completion {
         faults::check_generated(&request.generated, &stop_tokens, model)?;
         let mut text = Text::new(tokenizer, request.stop.clone());
         text.skip(&request.generated)?;
+        // What cannot be tokenized cannot be drawn.
+        let expected = match request.prediction.as_str() {
+            "" => Vec::new(),
+            prediction => tokenizer.encode(prediction).unwrap_or_default(),
+        };
         let again = request.generated.split_off(most.min(request.generated.len()));
         Ok(Self {
             id,
@@ -228,6 +237,8 @@ impl Completion {
             again: again.into(),
             has_drawn: false,
             before: Before::default(),
+            likelihood: Likelihood::default(),
+            expected,
             times: Times { arrived, started: None, latest_token: None },
         })
     }
@@ -285,14 +296,22 @@ impl Completion {
         is_first
     }
 
-    /// How the ranks draw its next tokens.
-    pub fn sampling(&self) -> Sampling {
+    /// How the ranks draw its next tokens, and, where a row more costs `cost` of a pass, how many of at most `most` they look up ahead.
+    pub fn sampling(&mut self, cost: f64, most: u32) -> Sampling {
+        let drafts = if self.has_drawn { self.likelihood.drafts(cost, most) } else { 0 };
         Sampling {
             parameters: self.request.sampling.clone(),
             step: u64::from(self.produced),
             stop_tokens: self.stop_tokens.clone(),
             max_tokens: self.request.max_tokens - self.produced,
+            drafts,
+            expected: if drafts > 0 { self.expected.clone() } else { Vec::new() },
         }
+    }
+
+    /// What became of what a plan looked up.
+    pub fn looked_up(&mut self, speculated: Speculated) {
+        self.likelihood.learn(speculated);
     }
 
     /// Takes a sampled token: what it adds to the text, and whether that ends it. Nothing, if its client has it already.

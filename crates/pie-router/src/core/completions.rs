@@ -223,6 +223,7 @@ mod tests {
             on_edit,
             exactness: Exactness::AsItIs,
             generated: vec![],
+            prediction: String::new(),
         };
         let id = CompletionId { session: SessionId(session), number };
         let at = (Revision(1), Place::End);
@@ -289,7 +290,8 @@ mod tests {
         assert_eq!(all.count(), 1, "it has not begun: its context is not known yet");
         all.begin(SessionId(1), 10, 5, Before::default(), 0);
         all.limit_front(SessionId(1), 3);
-        assert_eq!(all.front(SessionId(1)).map(|front| front.sampling().max_tokens), Some(3));
+        let left = all.front_mut(SessionId(1)).map(|front| front.sampling(f64::NAN, 0).max_tokens);
+        assert_eq!(left, Some(3));
         all.limit_front(SessionId(1), 0);
         assert_eq!(all.count(), 0);
         let last = all.take_news().pop().map(|(_, news)| news);

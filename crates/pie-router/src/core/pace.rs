@@ -84,6 +84,14 @@ impl Pace {
         Micros(self.parts[2].ceil() as u32)
     }
 
+    /// What a row more behind so many tokens adds to a pass that draws a token behind as many, as a part of it; no number while that is
+    /// not known. A draw more is not counted: where one session decodes alone, nothing tells a pass's draw from the pass.
+    pub fn cost_of_row(self, context: u32) -> f64 {
+        let [row, key, draw, step] = self.parts;
+        let row_us = row + key * f64::from(context);
+        if row_us > 0.0 { row_us / (step + draw + row_us) } else { f64::NAN }
+    }
+
     /// Rows that a pass takes along for a part of its time that nobody notices: what it reads for one row it reads for all. 0 while
     /// that is not known.
     pub fn free_rows(self) -> u32 {

@@ -107,6 +107,7 @@ impl Planner {
             let (all, rotated) = (count(sequence.rows.len()), count(sequence.turned));
             let ticket = self.allotment.tables.ticket();
             let stale = self.allotment.tables.table(id).map_or(0, Table::stale_in_context);
+            let context = count(self.allotment.tables.table(id).map_or(0, Table::context_length));
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
             let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
@@ -128,7 +129,8 @@ impl Planner {
                 completion.cost.rotated += rotated;
             }
             if sequence.then == Then::Sample {
-                sampling.insert(id, completion.sampling());
+                let cost = self.pace.cost_of_row(context);
+                sampling.insert(id, completion.sampling(cost, self.settings.draft_tokens));
             }
             completions.insert(id, completion.id);
         }
@@ -180,8 +182,17 @@ impl Planner {
         if let Some(repairing) = &in_flight.repairing {
             self.has_repaired(repairing, report.is_given_up)?;
         }
-        let passes = u64::from(in_flight.reported.max(1));
-        if !report.is_given_up {
+        let passes = u64::from(report.forwards.max(1));
+        for speculated in &report.speculated {
+            self.stats.tokens.drafted.add(u64::from(speculated.drafted));
+            self.stats.tokens.accepted.add(u64::from(speculated.accepted));
+            let id = in_flight.completions.get(&speculated.session);
+            if let Some(completion) = id.and_then(|id| self.allotment.completions.running(*id)) {
+                completion.looked_up(*speculated);
+            }
+        }
+        // A pass with drafts has more rows than its plan says.
+        if !report.is_given_up && report.speculated.is_empty() {
             self.pace.learn(in_flight.load, report.compute_us / passes);
         }
         self.stats.steps.time.observe_us(report.compute_us);

@@ -25,6 +25,7 @@ pub const SETTINGS: Settings = Settings {
     sessions: 100,
     completions: 100,
     healing: HEALING,
+    draft_tokens: 4,
     idle: IDLE,
     ack: Ack::Owner,
 };
@@ -364,6 +365,7 @@ impl Pool {
             on_edit: OnEdit::End,
             exactness: Exactness::AsItIs,
             generated: vec![],
+            prediction: String::new(),
         };
         change(&mut request);
         self.ask(|reply| Call::Complete { tenant, request, arrived: Instant::now(), reply })

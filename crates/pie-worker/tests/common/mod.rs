@@ -180,12 +180,23 @@ impl Script {
     /// Samples greedily what is known to come, and keeps the branch.
     pub fn generate(&mut self, session: SessionId, tokens: &[TokenId]) {
         self.plan(Vec::new(), vec![Run::Sample { session }], tokens.len() as u32);
-        for (index, token) in tokens.iter().enumerate() {
+        self.joined(tokens.iter().map(|token| vec![(session, *token)]));
+    }
+
+    /// The tokens of a plan's passes join their branches, as the ranks report them.
+    pub fn joined(&mut self, passes: impl Iterator<Item = Vec<(SessionId, TokenId)>>) {
+        for (index, pass) in passes.enumerate() {
             if index > 0 {
-                self.replica.decode(&[session]).expect("it sampled");
+                let sessions: Vec<SessionId> = pass.iter().map(|(session, _)| *session).collect();
+                self.replica.decode(&sessions).expect("they sampled");
             }
-            self.replica.append(&[(session, *token)]).expect("reserved");
+            self.replica.append(&pass).expect("reserved");
         }
+    }
+
+    /// Of the owner's tables.
+    pub fn digest(&self) -> u64 {
+        self.replica.digest()
     }
 
     pub fn read(&mut self, session: SessionId, layer: usize) -> usize {
@@ -212,6 +223,16 @@ impl Script {
     pub fn plan(&mut self, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Work {
         let sampling = runs.iter().filter(|run| matches!(run, Run::Sample { .. }));
         let sampling: BTreeMap<_, _> = sampling.map(|run| (run.session(), greedy(passes))).collect();
+        self.plan_with(changes, runs, passes, sampling)
+    }
+
+    pub fn plan_with(
+        &mut self,
+        changes: Vec<Change>,
+        runs: Vec<Run>,
+        passes: u32,
+        sampling: BTreeMap<SessionId, Sampling>,
+    ) -> Work {
         let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
         let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Report };
         let work = self.replica.apply(&plan).expect("a right plan");
@@ -221,7 +242,8 @@ impl Script {
 }
 
 pub fn greedy(max_tokens: u32) -> Sampling {
-    Sampling { parameters: SamplingParameters::greedy(5), step: 0, stop_tokens: Vec::new(), max_tokens }
+    let parameters = SamplingParameters::greedy(5);
+    Sampling { parameters, step: 0, stop_tokens: Vec::new(), max_tokens, drafts: 0, expected: Vec::new() }
 }
 
 /// The largest difference of two sets of rows, against the largest value in them.

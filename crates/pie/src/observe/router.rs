@@ -97,6 +97,12 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
         &stats.tokens.shared
     }),
     ("pie_tokens_generated", "Tokens generated.", |stats| &stats.tokens.generated),
+    ("pie_tokens_drafted", "Tokens that were looked up ahead for completions.", |stats| {
+        &stats.tokens.drafted
+    }),
+    ("pie_tokens_accepted", "Tokens that were looked up ahead and then drawn.", |stats| {
+        &stats.tokens.accepted
+    }),
     ("pie_edits", "Calls of ApplyEdits that were applied.", |stats| &stats.sessions.edits),
     ("pie_sessions_opened", "Sessions opened.", |stats| &stats.sessions.opened),
     ("pie_sessions_recalled", "Sessions that the ranks had kept when their router was gone.", |stats| {
