@@ -80,8 +80,8 @@ def lines(pool: Pool) -> list[dict]:
 
 
 def test_one_trace_leads_from_the_clients_call_to_each_ranks_step(two_ranks, receiver, cache):
-    # Rows of repairs, which may ride in any step, would be counted with those that the call needs.
-    asked = ["--repair", "with-edits", "--log", "info", "--log-format", "json"]
+    # Rows of repairs, which may ride in any step, and those of drafts would be counted with those that the call needs.
+    asked = ["--repair", "with-edits", "--draft-tokens", "0", "--log", "info", "--log-format", "json"]
     pool = two_ranks("--otlp", receiver.url, "--trace-sample", "0", *asked)
     caller, editor, unseen, shell = Caller(0xA11CE), Caller(0xED17), Caller(0xDEAD, sampled=False), Caller(0x5E11)
     with connect(pool.address) as channel:

@@ -46,30 +46,30 @@ struct CompletionRequest {
     logit_bias: Option<serde_json::Map<String, Value>>,
     seed: Option<i64>,
     user: Option<String>,
-    prediction: Option<Prediction>,
+    prediction: Option<ExpectedText>,
     pie: Option<Own>,
 }
 
 /// What it may write, as OpenAI's chat takes it.
 #[derive(Debug, Deserialize)]
-struct Prediction {
-    content: Predicted,
+struct ExpectedText {
+    content: TextOrParts,
 }
 
 /// A text, or parts of one.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Predicted {
+enum TextOrParts {
     Text(String),
-    Parts(Vec<PredictedPart>),
+    Parts(Vec<TextPart>),
 }
 
 #[derive(Debug, Deserialize)]
-struct PredictedPart {
+struct TextPart {
     text: String,
 }
 
-impl Predicted {
+impl TextOrParts {
     fn text(self) -> String {
         match self {
             Self::Text(text) => text,

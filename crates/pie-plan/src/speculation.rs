@@ -10,10 +10,8 @@ use pie_words::{SessionId, Slot, TokenId};
 
 /// The fewest tokens in a row that must be the same for what follows them to be looked up: shorter ones are anywhere.
 const LEAST: usize = 3;
-/// The most that are compared.
-const LONGEST: usize = 16;
-/// Drafts for each token that is the same: what has been the same for long goes on being so.
-const FOR_EACH: usize = 2;
+/// The most that are compared, and looked up: as many as are the same, for what has been the same for long goes on being so.
+const LONGEST: usize = 64;
 
 /// What may be looked up for a session of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub struct Lookup<'a> {
 
 /// Tokens that a session may draw next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Draft {
+pub struct SessionDraft {
     /// Whose.
     pub session: SessionId,
     /// In the order in which they would be drawn.
@@ -44,7 +42,7 @@ impl Group {
     /// samples alone, rows are written to where they stay. Otherwise a token's slot lies before that of its draft, and slots of
     /// tokens that join later lie before those of their drafts too: copied in the order of joining, no row is overwritten before
     /// it is read.
-    pub fn draft(&self, lookups: &[Lookup<'_>]) -> Vec<Draft> {
+    pub fn draft(&self, lookups: &[Lookup<'_>]) -> Vec<SessionDraft> {
         let most = lookups.iter().map(|lookup| lookup.most).max().unwrap_or(0);
         let count = lookups.len();
         if most == 0 || count == 0 {
@@ -56,7 +54,7 @@ impl Group {
             let most = lookup.most.min(slots.len());
             let tokens = self.table(lookup.session)?.draft(lookup.expected, most).to_vec();
             let slots = slots[..tokens.len()].to_vec();
-            (!tokens.is_empty()).then_some(Draft { session: lookup.session, tokens, slots })
+            (!tokens.is_empty()).then_some(SessionDraft { session: lookup.session, tokens, slots })
         };
         lookups.iter().enumerate().filter_map(of).collect()
     }
@@ -90,7 +88,7 @@ impl Table {
                 }
             }
         }
-        &found[..found.len().min(most).min(FOR_EACH * longest)]
+        &found[..found.len().min(most).min(longest)]
     }
 }
 
@@ -118,12 +116,13 @@ mod tests {
         // (document, where the branch stands, branch, expected, most, drafted)
         let cases = [
             ("one two three", 13, "", "", 8, ""),
-            ("abcdef. abc", 11, "", "", 8, "def. a"),
+            ("abcdef. abc", 11, "", "", 8, "def"),
             ("abcdef. abc", 11, "", "", 2, "de"),
             // Less than three tokens are nothing.
             ("abcdef. bc", 10, "", "", 8, ""),
             // The longest run, wherever it is.
             ("xabc1 yabc2 xabc", 16, "", "", 3, "1 y"),
+            ("xabc1 yabc2 xabc", 16, "", "", 9, "1 ya"),
             // Of several that are as long, the last.
             ("abc1 abc2 abc", 13, "", "", 1, "2"),
             // Also behind the branch's place, and across the branch's beginning.

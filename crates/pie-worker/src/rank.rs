@@ -1,7 +1,7 @@
 //! A rank in a formed group: one step at a time, in lockstep with its peers.
 
 use crate::error::WorkerError;
-use crate::speculating::{Done, Drafts, Drawn};
+use crate::speculating::{Drafts, DrawnTokens, StepProgress};
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sampled};
@@ -146,7 +146,7 @@ impl<'a> Rank<'a> {
     ) -> Result<StepReport, WorkerError> {
         let start = Instant::now();
         let mut work = self.group.apply(&step.plan)?;
-        let mut done = Done::new(self.unseen(&work));
+        let mut done = StepProgress::new(self.unseen(&work));
         if !done.refused.is_empty() {
             work = without(work, &done.refused);
         }
@@ -188,7 +188,7 @@ impl<'a> Rank<'a> {
             }
         };
         let (sampled_digest, speculated) = (digest_of(&done.passes), done.speculated());
-        let Done { passes, forwards, encoded, rotated, refused, .. } = done;
+        let StepProgress { passes, forwards, encoded, rotated, refused, .. } = done;
         Ok(StepReport {
             passes,
             digest,
@@ -218,7 +218,7 @@ impl<'a> Rank<'a> {
 
     /// What the sessions of a pass that sample may look up: no more than they may draw in this step behind the pass's own token, and
     /// than the model has positions for.
-    fn drafts(&self, work: &Work, step: &Step, done: &Done) -> Drafts {
+    fn drafts(&self, work: &Work, step: &Step, done: &StepProgress) -> Drafts {
         let positions = self.compute.config().max_position_embeddings;
         let lookup = |sequence: &SequenceRows| {
             let session = sequence.session;
@@ -245,9 +245,9 @@ impl<'a> Rank<'a> {
         work: &Work,
         step: &Step,
         drafts: &Drafts,
-        done: &Done,
+        done: &StepProgress,
         observer: &dyn Observer,
-    ) -> Result<Vec<Drawn>, WorkerError> {
+    ) -> Result<Vec<DrawnTokens>, WorkerError> {
         self.compute.copy(&work.copies.from, &work.copies.to)?;
         self.compute.turn(&work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
@@ -271,7 +271,7 @@ impl<'a> Rank<'a> {
         let of = |session: SessionId| {
             let own = sampled.by_ref().take(1 + drafts.tokens(session).len());
             let token = |Sampled { token, logprob, top }| SampledToken { session, token, logprob, top };
-            Drawn { session, tokens: own.map(token).collect() }
+            DrawnTokens { session, tokens: own.map(token).collect() }
         };
         Ok(sessions.into_iter().map(of).collect())
     }

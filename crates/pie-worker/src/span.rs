@@ -28,7 +28,7 @@ impl StepSpan {
                 number("collective_us", report.collective.as_micros()),
                 number("encoded", report.encoded),
                 number("rotated", report.rotated),
-                number("passes", report.passes.len()),
+                number("passes", report.forwards as usize),
             ]),
             Err(error) => self.0.set_status(Status::error(error.to_string())),
         }

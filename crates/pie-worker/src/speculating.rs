@@ -3,7 +3,7 @@
 use crate::error::WorkerError;
 use pie_kv::View;
 use pie_model::Batch;
-use pie_plan::speculation::Draft;
+use pie_plan::speculation::SessionDraft;
 use pie_plan::{Copies, Group, PlanError, SequenceRows, Then, Work};
 use pie_proto::plan::{SampledToken, Speculated, Step};
 use pie_words::{SessionId, Slot, TokenId, TokenIndex};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// What the forward passes of a step have done so far.
 #[derive(Debug, Default)]
-pub(crate) struct Done {
+pub(crate) struct StepProgress {
     /// The tokens of each pass, as plain passes would have drawn them.
     pub passes: Vec<Vec<SampledToken>>,
     /// Forward passes: fewer, where drafts were drawn.
@@ -26,7 +26,7 @@ pub(crate) struct Done {
     speculated: BTreeMap<SessionId, Speculated>,
 }
 
-impl Done {
+impl StepProgress {
     /// Nothing, but for sessions that are left out.
     pub fn new(refused: Vec<SessionId>) -> Self {
         Self { refused, ..Self::default() }
@@ -58,7 +58,7 @@ impl Done {
         self.passes.push(pass);
     }
 
-    fn looked_up(&mut self, draft: &Draft, accepted: usize, missed: bool) {
+    fn looked_up(&mut self, draft: &SessionDraft, accepted: usize, missed: bool) {
         let none = Speculated { session: draft.session, drafted: 0, accepted: 0, missed: 0 };
         let all = self.speculated.entry(draft.session).or_insert(none);
         all.drafted += u32::try_from(draft.tokens.len()).unwrap_or(u32::MAX);
@@ -68,22 +68,25 @@ impl Done {
 }
 
 /// What a session draws in a pass: a token behind its last row, and one behind each of its drafts.
-pub(crate) struct Drawn {
+pub(crate) struct DrawnTokens {
+    /// Which session.
     pub session: SessionId,
+    /// Its tokens.
     pub tokens: Vec<SampledToken>,
 }
 
 /// The drafts of a pass.
 #[derive(Default)]
 pub(crate) struct Drafts {
-    of: BTreeMap<SessionId, Draft>,
+    of: BTreeMap<SessionId, SessionDraft>,
     /// The branch's slots of each of these sessions, and those of its drafts.
     behind: BTreeMap<SessionId, Vec<Slot>>,
 }
 
 impl Drafts {
-    pub fn new(group: &Group, drafts: Vec<Draft>) -> Self {
-        let behind = |draft: &Draft| {
+    /// Of what was looked up in a group's tables.
+    pub fn new(group: &Group, drafts: Vec<SessionDraft>) -> Self {
+        let behind = |draft: &SessionDraft| {
             let branch = group.table(draft.session).map_or(&[][..], |table| table.branch_slots());
             (draft.session, [branch, &draft.slots].concat())
         };
@@ -147,14 +150,14 @@ impl Drafts {
     /// and which rows must go from a draft's slot to their own.
     pub fn join(
         &self,
-        drawn: &[Drawn],
+        drawn: &[DrawnTokens],
         group: &mut Group,
         step: &Step,
         positions: usize,
-        done: &mut Done,
+        done: &mut StepProgress,
     ) -> Result<(Vec<SessionId>, Copies), WorkerError> {
         let (mut going, mut copies) = (Vec::new(), Copies::default());
-        let mut alive: Vec<&Drawn> = drawn.iter().collect();
+        let mut alive: Vec<&DrawnTokens> = drawn.iter().collect();
         for index in 0_usize.. {
             if let Some(draft) = index.checked_sub(1) {
                 let sessions: Vec<SessionId> = alive.iter().map(|drawn| drawn.session).collect();
@@ -164,14 +167,15 @@ impl Drafts {
             let tokens: Vec<_> = pass.iter().map(|sampled| (sampled.session, sampled.token)).collect();
             group.append(&tokens)?;
             done.take(pass);
-            let goes_on = |drawn: &&Drawn| {
+            let goes_on = |drawn: &&DrawnTokens| {
                 let (session, token) = (drawn.session, drawn.tokens[index].token);
                 let ends = step.sampling.get(&session).is_none_or(|own| own.stop_tokens.contains(&token));
                 let sees_next = group.table(session).is_some_and(|table| table.context_length() <= positions);
                 !ends && sees_next && done.left(step, session) > 0 && !done.refused.contains(&session)
             };
-            let is_draft =
-                |drawn: &&Drawn| self.tokens(drawn.session).get(index) == Some(&drawn.tokens[index].token);
+            let is_draft = |drawn: &&DrawnTokens| {
+                self.tokens(drawn.session).get(index) == Some(&drawn.tokens[index].token)
+            };
             let still = alive.iter().copied().filter(goes_on);
             let (more, others): (Vec<_>, Vec<_>) = still.partition(is_draft);
             going.extend(others.iter().map(|drawn| drawn.session));

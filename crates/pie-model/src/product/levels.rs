@@ -106,6 +106,7 @@ pub(crate) struct LevelPanels {
 /// One of them.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
+    /// Levels, group after group.
     pub words: &'a [Line],
     scales: &'a [Line],
     blocks: &'a [Line],
@@ -148,6 +149,7 @@ impl LevelPanels {
         self.form
     }
 
+    /// One of the panels.
     pub fn panel(&self, number: usize) -> Panel<'_> {
         let of_panel = self.form.all_lines(self.groups);
         let (words, rest) =
@@ -298,7 +300,9 @@ fn bytes<S: Simd>(simd: S, words: S::u32s, from: usize) -> S::f32s {
 /// What makes numbers of the levels of the two halves of a group: scale * level + offset.
 #[derive(Clone, Copy)]
 pub(super) struct Factors<V> {
+    /// Of the halves.
     pub scale: [V; 2],
+    /// Likewise.
     pub offset: [V; 2],
 }
 

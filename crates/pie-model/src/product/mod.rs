@@ -25,7 +25,7 @@ use pie_kv::simd::with_scratch;
 use rayon::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
-use whole::{Scratch, Vnni, WholeRows};
+use whole::{RoundedRows, Vnni, WholeRows};
 
 /// Outputs of a panel: two AVX-512 vectors, four AVX2 ones.
 pub(crate) const PANEL: usize = 32;
@@ -338,7 +338,7 @@ type Put<'a> = &'a mut dyn FnMut(usize, usize, f32);
 thread_local! {
     /// Packed rows of x, and their sums.
     static BLOCKS: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
-    static BYTES: Cell<Scratch> = Cell::default();
+    static BYTES: Cell<RoundedRows> = Cell::default();
     static PANEL_MAJOR: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 pub(super) enum Vnni {}
 
 impl Vnni {
+    /// Never.
     pub fn detected() -> Option<Self> {
         None
     }
@@ -19,13 +20,15 @@ impl Vnni {
 pub(super) struct WholeRows<'a>(Vnni, PhantomData<&'a ()>);
 
 #[derive(Default)]
-pub(super) struct Scratch;
+pub(super) struct RoundedRows;
 
 impl<'a> WholeRows<'a> {
-    pub fn new(simd: Vnni, _: &[f32], _: usize, _: &'a mut Scratch) -> Self {
+    /// Not called.
+    pub fn new(simd: Vnni, _: &[f32], _: usize, _: &'a mut RoundedRows) -> Self {
         match simd {}
     }
 
+    /// Not called.
     pub fn multiply(
         self,
         _: &LevelPanels,

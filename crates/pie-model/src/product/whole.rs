@@ -52,7 +52,7 @@ impl Vnni {
 pub(super) struct WholeRows<'a> {
     simd: Vnni,
     bytes: &'a [Bytes],
-    steps: &'a [Step],
+    steps: &'a [Rounding],
     groups: usize,
 }
 
@@ -66,7 +66,7 @@ struct Bytes {
 
 /// What makes numbers of them.
 #[derive(Clone, Copy, Default)]
-struct Step {
+struct Rounding {
     step: f32,
     /// The sums of the two halves, and of both, as rounded.
     halves: [f32; 2],
@@ -75,9 +75,9 @@ struct Step {
 
 /// Memory of [`WholeRows`], kept for the next product.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct RoundedRows {
     bytes: Vec<Bytes>,
-    steps: Vec<Step>,
+    steps: Vec<Rounding>,
 }
 
 /// A group of a panel as it is multiplied.
@@ -102,11 +102,11 @@ type Totals = [__m512; VECTORS];
 
 impl<'a> WholeRows<'a> {
     /// Rounds rows of x, which are whole groups.
-    pub fn new(simd: Vnni, rows: &[f32], inputs: usize, scratch: &'a mut Scratch) -> Self {
+    pub fn new(simd: Vnni, rows: &[f32], inputs: usize, scratch: &'a mut RoundedRows) -> Self {
         let all = rows.len() / GROUP;
         if scratch.bytes.len() < all {
             scratch.bytes.resize(all, Bytes::default());
-            scratch.steps.resize(all, Step::default());
+            scratch.steps.resize(all, Rounding::default());
         }
         let (bytes, steps) = (&mut scratch.bytes[..all], &mut scratch.steps[..all]);
         // SAFETY: a `Vnni` exists only where the processor has what the function is compiled for.
@@ -134,7 +134,7 @@ impl<'a> WholeRows<'a> {
 
     /// A group of some rows.
     #[inline(always)]
-    fn group<const ROWS: usize>(&self, row: usize, group: usize) -> [(&Bytes, &Step); ROWS] {
+    fn group<const ROWS: usize>(&self, row: usize, group: usize) -> [(&Bytes, &Rounding); ROWS] {
         std::array::from_fn(|index| {
             let at = (row + index) * self.groups + group;
             (&self.bytes[at], &self.steps[at])
@@ -144,7 +144,7 @@ impl<'a> WholeRows<'a> {
 
 /// Rounds groups of x.
 #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni")]
-fn round(simd: Vnni, x: &[f32], bytes: &mut [Bytes], steps: &mut [Step]) {
+fn round(simd: Vnni, x: &[f32], bytes: &mut [Bytes], steps: &mut [Rounding]) {
     let simd = simd.0.avx512f;
     for ((x, bytes), to) in x.as_chunks::<GROUP>().0.iter().zip(bytes).zip(steps) {
         let halves: [__m512; 2] = pulp::cast(*x);
@@ -167,7 +167,7 @@ fn round(simd: Vnni, x: &[f32], bytes: &mut [Bytes], steps: &mut [Step]) {
             }
         }
         bytes.planes = planes.map(|plane| by_quads(&pulp::cast(plane)));
-        *to = Step { step, halves: sums, whole: sums[0] + sums[1] };
+        *to = Rounding { step, halves: sums, whole: sums[0] + sums[1] };
     }
 }
 
@@ -266,7 +266,7 @@ fn tile<const KIND: u8, const ROWS: usize>(
 fn add<const KIND: u8, const ROWS: usize>(
     vnni: Vnni,
     spread: &Spread,
-    x: [(&Bytes, &Step); ROWS],
+    x: [(&Bytes, &Rounding); ROWS],
     totals: &mut [Totals; ROWS],
 ) {
     let simd = vnni.0.avx512f;
@@ -277,12 +277,10 @@ fn add<const KIND: u8, const ROWS: usize>(
         let quads = QUADS / parts;
         for quad in part * quads..(part + 1) * quads {
             for row in 0..ROWS {
-                for plane in 0..PLANES {
-                    let x = simd._mm512_set1_epi32(x[row].0.planes[plane][quad]);
-                    for vector in 0..VECTORS {
-                        let levels = spread.levels[vector][quad];
-                        let sum = &mut sums[row][plane][vector];
-                        *sum = vnni.add_products(*sum, levels, x);
+                for (sums, planes) in sums[row].iter_mut().zip(&x[row].0.planes) {
+                    let x = simd._mm512_set1_epi32(planes[quad]);
+                    for (sum, levels) in sums.iter_mut().zip(&spread.levels) {
+                        *sum = vnni.add_products(*sum, levels[quad], x);
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! A running completion: turns sampled tokens into text, and knows when it is over.
 
-use super::drafting::Likelihood;
+use super::drafting::Lookahead;
 use super::text::Text;
 use crate::call::ModelFacts;
 use crate::faults;
@@ -179,18 +179,21 @@ pub(crate) struct Completion {
     stop_tokens: Vec<TokenId>,
     /// Tokens that it sees; none before it begins.
     context: Option<u32>,
+    written: Written,
+    /// Behind all that the client has.
+    text: Text,
+    before: Before,
+    times: Times,
+    lookahead: Lookahead,
+}
+
+/// How far it has come.
+struct Written {
     /// Tokens that stand on its branch.
     produced: u32,
     /// Of what an earlier stream gave, tokens that are drawn once more, and not told again.
     again: VecDeque<TokenId>,
     has_drawn: bool,
-    /// Behind all that the client has.
-    text: Text,
-    before: Before,
-    times: Times,
-    likelihood: Likelihood,
-    /// What its client expects it to write.
-    expected: Vec<TokenId>,
 }
 
 struct Times {
@@ -231,21 +234,22 @@ impl Completion {
             cost: Cost::default(),
             stop_tokens,
             text,
-            produced: u32::try_from(request.generated.len()).unwrap_or(u32::MAX),
+            written: Written {
+                produced: u32::try_from(request.generated.len()).unwrap_or(u32::MAX),
+                again: again.into(),
+                has_drawn: false,
+            },
             request,
             context: None,
-            again: again.into(),
-            has_drawn: false,
             before: Before::default(),
-            likelihood: Likelihood::default(),
-            expected,
+            lookahead: Lookahead::new(expected),
             times: Times { arrived, started: None, latest_token: None },
         })
     }
 
     /// True until its first token is drawn.
     pub fn waits_for_first_token(&self) -> bool {
-        !self.has_drawn
+        !self.written.has_drawn
     }
 
     /// Its first tokens, which an earlier stream gave, and which stand on its branch when it begins.
@@ -271,15 +275,15 @@ impl Completion {
     /// It begins, on `context` tokens, with room for `room` more; some keys were turned for it already.
     pub fn begin(&mut self, context: u32, room: u32, before: Before, rotated: u32) {
         self.context = Some(context);
-        self.request.max_tokens = self.request.max_tokens.min(self.produced.saturating_add(room));
+        self.request.max_tokens = self.request.max_tokens.min(self.written.produced.saturating_add(room));
         (self.before, self.cost.rotated) = (before, rotated);
     }
 
     /// So many tokens may follow those that it wrote; false when it has none left, and is over.
     pub fn fits_in(&mut self, room: usize) -> bool {
-        let most = self.produced.saturating_add(u32::try_from(room).unwrap_or(u32::MAX));
+        let most = self.written.produced.saturating_add(u32::try_from(room).unwrap_or(u32::MAX));
         self.request.max_tokens = self.request.max_tokens.min(most);
-        self.produced < self.request.max_tokens
+        self.written.produced < self.request.max_tokens
     }
 
     /// Whether it outlives an edit: one that has a cursor and waits does not, since nobody says where the cursor is then.
@@ -298,20 +302,20 @@ impl Completion {
 
     /// How the ranks draw its next tokens, and, where a row more costs `cost` of a pass, how many of at most `most` they look up ahead.
     pub fn sampling(&mut self, cost: f64, most: u32) -> Sampling {
-        let drafts = if self.has_drawn { self.likelihood.drafts(cost, most) } else { 0 };
+        let drafts = if self.written.has_drawn { self.lookahead.drafts(cost, most) } else { 0 };
         Sampling {
             parameters: self.request.sampling.clone(),
-            step: u64::from(self.produced),
+            step: u64::from(self.written.produced),
             stop_tokens: self.stop_tokens.clone(),
-            max_tokens: self.request.max_tokens - self.produced,
+            max_tokens: self.request.max_tokens - self.written.produced,
             drafts,
-            expected: if drafts > 0 { self.expected.clone() } else { Vec::new() },
+            expected: if drafts > 0 { self.lookahead.expected().to_vec() } else { Vec::new() },
         }
     }
 
     /// What became of what a plan looked up.
     pub fn looked_up(&mut self, speculated: Speculated) {
-        self.likelihood.learn(speculated);
+        self.lookahead.learn(speculated);
     }
 
     /// Takes a sampled token: what it adds to the text, and whether that ends it. Nothing, if its client has it already.
@@ -320,10 +324,10 @@ impl Completion {
     /// Its client has another one.
     pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Result<Option<Message>, Fault> {
         let took = self.took(now);
-        self.has_drawn = true;
-        self.produced += 1;
-        if let Some(earlier) = self.again.pop_front() {
-            let differs = || faults::drawn_otherwise(self.produced, earlier, sampled.token);
+        self.written.has_drawn = true;
+        self.written.produced += 1;
+        if let Some(earlier) = self.written.again.pop_front() {
+            let differs = || faults::drawn_otherwise(self.written.produced, earlier, sampled.token);
             return if sampled.token == earlier { Ok(None) } else { Err(differs()) };
         }
         self.times.latest_token = Some(now);
@@ -333,7 +337,7 @@ impl Completion {
         let finish = match () {
             () if stopped => Some(Finish::StopString),
             () if ends => Some(Finish::StopToken),
-            () if self.produced >= self.request.max_tokens => Some(Finish::Length),
+            () if self.written.produced >= self.request.max_tokens => Some(Finish::Length),
             () => None,
         };
         if matches!(finish, Some(Finish::StopToken | Finish::Length)) {
@@ -350,11 +354,11 @@ impl Completion {
 
     /// It fails.
     pub fn fail(self, fault: &Fault) -> News {
-        News::Failed { fault: fault.clone(), revision: self.revision, produced: self.produced }
+        News::Failed { fault: fault.clone(), revision: self.revision, produced: self.written.produced }
     }
 
     fn message(&self, text: String, token: Option<Token>, finish: Option<Finish>) -> Message {
-        Message { revision: self.revision, text, token, produced: self.produced, finish }
+        Message { revision: self.revision, text, token, produced: self.written.produced, finish }
     }
 
     /// What a token that comes now has taken.

@@ -1,39 +1,51 @@
 //! How many tokens are worth looking up ahead in a pass of a completion: as many as are likely to be drawn for what their rows cost.
 
 use pie_proto::plan::Speculated;
+use pie_words::TokenId;
 
 /// Of a completion that has looked up nothing yet. It must have three tokens in common with what it looks up.
-const AT_FIRST: f64 = 0.7;
-/// The weight of the latest plan.
-const WEIGHT: f64 = 0.3;
+const AT_FIRST: f64 = 0.6;
+/// What the older tokens' weight is when one more is known.
+const MEMORY: f64 = 0.9;
+/// By how much a draft must be likelier than its cost asks for: how likely it is, is not known well.
+const MARGIN: f64 = 1.25;
 /// How fast a completion for which nothing is worth looking up comes to try it again: after some thirty plans.
 const FORGETTING: f64 = 0.02;
 
-/// How likely a token is drawn that was looked up.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Likelihood(f64);
-
-impl Default for Likelihood {
-    fn default() -> Self {
-        Self(AT_FIRST)
-    }
+/// What a completion looks up, and how often that was drawn.
+pub(super) struct Lookahead {
+    /// How likely a token is drawn that was looked up.
+    likelihood: f64,
+    /// What its client expects it to write.
+    expected: Vec<TokenId>,
 }
 
-impl Likelihood {
+impl Lookahead {
+    /// Of a completion that begins.
+    pub fn new(expected: Vec<TokenId>) -> Self {
+        Self { likelihood: AT_FIRST, expected }
+    }
+
+    /// What its client expects it to write.
+    pub fn expected(&self) -> &[TokenId] {
+        &self.expected
+    }
+
     /// What became of a plan's drafts.
     pub fn learn(&mut self, speculated: Speculated) {
         let (accepted, missed) = (f64::from(speculated.accepted), f64::from(speculated.missed));
         if accepted + missed > 0.0 {
-            self.0 += WEIGHT * (accepted / (accepted + missed) - self.0);
+            let weight = 1.0 - MEMORY.powf(accepted + missed);
+            self.likelihood += weight * (accepted / (accepted + missed) - self.likelihood);
         }
     }
 
     /// So many that the last of them is as likely to be drawn as its row adds to a pass, `cost` of it.
     pub fn drafts(&mut self, cost: f64, most: u32) -> u32 {
-        let worth = (cost.ln() / self.0.min(0.99).ln()).max(0.0);
+        let worth = ((MARGIN * cost).ln() / self.likelihood.min(0.99).ln()).max(0.0);
         let drafts = if worth.is_finite() { most.min(worth as u32) } else { 0 };
         if drafts == 0 {
-            self.0 += FORGETTING * (AT_FIRST - self.0);
+            self.likelihood += FORGETTING * (AT_FIRST - self.likelihood);
         }
         drafts
     }
@@ -47,16 +59,22 @@ mod tests {
     #[test]
     fn what_is_seldom_drawn_is_not_looked_up_and_tried_again() {
         let plan = |accepted, missed| Speculated { session: SessionId(1), drafted: 9, accepted, missed };
-        let mut likelihood = Likelihood::default();
-        let first = likelihood.drafts(0.1, 16);
-        assert!((4..=8).contains(&first), "{first}");
+        let mut lookahead = Lookahead::new(Vec::new());
+        let first = lookahead.drafts(0.1, 16);
+        assert!((2..=5).contains(&first), "{first}");
+        // One plan whose drafts were all drawn says much, one that had a single one little.
+        let mut two = [0, 1].map(|_| Lookahead::new(Vec::new()));
+        two[0].learn(plan(30, 0));
+        two[1].learn(plan(1, 0));
+        let [much, little] = two.map(|mut own| own.drafts(0.1, 16));
+        assert!(much == 16 && little <= first + 1, "{much} {little}");
         // A row that costs as much as a pass is never worth it, nor one of a cost that is not known.
-        assert_eq!([1.0, f64::NAN, f64::INFINITY].map(|cost| likelihood.drafts(cost, 16)), [0; 3]);
-        (0..20).for_each(|_| likelihood.learn(plan(9, 0)));
-        assert_eq!(likelihood.drafts(0.1, 16), 16);
-        (0..20).for_each(|_| likelihood.learn(plan(0, 3)));
-        assert_eq!(likelihood.drafts(0.1, 16), 0);
-        let waits = (0..1000).take_while(|_| likelihood.drafts(0.1, 16) == 0).count();
+        assert_eq!([1.0, f64::NAN, f64::INFINITY].map(|cost| lookahead.drafts(cost, 16)), [0; 3]);
+        (0..20).for_each(|_| lookahead.learn(plan(9, 0)));
+        assert_eq!(lookahead.drafts(0.1, 16), 16);
+        (0..20).for_each(|_| lookahead.learn(plan(0, 3)));
+        assert_eq!(lookahead.drafts(0.1, 16), 0);
+        let waits = (0..1000).take_while(|_| lookahead.drafts(0.1, 16) == 0).count();
         assert!((3..100).contains(&waits), "{waits} plans until it is tried again");
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Pace {
     sums: [f64; PARTS],
     /// The mean of keys that a row sees.
     keys_of_row: f64,
+    /// What a token that is looked up adds to a pass: a row and a draw.
+    draft_us: Option<f64>,
 }
 
 impl Pace {
@@ -84,12 +86,26 @@ impl Pace {
         Micros(self.parts[2].ceil() as u32)
     }
 
-    /// What a row more behind so many tokens adds to a pass that draws a token behind as many, as a part of it; no number while that is
-    /// not known. A draw more is not counted: where one session decodes alone, nothing tells a pass's draw from the pass.
-    pub fn cost_of_row(self, context: u32) -> f64 {
-        let [row, key, draw, step] = self.parts;
-        let row_us = row + key * f64::from(context);
-        if row_us > 0.0 { row_us / (step + draw + row_us) } else { f64::NAN }
+    /// Passes that looked tokens ahead are done: what they took more than plain ones is what their drafts took.
+    pub fn learn_drafts(&mut self, plain: Load, passes: u32, drafts: u32, compute_us: u64) {
+        let more_us = compute_us as f64 - f64::from(passes) * self.time(plain);
+        let draft_us = (more_us / f64::from(drafts.max(1))).max(0.0);
+        let older = self.draft_us.unwrap_or(draft_us);
+        self.draft_us = Some(older + (1.0 - MEMORY) * (draft_us - older));
+    }
+
+    fn time(self, load: Load) -> f64 {
+        let measures = [f64::from(load.rows), load.keys as f64, f64::from(load.draws), 1.0];
+        measures.iter().zip(self.parts).map(|(measure, part)| measure * part).sum()
+    }
+
+    /// How many tokens a draft must give to be worth its time, in a pass that does so much without drafts and draws a token for each of
+    /// its sessions: those are what the time would give otherwise. No number while nothing is known.
+    pub fn cost_of_draft(self, plain: Load) -> f64 {
+        // A draw costs something too, but where one session decodes alone nothing tells it from the pass.
+        let row_us = self.parts[0] + self.parts[1] * plain.keys as f64 / f64::from(plain.rows.max(1));
+        let draft_us = self.draft_us.unwrap_or(2.0 * row_us) * f64::from(plain.draws);
+        if row_us > 0.0 { draft_us / (self.time(plain) + draft_us) } else { f64::NAN }
     }
 
     /// Rows that a pass takes along for a part of its time that nobody notices: what it reads for one row it reads for all. 0 while
@@ -153,6 +169,31 @@ mod tests {
             let near = |learned: u32, right: u32| learned.abs_diff(right) <= right / 20;
             assert!(near(learned.0, rows) && near(learned.1, prefill_rows), "{row_us} us a row: {learned:?}");
         }
+    }
+
+    /// Rows of prefills are cheaper than those of drafts, which draw: what drafts cost shows when there were some.
+    #[test]
+    fn what_a_draft_costs_is_what_its_passes_took_more() {
+        let plain = |sessions| Load { rows: sessions, keys: 0, draws: sessions };
+        let mut pace = Pace::default();
+        assert!(pace.cost_of_draft(plain(1)).is_nan());
+        for _ in 0..100 {
+            pace.learn(Load { rows: 200, keys: 0, draws: 0 }, 10_000 + 200 * 500);
+            pace.learn(plain(1), 10_500);
+            pace.learn(plain(8), 14_000);
+        }
+        let is_near = |cost: f64, right: f64| (cost / right - 1.0).abs() < 0.1;
+        assert!(is_near(pace.cost_of_draft(plain(1)), 1000.0 / 11_500.0), "twice a row, until it is known");
+        for _ in 0..3 {
+            pace.learn_drafts(plain(1), 4, 12, 4 * 10_500 + 12 * 3000);
+        }
+        assert!(is_near(pace.cost_of_draft(plain(1)), 3000.0 / 13_500.0));
+        assert!(
+            pace.cost_of_draft(plain(8)) > 0.5,
+            "eight sessions share a pass: its time gives eight tokens without drafts"
+        );
+        pace.learn_drafts(plain(1), 4, 0, 1);
+        assert!(pace.cost_of_draft(plain(1)) >= 0.0);
     }
 
     /// Passes of every mixture on ranks whose speed changes: what a row takes is soon known, behind few tokens and behind many.

@@ -100,6 +100,13 @@ impl Planner {
         let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
         self.stats.steps.steps.add(1);
         self.stats.tokens.rotated.add(work.turns.slots.len() as u64);
+        let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
+        let draws = count(work.sequences.iter().filter(|sequence| sequence.then == Then::Sample).count());
+        let load = Load { rows: count(work.rows.len()), keys, draws };
+        let draft_cost = self.pace.cost_of_draft(load);
+        // L1 holds for drafts too.
+        let most_drafts = self.settings.limits.rows.saturating_sub(load.rows) / draws.max(1);
+        let most_drafts = self.settings.draft_tokens.min(most_drafts);
         // What a plan does that only repairs counts when the ranks have not given it up.
         let counted = if plan.only_repairs() { &[][..] } else { &work.sequences[..] };
         for sequence in counted {
@@ -107,7 +114,6 @@ impl Planner {
             let (all, rotated) = (count(sequence.rows.len()), count(sequence.turned));
             let ticket = self.allotment.tables.ticket();
             let stale = self.allotment.tables.table(id).map_or(0, Table::stale_in_context);
-            let context = count(self.allotment.tables.table(id).map_or(0, Table::context_length));
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
             let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
@@ -129,14 +135,11 @@ impl Planner {
                 completion.cost.rotated += rotated;
             }
             if sequence.then == Then::Sample {
-                let cost = self.pace.cost_of_row(context);
-                sampling.insert(id, completion.sampling(cost, self.settings.draft_tokens));
+                sampling.insert(id, completion.sampling(draft_cost, most_drafts));
             }
             completions.insert(id, completion.id);
         }
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
-        let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
-        let load = Load { rows: count(work.rows.len()), keys, draws: count(sampling.len()) };
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
@@ -191,8 +194,10 @@ impl Planner {
                 completion.looked_up(*speculated);
             }
         }
-        // A pass with drafts has more rows than its plan says.
-        if !report.is_given_up && report.speculated.is_empty() {
+        let drafts = report.speculated.iter().map(|speculated| speculated.drafted).sum();
+        if drafts > 0 {
+            self.pace.learn_drafts(in_flight.load, report.forwards, drafts, report.compute_us);
+        } else if !report.is_given_up {
             self.pace.learn(in_flight.load, report.compute_us / passes);
         }
         self.stats.steps.time.observe_us(report.compute_us);
