@@ -129,7 +129,7 @@ mod tests {
             ("fn ab() = fn abc() {}", 10, "fn a", "", 4, "bc()"),
             ("let name_ = 1; let na", 21, "me", "", 3, "_ ="),
             // In the branch's own past.
-            ("", 0, "123, 123", "", 4, ", 12"),
+            ("", 0, "123, 123", "", 4, ", 1"),
             // What is expected is taken first.
             ("abc1 abc", 8, "", "zabc9", 1, "9"),
             ("zabc1 zabc", 10, "", "xabc9", 1, "1"),

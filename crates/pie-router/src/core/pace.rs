@@ -94,6 +94,12 @@ impl Pace {
         self.draft_us = Some(older + (1.0 - MEMORY) * (draft_us - older));
     }
 
+    /// Drafts that take so much time.
+    pub fn drafts_within(self, time: Micros) -> u32 {
+        let each = self.draft_us.unwrap_or(2.0 * self.parts[0]).ceil() as u32;
+        time.rows(Micros(each))
+    }
+
     fn time(self, load: Load) -> f64 {
         let measures = [f64::from(load.rows), load.keys as f64, f64::from(load.draws), 1.0];
         measures.iter().zip(self.parts).map(|(measure, part)| measure * part).sum()
@@ -188,6 +194,10 @@ mod tests {
             pace.learn_drafts(plain(1), 4, 12, 4 * 10_500 + 12 * 3000);
         }
         assert!(is_near(pace.cost_of_draft(plain(1)), 3000.0 / 13_500.0));
+        assert_eq!(
+            [Micros(30_500), Micros(100), Micros::MAX].map(|time| pace.drafts_within(time) / 10),
+            [1, 0, 143_165]
+        );
         assert!(
             pace.cost_of_draft(plain(8)) > 0.5,
             "eight sessions share a pass: its time gives eight tokens without drafts"

@@ -54,7 +54,8 @@ impl Planner {
         let (changes, work) = self.allotment.tables.start(&runs, passes)?;
         let is_compared = seq.0.is_multiple_of(DIGEST_EVERY);
         let digest = if is_compared { DigestWanted::Report } else { DigestWanted::Skip };
-        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest }, work, now)))
+        let limits = self.limits(sessions);
+        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest }, work, limits, now)))
     }
 
     /// Makes the tables what the calls want; no plan is on its way.
@@ -96,7 +97,7 @@ impl Planner {
     }
 
     /// Books what the plan does for each session, and adds the sampling parameters.
-    fn dispatch(&mut self, plan: Plan, work: Work, now: Instant) -> Step {
+    fn dispatch(&mut self, plan: Plan, work: Work, limits: Limits, now: Instant) -> Step {
         let (mut sampling, mut completions) = (BTreeMap::new(), BTreeMap::new());
         self.stats.steps.steps.add(1);
         self.stats.tokens.rotated.add(work.turns.slots.len() as u64);
@@ -105,8 +106,8 @@ impl Planner {
         let load = Load { rows: count(work.rows.len()), keys, draws };
         let draft_cost = self.pace.cost_of_draft(load);
         // L1 holds for drafts too.
-        let most_drafts = self.settings.limits.rows.saturating_sub(load.rows) / draws.max(1);
-        let most_drafts = self.settings.draft_tokens.min(most_drafts);
+        let most_rows = limits.rows.saturating_sub(load.rows).min(self.pace.drafts_within(limits.time));
+        let most_drafts = self.settings.draft_tokens.min(most_rows / draws.max(1));
         // What a plan does that only repairs counts when the ranks have not given it up.
         let counted = if plan.only_repairs() { &[][..] } else { &work.sequences[..] };
         for sequence in counted {
