@@ -121,11 +121,13 @@ def test_limits_of_tokens_lines_and_stops_hold(client, edit):
     editor = edit(options={"maxTokens": 60, "maxLines": 0})
     editor.open(URI, text)
     assert (editor.complete(URI) or "") == whole
+    # Settings are pushed, and hold from some moment on.
     editor.configure({"pie": {"maxTokens": 5}})
-    assert (editor.complete(URI) or "") == plainly(client, text, max_tokens=5)
+    five = plainly(client, text, max_tokens=5)
+    until("five tokens", lambda: (editor.complete(URI) or "") == five)
     stop = whole[len(whole) // 2]
     editor.configure({"pie": {"maxTokens": 60, "stop": [stop]}})
-    assert (editor.complete(URI) or "") == whole.split(stop)[0]
+    until("a stop", lambda: (editor.complete(URI) or "") == whole.split(stop)[0])
     editor.stop()
 
 

@@ -12,6 +12,9 @@ use pie_words::{SessionId, Slot, TokenId};
 const LEAST: usize = 3;
 /// The most that are compared, and looked up: as many as are the same, for what has been the same for long goes on being so.
 const LONGEST: usize = 64;
+/// Tokens that are compared before what was found so far must do: a text of one character over and over is like itself everywhere, and
+/// others wait for the pass.
+const MOST_COMPARED: usize = 1 << 14;
 
 /// What may be looked up for a session of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +74,12 @@ impl Table {
         };
         let Some(last) = at_end(0) else { return &[] };
         let (mut longest, mut found): (usize, &[TokenId]) = (LEAST - 1, &[]);
-        for tokens in [branch, self.tokens(), expected] {
-            for next in 1..tokens.len() {
+        let mut compared = 0;
+        for tokens in [expected, self.tokens(), branch] {
+            for next in (1..tokens.len()).rev() {
+                if longest == LONGEST || compared > MOST_COMPARED {
+                    break;
+                }
                 if tokens[next - 1] != *last {
                     continue;
                 }
@@ -83,7 +90,8 @@ impl Table {
                 let alike =
                     (0..next.min(LONGEST)).take_while(|back| at_end(*back) == Some(&tokens[next - 1 - back]));
                 let alike = alike.count();
-                if alike >= longest.max(LEAST) {
+                compared += alike;
+                if alike > longest {
                     (longest, found) = (alike, &tokens[next..]);
                 }
             }
@@ -146,6 +154,23 @@ mod tests {
             let case = format!("{document:?} at {at}, {branch:?}, {expected:?}");
             assert_eq!(found, tokens(drafted), "{case}");
         }
+    }
+
+    /// A text that is like itself everywhere is not compared everywhere: its last place is as good as any.
+    #[test]
+    fn a_text_that_repeats_itself_is_looked_through_once() {
+        let one = |length: usize| {
+            let text = "a".repeat(length - 1) + "b";
+            let mut group = group("", 0, "");
+            let (session, expected) = (SessionId(1), tokens(&text));
+            let branch = Change::Branch { session, at: TokenIndex(0), tokens: tokens(&"a".repeat(40)) };
+            group.stage(&[branch]).expect("room");
+            let draft = group.draft(&[Lookup { session, expected: &expected, most: 3 }]);
+            draft.first().map(|draft| draft.tokens.clone())
+        };
+        // The last place that is as like as any.
+        assert_eq!(one(1000), Some(tokens("b")));
+        assert_eq!(one(1_000_000), Some(tokens("b")));
     }
 
     #[test]
