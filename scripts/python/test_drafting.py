@@ -76,5 +76,5 @@ def test_what_a_client_expects_is_looked_up(clients):
     assert passes < 60, f"80 tokens in {passes} passes"
     wrong = ahead.complete(session, prediction=CODE[::-1], **asked)
     assert wrong.ids == expected.ids
-    too_long = refused(ahead.complete, session, prediction="x" * (64 * 1024 + 1))
+    too_long = refused(ahead.complete, session, prediction="x" * (32 * 1024 + 1))
     assert too_long.reason == "TOO_MANY", too_long

@@ -248,7 +248,7 @@ pub struct CompleteRequest {
     #[prost(uint32, repeated, tag = "22")]
     pub generated: ::prost::alloc::vec::Vec<u32>,
     /// A text that it may write, or parts of: where what it writes agrees with three tokens of it, those behind them are looked up and come
-    /// several at a time. It changes nothing of what is written. What stands in the document is looked up anyway. At most 64 KiB.
+    /// several at a time. It changes nothing of what is written. What stands in the document is looked up anyway. At most 32 KiB.
     #[prost(string, tag = "23")]
     pub prediction: ::prost::alloc::string::String,
     /// The cursor; the document's end when absent.

@@ -14,7 +14,7 @@ const STOP_STRINGS_LIMIT: usize = 16;
 const STOP_BYTES_LIMIT: usize = 1024;
 const STOP_TOKENS_LIMIT: usize = 256;
 /// It is tokenized, and goes to the ranks with each plan.
-const PREDICTION_BYTES_LIMIT: usize = 64 << 10;
+const PREDICTION_BYTES_LIMIT: usize = 32 << 10;
 /// Edits, or splices, of one request: each is looked for on its own, and of those that follow each other each looks at what those
 /// before it changed, so that more would keep a processor busy for long.
 const EDITS_LIMIT: usize = 8192;

@@ -55,6 +55,8 @@ pub enum Call {
         tenant: Tenant,
         /// What.
         request: Complete,
+        /// Its prediction, tokenized.
+        expected: Vec<TokenId>,
         /// When the call came in.
         arrived: Instant,
         /// Where the stream's receiver goes, when the completion is accepted.

@@ -19,7 +19,7 @@ use pie_proto::carried::Carried;
 use pie_proto::plan::Step;
 use pie_proto::request::{Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
-use pie_words::{Seq, SessionId};
+use pie_words::{Seq, SessionId, TokenId};
 use std::sync::Arc;
 use std::time::Instant;
 use streams::Streams;
@@ -186,8 +186,8 @@ impl Desk {
                 });
                 self.reply(reply, edited);
             }
-            Call::Complete { tenant, request, arrived, reply } => {
-                let accepted = self.complete(tenant, request, arrived);
+            Call::Complete { tenant, request, expected, arrived, reply } => {
+                let accepted = self.complete(tenant, request, expected, arrived);
                 self.reply(reply, accepted);
             }
             Call::Get { tenant, session, identity, content, reply } => {
@@ -264,9 +264,15 @@ impl Desk {
         self.holding.answer(self.core.sessions.journal.latest(), reply, answer);
     }
 
-    fn complete(&mut self, tenant: Tenant, request: Complete, arrived: Instant) -> Result<Stream, Fault> {
+    fn complete(
+        &mut self,
+        tenant: Tenant,
+        request: Complete,
+        expected: Vec<TokenId>,
+        arrived: Instant,
+    ) -> Result<Stream, Fault> {
         let unread = self.streams.unread(&tenant);
-        let accepted = self.core.complete(&tenant, request, arrived, unread)?;
+        let accepted = self.core.complete(&tenant, request, expected, arrived, unread)?;
         Ok(self.streams.open(accepted, tenant, arrived))
     }
 

@@ -155,7 +155,13 @@ fn a_bad_cursor_is_told_as_the_cursor() {
         }));
         let request = asked.expect("changed");
         let arrived = Instant::now();
-        pool.desk.call(Call::Complete { tenant: Tenant::default(), request, arrived, reply });
+        pool.desk.call(Call::Complete {
+            tenant: Tenant::default(),
+            request,
+            expected: vec![],
+            arrived,
+            reply,
+        });
         let fault = answer.try_recv().expect("answered").expect_err("no such place");
         assert_eq!(fault.reason, *reason);
         assert!(fault.message.starts_with(message), "{fault}");

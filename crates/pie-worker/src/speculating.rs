@@ -76,7 +76,6 @@ pub(crate) struct DrawnTokens {
 }
 
 /// The drafts of a pass.
-#[derive(Default)]
 pub(crate) struct Drafts {
     of: BTreeMap<SessionId, SessionDraft>,
     /// The branch's slots of each of these sessions, and those of its drafts.

@@ -7,7 +7,7 @@ use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{Complete, Mode};
-use pie_words::{Cursor, Revision};
+use pie_words::{Cursor, Revision, TokenId};
 use std::time::Instant;
 
 /// Completions that may wait in one session.
@@ -19,6 +19,7 @@ impl Core {
         &mut self,
         tenant: &Tenant,
         mut request: Complete,
+        expected: Vec<TokenId>,
         arrived: Instant,
         unread: Unread,
     ) -> Result<(CompletionId, Revision), Fault> {
@@ -50,7 +51,8 @@ impl Core {
         planner.check_slots(length + request.generated.len())?;
         request.max_tokens = request.max_tokens.min(count(self.model.room(length)));
         let revision = session.revision();
-        planner.accept(Completion::new(id, request, (revision, place), model, most, arrived)?);
+        let completion = Completion::new(id, request, (revision, place), model, most, arrived)?;
+        planner.accept(completion.expecting(expected));
         self.accepted += 1;
         self.sessions.used(id.session);
         Ok((id, revision))

@@ -221,11 +221,6 @@ impl Completion {
         faults::check_generated(&request.generated, &stop_tokens, model)?;
         let mut text = Text::new(tokenizer, request.stop.clone());
         text.skip(&request.generated)?;
-        // What cannot be tokenized cannot be drawn.
-        let expected = match request.prediction.as_str() {
-            "" => Vec::new(),
-            prediction => tokenizer.encode(prediction).unwrap_or_default(),
-        };
         let again = request.generated.split_off(most.min(request.generated.len()));
         Ok(Self {
             id,
@@ -242,9 +237,14 @@ impl Completion {
             request,
             context: None,
             before: Before::default(),
-            lookahead: Lookahead::new(expected),
+            lookahead: Lookahead::new(Vec::new()),
             times: Times { arrived, started: None, latest_token: None },
         })
+    }
+
+    /// Its client expects it to write these.
+    pub fn expecting(self, expected: Vec<TokenId>) -> Self {
+        Self { lookahead: Lookahead::new(expected), ..self }
     }
 
     /// True until its first token is drawn.

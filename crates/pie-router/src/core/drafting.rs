@@ -43,11 +43,11 @@ impl Lookahead {
     /// So many that the last of them is as likely to be drawn as its row adds to a pass, `cost` of it.
     pub fn drafts(&mut self, cost: f64, most: u32) -> u32 {
         let worth = ((MARGIN * cost).ln() / self.likelihood.min(0.99).ln()).max(0.0);
-        let drafts = if worth.is_finite() { most.min(worth as u32) } else { 0 };
-        if drafts == 0 {
+        let worth = if worth.is_finite() { worth as u32 } else { 0 };
+        if worth == 0 {
             self.likelihood += FORGETTING * (AT_FIRST - self.likelihood);
         }
-        drafts
+        most.min(worth)
     }
 }
 

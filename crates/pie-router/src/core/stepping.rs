@@ -18,6 +18,8 @@ use std::time::Instant;
 
 /// Staged changes that are sent even if nobody wants a forward pass.
 const CHANGES_LIMIT: usize = 64;
+/// Tokens that a plan takes along as what completions are expected to write; what more of them expect is not looked up.
+const EXPECTED_TOKENS: usize = 1 << 16;
 /// Plans between two comparisons of the ranks' digests (P4).
 const DIGEST_EVERY: u64 = 256;
 
@@ -107,7 +109,9 @@ impl Planner {
         let draft_cost = self.pace.cost_of_draft(load);
         // L1 holds for drafts too.
         let most_rows = limits.rows.saturating_sub(load.rows).min(self.pace.drafts_within(limits.time));
-        let most_drafts = self.settings.draft_tokens.min(most_rows / draws.max(1));
+        let most_drafts =
+            self.settings.draft_tokens.min(most_rows / draws.max(1)).min(plan.passes.saturating_sub(1));
+        let mut room = EXPECTED_TOKENS;
         // What a plan does that only repairs counts when the ranks have not given it up.
         let counted = if plan.only_repairs() { &[][..] } else { &work.sequences[..] };
         for sequence in counted {
@@ -136,7 +140,12 @@ impl Planner {
                 completion.cost.rotated += rotated;
             }
             if sequence.then == Then::Sample {
-                sampling.insert(id, completion.sampling(draft_cost, most_drafts));
+                let mut own = completion.sampling(draft_cost, most_drafts);
+                match room.checked_sub(own.expected.len()) {
+                    Some(left) => room = left,
+                    None => own.expected.clear(),
+                }
+                sampling.insert(id, own);
             }
             completions.insert(id, completion.id);
         }

@@ -13,7 +13,7 @@ use crate::tokenizing::{Waits, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Change, Document, TextError, Tokenizer};
-use pie_words::{Spellings, Strategy};
+use pie_words::{Spellings, Strategy, TokenId};
 use std::sync::Arc;
 
 /// How often a text is compared with its session, if others change that meanwhile.
@@ -85,6 +85,17 @@ impl LocalGroup {
                 opened => return opened,
             }
         }
+    }
+
+    /// The tokens of what a completion may write.
+    pub(super) async fn expected(&self, prediction: String) -> Result<Vec<TokenId>, Fault> {
+        if prediction.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokenizer = self.router.tokenizer.clone();
+        let bytes = prediction.len();
+        let encode = move || tokenizer.encode(&prediction).map_err(|error| faults::text(&error));
+        self.router.counted(beside(bytes, Waits::Briefly, encode).await)
     }
 
     /// Edits a session. What takes more than a moment the owner hands back, with a copy of the document to prepare it on.

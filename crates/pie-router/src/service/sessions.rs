@@ -79,9 +79,10 @@ impl GroupCall for v1::CompleteRequest {
 
     async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
         group.router.check_phase()?;
-        let request = group.router.counted(Complete::try_from(self))?;
+        let mut request = group.router.counted(Complete::try_from(self))?;
         let Asker { tenant, arrived } = asker;
-        let stream = group.ask(|reply| Call::Complete { tenant, request, arrived, reply }).await?;
+        let expected = group.expected(std::mem::take(&mut request.prediction)).await?;
+        let stream = group.ask(|reply| Call::Complete { tenant, request, expected, arrived, reply }).await?;
         Ok(Accepted { revision: Some(stream.revision().0), messages: Box::pin(stream) })
     }
 

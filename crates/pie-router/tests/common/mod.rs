@@ -368,7 +368,7 @@ impl Pool {
             prediction: String::new(),
         };
         change(&mut request);
-        self.ask(|reply| Call::Complete { tenant, request, arrived: Instant::now(), reply })
+        self.ask(|reply| Call::Complete { tenant, request, expected: vec![], arrived: Instant::now(), reply })
     }
 }
 
