@@ -261,7 +261,7 @@ impl Group {
         }
         let turned = table.settle(&mut work.turns);
         let first = work.rows.len();
-        table.encode(then, limit, &mut work.rows);
+        table.encode(then, limit, &self.slots, &mut work.rows);
         let rows = first..work.rows.len();
         work.sequences.push(SequenceRows { session, rows, then, turned });
         Ok(())

@@ -436,22 +436,31 @@ impl Table {
 
     /// Takes pending tokens as rows to encode, in index order, and counts them as encoded: the first `limit` of the
     /// document, or all of a completion's context.
-    pub(crate) fn encode(&mut self, then: Then, limit: usize, rows: &mut Vec<Row>) {
+    pub(crate) fn encode(&mut self, then: Then, limit: usize, slots: &Slots, rows: &mut Vec<Row>) {
         let share = match then {
             Then::Stop => self.document.len(),
             Then::Sample => self.share(),
         };
-        let before = rows.len();
+        let leftmost = self.document.pending(share, limit).next().map_or(usize::MAX, |rows| rows.start);
+        let exact = self.shared_from(leftmost, slots);
         self.document.encode(0, share, limit, rows);
+        self.document.set(&exact, State::FRESH);
         // The branch has seen what the document's rows were before.
-        let first = rows.get(before).map_or(usize::MAX, |row| row.position.usize());
-        if let Some(branch) = self.branch.as_mut().filter(|branch| first < branch.share) {
+        if let Some(branch) = self.branch.as_mut().filter(|branch| leftmost < branch.share) {
             branch.rows.age_from(0);
         }
         if let (Then::Sample, Some(branch)) = (then, &mut self.branch) {
             let length = branch.rows.len();
             branch.rows.encode(branch.share, length, usize::MAX, rows);
         }
+    }
+
+    /// Rows from `first` on that other tables hold too. They were exact when they were shared, and an edit on their left would
+    /// have given this table slots of its own: whatever is encoded there is the same text again, and they stay exact.
+    fn shared_from(&self, first: usize, slots: &Slots) -> Vec<Range<usize>> {
+        let until = self.shared_until.min(self.document.len());
+        let shared = (first..until).filter(|index| slots.is_shared(self.document.slots[*index]));
+        shared.map(|index| index..index + 1).collect()
     }
 
     pub(crate) fn hash(&self, hasher: &mut xxhash_rust::xxh3::Xxh3) {
