@@ -2,10 +2,11 @@
 """What one tenant's first tokens wait for while another attacks, kind of attack by kind, one after the other on one pool: what a kind leaves
 to be done is done while the next one goes on.
 
-    .venv/bin/python scripts/measure/attack.py                                    # all kinds together
+    .venv/bin/python scripts/measure/attack.py --turns 3 -- --model FILE.gguf     # all kinds together, three turns
     .venv/bin/python scripts/measure/attack.py --kinds huge_opens,huge_edits --kinds floods_of_questions -- --prefill-time 4ms
 
-Each --kinds is a turn, of kinds of scripts/python/attack.py; what stands behind `--` goes to `pie pool`. Percentiles are of the edits of a turn,
+Each --kinds is as many turns as --turns says, of kinds of scripts/python/attack.py, behind as many quiet ones; what stands behind `--` goes to
+`pie pool`. The last lines say how many times the p99 of quiet turns that of attacked ones is, median by median. Percentiles are of the edits of a turn,
 in milliseconds: from the edit to its first token and the call of the edit as the typist sees them, and the wait before the own first step and
 the steps up to the first token as the pool tells them.
 """
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "python"))
 
@@ -27,7 +29,7 @@ stubs.generate()
 import attack  # noqa: E402  (the generated code comes first)
 from client import Client, connect  # noqa: E402
 from pool import Pool  # noqa: E402
-from test_attack import LIMITS, PROCESSES, Typist  # noqa: E402
+from test_attack import LIMITS, PROCESSES, Typist, p99  # noqa: E402
 
 COLUMNS = ("edit to first token", "the edit's call", "wait", "steps")
 
@@ -63,9 +65,17 @@ def attacked(typist: Typist, address: str, kinds: list[str], seconds: float) -> 
             process.communicate()
 
 
+def measured(name: str, typist: Typist, turn) -> float:
+    """The p99 of a turn, which is told."""
+    times = turn()
+    print(row(name, times, typist), flush=True)
+    return p99(times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", action="append", default=[], help="of one turn, separated by commas; all if never given")
+    parser.add_argument("--turns", type=int, default=1, help="of each")
     parser.add_argument("--seconds", type=float, default=6.0, help="of a turn")
     parser.add_argument("pool", nargs="*", help="flags of pie pool")
     options = parser.parse_args()
@@ -80,10 +90,12 @@ def main() -> None:
         with connect(pool.address) as channel:
             typist = Typist(Client(channel, tenant="alice"))
             typist.type(1.0)
-            print(row("none", typist.type(options.seconds / 2), typist), flush=True)
+            quiet = [measured("none", typist, lambda: typist.type(options.seconds / 2)) for _ in range(options.turns)]
             for kinds in turns or [[]]:
-                times = attacked(typist, pool.address, kinds, options.seconds)
-                print(row(", ".join(kinds) or "all", times, typist), flush=True)
+                name = ", ".join(kinds) or "all"
+                while_attacked = lambda kinds=kinds: attacked(typist, pool.address, kinds, options.seconds)  # noqa: E731
+                waited = [measured(name, typist, while_attacked) for _ in range(options.turns)]
+                print(f"{name}: p99 {median(waited) / median(quiet):.1f} times as long as in quiet turns", flush=True)
                 time.sleep(0.5)
     finally:
         pool.end()

@@ -1,8 +1,9 @@
 """One tenant is hostile, in every way that came to mind, while another types: the other one is never refused, loses nothing, and the
 router's memory stays within bounds.
 
-How much slower the other one's answers get is told (`pytest -s`) and not judged: it should be three times at most, and is three to four
-where two cores are the router's, the rank's and the typist's: what is left are steps full of the attacker's documents (BENCHMARKS.md).
+How much slower the other one's answers get is told (`pytest -s`) and not judged: three times at most is asked for. Models that people run
+are within it (`scripts/measure/attack.py`, BENCHMARKS.md); with this one, which computes next to nothing, it is three to four times where two
+cores are the router's, the rank's and the typist's.
 """
 
 import json
