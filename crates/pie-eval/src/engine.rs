@@ -7,6 +7,7 @@ use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
 use pie_model::{Compute, Model, OnCpu};
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -300,7 +301,8 @@ fn step(
     let (stop_tokens, expected) = (Vec::new(), Vec::new());
     let sampling = Sampling { parameters, step: 0, stop_tokens, max_tokens: passes, drafts: 0, expected };
     let sampling = runs.iter().map(|run| (run.session(), sampling.clone())).collect();
-    let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip };
+    let plan =
+        Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip, blocks: Blocks::default() };
     Ok(rank.step(&Step { plan, sampling })?)
 }
 

@@ -24,7 +24,7 @@ pub struct KvShape {
 
 impl KvShape {
     /// Numbers of a token's K row in one layer.
-    pub(crate) fn row(&self) -> usize {
+    pub fn numbers(&self) -> usize {
         self.kv_heads * self.head_dim
     }
 
@@ -50,7 +50,7 @@ impl KvShape {
 
     /// Bytes of K and V of all layers in f32.
     pub fn bytes(&self) -> u64 {
-        2 * 4 * (self.layers * self.row()) as u64 * self.slots as u64
+        2 * 4 * (self.layers * self.numbers()) as u64 * self.slots as u64
     }
 }
 
@@ -104,7 +104,7 @@ impl KvCache {
     /// [`KvError::OutOfMemory`].
     pub fn new(shape: KvShape) -> Result<Self, KvError> {
         let bytes = shape.bytes();
-        let layer = shape.row().checked_mul(shape.slots);
+        let layer = shape.numbers().checked_mul(shape.slots);
         let numbers = layer.and_then(|layer| layer.checked_mul(shape.layers));
         let numbers = numbers.ok_or(KvError::OutOfMemory { bytes })?;
         let zeros = || -> Result<Vec<f32>, KvError> {
@@ -138,7 +138,7 @@ impl KvCache {
         values: Strided<'_>,
     ) -> Result<(), KvError> {
         self.shape.check(layer, slots)?;
-        let (row, precision) = (self.shape.row(), self.precision);
+        let (row, precision) = (self.shape.numbers(), self.precision);
         for (rows, what) in [(keys, "keys"), (values, "values")] {
             let needed = slots.len().checked_sub(1).map_or(0, |last| last * rows.stride + rows.first + row);
             if rows.numbers.len() < needed {
@@ -172,7 +172,7 @@ impl KvCache {
             return Ok(());
         }
         self.shape.check(0, slots)?;
-        let (row, head_dim) = (self.shape.row(), self.shape.head_dim);
+        let (row, head_dim) = (self.shape.numbers(), self.shape.head_dim);
         if 2 * rope.inverse_frequencies().len() != head_dim {
             return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
         }
@@ -210,7 +210,7 @@ impl KvCache {
         }
         self.shape.check(0, from)?;
         self.shape.check(0, to)?;
-        let row = self.shape.row();
+        let row = self.shape.numbers();
         let length = self.shape.slots * row;
         let (keys, values) = (&mut self.keys, &mut self.values);
         keys.par_chunks_exact_mut(length).chain(values.par_chunks_exact_mut(length)).for_each(|layer| {
@@ -261,12 +261,12 @@ impl KvCache {
 
     /// Where a layer lies.
     fn numbers_of(&self, layer: usize) -> Range<usize> {
-        let length = self.shape.slots * self.shape.row();
+        let length = self.shape.slots * self.shape.numbers();
         layer * length..(layer + 1) * length
     }
 
     fn read(&self, layer: &[f32], slots: &[Slot]) -> Vec<f32> {
-        let row = self.shape.row();
+        let row = self.shape.numbers();
         slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect()
     }
 }

@@ -5,6 +5,7 @@
 //! settled by a completion's step.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::hint::black_box;
@@ -19,7 +20,15 @@ fn opened(tokens: u32) -> Group {
     let open = Change::Open { session: SESSION };
     let splice = Change::Splice { session: SESSION, splices, strategy: Strategy::Pie };
     let (epoch, seq, digest) = (group.epoch(), group.next_seq(), DigestWanted::Skip);
-    let plan = Plan { epoch, seq, changes: vec![open, splice], runs: vec![SAMPLE], passes: 1, digest };
+    let plan = Plan {
+        epoch,
+        seq,
+        changes: vec![open, splice],
+        runs: vec![SAMPLE],
+        passes: 1,
+        digest,
+        blocks: Blocks::default(),
+    };
     group.apply(&plan).expect("there are slots");
     group.append(&[(SESSION, TokenId(7))]).expect("there are slots");
     group

@@ -88,7 +88,10 @@ impl Group {
         }
         let mut done = Vec::new();
         let staged = self.change_all(&plan.changes, &mut done);
-        let started = staged.and_then(|staged| self.start_after(staged, &plan.runs, plan.passes));
+        let started = staged.and_then(|staged| {
+            self.check_blocks(&plan.blocks, &plan.runs)?;
+            self.start_after(staged, &plan.runs, plan.passes)
+        });
         started.inspect_err(|_| self.roll_back(done))
     }
 

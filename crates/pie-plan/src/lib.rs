@@ -2,8 +2,8 @@
 //!
 //! **Owns** the slot table of each session, the free and shared slots, the plan, its application, the digest of
 //! the whole, the policy that makes the next plan ([`schedule`]), and what outlives an owner: the [`ledger`] of its documents that
-//! each rank keeps, the tables as they travel ([`image`]), and what the next owner makes of both ([`takeover`]); and what a completion
-//! may write next ([`speculation`]).
+//! each rank keeps, the tables as they travel ([`image`]), and what the next owner makes of both ([`takeover`]); what a completion
+//! may write next ([`speculation`]); and which rows ranks write to disk and read back ([`blocks`]).
 //!
 //! **Invariant.** Replicas that start equal and apply the same plans in order stay equal, slot for slot (P2): nothing
 //! here reads a clock, a hash map's order, or a random number. A plan is applied whole or not at all, so the owner
@@ -11,6 +11,7 @@
 //!
 //! **Must not know** tensors, the wire, the clock, floating point.
 
+pub mod blocks;
 pub mod group;
 pub mod image;
 pub mod invariant;

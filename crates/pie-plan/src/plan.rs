@@ -1,5 +1,6 @@
 //! A plan: what a group does in one lockstep step, and what that means for a rank's tensors.
 
+use crate::blocks::Blocks;
 use crate::rows::OutOfSlots;
 use pie_words::{Epoch, Seq, SessionId, Slot, SpliceError, Splices, Strategy, TokenId, TokenIndex};
 use std::ops::Range;
@@ -141,6 +142,8 @@ pub struct Plan {
     pub passes: u32,
     /// Whether to report a digest.
     pub digest: DigestWanted,
+    /// What ranks write to disk and read back, between the changes and the passes.
+    pub blocks: Blocks,
 }
 
 impl Plan {
@@ -300,6 +303,14 @@ pub enum PlanError {
         /// Which.
         rows: Range<u32>,
     },
+    /// Rows that are written are not exact, or rows that are read are not those that wait first.
+    #[error("session {session} has no block of rows before row {end} to be written or read")]
+    NoSuchBlock {
+        /// Whose.
+        session: SessionId,
+        /// The row behind it.
+        end: TokenIndex,
+    },
     /// Rows that are not exact cannot be shared.
     #[error(
         "session {session} cannot hold the rows of session {from}: they are not exact, or it has rows already"
@@ -336,6 +347,7 @@ impl PlanError {
             Self::BadPasses { .. } => "PLAN_BAD_PASSES",
             Self::NoSuchPlace { .. } => "PLAN_NO_SUCH_PLACE",
             Self::NoSuchRows { .. } => "PLAN_NO_SUCH_ROWS",
+            Self::NoSuchBlock { .. } => "PLAN_NO_SUCH_BLOCK",
             Self::NotShareable { .. } => "PLAN_NOT_SHAREABLE",
             Self::DidNotSample(_) => "PLAN_DID_NOT_SAMPLE",
         }

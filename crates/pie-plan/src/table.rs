@@ -442,25 +442,32 @@ impl Table {
             Then::Sample => self.share(),
         };
         let leftmost = self.document.pending(share, limit).next().map_or(usize::MAX, |rows| rows.start);
-        let exact = self.shared_from(leftmost, slots);
         self.document.encode(0, share, limit, rows);
-        self.document.set(&exact, State::FRESH);
-        // The branch has seen what the document's rows were before.
-        if let Some(branch) = self.branch.as_mut().filter(|branch| leftmost < branch.share) {
-            branch.rows.age_from(0);
-        }
+        self.renewed(leftmost, slots);
         if let (Then::Sample, Some(branch)) = (then, &mut self.branch) {
             let length = branch.rows.len();
             branch.rows.encode(branch.share, length, usize::MAX, rows);
         }
     }
 
-    /// Rows from `first` on that other tables hold too. They were exact when they were shared, and an edit on their left would
-    /// have given this table slots of its own: whatever is encoded there is the same text again, and they stay exact.
-    fn shared_from(&self, first: usize, slots: &Slots) -> Vec<Range<usize>> {
+    /// Rows of the document are others from `leftmost` on, and those behind them were told so. The branch has seen what was there
+    /// before. Rows that other tables hold too have not: they were exact when they were shared, and an edit on their left would have given
+    /// this table slots of its own, so the same text stands there.
+    fn renewed(&mut self, leftmost: usize, slots: &Slots) {
         let until = self.shared_until.min(self.document.len());
-        let shared = (first..until).filter(|index| slots.is_shared(self.document.slots[*index]));
-        shared.map(|index| index..index + 1).collect()
+        let shared = (leftmost..until).filter(|index| slots.is_shared(self.document.slots[*index]));
+        let shared: Vec<Range<usize>> = shared.map(|index| index..index + 1).collect();
+        self.document.set(&shared, State::FRESH);
+        if let Some(branch) = self.branch.as_mut().filter(|branch| leftmost < branch.share) {
+            branch.rows.age_from(0);
+        }
+    }
+
+    /// The first rows that waited were read from disk.
+    pub(crate) fn reload(&mut self, rows: Range<usize>, slots: &Slots) {
+        self.document.age_from(rows.start);
+        self.document.set(std::slice::from_ref(&rows), State::FRESH);
+        self.renewed(rows.start, slots);
     }
 
     pub(crate) fn hash(&self, hasher: &mut xxhash_rust::xxh3::Xxh3) {

@@ -1,5 +1,6 @@
 //! What completions leave behind, what sessions share, and what moves when one of them edits, case by case.
 
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 
@@ -8,7 +9,9 @@ const B: SessionId = SessionId(2);
 
 fn step(group: &mut Group, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Work {
     let (epoch, seq, digest) = (group.epoch(), group.next_seq(), DigestWanted::Skip);
-    let work = group.apply(&Plan { epoch, seq, changes, runs, passes, digest }).expect("the plan is right");
+    let work = group
+        .apply(&Plan { epoch, seq, changes, runs, passes, digest, blocks: Blocks::default() })
+        .expect("the plan is right");
     group.check().expect("K1 and K2");
     work
 }

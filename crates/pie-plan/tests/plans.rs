@@ -1,5 +1,6 @@
 //! What a plan makes of several edits, and why one is refused, case by case.
 
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 
@@ -13,7 +14,15 @@ fn group_with(tokens: u32) -> (Group, SessionId) {
 }
 
 fn plan(group: &Group, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Plan {
-    Plan { epoch: group.epoch(), seq: group.next_seq(), changes, runs, passes, digest: DigestWanted::Skip }
+    Plan {
+        epoch: group.epoch(),
+        seq: group.next_seq(),
+        changes,
+        runs,
+        passes,
+        digest: DigestWanted::Skip,
+        blocks: Blocks::default(),
+    }
 }
 
 fn splice(session: SessionId, at: u32, delete: u32, insert: &[u32]) -> Change {

@@ -1,6 +1,7 @@
 //! Owners and ranks that die, freeze and come back at any moment, by thousands of random runs: what was confirmed is never lost, who
 //! was fenced changes nothing, and caches go on whenever every rank has lived on.
 
+use pie_plan::blocks::Blocks;
 use pie_plan::ledger::{Beginning, Entry, Ledger, LedgerError, Position};
 use pie_plan::takeover::{Activity, Caches, Standing, TablesAt, best_ledger, caches};
 use pie_plan::{Change, DigestWanted, Group, Plan};
@@ -83,7 +84,15 @@ impl Rank {
 /// Plans differ, so that tables do.
 fn plan(epoch: Epoch, seq: Seq) -> Plan {
     let changes = vec![Change::Open { session: SessionId(epoch.0 * 1000 + seq.0) }];
-    Plan { epoch, seq, changes, runs: vec![], passes: 1, digest: DigestWanted::Skip }
+    Plan {
+        epoch,
+        seq,
+        changes,
+        runs: vec![],
+        passes: 1,
+        digest: DigestWanted::Skip,
+        blocks: Blocks::default(),
+    }
 }
 
 /// An owner, and what of it is on the way. One that is dead says nothing new; what it sent may still arrive.

@@ -545,6 +545,9 @@ pub struct Counters {
     pub tokens_drafted: u64,
     #[prost(uint64, tag = "18")]
     pub tokens_accepted: u64,
+    /// Tokens of documents whose rows the ranks read from disk (`--kv-spill`).
+    #[prost(uint64, tag = "19")]
+    pub tokens_reloaded: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DescribePoolResponse {

@@ -38,6 +38,9 @@ pub struct DescribeResponse {
     /// The latest epoch that this rank took part in, or tried to: it refuses all that are not later. 0 if there was none.
     #[prost(uint64, tag = "15")]
     pub latest_epoch: u64,
+    /// It writes rows to disk and reads them back, where a plan says so.
+    #[prost(bool, tag = "16")]
+    pub spills: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FormRequest {
@@ -497,6 +500,23 @@ pub struct Plan {
     /// The router's span of this step; absent unless somebody records it.
     #[prost(message, optional, tag = "7")]
     pub trace: ::core::option::Option<TraceContext>,
+    /// Exact rows that are written to disk, if the rank can.
+    #[prost(message, repeated, tag = "8")]
+    pub spilled: ::prost::alloc::vec::Vec<Block>,
+    /// Pending rows that are read from disk by all ranks, or by none; their sessions do not run.
+    #[prost(message, repeated, tag = "9")]
+    pub reloaded: ::prost::alloc::vec::Vec<Block>,
+}
+/// The last 256 of a session's first `end` rows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Block {
+    #[prost(uint64, tag = "1")]
+    pub session: u64,
+    #[prost(uint32, tag = "2")]
+    pub end: u32,
+    /// Blocks of one realm are not found in another.
+    #[prost(uint64, tag = "3")]
+    pub realm: u64,
 }
 /// As in W3C Trace Context.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -565,6 +585,9 @@ pub struct Report {
     /// And what they looked up.
     #[prost(message, repeated, tag = "12")]
     pub speculated: ::prost::alloc::vec::Vec<Speculated>,
+    /// Sessions whose block was read by all ranks.
+    #[prost(uint64, repeated, tag = "13")]
+    pub reloaded: ::prost::alloc::vec::Vec<u64>,
 }
 /// What the passes of a plan looked up ahead for a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

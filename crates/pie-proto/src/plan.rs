@@ -2,6 +2,7 @@
 
 use crate::reason::{Fault, Reason};
 use crate::worker_v1 as wire;
+use pie_plan::blocks::{Block, Blocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_words::{Epoch, SamplingParameters, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ impl From<&Step> for wire::Plan {
             report_digest: plan.digest == DigestWanted::Report,
             // Whoever sends it knows.
             trace: None,
+            spilled: plan.blocks.spilled.iter().map(block_to_wire).collect(),
+            reloaded: plan.blocks.reloaded.iter().map(block_to_wire).collect(),
         }
     }
 }
@@ -56,8 +59,18 @@ impl TryFrom<wire::Plan> for Step {
         let runs = plan.runs.into_iter().map(|value| run(value, &mut sampling)).collect::<Result<_, _>>()?;
         let digest = if plan.report_digest { DigestWanted::Report } else { DigestWanted::Skip };
         let (epoch, seq, passes) = (Epoch(plan.epoch), Seq(plan.seq), plan.passes);
-        Ok(Self { plan: Plan { epoch, seq, changes, runs, passes, digest }, sampling })
+        let blocks = |blocks: Vec<wire::Block>| blocks.into_iter().map(block).collect();
+        let blocks = Blocks { spilled: blocks(plan.spilled), reloaded: blocks(plan.reloaded) };
+        Ok(Self { plan: Plan { epoch, seq, changes, runs, passes, digest, blocks }, sampling })
     }
+}
+
+fn block_to_wire(block: &Block) -> wire::Block {
+    wire::Block { session: block.session.0, end: block.end.0, realm: block.realm.0 }
+}
+
+fn block(block: wire::Block) -> Block {
+    Block { session: SessionId(block.session), end: TokenIndex(block.end), realm: Realm(block.realm) }
 }
 
 fn change_to_wire(change: &Change) -> wire::Change {
@@ -216,6 +229,8 @@ pub struct Report {
     pub forwards: u32,
     /// What they looked up ahead, when it is done.
     pub speculated: Vec<Speculated>,
+    /// Sessions whose block of the plan was read from disk, by all ranks.
+    pub reloaded: Vec<SessionId>,
 }
 
 /// What the passes of a plan looked up ahead for a session.
@@ -270,6 +285,7 @@ impl From<Report> for wire::Report {
             given_up: report.is_given_up,
             forwards: report.forwards,
             speculated: report.speculated.into_iter().map(wire::Speculated::from).collect(),
+            reloaded: report.reloaded.iter().map(|session| session.0).collect(),
         }
     }
 }
@@ -313,6 +329,7 @@ impl From<wire::Report> for Report {
             is_given_up: report.given_up,
             forwards: report.forwards,
             speculated: report.speculated.into_iter().map(Speculated::from).collect(),
+            reloaded: report.reloaded.into_iter().map(SessionId).collect(),
         }
     }
 }

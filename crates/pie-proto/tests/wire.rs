@@ -1,5 +1,6 @@
 //! Nothing is lost or bent between owner and rank, and no public request that makes no sense gets in.
 
+use pie_plan::blocks::{Block, Blocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_proto::plan::{Sampling, Step};
 use pie_proto::reason::{detail_of, reason_of};
@@ -46,12 +47,22 @@ fn sampling() -> impl proptest::strategy::Strategy<Value = Sampling> {
         })
 }
 
+fn blocks() -> impl proptest::strategy::Strategy<Value = Vec<Block>> {
+    let block = |(session, end, realm)| Block {
+        session: SessionId(session),
+        end: TokenIndex(end),
+        realm: Realm(realm),
+    };
+    prop::collection::vec(any::<(u64, u32, u64)>().prop_map(block), 0..3)
+}
+
 proptest! {
     #[test]
     fn a_plan_travels_unchanged(
         changes in prop::collection::vec(change(), 0..6),
         encodes in prop::collection::btree_map(0..50_u64, any::<u32>(), 0..4),
         samples in prop::collection::btree_map(50..99_u64, sampling(), 0..4),
+        (spilled, reloaded) in (blocks(), blocks()),
         (epoch, seq, passes, digest) in (any::<u64>(), any::<u64>(), any::<u32>(), any::<bool>()),
     ) {
         let mut runs: Vec<_> =
@@ -59,7 +70,7 @@ proptest! {
         runs.extend(samples.keys().map(|session| Run::Sample { session: SessionId(*session) }));
         let sampling: BTreeMap<_, _> = samples.into_iter().map(|(id, sampling)| (SessionId(id), sampling)).collect();
         let digest = if digest { DigestWanted::Report } else { DigestWanted::Skip };
-        let step = Step { plan: Plan { epoch: Epoch(epoch), seq: Seq(seq), changes, runs, passes, digest }, sampling };
+        let step = Step { plan: Plan { epoch: Epoch(epoch), seq: Seq(seq), changes, runs, passes, digest, blocks: Blocks { spilled, reloaded } }, sampling };
         prop_assert_eq!(Step::try_from(worker_v1::Plan::from(&step)).expect("a right plan"), step);
     }
 }

@@ -364,4 +364,6 @@ pub struct ModelFacts {
     pub vocabulary: u32,
     /// Tokens that end a text.
     pub end_of_text: Vec<TokenId>,
+    /// All its ranks write rows to disk and read them back.
+    pub spills: bool,
 }

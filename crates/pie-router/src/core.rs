@@ -28,6 +28,7 @@ mod room;
 mod rows;
 pub(crate) mod session;
 mod sessions;
+mod spilling;
 mod stepping;
 mod tables;
 mod text;
@@ -222,6 +223,11 @@ impl Core {
         self.at(now);
         let Ok(planner) = &mut self.planner else { return Ok(None) };
         planner.next_step(&self.sessions, now)
+    }
+
+    /// When something is to be done that no event brings about.
+    pub fn due(&self) -> Option<Instant> {
+        self.planner.as_ref().ok()?.due(&self.sessions)
     }
 
     /// See [`Planner::report`].

@@ -56,6 +56,8 @@ const BATCH: usize = 64;
 const BATCH_TIME: Duration = Duration::from_millis(2);
 /// When ranks fail, the others fail within this time too; then the culprit is known.
 const BLAME_WINDOW: Duration = Duration::from_millis(300);
+/// What is due of itself is looked at no sooner than this.
+const LEAST_WAIT: Duration = Duration::from_millis(50);
 /// The ownership is given up in this time, or left to its lease.
 const RELEASE: Duration = Duration::from_secs(1);
 /// A repair that is given up has ended in this time, since its ranks look for that in each layer, and ranks have what they are to keep.
@@ -214,14 +216,20 @@ impl Task {
         self.start_forming(Claim::New, None);
         'serving: loop {
             // What the ranks say first: they wait for it, and callers wait for them.
+            let due = self
+                .desk
+                .core()
+                .due()
+                .map(|due| tokio::time::Instant::from_std(due.max(Instant::now() + LEAST_WAIT)));
             let mut next = tokio::select! {
                 biased;
-                event = events.recv() => event,
+                event = events.recv() => match event {
+                    Some(event) => Some(event),
+                    None => break,
+                },
                 waiting = inbox.next() => Some(Event::Call(waiting.call, waiting.span)),
+                () = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => None,
             };
-            if next.is_none() {
-                break;
-            }
             // Whatever else has come in meanwhile joins the same plan.
             let (begun, mut handled, mut came) = (Instant::now(), 0, None);
             while let Some(event) = next {

@@ -273,7 +273,7 @@ impl Forming<'_> {
         }
         let ranks =
             described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
-        let streams = Streams { epoch, slots, model: facts(&described[0]), ranks, orders };
+        let streams = Streams { epoch, slots, model: facts(&described), ranks, orders };
         Ok(Ranks { streams, found, keepers })
     }
 }
@@ -376,8 +376,10 @@ fn check(described: &[wire::DescribeResponse]) -> Result<(), FormError> {
     Ok(())
 }
 
-fn facts(rank: &wire::DescribeResponse) -> ModelFacts {
+fn facts(described: &[wire::DescribeResponse]) -> ModelFacts {
+    let Some(rank) = described.first() else { return ModelFacts::default() };
     ModelFacts {
+        spills: described.iter().all(|rank| rank.spills),
         name: rank.model.clone(),
         parameters: rank.parameters,
         context_limit: rank.context_limit,

@@ -182,6 +182,8 @@ pub struct TokenStats {
     pub adopted: Counter,
     /// Tokens whose rows were shared with another session.
     pub shared: Counter,
+    /// Tokens whose rows the ranks read from disk.
+    pub reloaded: Counter,
     /// Tokens that were looked up ahead for completions.
     pub drafted: Counter,
     /// Of those, that were drawn then.
@@ -325,6 +327,7 @@ impl Stats {
             tokens_generated: self.tokens.generated.get(),
             tokens_drafted: self.tokens.drafted.get(),
             tokens_accepted: self.tokens.accepted.get(),
+            tokens_reloaded: self.tokens.reloaded.get(),
             sessions_dropped: self.sessions.dropped.get(),
             refused: limits.map(|reason| self.faults(*reason)).sum(),
             compute_us: self.steps.time.sum_us(),

@@ -242,6 +242,7 @@ impl Worker for Rank {
                 let step = Step::try_from(plan).unwrap();
                 let ranks = ranks.get_or_insert_with(|| Ranks {
                     gives_up: 0,
+                    disk: Default::default(),
                     group: Group::new(step.plan.epoch, 1000),
                     model: facts(),
                     refuses: vec![],

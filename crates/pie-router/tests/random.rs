@@ -12,6 +12,7 @@ use pie_router::core::{Healing, Repairs, Settings};
 use pie_words::Cursor;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// So short that documents and completions meet it.
@@ -20,12 +21,33 @@ const LINE: &str = "    let total = width * height; // größe 🙂\n";
 
 #[derive(Clone, Debug)]
 enum Action {
-    Open { who: usize, lines: usize },
-    Edit { who: usize, at: u16, delete: u8, insert: String },
-    Complete { who: usize, at: Option<u16>, fim: bool, go_on: bool, exact: bool, tokens: u32 },
-    Cancel { who: usize },
-    Close { who: usize },
+    Open {
+        who: usize,
+        lines: usize,
+    },
+    Edit {
+        who: usize,
+        at: u16,
+        delete: u8,
+        insert: String,
+    },
+    Complete {
+        who: usize,
+        at: Option<u16>,
+        fim: bool,
+        go_on: bool,
+        exact: bool,
+        tokens: u32,
+    },
+    Cancel {
+        who: usize,
+    },
+    Close {
+        who: usize,
+    },
     Steps(u8),
+    /// Nobody does anything for a while: documents are written to disk.
+    Leave,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -48,6 +70,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => who().prop_map(|who| Action::Cancel { who }),
         1 => who().prop_map(|who| Action::Close { who }),
         6 => (1..6_u8).prop_map(Action::Steps),
+        1 => Just(Action::Leave),
     ]
 }
 
@@ -74,6 +97,8 @@ struct People {
     pool: Pool,
     documents: BTreeMap<&'static str, (String, u64)>,
     streams: Vec<(&'static str, Stream)>,
+    /// How much longer texts are than actions say.
+    scale: usize,
 }
 
 impl People {
@@ -101,11 +126,17 @@ impl People {
                     self.pool.step();
                 }
             }
+            Action::Leave => {
+                for _ in 0..30 {
+                    self.pool.later += Duration::from_secs(2);
+                    self.pool.step();
+                }
+            }
         }
     }
 
     fn open(&mut self, session: &'static str, lines: usize) {
-        let text = format!("// {lines}\n{}", LINE.repeat(lines));
+        let text = format!("// {lines}\n{}", LINE.repeat(self.scale * lines));
         match self.pool.open(session, &text) {
             Ok(opened) => drop(self.documents.insert(session, (text, opened.revision))),
             Err(reason) => assert!(is_a_limit(reason), "{reason}"),
@@ -172,14 +203,17 @@ proptest! {
 
     #[test]
     fn tables_hold_the_documents_whatever_people_do(
-        slots in 60..400_u32, healing in healing(), gives_up in 0..4_u32, fim in 0..3_usize,
+        slots in 60..400_u32, healing in healing(), gives_up in 0..4_u32, fim in 0..3_usize, disk in any::<bool>(),
         actions in prop::collection::vec(action(), 1..80),
     ) {
-        let model = ModelFacts { context_limit: CONTEXT, ..facts() };
+        // Blocks are longer than the small context.
+        let scale = if disk { 8 } else { 1 };
+        let (context_limit, slots) = (CONTEXT * scale, slots * scale);
+        let model = ModelFacts { context_limit, spills: disk, ..facts() };
         let fim = ["deepseek-coder", SUFFIX_FIRST[0], SUFFIX_FIRST[1]][fim];
         let mut pool = Pool::filling(slots, Settings { healing, ..SETTINGS }, model, fim);
         pool.ranks.gives_up = gives_up;
-        let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new() };
+        let mut people = People { pool, documents: BTreeMap::new(), streams: Vec::new(), scale: scale as usize };
         for action in &actions {
             people.act(action);
         }

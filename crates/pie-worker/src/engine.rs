@@ -3,6 +3,7 @@
 
 use crate::error::WorkerError;
 use crate::rank::{Observer, Rank, StepReport};
+use crate::spill::{BlockCounts, Spill};
 use crate::stats::RankStats;
 use pie_comm::{Collective, CommError};
 use pie_model::Compute;
@@ -129,6 +130,7 @@ pub struct Engine {
     interrupted: Arc<AtomicU64>,
     fence: Arc<AtomicU64>,
     stats: Arc<RankStats>,
+    blocks: Option<Arc<BlockCounts>>,
 }
 
 /// Follows a step on behalf of the engine's handles.
@@ -149,29 +151,40 @@ impl Observer for Follower<'_> {
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts the thread. Rows go to disk and come back where there is one for it.
     ///
     /// # Errors
     /// The operating system refuses a thread.
-    pub fn start(compute: Box<dyn Compute>, peers: Box<dyn FormGroup>) -> std::io::Result<Self> {
+    pub fn start(
+        compute: Box<dyn Compute>,
+        peers: Box<dyn FormGroup>,
+        spill: Option<Spill>,
+    ) -> std::io::Result<Self> {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let (interrupted, fence) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let stats: Arc<RankStats> = Arc::default();
+        let blocks = spill.as_ref().map(Spill::counts);
         let engine = Loop {
             compute,
             peers,
+            spill,
             interrupted: interrupted.clone(),
             fence: fence.clone(),
             served: Epoch(0),
             stats: stats.clone(),
         };
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(receiver))?;
-        Ok(Self { commands, interrupted, fence, stats })
+        Ok(Self { commands, interrupted, fence, stats, blocks })
     }
 
     /// What the rank counts. Does not keep the engine alive.
     pub fn stats(&self) -> Arc<RankStats> {
         self.stats.clone()
+    }
+
+    /// What became of rows on disk, if they go there.
+    pub fn blocks(&self) -> Option<Arc<BlockCounts>> {
+        self.blocks.clone()
     }
 
     /// Forms a group; the rank leaves the one before.
@@ -261,6 +274,7 @@ impl Engine {
 struct Loop {
     compute: Box<dyn Compute>,
     peers: Box<dyn FormGroup>,
+    spill: Option<Spill>,
     /// The number of the plan that is to end early.
     interrupted: Arc<AtomicU64>,
     /// Whoever is of an older epoch is refused.
@@ -330,8 +344,8 @@ impl Loop {
                 return commands.blocking_recv();
             }
         };
-        let Self { compute, interrupted, fence, served, stats, .. } = self;
-        let mut rank = Rank::new(compute.as_mut(), comm, epoch, formation.slots);
+        let Self { compute, spill, interrupted, fence, served, stats, .. } = self;
+        let mut rank = Rank::new(compute.as_mut(), comm, epoch, formation.slots).with_spill(spill.as_ref());
         stats.joined(epoch.0);
         send(formed, Ok(()));
         loop {

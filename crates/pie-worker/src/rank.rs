@@ -2,9 +2,11 @@
 
 use crate::error::WorkerError;
 use crate::speculating::{Drafts, DrawnTokens, StepProgress};
+use crate::spill::{Key, Spill};
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sampled};
+use pie_plan::blocks::Block;
 use pie_plan::speculation::Lookup;
 use pie_plan::{DigestWanted, Group, SequenceRows, Then, Work};
 use pie_proto::plan::{SampledToken, Speculated, Step};
@@ -23,6 +25,8 @@ pub struct StepReport {
     /// Sessions whose rows the model cannot see: they were left out; and those whose logits were no numbers, so that their last token
     /// was not drawn. The same on all ranks.
     pub refused: Vec<SessionId>,
+    /// Sessions whose block was read from disk, by all ranks.
+    pub reloaded: Vec<SessionId>,
     /// Its one pass, which only repairs, was given up in the middle.
     pub is_given_up: bool,
     /// Forward passes: fewer than `passes`, where what was looked up was drawn.
@@ -74,12 +78,19 @@ pub struct Rank<'a> {
     compute: &'a mut dyn Compute,
     comm: Timed,
     group: Group,
+    spill: Option<&'a Spill>,
 }
 
 impl<'a> Rank<'a> {
     /// Joins a group of `slots` slots that is still empty; the cache of `compute` has at least as many.
     pub fn new(compute: &'a mut dyn Compute, comm: Box<dyn Collective>, epoch: Epoch, slots: u32) -> Self {
-        Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots) }
+        Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots), spill: None }
+    }
+
+    /// The same rank, which writes rows to disk and reads them back where a plan says so.
+    #[must_use]
+    pub fn with_spill(self, spill: Option<&'a Spill>) -> Self {
+        Self { spill, ..self }
     }
 
     /// The same tables and rows, with the same peers, in a new epoch. All ranks of the group do so, between the same two plans.
@@ -150,6 +161,8 @@ impl<'a> Rank<'a> {
         if !done.refused.is_empty() {
             work = without(work, &done.refused);
         }
+        let reloaded = self.reload(&step.plan.blocks.reloaded)?;
+        self.spill(&step.plan.blocks.spilled)?;
         let mut is_given_up = false;
         loop {
             done.rotated += work.turns.slots.len();
@@ -175,7 +188,7 @@ impl<'a> Rank<'a> {
                 break;
             }
             done.passes[told..].iter().for_each(|pass| observer.sampled(pass));
-            if self.somebody_interrupts(observer.interrupted(step.plan.seq))? {
+            if self.somebody_says(observer.interrupted(step.plan.seq))? {
                 break;
             }
             work = self.group.decode(&going)?;
@@ -194,6 +207,7 @@ impl<'a> Rank<'a> {
             digest,
             sampled_digest,
             refused,
+            reloaded,
             is_given_up,
             forwards,
             speculated,
@@ -202,6 +216,52 @@ impl<'a> Rank<'a> {
             compute: start.elapsed(),
             collective: self.comm.take_spent(),
         })
+    }
+
+    /// Reads blocks that all ranks have: one that lacks it leaves it to be encoded, for all. The sessions that got theirs.
+    fn reload(&mut self, blocks: &[Block]) -> Result<Vec<SessionId>, WorkerError> {
+        let mut reloaded = Vec::new();
+        for block in blocks {
+            let (first, slots) = self.group.reload_into(block)?;
+            let slots = slots.to_vec();
+            let layers = self.spill.and_then(|spill| spill.read(self.key(block)));
+            if self.somebody_says(layers.is_none())? {
+                continue;
+            }
+            let numbers = (first - block.rows().start) * self.compute.kv_shape().numbers();
+            for (layer, rows) in layers.into_iter().flatten().enumerate() {
+                let rows = match numbers {
+                    0 => rows,
+                    _ => KvRows {
+                        keys: rows.keys[numbers..].to_vec(),
+                        values: rows.values[numbers..].to_vec(),
+                    },
+                };
+                self.compute.set_rows(layer, &slots, &rows)?;
+            }
+            self.group.reloaded(std::slice::from_ref(block))?;
+            reloaded.push(block.session);
+        }
+        Ok(reloaded)
+    }
+
+    /// Has blocks written that are not on disk yet. Each rank for itself: one that cannot lacks them later.
+    fn spill(&self, blocks: &[Block]) -> Result<(), WorkerError> {
+        let Some(spill) = self.spill else { return Ok(()) };
+        for block in blocks {
+            let key = self.key(block);
+            let Some(table) = self.group.table(block.session).filter(|_| !spill.knows(key)) else { continue };
+            let slots = &table.slots()[block.rows()];
+            let layers = 0..self.compute.kv_shape().layers;
+            let layers = layers.map(|layer| self.compute.rows(layer, slots)).collect::<Result<_, _>>()?;
+            spill.write(key, layers);
+        }
+        Ok(())
+    }
+
+    fn key(&self, block: &Block) -> Key {
+        let tokens = self.group.table(block.session).map_or(&[][..], pie_plan::Table::tokens);
+        Key::new(&tokens[..block.end.usize().min(tokens.len())], block.realm)
     }
 
     /// The sessions of a pass with rows that the model cannot see. The owner refuses them before; where it did not, one session
@@ -232,8 +292,8 @@ impl<'a> Rank<'a> {
         Drafts::new(&self.group, self.group.draft(&lookups))
     }
 
-    /// C1: all ranks ask after the same pass, and hear the same.
-    fn somebody_interrupts(&mut self, here: bool) -> Result<bool, WorkerError> {
+    /// C1: all ranks ask at the same place of a plan, and hear the same.
+    fn somebody_says(&mut self, here: bool) -> Result<bool, WorkerError> {
         let mut votes = [if here { 1.0 } else { 0.0 }];
         self.comm.all_reduce_sum(&mut votes)?;
         Ok(votes[0] > 0.0)

@@ -68,6 +68,7 @@ impl Worker for RankService {
             end_of_text: facts.end_of_text,
             pid: std::process::id(),
             latest_epoch: self.engine.stats().latest_epoch(),
+            spills: self.engine.blocks().is_some(),
         }))
     }
 
@@ -367,6 +368,7 @@ impl Drive {
             is_given_up: report.is_given_up,
             forwards: report.forwards,
             speculated: report.speculated,
+            reloaded: report.reloaded,
         };
         wire::Report { epoch: epoch.0, ..report.into() }
     }

@@ -80,7 +80,7 @@ fn code(refused: Result<impl std::fmt::Debug, Status>) -> (Code, String) {
 }
 
 async fn serve(folder: &std::path::Path) -> WorkerClient<Channel> {
-    let engine = Engine::start(compute(folder, Member::solo(), SLOTS), Box::new(Alone)).unwrap();
+    let engine = Engine::start(compute(folder, Member::solo(), SLOTS), Box::new(Alone), None).unwrap();
     let facts = RankFacts {
         slots: SLOTS,
         weight_bytes: 0,

@@ -39,7 +39,7 @@ impl FormGroup for Once {
 }
 
 async fn serve(folder: &Path, member: Member, comm: ThreadMember) -> WorkerClient<Channel> {
-    let engine = Engine::start(compute(folder, member, SLOTS), Box::new(Once(Some(comm)))).unwrap();
+    let engine = Engine::start(compute(folder, member, SLOTS), Box::new(Once(Some(comm))), None).unwrap();
     let facts = RankFacts {
         slots: SLOTS,
         weight_bytes: 0,

@@ -169,6 +169,13 @@ pub struct RankArgs {
     /// for itself most of what its weights leave.
     #[arg(long, env = "PIE_KV_MEMORY", value_name = "SIZE", value_parser = crate::units::bytes)]
     pub kv_memory: Option<u64>,
+    /// Folder for the cache of documents that nobody uses: what is there need not be encoded again when its rows have gone, or the process.
+    /// Several ranks, groups and models may have one. It holds what people write.
+    #[arg(long, env = "PIE_KV_SPILL", value_name = "DIR")]
+    pub kv_spill: Option<PathBuf>,
+    /// Bytes of all that is in that folder: what was not used for longest goes.
+    #[arg(long, env = "PIE_KV_SPILL_SIZE", default_value = "8GiB", value_name = "SIZE", value_parser = crate::units::bytes)]
+    pub kv_spill_size: u64,
     /// Threads of a rank; 0 shares the machine's cores among the ranks.
     #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
@@ -177,7 +184,15 @@ pub struct RankArgs {
 impl Default for RankArgs {
     fn default() -> Self {
         let (dtype, collectives) = (DtypeArg::Auto, Collectives::Auto);
-        Self { device: DeviceArg::Cpu, dtype, collectives, kv_memory: None, threads: 0 }
+        Self {
+            device: DeviceArg::Cpu,
+            dtype,
+            collectives,
+            kv_memory: None,
+            kv_spill: None,
+            kv_spill_size: 8 << 30,
+            threads: 0,
+        }
     }
 }
 

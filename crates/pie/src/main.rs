@@ -32,6 +32,7 @@ mod router;
 mod secure;
 mod settings;
 mod signals;
+mod spill;
 mod starter;
 mod units;
 mod worker;

@@ -6,7 +6,7 @@ use crate::observe::{Observe, RankSource, Served};
 use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, StopSignal};
 use crate::starter::{Starter, abandoned};
-use crate::{Failure, Told, models, placement, progress, secure};
+use crate::{Failure, Told, models, placement, progress, secure, spill};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{Announced, Announcing, GroupId, RankRecord, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
@@ -63,14 +63,16 @@ async fn serve(arguments: WorkerArgs, mut starter: Option<Starter>) -> Result<()
     // Until here a signal ends the process at once, however long loading takes.
     let mut signals = Signals::listen(arguments.platform.drain_grace)?;
     let facts = facts(&loaded, &folder.path);
+    let spill = spill::open(&arguments.rank, &loaded, &folder.path)?;
     let Loaded { compute, peers, budget, fingerprint, .. } = loaded;
-    let engine = Engine::start(compute, peers)?;
+    let engine = Engine::start(compute, peers, spill)?;
     let stats = engine.stats();
     let source = RankSource {
         group: arguments.group.group.clone(),
         index: arguments.index,
         facts: facts.clone(),
         stats: stats.clone(),
+        blocks: engine.blocks(),
         standing: None,
     };
 

@@ -66,7 +66,7 @@ impl GpuCache {
     /// # Errors
     /// [`GpuError::OutOfMemory`]; rows that are no multiple of 16 bytes; a head dimension above 256.
     pub fn new(gpu: &Gpu, shape: KvShape, dtype: Dtype) -> Result<Self, GpuError> {
-        let row = shape.row() * dtype.size();
+        let row = shape.numbers() * dtype.size();
         if !row.is_multiple_of(WORD) {
             let what = format!("KV rows of {row} bytes, which are no multiple of {WORD}");
             return Err(GpuError::Unsupported(what));
@@ -261,10 +261,13 @@ impl GpuCache {
     pub fn rows(&self, layer: usize, slots: &[Slot]) -> Result<(Vec<f32>, Vec<f32>), KvError> {
         self.shape.check(layer, slots)?;
         let read = |memory: &Memory| -> Result<Vec<f32>, GpuError> {
-            let out =
-                Memory::zeros(&self.gpu, slots.len() * self.shape.row() * self.dtype.size(), "rows to read")?;
+            let out = Memory::zeros(
+                &self.gpu,
+                slots.len() * self.shape.numbers() * self.dtype.size(),
+                "rows to read",
+            )?;
             self.move_rows(&self.kernels.gather, (self.layer(memory, layer), out.at(0)), slots)?;
-            widened(&out, self.dtype, slots.len() * self.shape.row())
+            widened(&out, self.dtype, slots.len() * self.shape.numbers())
         };
         Ok((read(&self.keys)?, read(&self.values)?))
     }
@@ -281,7 +284,7 @@ impl GpuCache {
         values: &[f32],
     ) -> Result<(), KvError> {
         self.shape.check(layer, slots)?;
-        let numbers = slots.len() * self.shape.row();
+        let numbers = slots.len() * self.shape.numbers();
         for (rows, what) in [(keys, "keys"), (values, "values")] {
             if rows.len() != numbers {
                 let (got, expected) = (vec![rows.len()], vec![numbers]);
@@ -326,15 +329,15 @@ impl GpuCache {
 
     /// Numbers from one layer to the next.
     fn layer_numbers(&self) -> u64 {
-        (self.shape.slots * self.shape.row()) as u64
+        (self.shape.slots * self.shape.numbers()) as u64
     }
 
     fn layer(&self, memory: &Memory, layer: usize) -> u64 {
-        memory.at(layer * self.shape.slots * self.shape.row() * self.dtype.size())
+        memory.at(layer * self.shape.slots * self.shape.numbers() * self.dtype.size())
     }
 
     fn row_words(&self) -> u32 {
-        (self.shape.row() * self.dtype.size() / WORD) as u32
+        (self.shape.numbers() * self.dtype.size() / WORD) as u32
     }
 }
 

@@ -3,6 +3,7 @@
 mod memory;
 
 use memory::Replica;
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run, Table, Then, Work};
 use pie_words::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
@@ -238,7 +239,15 @@ fn plan_of(group: &Group, action: &Action, twin: &mut Twin) -> Plan {
             runs.push(Run::Sample { session: SessionId(*session) });
         }
     }
-    Plan { epoch: group.epoch(), seq: group.next_seq(), changes, runs, passes, digest: DigestWanted::Skip }
+    Plan {
+        epoch: group.epoch(),
+        seq: group.next_seq(),
+        changes,
+        runs,
+        passes,
+        digest: DigestWanted::Skip,
+        blocks: Blocks::default(),
+    }
 }
 
 fn follow(twin: &mut Twin, action: &Action, plan: &Plan) {

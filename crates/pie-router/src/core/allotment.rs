@@ -12,6 +12,7 @@ use super::room::Spare;
 use super::rows::AHEAD_TOKENS;
 use super::session::{Session, count};
 use super::sessions::Sessions;
+use super::spilling::{OnDisk, Spilling};
 use super::tables::Tables;
 use crate::faults;
 use pie_plan::{Change, PlanError};
@@ -26,6 +27,7 @@ pub(crate) struct Allotment {
     pub(super) completions: Completions,
     pub(super) encoding: Encoding,
     pub(super) model: Arc<Model>,
+    pub(super) spilling: Spilling,
 }
 
 impl Allotment {
@@ -79,7 +81,7 @@ impl Allotment {
     }
 
     /// Moves a table's markers: an edit of the table, whatever the document does. `None`: there is no room.
-    fn lay_out(
+    pub(super) fn lay_out(
         &mut self,
         id: SessionId,
         layout: Layout,
@@ -117,6 +119,9 @@ impl Allotment {
         let tokens: Vec<TokenId> = session.document.tokens().collect();
         if self.in_room(id, |tables| tables.hold(id, &tokens, session.strategy))?.is_some() {
             self.encoding.active.insert(id);
+            if let Some(rows) = self.tables.rows_mut(id).filter(|_| self.model.facts.spills) {
+                rows.disk = OnDisk::asking();
+            }
         }
         Ok(())
     }
@@ -160,6 +165,9 @@ impl Allotment {
             // Who came before may have needed its rows, so that it failed.
             let Some(session) = sessions.get(id).filter(|_| self.completions.are_in(id)) else { continue };
             self.restore(id, sessions)?;
+            if self.asks_for_rows(id) {
+                continue;
+            }
             // One that cannot begin fails, and leaves its place to the next.
             while self.completions.front(id).is_some_and(|front| !front.has_begun()) {
                 if let Some(fault) = self.begin(session, sessions)? {

@@ -14,6 +14,10 @@ impl Allotment {
     pub fn demands(&mut self, pace: Pace) -> Vec<Demand> {
         let (mut demands, mut idle, mut lanes) = (Vec::new(), Vec::new(), BTreeMap::new());
         for id in &self.encoding.active {
+            // What it has on disk need not be encoded.
+            if self.asks_for_rows(*id) {
+                continue;
+            }
             let (Some(rows), Some(table)) = (self.tables.rows(*id), self.tables.table(*id)) else {
                 idle.push(*id);
                 continue;

@@ -3,6 +3,7 @@
 use super::completion::CompletionId;
 use super::healing::Repairing;
 use super::pace::Load;
+use pie_plan::blocks::Block;
 use pie_words::{Seq, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,10 @@ pub(super) struct InFlight {
     pub is_stray: bool,
     /// The plan, if it only repairs: it may be given up in its pass.
     pub repairing: Option<Repairing>,
+    /// Blocks that the ranks are asked for.
+    pub reloads: Vec<Block>,
+    /// It waits for the disk, so its time says nothing of passes.
+    pub uses_disk: bool,
     is_interrupted: bool,
 }
 
@@ -38,6 +43,8 @@ impl InFlight {
             undrawn: BTreeSet::new(),
             is_stray: false,
             repairing: None,
+            reloads: Vec::new(),
+            uses_disk: false,
             is_interrupted: false,
         }
     }

@@ -264,7 +264,7 @@ impl Planner {
     /// The rows of a session that are repaired next, if any are.
     fn repairable(&self, id: SessionId, limits: Limits, sessions: &Sessions) -> Option<Vec<Range<usize>>> {
         let (table, rows) = (self.allotment.tables.table(id)?, self.allotment.tables.rows(id)?);
-        sessions.get(id).filter(|session| heals(session.strategy))?;
+        sessions.get(id).filter(|session| heals(session.strategy) && !self.allotment.asks_for_rows(id))?;
         let end = table.tokens().len();
         let in_time = limits.idle_time.rows(self.pace.row(count(end)));
         // What waits is encoded with them, and a step has so many rows (L1).

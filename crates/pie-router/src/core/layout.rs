@@ -69,7 +69,7 @@ impl Layout {
         lead: usize,
     ) -> (Self, Vec<TokenId>) {
         let plain = || (Self::Plain, held.to_vec());
-        let Some(Fim { open, close, .. }) = fim.filter(|fim| fim.order == FimOrder::PrefixFirst) else {
+        let Some(fim @ Fim { open, close, .. }) = fim.filter(|fim| fim.order == FimOrder::PrefixFirst) else {
             return plain();
         };
         let ends = lead + open.len() + close.len();
@@ -79,10 +79,15 @@ impl Layout {
         }
         let within = lead + open.len()..held.len() - close.len();
         let inner = [&held[..lead], &held[within]].concat();
+        (Self::between_markers(fim, lead, inner.len()), inner)
+    }
+
+    /// A document of so many tokens between the markers at both ends, if there are any; its first `lead` stay in front.
+    pub fn between_markers(fim: &Fim, lead: usize, tokens: usize) -> Self {
         let marker =
-            |at: usize, tokens: &Vec<TokenId>| (!tokens.is_empty()).then(|| place(at, at, tokens.clone()));
-        let patch = Patch::of_ends(marker(lead, open), marker(inner.len(), close));
-        (Self::Fim(patch), inner)
+            |at: usize, marker: &Vec<TokenId>| (!marker.is_empty()).then(|| place(at, at, marker.clone()));
+        let (open, close) = (marker(lead, &fim.open), marker(tokens, &fim.close));
+        if open.is_none() && close.is_none() { Self::Plain } else { Self::Fim(Patch::of_ends(open, close)) }
     }
 
     /// The same without a hole: what an edit of the document leaves in its place.

@@ -114,6 +114,13 @@ impl Model {
         Layout::recognized(held, document, self.fim.as_ref(), leading)
     }
 
+    /// How a document stands between the markers of a completion in its middle, without the hole, if there are such.
+    pub fn markers(&self, document: &Document) -> Option<Layout> {
+        let fim = self.fim.as_ref().filter(|fim| fim.order == FimOrder::PrefixFirst)?;
+        let layout = Layout::between_markers(fim, document.leading(), document.token_count());
+        (layout != Layout::Plain).then_some(layout)
+    }
+
     /// How the context of a completion is laid out.
     pub fn context(&self, document: &Document, place: &Place, mode: Mode) -> Context {
         match (place, mode, &self.fim) {

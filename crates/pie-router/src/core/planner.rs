@@ -13,6 +13,8 @@ use super::healing::Quantum;
 use super::model::Model;
 use super::pace::Pace;
 use super::session::Session;
+use super::sessions::Sessions;
+use super::spilling::Spilling;
 use super::tables::Tables;
 use crate::faults;
 use crate::stats::Stats;
@@ -21,6 +23,7 @@ use pie_proto::Fault;
 use pie_words::{Epoch, Seq, SessionId, Splices, Strategy};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// See the module.
 pub(crate) struct Planner {
@@ -64,6 +67,7 @@ impl Planner {
                 completions: Completions::default(),
                 encoding: Encoding::default(),
                 model,
+                spilling: Spilling::default(),
             },
             changes: VecDeque::new(),
             refused: Vec::new(),
@@ -162,6 +166,11 @@ impl Planner {
             repaired: rows.map_or(0, |rows| rows.repaired),
             is_resident: rows.is_some() || self.allotment.encoding.opened.contains(&id),
         }
+    }
+
+    /// When something is to be done that no event brings about, and no report will.
+    pub fn due(&self, sessions: &Sessions) -> Option<Instant> {
+        if self.in_flight.is_some() { None } else { self.allotment.spill_due(sessions) }
     }
 
     /// The epoch that is served.

@@ -2,6 +2,7 @@
 
 use super::healing::Places;
 use super::layout::Layout;
+use super::spilling::OnDisk;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
 
@@ -23,6 +24,8 @@ pub(super) struct Rows {
     pub to_repair: u32,
     /// What was encoded before anybody asked for a completion.
     pub ahead: Ahead,
+    /// What of it is on disk.
+    pub disk: OnDisk,
 }
 
 impl Rows {
@@ -37,6 +40,7 @@ impl Rows {
             repaired: 0,
             to_repair: 0,
             ahead: Ahead::default(),
+            disk: OnDisk::default(),
         }
     }
 

@@ -3,7 +3,7 @@
 use super::completion::CompletionId;
 use super::completions::Taken;
 use super::flight::InFlight;
-use super::healing::Repairing;
+use super::healing::{Repairing, Repairs};
 use super::pace::Load;
 use super::planner::Planner;
 use super::session::count;
@@ -33,31 +33,37 @@ impl Planner {
             return Ok(None);
         }
         self.follow(sessions)?;
+        self.allotment.take_forms(sessions)?;
         self.allotment.end_at_limit();
         self.allotment.begin_completions(sessions)?;
         let mut chosen = self.choose(sessions)?;
         let is_idle = chosen.is_none();
         if is_idle {
+            if self.settings.healing.repairs != Repairs::WithEdits {
+                self.allotment.close_holes(sessions, now)?;
+            }
             chosen = self.repair_one(sessions, self.limits(sessions))?;
         }
         // Changes alone can wait, but for the last: ranks that hold nothing should know it, and may then be stopped.
         let staged = self.allotment.tables.staged();
         let may_wait = staged == 0 || (staged < CHANGES_LIMIT && sessions.count() > 0);
-        if chosen.is_none() && may_wait {
-            return Ok(None);
-        }
+        let is_empty = chosen.is_none();
         let Schedule { mut runs, mut passes } = chosen.unwrap_or(Schedule { runs: Vec::new(), passes: 1 });
         self.allotment.refuse_beyond(&mut runs)?;
         self.allotment.fit(&mut runs, &mut passes)?;
         if !is_idle {
             self.ride(&mut runs, sessions)?;
         }
+        let blocks = self.allotment.blocks(&runs, sessions, now);
+        if is_empty && may_wait && blocks.is_empty() {
+            return Ok(None);
+        }
         let (epoch, seq) = (self.allotment.tables.group().epoch(), self.allotment.tables.group().next_seq());
         let (changes, work) = self.allotment.tables.start(&runs, passes)?;
         let is_compared = seq.0.is_multiple_of(DIGEST_EVERY);
         let digest = if is_compared { DigestWanted::Report } else { DigestWanted::Skip };
         let limits = self.limits(sessions);
-        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest }, work, limits, now)))
+        Ok(Some(self.dispatch(Plan { epoch, seq, changes, runs, passes, digest, blocks }, work, limits, now)))
     }
 
     /// Makes the tables what the calls want; no plan is on its way.
@@ -92,7 +98,8 @@ impl Planner {
             let short = if may_be_short { schedule_first_tokens(&demands, limits) } else { None };
             self.was_short = short.is_some();
             let chosen = short.or_else(|| schedule(&demands, limits));
-            if chosen.is_some() || !self.allotment.wake_one(sessions)? {
+            let is_served = chosen.is_some() || self.allotment.asking().next().is_some();
+            if is_served || !self.allotment.wake_one(sessions)? {
                 return Ok(chosen);
             }
         }
@@ -151,6 +158,8 @@ impl Planner {
         }
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
+        in_flight.reloads.clone_from(&plan.blocks.reloaded);
+        in_flight.uses_disk = !plan.blocks.is_empty();
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
         Step { plan, sampling }
@@ -192,6 +201,7 @@ impl Planner {
             self.in_flight = Some(in_flight);
             return Ok(());
         }
+        self.allotment.reloaded(&in_flight.reloads, &report.reloaded)?;
         if let Some(repairing) = &in_flight.repairing {
             self.has_repaired(repairing, report.is_given_up)?;
         }
@@ -207,7 +217,7 @@ impl Planner {
         let drafts = report.speculated.iter().map(|speculated| speculated.drafted).sum();
         if drafts > 0 {
             self.pace.learn_drafts(in_flight.load, report.forwards, drafts, report.compute_us);
-        } else if !report.is_given_up {
+        } else if !report.is_given_up && !in_flight.uses_disk {
             self.pace.learn(in_flight.load, report.compute_us / passes);
         }
         self.stats.steps.time.observe_us(report.compute_us);

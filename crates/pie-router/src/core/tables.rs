@@ -8,11 +8,12 @@ use super::rows::Rows;
 use super::session::count;
 use crate::stats::Stats;
 use crate::tenants::{Sharing, Tenant};
+use pie_plan::blocks::Block;
 use pie_plan::schedule::Ticket;
 use pie_plan::{Change, Group, Plan, PlanError, Run, Staged, Table, Work};
 use pie_proto::plan::SampledToken;
 use pie_words::{SessionId, Splices, Strategy, TokenId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The shortest common beginning that is worth sharing.
@@ -24,6 +25,8 @@ pub(super) struct Tables {
     rows: BTreeMap<SessionId, Rows>,
     staged: Vec<Change>,
     stale: Stale,
+    /// Sessions whose tables changed since they were written to disk.
+    unwritten: BTreeSet<SessionId>,
     sharing: Sharing,
     latest_ticket: u64,
     stats: Arc<Stats>,
@@ -56,8 +59,16 @@ impl Stale {
 impl Tables {
     /// Of a group of which no session is known yet.
     pub fn new(group: Group, sharing: Sharing, stats: Arc<Stats>) -> Self {
-        let rows = BTreeMap::new();
-        Self { group, rows, staged: Vec::new(), stale: Stale::default(), sharing, latest_ticket: 0, stats }
+        Self {
+            group,
+            rows: BTreeMap::new(),
+            staged: Vec::new(),
+            stale: Stale::default(),
+            unwritten: BTreeSet::new(),
+            sharing,
+            latest_ticket: 0,
+            stats,
+        }
     }
 
     /// The owner's replica of the group.
@@ -119,6 +130,7 @@ impl Tables {
     pub fn remove(&mut self, id: SessionId) -> Change {
         self.rows.remove(&id);
         self.stale.set(id, 0);
+        self.unwritten.remove(&id);
         Change::Close { session: id }
     }
 
@@ -150,8 +162,35 @@ impl Tables {
 
     /// The rows of a session are others, or otherwise, than they were.
     fn recount(&mut self, id: SessionId) {
-        let table = self.table(id).filter(|_| self.rows.contains_key(&id));
-        self.stale.set(id, table.map_or(0, Table::stale_rows));
+        let (table, rows) = (self.group.table(id), self.rows.get_mut(&id));
+        let (Some(table), Some(rows)) = (table, rows) else { return self.stale.set(id, 0) };
+        rows.disk.follow(table.whole_blocks());
+        self.stale.set(id, table.stale_rows());
+        self.unwritten.insert(id);
+    }
+
+    /// Sessions whose tables changed since they were written to disk.
+    pub fn unwritten(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.unwritten.iter().copied()
+    }
+
+    /// All of a session is on disk that may be.
+    pub fn written(&mut self, id: SessionId) {
+        self.unwritten.remove(&id);
+    }
+
+    /// The ranks have read a block from disk.
+    pub fn reloaded(&mut self, block: &Block) -> Result<(), PlanError> {
+        let (first, _) = self.group.reload_into(block)?;
+        self.group.reloaded(std::slice::from_ref(block))?;
+        self.stats.tokens.reloaded.add((block.end.usize() - first) as u64);
+        self.recount(block.session);
+        Ok(())
+    }
+
+    /// Whose rows a document may begin with.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
     }
 
     /// The runs of a plan, and the changes that go with it.

@@ -1,5 +1,6 @@
 //! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
 
+use pie_plan::blocks::Block;
 use pie_plan::schedule::Limits;
 use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
@@ -13,8 +14,9 @@ use pie_text::{Change, Document, Tokenizer};
 use pie_words::{
     Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 pub const SETTINGS: Settings = Settings {
@@ -64,18 +66,22 @@ pub struct Ranks {
     pub passes: u32,
     /// Each how manyth plan that only repairs is given up; none if 0.
     pub gives_up: u32,
+    /// Blocks that were written: whose they are, and the tokens up to their ends.
+    pub disk: BTreeSet<(u64, Vec<TokenId>)>,
 }
 
 impl Ranks {
     pub fn step(&mut self, step: &Step) -> Report {
         let mut work = self.group.apply(&step.plan).expect("the owner sends right plans only");
+        let reloaded = self.use_disk(step);
         let mut passes = Vec::new();
         if step.plan.only_repairs()
             && self.gives_up > 0
             && (step.plan.seq.0 as u32).is_multiple_of(self.gives_up)
         {
             self.group.give_up(&step.plan, &work).expect("it was applied");
-            return Report { seq: step.plan.seq, is_done: true, is_given_up: true, ..Default::default() };
+            let (seq, is_done, is_given_up) = (step.plan.seq, true, true);
+            return Report { seq, is_done, is_given_up, reloaded, ..Default::default() };
         }
         loop {
             for row in &work.rows {
@@ -108,8 +114,28 @@ impl Ranks {
             passes,
             is_done: true,
             refused: self.refuses.clone(),
+            reloaded,
             ..Default::default()
         }
+    }
+
+    /// Reads the blocks of a plan that are there, and writes the others.
+    fn use_disk(&mut self, step: &Step) -> Vec<SessionId> {
+        let named = |group: &Group, block: &Block| {
+            let table = group.table(block.session).expect("it is open");
+            (block.realm.0, table.tokens()[..block.end.usize()].to_vec())
+        };
+        let mut reloaded = Vec::new();
+        for block in &step.plan.blocks.reloaded {
+            if self.disk.contains(&named(&self.group, block)) {
+                self.group
+                    .reloaded(std::slice::from_ref(block))
+                    .expect("the owner asks for right blocks only");
+                reloaded.push(block.session);
+            }
+        }
+        self.disk.extend(step.plan.blocks.spilled.iter().map(|block| named(&self.group, block)));
+        reloaded
     }
 
     /// With a log probability, and as many others as are asked for, by the context.
@@ -152,6 +178,8 @@ pub struct Pool {
     pub tokenizer: Arc<Tokenizer>,
     /// How often something was opened.
     pub opened: u128,
+    /// So much later is it than the clock says.
+    pub later: Duration,
 }
 
 impl Pool {
@@ -191,8 +219,9 @@ impl Pool {
             gives_up: 0,
             writes: None,
             reads: vec![],
+            disk: BTreeSet::new(),
         };
-        Self { desk, ranks, tokenizer, opened: 0 }
+        Self { desk, ranks, tokenizer, opened: 0, later: Duration::ZERO }
     }
 
     /// The group is lost, and there again, with ranks of a model.
@@ -205,7 +234,8 @@ impl Pool {
 
     /// One step of the group; false when nobody wants one.
     pub fn step(&mut self) -> bool {
-        let Some(step) = self.desk.next_step(Instant::now()).expect("the owner makes right plans") else {
+        let now = Instant::now() + self.later;
+        let Some(step) = self.desk.next_step(now).expect("the owner makes right plans") else {
             return false;
         };
         let report = self.ranks.step(&step);
@@ -383,6 +413,7 @@ pub fn facts() -> ModelFacts {
         context_limit: 2000,
         vocabulary: 8192,
         end_of_text: vec![],
+        spills: false,
     }
 }
 

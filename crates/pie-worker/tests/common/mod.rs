@@ -3,6 +3,7 @@
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Architecture, Compute, Config, Model, OnCpu};
+use pie_plan::blocks::Blocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Table, Work};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -226,6 +227,19 @@ impl Script {
         self.plan_with(changes, runs, passes, sampling)
     }
 
+    /// A plan that writes blocks and reads others, which the ranks find if they are `found`.
+    pub fn blocks(&mut self, blocks: Blocks, found: bool) -> usize {
+        let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
+        let (reloaded, digest) = (blocks.reloaded.clone(), DigestWanted::Report);
+        let plan = Plan { epoch, seq, changes: vec![], runs: vec![], passes: 1, digest, blocks };
+        self.replica.apply(&plan).expect("a right plan");
+        if found {
+            self.replica.reloaded(&reloaded).expect("it was applied");
+        }
+        self.instructions.push(Do::Step(Step { plan, sampling: BTreeMap::new() }));
+        self.instructions.len() - 1
+    }
+
     pub fn plan_with(
         &mut self,
         changes: Vec<Change>,
@@ -234,7 +248,15 @@ impl Script {
         sampling: BTreeMap<SessionId, Sampling>,
     ) -> Work {
         let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
-        let plan = Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Report };
+        let plan = Plan {
+            epoch,
+            seq,
+            changes,
+            runs,
+            passes,
+            digest: DigestWanted::Report,
+            blocks: Blocks::default(),
+        };
         let work = self.replica.apply(&plan).expect("a right plan");
         self.instructions.push(Do::Step(Step { plan, sampling }));
         work

@@ -2,11 +2,12 @@
 
 use super::out::Out;
 use pie_placement::Announcing;
-use pie_worker::{RankFacts, RankStats};
+use pie_worker::{BlockCounts, RankFacts, RankStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A rank that serves.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct RankSource {
     pub facts: RankFacts,
     /// What the engine counts as it goes.
     pub stats: Arc<RankStats>,
+    /// What became of rows on disk, where they go there.
+    pub blocks: Option<Arc<BlockCounts>>,
     /// Whether routers find it, where it announces itself.
     pub standing: Option<Announcing>,
 }
@@ -55,6 +58,24 @@ impl Collector for RankSource {
         out.gauge("pie_rank_kv_slots_used", "KV slots that are not free.", stats.slots_used())?;
         out.gauge("pie_rank_epoch", "The epoch that the rank serves; 0 in no group.", stats.epoch())?;
         out.gauge("pie_rank_weight_bytes", "Memory of the rank's slice of the weights.", facts.weight_bytes)?;
-        out.gauge("pie_rank_kv_bytes", "Memory of the rank's KV cache.", facts.kv_bytes)
+        out.gauge("pie_rank_kv_bytes", "Memory of the rank's KV cache.", facts.kv_bytes)?;
+        let Some(blocks) = &self.blocks else { return Ok(()) };
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        out.counter(
+            "pie_rank_blocks_written",
+            "Blocks of 256 tokens' rows written to disk.",
+            count(&blocks.written),
+        )?;
+        out.counter("pie_rank_blocks_read", "Blocks that were read back.", count(&blocks.read))?;
+        out.counter(
+            "pie_rank_blocks_torn",
+            "Files that were not what their names say.",
+            count(&blocks.torn),
+        )?;
+        out.counter(
+            "pie_rank_blocks_failed",
+            "Blocks that were not written, since the disk failed or was too slow.",
+            count(&blocks.failed),
+        )
     }
 }

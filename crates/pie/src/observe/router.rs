@@ -97,6 +97,9 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
         &stats.tokens.shared
     }),
     ("pie_tokens_generated", "Tokens generated.", |stats| &stats.tokens.generated),
+    ("pie_tokens_reloaded", "Tokens of documents whose cache the ranks read from disk.", |stats| {
+        &stats.tokens.reloaded
+    }),
     ("pie_tokens_drafted", "Tokens that were looked up ahead for completions.", |stats| {
         &stats.tokens.drafted
     }),

@@ -218,7 +218,7 @@ impl Spawn<'_> {
 
     fn command(&self, place: &Assignment<'_>) -> Result<Command, Failure> {
         let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
-        let RankArgs { device, dtype, collectives, kv_memory, threads } =
+        let RankArgs { device, dtype, collectives, kv_memory, kv_spill, kv_spill_size, threads } =
             device::of_rank(place.machine, self.ranks, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { (cores / self.ranks as usize).max(1) } else { threads };
@@ -252,6 +252,9 @@ impl Spawn<'_> {
         }
         if let Some(kv_memory) = kv_memory {
             command.args(["--kv-memory", &kv_memory.to_string()]);
+        }
+        if let Some(kv_spill) = kv_spill {
+            command.arg("--kv-spill").arg(kv_spill).args(["--kv-spill-size", &kv_spill_size.to_string()]);
         }
         if !group.etcd.is_empty() {
             command.args(["--etcd", &group.etcd.join(",")]);
