@@ -68,8 +68,10 @@ ACCEPTED = {
                 "autoscaling": {"enabled": True},
                 "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
                 "settings": {"PIE_COMPLETIONS": "2048"},
+                "ack": "owner",
             },
             "worker": {
+                "kvSpill": {"volume": {"hostPath": {"path": "/var/lib/pie-pool", "type": "DirectoryOrCreate"}}, "size": "200Gi"},
                 "settings": {"PIE_KV_MEMORY": "40Gi"},
                 "nodeSelector": {"pool": "cpu"},
                 "priorityClassName": "high",
@@ -121,5 +123,7 @@ REFUSED = {
     "repairs at a time that there is not": ({"router": {"repair": {"when": "never"}}}, "1.37.0", "when"),
     "free rows by a word that means nothing": ({"router": {"repair": {"freeRows": "many"}}}, "1.37.0", "freeRows"),
     "a setting that has a value of its own": ({"router": {"settings": {"PIE_FREE_ROWS": "4"}}}, "1.37.0", "PIE_FREE_ROWS"),
+    "acknowledged by nobody": ({"router": {"ack": "nobody"}}, "1.37.0", "ack"),
+    "rows on two volumes": ({"worker": {"kvSpill": {"volume": {"emptyDir": {}, "hostPath": {"path": "/a"}}}}}, "1.37.0", "volume"),
     "no memory": ({"worker": {"sharedMemory": "much"}}, "1.37.0", "sharedMemory"),
 }

@@ -112,6 +112,18 @@ def test_routers_repair_as_the_values_say(case, wanted):
     assert found == wanted, "free rows are left to the router unless a number is given"
 
 
+@pytest.mark.parametrize(("case", "ack", "size"), [("default", "replicated", None), ("scaled", "owner", "200Gi")])
+def test_edits_and_rows_are_kept_as_the_values_say(case, ack, size):
+    pods = dict(chart.pods(render(case)))
+    router, worker = (next(pod for name, pod in pods.items() if role in name) for role in ("router", "worker"))
+    assert chart.environment(router["spec"]["containers"][0])["PIE_ACK"] == ack
+    for rank in worker["spec"]["containers"]:
+        environment = chart.environment(rank)
+        assert environment.get("PIE_KV_SPILL_SIZE") == size
+        mounts = [mount["mountPath"] for mount in rank["volumeMounts"] if mount["name"] == "spill"]
+        assert mounts == ([] if size is None else [str(pathlib.PurePosixPath(environment["PIE_KV_SPILL"]).parent)])
+
+
 def test_addresses_are_all_of_the_family():
     text = json.dumps(render("ipv6"))
     assert "0.0.0.0" not in text and '"[::]:7400"' in text and '"[$(POD_IP)]:7500"' in text and "http://[::]:2379" in text

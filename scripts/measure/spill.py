@@ -92,7 +92,7 @@ def main() -> None:
             tokens = client.open(text, session="s").tokens
             written.append(first_token(client, text)[2])
             wanted = len(before) + options.world_size * ((tokens - 1) // BLOCK)
-            until("the document is written", lambda wanted=wanted: len(rows_in(disk)) >= wanted, deadline=30)
+            until("the document is written", lambda wanted=wanted: len(rows_in(disk)) >= wanted, deadline=120)
             sizes.append((tokens, sum(file.stat().st_size for file in rows_in(disk) - before)))
             client.close("s")
         kill(pool)

@@ -24,6 +24,8 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Blocks that wait to be written; more are left out.
 const WRITES: usize = 8;
+/// A folder that holds fewer is of no use.
+const LEAST_BLOCKS: u64 = 4;
 /// Names that are remembered, so that nothing is read from the cache to be written a second time.
 const KNOWN: usize = 1 << 16;
 
@@ -91,10 +93,18 @@ impl Spill {
     /// Opens the folder, or makes it, for a cache of this shape.
     ///
     /// # Errors
-    /// The folder cannot be made, or written to; the operating system refuses a thread.
+    /// The folder cannot be made, or written to, or may not hold a few blocks; the operating system refuses a thread.
     pub fn open(options: &SpillOptions, shape: KvShape) -> std::io::Result<Self> {
-        let folder = Arc::new(Folder::open(options)?);
         let shape = Shape { layers: shape.layers, rows: BLOCK, numbers: shape.numbers() };
+        let least = LEAST_BLOCKS * shape.bytes() as u64;
+        if options.limit < least {
+            let why = format!(
+                "{} bytes are too few: {least} hold {LEAST_BLOCKS} blocks of {BLOCK} tokens",
+                options.limit
+            );
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
+        }
+        let folder = Arc::new(Folder::open(options)?);
         let (reads, to_read) = sync_channel(1);
         let (writes, to_write) = sync_channel(WRITES);
         let (is_stuck, counts) = (Arc::new(AtomicBool::new(false)), Arc::<BlockCounts>::default());

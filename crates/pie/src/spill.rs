@@ -33,7 +33,7 @@ pub fn open(arguments: &RankArgs, loaded: &Loaded, model: &Path) -> Result<Optio
     tracing::info!(folder = %folder.display(), identity, "rows of documents that nobody uses go to disk");
     let options = SpillOptions { folder: folder.clone(), identity, limit: arguments.kv_spill_size };
     let spill = Spill::open(&options, loaded.compute.kv_shape()).map_err(|error| {
-        format!("--kv-spill {}: {error}; name a folder that this process may write to", folder.display())
+        format!("--kv-spill {}: {error}; name a folder that this process may write to, and give it enough by --kv-spill-size", folder.display())
     })?;
     Ok(Some(spill))
 }

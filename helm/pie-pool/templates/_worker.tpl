@@ -65,6 +65,10 @@ spec:
         # Once its sessions have moved, a rank need not wait for its owner.
         - {name: PIE_DRAIN_GRACE, value: 5s}
         - {name: XDG_CACHE_HOME, value: /cache/rank-{{ $i }}}
+        {{- if $values.worker.kvSpill.volume }}
+        - {name: PIE_KV_SPILL, value: /spill/rows}
+        - {name: PIE_KV_SPILL_SIZE, value: {{ $values.worker.kvSpill.size }}}
+        {{- end }}
         {{- include "pie-pool.env" $root | nindent 8 }}
         {{- include "pie-pool.internalEnv" $root | nindent 8 }}
         {{- include "pie-pool.clientEnv" $root | nindent 8 }}
@@ -105,6 +109,9 @@ spec:
       volumeMounts:
         - {name: cache, mountPath: /cache}
         - {name: shm, mountPath: /dev/shm}
+        {{- if $values.worker.kvSpill.volume }}
+        - {name: spill, mountPath: /spill}
+        {{- end }}
         {{- include "pie-pool.modelMount" $root | nindent 8 }}
         {{- include "pie-pool.internalMount" $root | nindent 8 }}
         {{- include "pie-pool.clientMount" $root | nindent 8 }}
@@ -117,6 +124,10 @@ spec:
   volumes:
     - {name: cache, emptyDir: {}}
     - {name: shm, emptyDir: {medium: Memory, sizeLimit: {{ $values.worker.sharedMemory }}}}
+    {{- with $values.worker.kvSpill.volume }}
+    - name: spill
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     {{- include "pie-pool.modelVolume" $root | nindent 4 }}
     {{- include "pie-pool.internalVolume" (list $root "worker") | nindent 4 }}
     {{- include "pie-pool.clientVolume" $root | nindent 4 }}

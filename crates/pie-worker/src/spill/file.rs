@@ -32,6 +32,11 @@ impl Shape {
         header
     }
 
+    /// Bytes of a file.
+    pub fn bytes(self) -> usize {
+        HEADER + 2 * self.layers * self.side() + CHECKSUM
+    }
+
     /// Bytes of the keys of a layer, or of its values.
     fn side(self) -> usize {
         4 * self.rows * self.numbers
@@ -59,7 +64,7 @@ pub enum NotABlock {
 
 /// The bytes of a block.
 pub fn encode(layers: &[KvRows], name: u128, shape: Shape) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER + 2 * shape.layers * shape.side() + CHECKSUM);
+    let mut bytes = Vec::with_capacity(shape.bytes());
     bytes.extend_from_slice(&shape.header(name));
     for numbers in layers.iter().flat_map(|rows| [&rows.keys, &rows.values]) {
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
@@ -73,7 +78,7 @@ pub fn encode(layers: &[KvRows], name: u128, shape: Shape) -> Vec<u8> {
 /// # Errors
 /// [`NotABlock`].
 pub fn decode(bytes: &[u8], name: u128, shape: Shape) -> Result<Vec<KvRows>, NotABlock> {
-    let expected = HEADER + 2 * shape.layers * shape.side() + CHECKSUM;
+    let expected = shape.bytes();
     if bytes.len() != expected {
         return Err(NotABlock::Length { got: bytes.len(), expected });
     }
