@@ -72,7 +72,7 @@ else
 fi
 run --test cuda
 run --test bench_gpu
-PIE_TEST_DEVICE=cuda run --test oracle --test branches --test speculation
+PIE_TEST_DEVICE=cuda run --test oracle --test branches --test speculation --test spill
 # A pass on a GPU is short, and never given up.
 PIE_TEST_DEVICE=cuda run --test repair rows_before
 if [ $emulated = yes ]; then

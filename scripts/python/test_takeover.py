@@ -53,9 +53,11 @@ def answers(call):
     return until("it is answered", attempt, 30.0)
 
 
-@pytest.mark.parametrize("routers", [2, 1], ids=["another router", "the same router, started again"])
-def test_documents_and_caches_outlive_their_router(cache, etcd, tmp_path, routers):
-    cluster = Cluster(cache, tmp_path, etcd.url, ["g0"], routers=routers, world_size=2, router_flags=FLAGS)
+@pytest.mark.parametrize(
+    ("routers", "ranks"), [(2, 2), (1, 4)], ids=["another router, two ranks", "the same router, started again, four ranks"]
+)
+def test_documents_and_caches_outlive_their_router(cache, etcd, tmp_path, routers, ranks):
+    cluster = Cluster(cache, tmp_path, etcd.url, ["g0"], routers=routers, world_size=ranks, router_flags=FLAGS)
     try:
         owner = owner_of(cluster, etcd)
         with connect(cluster.addresses[owner]) as channel:
