@@ -7,7 +7,7 @@ use crate::error::EvalError;
 use pie_comm::{Collective, Solo};
 use pie_kv::{KvCache, Precision};
 use pie_model::{Compute, Model, OnCpu};
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -302,7 +302,7 @@ fn step(
     let sampling = Sampling { parameters, step: 0, stop_tokens, max_tokens: passes, drafts: 0, expected };
     let sampling = runs.iter().map(|run| (run.session(), sampling.clone())).collect();
     let plan =
-        Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip, blocks: Blocks::default() };
+        Plan { epoch, seq, changes, runs, passes, digest: DigestWanted::Skip, blocks: PlanBlocks::default() };
     Ok(rank.step(&Step { plan, sampling })?)
 }
 

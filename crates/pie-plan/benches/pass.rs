@@ -5,7 +5,7 @@
 //! settled by a completion's step.
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::hint::black_box;
@@ -27,7 +27,7 @@ fn opened(tokens: u32) -> Group {
         runs: vec![SAMPLE],
         passes: 1,
         digest,
-        blocks: Blocks::default(),
+        blocks: PlanBlocks::default(),
     };
     group.apply(&plan).expect("there are slots");
     group.append(&[(SESSION, TokenId(7))]).expect("there are slots");

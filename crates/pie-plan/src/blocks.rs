@@ -37,14 +37,14 @@ impl Block {
 
 /// What a plan has the ranks write and read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blocks {
+pub struct PlanBlocks {
     /// To be written. A rank that cannot leaves it.
     pub spilled: Vec<Block>,
     /// To be read by all ranks, or by none; their sessions do not run in the plan.
     pub reloaded: Vec<Block>,
 }
 
-impl Blocks {
+impl PlanBlocks {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.spilled.is_empty() && self.reloaded.is_empty()
@@ -95,7 +95,7 @@ impl Group {
 
     /// Whether the blocks of a plan are such as it may have. What runs in it is written or read by another one: its last row is to be encoded
     /// again (W1).
-    pub(crate) fn check_blocks(&self, blocks: &Blocks, runs: &[Run]) -> Result<(), PlanError> {
+    pub(crate) fn check_blocks(&self, blocks: &PlanBlocks, runs: &[Run]) -> Result<(), PlanError> {
         let runs = |session| runs.iter().any(|run| run.session() == session);
         for block in &blocks.spilled {
             let table = self.table(block.session).ok_or(PlanError::UnknownSession(block.session))?;

@@ -1,6 +1,6 @@
 //! A plan: what a group does in one lockstep step, and what that means for a rank's tensors.
 
-use crate::blocks::Blocks;
+use crate::blocks::PlanBlocks;
 use crate::rows::OutOfSlots;
 use pie_words::{Epoch, Seq, SessionId, Slot, SpliceError, Splices, Strategy, TokenId, TokenIndex};
 use std::ops::Range;
@@ -143,7 +143,7 @@ pub struct Plan {
     /// Whether to report a digest.
     pub digest: DigestWanted,
     /// What ranks write to disk and read back, between the changes and the passes.
-    pub blocks: Blocks,
+    pub blocks: PlanBlocks,
 }
 
 impl Plan {

@@ -5,7 +5,7 @@
 mod memory;
 
 use memory::{Held, Replica};
-use pie_plan::blocks::{BLOCK, Block, Blocks, Realm};
+use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Table};
 use pie_words::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
@@ -102,7 +102,7 @@ impl World {
     }
 
     fn act(&mut self, action: &Action) {
-        let (mut changes, mut runs, mut blocks) = (vec![], vec![], Blocks::default());
+        let (mut changes, mut runs, mut blocks) = (vec![], vec![], PlanBlocks::default());
         let strategy = Strategy::Pie;
         match *action {
             Action::OpenAnew { session, tokens } => {
@@ -265,11 +265,14 @@ fn blocks_that_no_plan_may_have_are_refused() {
         splice(filled, 700),
     ];
     let encode = |session| Run::Encode { session, limit: 600 };
-    replica.group.apply(&plan(&replica, changes, vec![encode(filled)], Blocks::default())).expect("right");
-    let spilled = |session, end| Blocks { spilled: vec![block(session, end)], ..Blocks::default() };
-    let reloaded = |blocks: &[(u64, usize)]| Blocks {
+    replica
+        .group
+        .apply(&plan(&replica, changes, vec![encode(filled)], PlanBlocks::default()))
+        .expect("right");
+    let spilled = |session, end| PlanBlocks { spilled: vec![block(session, end)], ..PlanBlocks::default() };
+    let reloaded = |blocks: &[(u64, usize)]| PlanBlocks {
         reloaded: blocks.iter().map(|(session, end)| block(*session, *end)).collect(),
-        ..Blocks::default()
+        ..PlanBlocks::default()
     };
     let none = |session, end: usize| PlanError::NoSuchBlock { session, end: TokenIndex(end as u32) };
     let cases = [

@@ -1,6 +1,6 @@
 //! What completions leave behind, what sessions share, and what moves when one of them edits, case by case.
 
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Then, Work};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 
@@ -10,7 +10,7 @@ const B: SessionId = SessionId(2);
 fn step(group: &mut Group, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Work {
     let (epoch, seq, digest) = (group.epoch(), group.next_seq(), DigestWanted::Skip);
     let work = group
-        .apply(&Plan { epoch, seq, changes, runs, passes, digest, blocks: Blocks::default() })
+        .apply(&Plan { epoch, seq, changes, runs, passes, digest, blocks: PlanBlocks::default() })
         .expect("the plan is right");
     group.check().expect("K1 and K2");
     work

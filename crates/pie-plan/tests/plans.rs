@@ -1,6 +1,6 @@
 //! What a plan makes of several edits, and why one is refused, case by case.
 
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 
@@ -21,7 +21,7 @@ fn plan(group: &Group, changes: Vec<Change>, runs: Vec<Run>, passes: u32) -> Pla
         runs,
         passes,
         digest: DigestWanted::Skip,
-        blocks: Blocks::default(),
+        blocks: PlanBlocks::default(),
     }
 }
 

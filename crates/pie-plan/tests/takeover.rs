@@ -1,7 +1,7 @@
 //! Owners and ranks that die, freeze and come back at any moment, by thousands of random runs: what was confirmed is never lost, who
 //! was fenced changes nothing, and caches go on whenever every rank has lived on.
 
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::ledger::{Beginning, Entry, Ledger, LedgerError, Position};
 use pie_plan::takeover::{Activity, Caches, Standing, TablesAt, best_ledger, caches};
 use pie_plan::{Change, DigestWanted, Group, Plan};
@@ -91,7 +91,7 @@ fn plan(epoch: Epoch, seq: Seq) -> Plan {
         runs: vec![],
         passes: 1,
         digest: DigestWanted::Skip,
-        blocks: Blocks::default(),
+        blocks: PlanBlocks::default(),
     }
 }
 

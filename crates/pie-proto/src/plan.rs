@@ -2,7 +2,7 @@
 
 use crate::reason::{Fault, Reason};
 use crate::worker_v1 as wire;
-use pie_plan::blocks::{Block, Blocks, Realm};
+use pie_plan::blocks::{Block, PlanBlocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_words::{Epoch, SamplingParameters, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl TryFrom<wire::Plan> for Step {
         let digest = if plan.report_digest { DigestWanted::Report } else { DigestWanted::Skip };
         let (epoch, seq, passes) = (Epoch(plan.epoch), Seq(plan.seq), plan.passes);
         let blocks = |blocks: Vec<wire::Block>| blocks.into_iter().map(block).collect();
-        let blocks = Blocks { spilled: blocks(plan.spilled), reloaded: blocks(plan.reloaded) };
+        let blocks = PlanBlocks { spilled: blocks(plan.spilled), reloaded: blocks(plan.reloaded) };
         Ok(Self { plan: Plan { epoch, seq, changes, runs, passes, digest, blocks }, sampling })
     }
 }

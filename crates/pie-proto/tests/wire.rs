@@ -1,6 +1,6 @@
 //! Nothing is lost or bent between owner and rank, and no public request that makes no sense gets in.
 
-use pie_plan::blocks::{Block, Blocks, Realm};
+use pie_plan::blocks::{Block, PlanBlocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, Run};
 use pie_proto::plan::{Sampling, Step};
 use pie_proto::reason::{detail_of, reason_of};
@@ -70,7 +70,7 @@ proptest! {
         runs.extend(samples.keys().map(|session| Run::Sample { session: SessionId(*session) }));
         let sampling: BTreeMap<_, _> = samples.into_iter().map(|(id, sampling)| (SessionId(id), sampling)).collect();
         let digest = if digest { DigestWanted::Report } else { DigestWanted::Skip };
-        let step = Step { plan: Plan { epoch: Epoch(epoch), seq: Seq(seq), changes, runs, passes, digest, blocks: Blocks { spilled, reloaded } }, sampling };
+        let step = Step { plan: Plan { epoch: Epoch(epoch), seq: Seq(seq), changes, runs, passes, digest, blocks: PlanBlocks { spilled, reloaded } }, sampling };
         prop_assert_eq!(Step::try_from(worker_v1::Plan::from(&step)).expect("a right plan"), step);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::WorkerError;
 use crate::speculating::{Drafts, DrawnTokens, StepProgress};
-use crate::spill::{Key, Spill};
+use crate::spill::{BlockName, Spill};
 use crate::timed::Timed;
 use pie_comm::Collective;
 use pie_model::{Batch, Compute, Draw, Interrupt, KvRows, ModelError, Sampled};
@@ -259,9 +259,9 @@ impl<'a> Rank<'a> {
         Ok(())
     }
 
-    fn key(&self, block: &Block) -> Key {
+    fn key(&self, block: &Block) -> BlockName {
         let tokens = self.group.table(block.session).map_or(&[][..], pie_plan::Table::tokens);
-        Key::new(&tokens[..block.end.usize().min(tokens.len())], block.realm)
+        BlockName::new(&tokens[..block.end.usize().min(tokens.len())], block.realm)
     }
 
     /// The sessions of a pass with rows that the model cannot see. The owner refuses them before; where it did not, one session

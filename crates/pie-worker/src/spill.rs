@@ -6,8 +6,8 @@
 mod file;
 mod folder;
 
-use file::Shape;
-use folder::Folder;
+use file::BlockShape;
+use folder::BlockFolder;
 use pie_kv::KvShape;
 use pie_model::KvRows;
 use pie_plan::blocks::{BLOCK, Realm};
@@ -45,7 +45,7 @@ pub struct SpillOptions {
 pub struct BlockCounts {
     /// Written to disk.
     pub written: AtomicU64,
-    /// Read back.
+    /// BlockRead back.
     pub read: AtomicU64,
     /// Files that were not what their names say.
     pub torn: AtomicU64,
@@ -55,12 +55,12 @@ pub struct BlockCounts {
 
 /// A block's name: its tokens and all before them, in its realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
+pub(crate) struct BlockName {
     realm: Realm,
     tokens: u128,
 }
 
-impl Key {
+impl BlockName {
     /// The name of the block at the end of these tokens.
     pub fn new(tokens: &[TokenId], realm: Realm) -> Self {
         let mut hasher = xxhash_rust::xxh3::Xxh3::with_seed(realm.0);
@@ -71,21 +71,21 @@ impl Key {
 
 /// A rank's blocks on disk.
 pub struct Spill {
-    reads: SyncSender<Read>,
-    writes: SyncSender<Write>,
+    reads: SyncSender<BlockRead>,
+    writes: SyncSender<BlockWrite>,
     /// A read is going on that was given up.
     is_stuck: Arc<AtomicBool>,
-    known: RefCell<HashSet<Key>>,
+    known: RefCell<HashSet<BlockName>>,
     counts: Arc<BlockCounts>,
 }
 
-struct Read {
-    key: Key,
+struct BlockRead {
+    key: BlockName,
     reply: SyncSender<Option<Vec<KvRows>>>,
 }
 
-struct Write {
-    key: Key,
+struct BlockWrite {
+    key: BlockName,
     layers: Vec<KvRows>,
 }
 
@@ -95,7 +95,7 @@ impl Spill {
     /// # Errors
     /// The folder cannot be made, or written to, or may not hold a few blocks; the operating system refuses a thread.
     pub fn open(options: &SpillOptions, shape: KvShape) -> std::io::Result<Self> {
-        let shape = Shape { layers: shape.layers, rows: BLOCK, numbers: shape.numbers() };
+        let shape = BlockShape { layers: shape.layers, rows: BLOCK, numbers: shape.numbers() };
         let least = LEAST_BLOCKS * shape.bytes() as u64;
         if options.limit < least {
             let why = format!(
@@ -104,14 +104,14 @@ impl Spill {
             );
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, why));
         }
-        let folder = Arc::new(Folder::open(options)?);
+        let folder = Arc::new(BlockFolder::open(options)?);
         let (reads, to_read) = sync_channel(1);
         let (writes, to_write) = sync_channel(WRITES);
         let (is_stuck, counts) = (Arc::new(AtomicBool::new(false)), Arc::<BlockCounts>::default());
         let reader =
-            Reader { folder: folder.clone(), shape, is_stuck: is_stuck.clone(), counts: counts.clone() };
+            BlockReader { folder: folder.clone(), shape, is_stuck: is_stuck.clone(), counts: counts.clone() };
         std::thread::Builder::new().name("spill-read".into()).spawn(move || reader.run(&to_read))?;
-        let writer = Writer { folder, shape, counts: counts.clone() };
+        let writer = BlockWriter { folder, shape, counts: counts.clone() };
         std::thread::Builder::new().name("spill-write".into()).spawn(move || writer.run(&to_write))?;
         Ok(Self { reads, writes, is_stuck, known: RefCell::default(), counts })
     }
@@ -122,13 +122,13 @@ impl Spill {
     }
 
     /// The rows of a block by layer, if they are there, whole, and come in time.
-    pub(crate) fn read(&self, key: Key) -> Option<Vec<KvRows>> {
+    pub(crate) fn read(&self, key: BlockName) -> Option<Vec<KvRows>> {
         if self.is_stuck.load(Ordering::Acquire) {
             return None;
         }
         let (reply, answer) = sync_channel(1);
         self.is_stuck.store(true, Ordering::Release);
-        if self.reads.try_send(Read { key, reply }).is_err() {
+        if self.reads.try_send(BlockRead { key, reply }).is_err() {
             return None;
         }
         let rows = answer.recv_timeout(PATIENCE);
@@ -141,19 +141,19 @@ impl Spill {
     }
 
     /// Whether a block was written or read here lately.
-    pub(crate) fn knows(&self, key: Key) -> bool {
+    pub(crate) fn knows(&self, key: BlockName) -> bool {
         self.known.borrow().contains(&key)
     }
 
     /// Has a block written, if the disk keeps up.
-    pub(crate) fn write(&self, key: Key, layers: Vec<KvRows>) {
-        match self.writes.try_send(Write { key, layers }) {
+    pub(crate) fn write(&self, key: BlockName, layers: Vec<KvRows>) {
+        match self.writes.try_send(BlockWrite { key, layers }) {
             Ok(()) => self.remember(key),
             Err(_) => drop(self.counts.failed.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
-    fn remember(&self, key: Key) {
+    fn remember(&self, key: BlockName) {
         let mut known = self.known.borrow_mut();
         if known.len() >= KNOWN {
             known.clear();
@@ -162,16 +162,16 @@ impl Spill {
     }
 }
 
-struct Reader {
-    folder: Arc<Folder>,
-    shape: Shape,
+struct BlockReader {
+    folder: Arc<BlockFolder>,
+    shape: BlockShape,
     is_stuck: Arc<AtomicBool>,
     counts: Arc<BlockCounts>,
 }
 
-impl Reader {
-    fn run(self, reads: &Receiver<Read>) {
-        while let Ok(Read { key, reply }) = reads.recv() {
+impl BlockReader {
+    fn run(self, reads: &Receiver<BlockRead>) {
+        while let Ok(BlockRead { key, reply }) = reads.recv() {
             let path = self.folder.path_of(key);
             let rows = self.read(&path, key);
             if rows.is_some() {
@@ -183,7 +183,7 @@ impl Reader {
         }
     }
 
-    fn read(&self, path: &Path, key: Key) -> Option<Vec<KvRows>> {
+    fn read(&self, path: &Path, key: BlockName) -> Option<Vec<KvRows>> {
         let bytes = std::fs::read(path).ok()?;
         match file::decode(&bytes, key.tokens, self.shape) {
             Ok(layers) => {
@@ -201,16 +201,16 @@ impl Reader {
     }
 }
 
-struct Writer {
-    folder: Arc<Folder>,
-    shape: Shape,
+struct BlockWriter {
+    folder: Arc<BlockFolder>,
+    shape: BlockShape,
     counts: Arc<BlockCounts>,
 }
 
-impl Writer {
-    fn run(self, writes: &Receiver<Write>) {
+impl BlockWriter {
+    fn run(self, writes: &Receiver<BlockWrite>) {
         self.folder.sweep();
-        while let Ok(Write { key, layers }) = writes.recv() {
+        while let Ok(BlockWrite { key, layers }) = writes.recv() {
             let path = self.folder.path_of(key);
             if path.exists() {
                 self.folder.used(&path);

@@ -1,10 +1,11 @@
 //! Rows that went to disk come back number for number, on all ranks or on none.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{Do, Out, SLOTS, Script, compute, greedy, model_folder, one_observed};
 use pie_comm::ThreadGroup;
-use pie_plan::blocks::{BLOCK, Block, Blocks, Realm};
+use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{Change, Run};
 use pie_words::{Epoch, SessionId, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::Rank;
@@ -50,8 +51,8 @@ fn block(session: SessionId, end: usize, realm: Realm) -> Block {
     Block { session, end: TokenIndex(end as u32), realm }
 }
 
-fn read(session: SessionId, end: usize, realm: Realm) -> Blocks {
-    Blocks { reloaded: vec![block(session, end, realm)], ..Blocks::default() }
+fn read(session: SessionId, end: usize, realm: Realm) -> PlanBlocks {
+    PlanBlocks { reloaded: vec![block(session, end, realm)], ..PlanBlocks::default() }
 }
 
 fn hold(script: &mut Script, session: SessionId, tokens: Vec<TokenId>) {
@@ -66,7 +67,7 @@ fn write(model: &Path, world_size: u32, disk: &Path) -> (Vec<TokenId>, Vec<Vec<O
     let tokens = script.tokens(2 * BLOCK + 40);
     script.open(FIRST, tokens.clone());
     let spilled = vec![block(FIRST, BLOCK, OURS), block(FIRST, 2 * BLOCK, OURS)];
-    script.blocks(Blocks { spilled, ..Blocks::default() }, false);
+    script.blocks(PlanBlocks { spilled, ..PlanBlocks::default() }, false);
     let sampled = script.sample(FIRST, 4);
     script.read(FIRST, 1);
     let outs = drive(model, world_size, disk, &script.instructions, 2);
@@ -111,8 +112,6 @@ fn rows_come_back_from_disk_number_for_number() {
             }
             assert_eq!(after[rest].report().encoded, 40, "but what no block has");
             assert_eq!(after[sampled + 1].report().digest, Some(script.digest()));
-            let tokens =
-                |out: &Out| out.report().passes.iter().flatten().map(|token| token.token).collect::<Vec<_>>();
             assert_eq!(drawn(&before[2]), drawn(&after[sampled]));
             let last = |outs: &[Out]| outs.last().expect("rows").rows().0[..2 * BLOCK].to_vec();
             assert_eq!(last(before), last(after), "number for number");

@@ -3,7 +3,7 @@
 mod memory;
 
 use memory::Replica;
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, PlanError, Run, Table, Then, Work};
 use pie_words::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use proptest::prelude::*;
@@ -246,7 +246,7 @@ fn plan_of(group: &Group, action: &Action, twin: &mut Twin) -> Plan {
         runs,
         passes,
         digest: DigestWanted::Skip,
-        blocks: Blocks::default(),
+        blocks: PlanBlocks::default(),
     }
 }
 

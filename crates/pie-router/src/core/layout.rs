@@ -39,9 +39,14 @@ impl Patch {
         // belong to both sides stay in the prefix; the suffix repeats them.
         let repeated = &tokens[cut.shared_suffix.min(cut.shared_prefix)..cut.shared_prefix];
         let middle = [&cut.prefix_end[..], &fim.between, &cut.suffix_start, repeated].concat();
+        let hole = place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle);
+        Self::around(hole, fim, tokens, prefix)
+    }
+
+    /// The markers at both ends, and a hole.
+    fn around(hole: Splice, fim: &Fim, tokens: &[TokenId], prefix: usize) -> Self {
         let open = place(prefix, prefix, fim.open.clone());
         let close = place(tokens.len(), tokens.len(), fim.close.clone());
-        let hole = place(cut.shared_prefix, cut.shared_suffix.max(cut.shared_prefix), middle);
         let places = vec![open.clone(), hole, close.clone()];
         // Places that touch are one: the checks of splices merge them.
         let merged = Splices::new(places, tokens.len()).unwrap_or_default();
@@ -61,7 +66,8 @@ impl Patch {
 
 impl Layout {
     /// How a table stands that the ranks have held on to, and the document in it, which may have been edited since. Markers at both
-    /// ends stay where they are; what stands in a hole counts as text that differs from the document's own.
+    /// ends stay where they are, and so does a hole where the document is as it was; else what stands in it counts as text that differs
+    /// from the document's own.
     pub fn recognized(
         held: &[TokenId],
         document: &[TokenId],
@@ -79,6 +85,13 @@ impl Layout {
         }
         let within = lead + open.len()..held.len() - close.len();
         let inner = [&held[..lead], &held[within]].concat();
+        if let Some(hole) = hole(&inner, document, &fim.between) {
+            let layout = Self::Fim(Patch::around(hole, fim, document, lead));
+            let (_, come) = Self::Plain.change(&layout, document.len(), document);
+            if come.apply(document) == held {
+                return (layout, document.to_vec());
+            }
+        }
         (Self::between_markers(fim, lead, inner.len()), inner)
     }
 
@@ -178,6 +191,16 @@ impl Layout {
     }
 }
 
+/// The hole of a table without the markers at its ends: what differs from the document, if the marker of a hole is in it.
+fn hole(inner: &[TokenId], document: &[TokenId], between: &[TokenId]) -> Option<Splice> {
+    let same = |(ours, theirs): &(&TokenId, &TokenId)| ours == theirs;
+    let before = inner.iter().zip(document).take_while(same).count();
+    let behind = inner[before..].iter().rev().zip(document[before..].iter().rev()).take_while(same).count();
+    let insert = inner[before..inner.len() - behind].to_vec();
+    let is_hole = !between.is_empty() && insert.windows(between.len()).any(|tokens| tokens == between);
+    is_hole.then(|| place(before, document.len() - behind, insert))
+}
+
 /// How much longer a place makes the table.
 fn growth(place: &Splice) -> i64 {
     place.insert.len() as i64 - i64::from(place.delete)
@@ -236,6 +259,31 @@ mod tests {
         let far = Layout::Fim(Patch::new(&cut(5, &[], &[], 5), fim, &document, 1));
         let (go, come) = near.change(&far, 9, &document);
         assert_eq!((go.deleted(), come.inserted()), (1, 1), "the hole moves, begin and end stay");
+    }
+
+    /// A new owner finds the layout that was there, so that the next completion there changes nothing.
+    #[test]
+    fn a_table_is_recognized_with_its_hole() {
+        let (open, between, close) = (ids(&[90]), ids(&[91]), ids(&[92]));
+        let fim = &Fim { family: "a test", order: FimOrder::PrefixFirst, open, between, close };
+        let document = ids(&[0, 1, 1, 3, 1, 5]);
+        let cuts = [
+            cut(3, &[], &[], 3),
+            cut(3, &[70], &[71, 72], 4),
+            cut(1, &[], &[], 1),
+            cut(6, &[], &[], 6),
+            cut(4, &[], &[], 3),
+        ];
+        for cut in cuts {
+            let layout = Layout::Fim(Patch::new(&cut, fim, &document, 1));
+            let table = apply(&Layout::Plain, &layout, &document);
+            let (recognized, old) = Layout::recognized(&table, &document, Some(fim), 1);
+            assert_eq!(old, document, "{cut:?}");
+            assert_eq!(recognized, layout, "{cut:?}");
+        }
+        let closed = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1)).without_hole();
+        let table = apply(&Layout::Plain, &closed, &document);
+        assert_eq!(Layout::recognized(&table, &document, Some(fim), 1), (closed, document.clone()));
     }
 
     fn apply(from: &Layout, to: &Layout, tokens: &[TokenId]) -> Vec<TokenId> {

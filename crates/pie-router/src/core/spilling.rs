@@ -9,7 +9,7 @@ use super::session::{Session, count};
 use super::sessions::Sessions;
 use crate::auth;
 use crate::tenants::{Sharing, Tenant};
-use pie_plan::blocks::{BLOCK, Block, Blocks, Realm};
+use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{PlanError, Run, Table};
 use pie_words::{SessionId, TokenIndex};
 use std::cmp::Reverse;
@@ -96,16 +96,16 @@ impl Allotment {
     }
 
     /// The blocks of the next plan, which has these runs.
-    pub(super) fn blocks(&mut self, runs: &[Run], sessions: &Sessions, now: Instant) -> Blocks {
+    pub(super) fn blocks(&mut self, runs: &[Run], sessions: &Sessions, now: Instant) -> PlanBlocks {
         if !self.model.facts.spills {
-            return Blocks::default();
+            return PlanBlocks::default();
         }
         let is_early = self.spilling.latest.is_some_and(|latest| now < latest + PAUSE);
         let spilled = if is_early { None } else { self.spill(runs, sessions, now) };
         if spilled.is_some() {
             self.spilling.latest = Some(now);
         }
-        Blocks { spilled: spilled.into_iter().collect(), reloaded: self.reloads() }
+        PlanBlocks { spilled: spilled.into_iter().collect(), reloaded: self.reloads() }
     }
 
     /// Those for whose first token somebody waits come first.

@@ -12,7 +12,7 @@ const CHECKSUM: usize = 16;
 
 /// Sizes of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub struct BlockShape {
     /// Layers of the model.
     pub layers: usize,
     /// Tokens.
@@ -21,7 +21,7 @@ pub struct Shape {
     pub numbers: usize,
 }
 
-impl Shape {
+impl BlockShape {
     fn header(self, name: u128) -> [u8; HEADER] {
         let mut header = [0; HEADER];
         header[..8].copy_from_slice(MAGIC);
@@ -63,7 +63,7 @@ pub enum NotABlock {
 }
 
 /// The bytes of a block.
-pub fn encode(layers: &[KvRows], name: u128, shape: Shape) -> Vec<u8> {
+pub fn encode(layers: &[KvRows], name: u128, shape: BlockShape) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(shape.bytes());
     bytes.extend_from_slice(&shape.header(name));
     for numbers in layers.iter().flat_map(|rows| [&rows.keys, &rows.values]) {
@@ -77,7 +77,7 @@ pub fn encode(layers: &[KvRows], name: u128, shape: Shape) -> Vec<u8> {
 ///
 /// # Errors
 /// [`NotABlock`].
-pub fn decode(bytes: &[u8], name: u128, shape: Shape) -> Result<Vec<KvRows>, NotABlock> {
+pub fn decode(bytes: &[u8], name: u128, shape: BlockShape) -> Result<Vec<KvRows>, NotABlock> {
     let expected = shape.bytes();
     if bytes.len() != expected {
         return Err(NotABlock::Length { got: bytes.len(), expected });
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn every_bit_that_is_another_is_found() {
-        let shape = Shape { layers: 2, rows: 3, numbers: 2 };
+        let shape = BlockShape { layers: 2, rows: 3, numbers: 2 };
         let side = |first: u8| (0..6).map(|number| f32::from(first + number) / 3.0).collect();
         let layers: Vec<KvRows> =
             [0, 20].map(|first| KvRows { keys: side(first), values: side(first + 9) }).into();
@@ -127,7 +127,7 @@ mod tests {
             );
         }
         assert_eq!(decode(&bytes, 78, shape), Err(NotABlock::Header), "another text");
-        let other = Shape { layers: 3, rows: 2, numbers: 2 };
+        let other = BlockShape { layers: 3, rows: 2, numbers: 2 };
         assert_eq!(decode(&bytes, 77, other), Err(NotABlock::Header), "as many numbers of another cache");
     }
 }

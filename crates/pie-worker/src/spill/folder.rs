@@ -1,6 +1,6 @@
 //! The files of blocks, and the bound of them: what was not used for longest goes.
 
-use super::{Key, SpillOptions};
+use super::{BlockName, SpillOptions};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ const SWEPT_PARTS: u64 = 64;
 const ENDING: &str = "rows";
 
 /// A folder: `IDENTITY/REALM/NAME.rows`.
-pub struct Folder {
+pub struct BlockFolder {
     root: PathBuf,
     own: PathBuf,
     limit: u64,
@@ -23,13 +23,13 @@ pub struct Folder {
 }
 
 /// A block on disk.
-struct Held {
+struct BlockFile {
     used: SystemTime,
     bytes: u64,
     path: PathBuf,
 }
 
-impl Folder {
+impl BlockFolder {
     /// Opens it, or makes it.
     pub fn open(options: &SpillOptions) -> std::io::Result<Self> {
         let identity = xxh3_128(options.identity.as_bytes());
@@ -40,7 +40,7 @@ impl Folder {
     }
 
     /// Where a block is, or would be.
-    pub fn path_of(&self, key: Key) -> PathBuf {
+    pub fn path_of(&self, key: BlockName) -> PathBuf {
         let (realm, name) = (key.realm.0, key.tokens);
         self.own.join(format!("{realm:016x}")).join(format!("{name:032x}.{ENDING}"))
     }
@@ -83,7 +83,7 @@ impl Folder {
                 for path in entries(&realm) {
                     let Ok(data) = fs::metadata(&path) else { continue };
                     let used = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-                    all.push(Held { used, bytes: data.len(), path });
+                    all.push(BlockFile { used, bytes: data.len(), path });
                 }
             }
         }
@@ -141,8 +141,9 @@ mod tests {
             identity: identity.to_owned(),
             limit: 64 * 100,
         };
-        let (ours, theirs) = (Folder::open(&options("a")).unwrap(), Folder::open(&options("b")).unwrap());
-        let key = |number: u32| Key { realm: Realm(u64::from(number % 3)), tokens: u128::from(number) };
+        let (ours, theirs) =
+            (BlockFolder::open(&options("a")).unwrap(), BlockFolder::open(&options("b")).unwrap());
+        let key = |number: u32| BlockName { realm: Realm(u64::from(number % 3)), tokens: u128::from(number) };
         let age = |path: &Path, seconds: u64| {
             let used = SystemTime::now() - Duration::from_secs(seconds);
             fs::File::options().append(true).open(path).and_then(|file| file.set_modified(used)).unwrap();

@@ -3,7 +3,7 @@
 use pie_comm::{Member, ThreadGroup};
 use pie_kv::KvCache;
 use pie_model::{Architecture, Compute, Config, Model, OnCpu};
-use pie_plan::blocks::Blocks;
+use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Group, Plan, Run, Table, Work};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -228,7 +228,7 @@ impl Script {
     }
 
     /// A plan that writes blocks and reads others, which the ranks find if they are `found`.
-    pub fn blocks(&mut self, blocks: Blocks, found: bool) -> usize {
+    pub fn blocks(&mut self, blocks: PlanBlocks, found: bool) -> usize {
         let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
         let (reloaded, digest) = (blocks.reloaded.clone(), DigestWanted::Report);
         let plan = Plan { epoch, seq, changes: vec![], runs: vec![], passes: 1, digest, blocks };
@@ -255,7 +255,7 @@ impl Script {
             runs,
             passes,
             digest: DigestWanted::Report,
-            blocks: Blocks::default(),
+            blocks: PlanBlocks::default(),
         };
         let work = self.replica.apply(&plan).expect("a right plan");
         self.instructions.push(Do::Step(Step { plan, sampling }));
