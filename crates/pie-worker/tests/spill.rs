@@ -1,5 +1,7 @@
 //! Rows that went to disk come back number for number, on all ranks or on none.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
