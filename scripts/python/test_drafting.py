@@ -61,6 +61,23 @@ def test_a_completion_that_goes_on_over_an_edit_looks_ahead_in_what_there_is_now
     assert all(texts) and texts[1] == texts[3], "what follows the edit is the same"
 
 
+def test_what_an_edit_removed_is_looked_up(clients):
+    ahead, plain = clients
+    # Sampled, so that it seldom repeats what it wrote.
+    asked = {"max_tokens": 80, "temperature": 0.9, "seed": 5}
+    session, other = ahead.open(CODE).session, plain.open(CODE).session
+    wanted = plain.complete(other, **asked)
+    # How much time rows take is not known before some were encoded.
+    ahead.complete(session, max_tokens=8)
+    end = len(CODE.encode())
+    ahead.edit(session, None, at_bytes(end, end, wanted.text))
+    ahead.edit(session, None, at_bytes(end, end + len(wanted.text.encode()), ""))
+    before = counters(ahead)
+    assert ahead.complete(session, **asked).ids == wanted.ids
+    after = counters(ahead)
+    assert after.tokens_accepted - before.tokens_accepted > 20, "most of it was there a moment ago"
+
+
 def test_what_a_client_expects_is_looked_up(clients):
     ahead, plain = clients
     # Sampled, so that it seldom repeats what it wrote.

@@ -16,6 +16,7 @@ use crate::tokenizer::{Fingerprint, Tokenizer};
 use becoming::narrowed;
 use pie_words::{Parts, Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId};
 use ropey::Rope;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What a document was opened with, and so what edits it takes.
@@ -190,6 +191,14 @@ impl Document {
     /// All tokens, the prefix included.
     pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
         self.prefix().iter().copied().chain(self.tokens.iter().map(|entry| entry.id))
+    }
+
+    /// The tokens in a range of indices, the prefix counted.
+    pub fn tokens_in(&self, range: Range<usize>) -> impl Iterator<Item = TokenId> + '_ {
+        let prefix = self.prefix();
+        let own = range.start.saturating_sub(prefix.len());
+        let own = self.tokens.iter_from(own).map(|entry| entry.id);
+        prefix.iter().copied().skip(range.start).chain(own).take(range.len())
     }
 
     /// Checks edits and works out what they do to the tokens; changes nothing. All edits are in offsets of the current

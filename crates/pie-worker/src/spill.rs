@@ -135,9 +135,15 @@ impl Spill {
         if rows.is_err() {
             tracing::warn!("the disk of --kv-spill does not answer: rows are encoded until it does");
         }
-        let rows = rows.ok().flatten()?;
-        self.remember(key);
-        Some(rows)
+        let rows = rows.ok().flatten();
+        // What has gone meanwhile is written again.
+        match rows {
+            Some(_) => self.remember(key),
+            None => {
+                self.known.borrow_mut().remove(&key);
+            }
+        }
+        rows
     }
 
     /// Whether a block was written or read here lately.
@@ -226,5 +232,38 @@ impl BlockWriter {
                 }
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn what_has_gone_meanwhile_is_written_again() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options =
+            SpillOptions { folder: folder.path().to_owned(), identity: "a test".to_owned(), limit: 1 << 20 };
+        let shape = KvShape { layers: 2, kv_heads: 1, head_dim: 2, slots: 300 };
+        let spill = Spill::open(&options, shape).expect("a folder");
+        let key = BlockName::new(&[TokenId(1); BLOCK], Realm(3));
+        let rows = || KvRows { keys: vec![0.5; 2 * BLOCK], values: vec![1.5; 2 * BLOCK] };
+        for turn in 1..=2 {
+            assert!(!spill.knows(key), "turn {turn}");
+            spill.write(key, vec![rows(), rows()]);
+            let end = Instant::now() + Duration::from_secs(10);
+            while spill.counts().written.load(Ordering::Relaxed) < turn {
+                assert!(Instant::now() < end, "it is written");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert!(spill.knows(key));
+            assert_eq!(spill.read(key), Some(vec![rows(), rows()]));
+            std::fs::remove_dir_all(folder.path()).expect("it goes");
+            assert_eq!(spill.read(key), None);
+        }
+        let small = SpillOptions { limit: 100, ..options };
+        let refused = Spill::open(&small, shape).map(|_| ()).expect_err("it holds nothing");
+        assert!(refused.to_string().contains("too few"), "{refused}");
     }
 }

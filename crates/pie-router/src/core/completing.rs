@@ -50,7 +50,7 @@ impl Core {
         self.model.check_length(length + request.generated.len())?;
         planner.check_slots(length + request.generated.len())?;
         request.max_tokens = request.max_tokens.min(count(self.model.room(length)));
-        let revision = session.revision();
+        let (revision, expected) = (session.revision(), session.removed.before(expected));
         let completion = Completion::new(id, request, (revision, place), model, most, arrived)?;
         planner.accept(completion.expecting(expected));
         self.accepted += 1;

@@ -1,7 +1,9 @@
-//! How many tokens are worth looking up ahead in a pass of a completion: as many as are likely to be drawn for what their rows cost.
+//! How many tokens are worth looking up ahead in a pass of a completion: as many as are likely to be drawn for what their rows cost. And where, beside
+//! what its ranks hold: in what edits took out of the document, since what is removed often comes again, elsewhere or a little otherwise.
 
 use pie_proto::plan::Speculated;
-use pie_words::TokenId;
+use pie_text::Document;
+use pie_words::{Splice, Splices, TokenId};
 
 /// Of a completion that has looked up nothing yet. It must have three tokens in common with what it looks up.
 const AT_FIRST: f64 = 0.6;
@@ -12,11 +14,40 @@ const MARGIN: f64 = 1.25;
 /// How fast a completion for which nothing is worth looking up comes to try it again: after some thirty plans.
 const FORGETTING: f64 = 0.02;
 
+/// Tokens that are remembered of what edits removed, the latest.
+const REMOVED: usize = 512;
+/// What is shorter is typed over, not removed.
+const LEAST_REMOVED: usize = 4;
+
+/// What the latest edits removed from a document, the latest last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Removed(Vec<TokenId>);
+
+impl Removed {
+    /// A document is about to be edited.
+    pub fn follow(&mut self, document: &Document, splices: &Splices) {
+        for Splice { at, delete, .. } in splices {
+            let deleted = *delete as usize;
+            if deleted >= LEAST_REMOVED {
+                let end = at.usize() + deleted;
+                self.0.extend(document.tokens_in(end - deleted.min(REMOVED)..end));
+            }
+        }
+        self.0.drain(..self.0.len().saturating_sub(REMOVED));
+    }
+
+    /// With what a client expects, which is looked up first.
+    pub fn before(&self, mut expected: Vec<TokenId>) -> Vec<TokenId> {
+        expected.splice(0..0, self.0.iter().copied());
+        expected
+    }
+}
+
 /// What a completion looks up, and how often that was drawn.
 pub(super) struct Lookahead {
     /// How likely a token is drawn that was looked up.
     likelihood: f64,
-    /// What its client expects it to write.
+    /// What edits removed, and what its client expects it to write.
     expected: Vec<TokenId>,
 }
 
@@ -26,7 +57,7 @@ impl Lookahead {
         Self { likelihood: AT_FIRST, expected }
     }
 
-    /// What its client expects it to write.
+    /// What it may write, beside what its session holds.
     pub fn expected(&self) -> &[TokenId] {
         &self.expected
     }
@@ -54,7 +85,39 @@ impl Lookahead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pie_words::SessionId;
+    use pie_text::Tokenizer;
+    use pie_words::{SessionId, TokenIndex};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_latest_that_was_removed_is_remembered() {
+        let tokenizer =
+            Tokenizer::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code").as_ref());
+        let tokens: Vec<TokenId> = (0..2000).map(|token| TokenId(40 + token)).collect();
+        let document =
+            Document::open_tokens(Arc::new(tokenizer.expect("it ships")), tokens).expect("it is short");
+        let all: Vec<TokenId> = document.tokens().collect();
+        let splice = |at: usize, delete: u32| Splice { at: TokenIndex(at as u32), delete, insert: vec![] };
+        let of = |edits: &[&[Splice]]| {
+            let mut removed = Removed::default();
+            for edit in edits {
+                removed.follow(&document, &Splices::new(edit.to_vec(), all.len()).expect("they fit"));
+            }
+            removed.before(vec![TokenId(7)])
+        };
+        let with = |tokens: &[&[TokenId]]| [&tokens.concat()[..], &[TokenId(7)]].concat();
+        assert_eq!(of(&[&[splice(5, 3)]]), [TokenId(7)], "typed over");
+        assert_eq!(
+            of(&[&[splice(5, 4), splice(20, 6)], &[splice(0, 9)]]),
+            with(&[&all[5..9], &all[20..26], &all[..9]])
+        );
+        let latest = all.len() - REMOVED;
+        assert_eq!(of(&[&[splice(0, 1000)], &[splice(0, all.len() as u32)]]), with(&[&all[latest..]]));
+        assert_eq!(
+            of(&[&[splice(0, 600)], &[splice(700, 100)]]),
+            with(&[&all[600 - (REMOVED - 100)..600], &all[700..800]])
+        );
+    }
 
     #[test]
     fn what_is_seldom_drawn_is_not_looked_up_and_tried_again() {

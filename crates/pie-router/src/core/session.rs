@@ -1,5 +1,6 @@
 //! A session: one open document.
 
+use super::drafting::Removed;
 use super::journal::MemoBytes;
 use crate::tenants::Tenant;
 use pie_proto::request::{Identity, SessionName};
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     pub strategy: Strategy,
     /// When the latest edit came in since a completion began.
     pub edited: Option<Instant>,
+    /// What its latest edits removed.
+    pub removed: Removed,
     /// How much of it the ranks were given to keep.
     pub memo: MemoBytes,
 }

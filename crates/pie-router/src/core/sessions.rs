@@ -3,6 +3,7 @@
 //! **Invariant.** Every session is found by its tenant's name for it, and what a tenant is charged for is what its sessions
 //! hold. Documents live on when the group is lost: nothing here knows of ranks.
 
+use super::drafting::Removed;
 use super::journal::{Journal, MemoBytes, memo_of};
 use super::names::Names;
 use super::session::{Session, Standing};
@@ -151,9 +152,9 @@ impl Sessions {
     pub fn insert_as(&mut self, id: SessionId, new: Taken) {
         let Taken { tenant, name, identity, strategy, document } = new;
         let (standing, used, document) = (Standing::Here, self.now, *document);
-        let memo = MemoBytes::default();
+        let (memo, removed, edited) = (MemoBytes::default(), Removed::default(), None);
         let session =
-            Session { name, id, identity, tenant, standing, used, document, strategy, edited: None, memo };
+            Session { name, id, identity, tenant, standing, used, document, strategy, edited, removed, memo };
         self.book(&session);
         self.all.insert(id, session);
     }
@@ -220,6 +221,7 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else { return Ok(()) };
         let (before, revision) = (session.tokens(), session.revision());
         let memo = memo_of(&change);
+        session.removed.follow(&session.document, change.splices());
         session.document.commit(change).map_err(|error| faults::text(&error))?;
         if session.revision() == revision {
             return Ok(());
