@@ -227,7 +227,7 @@ impl Core {
 
     /// When something is to be done that no event brings about.
     pub fn due(&self) -> Option<Instant> {
-        self.planner.as_ref().ok()?.due(&self.sessions)
+        self.planner.as_ref().ok()?.due()
     }
 
     /// See [`Planner::report`].

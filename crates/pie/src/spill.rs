@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::cli::RankArgs;
-use crate::device::Loaded;
+use crate::device::{DeviceArg, Loaded};
 use pie_worker::{Spill, SpillOptions};
 use rayon::prelude::*;
 use std::fs::File;
@@ -21,10 +21,13 @@ pub fn open(arguments: &RankArgs, loaded: &Loaded, model: &Path) -> Result<Optio
     let Some(folder) = &arguments.kv_spill else { return Ok(None) };
     let (member, config) = (loaded.compute.member(), &loaded.fingerprint);
     let weights = digest(model).map_err(|error| format!("{}: {error}", model.display()))?;
-    let kind =
-        loaded.device.split(['0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).next().unwrap_or_default();
+    // Which of several equal GPUs it is makes no difference.
+    let device = match arguments.device {
+        DeviceArg::Cpu => "a CPU",
+        DeviceArg::Cuda(_) => "a GPU",
+    };
     let identity = format!(
-        "pie {} on {kind}, {:?}; model {config} with weights {weights:032x}; rank {} of {}",
+        "pie {} on {device}, {:?}; model {config} with weights {weights:032x}; rank {} of {}",
         env!("CARGO_PKG_VERSION"),
         arguments.dtype,
         member.rank().0,

@@ -13,7 +13,6 @@ use super::healing::Quantum;
 use super::model::Model;
 use super::pace::Pace;
 use super::session::Session;
-use super::sessions::Sessions;
 use super::spilling::Spilling;
 use super::tables::Tables;
 use crate::faults;
@@ -169,8 +168,8 @@ impl Planner {
     }
 
     /// When something is to be done that no event brings about, and no report will.
-    pub fn due(&self, sessions: &Sessions) -> Option<Instant> {
-        if self.in_flight.is_some() { None } else { self.allotment.spill_due(sessions) }
+    pub fn due(&self) -> Option<Instant> {
+        if self.in_flight.is_some() { None } else { self.allotment.spill_due() }
     }
 
     /// The epoch that is served.

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const UNUSED: Duration = Duration::from_secs(10);
 /// Between two blocks that are written: disks have their pace, and others use the ranks.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Documents are looked through no oftener, where none was due.
+const LOOK: Duration = Duration::from_secs(1);
 /// Sessions that read a block in one plan: others wait for it.
 const RELOADS: usize = 2;
 
@@ -67,11 +69,17 @@ impl OnDisk {
     }
 }
 
-/// What the group writes.
+/// When documents are looked through for what is to be written: there may be many, and few change.
 #[derive(Debug, Default)]
 pub(super) struct Spilling {
-    /// When a block was last written.
-    latest: Option<Instant>,
+    /// Not before; at once, where there is no time.
+    next: Option<Instant>,
+}
+
+impl Spilling {
+    fn is_due(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
 }
 
 fn realm(tenant: &Tenant, sharing: Sharing) -> Realm {
@@ -100,10 +108,10 @@ impl Allotment {
         if !self.model.facts.spills {
             return PlanBlocks::default();
         }
-        let is_early = self.spilling.latest.is_some_and(|latest| now < latest + PAUSE);
-        let spilled = if is_early { None } else { self.spill(runs, sessions, now) };
-        if spilled.is_some() {
-            self.spilling.latest = Some(now);
+        let mut spilled = None;
+        if self.spilling.is_due(now) {
+            spilled = self.spill(runs, sessions, now);
+            self.spilling.next = Some(now + if spilled.is_some() { PAUSE } else { LOOK });
         }
         PlanBlocks { spilled: spilled.into_iter().collect(), reloaded: self.reloads() }
     }
@@ -171,13 +179,15 @@ impl Allotment {
     /// Nobody wants anything: holes of documents that nobody uses are closed. One would be part of all that stands behind it, and the next is
     /// elsewhere. What it leaves stale is repaired, and written then.
     pub(super) fn close_holes(&mut self, sessions: &Sessions, now: Instant) -> Result<(), PlanError> {
-        if !self.model.facts.spills {
+        if !self.model.facts.spills || !self.spilling.is_due(now) {
             return Ok(());
         }
         let unused: Vec<SessionId> = self.unused(sessions, now).map(|session| session.id).collect();
         for id in unused {
             let layout = self.tables.rows(id).and_then(|rows| rows.layout.as_ref());
-            if let Some(closed) = layout.map(Layout::without_hole).filter(|closed| Some(closed) != layout) {
+            let Some(layout @ Layout::Fim(_)) = layout else { continue };
+            let closed = layout.without_hole();
+            if closed != *layout {
                 self.lay_out(id, closed, sessions)?;
             }
         }
@@ -193,43 +203,40 @@ impl Allotment {
             if runs.iter().any(|run| run.session() == id) {
                 continue;
             }
-            let whole = self.tables.table(id).map_or(0, Table::whole_blocks);
-            match self.tables.rows_mut(id) {
-                Some(rows) if rows.disk.kept < whole => {
-                    rows.disk.kept += BLOCK;
-                    let end = rows.disk.kept;
-                    return Some(self.block(id, end));
-                }
+            let Some(end) = self.next_block(id) else {
                 // All is written that is exact: it comes back when its table changes.
-                _ => self.tables.written(id),
+                self.tables.written(id);
+                continue;
+            };
+            if let Some(rows) = self.tables.rows_mut(id) {
+                rows.disk.kept = end;
             }
+            return Some(self.block(id, end));
         }
         None
     }
 
-    /// Those of the unwritten that nobody uses now.
+    /// Sessions that nobody uses now, of those whose tables changed since they were written.
     fn unused<'a>(&'a self, sessions: &'a Sessions, now: Instant) -> impl Iterator<Item = &'a Session> {
-        self.unwritten(sessions).filter(move |session| session.used + UNUSED <= now)
+        let sessions = self.tables.unwritten().filter_map(|id| sessions.get(id));
+        sessions.filter(move |session| {
+            let is_busy = self.completions.are_in(session.id) || self.asks_for_rows(session.id);
+            session.used + UNUSED <= now && !is_busy
+        })
     }
 
-    /// When the next document is due to be written, if nothing else happens.
-    pub(super) fn spill_due(&self, sessions: &Sessions) -> Option<Instant> {
-        if !self.model.facts.spills {
-            return None;
-        }
-        let due = self.unwritten(sessions).map(|session| session.used + UNUSED).min()?;
-        Some(self.spilling.latest.map_or(due, |latest| due.max(latest + PAUSE)))
-    }
-
-    /// Sessions whose tables changed since they were written, and in which nothing goes on.
-    fn unwritten<'a>(&'a self, sessions: &'a Sessions) -> impl Iterator<Item = &'a Session> {
+    /// The end of a session's next block that is exact and not on disk.
+    fn next_block(&self, id: SessionId) -> Option<usize> {
+        let (rows, table) = (self.tables.rows(id)?, self.tables.table(id)?);
         // Turned around it would not be found again: what stands behind the cursor comes first there.
-        let is_found = |id: &SessionId| {
-            let layout = self.tables.rows(*id).and_then(|rows| rows.layout.as_ref());
-            matches!(layout, Some(Layout::Plain | Layout::Fim(_)))
-        };
-        let sessions = self.tables.unwritten().filter(is_found).filter_map(|id| sessions.get(id));
-        sessions.filter(|session| !self.completions.are_in(session.id) && !self.asks_for_rows(session.id))
+        let is_found = matches!(rows.layout, Some(Layout::Plain | Layout::Fim(_)));
+        (is_found && rows.disk.kept < table.whole_blocks()).then_some(rows.disk.kept + BLOCK)
+    }
+
+    /// When documents are to be looked through, if nothing else happens.
+    pub(super) fn spill_due(&self) -> Option<Instant> {
+        let is_needed = self.model.facts.spills && self.tables.unwritten().next().is_some();
+        if is_needed { self.spilling.next } else { None }
     }
 
     fn block(&self, session: SessionId, end: usize) -> Block {
