@@ -97,6 +97,7 @@ impl Session {
             })),
             strategy: v1::Strategy::Unspecified.into(),
             identity: self.identity.clone(),
+            repair_window: None,
         };
         let mut patience = self.pool.patience(Overload::Tells);
         loop {
@@ -142,6 +143,7 @@ impl Session {
             edits: Some(v1::apply_edits_request::Edits::Parts(self.parts.clone())),
             strategy: v1::Strategy::Unspecified.into(),
             identity: self.identity.clone(),
+            repair_window: None,
         };
         let answer = self
             .pool

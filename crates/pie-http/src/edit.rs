@@ -32,6 +32,7 @@ pub(crate) async fn bring(
         edits: Some(v1::apply_edits_request::Edits::Tokens(v1::TokenSplices { splices })),
         strategy: sampling.strategy.into(),
         identity: life.identity.clone(),
+        repair_window: None,
     };
     match caller.client().apply_edits(caller.request(message)).await {
         Ok(answer) => {

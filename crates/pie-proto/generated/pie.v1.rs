@@ -160,6 +160,10 @@ pub struct ApplyEditsRequest {
     /// From OpenSession: only if the session still is that one. Whichever has the name when empty.
     #[prost(string, tag = "6")]
     pub identity: ::prost::alloc::string::String,
+    /// With the strategy REPAIR, for this request alone: kept tokens behind its places, all together, that are encoded again with it, as far as the
+    /// pass has room. As many as the pool is set to (`--repair-window`) when absent.
+    #[prost(uint32, optional, tag = "8")]
+    pub repair_window: ::core::option::Option<u32>,
     #[prost(oneof = "apply_edits_request::Edits", tags = "3, 4, 7")]
     pub edits: ::core::option::Option<apply_edits_request::Edits>,
 }

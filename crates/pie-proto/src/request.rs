@@ -171,6 +171,8 @@ pub struct ApplyEdits {
     pub edits: Edits,
     /// `None`: the session's.
     pub strategy: Option<Strategy>,
+    /// With [`Strategy::Repair`]: kept tokens that are encoded again with it; `None`: the pool's.
+    pub repair_window: Option<u32>,
 }
 
 impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
@@ -198,6 +200,7 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
             base_revision: Revision(request.base_revision),
             edits,
             strategy: strategy(request.strategy)?,
+            repair_window: request.repair_window,
         })
     }
 }

@@ -312,6 +312,39 @@ fn repairs_ride_in_passes_that_are_made_anyway() {
     }
 }
 
+/// An edit may say how large its window is, and then no other has that one.
+#[test]
+fn an_edit_says_what_is_repaired_with_it() {
+    let healing = Healing { repairs: Repairs::WithEdits, window: 16, free_rows: Some(0) };
+    let limits = Limits { rows: 256, ..SETTINGS.limits };
+    let mut pool = Pool::with(2000, Settings { healing, limits, ..SETTINGS });
+    let mut revision = pool.open("a", &TEXT.repeat(20)).expect("there is room").revision;
+    pool.answer("a", 1);
+    let cases = [
+        (Some(Strategy::Repair), None, 16),
+        (Some(Strategy::Repair), Some(5), 5),
+        (Some(Strategy::Repair), Some(100), 100),
+        (Some(Strategy::Repair), Some(0), 0),
+        // As far as the pass has room.
+        (Some(Strategy::Repair), Some(u32::MAX), u32::MAX),
+        (Some(Strategy::Repair), None, 16),
+        // A window is of the strategy that has one.
+        (None, Some(50), 0),
+    ];
+    for (strategy, window, repaired) in cases {
+        let edited = pool.replace_with("a", revision, 30..30, "x", |request| {
+            (request.strategy, request.repair_window) = (strategy, window);
+        });
+        revision = edited.expect("the revision is right").revision;
+        let timings = pool.answer("a", 1);
+        let is_as_asked = match repaired {
+            u32::MAX => (101..256).contains(&timings.tokens_repaired),
+            _ => timings.tokens_repaired == repaired,
+        };
+        assert!(is_as_asked, "{strategy:?} {window:?}: {timings:?}");
+    }
+}
+
 /// People fill in at a cursor and type there: markers at both ends of the document stay, so that what stands before the cursor is
 /// exact, and stays so.
 #[test]

@@ -92,8 +92,14 @@ fn a_session_that_is_opened_anew_is_another_one() {
         let edits = Edits::Text(vec![]);
         let base_revision = Revision(pool.get("a").session.expect("described").revision);
         let (wanted, arrived) = (identity.clone(), Instant::now());
-        let request =
-            ApplyEdits { session: session(), identity: wanted, base_revision, edits, strategy: None };
+        let request = ApplyEdits {
+            session: session(),
+            identity: wanted,
+            base_revision,
+            edits,
+            strategy: None,
+            repair_window: None,
+        };
         let edited =
             pool.ask(|reply| Call::Edit { tenant: tenant(), request, prepared: None, arrived, reply });
         assert_eq!(edited.map(drop), outcome, "{identity:?}");

@@ -74,7 +74,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
             };
             open(&caller, &file, request, show).await?;
         }
-        CtlCommand::Edit { session, range, text } => {
+        CtlCommand::Edit { session, range, text, strategy, repair_window } => {
             let session = name::resolve(&caller, &session).await?;
             let edits = vec![v1::TextEdit { range: Some(range.into()), text }];
             let edits = v1::TextEdits { edits, ..Default::default() };
@@ -83,7 +83,8 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
                 base_revision: session.revision,
                 identity: session.identity,
                 edits: Some(v1::apply_edits_request::Edits::Text(edits)),
-                strategy: v1::Strategy::Unspecified.into(),
+                strategy: strategy.map_or(v1::Strategy::Unspecified, v1::Strategy::from).into(),
+                repair_window,
             };
             let mut wire = caller.pool().wire();
             show.edited(&caller.call(Wait::Text, "edit the session", wire.apply_edits(request)).await?);

@@ -35,6 +35,21 @@ pub(crate) struct Copy {
     pub bytes: usize,
 }
 
+/// How a document's rows follow an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Following {
+    /// What becomes of the rows behind it.
+    pub strategy: Strategy,
+    /// With [`Strategy::Repair`]: kept tokens that are encoded again with it; `None`: as the owner is set.
+    pub window: Option<u32>,
+}
+
+impl From<Strategy> for Following {
+    fn from(strategy: Strategy) -> Self {
+        Self { strategy, window: None }
+    }
+}
+
 impl Core {
     /// What is needed to work an edit out elsewhere; nothing, if it can be made here at once.
     pub(crate) fn copy_for(&self, tenant: &Tenant, request: &ApplyEdits) -> Result<Option<Copy>, Fault> {
@@ -79,7 +94,8 @@ impl Core {
         };
         self.check_growth(session, change.splices())?;
         let strategy = request.strategy.unwrap_or(session.strategy);
-        self.commit(edited.session, change, strategy, Some(arrived))?;
+        let following = Following { strategy, window: request.repair_window };
+        self.commit(edited.session, change, following, Some(arrived))?;
         self.stats.sessions.edits.add(1);
         Ok(edited)
     }
@@ -107,7 +123,7 @@ impl Core {
         &mut self,
         id: SessionId,
         change: Change,
-        strategy: Strategy,
+        following: Following,
         arrived: Option<Instant>,
     ) -> Result<(), Fault> {
         let revision = |core: &Self| core.sessions.get(id).map(Session::revision);
@@ -117,7 +133,7 @@ impl Core {
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(id))
             && before != Some(session.revision())
         {
-            planner.edited(session, splices, strategy);
+            planner.edited(session, splices, following);
         }
         Ok(())
     }

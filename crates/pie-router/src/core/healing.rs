@@ -225,7 +225,7 @@ impl Planner {
             Run::Encode { limit, .. } if limit as usize >= table.pending() => table.tokens().len(),
             Run::Encode { .. } => return None,
         };
-        let window = room.min(self.settings.healing.window as usize);
+        let window = room.min(rows.window.unwrap_or(self.settings.healing.window) as usize);
         let due = rows.places.windows(table, end, window, |window| window == Window::Due);
         if !due.is_empty() {
             return Some(due);

@@ -78,7 +78,7 @@ impl Core {
         faults::check_tokens(new, self.model.vocabulary())?;
         self.check_growth(session, change.splices())?;
         let strategy = strategy.unwrap_or(session.strategy);
-        self.commit(id, change, strategy, None)?;
+        self.commit(id, change, strategy.into(), None)?;
         let session = self.sessions.get_mut(id).ok_or_else(gone)?;
         let reused = session.tokens().saturating_sub(inserted);
         if session.strategy != strategy {

@@ -7,6 +7,7 @@ use super::Settings;
 use super::allotment::Allotment;
 use super::completion::{Completion, CompletionId};
 use super::completions::Completions;
+use super::editing::Following;
 use super::encoding::Encoding;
 use super::flight::InFlight;
 use super::healing::Quantum;
@@ -94,8 +95,8 @@ impl Planner {
     }
 
     /// A document was changed: its older completions end (D1), and its rows follow.
-    pub fn edited(&mut self, session: &Session, splices: Splices, strategy: Strategy) {
-        let id = session.id;
+    pub fn edited(&mut self, session: &Session, splices: Splices, following: Following) {
+        let (id, Following { strategy, window }) = (session.id, following);
         self.allotment.encoding.unasked.remove(&id);
         self.served_if_idle(id);
         self.allotment.completions.edited(id, session.revision());
@@ -105,6 +106,7 @@ impl Planner {
         };
         if let Some(rows) = self.allotment.tables.rows_mut(id) {
             rows.ahead.add(encoded);
+            rows.window = window;
         }
         self.changes.push_back(Change::Splice { session: id, splices, strategy });
     }

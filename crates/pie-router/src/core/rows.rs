@@ -18,6 +18,8 @@ pub(super) struct Rows {
     pub adopted: u32,
     /// Where it was edited lately.
     pub places: Places,
+    /// Kept tokens that are encoded again with its latest edit, where that says so.
+    pub window: Option<u32>,
     /// Rows that were encoded again since the group was formed.
     pub repaired: u64,
     /// Tokens that a plan began to encode again and that wait for further ones.
@@ -37,6 +39,7 @@ impl Rows {
             layout: None,
             adopted: 0,
             places: Places::default(),
+            window: None,
             repaired: 0,
             to_repair: 0,
             ahead: Ahead::default(),

@@ -80,6 +80,7 @@ pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyE
         base_revision: Revision(base_revision),
         edits: Edits::Text(vec![edit]),
         strategy: None,
+        repair_window: None,
     };
     let (tenant, arrived) = (Tenant::default(), Instant::now());
     match ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await? {

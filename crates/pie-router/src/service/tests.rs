@@ -59,7 +59,7 @@ async fn open_reading(
 fn insertion(base_revision: u64, text: String) -> ApplyEdits {
     let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: text };
     let (base_revision, edits) = (Revision(base_revision), Edits::Text(vec![edit]));
-    ApplyEdits { session: name(), identity: None, base_revision, edits, strategy: None }
+    ApplyEdits { session: name(), identity: None, base_revision, edits, strategy: None, repair_window: None }
 }
 
 async fn insert(

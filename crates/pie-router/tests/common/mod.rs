@@ -311,15 +311,29 @@ impl Pool {
         range: std::ops::Range<usize>,
         text: &str,
     ) -> Result<v1::ApplyEditsResponse, Reason> {
+        self.replace_with(session, base, range, text, |_| {})
+    }
+
+    /// The same, by a request that says more.
+    pub fn replace_with(
+        &mut self,
+        session: &str,
+        base: u64,
+        range: std::ops::Range<usize>,
+        text: &str,
+        change: impl FnOnce(&mut ApplyEdits),
+    ) -> Result<v1::ApplyEditsResponse, Reason> {
         let range = TextRange::Bytes { start: range.start, end: range.end };
         let edit = TextEdit { range, insert: text.to_owned() };
-        let request = ApplyEdits {
+        let mut request = ApplyEdits {
             session: name(session),
             identity: None,
             base_revision: Revision(base),
             edits: Edits::Text(vec![edit]),
             strategy: None,
+            repair_window: None,
         };
+        change(&mut request);
         self.apply(request, None)
     }
 

@@ -96,6 +96,12 @@ pub enum CtlCommand {
         /// What stands there afterwards; nothing deletes.
         #[arg(default_value = "")]
         text: String,
+        /// How the cache follows this edit; as the session says, if not given.
+        #[arg(long)]
+        strategy: Option<StrategyArg>,
+        /// With the strategy repair: kept tokens behind the place that are encoded again with it; as the pool is set, if not given.
+        #[arg(long, value_name = "N")]
+        repair_window: Option<u32>,
     },
     /// Complete a session's text.
     Complete {
