@@ -142,7 +142,7 @@ pub struct Plan {
     pub passes: u32,
     /// Whether to report a digest.
     pub digest: DigestWanted,
-    /// What ranks write to disk and read back, between the changes and the passes.
+    /// What ranks write to disk and read back, when rows are copied and keys turned, and before the passes.
     pub blocks: PlanBlocks,
 }
 

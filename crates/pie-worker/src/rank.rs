@@ -161,6 +161,8 @@ impl<'a> Rank<'a> {
         if !done.refused.is_empty() {
             work = without(work, &done.refused);
         }
+        // Slots that are read here, or written, may be what is copied from and to.
+        self.move_rows(&work)?;
         let reloaded = self.reload(&step.plan.blocks.reloaded)?;
         self.spill(&step.plan.blocks.spilled)?;
         let mut is_given_up = false;
@@ -192,6 +194,7 @@ impl<'a> Rank<'a> {
                 break;
             }
             work = self.group.decode(&going)?;
+            self.move_rows(&work)?;
         }
         let digest = match step.plan.digest {
             DigestWanted::Skip => None,
@@ -299,7 +302,13 @@ impl<'a> Rank<'a> {
         Ok(votes[0] > 0.0)
     }
 
-    /// Copies and turns of the cache, and one ragged forward pass.
+    /// Copies and turns of the cache, before anything is read or encoded.
+    fn move_rows(&mut self, work: &Work) -> Result<(), WorkerError> {
+        self.compute.copy(&work.copies.from, &work.copies.to)?;
+        Ok(self.compute.turn(&work.turns.slots, &work.turns.deltas)?)
+    }
+
+    /// One ragged forward pass.
     fn pass(
         &mut self,
         work: &Work,
@@ -308,8 +317,6 @@ impl<'a> Rank<'a> {
         done: &StepProgress,
         observer: &dyn Observer,
     ) -> Result<Vec<DrawnTokens>, WorkerError> {
-        self.compute.copy(&work.copies.from, &work.copies.to)?;
-        self.compute.turn(&work.turns.slots, &work.turns.deltas)?;
         if work.rows.is_empty() {
             return Ok(Vec::new());
         }

@@ -9,7 +9,7 @@ use common::{Do, Out, SLOTS, Script, compute, greedy, model_folder, one_observed
 use pie_comm::ThreadGroup;
 use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{Change, Run};
-use pie_words::{Epoch, SessionId, Splices, Strategy, TokenId, TokenIndex};
+use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::Rank;
 use pie_worker::rank::Unobserved;
 use pie_worker::spill::{Spill, SpillOptions};
@@ -186,4 +186,44 @@ fn a_block_is_read_behind_rows_that_are_there() {
     assert_eq!(reports[2].reloaded, [AGAIN]);
     assert_eq!(drawn(&after[0][index]), drawn(&before[0][2]));
     assert_eq!(reports[index].encoded, 40 + 3, "what no block has, and the tokens that were drawn");
+}
+
+/// In one plan a session's rows get slots of their own, the session that it shared them with goes, and another one reads a block into those.
+#[test]
+fn rows_are_copied_before_others_are_read_into_their_slots() {
+    let (_folder, model) = model_folder();
+    let disk = tempfile::tempdir().expect("a temporary folder");
+    let (tokens, _) = write(&model, 1, disk.path());
+    let (other, splice) = (SessionId(3), Splice { at: TokenIndex(10), delete: 0, insert: vec![TokenId(7)] });
+    let mut rows = Vec::new();
+    for together in [true, false] {
+        let mut script = Script::new(6);
+        let shared = script.tokens(BLOCK + 30);
+        script.open(FIRST, shared.clone());
+        let open = Change::Open { session: other };
+        script.plan(
+            vec![open, Change::Share { session: other, from: FIRST, length: BLOCK as u32 + 30 }],
+            vec![],
+            1,
+        );
+        let splices = Splices::new(vec![splice.clone()], shared.len()).expect("it fits");
+        let edit = vec![Change::Splice { session: other, splices, strategy: Strategy::Pie }];
+        let text = Splices::append(0, tokens[..BLOCK + 30].to_vec()).expect("one splice");
+        let again = vec![
+            Change::Close { session: FIRST },
+            Change::Open { session: AGAIN },
+            Change::Splice { session: AGAIN, splices: text, strategy: Strategy::Pie },
+        ];
+        if together {
+            script.blocks_after([edit, again].concat(), read(AGAIN, BLOCK, OURS), true);
+        } else {
+            script.plan(edit, vec![], 1);
+            script.blocks_after(again, read(AGAIN, BLOCK, OURS), true);
+        }
+        script.plan(vec![], vec![Run::Encode { session: other, limit: u32::MAX }], 1);
+        let index = script.read(other, 1);
+        let outs = drive(&model, 1, disk.path(), &script.instructions, 0);
+        rows.push(outs[0][index].rows().0.to_vec());
+    }
+    assert!(rows[0] == rows[1], "the same rows, number for number");
 }

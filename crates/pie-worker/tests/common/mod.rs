@@ -229,9 +229,14 @@ impl Script {
 
     /// A plan that writes blocks and reads others, which the ranks find if they are `found`.
     pub fn blocks(&mut self, blocks: PlanBlocks, found: bool) -> usize {
+        self.blocks_after(vec![], blocks, found)
+    }
+
+    /// The same, with changes.
+    pub fn blocks_after(&mut self, changes: Vec<Change>, blocks: PlanBlocks, found: bool) -> usize {
         let (epoch, seq) = (self.replica.epoch(), self.replica.next_seq());
         let (reloaded, digest) = (blocks.reloaded.clone(), DigestWanted::Report);
-        let plan = Plan { epoch, seq, changes: vec![], runs: vec![], passes: 1, digest, blocks };
+        let plan = Plan { epoch, seq, changes, runs: vec![], passes: 1, digest, blocks };
         self.replica.apply(&plan).expect("a right plan");
         if found {
             self.replica.reloaded(&reloaded).expect("it was applied");
