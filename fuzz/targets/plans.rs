@@ -10,7 +10,7 @@ use pie_proto::worker_v1 as wire;
 use pie_words::Epoch;
 use prost::Message;
 
-const CAPACITY: u32 = 64;
+const CAPACITY: u32 = 700;
 
 #[derive(Arbitrary, Debug)]
 enum Change {
@@ -19,6 +19,8 @@ enum Change {
     Clear,
     EndBranch,
     Edit { splices: Vec<(u8, u8, Vec<u8>)>, strategy: u8 },
+    /// So much that there are whole blocks.
+    Fill(u16),
     Share { from: u8, length: u8 },
     Repair { rows: Vec<(u8, u8)> },
     Branch { at: u8, tokens: Vec<u8> },
@@ -29,6 +31,8 @@ struct Plan {
     changes: Vec<(u8, Change)>,
     runs: Vec<(u8, Option<u8>)>,
     passes: u8,
+    spilled: Vec<(u8, u8)>,
+    reloaded: Vec<(u8, u8)>,
 }
 
 fn change((session, change): &(u8, Change)) -> wire::Change {
@@ -49,6 +53,11 @@ fn change((session, change): &(u8, Change)) -> wire::Change {
                 splices: splices.iter().map(splice).collect(),
                 strategy: i32::from(strategy % 6),
             })
+        }
+        Change::Fill(tokens) => {
+            let insert = (0..u32::from(tokens % 600)).collect();
+            let splices = vec![wire::Splice { at: 0, delete: 0, insert }];
+            Kind::Edit(EditTokens { splices, strategy: 1 })
         }
         Change::Share { from, length } => {
             Kind::Share(Share { from: u64::from(from % 4), length: u32::from(*length) })
@@ -71,6 +80,11 @@ fn plan(plan: &Plan, seq: u64) -> wire::Plan {
         };
         wire::Run { session: u64::from(session % 4), kind: Some(kind) }
     };
+    let block = |(session, blocks): &(u8, u8)| wire::Block {
+        session: u64::from(session % 4),
+        end: 256 * u32::from(blocks % 4),
+        realm: 0,
+    };
     wire::Plan {
         trace: None,
         epoch: 1,
@@ -79,6 +93,8 @@ fn plan(plan: &Plan, seq: u64) -> wire::Plan {
         runs: plan.runs.iter().map(run).collect(),
         passes: u32::from(plan.passes % 4),
         report_digest: false,
+        spilled: plan.spilled.iter().map(block).collect(),
+        reloaded: plan.reloaded.iter().map(block).collect(),
     }
 }
 
@@ -88,6 +104,13 @@ fn apply(groups: &mut [Group; 2], step: &Step) {
     let (first, second) = (one.apply(&step.plan), two.apply(&step.plan));
     assert_eq!(first, second, "P2");
     assert_eq!(one.digest(), two.digest(), "P2, P4");
+    if first.is_ok() && step.plan.seq.0.is_multiple_of(3) {
+        for group in [&mut *one, &mut *two] {
+            group.reloaded(&step.plan.blocks.reloaded).expect("it was applied");
+            group.check().expect("K1 and K2");
+        }
+        assert_eq!(one.digest(), two.digest(), "P4");
+    }
     if let Ok(work) = first.as_ref()
         && step.plan.only_repairs()
         && step.plan.seq.0.is_multiple_of(2)

@@ -214,13 +214,17 @@ impl Group {
                 Was::Branch(table.begin_branch(at.usize(), tokens, slots)?)
             }
             Change::EndBranch { .. } => Was::Branch(table.end_branch(slots)),
-            Change::Clear { .. } => Was::Table(table.clear(slots)),
+            Change::Clear { .. } => {
+                staged.turns.forget(table.slots());
+                Was::Table(table.clear(slots))
+            }
             Change::Share { from, length, .. } => return self.share(session, *from, *length as usize, done),
             Change::Repair { rows, .. } => {
                 let rows = checked(session, rows, table)?;
                 Was::States(table.repair(&rows, slots, &mut staged.turns))
             }
             Change::Close { .. } => {
+                staged.turns.forget(table.slots());
                 let was = Was::Table(table.clear(slots));
                 self.sessions.remove(&session);
                 was

@@ -186,6 +186,18 @@ pub struct Turns {
     pub deltas: Vec<i32>,
 }
 
+impl Turns {
+    /// Slots that were let go need not turn: what comes into them is another row, and may be copied before these turns.
+    pub(crate) fn forget(&mut self, slots: &[Slot]) {
+        if self.slots.is_empty() {
+            return;
+        }
+        let stays = |(slot, _): &(Slot, i32)| !slots.contains(slot);
+        let all = std::mem::take(&mut self.slots).into_iter().zip(std::mem::take(&mut self.deltas));
+        (self.slots, self.deltas) = all.filter(stays).unzip();
+    }
+}
+
 /// KV rows to copy, pair by pair in this order: a row that one pair wrote may be read by a later one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copies {

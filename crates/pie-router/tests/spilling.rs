@@ -3,14 +3,15 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{HEALING, Pool, SETTINGS, TEXT, drain, facts};
+use common::{HEALING, Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
 use pie_plan::blocks::BLOCK;
+use pie_proto::reason::reason_of;
 use pie_proto::request::Mode;
 use pie_router::call::ModelFacts;
 use pie_router::core::{Healing, Repairs, Settings};
 use pie_router::tenants::{Sharing, Tenant};
 use pie_text::Document;
-use pie_words::Strategy;
+use pie_words::{Strategy, TokenId};
 use std::time::{Duration, Instant};
 
 fn spilling() -> ModelFacts {
@@ -153,5 +154,40 @@ fn tenants_read_their_own_blocks_alone_unless_they_trust_each_other() {
         pool.open_document(tenant, "a", document, Some(Strategy::Pie)).expect("there is room");
         pool.run();
         assert_eq!(reloaded(&pool), if is_read { blocks * BLOCK } else { 0 });
+    }
+}
+
+/// Whether the ranks have a disk changes no answer: not where markers fill a block that the document does not, nor where there is hardly room.
+#[test]
+fn what_is_looked_for_in_vain_changes_nothing() {
+    let (whole, probe) = (text(), Pool::new(10));
+    let tokens = |text: &str| probe.tokenizer.encode(text).expect("a text").len();
+    let texts = [252, 253, 254, 255, 256, 300, 511].map(|wanted| {
+        let lengths: Vec<usize> = (0..whole.len()).collect();
+        &whole[..lengths.partition_point(|length| tokens(&whole[..*length]) < wanted)]
+    });
+    for family in ["deepseek-coder", SUFFIX_FIRST[0], SUFFIX_FIRST[1]] {
+        for (text, room) in texts.iter().flat_map(|text| [(text, 1000), (text, 6), (text, 2)]) {
+            for mode in [Mode::FillInTheMiddle, Mode::Continue] {
+                let slots = tokens(text) as u32 + 1 + room;
+                let answers = [facts(), spilling()].map(|model| {
+                    let mut pool = Pool::filling(slots, SETTINGS, model.clone(), family);
+                    pool.ranks.reads = (200..260).map(TokenId).collect();
+                    pool.open("a", text)?;
+                    pool.run();
+                    // The ranks hold nothing, and a document that is so short is left alone until it is used.
+                    pool.form_again(2, model);
+                    let mut stream = pool.complete_at("a", 2, 300, mode)?;
+                    pool.run();
+                    let messages = std::iter::from_fn(|| stream.try_recv().ok());
+                    let read = messages.map(|message| message.map(|message| message.text_delta));
+                    read.collect::<Result<String, _>>()
+                        .map_err(|status| reason_of(&status).expect("a reason"))
+                });
+                let case = format!("{family}, {} tokens, room for {room}, {mode:?}", tokens(text));
+                assert_eq!(answers[0], answers[1], "{case}");
+                assert!(room < 1000 || answers[0].as_ref().is_ok_and(|text| !text.is_empty()), "{case}");
+            }
+        }
     }
 }

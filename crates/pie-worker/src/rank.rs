@@ -249,11 +249,20 @@ impl<'a> Rank<'a> {
     }
 
     /// Has blocks written that are not on disk yet. Each rank for itself: one that cannot lacks them later.
-    fn spill(&self, blocks: &[Block]) -> Result<(), WorkerError> {
+    fn spill(&mut self, blocks: &[Block]) -> Result<(), WorkerError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        // Nothing else in such a plan may keep ranks together, and a new owner finds the caches of ranks that are.
+        self.somebody_says(false)?;
         let Some(spill) = self.spill else { return Ok(()) };
         for block in blocks {
             let key = self.key(block);
-            let Some(table) = self.group.table(block.session).filter(|_| !spill.knows(key)) else { continue };
+            if spill.knows(key) {
+                spill.keep(key);
+                continue;
+            }
+            let Some(table) = self.group.table(block.session) else { continue };
             let slots = &table.slots()[block.rows()];
             let layers = 0..self.compute.kv_shape().layers;
             let layers = layers.map(|layer| self.compute.rows(layer, slots)).collect::<Result<_, _>>()?;

@@ -86,7 +86,8 @@ struct BlockRead {
 
 struct BlockWrite {
     key: BlockName,
-    layers: Vec<KvRows>,
+    /// None, where it is there: it is of use.
+    layers: Option<Vec<KvRows>>,
 }
 
 impl Spill {
@@ -153,10 +154,16 @@ impl Spill {
 
     /// Has a block written, if the disk keeps up.
     pub(crate) fn write(&self, key: BlockName, layers: Vec<KvRows>) {
-        match self.writes.try_send(BlockWrite { key, layers }) {
+        match self.writes.try_send(BlockWrite { key, layers: Some(layers) }) {
             Ok(()) => self.remember(key),
             Err(_) => drop(self.counts.failed.fetch_add(1, Ordering::Relaxed)),
         }
+    }
+
+    /// A block that is there is of use: others go before it.
+    pub(crate) fn keep(&self, key: BlockName) {
+        // Where the disk does not keep up it goes a little earlier.
+        let _ = self.writes.try_send(BlockWrite { key, layers: None });
     }
 
     fn remember(&self, key: BlockName) {
@@ -218,10 +225,10 @@ impl BlockWriter {
         self.folder.sweep();
         while let Ok(BlockWrite { key, layers }) = writes.recv() {
             let path = self.folder.path_of(key);
-            if path.exists() {
+            let Some(layers) = layers.filter(|_| !path.exists()) else {
                 self.folder.used(&path);
                 continue;
-            }
+            };
             match self.folder.write(&path, &file::encode(&layers, key.tokens, self.shape)) {
                 Ok(()) => self.counts.written.fetch_add(1, Ordering::Relaxed),
                 Err(error) => {

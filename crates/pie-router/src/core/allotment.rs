@@ -168,6 +168,10 @@ impl Allotment {
             if self.asks_for_rows(id) {
                 continue;
             }
+            // From here on its table has what the completion needs, and is looked for in no other form.
+            if let Some(rows) = self.tables.rows_mut(id) {
+                rows.disk.asks_no_more();
+            }
             // One that cannot begin fails, and leaves its place to the next.
             while self.completions.front(id).is_some_and(|front| !front.has_begun()) {
                 if let Some(fault) = self.begin(session, sessions)? {

@@ -50,7 +50,9 @@ impl Core {
         self.model.check_length(length + request.generated.len())?;
         planner.check_slots(length + request.generated.len())?;
         request.max_tokens = request.max_tokens.min(count(self.model.room(length)));
-        let (revision, expected) = (session.revision(), session.removed.before(expected));
+        let (revision, mut expected) = (session.revision(), session.removed.before(expected));
+        // Another model may serve than when they stood in the document.
+        expected.retain(|token| self.model.vocabulary().is_none_or(|vocabulary| token.0 < vocabulary));
         let completion = Completion::new(id, request, (revision, place), model, most, arrived)?;
         planner.accept(completion.expecting(expected));
         self.accepted += 1;

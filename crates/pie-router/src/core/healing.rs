@@ -225,7 +225,10 @@ impl Planner {
             Run::Encode { limit, .. } if limit as usize >= table.pending() => table.tokens().len(),
             Run::Encode { .. } => return None,
         };
-        let window = room.min(rows.window.unwrap_or(self.settings.healing.window) as usize);
+        // Others wait for what a client asks for.
+        let own = self.settings.healing.window;
+        let most = self.limits(sessions).prefill_rows.max(own);
+        let window = room.min(rows.window.unwrap_or(own).min(most) as usize);
         let due = rows.places.windows(table, end, window, |window| window == Window::Due);
         if !due.is_empty() {
             return Some(due);

@@ -191,14 +191,20 @@ impl Layout {
     }
 }
 
+/// The most tokens that a cursor in the middle of a token makes others, beside the marker.
+const BESIDE_HOLE: usize = 16;
+
 /// The hole of a table without the markers at its ends: what differs from the document, if the marker of a hole is in it.
 fn hole(inner: &[TokenId], document: &[TokenId], between: &[TokenId]) -> Option<Splice> {
     let same = |(ours, theirs): &(&TokenId, &TokenId)| ours == theirs;
     let before = inner.iter().zip(document).take_while(same).count();
     let behind = inner[before..].iter().rev().zip(document[before..].iter().rev()).take_while(same).count();
     let insert = inner[before..inner.len() - behind].to_vec();
-    let is_hole = !between.is_empty() && insert.windows(between.len()).any(|tokens| tokens == between);
-    is_hole.then(|| place(before, document.len() - behind, insert))
+    let removed = document.len() - behind - before;
+    // What is longer has an edit beside the hole, or far from it.
+    let is_short = insert.len() <= between.len() + BESIDE_HOLE && removed <= BESIDE_HOLE;
+    let has_marker = !between.is_empty() && insert.windows(between.len()).any(|tokens| tokens == between);
+    (is_short && has_marker).then(|| place(before, document.len() - behind, insert))
 }
 
 /// How much longer a place makes the table.

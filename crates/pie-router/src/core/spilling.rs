@@ -60,6 +60,11 @@ impl OnDisk {
         self.kept = self.kept.min(whole_blocks);
     }
 
+    /// Nothing is read any more.
+    pub fn asks_no_more(&mut self) {
+        self.asks = Asks::Nothing;
+    }
+
     fn lacks(&mut self) {
         self.asks = match self.asks {
             Asks::Plain if self.kept == 0 => Asks::NotPlain,
@@ -138,7 +143,7 @@ impl Allotment {
             if self.asks_for_rows(id) {
                 self.take_form(id, sessions)?;
             } else if let Some(rows) = self.tables.rows_mut(id) {
-                rows.disk.asks = Asks::Nothing;
+                rows.disk.asks_no_more();
             }
         }
         Ok(())
@@ -148,12 +153,17 @@ impl Allotment {
     fn take_form(&mut self, id: SessionId, sessions: &Sessions) -> Result<(), PlanError> {
         let (Some(rows), Some(session)) = (self.tables.rows(id), sessions.get(id)) else { return Ok(()) };
         let is_bare = self.tables.table(id).is_some_and(|table| table.frontier() == 0);
+        // Nobody makes room for a look.
+        let (tokens, free) = (session.tokens(), self.tables.group().free_slots());
+        let fits = |layout: &Layout| layout.length(tokens) <= tokens + free;
         let (asks, layout) = match rows.disk.asks {
             Asks::Nothing | Asks::Plain | Asks::Marked => return Ok(()),
-            Asks::NotPlain => match self.model.markers(&session.document).filter(|_| is_bare) {
-                Some(marked) => (Asks::Marked, marked),
-                None => (Asks::Nothing, Layout::Plain),
-            },
+            Asks::NotPlain => {
+                match self.model.markers(&session.document).filter(|marked| is_bare && fits(marked)) {
+                    Some(marked) => (Asks::Marked, marked),
+                    None => (Asks::Nothing, Layout::Plain),
+                }
+            }
             Asks::NotMarked => (Asks::Nothing, Layout::Plain),
         };
         self.lay_out(id, layout, sessions)?;

@@ -38,7 +38,8 @@ impl Planner {
         self.allotment.begin_completions(sessions)?;
         let mut chosen = self.choose(sessions)?;
         let is_idle = chosen.is_none();
-        if is_idle {
+        // Rows that are read are waited for, as a rule.
+        if is_idle && self.allotment.asking().next().is_none() {
             if self.settings.healing.repairs != Repairs::WithEdits {
                 self.allotment.close_holes(sessions, now)?;
             }
@@ -57,6 +58,10 @@ impl Planner {
         let blocks = self.allotment.blocks(&runs, sessions, now);
         if is_empty && may_wait && blocks.is_empty() {
             return Ok(None);
+        }
+        // Who reads rows is nobody's demand, and waits for the next plan.
+        if !blocks.reloaded.is_empty() {
+            passes = 1;
         }
         let (epoch, seq) = (self.allotment.tables.group().epoch(), self.allotment.tables.group().next_seq());
         let (changes, work) = self.allotment.tables.start(&runs, passes)?;
@@ -83,7 +88,7 @@ impl Planner {
         opened.into_iter().try_for_each(|id| self.allotment.restore(id, sessions))
     }
 
-    fn limits(&self, sessions: &Sessions) -> Limits {
+    pub(super) fn limits(&self, sessions: &Sessions) -> Limits {
         let tenants = sessions.tenants.with_sessions();
         self.pace.limits(self.settings.limits, self.settings.prefill, sessions.count(), tenants)
     }
@@ -215,9 +220,11 @@ impl Planner {
             }
         }
         let drafts = report.speculated.iter().map(|speculated| speculated.drafted).sum();
-        if drafts > 0 {
+        if in_flight.uses_disk {
+            // Its time is not that of its passes.
+        } else if drafts > 0 {
             self.pace.learn_drafts(in_flight.load, report.forwards, drafts, report.compute_us);
-        } else if !report.is_given_up && !in_flight.uses_disk {
+        } else if !report.is_given_up {
             self.pace.learn(in_flight.load, report.compute_us / passes);
         }
         self.stats.steps.time.observe_us(report.compute_us);

@@ -12,9 +12,13 @@ use xxhash_rust::xxh3::xxh3_128;
 const MOST_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// After so large a part of the limit has been written here the folder is looked through: others write to it too.
 const SWEPT_PARTS: u64 = 64;
+const FOLDER: &str = "pie-rows";
 const ENDING: &str = "rows";
+const PARTIAL: &str = "partial";
+/// What is still half written after so long is left over from a process that ended.
+const LEFT_OVER: Duration = Duration::from_secs(600);
 
-/// A folder: `IDENTITY/REALM/NAME.rows`.
+/// A folder of its own in the one that was named: `IDENTITY/REALM/NAME.rows`. Whatever else stands there is not looked at.
 pub struct BlockFolder {
     root: PathBuf,
     own: PathBuf,
@@ -33,9 +37,9 @@ impl BlockFolder {
     /// Opens it, or makes it.
     pub fn open(options: &SpillOptions) -> std::io::Result<Self> {
         let identity = xxh3_128(options.identity.as_bytes());
-        let own = options.folder.join(format!("{identity:032x}"));
+        let root = options.folder.join(FOLDER);
+        let own = root.join(format!("{identity:032x}"));
         make(&own)?;
-        let root = options.folder.clone();
         Ok(Self { root, own, limit: options.limit, written: AtomicU64::new(0) })
     }
 
@@ -57,7 +61,9 @@ impl BlockFolder {
         if let Some(realm) = path.parent() {
             make(realm)?;
         }
-        let partial = path.with_extension(format!("{}.partial", std::process::id()));
+        // Others may write the same block, from other machines too.
+        let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let partial = path.with_extension(format!("{}-{moment}.{PARTIAL}", std::process::id()));
         let written = create(&partial)
             .and_then(|mut file| file.write_all(bytes))
             .and_then(|()| fs::rename(&partial, path));
@@ -81,7 +87,8 @@ impl BlockFolder {
         for identity in entries(&self.root) {
             for realm in entries(&identity) {
                 for path in entries(&realm) {
-                    let Ok(data) = fs::metadata(&path) else { continue };
+                    let data = fs::symlink_metadata(&path).ok();
+                    let Some(data) = data.filter(|data| data.is_file() && is_ours(&path)) else { continue };
                     let used = data.modified().unwrap_or(SystemTime::UNIX_EPOCH);
                     all.push(BlockFile { used, bytes: data.len(), path });
                 }
@@ -94,13 +101,21 @@ impl BlockFolder {
         let now = SystemTime::now();
         for held in all {
             let age = now.duration_since(held.used).unwrap_or_default();
-            let is_left_over = held.path.extension().is_some_and(|ending| ending == "partial")
-                && age > Duration::from_secs(600);
+            let is_partial = held.path.extension().is_some_and(|ending| ending == PARTIAL);
+            let is_left_over = is_partial && age > LEFT_OVER;
             if (bytes > most || age > MOST_AGE || is_left_over) && fs::remove_file(&held.path).is_ok() {
                 bytes -= held.bytes;
             }
         }
     }
+}
+
+/// Whether a file is a block, or was to be one, by its name.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let (name, ending) = name.split_once('.').unwrap_or_default();
+    let is_name = name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_name && (ending == ENDING || ending.ends_with(PARTIAL))
 }
 
 /// What stands in a folder; nothing, where it cannot be read.
@@ -155,6 +170,14 @@ mod tests {
         }
         ours.used(&ours.path_of(key(0)));
         age(&theirs.path_of(key(59)), 8 * 24 * 3600);
+        // What is nobody's block stays, however old, in their folders or beside them.
+        let strangers =
+            ["pie-rows/a/b/notes.txt", "work/project/src/main.rs"].map(|path| folder.path().join(path));
+        for stranger in &strangers {
+            fs::create_dir_all(stranger.parent().unwrap()).unwrap();
+            fs::write(stranger, [7; 100_000]).unwrap();
+            age(stranger, 30 * 24 * 3600);
+        }
         for number in 60..90 {
             ours.write(&ours.path_of(key(number)), &[7; 100]).unwrap();
         }
