@@ -157,6 +157,27 @@ fn tenants_read_their_own_blocks_alone_unless_they_trust_each_other() {
     }
 }
 
+/// Who reads rows is nobody's demand: those who write get no step of many passes meanwhile, or a document would come back as slowly as it is encoded.
+#[test]
+fn rows_are_read_beside_what_others_write() {
+    let mut pool = pool();
+    let blocks = open(&mut pool, &text());
+    leave(&mut pool);
+    pool.close("a").expect("it is open");
+    pool.open("b", TEXT).expect("there is room");
+    let mut stream = pool.complete("b", 200, &[]).expect("it is open");
+    pool.step();
+    pool.open("a", &text()).expect("there is room");
+    let (passes, mut steps) = (pool.ranks.passes, 0);
+    while reloaded(&pool) < blocks * BLOCK {
+        assert!(pool.step());
+        steps += 1;
+    }
+    assert_eq!((steps, pool.ranks.passes - passes), (blocks, blocks as u32), "a block and a token in each");
+    pool.run();
+    assert_eq!(drain(&mut stream).1, 200);
+}
+
 /// Whether the ranks have a disk changes no answer: not where markers fill a block that the document does not, nor where there is hardly room.
 #[test]
 fn what_is_looked_for_in_vain_changes_nothing() {
