@@ -137,6 +137,7 @@ class World:
                 place = Place(f"{group}-{rank}")
                 command = [str(binary()), "--log", LOG, "worker", *common, "--group", group, "--rank", str(rank)]
                 command += ["--kv-memory", "64MiB", "--threads", "1", "--listen", f"{place.address}:{CONTROL}"]
+                command += ["--kv-spill", str(folder / "rows"), "--kv-spill-size", "256MiB"]
                 command += ["--collective-listen", f"{place.address}:{COLLECTIVE}"]
                 self.workers[group].append(Process(place.name, folder, place, command, env))
         self.routers = []

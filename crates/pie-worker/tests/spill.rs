@@ -84,7 +84,7 @@ fn drawn(out: &Out) -> Vec<TokenId> {
 fn files(disk: &Path) -> Vec<PathBuf> {
     let below =
         |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = below(disk.to_owned()).flat_map(below).flat_map(below).collect();
+    let mut files: Vec<_> = below(disk.join("pie-rows")).flat_map(below).flat_map(below).collect();
     files.sort();
     files
 }
