@@ -130,7 +130,7 @@ def test_metrics_keep_to_the_conventions(start_pool):
     pool.stop()
 
 
-def test_ranks_have_metrics_and_health_and_names_match(group):
+def test_ranks_have_metrics_and_health_and_names_match(group, tmp_path):
     """A rank and a router tell the truth from their start on; and what dashboard, alerts and page name is there."""
     controls = ",".join(f"http://{control}" for control in group.controls)
     router, facts = group.router("router", "--ranks", controls, "--http", "127.0.0.1:0")
@@ -139,7 +139,7 @@ def test_ranks_have_metrics_and_health_and_names_match(group):
     with connect(facts["address"]) as channel:
         assert health(channel) == health(channel, "pie.v1.Pool") == "NOT_SERVING"
         assert Scrape(facts["metrics"])("pie_group_serving") == 0
-        workers = [group.worker(rank) for rank in range(2)]
+        workers = [group.worker(rank, "--kv-spill", str(tmp_path / "rows")) for rank in range(2)]
         until("the group is formed", lambda: is_ready(facts["metrics"]), deadline=60.0)
         until("health follows", lambda: health(channel) == health(channel, "pie.v1.Pool") == "SERVING")
         client = Client(channel)
