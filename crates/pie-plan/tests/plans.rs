@@ -113,3 +113,21 @@ fn a_change_that_finds_too_few_slots_says_how_many() {
         assert_eq!(after.digest(), group.digest());
     }
 }
+
+/// A repair turns keys before their rows are encoded again. When the session goes in the same plan, its slots may be another's, copied into before
+/// any key turns: they turn no more.
+#[test]
+fn slots_that_are_let_go_turn_no_more() {
+    let goes: [fn(SessionId) -> Change; 2] =
+        [|session| Change::Clear { session }, |session| Change::Close { session }];
+    for goes in goes {
+        let (mut group, session) = group_with(8);
+        group.apply(&plan(&group, vec![splice(session, 2, 0, &[90])], vec![], 1)).expect("fits");
+        let rows = [5..8].to_vec();
+        let repair = || Change::Repair { session, rows: rows.clone() };
+        let stays = group.clone().apply(&plan(&group, vec![repair()], vec![], 1)).expect("fits");
+        assert_eq!(stays.turns.slots.len(), 3, "what is repaired turns");
+        let work = group.apply(&plan(&group, vec![repair(), goes(session)], vec![], 1)).expect("fits");
+        assert!(work.turns.slots.is_empty() && work.turns.deltas.is_empty(), "{:?}", work.turns);
+    }
+}

@@ -3,7 +3,7 @@
 use super::completion::CompletionId;
 use super::healing::Repairing;
 use super::pace::Load;
-use pie_plan::blocks::Block;
+use pie_plan::blocks::PlanBlocks;
 use pie_words::{Seq, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,10 +24,8 @@ pub(super) struct InFlight {
     pub is_stray: bool,
     /// The plan, if it only repairs: it may be given up in its pass.
     pub repairing: Option<Repairing>,
-    /// Blocks that the ranks are asked for.
-    pub reloads: Vec<Block>,
-    /// It waits for the disk, so its time says nothing of passes.
-    pub uses_disk: bool,
+    /// What the ranks write to disk and are asked for. Where there is any, the plan's time says nothing of its passes.
+    pub blocks: PlanBlocks,
     is_interrupted: bool,
 }
 
@@ -43,8 +41,7 @@ impl InFlight {
             undrawn: BTreeSet::new(),
             is_stray: false,
             repairing: None,
-            reloads: Vec::new(),
-            uses_disk: false,
+            blocks: PlanBlocks::default(),
             is_interrupted: false,
         }
     }

@@ -38,7 +38,7 @@ impl Planner {
         self.allotment.begin_completions(sessions)?;
         let mut chosen = self.choose(sessions)?;
         let is_idle = chosen.is_none();
-        // Rows that are read are waited for, as a rule.
+        // While rows are read nothing is repaired: who waits for them would have it given up at once.
         if is_idle && self.allotment.asking().next().is_none() {
             if self.settings.healing.repairs != Repairs::WithEdits {
                 self.allotment.close_holes(sessions, now)?;
@@ -163,8 +163,7 @@ impl Planner {
         }
         completions.values().for_each(|id: &CompletionId| self.allotment.completions.start(*id, now));
         let mut in_flight = InFlight::new(plan.seq, plan.passes, load, completions);
-        in_flight.reloads.clone_from(&plan.blocks.reloaded);
-        in_flight.uses_disk = !plan.blocks.is_empty();
+        in_flight.blocks.clone_from(&plan.blocks);
         in_flight.repairing = plan.only_repairs().then(|| Repairing { plan: plan.clone(), work });
         self.in_flight = Some(in_flight);
         Step { plan, sampling }
@@ -206,7 +205,7 @@ impl Planner {
             self.in_flight = Some(in_flight);
             return Ok(());
         }
-        self.allotment.reloaded(&in_flight.reloads, &report.reloaded)?;
+        self.allotment.reloaded(&in_flight.blocks.reloaded, &report.reloaded)?;
         if let Some(repairing) = &in_flight.repairing {
             self.has_repaired(repairing, report.is_given_up)?;
         }
@@ -220,8 +219,8 @@ impl Planner {
             }
         }
         let drafts = report.speculated.iter().map(|speculated| speculated.drafted).sum();
-        if in_flight.uses_disk {
-            // Its time is not that of its passes.
+        if !in_flight.blocks.is_empty() {
+            // Nothing is learned from a disk's time.
         } else if drafts > 0 {
             self.pace.learn_drafts(in_flight.load, report.forwards, drafts, report.compute_us);
         } else if !report.is_given_up {
