@@ -123,7 +123,7 @@ fn slots_that_are_let_go_turn_no_more() {
     for goes in goes {
         let (mut group, session) = group_with(8);
         group.apply(&plan(&group, vec![splice(session, 2, 0, &[90])], vec![], 1)).expect("fits");
-        let rows = [5..8].to_vec();
+        let rows: Vec<_> = std::iter::once(5..8).collect();
         let repair = || Change::Repair { session, rows: rows.clone() };
         let stays = group.clone().apply(&plan(&group, vec![repair()], vec![], 1)).expect("fits");
         assert_eq!(stays.turns.slots.len(), 3, "what is repaired turns");
