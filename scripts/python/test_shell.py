@@ -1,5 +1,6 @@
 """What a person sees in a shell: names, JSON, pipes, pools that do not serve, pools that start and end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -149,6 +150,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_worker(pid: int) -> bool:
+    """Not so between fork and exec, when its parent waits for it."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return False
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
 def test_a_pool_that_is_ended_while_it_starts_leaves_nothing(cache, tmp_path, how):
     ready, log = tmp_path / "ready.json", tmp_path / "log"
@@ -156,10 +164,17 @@ def test_a_pool_that_is_ended_while_it_starts_leaves_nothing(cache, tmp_path, ho
     command = [str(binary()), "pool", "--world-size", "4", "--listen", "127.0.0.1:0", "--ready-file", str(ready)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(cache))
+    # One worker is held until the signal is sent: the pool is starting all the while, however late this test runs.
+    held = until("a worker is started", lambda: next(filter(is_worker, children(process.pid)), None), DEADLINE)
+    os.kill(held, signal.SIGSTOP)
     workers = until("all workers are started", lambda: len(found := children(process.pid)) == 4 and found, DEADLINE)
     assert not ready.exists(), "whoever waits for the file takes the dead pool's for this one's"
     process.send_signal(how)
-    assert process.wait(10.0) != 0
+    # Only of a pool that was killed is a worker left to wake: it notices by itself.
+    status = process.wait(10.0)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(held, signal.SIGCONT)
+    assert status != 0, log.read_text()
     until("no worker is left", lambda: not any(is_running(pid) for pid in workers))
     assert "panick" not in log.read_text() and not ready.exists(), log.read_text()
 
