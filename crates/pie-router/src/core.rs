@@ -22,6 +22,7 @@ mod moving;
 mod names;
 mod opening;
 mod pace;
+mod places;
 mod planner;
 mod recalling;
 mod room;
@@ -31,19 +32,20 @@ mod sessions;
 mod spilling;
 mod stepping;
 mod tables;
+pub(crate) mod telling;
 mod text;
 mod turned;
 
 use crate::call::ModelFacts;
 use crate::faults;
-use crate::owner::Holdings;
-use crate::stats::{Outcome, Stats};
+use crate::stats::Stats;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
-use completion::{CompletionId, Finish, News, Stream, Took};
+use completion::{CompletionId, News};
 pub(crate) use editing::{Copy, Edited};
 pub use healing::{Healing, Repairs};
 pub use journal::Written;
 pub use leaving::Idle;
+pub(crate) use leaving::stuck;
 use model::Model;
 pub(crate) use opening::Opened;
 use pace::Pace;
@@ -108,7 +110,7 @@ pub struct Unread {
 /// The owner's state.
 pub struct Core {
     tokenizer: Arc<Tokenizer>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) model: Arc<Model>,
     pub(crate) sessions: Sessions,
     /// If a group serves; else why not.
@@ -120,7 +122,7 @@ pub struct Core {
     /// Of completions that were lost with their group.
     news: Vec<(CompletionId, News)>,
     accepted: u64,
-    stats: Arc<Stats>,
+    pub(crate) stats: Arc<Stats>,
 }
 
 impl Core {
@@ -145,18 +147,10 @@ impl Core {
         self.sessions.at(now);
     }
 
-    /// A group is there, empty: sessions are encoded again from their documents as they are used, and else, the latest used
-    /// first, when nobody wants anything. What a document holds may be more than the model of this group can see.
-    pub fn formed(&mut self, epoch: Epoch, slots: u32, facts: ModelFacts) {
-        self.serve(Group::new(epoch, slots), facts);
-    }
-
-    /// A group is there whose ranks have held on to what they had for the owner before.
-    pub fn goes_on(&mut self, group: Group, facts: ModelFacts) {
-        self.serve(group, facts);
-    }
-
-    fn serve(&mut self, group: Group, facts: ModelFacts) {
+    /// A group is there: empty, or with what its ranks held for the owner before, which goes on. Other sessions are encoded again from
+    /// their documents as they are used, and else, the latest used first, when nobody wants anything. What a document holds may be
+    /// more than the model of this group can see.
+    pub fn serve(&mut self, group: Group, facts: ModelFacts) {
         self.stats.published.context_limit.set(facts.context_limit.into());
         self.model = Arc::new(Model::new(facts, &self.tokenizer));
         let held: BTreeSet<SessionId> = group.sessions().map(|(id, _)| id).collect();
@@ -200,16 +194,6 @@ impl Core {
         }
     }
 
-    /// Who has an edit when its caller is told that it is made.
-    pub fn ack(&self) -> Ack {
-        self.settings.ack
-    }
-
-    /// What is counted here.
-    pub fn stats(&self) -> Arc<Stats> {
-        self.stats.clone()
-    }
-
     /// The digest of the owner's tables, to compare with the ranks' (P4). Valid between a report and the next step.
     pub fn digest(&self) -> Option<u64> {
         Some(self.planner.as_ref().ok()?.allotment.tables.group().digest())
@@ -246,81 +230,22 @@ impl Core {
         let mut all = std::mem::take(&mut self.news);
         if let Ok(planner) = &mut self.planner {
             let news = planner.allotment.completions.take_news();
-            news.iter().for_each(|(id, news)| self.book(*id, news));
+            news.iter().for_each(|(id, news)| self.heard(*id, news));
             all.extend(news);
         }
         all
     }
 
-    /// Counts what happened to a completion. Whoever read it was there until now.
-    fn book(&mut self, id: CompletionId, news: &News) {
-        let stats = &self.stats;
-        match news {
-            News::Began => {
-                if let Some(session) = self.sessions.get_mut(id.session) {
-                    session.edited = None;
-                }
-            }
-            News::Planned(_) => {}
-            News::Message(message) => {
-                match message.token.as_ref().map(|token| token.took) {
-                    Some(Took::First(first)) => {
-                        stats.tokens.reused.add(u64::from(first.reused));
-                        // Whoever reads what goes on had his first token long ago.
-                        if first.of == Stream::New {
-                            stats.completions.first_token.observe(first.since_call);
-                            let since_edit = first.since_edit.into_iter();
-                            since_edit.for_each(|edit| stats.completions.edit_to_first_token.observe(edit));
-                        }
-                    }
-                    Some(Took::Next(time)) => stats.completions.inter_token.observe(time),
-                    None => {}
-                }
-                match message.finish {
-                    Some(Finish::Edited) => stats.ended(Outcome::Edited),
-                    Some(_) => stats.ended(Outcome::Finished),
-                    None => {}
-                }
-            }
-            News::Failed { fault, .. } => {
-                stats.fault(fault);
-                stats.ended(Outcome::Failed);
-            }
-            News::Abandoned => stats.ended(Outcome::Abandoned),
+    /// Whoever read a completion was there until now, and his edit was answered when it began.
+    fn heard(&mut self, id: CompletionId, news: &News) {
+        telling::count_news(&self.stats, news);
+        if matches!(news, News::Began)
+            && let Some(session) = self.sessions.get_mut(id.session)
+        {
+            session.edited = None;
         }
         if news.is_last() {
             self.sessions.used(id.session);
         }
-    }
-
-    /// What others decide by.
-    pub fn holdings(&self) -> Holdings {
-        Holdings {
-            sessions: self.sessions.count(),
-            tokens: self.sessions.tokens(),
-            slots: self.planner.as_deref().map_or(0, Planner::slots),
-            context_limit: self.model.facts.context_limit as usize,
-            recalled: self.recalled,
-        }
-    }
-
-    /// Tells those who only look on what is so now.
-    pub fn publish(&self) {
-        let stats = &self.stats;
-        stats.published.sessions.set(self.sessions.count() as u64);
-        stats.published.tokens.set(self.sessions.tokens() as u64);
-        let serving = self.planner.as_ref().ok();
-        let of = |number: fn(&Planner) -> usize| serving.map_or(0, |planner| number(planner) as u64);
-        let (slots, free) = (of(Planner::slots), of(|planner| planner.allotment.tables.group().free_slots()));
-        let (all, running) =
-            (of(|planner| planner.allotment.completions.count()), of(|planner| planner.running().count()));
-        stats.published.running.set(running);
-        stats.published.waiting.set(all - running);
-        stats.published.changes_waiting.set(of(|planner| planner.changes.len()));
-        stats.published.slots.set(slots);
-        stats.published.slots_used.set(slots - free);
-        stats.published.stale.set(of(Planner::stale));
-        stats.published.free_rows.set(of(|planner| planner.free_rows() as usize));
-        stats.published.epoch.set(serving.map_or(0, |planner| planner.epoch().0));
     }
 }

@@ -7,7 +7,7 @@ mod streams;
 
 use crate::call::{Call, EditReply, More, Reply, Stream, Why};
 use crate::core::session::Session;
-use crate::core::{Copy, Core, Written};
+use crate::core::{Copy, Core, Written, stuck};
 use crate::faults;
 use crate::spans::{Recorded, Waits};
 use crate::stats::Stats;
@@ -37,8 +37,13 @@ pub struct Desk {
 impl Desk {
     /// Of the owner of a group.
     pub fn new(core: Core, group: String) -> Self {
-        let (stats, holding) = (core.stats(), Holding::new(core.ack()));
+        let (stats, holding) = (core.stats.clone(), Holding::new(core.settings.ack));
         Self { stats, core, streams: Streams::default(), holding, group }
+    }
+
+    /// What is counted here.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// To look at.
@@ -61,7 +66,7 @@ impl Desk {
 
     /// The core begins anew: all that it had is gone.
     pub fn replace(&mut self, core: Core) {
-        self.holding = Holding::new(core.ack());
+        self.holding = Holding::new(core.settings.ack);
         (self.core, self.streams) = (core, Streams::default());
     }
 
@@ -209,7 +214,9 @@ impl Desk {
             }
             Call::Room { tenant, session, reply } => {
                 let completed = core.planner.as_ref().map(|planner| planner.completed());
-                let room = core.sessions.make_way(&tenant, &session, &completed.unwrap_or_default());
+                let idle = core.sessions.idle;
+                let first = idle.makes_way(&core.sessions, &tenant, &session, &completed.unwrap_or_default());
+                let room = first.and_then(|first| first.map(|id| core.sessions.leaves(id)).transpose());
                 self.reply_at_once(reply, room);
             }
             Call::Take { taken, reply } => {
@@ -235,10 +242,13 @@ impl Desk {
             }
             Call::Idle { reply } => {
                 let completed = core.planner.as_ref().map(|planner| planner.completed());
-                let _ = reply.send(core.sessions.idle(&completed.unwrap_or_default()));
+                let unused =
+                    core.sessions.idle.unused_for_long(&core.sessions, &completed.unwrap_or_default());
+                let leaving = unused.into_iter().filter_map(|id| core.sessions.leaves(id).ok());
+                let _ = reply.send(leaving.collect());
             }
             Call::Stuck { reply } => {
-                let _ = reply.send(core.sessions.stuck());
+                let _ = reply.send(stuck(&core.sessions));
             }
             Call::Keep { resident } => core.sessions.keep(&resident),
             Call::Depart { resident, departure } => core.depart(&resident, departure),

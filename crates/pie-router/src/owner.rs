@@ -17,7 +17,7 @@ pub(crate) mod tests;
 mod watched;
 
 use crate::call::{Call, Taken};
-use crate::core::{Core, Settings};
+use crate::core::{Core, Settings, telling};
 use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
@@ -32,6 +32,7 @@ pub use keepers::Candidate as KeeperCandidate;
 use keepers::{KeeperNews, Keepers};
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
+use pie_plan::Group;
 use pie_proto::plan::Report;
 use pie_text::Tokenizer;
 use pie_transport::Connector;
@@ -170,8 +171,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
     let task = Task {
         desk,
         common: Arc::new(common),
-        state: state_sender,
-        holdings: holdings_sender,
+        shown: Shown { state: state_sender, holdings: holdings_sender },
         formed: None,
         served: Epoch(0),
         tables: Tables::default(),
@@ -190,12 +190,17 @@ fn new_core(tokenizer: &Arc<Tokenizer>, options: &OwnerOptions, stats: &Arc<Stat
     Core::new(tokenizer.clone(), options.settings, options.quotas.clone(), stats.clone())
 }
 
+/// What everybody may see of the group at any time.
+struct Shown {
+    state: watch::Sender<State>,
+    holdings: watch::Sender<Holdings>,
+}
+
 /// The group's owner at work.
 struct Task {
     desk: Desk,
     common: Arc<Common>,
-    state: watch::Sender<State>,
-    holdings: watch::Sender<Holdings>,
+    shown: Shown,
     /// The group that is served.
     formed: Option<Formed>,
     /// The latest epoch that was served here.
@@ -279,7 +284,7 @@ impl Task {
                 let mut described = self.desk.describe();
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.reports.ranks);
-                    match &*self.state.borrow() {
+                    match &*self.shown.state.borrow() {
                         State::Waiting(why) | State::Lost(why) => group.state.clone_from(why),
                         State::Serving if !self.common.tenure.is_sure() => group.state = UNSURE.to_owned(),
                         State::Serving | State::Retired => {}
@@ -298,7 +303,7 @@ impl Task {
                 self.stats.event(GroupEvent::NotFormed);
                 let group = &self.common.options.group;
                 let waiting = State::Waiting(why.clone());
-                let news = *self.state.borrow() != waiting;
+                let news = *self.shown.state.borrow() != waiting;
                 match concern {
                     Concern::Operators if self.obstacle.is_news(&why, Instant::now()) => {
                         tracing::warn!(%group, %why, "the group is not formed: it is tried again and again");
@@ -306,7 +311,7 @@ impl Task {
                     _ if news => tracing::info!(%group, %why, "the group is not formed yet"),
                     _ => {}
                 }
-                self.state.send_replace(waiting);
+                self.shown.state.send_replace(waiting);
             }
             Event::Report { epoch, rank, report } if self.serves(epoch) => self.report(rank, report),
             Event::RankFailed { epoch, failure } if self.serves(epoch) => self.rank_failed(epoch, failure),
@@ -353,12 +358,12 @@ impl Task {
 
     /// Tells all that look on what is so now.
     fn publish(&self) {
-        self.desk.core().publish();
-        self.holdings.send_replace(self.desk.core().holdings());
+        telling::publish(self.desk.core());
+        self.shown.holdings.send_replace(telling::holdings(self.desk.core()));
     }
 
     fn is_retired(&self) -> bool {
-        *self.state.borrow() == State::Retired
+        *self.shown.state.borrow() == State::Retired
     }
 
     fn serves(&self, epoch: Epoch) -> bool {
@@ -382,17 +387,15 @@ impl Task {
         self.keep_with(epoch, std::mem::take(&mut formed.keepers));
         self.common.knowledge.writes(epoch);
         (self.served, self.tables) = (epoch, Tables::GoOn);
-        self.desk.act(|core| match found.group {
-            Some(group) => core.goes_on(group, formed.model.clone()),
-            None => core.formed(epoch, formed.slots, formed.model.clone()),
-        });
+        let group = found.group.unwrap_or_else(|| Group::new(epoch, formed.slots));
+        self.desk.act(|core| core.serve(group, formed.model.clone()));
         self.failures.clear();
         self.reports.begin(formed.ranks.clone());
         self.obstacle = Obstacle::default();
         self.stats.event(GroupEvent::Formed);
         self.common.options.owned.one_more();
         self.formed = Some(formed);
-        self.state.send_replace(State::Serving);
+        self.shown.state.send_replace(State::Serving);
         self.claim_homes();
     }
 

@@ -154,7 +154,7 @@ fn a_lost_group_fails_completions_keeps_documents_and_encodes_them_again() {
     assert_eq!(pool.complete("a", 1, &[]).map(drop), Err(Reason::GroupLost));
     pool.edit("a", 0, 0, "// while it was away\n").expect("documents live on");
 
-    pool.desk.act(|core| core.formed(Epoch(2), 1000, facts()));
+    pool.desk.act(|core| core.serve(Group::new(Epoch(2), 1000), facts()));
     pool.ranks.group = Group::new(Epoch(2), 1000);
     let mut stream = pool.complete("a", 2, &[]).expect("it serves again");
     pool.run();

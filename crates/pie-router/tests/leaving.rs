@@ -100,7 +100,7 @@ fn sessions_that_nobody_uses_are_closed() {
     assert_eq!(drain(&mut stream).1, 4);
     assert!(idle(clock.at(1099)).is_empty(), "its time begins when it is no longer in use");
     assert_eq!(names(&idle(clock.at(1101))), ["/completing"]);
-    assert_eq!(clock.pool.desk.core().stats().closings(Why::Idle), 1);
+    assert_eq!(clock.pool.desk.stats().closings(Why::Idle), 1);
 
     let never = Idle { closed_after: None, ..IDLE };
     let mut clock = Clock::new(Settings { idle: never, ..SETTINGS });
@@ -133,7 +133,7 @@ fn the_least_recently_used_of_whom_has_most_make_room() {
     open_for(&mut clock.pool, "new", "other").expect("room");
     assert_eq!(room(clock.at(20), "new", "third"), Err(Reason::Overloaded), "it has more than others now");
     assert_eq!(room(clock.at(30), "new", "third"), Ok(Some("new/new".to_owned())), "and pays with its own");
-    assert_eq!(clock.pool.desk.core().stats().closings(Why::Room), 3);
+    assert_eq!(clock.pool.desk.stats().closings(Why::Room), 3);
 
     // What a tenant may have is made room for among the tenant's own.
     let tenant = TenantLimits { sessions: 1, ..TenantLimits::NONE };

@@ -76,7 +76,7 @@ impl Kind {
         assert_eq!(group.digest(), self.pool.ranks.group.digest(), "what travels is what is there");
         group.renew(self.epoch);
         self.pool.ranks.group.renew(self.epoch);
-        core.goes_on(group, facts());
+        core.serve(group, facts());
         self.pool.desk = Desk::new(core, "g".to_owned());
         self.is_begun = false;
         assert!(self.pool.desk.written().is_none(), "a document that was recalled is not written again");

@@ -31,7 +31,8 @@ impl Core {
             request.revision.filter(|wanted| !request.generated.is_empty() && *wanted < session.revision())
         {
             // The earlier stream would have met the edit.
-            planner.end_edited(Completion::new(id, request, (revision, Place::End), model, most, arrived)?);
+            let completion = Completion::new(id, request, (revision, Place::End), model, most, arrived)?;
+            planner.allotment.completions.end_edited(completion);
             self.accepted += 1;
             return Ok((id, revision));
         }

@@ -109,13 +109,10 @@ impl Core {
             return Ok(());
         }
         self.model.check_length(after)?;
-        self.check_slots(after)?;
+        if let Ok(planner) = &self.planner {
+            planner.check_slots(after)?;
+        }
         self.sessions.tenants.check_growth(&session.tenant, after - before)
-    }
-
-    /// A document must fit in the cache alone, with a token to generate; for that others make room.
-    pub(super) fn check_slots(&self, tokens: usize) -> Result<(), Fault> {
-        self.planner.as_ref().map_or(Ok(()), |planner| planner.check_slots(tokens))
     }
 
     /// Changes a document, and tells the group. Everything was checked before.

@@ -28,6 +28,71 @@ pub struct Idle {
     pub makes_room_after: Option<Duration>,
 }
 
+impl Idle {
+    /// Sessions whose clients seem to have gone: they are to be closed, so many at a time.
+    pub(crate) fn unused_for_long(
+        &self,
+        sessions: &Sessions,
+        completed: &BTreeSet<SessionId>,
+    ) -> Vec<SessionId> {
+        let Some(limit) = self.closed_after else { return Vec::new() };
+        let unused = unused(sessions, limit, completed).take(AT_ONCE);
+        unused.map(|session| session.id).collect()
+    }
+
+    /// Whether a session can be opened; if only another one is in its way that nobody uses, that one is to be closed. It is the least
+    /// recently used one of whom has most, and never of a tenant with fewer than who asks: whoever opens many pays with their own.
+    ///
+    /// # Errors
+    /// There is no room, and nobody to make it.
+    pub(crate) fn makes_way(
+        &self,
+        sessions: &Sessions,
+        tenant: &Tenant,
+        name: &SessionName,
+        completed: &BTreeSet<SessionId>,
+    ) -> Result<Option<SessionId>, Fault> {
+        let tenants = &sessions.tenants;
+        let own_limit = tenants.check_open(tenant, 0);
+        let Some(refused) = own_limit.clone().and_then(|()| sessions.check_open(tenant, 0)).err() else {
+            return Ok(None);
+        };
+        if sessions.named(tenant, name).is_some() {
+            return Ok(None);
+        }
+        let Some(limit) = self.makes_room_after else { return Err(refused) };
+        let may_go = unused(sessions, limit, completed).filter(|session| {
+            let has_no_fewer = tenants.sessions(&session.tenant) >= tenants.sessions(tenant);
+            session.tenant == *tenant || (own_limit.is_ok() && has_no_fewer)
+        });
+        let first = may_go.max_by_key(|session| (tenants.sessions(&session.tenant), Reverse(session.used)));
+        first.map(|session| Some(session.id)).ok_or(refused)
+    }
+}
+
+/// Sessions that nobody has used for so long, and nobody waits for.
+fn unused<'a>(
+    sessions: &'a Sessions,
+    limit: Duration,
+    completed: &'a BTreeSet<SessionId>,
+) -> impl Iterator<Item = &'a Session> {
+    let is_unused = move |session: &&Session| {
+        session.standing == Standing::Here
+            && !completed.contains(&session.id)
+            && sessions.since(session.used) >= limit
+    };
+    sessions.iter().filter(|_| !sessions.is_given_up).filter(is_unused)
+}
+
+/// Sessions whose mover has not been heard of for so long that it must be gone.
+pub(crate) fn stuck(sessions: &Sessions) -> Vec<Resident> {
+    let is_stuck = |session: &&Session| match session.standing {
+        Standing::Leaving(since) => sessions.since(since) >= ON_ITS_WAY,
+        Standing::Here => false,
+    };
+    sessions.iter().filter(is_stuck).take(AT_ONCE).map(Resident::of).collect()
+}
+
 impl Sessions {
     /// Puts a session out of reach.
     pub fn leaves(&mut self, id: SessionId) -> Result<Resident, Fault> {
@@ -49,63 +114,6 @@ impl Sessions {
         let session = self.named(&resident.tenant, &resident.name)?;
         let is_it = session.identity == resident.identity && session.standing != Standing::Here;
         is_it.then_some(session.id)
-    }
-
-    /// Those whose mover has not been heard of for so long that it must be gone.
-    pub fn stuck(&self) -> Vec<Resident> {
-        let is_stuck = |session: &&Session| match session.standing {
-            Standing::Leaving(since) => self.since(since) >= ON_ITS_WAY,
-            Standing::Here => false,
-        };
-        self.iter().filter(is_stuck).take(AT_ONCE).map(Resident::of).collect()
-    }
-
-    /// Puts sessions out of reach whose clients seem to have gone.
-    pub fn idle(&mut self, completed: &BTreeSet<SessionId>) -> Vec<Resident> {
-        let Some(limit) = self.idle.closed_after else { return Vec::new() };
-        let unused = self.unused(limit, completed).take(AT_ONCE);
-        let ids: Vec<_> = unused.map(|session| session.id).collect();
-        ids.into_iter().filter_map(|id| self.leaves(id).ok()).collect()
-    }
-
-    /// Sessions that nobody has used for so long, and nobody waits for.
-    fn unused(&self, limit: Duration, completed: &BTreeSet<SessionId>) -> impl Iterator<Item = &Session> {
-        let is_unused = move |session: &&Session| {
-            session.standing == Standing::Here
-                && !completed.contains(&session.id)
-                && self.since(session.used) >= limit
-        };
-        self.iter().filter(|_| !self.is_given_up).filter(is_unused)
-    }
-
-    /// Whether a session can be opened; if only another one is in its way that nobody uses, that one is put out of reach, to be
-    /// closed. It is the least recently used one of whom has most, and never of a tenant with fewer than who asks: whoever opens many
-    /// pays with their own.
-    ///
-    /// # Errors
-    /// There is no room, and nobody to make it.
-    pub fn make_way(
-        &mut self,
-        tenant: &Tenant,
-        name: &SessionName,
-        completed: &BTreeSet<SessionId>,
-    ) -> Result<Option<Resident>, Fault> {
-        let tenants = &self.tenants;
-        let own_limit = tenants.check_open(tenant, 0);
-        let Some(refused) = own_limit.clone().and_then(|()| self.check_open(tenant, 0)).err() else {
-            return Ok(None);
-        };
-        if self.named(tenant, name).is_some() {
-            return Ok(None);
-        }
-        let Some(limit) = self.idle.makes_room_after else { return Err(refused) };
-        let may_go = self.unused(limit, completed).filter(|session| {
-            let has_no_fewer = tenants.sessions(&session.tenant) >= tenants.sessions(tenant);
-            session.tenant == *tenant || (own_limit.is_ok() && has_no_fewer)
-        });
-        let first = may_go.max_by_key(|session| (tenants.sessions(&session.tenant), Reverse(session.used)));
-        let first = first.map(|session| session.id).ok_or(refused)?;
-        self.leaves(first).map(Some)
     }
 
     /// All documents, for the next owner. They stay here until they are known to have arrived: whoever asked may be gone meanwhile.

@@ -56,7 +56,9 @@ impl Core {
     fn open_new(&mut self, new: Taken) -> Result<Opened, Fault> {
         let tokens = new.document.token_count();
         self.model.check(&new.document)?;
-        self.check_slots(tokens)?;
+        if let Ok(planner) = &self.planner {
+            planner.check_slots(tokens)?;
+        }
         self.sessions.check_open(&new.tenant, tokens)?;
         let session = self.sessions.insert(new);
         if let (Ok(planner), Some(session)) = (&mut self.planner, self.sessions.get(session)) {

@@ -10,7 +10,7 @@ use super::completions::Completions;
 use super::editing::Following;
 use super::encoding::Encoding;
 use super::flight::InFlight;
-use super::healing::Quantum;
+use super::healing::Healer;
 use super::model::Model;
 use super::pace::Pace;
 use super::session::Session;
@@ -33,7 +33,7 @@ pub(crate) struct Planner {
     /// Sessions whose rows the ranks did not take, or from which they drew no token.
     pub(super) refused: Vec<(SessionId, Fault)>,
     pub(super) in_flight: Option<InFlight>,
-    pub(super) quantum: Quantum,
+    pub(super) healer: Healer,
     /// Whether the latest step was for first tokens alone.
     pub(super) was_short: bool,
     pub(super) settings: Settings,
@@ -72,7 +72,7 @@ impl Planner {
             changes: VecDeque::new(),
             refused: Vec::new(),
             in_flight: None,
-            quantum: Quantum::default(),
+            healer: Healer::new(settings.healing),
             was_short: false,
             settings,
             pace,
@@ -124,11 +124,6 @@ impl Planner {
         self.served_if_idle(id);
         self.allotment.completions.push(completion);
         self.allotment.encoding.asked(id);
-    }
-
-    /// A completion that goes on where an earlier stream ended, of a document that has been edited since, ends as that one would have.
-    pub fn end_edited(&mut self, completion: Completion) {
-        self.allotment.completions.end_edited(completion);
     }
 
     /// A session that nobody completes begins to wait now.
@@ -206,6 +201,22 @@ impl Planner {
         let ended = self.allotment.tables.all().filter(|(id, _)| !self.allotment.completions.are_in(*id));
         let left: usize = ended.map(|(id, _)| self.allotment.tables.branch_rows(id)).sum();
         self.allotment.tables.group().free_slots() + left
+    }
+
+    /// Rows that a pass takes along for next to nothing.
+    pub fn free_rows(&self) -> u32 {
+        self.healer.free_rows(self.pace)
+    }
+
+    /// The plan in flight, if it only repairs.
+    pub fn repair_in_flight(&self) -> Option<Seq> {
+        let in_flight = self.in_flight.as_ref()?;
+        in_flight.repairing.as_ref().map(|_| in_flight.seq)
+    }
+
+    /// Stale rows of all documents.
+    pub fn stale(&self) -> usize {
+        self.allotment.tables.stale().rows()
     }
 
     /// Rows of the step in flight.

@@ -21,10 +21,10 @@ pub(super) enum Spare {
 }
 
 impl Tables {
-    /// What goes first, for a session that needs slots: what ended completions left, then documents that wait for nothing, those that are idle longest, of the tenant that holds most. If all are busy, a session
-    /// of a tenant that holds more than the one who asks.
+    /// What goes first, for a session that needs slots: what ended completions left, then documents that wait for nothing, those that are
+    /// idle longest, of the tenant that holds most. If all are busy, a session of a tenant that holds more than the one who asks.
     pub fn spare(&self, asks: SessionId, is_completed: impl Fn(SessionId) -> bool) -> Option<Spare> {
-        let held = self.rows_by_tenant();
+        let held = rows_by_tenant(self);
         let of = |rows: &Rows| held.get(&rows.tenant).copied().unwrap_or(0);
         let own = self.rows(asks).map_or(0, of);
         let is_idle = |(id, rows): &(SessionId, &Rows)| !is_completed(*id) && of(rows) >= own;
@@ -47,19 +47,19 @@ impl Tables {
 
     /// The run that goes first when tokens find no slots: the last that samples, of the tenant that holds most.
     pub fn first_to_fail(&self, runs: &[Run]) -> Option<usize> {
-        let held = self.rows_by_tenant();
+        let held = rows_by_tenant(self);
         let samples = runs.iter().enumerate().filter(|(_, run)| matches!(run, Run::Sample { .. }));
         let rows = |run: &Run| self.rows(run.session()).and_then(|rows| held.get(&rows.tenant));
         samples.max_by_key(|(index, run)| (rows(run), *index)).map(|(index, _)| index)
     }
+}
 
-    fn rows_by_tenant(&self) -> BTreeMap<&Tenant, usize> {
-        let mut held = BTreeMap::new();
-        for (id, rows) in self.all() {
-            *held.entry(&rows.tenant).or_default() += self.document_rows(id) + self.branch_rows(id);
-        }
-        held
+fn rows_by_tenant(tables: &Tables) -> BTreeMap<&Tenant, usize> {
+    let mut held = BTreeMap::new();
+    for (id, rows) in tables.all() {
+        *held.entry(&rows.tenant).or_default() += tables.document_rows(id) + tables.branch_rows(id);
     }
+    held
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the ranks hold of one session, as its group's owner knows it.
 
-use super::healing::Places;
 use super::layout::Layout;
+use super::places::Places;
 use super::spilling::OnDisk;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;

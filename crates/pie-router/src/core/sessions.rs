@@ -36,7 +36,7 @@ pub(crate) struct Sessions {
     pub(super) now: Instant,
     /// Sessions that there may be.
     limit: usize,
-    pub(super) idle: Idle,
+    pub(crate) idle: Idle,
 }
 
 impl Sessions {

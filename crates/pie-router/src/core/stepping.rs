@@ -3,7 +3,7 @@
 use super::completion::CompletionId;
 use super::completions::Taken;
 use super::flight::InFlight;
-use super::healing::{Repairing, Repairs};
+use super::healing::{RepairEnd, Repairing, RideRoom, repaired_by};
 use super::pace::Load;
 use super::planner::Planner;
 use super::session::count;
@@ -40,10 +40,11 @@ impl Planner {
         let is_idle = chosen.is_none();
         // While rows are read nothing is repaired: who waits for them would have it given up at once.
         if is_idle && self.allotment.asking().next().is_none() {
-            if self.settings.healing.repairs != Repairs::WithEdits {
+            if self.healer.repairs_when_idle() {
                 self.allotment.close_holes(sessions, now)?;
             }
-            chosen = self.repair_one(sessions, self.limits(sessions))?;
+            let limits = self.limits(sessions);
+            chosen = self.healer.repair_one(&mut self.allotment, self.pace, limits, sessions)?;
         }
         // Changes alone can wait, but for the last: ranks that hold nothing should know it, and may then be stopped.
         let staged = self.allotment.tables.staged();
@@ -53,7 +54,9 @@ impl Planner {
         self.allotment.refuse_beyond(&mut runs)?;
         self.allotment.fit(&mut runs, &mut passes)?;
         if !is_idle {
-            self.ride(&mut runs, sessions)?;
+            let window = self.limits(sessions).prefill_rows;
+            let room = RideRoom { rows: self.settings.limits.rows, free: self.free_rows(), window };
+            self.healer.ride(&mut self.allotment, &mut runs, room, sessions)?;
         }
         let blocks = self.allotment.blocks(&runs, sessions, now);
         if is_empty && may_wait && blocks.is_empty() {
@@ -133,7 +136,7 @@ impl Planner {
             let stale = self.allotment.tables.table(id).map_or(0, Table::stale_in_context);
             let Some(rows) = self.allotment.tables.rows_mut(id) else { continue };
             rows.ticket = ticket;
-            let repaired = rows.repairs(Self::repaired(&plan, id), is_edited(&plan, id), all);
+            let repaired = rows.repairs(repaired_by(&plan, id), is_edited(&plan, id), all);
             let encoded = all - repaired;
             rows.repaired += u64::from(repaired);
             self.stats.tokens.repaired.add(u64::from(repaired));
@@ -207,7 +210,8 @@ impl Planner {
         }
         self.allotment.reloaded(&in_flight.blocks.reloaded, &report.reloaded)?;
         if let Some(repairing) = &in_flight.repairing {
-            self.has_repaired(repairing, report.is_given_up)?;
+            let end = if report.is_given_up { RepairEnd::GivenUp } else { RepairEnd::Done };
+            self.healer.ended(&mut self.allotment, repairing, end, self.settings.limits, &self.stats)?;
         }
         let passes = u64::from(report.forwards.max(1));
         for speculated in &report.speculated {

@@ -2,8 +2,8 @@
 //!
 //! **Invariant.** The ranks hold what is here, less the changes that are staged; what these tables refuse is never sent.
 
-use super::healing::Places;
 use super::layout::Layout;
+use super::places::Places;
 use super::rows::Rows;
 use super::session::count;
 use crate::stats::Stats;

@@ -98,7 +98,7 @@ pub(super) fn described(core: &Core, group: &str) -> v1::DescribePoolResponse {
         slots_free: of(Planner::free_slots),
         sessions: count(core.sessions.count()),
         state: serving.err().map_or("serving", String::as_str).to_owned(),
-        counters: Some(core.stats().counters()),
+        counters: Some(core.stats.counters()),
         tokens: core.sessions.tokens() as u64,
         tokens_stale: serving.map_or(0, |planner| planner.stale() as u64),
         free_rows: serving.map_or(0, |planner| planner.free_rows()),

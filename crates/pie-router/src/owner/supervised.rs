@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 impl Task {
     /// Runs until the owner is stopped. Should it end in another way, everybody is told that the group is not served.
     pub(super) async fn supervised(self, events: mpsc::Receiver<Event>, inbox: Inbox) {
-        let (state, group) = (self.state.clone(), self.common.options.group.clone());
+        let (state, group) = (self.shown.state.clone(), self.common.options.group.clone());
         let ended = tokio::spawn(self.run(events, inbox.clone())).await;
         if let Err(error) = ended {
             tracing::error!(%group, %error, "the owner's task ended; this router does not serve the group any more");
@@ -41,7 +41,7 @@ impl Task {
             tracing::error!(group = %self.common.options.group, "the owner's sessions cannot be put right: they are gone");
             self.desk.replace(new_core(&self.common.tokenizer, &self.common.options, &self.stats));
         }
-        let retired = *self.state.borrow() == State::Retired;
+        let retired = *self.shown.state.borrow() == State::Retired;
         match (&self.formed, &self.background.forming) {
             _ if retired => {
                 tracing::error!(group = %self.common.options.group, why, "after the group was given up")
@@ -49,7 +49,7 @@ impl Task {
             // It is on its way, and is not disturbed.
             (None, Some(_)) => {
                 tracing::error!(group = %self.common.options.group, why, "while the group was being formed");
-                self.state.send_replace(State::Waiting(why));
+                self.shown.state.send_replace(State::Waiting(why));
             }
             _ => self.lose(&why),
         }

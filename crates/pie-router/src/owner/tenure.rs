@@ -87,7 +87,7 @@ impl Task {
     pub(super) async fn retire(&mut self) {
         tracing::info!(group = %self.common.options.group, "the group is given up");
         self.desk.act(Core::retire);
-        self.state.send_replace(State::Retired);
+        self.shown.state.send_replace(State::Retired);
         self.release().await;
     }
 
@@ -103,7 +103,7 @@ impl Task {
             formed.ownership
         });
         self.desk.act(|core| core.lost(why));
-        self.state.send_replace(State::Lost(why.to_owned()));
+        self.shown.state.send_replace(State::Lost(why.to_owned()));
         self.start_forming(Claim::Old, ownership);
     }
 

@@ -207,7 +207,7 @@ impl Pool {
     /// A pool with a tokenizer that is there.
     pub fn reading(tokenizer: Arc<Tokenizer>, slots: u32, settings: Settings, model: ModelFacts) -> Self {
         let mut core = Core::new(tokenizer.clone(), settings, Quotas::default(), Arc::default());
-        core.formed(Epoch(1), slots, model.clone());
+        core.serve(Group::new(Epoch(1), slots), model.clone());
         let desk = Desk::new(core, "g".to_owned());
         let group = Group::new(Epoch(1), slots);
         let ranks = Ranks {
@@ -228,7 +228,7 @@ impl Pool {
     pub fn form_again(&mut self, epoch: u64, model: ModelFacts) {
         let slots = self.ranks.group.capacity() as u32;
         self.desk.act(|core| core.lost("a test"));
-        self.desk.act(|core| core.formed(Epoch(epoch), slots, model.clone()));
+        self.desk.act(|core| core.serve(Group::new(Epoch(epoch), slots), model.clone()));
         (self.ranks.group, self.ranks.model) = (Group::new(Epoch(epoch), slots), model);
     }
 
