@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pie_load::target::{EventReader, Piece};
+use pie_load::target::{EventReader, CompletionDelta};
 
-fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Piece>, Option<String>, bool) {
+fn read<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> (Vec<CompletionDelta>, Option<String>, bool) {
     let (mut events, mut pieces) = (EventReader::default(), Vec::new());
     for chunk in chunks {
         events.push(chunk);

@@ -13,7 +13,7 @@ use prost::Message;
 const CAPACITY: u32 = 700;
 
 #[derive(Arbitrary, Debug)]
-enum Change {
+enum ArbitraryChange {
     Open,
     Close,
     Clear,
@@ -27,23 +27,23 @@ enum Change {
 }
 
 #[derive(Arbitrary, Debug)]
-struct Plan {
-    changes: Vec<(u8, Change)>,
+struct ArbitraryPlan {
+    changes: Vec<(u8, ArbitraryChange)>,
     runs: Vec<(u8, Option<u8>)>,
     passes: u8,
     spilled: Vec<(u8, u8)>,
     reloaded: Vec<(u8, u8)>,
 }
 
-fn change((session, change): &(u8, Change)) -> wire::Change {
+fn change((session, change): &(u8, ArbitraryChange)) -> wire::Change {
     use wire::change::{Branch, Clear, Close, EditTokens, EndBranch, Kind, Open, Repair, Rows, Share};
     let ids = |list: &[u8]| list.iter().map(|id| u32::from(*id)).collect();
     let kind = match change {
-        Change::Open => Kind::Open(Open {}),
-        Change::Close => Kind::Close(Close {}),
-        Change::Clear => Kind::Clear(Clear {}),
-        Change::EndBranch => Kind::EndBranch(EndBranch {}),
-        Change::Edit { splices, strategy } => {
+        ArbitraryChange::Open => Kind::Open(Open {}),
+        ArbitraryChange::Close => Kind::Close(Close {}),
+        ArbitraryChange::Clear => Kind::Clear(Clear {}),
+        ArbitraryChange::EndBranch => Kind::EndBranch(EndBranch {}),
+        ArbitraryChange::Edit { splices, strategy } => {
             let splice = |(at, delete, insert): &(u8, u8, Vec<u8>)| wire::Splice {
                 at: u32::from(*at),
                 delete: u32::from(*delete),
@@ -54,24 +54,24 @@ fn change((session, change): &(u8, Change)) -> wire::Change {
                 strategy: i32::from(strategy % 6),
             })
         }
-        Change::Fill(tokens) => {
+        ArbitraryChange::Fill(tokens) => {
             let insert = (0..u32::from(tokens % 600)).collect();
             let splices = vec![wire::Splice { at: 0, delete: 0, insert }];
             Kind::Edit(EditTokens { splices, strategy: 1 })
         }
-        Change::Share { from, length } => {
+        ArbitraryChange::Share { from, length } => {
             Kind::Share(Share { from: u64::from(from % 4), length: u32::from(*length) })
         }
-        Change::Repair { rows } => {
+        ArbitraryChange::Repair { rows } => {
             let rows = rows.iter().map(|(start, end)| Rows { start: u32::from(*start), end: u32::from(*end) });
             Kind::Repair(Repair { rows: rows.collect() })
         }
-        Change::Branch { at, tokens } => Kind::Branch(Branch { at: u32::from(*at), tokens: ids(tokens) }),
+        ArbitraryChange::Branch { at, tokens } => Kind::Branch(Branch { at: u32::from(*at), tokens: ids(tokens) }),
     };
     wire::Change { session: u64::from(session % 4), kind: Some(kind) }
 }
 
-fn plan(plan: &Plan, seq: u64) -> wire::Plan {
+fn plan(plan: &ArbitraryPlan, seq: u64) -> wire::Plan {
     let run = |(session, limit): &(u8, Option<u8>)| {
         let sampling = wire::Sampling { max_tokens: 1, top_p: 1.0, ..Default::default() };
         let kind = match limit {
@@ -148,7 +148,7 @@ fuzz_target!(|input: &[u8]| {
         }
         return;
     }
-    let Ok(plans) = Vec::<Plan>::arbitrary(&mut Unstructured::new(bytes)) else { return };
+    let Ok(plans) = Vec::<ArbitraryPlan>::arbitrary(&mut Unstructured::new(bytes)) else { return };
     for each in &plans {
         let wire = plan(each, groups[0].next_seq().0);
         if let Ok(step) = Step::try_from(wire) {

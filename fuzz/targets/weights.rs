@@ -9,13 +9,13 @@ use pie_model::{Config, Model};
 use std::path::Path;
 use std::sync::LazyLock;
 
-struct Folder {
+struct FuzzedModelFolder {
     folder: tempfile::TempDir,
     config: Config,
 }
 
 /// Memory, not a disk: each run writes it anew.
-static FOLDER: LazyLock<Folder> = LazyLock::new(|| {
+static FOLDER: LazyLock<FuzzedModelFolder> = LazyLock::new(|| {
     let place = Path::new("/dev/shm");
     let place = if place.is_dir() { place.to_owned() } else { std::env::temp_dir() };
     let folder = tempfile::tempdir_in(place).expect("a temporary folder");
@@ -30,13 +30,13 @@ static FOLDER: LazyLock<Folder> = LazyLock::new(|| {
     };
     std::fs::write(folder.path().join("config.json"), config.to_json())
         .expect("the configuration is written");
-    Folder { folder, config }
+    FuzzedModelFolder { folder, config }
 });
 
 const DTYPES: [&str; 8] = ["F32", "BF16", "F16", "F64", "U8", "BOOL", "F8_E4M3", "F4"];
 
 #[derive(Arbitrary, Debug)]
-struct Change {
+struct TensorMutation {
     tensor: u8,
     dtype: Option<u8>,
     shape: Option<Vec<u64>>,
@@ -47,7 +47,7 @@ struct Change {
 
 #[derive(Arbitrary, Debug)]
 struct Input {
-    changes: Vec<Change>,
+    changes: Vec<TensorMutation>,
     /// Bytes that the file lacks at its end, or has too many.
     cut: i8,
     header: Option<u64>,

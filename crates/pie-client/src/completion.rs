@@ -2,7 +2,8 @@
 
 use crate::Pool;
 use crate::error::ClientError;
-use crate::patience::{Overload, Patience};
+use crate::patience::{Overload, RetryBudget};
+pub use pie_proto::request::Exactness;
 use pie_proto::{REVISION_METADATA, Reason, v1};
 
 /// How to complete.
@@ -28,16 +29,6 @@ pub struct CompletionOptions {
     pub exactness: Exactness,
     /// A text that it may write: it then comes several tokens at a time, and is the same.
     pub prediction: String,
-}
-
-/// What of the cache a completion may read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Exactness {
-    /// All, stale tokens too.
-    #[default]
-    AsItIs,
-    /// What encoding its context anew would give: what is stale is encoded again first.
-    Exact,
 }
 
 impl CompletionOptions {
@@ -72,20 +63,20 @@ pub struct Completion {
     finish: v1::FinishReason,
     /// The pool has taken it once.
     is_accepted: bool,
-    again: Again,
+    again: CompletionRetry,
 }
 
 /// How the same completion is asked for again.
-struct Again {
+struct CompletionRetry {
     pool: Pool,
     /// With what is here of the answer.
     request: v1::CompleteRequest,
-    patience: Patience,
+    patience: RetryBudget,
     /// Some of it is here, and its timings are.
     has_begun: bool,
 }
 
-impl Again {
+impl CompletionRetry {
     async fn ask(&mut self) -> Result<tonic::Streaming<v1::CompleteResponse>, ClientError> {
         loop {
             let error = match self.pool.wire().complete(self.request.clone()).await {
@@ -120,7 +111,7 @@ impl Completion {
     /// Nobody has been asked yet.
     pub(crate) fn new(pool: Pool, request: v1::CompleteRequest, overload: Overload) -> Self {
         let patience = pool.patience(overload);
-        let again = Again { pool, request, patience, has_begun: false };
+        let again = CompletionRetry { pool, request, patience, has_begun: false };
         Self { messages: None, finish: v1::FinishReason::Unspecified, is_accepted: false, again }
     }
 

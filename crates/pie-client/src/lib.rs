@@ -2,7 +2,7 @@
 //! the pool back to the client's text when the two have parted.
 //!
 //! **Invariant.** The client's text is the truth: after every successful call the pool's document equals
-//! [`Session::text`], whatever was lost on the way.
+//! [`SessionHandle::text`], whatever was lost on the way.
 //!
 //! **Must not know** the router's insides: only `pie.v1`.
 
@@ -14,12 +14,12 @@ mod patience;
 mod session;
 
 use channels::Channels;
-use patience::{Overload, Patience, Repeats};
+use patience::{Overload, Repeats, RetryBudget};
 
-pub use completion::{Completed, Completion, CompletionOptions};
+pub use completion::{Completed, Completion, CompletionOptions, Exactness};
 pub use credentials::{BearerToken, Credentials};
 pub use error::ClientError;
-pub use session::{Edit, Edited, Session};
+pub use session::{Edit, EditOutcome, SessionHandle};
 
 use pie_proto::v1;
 use pie_proto::v1::admin_client::AdminClient as Admin;
@@ -101,8 +101,8 @@ impl Pool {
         }
     }
 
-    pub(crate) fn patience(&self, overload: Overload) -> Patience {
-        Patience::new(&self.repeats, overload)
+    pub(crate) fn patience(&self, overload: Overload) -> RetryBudget {
+        RetryBudget::new(&self.repeats, overload)
     }
 
     /// The generated client, for calls that need no handle.
@@ -126,8 +126,8 @@ impl Pool {
         name: &str,
         text: String,
         strategy: v1::Strategy,
-    ) -> Result<Session, ClientError> {
-        Session::open(self.clone(), name.to_owned(), text, strategy).await
+    ) -> Result<SessionHandle, ClientError> {
+        SessionHandle::open(self.clone(), name.to_owned(), text, strategy).await
     }
 
     /// What the pool is made of.

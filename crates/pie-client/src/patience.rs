@@ -33,14 +33,14 @@ pub(crate) enum Overload {
 }
 
 /// One call's patience.
-pub(crate) struct Patience {
+pub(crate) struct RetryBudget {
     overload: Overload,
     left: u32,
     pause: Duration,
     repeats: Repeats,
 }
 
-impl Patience {
+impl RetryBudget {
     /// Patience for one call, which counts its repetitions among the connection's.
     pub fn new(repeats: &Repeats, overload: Overload) -> Self {
         Self { overload, left: ATTEMPTS, pause: FIRST_PAUSE, repeats: repeats.clone() }
@@ -71,7 +71,7 @@ mod tests {
     #[tokio::test]
     async fn patience_that_is_over_stays_over() {
         let repeats = Repeats::default();
-        let mut patience = Patience::new(&repeats, Overload::Waits);
+        let mut patience = RetryBudget::new(&repeats, Overload::Waits);
         for _ in 0..ATTEMPTS {
             patience.wait(ClientError::BadToken).await.expect_err("it does not pass");
         }

@@ -19,7 +19,7 @@ pub struct Edit {
 
 /// What an edit did.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Edited {
+pub enum EditOutcome {
     /// The pool applied it.
     Applied(v1::ApplyEditsResponse),
     /// Pool and client had parted; the pool took the client's whole text and encodes the difference.
@@ -28,7 +28,7 @@ pub enum Edited {
 
 /// An open document: the client's text, and the session in the pool that follows it.
 #[derive(Clone, Debug)]
-pub struct Session {
+pub struct SessionHandle {
     pool: Pool,
     name: String,
     text: String,
@@ -41,7 +41,7 @@ pub struct Session {
     parts: v1::Parts,
 }
 
-impl Session {
+impl SessionHandle {
     pub(crate) async fn open(
         pool: Pool,
         name: String,
@@ -79,7 +79,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ClientError::BadEdit`], or the pool's refusal; the text is then as before.
-    pub async fn edit(&mut self, edits: &[Edit]) -> Result<Edited, ClientError> {
+    pub async fn edit(&mut self, edits: &[Edit]) -> Result<EditOutcome, ClientError> {
         let text = self.edited(edits)?;
         let wire = |edit: &Edit| v1::TextEdit {
             range: Some(v1::text_edit::Range::Bytes(v1::ByteRange {
@@ -105,10 +105,10 @@ impl Session {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     (self.text, self.revision, self.tokens) = (text, answer.revision, answer.tokens);
-                    return Ok(Edited::Applied(answer));
+                    return Ok(EditOutcome::Applied(answer));
                 }
                 // Also what a repeated call finds that had been heard the first time.
-                Err(error) if parted(&error) => return self.replace(text).await.map(Edited::Resynced),
+                Err(error) if parted(&error) => return self.replace(text).await.map(EditOutcome::Resynced),
                 Err(error) => patience.wait(error).await?,
             }
         }

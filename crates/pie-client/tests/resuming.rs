@@ -1,6 +1,6 @@
 //! A completion whose stream breaks goes on: whoever reads it gets everything, once.
 
-use pie_client::{CompletionOptions, Pool, Session};
+use pie_client::{CompletionOptions, Pool, SessionHandle};
 use pie_proto::v1::pool_server::{Pool as Service, PoolServer};
 use pie_proto::v1::{self, FinishReason};
 use pie_proto::{Fault, REVISION_METADATA, Reason};
@@ -14,7 +14,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 const TOKENS: u32 = 12;
 /// Of a stream that breaks.
@@ -41,7 +41,7 @@ enum End {
 
 /// What all routers of a pool know.
 #[derive(Default)]
-struct Known {
+struct FakePoolState {
     /// Lives of the session; each has a revision of its own.
     lives: u64,
     ends: VecDeque<End>,
@@ -49,10 +49,10 @@ struct Known {
 }
 
 #[derive(Clone, Default)]
-struct Fake(Arc<Mutex<Known>>);
+struct Fake(Arc<Mutex<FakePoolState>>);
 
 impl Fake {
-    fn with<T>(&self, what: impl FnOnce(&mut Known) -> T) -> T {
+    fn with<T>(&self, what: impl FnOnce(&mut FakePoolState) -> T) -> T {
         what(&mut self.0.lock().expect("no panic"))
     }
 
@@ -74,7 +74,7 @@ impl Service for Fake {
     async fn open_session(
         &self,
         request: Request<v1::OpenSessionRequest>,
-    ) -> Answer<v1::OpenSessionResponse> {
+    ) -> RpcResult<v1::OpenSessionResponse> {
         let lives = self.with(|known| {
             known.lives += 1;
             known.lives
@@ -83,7 +83,7 @@ impl Service for Fake {
         Ok(Response::new(v1::OpenSessionResponse { session, identity, revision, ..Default::default() }))
     }
 
-    async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<Self::CompleteStream> {
+    async fn complete(&self, request: Request<v1::CompleteRequest>) -> RpcResult<Self::CompleteStream> {
         let request = request.into_inner();
         let (end, lives) = self.with(|known| {
             known.asked.push(request.clone());
@@ -125,23 +125,32 @@ impl Service for Fake {
         Ok(answer)
     }
 
-    async fn apply_edits(&self, _: Request<v1::ApplyEditsRequest>) -> Answer<v1::ApplyEditsResponse> {
+    async fn apply_edits(&self, _: Request<v1::ApplyEditsRequest>) -> RpcResult<v1::ApplyEditsResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 
-    async fn get_session(&self, _: Request<v1::GetSessionRequest>) -> Answer<v1::GetSessionResponse> {
+    async fn get_session(&self, _: Request<v1::GetSessionRequest>) -> RpcResult<v1::GetSessionResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 
-    async fn close_session(&self, _: Request<v1::CloseSessionRequest>) -> Answer<v1::CloseSessionResponse> {
+    async fn close_session(
+        &self,
+        _: Request<v1::CloseSessionRequest>,
+    ) -> RpcResult<v1::CloseSessionResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 
-    async fn list_sessions(&self, _: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
+    async fn list_sessions(
+        &self,
+        _: Request<v1::ListSessionsRequest>,
+    ) -> RpcResult<v1::ListSessionsResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 
-    async fn describe_pool(&self, _: Request<v1::DescribePoolRequest>) -> Answer<v1::DescribePoolResponse> {
+    async fn describe_pool(
+        &self,
+        _: Request<v1::DescribePoolRequest>,
+    ) -> RpcResult<v1::DescribePoolResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 }
@@ -177,7 +186,7 @@ impl Drop for Router {
     }
 }
 
-async fn opened(ends: &[End]) -> (Fake, Router, Pool, Session) {
+async fn opened(ends: &[End]) -> (Fake, Router, Pool, SessionHandle) {
     let fake = Fake::of_ends(ends);
     let router = Router::start(&fake);
     let pool = Pool::connect(&router.url).await.expect("it listens");

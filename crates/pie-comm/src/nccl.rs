@@ -6,7 +6,7 @@
 //! as any other group.
 
 use crate::{Collective, CollectiveCall, CommError, Member, Operation, TcpGroup};
-use begin::{FORM, Handle, Watchdog, begin, said, shared_id};
+use begin::{FORM, NcclCommunicator, Watchdog, begin, said, shared_id};
 use cudarc::driver::{CudaEvent, CudaStream};
 use cudarc::nccl::result::{self, NcclStatus};
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclRedOp_t, ncclResult_t};
@@ -51,7 +51,7 @@ pub trait DeviceCollective {
 /// A rank of a group over NCCL.
 pub struct NcclGroup {
     tcp: TcpGroup,
-    handle: Handle,
+    handle: NcclCommunicator,
     stream: Arc<CudaStream>,
     done: CudaEvent,
     deadline: Duration,

@@ -34,7 +34,8 @@ impl ThreadGroup {
         let buffers = || (0..ranks).map(|_| Mutex::default()).collect();
         let meeting = Meeting { turn: 0, arrived: vec![None; ranks], left: RankSet::default(), failed: None };
         let (parts, sums) = (buffers(), buffers());
-        let room = Arc::new(Room { meeting: Mutex::new(meeting), changed: Condvar::new(), parts, sums });
+        let room =
+            Arc::new(SharedBuffers { meeting: Mutex::new(meeting), changed: Condvar::new(), parts, sums });
         let member = |member| ThreadMember { member, deadline, sequence: 0, room: room.clone() };
         Ok(Member::all(world_size).map(member).collect())
     }
@@ -46,12 +47,12 @@ pub struct ThreadMember {
     member: Member,
     deadline: Duration,
     sequence: u64,
-    room: Arc<Room>,
+    room: Arc<SharedBuffers>,
 }
 
 /// What the threads share. `parts` and `sums` are written by their own rank between meetings, and read by all after.
 #[derive(Debug)]
-struct Room {
+struct SharedBuffers {
     meeting: Mutex<Meeting>,
     changed: Condvar,
     parts: Vec<Mutex<Vec<f32>>>,

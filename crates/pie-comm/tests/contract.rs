@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Kind, PATIENT, each, group};
+use common::{CollectiveKind, PATIENT, each, group};
 use pie_comm::Collective;
 use proptest::prelude::*;
 
@@ -50,8 +50,10 @@ fn check_gather(comm: &mut dyn Collective, part: usize) {
 /// Two groups of each kind do the whole table, twice in each group: oracle, bit identity across ranks, runs, kinds.
 #[test]
 fn every_kind_in_every_world_adds_gathers_and_meets() {
-    let many = [1, 2, 3, 4, 8].into_iter().flat_map(|world| [(Kind::Threads, world), (Kind::Tcp, world)]);
-    for (kind, world) in [(Kind::Solo, 1)].into_iter().chain(many) {
+    let many = [1, 2, 3, 4, 8]
+        .into_iter()
+        .flat_map(|world| [(CollectiveKind::Threads, world), (CollectiveKind::Tcp, world)]);
+    for (kind, world) in [(CollectiveKind::Solo, 1)].into_iter().chain(many) {
         for _ in 0..2 {
             each(group(kind, world, PATIENT), |mut comm| {
                 for length in LENGTHS {
@@ -71,7 +73,7 @@ fn every_kind_in_every_world_adds_gathers_and_meets() {
 #[test]
 fn large_messages_at_once_do_not_lock_up() {
     for world in [2, 3] {
-        each(group(Kind::Tcp, world, PATIENT), |mut comm| {
+        each(group(CollectiveKind::Tcp, world, PATIENT), |mut comm| {
             check_reduce(comm.as_mut(), 16 << 20);
             check_gather(comm.as_mut(), 4 << 20);
         });
@@ -82,7 +84,7 @@ fn large_messages_at_once_do_not_lock_up() {
 #[test]
 fn a_barrier_waits_for_the_last() {
     use std::sync::atomic::{AtomicU32, Ordering};
-    for kind in [Kind::Threads, Kind::Tcp] {
+    for kind in [CollectiveKind::Threads, CollectiveKind::Tcp] {
         let arrived = AtomicU32::new(0);
         each(group(kind, 3, PATIENT), |mut comm| {
             let delay = u64::from(comm.member().rank().0) * 30;
@@ -97,7 +99,7 @@ fn a_barrier_waits_for_the_last() {
 /// What no group can take is refused by all kinds alike, and the group goes on.
 #[test]
 fn a_wrong_length_is_refused_and_harms_nothing() {
-    for (kind, world) in [(Kind::Solo, 1), (Kind::Threads, 2), (Kind::Tcp, 2)] {
+    for (kind, world) in [(CollectiveKind::Solo, 1), (CollectiveKind::Threads, 2), (CollectiveKind::Tcp, 2)] {
         each(group(kind, world, PATIENT), |mut comm| {
             for length in [0, 1, 3 * world as usize + 1] {
                 let refused = comm.all_gather(&[1.0; 3], &mut vec![0.0; length]).expect_err("a wrong length");
@@ -116,7 +118,7 @@ proptest! {
         world in 1u32..6,
         calls in prop::collection::vec((0u8..3, 0usize..30_000), 1..12),
     ) {
-        for kind in [Kind::Threads, Kind::Tcp] {
+        for kind in [CollectiveKind::Threads, CollectiveKind::Tcp] {
             each(group(kind, world, PATIENT), |mut comm| {
                 for (call, size) in &calls {
                     match call {

@@ -2,13 +2,13 @@
 
 mod common;
 
-use common::{Kind, PATIENT, each, group, listen, options, tcp_on};
+use common::{CollectiveKind, PATIENT, each, group, listen, options, tcp_on};
 use pie_comm::{Collective, CollectiveCall, CommError, Loss, Member, Operation, Rank, Refusal, TcpMesh};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-const KINDS: [Kind; 2] = [Kind::Threads, Kind::Tcp];
+const KINDS: [CollectiveKind; 2] = [CollectiveKind::Threads, CollectiveKind::Tcp];
 /// Small ones go through rank 0, large ones directly: both must name the culprit.
 const LENGTHS: [usize; 2] = [100, 200_000];
 const DEADLINE: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ fn ranks_that_are_out_of_step_learn_both_sides() {
         (|comm| reduce(comm, 200_000), |comm| reduce(comm, 10)),
         (|comm| reduce(comm, 8), |comm| comm.all_gather(&[1.0; 8], &mut [0.0; 24])),
     ];
-    for (kind, odd) in [(Kind::Threads, 1), (Kind::Tcp, 0), (Kind::Tcp, 2)] {
+    for (kind, odd) in [(CollectiveKind::Threads, 1), (CollectiveKind::Tcp, 0), (CollectiveKind::Tcp, 2)] {
         for (common, other) in ways {
             each(group(kind, 3, PATIENT), |mut comm| {
                 reduce(comm.as_mut(), 5).expect("in step so far");

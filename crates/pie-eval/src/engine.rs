@@ -11,8 +11,8 @@ use pie_plan::blocks::PlanBlocks;
 use pie_plan::{Change, DigestWanted, Plan, Run, Table};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
-use pie_worker::{Rank, SampledToken, Saved, StepReport};
-pub use repair::{RATE_ROWS, Repairs};
+use pie_worker::{RankExecutor, SampledToken, Saved, StepReport};
+pub use repair::{RATE_ROWS, RepairSelection};
 use std::path::Path;
 use std::time::{Duration, Instant};
 pub use together::Together;
@@ -82,9 +82,9 @@ impl<C: Compute> Machine<C> {
     }
 
     /// An empty rank in a group of its own.
-    fn rank(&mut self) -> Rank<'_> {
+    fn rank(&mut self) -> RankExecutor<'_> {
         self.epoch += 1;
-        Rank::new(&mut self.compute, Box::new(Solo::new()), Epoch(self.epoch), self.slots)
+        RankExecutor::new(&mut self.compute, Box::new(Solo::new()), Epoch(self.epoch), self.slots)
     }
 }
 
@@ -110,7 +110,7 @@ pub struct TimedEdit {
 
 /// One session on a machine.
 pub struct Bed<'a> {
-    rank: Rank<'a>,
+    rank: RankExecutor<'a>,
     chunk: u32,
     top_logprobs: u32,
 }
@@ -290,7 +290,7 @@ impl<'a> Bed<'a> {
 
 /// One step of a rank, by the plan that its group's owner would send; what samples, samples greedily.
 fn step(
-    rank: &mut Rank<'_>,
+    rank: &mut RankExecutor<'_>,
     changes: Vec<Change>,
     runs: Vec<Run>,
     passes: u32,

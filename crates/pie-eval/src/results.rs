@@ -309,7 +309,7 @@ pub struct RepairRate {
 
 /// What no two lines of a file share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Key {
+pub enum RecordKey {
     /// Of the first line.
     Header,
     /// Of the samples of one language and setting.
@@ -327,15 +327,15 @@ pub enum Key {
 }
 
 impl Record {
-    fn key(&self) -> Key {
+    fn key(&self) -> RecordKey {
         match self {
-            Self::Header(_) => Key::Header,
-            Self::Set(set) => Key::Set(set.language, set.setting),
-            Self::Completion(one) => Key::Completion(one.case, one.method),
-            Self::Divergence(one) => Key::Divergence(one.case, one.method),
-            Self::Accumulated(one) => Key::Accumulated(one.cache),
-            Self::Window(one) => Key::Window(one.id),
-            Self::Rate(_) => Key::Rate,
+            Self::Header(_) => RecordKey::Header,
+            Self::Set(set) => RecordKey::Set(set.language, set.setting),
+            Self::Completion(one) => RecordKey::Completion(one.case, one.method),
+            Self::Divergence(one) => RecordKey::Divergence(one.case, one.method),
+            Self::Accumulated(one) => RecordKey::Accumulated(one.cache),
+            Self::Window(one) => RecordKey::Window(one.id),
+            Self::Rate(_) => RecordKey::Rate,
         }
     }
 }
@@ -345,7 +345,7 @@ pub struct Results {
     file: File,
     path: PathBuf,
     lines: Vec<Record>,
-    done: BTreeSet<Key>,
+    done: BTreeSet<RecordKey>,
 }
 
 impl Results {
@@ -416,7 +416,7 @@ impl Results {
     }
 
     /// Whether a line with this key is there.
-    pub fn has(&self, key: Key) -> bool {
+    pub fn has(&self, key: RecordKey) -> bool {
         self.done.contains(&key)
     }
 

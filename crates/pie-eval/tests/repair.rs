@@ -3,8 +3,8 @@
 #[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
-use common::{Place, run};
-use pie_eval::engine::{Bed, Repairs};
+use common::{EvaluationFolder, run};
+use pie_eval::engine::{Bed, RepairSelection};
 use pie_eval::names::{Arm, Choice, Method, Spot, Storage};
 use pie_eval::results::{self, CacheId, Record};
 use pie_words::{Splices, Strategy, TokenId};
@@ -46,7 +46,7 @@ fn kl(p: &SampledToken, q: &SampledToken) -> f64 {
 /// H1 of the whole document: after any edits, each with a window or none, and enough idle rows, the cache is a fresh one.
 #[test]
 fn a_cache_with_enough_idle_rows_is_a_fresh_one() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     for seed in 0..6 {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -55,7 +55,7 @@ fn a_cache_with_enough_idle_rows_is_a_fresh_one() {
         for _ in 0..8 {
             let splices = random_edit(&bed, &mut random);
             let rows = random.random_range(0..30);
-            bed.encode_repairing(splices, Repairs::behind(rows)).expect("it runs");
+            bed.encode_repairing(splices, RepairSelection::behind(rows)).expect("it runs");
             bed.heal(random.random_range(0..40)).expect("it runs");
         }
         let stale = next(&mut bed);
@@ -78,14 +78,14 @@ fn a_cache_with_enough_idle_rows_is_a_fresh_one() {
 
 #[test]
 fn no_window_is_pie_and_a_window_over_all_is_full_recomputation() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     let mut bed = Bed::new(&mut machine).expect("a bed");
     bed.report_logprobs(VOCABULARY);
     bed.become_exactly(&document(300)).expect("it fits");
     let saved = bed.save(0).expect("open");
     let splices = bed.splice(100, 10, vec![TokenId(5); 4]).expect("within");
-    let mut by = |repairs: Option<Repairs>, strategy| {
+    let mut by = |repairs: Option<RepairSelection>, strategy| {
         let edited = match repairs {
             Some(repairs) => bed.edit_repairing(splices.clone(), repairs),
             None => bed.edit(splices.clone(), strategy),
@@ -98,25 +98,25 @@ fn no_window_is_pie_and_a_window_over_all_is_full_recomputation() {
     let pie = by(None, Strategy::Pie);
     let full = by(None, Strategy::Full).0;
     for choice in [Choice::Behind, Choice::Before, Choice::Scattered] {
-        assert_eq!(by(Some(Repairs { choice, rows: 0 }), Strategy::Pie), pie, "{choice}");
+        assert_eq!(by(Some(RepairSelection { choice, rows: 0 }), Strategy::Pie), pie, "{choice}");
         // Four come, and the last token is encoded in any case.
-        let done = by(Some(Repairs { choice, rows: 40 }), Strategy::Pie).2;
+        let done = by(Some(RepairSelection { choice, rows: 40 }), Strategy::Pie).2;
         assert!((44..=45).contains(&done.encoded), "{choice}: {done:?}");
     }
     assert!(kl(&full, &pie.0) > 1e-6, "kept tokens have not seen the edit");
-    let all = by(Some(Repairs::behind(999)), Strategy::Pie).0;
+    let all = by(Some(RepairSelection::behind(999)), Strategy::Pie).0;
     assert!(kl(&full, &all) < 1e-6, "{}", kl(&full, &all));
     // Before a single edit nothing is stale, so nothing is won there; and scattered rows are the same ones each time.
-    let before = by(Some(Repairs { choice: Choice::Before, rows: 40 }), Strategy::Pie).0;
+    let before = by(Some(RepairSelection { choice: Choice::Before, rows: 40 }), Strategy::Pie).0;
     assert!(kl(&pie.0, &before) < 1e-6);
-    let scattered = Repairs { choice: Choice::Scattered, rows: 40 };
+    let scattered = RepairSelection { choice: Choice::Scattered, rows: 40 };
     assert_eq!(by(Some(scattered), Strategy::Pie).0, by(Some(scattered), Strategy::Pie).0);
 }
 
 /// What an edit left stale is no part of a document that is to be as if it had been opened.
 #[test]
 fn a_document_as_opened_has_no_stale_rows() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     let mut bed = Bed::new(&mut machine).expect("a bed");
     bed.become_exactly(&document(200)).expect("it fits");
@@ -134,7 +134,7 @@ fn a_document_as_opened_has_no_stale_rows() {
 /// A window is shared out among the places of an edit.
 #[test]
 fn each_edited_place_has_its_part_of_the_window() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     let mut bed = Bed::new(&mut machine).expect("a bed");
     bed.become_exactly(&document(300)).expect("it fits");
@@ -145,7 +145,7 @@ fn each_edited_place_has_its_part_of_the_window() {
     };
     let list = vec![splice(50, 0, 3), splice(60, 2, 0), splice(200, 5, 1)];
     let splices = Splices::new(list, 300).expect("in order");
-    let (done, rows) = bed.encode_repairing(splices, Repairs::behind(32)).expect("it runs");
+    let (done, rows) = bed.encode_repairing(splices, RepairSelection::behind(32)).expect("it runs");
     // The first window reaches over the second place, whose window goes on behind it.
     assert_eq!(rows, [53..75, 202..212]);
     assert_eq!(done.encoded, 4 + 32);
@@ -153,7 +153,7 @@ fn each_edited_place_has_its_part_of_the_window() {
 
 #[test]
 fn a_run_is_continued_with_the_method_that_is_missing_and_refuses_another_window() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut options = place.options("out");
     options.methods.retain(|method| *method != Method::Repair);
     (options.window_samples, options.accumulated_samples, options.compared_samples) = (0, 0, 1);
@@ -183,7 +183,7 @@ fn a_run_is_continued_with_the_method_that_is_missing_and_refuses_another_window
 
 #[test]
 fn repaired_streams_are_measured_at_both_places() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut options = place.options("out");
     options.samples = Some(0);
     options.window_samples = 1;
@@ -216,7 +216,7 @@ fn repaired_streams_are_measured_at_both_places() {
 /// With time for every row between two edits the last edit alone is left to tell a cache from a fresh one, however many there were.
 #[test]
 fn a_healed_cache_is_as_far_from_a_fresh_one_after_many_edits_as_after_one() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut options = place.options("out");
     (options.samples, options.window_samples) = (Some(0), 0);
     options.arms = vec![Arm::Edited, Arm::Repaired, Arm::Healed];

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, TOKENIZER, run};
+use common::{EvaluationFolder, TOKENIZER, run};
 use pie_eval::engine::{Bed, Machine};
 use pie_eval::names::{Method, Task};
 use pie_eval::results::{self, Prediction, Record};
@@ -44,7 +44,7 @@ fn timeless(folder: &Path) -> Vec<String> {
 
 #[test]
 fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let whole = place.options("whole");
     let lines = run(&whole).expect("it runs");
     let all = completions(&lines);
@@ -140,7 +140,7 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results_and_reports_draw_them(
 
 #[test]
 fn an_edit_at_the_end_makes_pie_what_full_is_and_states_come_back() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     let mut bed = Bed::new(&mut machine).expect("a bed");
     bed.report_logprobs(8192);
@@ -174,7 +174,7 @@ fn an_edit_at_the_end_makes_pie_what_full_is_and_states_come_back() {
 
 #[test]
 fn bf16_rows_round_whenever_they_are_turned_and_f32_rows_come_back() {
-    let place = Place::new();
+    let place = EvaluationFolder::new();
     let mut machine = place.machine();
     let tokens: Vec<TokenId> = (0..200).map(|place| TokenId(place * 7 % 8000)).collect();
     let far = |machine: &mut Machine, turns: usize| {

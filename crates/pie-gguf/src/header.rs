@@ -16,7 +16,7 @@ const RESERVED: u64 = 1 << 16;
 
 /// The value of a setting.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub enum GgufValue {
     /// Any unsigned integer.
     Unsigned(u64),
     /// Any signed integer.
@@ -28,7 +28,7 @@ pub enum Value {
     /// UTF-8.
     Text(String),
     /// Values of one type.
-    List(Vec<Value>),
+    List(Vec<GgufValue>),
 }
 
 /// Where a tensor lies, and how.
@@ -61,7 +61,7 @@ impl TensorInfo {
 /// What stands at the beginning of a file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Gguf {
-    settings: BTreeMap<String, Value>,
+    settings: BTreeMap<String, GgufValue>,
     /// The tensors, in the order of the file.
     pub tensors: Vec<TensorInfo>,
 }
@@ -87,7 +87,7 @@ impl Gguf {
     /// # Errors
     /// As [`Gguf::open`].
     pub fn parse(from: impl Read, length: u64) -> Result<Self, GgufError> {
-        let mut source = Source { from, at: 0, length };
+        let mut source = PositionedReader { from, at: 0, length };
         let magic = source.bytes()?;
         if magic != MAGIC {
             return Err(GgufError::Magic(magic));
@@ -132,8 +132,8 @@ impl Gguf {
     /// A whole number that is not negative.
     pub fn unsigned(&self, key: &str) -> Option<u64> {
         match self.settings.get(key)? {
-            Value::Unsigned(number) => Some(*number),
-            Value::Signed(number) => u64::try_from(*number).ok(),
+            GgufValue::Unsigned(number) => Some(*number),
+            GgufValue::Signed(number) => u64::try_from(*number).ok(),
             _ => None,
         }
     }
@@ -141,9 +141,9 @@ impl Gguf {
     /// Any number.
     pub fn float(&self, key: &str) -> Option<f64> {
         match self.settings.get(key)? {
-            Value::Float(number) => Some(*number),
-            Value::Unsigned(number) => Some(*number as f64),
-            Value::Signed(number) => Some(*number as f64),
+            GgufValue::Float(number) => Some(*number),
+            GgufValue::Unsigned(number) => Some(*number as f64),
+            GgufValue::Signed(number) => Some(*number as f64),
             _ => None,
         }
     }
@@ -151,7 +151,7 @@ impl Gguf {
     /// True or false.
     pub fn flag(&self, key: &str) -> Option<bool> {
         match self.settings.get(key)? {
-            Value::Bool(flag) => Some(*flag),
+            GgufValue::Bool(flag) => Some(*flag),
             _ => None,
         }
     }
@@ -159,28 +159,28 @@ impl Gguf {
     /// A text.
     pub fn text(&self, key: &str) -> Option<&str> {
         match self.settings.get(key)? {
-            Value::Text(text) => Some(text),
+            GgufValue::Text(text) => Some(text),
             _ => None,
         }
     }
 
     /// A list.
-    pub fn list(&self, key: &str) -> Option<&[Value]> {
+    pub fn list(&self, key: &str) -> Option<&[GgufValue]> {
         match self.settings.get(key)? {
-            Value::List(list) => Some(list),
+            GgufValue::List(list) => Some(list),
             _ => None,
         }
     }
 }
 
 /// Bytes in order, with the place of the next one.
-struct Source<R> {
+struct PositionedReader<R> {
     from: R,
     at: u64,
     length: u64,
 }
 
-impl<R: Read> Source<R> {
+impl<R: Read> PositionedReader<R> {
     fn damaged(&self, what: String) -> GgufError {
         GgufError::Damaged { what, at: self.at }
     }
@@ -231,7 +231,7 @@ impl<R: Read> Source<R> {
     }
 
     /// A value by the number of its type.
-    fn value(&mut self, kind: u32) -> Result<Value, GgufError> {
+    fn value(&mut self, kind: u32) -> Result<GgufValue, GgufError> {
         if kind != LIST {
             return self.item(kind);
         }
@@ -241,24 +241,24 @@ impl<R: Read> Source<R> {
         for _ in 0..count {
             list.push(self.item(kind)?);
         }
-        Ok(Value::List(list))
+        Ok(GgufValue::List(list))
     }
 
     /// A value that is no list: nobody writes lists of lists.
-    fn item(&mut self, kind: u32) -> Result<Value, GgufError> {
+    fn item(&mut self, kind: u32) -> Result<GgufValue, GgufError> {
         Ok(match kind {
-            0 => Value::Unsigned(u8::from_le_bytes(self.bytes()?).into()),
-            1 => Value::Signed(i8::from_le_bytes(self.bytes()?).into()),
-            2 => Value::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
-            3 => Value::Signed(i16::from_le_bytes(self.bytes()?).into()),
-            4 => Value::Unsigned(self.u32()?.into()),
-            5 => Value::Signed(i32::from_le_bytes(self.bytes()?).into()),
-            6 => Value::Float(f32::from_le_bytes(self.bytes()?).into()),
-            7 => Value::Bool(self.bytes::<1>()? != [0]),
-            8 => Value::Text(self.text()?),
-            10 => Value::Unsigned(self.u64()?),
-            11 => Value::Signed(i64::from_le_bytes(self.bytes()?)),
-            12 => Value::Float(f64::from_le_bytes(self.bytes()?)),
+            0 => GgufValue::Unsigned(u8::from_le_bytes(self.bytes()?).into()),
+            1 => GgufValue::Signed(i8::from_le_bytes(self.bytes()?).into()),
+            2 => GgufValue::Unsigned(u16::from_le_bytes(self.bytes()?).into()),
+            3 => GgufValue::Signed(i16::from_le_bytes(self.bytes()?).into()),
+            4 => GgufValue::Unsigned(self.u32()?.into()),
+            5 => GgufValue::Signed(i32::from_le_bytes(self.bytes()?).into()),
+            6 => GgufValue::Float(f32::from_le_bytes(self.bytes()?).into()),
+            7 => GgufValue::Bool(self.bytes::<1>()? != [0]),
+            8 => GgufValue::Text(self.text()?),
+            10 => GgufValue::Unsigned(self.u64()?),
+            11 => GgufValue::Signed(i64::from_le_bytes(self.bytes()?)),
+            12 => GgufValue::Float(f64::from_le_bytes(self.bytes()?)),
             kind => return Err(self.damaged(format!("a setting of type {kind}"))),
         })
     }

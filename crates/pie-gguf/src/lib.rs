@@ -11,5 +11,5 @@ mod header;
 mod storage;
 
 pub use error::GgufError;
-pub use header::{Gguf, TensorInfo, Value};
-pub use storage::{BLOCK, GROUP, Group, Scale, Storage};
+pub use header::{Gguf, GgufValue, TensorInfo};
+pub use storage::{BLOCK, GROUP, QuantizationScale, QuantizedGroup, Storage};

@@ -1,7 +1,7 @@
 //! How numbers are stored: as they are, or in blocks of levels with a scale.
 //!
 //! All quantized storages are seen in groups of [`GROUP`] numbers: levels of up to eight bits, and what makes numbers of them
-//! ([`Scale`]). Blocks of 256 ("K") store the scales of their eight groups quantized themselves.
+//! ([`QuantizationScale`]). Blocks of 256 ("K") store the scales of their eight groups quantized themselves.
 
 use half::{bf16, f16};
 
@@ -42,16 +42,16 @@ pub enum Storage {
 
 /// Thirty-two numbers that lie side by side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Group {
+pub struct QuantizedGroup {
     /// From 0 to below two to the power of [`Storage::level_bits`].
     pub levels: [u8; GROUP],
     /// What makes numbers of them.
-    pub scale: Scale,
+    pub scale: QuantizationScale,
 }
 
 /// What makes numbers of levels, as it is stored: numbers of sixteen bits are halves, by their bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
+pub enum QuantizationScale {
     /// `scale * (level - middle)`.
     Middle {
         /// A half.
@@ -92,7 +92,7 @@ fn half_of(bits: u16) -> f32 {
     f16::from_bits(bits).to_f32()
 }
 
-impl Scale {
+impl QuantizationScale {
     /// Whether all numbers of it are finite.
     pub fn is_finite(self) -> bool {
         let halves = match self {
@@ -105,9 +105,10 @@ impl Scale {
     }
 }
 
-impl Group {
+impl QuantizedGroup {
     /// Nothing but zeros.
-    pub const ZEROS: Self = Self { levels: [0; GROUP], scale: Scale::Middle { scale: 0, middle: 0 } };
+    pub const ZEROS: Self =
+        Self { levels: [0; GROUP], scale: QuantizationScale::Middle { scale: 0, middle: 0 } };
 
     /// The numbers that it stands for. Products of scales and levels are exact in f32, so that there is one rounding at most, as
     /// in the reference.
@@ -116,20 +117,20 @@ impl Group {
             std::array::from_fn(|index| of(index / HALF, f32::from(self.levels[index])))
         };
         match self.scale {
-            Scale::Middle { scale, middle } => {
+            QuantizationScale::Middle { scale, middle } => {
                 let (scale, middle) = (half_of(scale), f32::from(middle));
                 numbers(&|_, level| scale * (level - middle))
             }
-            Scale::Offset { scale, offset } => {
+            QuantizationScale::Offset { scale, offset } => {
                 let (scale, offset) = (half_of(scale), half_of(offset));
                 numbers(&|_, level| scale * level + offset)
             }
-            Scale::BlockOffset { block_scale, block_offset, scale, offset } => {
+            QuantizationScale::BlockOffset { block_scale, block_offset, scale, offset } => {
                 let (scale, offset) =
                     (half_of(block_scale) * f32::from(scale), half_of(block_offset) * f32::from(offset));
                 numbers(&|_, level| scale * level - offset)
             }
-            Scale::BlockMiddle { block_scale, scales, middle } => {
+            QuantizationScale::BlockMiddle { block_scale, scales, middle } => {
                 let (scales, middle) =
                     (scales.map(|scale| half_of(block_scale) * f32::from(scale)), f32::from(middle));
                 numbers(&|half, level| scales[half] * (level - middle))
@@ -222,7 +223,7 @@ impl Storage {
     ///
     /// # Panics
     /// If the row is shorter than that.
-    pub fn group(self, row: &[u8], index: usize) -> Option<Group> {
+    pub fn group(self, row: &[u8], index: usize) -> Option<QuantizedGroup> {
         let bits = self.level_bits()?;
         let groups = self.numbers() / GROUP;
         let block = &row[index / groups * self.bytes()..][..self.bytes()];
@@ -270,16 +271,16 @@ fn half_at(bytes: &[u8], at: usize) -> u16 {
 }
 
 /// Blocks of 32: the scale, perhaps an offset, perhaps a fifth bit of each level, and the levels.
-fn small(block: &[u8], storage: Storage, bits: u32) -> Group {
+fn small(block: &[u8], storage: Storage, bits: u32) -> QuantizedGroup {
     let scale = half_at(block, 0);
     if storage == Storage::Q8_0 {
         // Signed levels, moved up so that none is negative.
         let levels = std::array::from_fn(|index| block[2 + index] ^ 0x80);
-        return Group { levels, scale: Scale::Middle { scale, middle: 128 } };
+        return QuantizedGroup { levels, scale: QuantizationScale::Middle { scale, middle: 128 } };
     }
     let (scale, behind) = match storage {
-        Storage::Q4_1 | Storage::Q5_1 => (Scale::Offset { scale, offset: half_at(block, 2) }, 4),
-        _ => (Scale::Middle { scale, middle: 1 << (bits - 1) }, 2),
+        Storage::Q4_1 | Storage::Q5_1 => (QuantizationScale::Offset { scale, offset: half_at(block, 2) }, 4),
+        _ => (QuantizationScale::Middle { scale, middle: 1 << (bits - 1) }, 2),
     };
     let (fifth, behind) = match bits {
         5 => {
@@ -293,11 +294,11 @@ fn small(block: &[u8], storage: Storage, bits: u32) -> Group {
         let nibble = block[behind + index % HALF] >> (4 * (index / HALF)) & 15;
         nibble | u8::from(fifth >> index & 1 == 1) << 4
     });
-    Group { levels, scale }
+    QuantizedGroup { levels, scale }
 }
 
 /// Blocks of 256 with six bits for each group's scale and offset: `Q4_K` and `Q5_K`.
-fn scaled(block: &[u8], within: usize, bits: u32) -> Group {
+fn scaled(block: &[u8], within: usize, bits: u32) -> QuantizedGroup {
     let packed = &block[4..16];
     // Of the first four groups the six bits lie in bytes of their own, whose upper two bits are those of the last four.
     let (scale, offset) = match within {
@@ -315,11 +316,14 @@ fn scaled(block: &[u8], within: usize, bits: u32) -> Group {
         nibbles[index] >> (4 * (within % 2)) & 15 | fifth << 4
     });
     let (block_scale, block_offset) = (half_at(block, 0), half_at(block, 2));
-    Group { levels, scale: Scale::BlockOffset { block_scale, block_offset, scale, offset } }
+    QuantizedGroup {
+        levels,
+        scale: QuantizationScale::BlockOffset { block_scale, block_offset, scale, offset },
+    }
 }
 
 /// Blocks of 256 with levels of six bits and eight bits for the scale of 16: `Q6_K`.
-fn sixes(block: &[u8], within: usize) -> Group {
+fn sixes(block: &[u8], within: usize) -> QuantizedGroup {
     let (low, high, scales) = (&block[..128], &block[128..192], &block[192..208]);
     // Each half of the block has 64 bytes of lower and 32 of upper bits for its four groups.
     let (half, quarter) = (within / 4, within % 4);
@@ -328,5 +332,8 @@ fn sixes(block: &[u8], within: usize) -> Group {
         low[index] >> (4 * (quarter / 2)) & 15 | (high[index] >> (2 * quarter) & 3) << 4
     });
     let scales = [0, 1].map(|part| scales[2 * within + part] as i8);
-    Group { levels, scale: Scale::BlockMiddle { block_scale: half_at(block, 208), scales, middle: 32 } }
+    QuantizedGroup {
+        levels,
+        scale: QuantizationScale::BlockMiddle { block_scale: half_at(block, 208), scales, middle: 32 },
+    }
 }

@@ -1,6 +1,6 @@
 //! Blocks against ggml's reference, and beginnings of files that lie.
 
-use pie_gguf::{GROUP, Gguf, GgufError, Storage, Value};
+use pie_gguf::{GROUP, Gguf, GgufError, GgufValue, Storage};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -87,7 +87,7 @@ fn settings_and_tensors_are_found() {
     assert_eq!(read.unsigned("qwen2.block_count"), Some(24));
     assert_eq!(read.float("qwen2.block_count"), Some(24.0));
     assert_eq!(read.list("tokens").map(<[_]>::len), Some(2));
-    assert_eq!(read.list("tokens").expect("is there")[1], Value::Text("ü".into()));
+    assert_eq!(read.list("tokens").expect("is there")[1], GgufValue::Text("ü".into()));
     assert_eq!((read.flag("tokens"), read.text("nothing")), (None, None));
     let [one, two] = &read.tensors[..] else { panic!("{:?}", read.tensors) };
     assert_eq!((one.name.as_str(), &one.shape[..], one.storage), ("one", &[3, 64][..], Some(Storage::Q4_0)));

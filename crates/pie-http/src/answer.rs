@@ -1,7 +1,7 @@
 //! What answers of both protocols say of their cost, and how they travel.
 
-use crate::error::{Dialect, Refusal};
-use crate::found::{Facts, Run};
+use crate::error::{ApiError, Dialect};
+use crate::found::{PromptFacts, TokenRun};
 use crate::generation::Generation;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -31,12 +31,12 @@ pub(crate) fn events(events: impl Stream<Item = String> + Send + 'static) -> Res
 }
 
 /// What a stream says instead of going on.
-pub(crate) fn broken(refusal: &Refusal, dialect: Dialect) -> String {
+pub(crate) fn broken(refusal: &ApiError, dialect: Dialect) -> String {
     refusal.object(dialect).to_string()
 }
 
 /// Tokens of the prompt that were encoded for the answer: all others were in the cache.
-pub(crate) fn encoded(facts: &Facts, timings: &v1::Timings) -> u64 {
+pub(crate) fn encoded(facts: &PromptFacts, timings: &v1::Timings) -> u64 {
     let encoded = u64::from(timings.tokens_encoded) + u64::from(timings.tokens_encoded_ahead);
     encoded.min(facts.prompt as u64)
 }
@@ -72,7 +72,7 @@ pub(crate) fn own(generation: &Generation, tokenizer: &Tokenizer) -> Value {
             true => Value::Null,
             false => Value::String(tokenizer.decode(&[*token])),
         };
-        let run = |run: &Run| json!({ "fate": run.fate.as_str(), "tokens": run.tokens.iter().map(text).collect::<Vec<_>>() });
+        let run = |run: &TokenRun| json!({ "fate": run.fate.as_str(), "tokens": run.tokens.iter().map(text).collect::<Vec<_>>() });
         object["runs"] = facts.runs.iter().map(run).collect();
     }
     object

@@ -1,14 +1,14 @@
 //! What every request of the front is answered with: the pool, its model, the sessions, and how they are asked for.
 
-use crate::begin::{Ask, Front};
-use crate::error::{Dialect, Refusal};
+use crate::begin::{Front, GenerationRequest};
+use crate::error::{ApiError, Dialect};
 use crate::generation::{Ends, Generation};
-use crate::held::{Reader, Space};
-use crate::pool::{Caller, PoolWay};
+use crate::held::{PromptTokenizer, TokenBudget};
+use crate::pool::{ForwardingClient, PoolWay};
 use crate::prompt::Prompt;
-use crate::request::Sampling;
-use crate::sessions::{Scope, Wanted};
-use crate::stats::{Route, Stats};
+use crate::request::GenerationOptions;
+use crate::sessions::{Scope, SessionSelector};
+use crate::stats::{RequestStats, Route};
 use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use pie_proto::v1;
@@ -27,13 +27,13 @@ pub(crate) struct App {
     /// The way to the pool.
     pub way: PoolWay,
     /// Counts.
-    pub stats: Arc<Stats>,
-    model: Mutex<Option<(Instant, Model)>>,
+    pub stats: Arc<RequestStats>,
+    model: Mutex<Option<(Instant, ModelDescription)>>,
 }
 
 /// The pool's model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Model {
+pub(crate) struct ModelDescription {
     /// As the pool names it.
     pub name: Arc<str>,
     /// Tokens that it sees, and that fit in a group's cache.
@@ -53,17 +53,17 @@ pub(crate) struct Request<'a> {
 }
 
 /// A completion that is to be answered with.
-pub(crate) struct Answering {
+pub(crate) struct CompletionAnswer {
     /// The completion.
     pub generation: Generation,
     /// Whose it is.
-    pub model: Model,
+    pub model: ModelDescription,
 }
 
 impl App {
     /// A front of a pool.
-    pub fn new(way: PoolWay, tokenizer: Arc<Tokenizer>, name: String, stats: Arc<Stats>) -> Self {
-        let front = Arc::new(Front::new(Reader::new(tokenizer), name));
+    pub fn new(way: PoolWay, tokenizer: Arc<Tokenizer>, name: String, stats: Arc<RequestStats>) -> Self {
+        let front = Arc::new(Front::new(PromptTokenizer::new(tokenizer), name));
         Self { front, way, stats, model: Mutex::default() }
     }
 
@@ -75,32 +75,33 @@ impl App {
     /// Begins a completion.
     ///
     /// # Errors
-    /// [`Refusal`].
+    /// [`ApiError`].
     pub async fn generate(
         &self,
         request: Request<'_>,
         prompt: Prompt,
-        sampling: Sampling,
+        sampling: GenerationOptions,
         ends: Ends,
-    ) -> Result<Answering, Refusal> {
+    ) -> Result<CompletionAnswer, ApiError> {
         let Request { headers, user } = request;
         let tenant = (self.way.tenants)(headers)?;
         let caller = self.way.caller(headers);
         let model = self.model(&caller).await?;
-        let wanted = crate::request::named(headers)?.unwrap_or(Wanted::Alike);
+        let wanted = crate::request::named(headers)?.unwrap_or(SessionSelector::Alike);
         let scope = Scope { tenant: Arc::from(tenant), user: Arc::from(user.unwrap_or_default()) };
         let generated = (sampling.max_tokens as usize).min(model.context / GENERATED);
-        let space = Space { context: model.context, generated };
-        let begun = self.front.begin(Ask { caller, scope, wanted, prompt, space, sampling }).await?;
+        let space = TokenBudget { context: model.context, generated };
+        let begun =
+            self.front.begin(GenerationRequest { caller, scope, wanted, prompt, space, sampling }).await?;
         self.stats.prompt(&begun.facts);
-        Ok(Answering { generation: Generation::new(begun, ends), model })
+        Ok(CompletionAnswer { generation: Generation::new(begun, ends), model })
     }
 
     /// What the pool's model is, as it was said a moment ago.
     ///
     /// # Errors
     /// The pool does not say.
-    pub async fn model(&self, caller: &Caller) -> Result<Model, Refusal> {
+    pub async fn model(&self, caller: &ForwardingClient) -> Result<ModelDescription, ApiError> {
         let known = self.model.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some((asked, model)) = known
             && asked.elapsed() < FRESH
@@ -111,7 +112,7 @@ impl App {
         let pool = caller.client().describe_pool(request).await?.into_inner();
         // A prompt must fit in some group's cache too, where groups are formed.
         let slots = pool.groups.iter().map(|group| group.slots_total).filter(|slots| *slots > 0).max();
-        let model = Model {
+        let model = ModelDescription {
             name: Arc::from(pool.model),
             context: pool.context_limit.min(slots.unwrap_or(u32::MAX)) as usize,
             vocabulary: pool.vocabulary,
@@ -126,7 +127,7 @@ impl App {
         &self,
         route: Route,
         dialect: Dialect,
-        answered: Result<Response<Body>, Refusal>,
+        answered: Result<Response<Body>, ApiError>,
     ) -> Response<Body> {
         self.stated(route, answered.unwrap_or_else(|refusal| refusal.answer(dialect)))
     }

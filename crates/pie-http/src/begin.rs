@@ -1,14 +1,14 @@
 //! From a prompt to its completion's stream: the session is found, becomes the prompt, and is completed.
 
 use crate::edit::{bring, close, complete};
-use crate::error::Refusal;
-use crate::found::{Facts, Run, Way};
-use crate::held::{Held, ReadError, Reader, Reading, Space};
+use crate::error::ApiError;
+use crate::found::{PromptFacts, SessionMatch, TokenRun};
+use crate::held::{HeldSession, PromptTokenizer, ReadError, TokenBudget, TokenizedPrompt};
 use crate::likeness::Sketch;
-use crate::pool::Caller;
+use crate::pool::ForwardingClient;
 use crate::prompt::Prompt;
-use crate::request::Sampling;
-use crate::sessions::{Found, Running, Scope, Sessions, Wanted};
+use crate::request::GenerationOptions;
+use crate::sessions::{CompletionGuard, PromptSessions, Scope, SessionCheckout, SessionSelector};
 use pie_proto::v1;
 use pie_text::stand_back;
 use pie_words::Splices;
@@ -30,58 +30,58 @@ const SHARES: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Front {
     /// Reads prompts.
-    pub reader: Arc<Reader>,
+    pub reader: Arc<PromptTokenizer>,
     /// Who holds which.
-    pub sessions: Arc<Sessions>,
+    pub sessions: Arc<PromptSessions>,
     large: Semaphore,
 }
 
 /// What is asked for.
-pub(crate) struct Ask {
+pub(crate) struct GenerationRequest {
     /// In whose name.
-    pub caller: Caller,
+    pub caller: ForwardingClient,
     /// Among whose sessions one is looked for.
     pub scope: Scope,
     /// Which.
-    pub wanted: Wanted,
+    pub wanted: SessionSelector,
     /// What it is to hold.
     pub prompt: Prompt,
     /// How long it may be.
-    pub space: Space,
+    pub space: TokenBudget,
     /// How tokens are drawn, and how many.
-    pub sampling: Sampling,
+    pub sampling: GenerationOptions,
 }
 
 /// A completion that has begun.
-pub(crate) struct Begun {
+pub(crate) struct StartedCompletion {
     /// Its messages; none where nothing was to be generated.
     pub messages: Option<Streaming<v1::CompleteResponse>>,
     /// What was done for it.
-    pub facts: Facts,
+    pub facts: PromptFacts,
     /// The session is in use as long as this is there.
-    pub running: Running,
+    pub running: CompletionGuard,
 }
 
 impl Front {
     /// Nobody holds anything yet. Fronts of one pool have different names.
-    pub fn new(reader: Reader, name: String) -> Self {
+    pub fn new(reader: PromptTokenizer, name: String) -> Self {
         let large = Semaphore::new(LARGE_AT_ONCE);
-        Self { reader: Arc::new(reader), sessions: Arc::new(Sessions::new(name)), large }
+        Self { reader: Arc::new(reader), sessions: Arc::new(PromptSessions::new(name)), large }
     }
 
     /// Begins a completion. Whoever asks may go away meanwhile: a task of its own brings the edit to its end, so that no session is left
     /// half way.
     ///
     /// # Errors
-    /// [`Refusal`]; the session, if there was one, is there for others.
-    pub async fn begin(self: &Arc<Self>, ask: Ask) -> Result<Begun, Refusal> {
+    /// [`ApiError`]; the session, if there was one, is there for others.
+    pub async fn begin(self: &Arc<Self>, ask: GenerationRequest) -> Result<StartedCompletion, ApiError> {
         let front = self.clone();
         let begun = tokio::spawn(async move { front.begun(ask).await });
-        begun.await.map_err(|error| Refusal::internal(&format!("the request's task ended: {error}")))?
+        begun.await.map_err(|error| ApiError::internal(&format!("the request's task ended: {error}")))?
     }
 
-    async fn begun(&self, ask: Ask) -> Result<Begun, Refusal> {
-        let Ask { caller, scope, wanted, prompt, space, sampling } = ask;
+    async fn begun(&self, ask: GenerationRequest) -> Result<StartedCompletion, ApiError> {
+        let GenerationRequest { caller, scope, wanted, prompt, space, sampling } = ask;
         let began = Instant::now();
         let (prompt, sketch) = self.sketched(prompt, &wanted, space).await?;
         let mut found = self.sessions.find(&scope, &wanted, &sketch).await?;
@@ -94,8 +94,8 @@ impl Front {
                 return Err(refusal);
             }
         };
-        let Read { held, step } = self.read(turn, prompt, found.held, space).await?;
-        let Step { reading, mut splices } = match step {
+        let PreparedSession { held, step } = self.read(turn, prompt, found.held, space).await?;
+        let SessionUpdate { reading, mut splices } = match step {
             Ok(step) => step,
             Err(error) => {
                 found.lease.give_back_unchanged(held);
@@ -103,26 +103,26 @@ impl Front {
             }
         };
         found.held = held;
-        if found.way == Way::Alike && is_another(&splices, &reading) {
+        if found.way == SessionMatch::Alike && is_another(&splices, &reading) {
             found.lease.give_back_unchanged(found.held);
             found = self.sessions.open(&scope, &wanted);
             close(found.evicted.take()).await;
             splices = Splices::default();
         }
-        let Found { mut held, lease, way, .. } = found;
-        let facts = Facts {
+        let SessionCheckout { mut held, lease, way, .. } = found;
+        let facts = PromptFacts {
             way,
             prompt: reading.tokens.len(),
-            inserted: if way == Way::New { reading.tokens.len() } else { splices.inserted() },
+            inserted: if way == SessionMatch::New { reading.tokens.len() } else { splices.inserted() },
             deleted: splices.deleted(),
             is_cut: reading.is_cut,
             runs: match sampling.own.tokens {
-                true => Run::all(way, &held.tokens, &splices, &reading.tokens),
+                true => TokenRun::all(way, &held.tokens, &splices, &reading.tokens),
                 false => Vec::new(),
             },
             search,
             reading: began.elapsed() - search,
-            ..Facts::default()
+            ..PromptFacts::default()
         };
         held.texts = reading.texts;
         if let Err(status) = bring(&caller, &mut held, reading.tokens, &splices, &sampling).await {
@@ -135,10 +135,10 @@ impl Front {
         };
         let running = lease.running();
         let revision = held.life.as_ref().map_or(0, |life| life.revision);
-        let facts = Facts { session: held.name.clone(), revision, ..facts };
+        let facts = PromptFacts { session: held.name.clone(), revision, ..facts };
         // It holds the prompt, whatever became of the completion.
         lease.give_back(held, sketch);
-        Ok(Begun { messages: messages.transpose()?, facts, running })
+        Ok(StartedCompletion { messages: messages.transpose()?, facts, running })
     }
 
     /// A prompt without what cannot fit, and what it is known by. Nobody looks for a session by its text that has a name: it has an empty
@@ -146,13 +146,13 @@ impl Front {
     async fn sketched(
         &self,
         prompt: Prompt,
-        wanted: &Wanted,
-        space: Space,
-    ) -> Result<(Prompt, Sketch), Refusal> {
+        wanted: &SessionSelector,
+        space: TokenBudget,
+    ) -> Result<(Prompt, Sketch), ApiError> {
         let prompt = self.reader.within(prompt, space)?;
         match wanted {
-            Wanted::Named(_) => Ok((prompt, Sketch::default())),
-            Wanted::Alike => {
+            SessionSelector::Named(_) => Ok((prompt, Sketch::default())),
+            SessionSelector::Alike => {
                 let turn = self.turn(prompt.text_bytes()).await?;
                 let sketched = move || {
                     let sketch = Sketch::of(prompt.bytes());
@@ -166,37 +166,37 @@ impl Front {
     /// Tokenizes a prompt, and finds out what it makes of a session.
     async fn read(
         &self,
-        turn: Turn<'_>,
+        turn: WorkThread<'_>,
         prompt: Prompt,
-        mut held: Held,
-        space: Space,
-    ) -> Result<Read, Refusal> {
+        mut held: HeldSession,
+        space: TokenBudget,
+    ) -> Result<PreparedSession, ApiError> {
         let reader = self.reader.clone();
         let read = move || {
             let reading = reader.read(prompt, std::mem::take(&mut held.texts), space);
             let step = reading.map(|reading| {
                 let splices = reader.splices(&held.tokens, &reading);
-                Step { reading, splices }
+                SessionUpdate { reading, splices }
             });
-            Read { held, step }
+            PreparedSession { held, step }
         };
         aside(turn, read).await
     }
 
     /// Where so many bytes of text are read: beside the threads that serve where they are many, when it is their turn.
-    async fn turn(&self, bytes: usize) -> Result<Turn<'_>, Refusal> {
+    async fn turn(&self, bytes: usize) -> Result<WorkThread<'_>, ApiError> {
         if bytes <= LARGE {
-            return Ok(Turn::Here);
+            return Ok(WorkThread::Here);
         }
         let turn = tokio::time::timeout(TURN, self.large.acquire()).await;
-        turn.map_err(|_| Refusal::overloaded("too many large prompts wait to be read"))?
-            .map(Turn::Aside)
-            .map_err(|_| Refusal::internal("nobody reads prompts"))
+        turn.map_err(|_| ApiError::overloaded("too many large prompts wait to be read"))?
+            .map(WorkThread::Aside)
+            .map_err(|_| ApiError::internal("nobody reads prompts"))
     }
 }
 
 /// Where something is done.
-enum Turn<'a> {
+enum WorkThread<'a> {
     /// On the thread that serves.
     Here,
     /// On one of its own, for as long as this is there.
@@ -204,38 +204,38 @@ enum Turn<'a> {
 }
 
 async fn aside<T: Send + 'static>(
-    turn: Turn<'_>,
+    turn: WorkThread<'_>,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    let Turn::Aside(_permit) = turn else { return Ok(work()) };
+) -> Result<T, ApiError> {
+    let WorkThread::Aside(_permit) = turn else { return Ok(work()) };
     let done = tokio::task::spawn_blocking(move || {
         stand_back();
         work()
     });
-    done.await.map_err(|error| Refusal::internal(&format!("reading the prompt failed: {error}")))
+    done.await.map_err(|error| ApiError::internal(&format!("reading the prompt failed: {error}")))
 }
 
 /// A session, and what a prompt makes of it.
-struct Read {
-    held: Held,
-    step: Result<Step, ReadError>,
+struct PreparedSession {
+    held: HeldSession,
+    step: Result<SessionUpdate, ReadError>,
 }
 
 /// What a session is to become.
-struct Step {
-    reading: Reading,
+struct SessionUpdate {
+    reading: TokenizedPrompt,
     splices: Splices,
 }
 
 /// So much of it would be encoded that the session may as well keep what it has.
-fn is_another(splices: &Splices, reading: &Reading) -> bool {
+fn is_another(splices: &Splices, reading: &TokenizedPrompt) -> bool {
     splices.inserted() * SHARES > reading.tokens.len() * TOO_NEW
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::prompt::Piece;
+    use crate::prompt::PromptPiece;
     use crate::sessions::tests::{named, opened, scope};
     use pie_text::Tokenizer;
 
@@ -243,7 +243,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_prompt_whose_turn_never_comes_is_refused_and_its_session_kept() {
         let tokenizer = Tokenizer::from_bytes(include_bytes!("../../../models/tiny-code/tokenizer.json"));
-        let reader = Reader::new(Arc::new(tokenizer.expect("it loads")));
+        let reader = PromptTokenizer::new(Arc::new(tokenizer.expect("it loads")));
         let front = Arc::new(Front::new(reader, "f".to_owned()));
         let (scope, wanted) = (scope("t", ""), named("mine"));
         let found = front.sessions.find(&scope, &wanted, &Sketch::default()).await.expect("it is free");
@@ -252,11 +252,18 @@ mod tests {
         found.lease.give_back(held, Sketch::default());
 
         let turns = front.large.acquire_many(LARGE_AT_ONCE as u32).await.expect("nobody has one");
-        let prompt = Prompt { pieces: vec![Piece::whole("x = 1\n".repeat(LARGE / 4))] };
-        let space = Space { context: 1 << 20, generated: 0 };
-        let (sampling, large) = (Sampling::default(), prompt.text_bytes());
+        let prompt = Prompt { pieces: vec![PromptPiece::whole("x = 1\n".repeat(LARGE / 4))] };
+        let space = TokenBudget { context: 1 << 20, generated: 0 };
+        let (sampling, large) = (GenerationOptions::default(), prompt.text_bytes());
         assert!(large > LARGE);
-        let ask = Ask { caller, scope: scope.clone(), wanted: wanted.clone(), prompt, space, sampling };
+        let ask = GenerationRequest {
+            caller,
+            scope: scope.clone(),
+            wanted: wanted.clone(),
+            prompt,
+            space,
+            sampling,
+        };
         let refused = front.begin(ask).await.err().expect("its turn never comes");
         assert!(
             refused.object(crate::error::Dialect::OpenAi).to_string().contains("OVERLOADED"),
@@ -264,6 +271,6 @@ mod tests {
         );
         drop(turns);
         let again = front.sessions.find(&scope, &wanted, &Sketch::default()).await.expect("it is free");
-        assert!(again.way == Way::Named && again.held.life.is_some(), "{:?}", again.way);
+        assert!(again.way == SessionMatch::Named && again.held.life.is_some(), "{:?}", again.way);
     }
 }

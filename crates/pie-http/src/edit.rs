@@ -1,8 +1,8 @@
 //! The calls that make a session of the pool hold a prompt, and complete it.
 
-use crate::held::{Held, Life};
-use crate::pool::Caller;
-use crate::request::Sampling;
+use crate::held::{HeldSession, PoolSession};
+use crate::pool::ForwardingClient;
+use crate::request::GenerationOptions;
 use pie_proto::reason::reason_of;
 use pie_proto::{Reason, v1};
 use pie_words::{Splice, Splices, TokenId};
@@ -15,11 +15,11 @@ use tonic::{Status, Streaming};
 /// The pool's refusal. What is held is as before then; where the pool made the edit all the same, the next one is refused for its
 /// revision, and opens the session.
 pub(crate) async fn bring(
-    caller: &Caller,
-    held: &mut Held,
+    caller: &ForwardingClient,
+    held: &mut HeldSession,
     tokens: Vec<TokenId>,
     splices: &Splices,
-    sampling: &Sampling,
+    sampling: &GenerationOptions,
 ) -> Result<(), Status> {
     let Some(life) = &mut held.life else { return open(caller, held, tokens).await };
     if splices.is_empty() {
@@ -50,9 +50,9 @@ pub(crate) async fn bring(
 /// # Errors
 /// The pool's refusal.
 pub(crate) async fn complete(
-    caller: &Caller,
-    held: &mut Held,
-    sampling: &Sampling,
+    caller: &ForwardingClient,
+    held: &mut HeldSession,
+    sampling: &GenerationOptions,
 ) -> Result<Streaming<v1::CompleteResponse>, Status> {
     let asked = caller.client().complete(caller.stream(sampling.request(held))).await;
     let answer = match asked {
@@ -68,16 +68,16 @@ pub(crate) async fn complete(
 }
 
 /// Closes a session, in the name of whoever used it last. One that cannot be closed is closed by the pool when it was idle for long.
-pub(crate) async fn close(held: Option<Held>) {
-    let Some(Held { name: session, life: Some(life), .. }) = held else { return };
-    let Life { caller, identity, .. } = life;
+pub(crate) async fn close(held: Option<HeldSession>) {
+    let Some(HeldSession { name: session, life: Some(life), .. }) = held else { return };
+    let PoolSession { caller, identity, .. } = life;
     let message = v1::CloseSessionRequest { session, identity };
     if let Err(status) = caller.client().close_session(caller.request(message)).await {
         tracing::debug!(%status, "a session was not closed");
     }
 }
 
-async fn open(caller: &Caller, held: &mut Held, tokens: Vec<TokenId>) -> Result<(), Status> {
+async fn open(caller: &ForwardingClient, held: &mut HeldSession, tokens: Vec<TokenId>) -> Result<(), Status> {
     let ids = tokens.iter().map(|token| token.0).collect();
     let message = v1::OpenSessionRequest {
         session: held.name.clone(),
@@ -85,7 +85,8 @@ async fn open(caller: &Caller, held: &mut Held, tokens: Vec<TokenId>) -> Result<
         ..Default::default()
     };
     let opened = caller.client().open_session(caller.request(message)).await?.into_inner();
-    held.life = Some(Life { caller: caller.clone(), identity: opened.identity, revision: opened.revision });
+    held.life =
+        Some(PoolSession { caller: caller.clone(), identity: opened.identity, revision: opened.revision });
     held.tokens = tokens;
     Ok(())
 }

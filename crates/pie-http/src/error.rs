@@ -1,7 +1,7 @@
 //! Refusals, in the words of the two protocols.
 
 use crate::held::ReadError;
-use crate::sessions::Busy;
+use crate::sessions::SessionInUse;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
@@ -23,7 +23,7 @@ pub(crate) enum Dialect {
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     status: StatusCode,
     /// A stable name: a reason of the pool (`pie explain` knows it) where it has one.
     code: String,
@@ -33,7 +33,7 @@ pub(crate) struct Refusal {
     retry_after: Option<Duration>,
 }
 
-impl Refusal {
+impl ApiError {
     /// A request that cannot be taken as it is.
     pub fn bad(field: &str, message: impl Into<String>) -> Self {
         Self {
@@ -122,7 +122,7 @@ fn http(code: Code) -> StatusCode {
     }
 }
 
-impl From<Status> for Refusal {
+impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
         let reason = reason_of(&status);
         let code = match reason {
@@ -139,13 +139,13 @@ impl From<Status> for Refusal {
 /// As OpenAI names a prompt that is longer than the model's context.
 const TOO_LONG: &str = "context_length_exceeded";
 
-impl From<Fault> for Refusal {
+impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         Status::from(fault).into()
     }
 }
 
-impl From<ReadError> for Refusal {
+impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {
         let code = match &error {
             ReadError::TooLong { .. } => TOO_LONG,
@@ -155,8 +155,8 @@ impl From<ReadError> for Refusal {
     }
 }
 
-impl From<Busy> for Refusal {
-    fn from(busy: Busy) -> Self {
+impl From<SessionInUse> for ApiError {
+    fn from(busy: SessionInUse) -> Self {
         Self::overloaded(&busy.to_string())
     }
 }

@@ -1,9 +1,9 @@
 //! A completion's stream, with the ends that its caller set.
 
-use crate::begin::Begun;
-use crate::error::Refusal;
-use crate::found::Facts;
-use crate::sessions::Running;
+use crate::begin::StartedCompletion;
+use crate::error::ApiError;
+use crate::found::PromptFacts;
+use crate::sessions::CompletionGuard;
 use pie_proto::v1;
 use std::time::{Duration, Instant};
 use tonic::Streaming;
@@ -19,7 +19,7 @@ pub(crate) struct Ends {
 
 /// Why it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum StopReason {
     /// The model ended it, or a stop string.
     Stop,
     /// It has as many tokens as were asked for, or as fit.
@@ -42,12 +42,12 @@ pub(crate) struct Delta {
 /// A completion that is being read.
 pub(crate) struct Generation {
     messages: Option<Streaming<v1::CompleteResponse>>,
-    _running: Running,
+    _running: CompletionGuard,
     ends: Ends,
     indent: Indent,
     first: Option<Instant>,
     /// What was done before.
-    pub facts: Facts,
+    pub facts: PromptFacts,
     /// Of its first token.
     pub timings: v1::Timings,
     /// The seed, where one was drawn with.
@@ -57,16 +57,16 @@ pub(crate) struct Generation {
     /// All text so far.
     pub text: String,
     /// None as long as it goes on.
-    pub ending: Option<Ending>,
+    pub ending: Option<StopReason>,
     /// From its first token to its last.
     pub predicting: Duration,
 }
 
 impl Generation {
     /// Reads a completion that has begun.
-    pub fn new(begun: Begun, ends: Ends) -> Self {
-        let Begun { messages, facts, running } = begun;
-        let ending = if messages.is_none() { Some(Ending::Length) } else { None };
+    pub fn new(begun: StartedCompletion, ends: Ends) -> Self {
+        let StartedCompletion { messages, facts, running } = begun;
+        let ending = if messages.is_none() { Some(StopReason::Length) } else { None };
         Self {
             messages,
             _running: running,
@@ -87,13 +87,13 @@ impl Generation {
     ///
     /// # Errors
     /// The pool ends it.
-    pub async fn next(&mut self) -> Result<Option<Delta>, Refusal> {
+    pub async fn next(&mut self) -> Result<Option<Delta>, ApiError> {
         if self.ending.is_some() {
             return Ok(None);
         }
         let Some(messages) = &mut self.messages else { return Ok(None) };
         let Some(message) = messages.message().await? else {
-            return Err(Refusal::internal("the completion ended without saying why"));
+            return Err(ApiError::internal("the completion ended without saying why"));
         };
         let first = *self.first.get_or_insert_with(Instant::now);
         self.predicting = first.elapsed();
@@ -106,13 +106,13 @@ impl Generation {
         let mut text = self.indent.take(&message.text_delta, self.ends.indent);
         self.ending = match finish {
             v1::FinishReason::Unspecified => None,
-            v1::FinishReason::Stop => Some(Ending::Stop),
-            v1::FinishReason::Length => Some(Ending::Length),
-            v1::FinishReason::Edited => Some(Ending::Edited),
+            v1::FinishReason::Stop => Some(StopReason::Stop),
+            v1::FinishReason::Length => Some(StopReason::Length),
+            v1::FinishReason::Edited => Some(StopReason::Edited),
         };
         let is_late = self.ends.time.is_some_and(|most| self.predicting > most) && self.text.contains('\n');
         if self.indent.is_over || (self.ending.is_none() && is_late) {
-            self.ending = Some(Ending::Cut);
+            self.ending = Some(StopReason::Cut);
         }
         if self.ending.is_some() {
             text.push_str(&self.indent.rest());
@@ -125,7 +125,7 @@ impl Generation {
     /// A call that is read to its end counts as answered; one that is dropped before is cancelled within a step.
     async fn close(&mut self) {
         if let Some(mut messages) = self.messages.take()
-            && self.ending != Some(Ending::Cut)
+            && self.ending != Some(StopReason::Cut)
         {
             let _ = messages.message().await;
         }

@@ -1,8 +1,8 @@
 //! What a session of the pool holds of a prompt: the tokens, and the texts that they were made of, so that a prompt that differs a
 //! little is tokenized a little.
 
-use crate::pool::Caller;
-use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use crate::pool::ForwardingClient;
+use crate::prompt::{Prompt, PromptPiece, PromptSection, TextPiece, Truncation};
 use pie_text::{Document, TextError, Tokenizer};
 use pie_words::{Spellings, Splices, TokenId};
 use std::sync::Arc;
@@ -17,18 +17,18 @@ const SIDE_PARTS: usize = 4;
 
 /// A session of the pool and what it holds.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldSession {
     /// Its name in the pool.
     pub name: String,
     /// None before it is opened.
-    pub life: Option<Life>,
+    pub life: Option<PoolSession>,
     /// F1: the tokens that it has at this revision.
     pub tokens: Vec<TokenId>,
     /// Texts of earlier prompts with their tokens: what is lost of them is tokenized again.
     pub texts: Vec<HeldText>,
 }
 
-impl Held {
+impl HeldSession {
     /// A session that is not open yet.
     pub fn unopened(name: String) -> Self {
         Self { name, life: None, tokens: Vec::new(), texts: Vec::new() }
@@ -37,9 +37,9 @@ impl Held {
 
 /// An open session, as the pool told it.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct PoolSession {
     /// Whose it is: whoever closes it when it makes room may be another tenant.
-    pub caller: Caller,
+    pub caller: ForwardingClient,
     /// Which life of its name.
     pub identity: String,
     /// After the last edit.
@@ -49,7 +49,7 @@ pub(crate) struct Life {
 /// A text that was tokenized.
 #[derive(Debug)]
 pub(crate) struct HeldText {
-    role: Role,
+    role: PromptSection,
     spellings: Spellings,
     hash: u128,
     document: Document,
@@ -57,7 +57,7 @@ pub(crate) struct HeldText {
 
 /// A prompt that was tokenized.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct TokenizedPrompt {
     /// All of it.
     pub tokens: Vec<TokenId>,
     /// Its texts, for the next one.
@@ -88,7 +88,7 @@ pub(crate) enum ReadError {
 
 /// How many tokens a prompt may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Space {
+pub(crate) struct TokenBudget {
     /// The model's context.
     pub context: usize,
     /// Of that, tokens that are kept free for what is generated, where texts can be cut for it.
@@ -97,24 +97,24 @@ pub(crate) struct Space {
 
 /// Turns prompts into tokens.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub(crate) struct PromptTokenizer {
     tokenizer: Arc<Tokenizer>,
 }
 
 /// A piece's tokens, before it is known which of them fit.
-struct Part {
+struct TokenizedPiece {
     lead: Vec<TokenId>,
     tokens: Vec<TokenId>,
-    room: Room,
+    room: Truncation,
 }
 
-impl Part {
+impl TokenizedPiece {
     fn len(&self) -> usize {
         self.lead.len() + self.tokens.len()
     }
 }
 
-impl Reader {
+impl PromptTokenizer {
     /// A reader for a model.
     pub fn new(tokenizer: Arc<Tokenizer>) -> Self {
         Self { tokenizer }
@@ -134,8 +134,8 @@ impl Reader {
         &self,
         prompt: Prompt,
         mut before: Vec<HeldText>,
-        space: Space,
-    ) -> Result<Reading, ReadError> {
+        space: TokenBudget,
+    ) -> Result<TokenizedPrompt, ReadError> {
         let (mut parts, mut texts) = (Vec::new(), Vec::new());
         // Those that are as they were first: what is left then may become the others.
         let hashes: Vec<Option<u128>> = prompt.pieces.iter().map(hash).collect();
@@ -147,25 +147,27 @@ impl Reader {
             .collect();
         for ((piece, hash), known) in prompt.pieces.into_iter().zip(hashes).zip(&mut known) {
             match piece {
-                Piece::Tokens(tokens) => parts.push(Part { lead: Vec::new(), tokens, room: Room::Fixed }),
-                Piece::Text(piece) => {
+                PromptPiece::Tokens(tokens) => {
+                    parts.push(TokenizedPiece { lead: Vec::new(), tokens, room: Truncation::Fixed })
+                }
+                PromptPiece::Text(piece) => {
                     let held = match known.take() {
                         Some(held) => held,
                         None => self.tokenized(&piece, hash.unwrap_or_default(), &mut before)?,
                     };
                     let tokens = held.document.entries().map(|entry| entry.id).collect();
-                    parts.push(Part { lead: piece.lead, tokens, room: piece.room });
+                    parts.push(TokenizedPiece { lead: piece.lead, tokens, room: piece.room });
                     texts.push(held);
                 }
             }
         }
         let is_cut = cut(&mut parts, space)?;
         let tokens = parts.into_iter().flat_map(|part| part.lead.into_iter().chain(part.tokens)).collect();
-        Ok(Reading { tokens, texts, is_cut })
+        Ok(TokenizedPrompt { tokens, texts, is_cut })
     }
 
     /// What the tokens of a session are to become.
-    pub fn splices(&self, held: &[TokenId], reading: &Reading) -> Splices {
+    pub fn splices(&self, held: &[TokenId], reading: &TokenizedPrompt) -> Splices {
         self.tokenizer.difference(held, &reading.tokens)
     }
 
@@ -173,10 +175,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`ReadError::TooLong`] where it must not be cut.
-    pub fn within(&self, mut prompt: Prompt, space: Space) -> Result<Prompt, ReadError> {
+    pub fn within(&self, mut prompt: Prompt, space: TokenBudget) -> Result<Prompt, ReadError> {
         let Some(most) = self.tokenizer.most_bytes(space.context) else { return Ok(prompt) };
         for piece in &mut prompt.pieces {
-            if let Piece::Text(piece) = piece
+            if let PromptPiece::Text(piece) = piece
                 && piece.text.len() > most
             {
                 shorten(piece, most, space)?;
@@ -193,7 +195,7 @@ impl Reader {
     ) -> Result<HeldText, ReadError> {
         let is_same = |held: &HeldText| held.role == piece.role && held.spellings == piece.spellings;
         // A chunk that is another one has nothing in common with any.
-        let was = if piece.role == Role::Chunk { None } else { take(before, is_same) };
+        let was = if piece.role == PromptSection::Chunk { None } else { take(before, is_same) };
         if let Some(mut held) = was {
             let change = held.document.become_text(&piece.text)?;
             held.document.commit(change)?;
@@ -206,25 +208,25 @@ impl Reader {
 }
 
 impl HeldText {
-    fn is(&self, piece: &Piece, hash: Option<u128>) -> bool {
-        let Piece::Text(piece) = piece else { return false };
+    fn is(&self, piece: &PromptPiece, hash: Option<u128>) -> bool {
+        let PromptPiece::Text(piece) = piece else { return false };
         self.role == piece.role && self.spellings == piece.spellings && Some(self.hash) == hash
     }
 }
 
 /// A text of no more bytes than this.
-fn shorten(piece: &mut TextPiece, most: usize, space: Space) -> Result<(), ReadError> {
+fn shorten(piece: &mut TextPiece, most: usize, space: TokenBudget) -> Result<(), ReadError> {
     match piece.room {
-        Room::Fixed => {
+        Truncation::Fixed => {
             let (length, limit) = (piece.text.len(), space.context);
             return Err(ReadError::TooLong { length, unit: "bytes", limit });
         }
-        Room::FromStart => {
+        Truncation::FromStart => {
             let start = boundary(&piece.text, piece.text.len() - most);
             piece.text.drain(..start);
         }
-        Room::FromEnd => piece.text.truncate(boundary(&piece.text, most)),
-        Room::Whole => piece.text.clear(),
+        Truncation::FromEnd => piece.text.truncate(boundary(&piece.text, most)),
+        Truncation::Whole => piece.text.clear(),
     }
     Ok(())
 }
@@ -234,10 +236,10 @@ fn boundary(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-fn hash(piece: &Piece) -> Option<u128> {
+fn hash(piece: &PromptPiece) -> Option<u128> {
     match piece {
-        Piece::Text(piece) => Some(xxh3_128(piece.text.as_bytes())),
-        Piece::Tokens(_) => None,
+        PromptPiece::Text(piece) => Some(xxh3_128(piece.text.as_bytes())),
+        PromptPiece::Tokens(_) => None,
     }
 }
 
@@ -248,13 +250,13 @@ fn take<T>(list: &mut Vec<T>, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
 
 /// Leaves out what does not fit: chunks, the first of them first, then the far ends of both sides of the cursor. Whether anything
 /// was.
-fn cut(parts: &mut [Part], space: Space) -> Result<bool, ReadError> {
-    let length: usize = parts.iter().map(Part::len).sum();
-    let of = |parts: &[Part], room: Room| -> usize {
-        parts.iter().filter(|part| part.room == room).map(Part::len).sum()
+fn cut(parts: &mut [TokenizedPiece], space: TokenBudget) -> Result<bool, ReadError> {
+    let length: usize = parts.iter().map(TokenizedPiece::len).sum();
+    let of = |parts: &[TokenizedPiece], room: Truncation| -> usize {
+        parts.iter().filter(|part| part.room == room).map(TokenizedPiece::len).sum()
     };
-    let fixed = of(parts, Room::Fixed);
-    let (before, behind) = (of(parts, Room::FromStart), of(parts, Room::FromEnd));
+    let fixed = of(parts, Truncation::Fixed);
+    let (before, behind) = (of(parts, Truncation::FromStart), of(parts, Truncation::FromEnd));
     let may_be_cut = fixed < length;
     let limit = if may_be_cut { space.context.saturating_sub(space.generated) } else { space.context };
     if length <= limit {
@@ -271,11 +273,11 @@ fn cut(parts: &mut [Part], space: Space) -> Result<bool, ReadError> {
     let mut for_chunks = left.saturating_sub(before + behind);
     for part in parts.iter_mut().rev() {
         match part.room {
-            Room::Fixed => {}
-            Room::FromStart => drop(part.tokens.drain(..part.tokens.len().saturating_sub(before))),
-            Room::FromEnd => part.tokens.truncate(behind),
-            Room::Whole if part.len() <= for_chunks => for_chunks -= part.len(),
-            Room::Whole => (part.lead, part.tokens) = (Vec::new(), Vec::new()),
+            Truncation::Fixed => {}
+            Truncation::FromStart => drop(part.tokens.drain(..part.tokens.len().saturating_sub(before))),
+            Truncation::FromEnd => part.tokens.truncate(behind),
+            Truncation::Whole if part.len() <= for_chunks => for_chunks -= part.len(),
+            Truncation::Whole => (part.lead, part.tokens) = (Vec::new(), Vec::new()),
         }
     }
     Ok(true)

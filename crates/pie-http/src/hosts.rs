@@ -1,7 +1,7 @@
 //! By which names the front is called.
 
 use crate::app::App;
-use crate::error::{Dialect, Refusal};
+use crate::error::{ApiError, Dialect};
 use crate::stats::Route;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -53,7 +53,7 @@ pub(crate) async fn called_rightly(
                 "the front listens to this machine alone and asks for no token, so it is not called {host:?}: call it by its address or \
                  `localhost`, have a proxy in front of it send that as Host, or start it with --tokens"
             );
-            let refusal = Refusal::new(StatusCode::FORBIDDEN, "host_refused", message);
+            let refusal = ApiError::new(StatusCode::FORBIDDEN, "host_refused", message);
             app.told(Route::Other, Dialect::OpenAi, Err(refusal))
         }
     }

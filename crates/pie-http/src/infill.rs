@@ -5,8 +5,8 @@
 //!   | the model's markers and both sides, in its order | what the cursor's line begins with
 //! ```
 
-use crate::error::Refusal;
-use crate::prompt::{Piece, Prompt, Role, Room, TextPiece};
+use crate::error::ApiError;
+use crate::prompt::{Prompt, PromptPiece, PromptSection, TextPiece, Truncation};
 use axum::http::StatusCode;
 use pie_proto::Reason;
 use pie_text::{Fim, FimOrder, Tokenizer, led_by};
@@ -34,7 +34,7 @@ pub(crate) enum Fit {
 
 /// A piece of another file, or of another place in this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chunk {
+pub(crate) struct ContextChunk {
     /// Of the file.
     pub name: String,
     /// What stands there.
@@ -52,51 +52,53 @@ const FILE: &str = "file\n";
 pub(crate) fn around(
     tokenizer: &Tokenizer,
     sides: Sides,
-    chunks: Vec<Chunk>,
+    chunks: Vec<ContextChunk>,
     begun: String,
-) -> Result<Prompt, Refusal> {
+) -> Result<Prompt, ApiError> {
     let Some(fim) = tokenizer.fim() else {
         let message = "the model is not known to fill in the middle: send a prompt without what follows the cursor, or have the pool \
                        started with --fim";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::FimUnsupported.as_str(), message));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, Reason::FimUnsupported.as_str(), message));
     };
-    let mut pieces = vec![Piece::Tokens(tokenizer.prefix().to_vec())];
+    let mut pieces = vec![PromptPiece::Tokens(tokenizer.prefix().to_vec())];
     if !chunks.is_empty() {
         pieces.extend(repository(tokenizer, chunks));
     }
     let Fim { open, between, close, order, .. } = fim;
     let (from_start, from_end) = match sides.fit {
-        Fit::Refused => (Room::Fixed, Room::Fixed),
-        Fit::Cut => (Room::FromStart, Room::FromEnd),
+        Fit::Refused => (Truncation::Fixed, Truncation::Fixed),
+        Fit::Cut => (Truncation::FromStart, Truncation::FromEnd),
     };
-    let before = text(sides.before, Role::Before, from_start, &[]);
-    let behind = text(sides.behind, Role::Behind, from_end, &[]);
+    let before = text(sides.before, PromptSection::Before, from_start, &[]);
+    let behind = text(sides.behind, PromptSection::Behind, from_end, &[]);
     let (first, second) = match order {
         FimOrder::PrefixFirst => (before, behind),
         FimOrder::SuffixFirst => (behind, before),
     };
-    pieces.extend([Piece::Tokens(open.clone()), first, Piece::Tokens(between.clone()), second]);
-    pieces.push(Piece::Tokens(close.clone()));
+    pieces.extend([PromptPiece::Tokens(open.clone()), first, PromptPiece::Tokens(between.clone()), second]);
+    pieces.push(PromptPiece::Tokens(close.clone()));
     if !begun.is_empty() {
-        pieces.push(text(begun, Role::Begun, Room::Fixed, &[]));
+        pieces.push(text(begun, PromptSection::Begun, Truncation::Fixed, &[]));
     }
     Ok(Prompt { pieces })
 }
 
 /// The chunks as files of one repository, in front of this one: as documents of the pool have their parts.
-fn repository(tokenizer: &Tokenizer, chunks: Vec<Chunk>) -> Vec<Piece> {
+fn repository(tokenizer: &Tokenizer, chunks: Vec<ContextChunk>) -> Vec<PromptPiece> {
     let markers = tokenizer.file_markers();
     let lead: Vec<TokenId> = markers.iter().map(|markers| markers.file).collect();
-    let chunk =
-        |chunk: Chunk| text(led_by(markers, &chunk.name, &chunk.text), Role::Chunk, Room::Whole, &lead);
+    let chunk = |chunk: ContextChunk| {
+        text(led_by(markers, &chunk.name, &chunk.text), PromptSection::Chunk, Truncation::Whole, &lead)
+    };
     let chunks = chunks.into_iter().map(chunk);
     let Some(markers) = markers else { return chunks.collect() };
-    let mut pieces = vec![text(REPOSITORY.to_owned(), Role::Name, Room::Fixed, &[markers.repository])];
+    let mut pieces =
+        vec![text(REPOSITORY.to_owned(), PromptSection::Name, Truncation::Fixed, &[markers.repository])];
     pieces.extend(chunks);
-    pieces.push(text(FILE.to_owned(), Role::Name, Room::Fixed, &lead));
+    pieces.push(text(FILE.to_owned(), PromptSection::Name, Truncation::Fixed, &lead));
     pieces
 }
 
-fn text(text: String, role: Role, room: Room, lead: &[TokenId]) -> Piece {
-    Piece::Text(TextPiece { lead: lead.to_vec(), text, role, spellings: Spellings::Text, room })
+fn text(text: String, role: PromptSection, room: Truncation, lead: &[TokenId]) -> PromptPiece {
+    PromptPiece::Text(TextPiece { lead: lead.to_vec(), text, role, spellings: Spellings::Text, room })
 }

@@ -34,9 +34,9 @@ mod serve;
 mod sessions;
 mod stats;
 
-pub use found::Way;
+pub use found::SessionMatch;
 pub use hosts::Hosts;
-pub use page::Page;
-pub use pool::{LocalService, PoolWay, Ready, Tenants};
-pub use serve::{HttpOptions, ServeError, Serving, serve};
-pub use stats::{CLASSES, Route, Stats};
+pub use page::PageVisibility;
+pub use pool::{PoolApiService, PoolWay, ReadinessCheck, TenantResolver};
+pub use serve::{HttpOptions, HttpServer, ListenError, serve};
+pub use stats::{CLASSES, RequestStats, Route};

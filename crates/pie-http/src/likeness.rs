@@ -91,16 +91,16 @@ fn mixed(hash: u64) -> u64 {
 /// Texts by their sketches. `K` names a text, which is there once at most; `G` those that may be compared with each other.
 #[derive(Debug)]
 pub struct Likeness<G, K> {
-    texts: HashMap<(G, u64), Vec<Place>>,
+    texts: HashMap<(G, u64), Vec<KeyIndex>>,
     /// A text's place among all, so that what it shares is counted in a list and not in a map: where many sessions hold much of the
     /// same code, a search counts to a hundred for each.
-    places: HashMap<K, Place>,
+    places: HashMap<K, KeyIndex>,
     keys: Vec<Option<K>>,
-    free: Vec<Place>,
+    free: Vec<KeyIndex>,
 }
 
 /// An index into the keys.
-type Place = u32;
+type KeyIndex = u32;
 
 impl<G, K> Default for Likeness<G, K> {
     fn default() -> Self {
@@ -111,7 +111,7 @@ impl<G, K> Default for Likeness<G, K> {
 impl<G: Clone + Eq + Hash, K: Copy + Ord + Hash> Likeness<G, K> {
     /// A text is there.
     pub fn insert(&mut self, group: &G, key: K, sketch: &Sketch) {
-        let place = self.free.pop().unwrap_or(self.keys.len() as Place);
+        let place = self.free.pop().unwrap_or(self.keys.len() as KeyIndex);
         if place as usize == self.keys.len() {
             self.keys.push(None);
         }

@@ -6,12 +6,12 @@ mod tools;
 pub(crate) use tools::{detokenize, health, props, slots, tokenize};
 
 use crate::answer::{answer, broken, encoded, events, own};
-use crate::app::{Answering, App, Request};
-use crate::error::{Dialect, Refusal};
-use crate::generation::{Delta, Ending, Ends, Generation};
-use crate::infill::{Chunk, Fit, Sides, around};
-use crate::prompt::{Piece, Prompt};
-use crate::request::{Own, Sampling, Texts, body};
+use crate::app::{App, CompletionAnswer, Request};
+use crate::error::{ApiError, Dialect};
+use crate::generation::{Delta, Ends, Generation, StopReason};
+use crate::infill::{ContextChunk, Fit, Sides, around};
+use crate::prompt::{Prompt, PromptPiece};
+use crate::request::{GenerationOptions, Own, Texts, body};
 use crate::stats::Route;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -35,7 +35,7 @@ const MOST_TOKENS: u32 = 4096;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    prompt: Option<Given>,
+    prompt: Option<LlamaPrompt>,
     input_prefix: String,
     input_suffix: String,
     input_extra: Vec<Extra>,
@@ -68,20 +68,20 @@ struct Extra {
 /// A text, tokens, or both mixed.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
-enum Given {
+enum LlamaPrompt {
     Text(String),
-    Mixed(Vec<Part>),
+    Mixed(Vec<TokenOrText>),
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
-enum Part {
+enum TokenOrText {
     Token(u32),
     Text(String),
 }
 
 /// How the answer is written.
-struct Writer {
+struct LlamaResponseWriter {
     tokenizer: Arc<Tokenizer>,
     model: Arc<str>,
     context: usize,
@@ -105,16 +105,19 @@ pub(crate) async fn infill(State(app): State<Arc<App>>, headers: HeaderMap, byte
     app.told(Route::Infill, Dialect::Llama, answered)
 }
 
-async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
+async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
     let mut fields: Fields = body(headers, bytes)?;
     let begun = match fields.prompt.take() {
         None => String::new(),
-        Some(Given::Text(text)) => text,
-        Some(Given::Mixed(_)) => return Err(Refusal::bad("prompt", "`prompt` must be a text in /infill")),
+        Some(LlamaPrompt::Text(text)) => text,
+        Some(LlamaPrompt::Mixed(_)) => {
+            return Err(ApiError::bad("prompt", "`prompt` must be a text in /infill"));
+        }
     };
     let extras = std::mem::take(&mut fields.input_extra).into_iter();
-    let chunks =
-        extras.map(|extra| Chunk { name: extra.filename.unwrap_or_default(), text: extra.text }).collect();
+    let chunks = extras
+        .map(|extra| ContextChunk { name: extra.filename.unwrap_or_default(), text: extra.text })
+        .collect();
     let before = std::mem::take(&mut fields.input_prefix);
     let behind = std::mem::take(&mut fields.input_suffix);
     let sides = Sides { before, behind, fit: Fit::Cut };
@@ -125,7 +128,7 @@ async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Res
         Some(temperature) if fields.samplers.is_none() || has_temperature => temperature,
         _ => 0.0,
     };
-    let sampling = Sampling { temperature, ..sampling(&fields, Draws { top_k: 0, top_p: None })? };
+    let sampling = GenerationOptions { temperature, ..sampling(&fields, Draws { top_k: 0, top_p: None })? };
     generated(app, headers, fields, prompt, sampling).await
 }
 
@@ -139,29 +142,29 @@ pub(crate) async fn completion(
     app.told(Route::Completion, Dialect::Llama, answered)
 }
 
-async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
+async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
     let mut fields: Fields = body(headers, bytes)?;
     let Some(given) = fields.prompt.take() else {
-        return Err(Refusal::bad("prompt", "`prompt` must be given: a text, tokens, or a list of both"));
+        return Err(ApiError::bad("prompt", "`prompt` must be given: a text, tokens, or a list of both"));
     };
     let parts = match given {
-        Given::Text(text) => vec![Part::Text(text)],
-        Given::Mixed(parts) => parts,
+        LlamaPrompt::Text(text) => vec![TokenOrText::Text(text)],
+        LlamaPrompt::Mixed(parts) => parts,
     };
     // Whoever begins with tokens has begun the text too.
     let lead = match parts.first() {
-        Some(Part::Token(_)) => Vec::new(),
+        Some(TokenOrText::Token(_)) => Vec::new(),
         _ => app.tokenizer().prefix().to_vec(),
     };
-    let mut pieces = vec![Piece::Tokens(lead)];
+    let mut pieces = vec![PromptPiece::Tokens(lead)];
     for part in parts {
         match (part, pieces.last_mut()) {
-            (Part::Token(token), Some(Piece::Tokens(tokens))) => tokens.push(TokenId(token)),
-            (Part::Token(token), _) => pieces.push(Piece::Tokens(vec![TokenId(token)])),
-            (Part::Text(part), _) => pieces.push(Piece::whole(part)),
+            (TokenOrText::Token(token), Some(PromptPiece::Tokens(tokens))) => tokens.push(TokenId(token)),
+            (TokenOrText::Token(token), _) => pieces.push(PromptPiece::Tokens(vec![TokenId(token)])),
+            (TokenOrText::Text(part), _) => pieces.push(PromptPiece::whole(part)),
         }
     }
-    let sampling = Sampling {
+    let sampling = GenerationOptions {
         temperature: fields.temperature.unwrap_or(TEMPERATURE),
         ..sampling(&fields, Draws { top_k: TOP_K, top_p: Some(TOP_P) })?
     };
@@ -174,12 +177,12 @@ struct Draws {
     top_p: Option<f32>,
 }
 
-fn sampling(fields: &Fields, draws: Draws) -> Result<Sampling, Refusal> {
+fn sampling(fields: &Fields, draws: Draws) -> Result<GenerationOptions, ApiError> {
     let own = fields.pie.clone().unwrap_or_default();
     // -1 is without a limit, in both.
     let max_tokens = fields.n_predict.or(fields.max_tokens).unwrap_or(-1);
     let top_k = fields.top_k.map_or(draws.top_k, |top_k| u32::try_from(top_k).unwrap_or(0));
-    Ok(Sampling {
+    Ok(GenerationOptions {
         max_tokens: u32::try_from(max_tokens).unwrap_or(MOST_TOKENS).min(MOST_TOKENS),
         temperature: 0.0,
         top_p: fields.top_p.or(draws.top_p).filter(|top_p| *top_p < 1.0),
@@ -198,8 +201,8 @@ async fn generated(
     headers: &HeaderMap,
     fields: Fields,
     prompt: Prompt,
-    sampling: Sampling,
-) -> Result<Response<Body>, Refusal> {
+    sampling: GenerationOptions,
+) -> Result<Response<Body>, ApiError> {
     let ends = Ends {
         time: fields
             .t_max_predict_ms
@@ -213,9 +216,9 @@ async fn generated(
     let user = fields.user.unwrap_or_else(|| format!("slot {slot}"));
     let stop = sampling.stop.clone();
     let asked = Request { headers, user: Some(&user) };
-    let Answering { generation, model } = app.generate(asked, prompt, sampling, ends).await?;
+    let CompletionAnswer { generation, model } = app.generate(asked, prompt, sampling, ends).await?;
     let tokens = if fields.return_tokens == Some(true) { TokenList::Given } else { TokenList::Left };
-    let writer = Writer {
+    let writer = LlamaResponseWriter {
         tokenizer: app.tokenizer().clone(),
         model: model.name,
         context: model.context,
@@ -225,20 +228,20 @@ async fn generated(
         tokens,
     };
     if fields.stream == Some(true) {
-        let sending = Sending { writer, generation: Some(generation) };
-        return Ok(events(stream::unfold(sending, Sending::next)));
+        let sending = LlamaEventStream { writer, generation: Some(generation) };
+        return Ok(events(stream::unfold(sending, LlamaEventStream::next)));
     }
     writer.whole(generation).await
 }
 
 /// An answer that is being sent.
-struct Sending {
-    writer: Writer,
+struct LlamaEventStream {
+    writer: LlamaResponseWriter,
     /// None when it has ended.
     generation: Option<Generation>,
 }
 
-impl Sending {
+impl LlamaEventStream {
     async fn next(mut self) -> Option<(String, Self)> {
         let mut generation = self.generation.take()?;
         let delta = match generation.next().await {
@@ -256,8 +259,8 @@ impl Sending {
     }
 }
 
-impl Writer {
-    async fn whole(self, mut generation: Generation) -> Result<Response<Body>, Refusal> {
+impl LlamaResponseWriter {
+    async fn whole(self, mut generation: Generation) -> Result<Response<Body>, ApiError> {
         let mut whole = Delta::default();
         while let Some(delta) = generation.next().await? {
             whole.text.push_str(&delta.text);
@@ -266,7 +269,7 @@ impl Writer {
         if self.tokens == TokenList::Left {
             whole.tokens.clear();
         }
-        let ending = generation.ending.unwrap_or(Ending::Length);
+        let ending = generation.ending.unwrap_or(StopReason::Length);
         Ok(answer(&self.last(&generation, &whole, ending)))
     }
 
@@ -284,14 +287,14 @@ impl Writer {
     }
 
     /// The last part of an answer, or all of it.
-    fn last(&self, generation: &Generation, delta: &Delta, ending: Ending) -> Value {
+    fn last(&self, generation: &Generation, delta: &Delta, ending: StopReason) -> Value {
         let Generation { facts, text, tokens, .. } = generation;
         let word = self.word(generation, ending);
         let kind = match (ending, &word) {
-            (Ending::Length | Ending::Cut, _) => "limit",
-            (Ending::Stop, Some(_)) => "word",
-            (Ending::Stop, None) => "eos",
-            (Ending::Edited, _) => "none",
+            (StopReason::Length | StopReason::Cut, _) => "limit",
+            (StopReason::Stop, Some(_)) => "word",
+            (StopReason::Stop, None) => "eos",
+            (StopReason::Edited, _) => "none",
         };
         let object = json!({
             "index": 0,
@@ -318,9 +321,9 @@ impl Writer {
     }
 
     /// The stop string that ended it, if one did.
-    fn word(&self, generation: &Generation, ending: Ending) -> Option<String> {
+    fn word(&self, generation: &Generation, ending: StopReason) -> Option<String> {
         let last = generation.tokens.last().copied().map(TokenId)?;
-        if ending != Ending::Stop || self.tokenizer.ends().binary_search(&last).is_ok() {
+        if ending != StopReason::Stop || self.tokenizer.ends().binary_search(&last).is_ok() {
             return None;
         }
         let tokens: Vec<TokenId> = generation.tokens.iter().copied().map(TokenId).collect();

@@ -1,12 +1,12 @@
 //! OpenAI's completions (<https://platform.openai.com/docs/api-reference/completions>) and models.
 
 use crate::answer::{answer, broken, encoded, events, own};
-use crate::app::{Answering, App, Model, Request};
-use crate::error::{Dialect, Refusal};
-use crate::generation::{Ending, Ends, Generation};
+use crate::app::{App, CompletionAnswer, ModelDescription, Request};
+use crate::error::{ApiError, Dialect};
+use crate::generation::{Ends, Generation, StopReason};
 use crate::infill::{Fit, Sides, around};
-use crate::prompt::{Piece, Prompt};
-use crate::request::{Own, Sampling, Texts, body, random};
+use crate::prompt::{Prompt, PromptPiece};
+use crate::request::{GenerationOptions, Own, Texts, body, random};
 use crate::stats::Route;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -28,7 +28,7 @@ const MOST_LOGPROBS: u32 = 20;
 /// The fields that mean something here; others are ignored, as OpenAI does.
 #[derive(Debug, Deserialize)]
 struct CompletionRequest {
-    prompt: Option<Given>,
+    prompt: Option<OpenAiPrompt>,
     suffix: Option<String>,
     max_tokens: Option<u32>,
     temperature: Option<f32>,
@@ -87,7 +87,7 @@ struct StreamOptions {
 /// A prompt, as OpenAI takes it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
-enum Given {
+enum OpenAiPrompt {
     Text(String),
     Tokens(Vec<u32>),
     Texts(Vec<String>),
@@ -108,10 +108,10 @@ enum Echo {
 }
 
 /// How the answer is written.
-struct Writer {
+struct OpenAiResponseWriter {
     id: String,
     created: u64,
-    model: Model,
+    model: ModelDescription,
     tokenizer: Arc<Tokenizer>,
     echo: Echo,
     logprobs: Option<u32>,
@@ -127,8 +127,8 @@ enum UsageEvent {
 }
 
 /// An answer that is being sent.
-struct Sending {
-    writer: Writer,
+struct OpenAiEventStream {
+    writer: OpenAiResponseWriter,
     /// None when it has ended.
     generation: Option<Generation>,
     /// Events that are to be sent first.
@@ -136,7 +136,7 @@ struct Sending {
     usage: UsageEvent,
 }
 
-impl Sending {
+impl OpenAiEventStream {
     /// The next event.
     async fn next(mut self) -> Option<(String, Self)> {
         if let Some(event) = self.ready.pop_front() {
@@ -175,14 +175,14 @@ pub(crate) async fn completions(
     app.told(Route::Completions, Dialect::OpenAi, answered)
 }
 
-async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
+async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
     let mut request: CompletionRequest = body(headers, bytes)?;
     refuse_what_there_is_not(&request)?;
     let mut own = request.pie.take().unwrap_or_default();
     if let Some(prediction) = request.prediction.take() {
         own.prediction = Some(prediction.content.text());
     }
-    let sampling = Sampling {
+    let sampling = GenerationOptions {
         max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
         temperature: request.temperature.unwrap_or(1.0),
         top_p: request.top_p,
@@ -202,8 +202,8 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
     let prompt = prompt(given, request.suffix.take(), app.tokenizer())?;
     let asked = Request { headers, user: request.user.as_deref() };
     let answering = app.generate(asked, prompt, sampling, Ends::default()).await?;
-    let Answering { generation, model } = answering;
-    let writer = Writer {
+    let CompletionAnswer { generation, model } = answering;
+    let writer = OpenAiResponseWriter {
         id: format!("cmpl-{:016x}", random()),
         created: SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs(),
         model,
@@ -223,10 +223,10 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
 }
 
 /// Fields that OpenAI has and the pool has not: whoever gives one would get something else than was asked for.
-fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), Refusal> {
+fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), ApiError> {
     let one = |field, number: Option<u32>| match number {
         None | Some(1) => Ok(()),
-        Some(_) => Err(Refusal::unsupported(field, "there is one completion for each request")),
+        Some(_) => Err(ApiError::unsupported(field, "there is one completion for each request")),
     };
     one("n", request.n)?;
     one("best_of", request.best_of)?;
@@ -234,38 +234,38 @@ fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), Refusal> 
         [("presence_penalty", request.presence_penalty), ("frequency_penalty", request.frequency_penalty)]
     {
         if penalty.is_some_and(|penalty| penalty != 0.0) {
-            return Err(Refusal::unsupported(field, "there are no penalties"));
+            return Err(ApiError::unsupported(field, "there are no penalties"));
         }
     }
     if request.logit_bias.as_ref().is_some_and(|bias| !bias.is_empty()) {
-        return Err(Refusal::unsupported("logit_bias", "there are no biases"));
+        return Err(ApiError::unsupported("logit_bias", "there are no biases"));
     }
     if request.logprobs.is_some_and(|logprobs| logprobs > MOST_LOGPROBS) {
-        return Err(Refusal::bad("logprobs", format!("`logprobs` is at most {MOST_LOGPROBS}")));
+        return Err(ApiError::bad("logprobs", format!("`logprobs` is at most {MOST_LOGPROBS}")));
     }
     if request.echo == Some(true) && request.logprobs.is_some() {
-        return Err(Refusal::unsupported(
+        return Err(ApiError::unsupported(
             "logprobs",
             "tokens of the prompt have none, which `echo` asks for",
         ));
     }
     if request.echo == Some(true) && request.suffix.is_some() {
-        return Err(Refusal::unsupported("echo", "it does not go with `suffix`"));
+        return Err(ApiError::unsupported("echo", "it does not go with `suffix`"));
     }
     Ok(())
 }
 
-fn one(given: Option<Given>) -> Result<Single, Refusal> {
+fn one(given: Option<OpenAiPrompt>) -> Result<Single, ApiError> {
     let only = |single: Option<Single>, is_only: bool| {
-        let several = || Refusal::unsupported("prompt", "there is one prompt for each request");
+        let several = || ApiError::unsupported("prompt", "there is one prompt for each request");
         single.filter(|_| is_only).ok_or_else(several)
     };
     match given {
         None => Ok(Single::Text(String::new())),
-        Some(Given::Text(text)) => Ok(Single::Text(text)),
-        Some(Given::Tokens(tokens)) => Ok(Single::Tokens(tokens)),
-        Some(Given::Texts(mut texts)) => only(texts.pop().map(Single::Text), texts.is_empty()),
-        Some(Given::Lists(mut lists)) => only(lists.pop().map(Single::Tokens), lists.is_empty()),
+        Some(OpenAiPrompt::Text(text)) => Ok(Single::Text(text)),
+        Some(OpenAiPrompt::Tokens(tokens)) => Ok(Single::Tokens(tokens)),
+        Some(OpenAiPrompt::Texts(mut texts)) => only(texts.pop().map(Single::Text), texts.is_empty()),
+        Some(OpenAiPrompt::Lists(mut lists)) => only(lists.pop().map(Single::Tokens), lists.is_empty()),
     }
 }
 
@@ -278,7 +278,7 @@ fn shown(given: &Single, tokenizer: &Tokenizer) -> String {
 
 /// Texts that clients put together by hand may have control tokens, and mostly have: markers for filling in the middle. With a suffix the
 /// markers come from the pool, and both are texts.
-fn prompt(given: Single, suffix: Option<String>, tokenizer: &Tokenizer) -> Result<Prompt, Refusal> {
+fn prompt(given: Single, suffix: Option<String>, tokenizer: &Tokenizer) -> Result<Prompt, ApiError> {
     let suffix = suffix.filter(|suffix| !suffix.is_empty());
     let pieces = match (given, suffix) {
         (Single::Text(before), Some(behind)) => {
@@ -286,10 +286,14 @@ fn prompt(given: Single, suffix: Option<String>, tokenizer: &Tokenizer) -> Resul
             return around(tokenizer, sides, Vec::new(), String::new());
         }
         (Single::Tokens(_), Some(_)) => {
-            return Err(Refusal::unsupported("suffix", "a prompt of tokens has none"));
+            return Err(ApiError::unsupported("suffix", "a prompt of tokens has none"));
         }
-        (Single::Tokens(tokens), None) => vec![Piece::Tokens(tokens.into_iter().map(TokenId).collect())],
-        (Single::Text(text), None) => vec![Piece::Tokens(tokenizer.prefix().to_vec()), Piece::whole(text)],
+        (Single::Tokens(tokens), None) => {
+            vec![PromptPiece::Tokens(tokens.into_iter().map(TokenId).collect())]
+        }
+        (Single::Text(text), None) => {
+            vec![PromptPiece::Tokens(tokenizer.prefix().to_vec()), PromptPiece::whole(text)]
+        }
     };
     Ok(Prompt { pieces })
 }
@@ -300,15 +304,15 @@ fn decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> String {
 }
 
 /// As OpenAI names the ends.
-fn finish(ending: Ending) -> &'static str {
+fn finish(ending: StopReason) -> &'static str {
     match ending {
-        Ending::Length => "length",
-        Ending::Stop | Ending::Cut | Ending::Edited => "stop",
+        StopReason::Length => "length",
+        StopReason::Stop | StopReason::Cut | StopReason::Edited => "stop",
     }
 }
 
-impl Writer {
-    async fn whole(mut self, mut generation: Generation) -> Result<Response<Body>, Refusal> {
+impl OpenAiResponseWriter {
+    async fn whole(mut self, mut generation: Generation) -> Result<Response<Body>, ApiError> {
         let mut tokens = Vec::new();
         while let Some(delta) = generation.next().await? {
             tokens.extend(delta.tokens);
@@ -334,8 +338,8 @@ impl Writer {
                 VecDeque::from([self.object(vec![choice]).to_string()])
             }
         };
-        let sending = Sending { writer: self, generation: Some(generation), ready, usage };
-        events(stream::unfold(sending, Sending::next))
+        let sending = OpenAiEventStream { writer: self, generation: Some(generation), ready, usage };
+        events(stream::unfold(sending, OpenAiEventStream::next))
     }
 
     fn object(&self, choices: Vec<Value>) -> Value {
@@ -408,12 +412,12 @@ pub(crate) async fn model(
         let message = || format!("there is no model {name:?}: GET /v1/models names what is served");
         found
             .map(|model| answer(&model))
-            .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "model_not_found", message()))
+            .ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "model_not_found", message()))
     });
     app.told(Route::Other, Dialect::OpenAi, answered)
 }
 
-async fn list(app: &App, headers: &HeaderMap) -> Result<Vec<Value>, Refusal> {
+async fn list(app: &App, headers: &HeaderMap) -> Result<Vec<Value>, ApiError> {
     (app.way.tenants)(headers)?;
     let model = app.model(&app.way.caller(headers)).await?;
     // As llama.cpp tells more of a model; OpenAI's clients pass it over.

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Whether a front has the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Page {
+pub enum PageVisibility {
     /// At `/`.
     Shown,
     /// There is nothing at `/`.
@@ -52,7 +52,7 @@ const ASSETS: [Asset; 4] = [
     asset!("licences.txt", "text/plain; charset=utf-8"),
 ];
 
-impl Page {
+impl PageVisibility {
     /// Its routes, if it is shown.
     pub(crate) fn routes(self) -> Router<Arc<App>> {
         match self {

@@ -12,13 +12,13 @@ use tonic::codegen::http;
 use tower::util::BoxCloneSyncService;
 
 /// The public API as a service: a call goes in, its answer comes out.
-pub type LocalService = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+pub type PoolApiService = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// Says whose a request is, by its headers: a tenant's name, empty for nobody in particular.
-pub type Tenants = Arc<dyn Fn(&HeaderMap) -> Result<String, Fault> + Send + Sync>;
+pub type TenantResolver = Arc<dyn Fn(&HeaderMap) -> Result<String, Fault> + Send + Sync>;
 
 /// Says whether the pool serves, or why not.
-pub type Ready = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub type ReadinessCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What of a request's headers goes with the calls that are made for it: who calls, and the trace that it is part of.
 const PASSED: [&str; 4] = ["authorization", "pie-tenant", "traceparent", "tracestate"];
@@ -30,11 +30,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct PoolWay {
     /// Its public API.
-    pub service: LocalService,
+    pub service: PoolApiService,
     /// Who may call it.
-    pub tenants: Tenants,
+    pub tenants: TenantResolver,
     /// Whether it serves.
-    pub ready: Ready,
+    pub ready: ReadinessCheck,
 }
 
 impl std::fmt::Debug for PoolWay {
@@ -45,33 +45,33 @@ impl std::fmt::Debug for PoolWay {
 
 /// A client of the pool in somebody's name.
 #[derive(Clone)]
-pub(crate) struct Caller {
-    client: PoolClient<LocalService>,
+pub(crate) struct ForwardingClient {
+    client: PoolClient<PoolApiService>,
     passed: Vec<(HeaderName, axum::http::HeaderValue)>,
 }
 
-impl std::fmt::Debug for Caller {
+impl std::fmt::Debug for ForwardingClient {
     /// Without what it calls with.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caller").finish_non_exhaustive()
+        f.debug_struct("ForwardingClient").finish_non_exhaustive()
     }
 }
 
 impl PoolWay {
     /// A client in the name of whoever sent these headers.
-    pub(crate) fn caller(&self, headers: &HeaderMap) -> Caller {
+    pub(crate) fn caller(&self, headers: &HeaderMap) -> ForwardingClient {
         let passed = PASSED.into_iter().filter_map(|name| {
             let name = HeaderName::from_static(name);
             headers.get(&name).map(|value| (name, value.clone()))
         });
         let client = PoolClient::new(self.service.clone()).max_decoding_message_size(usize::MAX);
-        Caller { client, passed: passed.collect() }
+        ForwardingClient { client, passed: passed.collect() }
     }
 }
 
-impl Caller {
+impl ForwardingClient {
     /// The generated client, for one call.
-    pub fn client(&self) -> PoolClient<LocalService> {
+    pub fn client(&self) -> PoolClient<PoolApiService> {
         self.client.clone()
     }
 

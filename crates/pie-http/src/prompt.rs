@@ -7,22 +7,22 @@ use std::borrow::Cow;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Prompt {
     /// In order.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<PromptPiece>,
 }
 
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum PromptPiece {
     /// Tokens as they are: what the pool puts around texts, or what a client has tokenized itself.
     Tokens(Vec<TokenId>),
     /// A text.
     Text(TextPiece),
 }
 
-impl Piece {
+impl PromptPiece {
     /// A text that its client has put together, with the control tokens that it spells.
     pub fn whole(text: String) -> Self {
-        let (role, spellings, room) = (Role::Whole, Spellings::ControlTokens, Room::Fixed);
+        let (role, spellings, room) = (PromptSection::Whole, Spellings::ControlTokens, Truncation::Fixed);
         Self::Text(TextPiece { lead: Vec::new(), text, role, spellings, room })
     }
 }
@@ -35,16 +35,16 @@ pub(crate) struct TextPiece {
     /// The text.
     pub text: String,
     /// What it stands for.
-    pub role: Role,
+    pub role: PromptSection,
     /// Whether it may spell control tokens.
     pub spellings: Spellings,
     /// What of it may go when the whole is too long.
-    pub room: Room,
+    pub room: Truncation,
 }
 
 /// What a text stands for. One that is not as it was is compared with the one that stood for the same before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Role {
+pub(crate) enum PromptSection {
     /// All of a prompt that its client has put together.
     Whole,
     /// Before the cursor.
@@ -61,7 +61,7 @@ pub(crate) enum Role {
 
 /// What of a text may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Truncation {
     /// Nothing: the caller is told that it is too long.
     Fixed,
     /// Its begin, which is far from the cursor.
@@ -76,18 +76,20 @@ impl Prompt {
     /// The bytes by which it is told from others: its texts, and the tokens of clients that tokenize.
     pub fn bytes(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
         self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Text(piece) => Some(Cow::Borrowed(piece.text.as_bytes())),
+            PromptPiece::Text(piece) => Some(Cow::Borrowed(piece.text.as_bytes())),
             // Markers are the same in every prompt.
-            Piece::Tokens(tokens) if tokens.len() < MARKERS => None,
-            Piece::Tokens(tokens) => Some(tokens.iter().flat_map(|token| token.0.to_le_bytes()).collect()),
+            PromptPiece::Tokens(tokens) if tokens.len() < MARKERS => None,
+            PromptPiece::Tokens(tokens) => {
+                Some(tokens.iter().flat_map(|token| token.0.to_le_bytes()).collect())
+            }
         })
     }
 
     /// Bytes of its texts.
     pub fn text_bytes(&self) -> usize {
         let texts = self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Text(piece) => Some(piece.text.len()),
-            Piece::Tokens(_) => None,
+            PromptPiece::Text(piece) => Some(piece.text.len()),
+            PromptPiece::Tokens(_) => None,
         });
         texts.sum()
     }

@@ -1,9 +1,9 @@
 //! What requests of both protocols have in common.
 
 use crate::begin::LARGE;
-use crate::error::Refusal;
-use crate::held::Held;
-use crate::sessions::Wanted;
+use crate::error::ApiError;
+use crate::held::HeldSession;
+use crate::sessions::SessionSelector;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use pie_proto::v1;
@@ -18,7 +18,7 @@ const NAME_LIMIT: usize = 200;
 
 /// How tokens are drawn, and how many.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sampling {
+pub(crate) struct GenerationOptions {
     /// None are generated when 0.
     pub max_tokens: u32,
     /// 0 is greedy.
@@ -59,7 +59,7 @@ pub(crate) struct Own {
 impl Own {
     /// # Errors
     /// There is no such strategy.
-    pub fn strategy(&self) -> Result<v1::Strategy, Refusal> {
+    pub fn strategy(&self) -> Result<v1::Strategy, ApiError> {
         Ok(match self.strategy.as_deref() {
             None => v1::Strategy::Unspecified,
             Some("pie") => v1::Strategy::Pie,
@@ -68,15 +68,15 @@ impl Own {
             Some("repair") => v1::Strategy::Repair,
             Some(other) => {
                 let message = format!("there is no strategy {other:?}: take pie, full, conflict or repair");
-                return Err(Refusal::bad("pie.strategy", message));
+                return Err(ApiError::bad("pie.strategy", message));
             }
         })
     }
 }
 
-impl Sampling {
+impl GenerationOptions {
     /// The call that completes what a session holds.
-    pub fn request(&self, held: &Held) -> v1::CompleteRequest {
+    pub fn request(&self, held: &HeldSession) -> v1::CompleteRequest {
         let (identity, revision) = match &held.life {
             Some(life) => (life.identity.clone(), Some(life.revision)),
             None => (String::new(), None),
@@ -126,32 +126,32 @@ impl Texts {
 ///
 /// # Errors
 /// Where it is wrong, and how.
-pub(crate) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Refusal> {
+pub(crate) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
         let message =
             format!("the body must be JSON, and its Content-Type say so: application/json, not {kind:?}");
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
     }
     let read = || serde_json::from_slice(body);
     // What others wait for on this thread goes on elsewhere meanwhile.
     let read = if body.len() > LARGE { tokio::task::block_in_place(read) } else { read() };
     let message = |error| format!("the body cannot be read: {error}");
-    read.map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, "invalid_request", message(error)))
+    read.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message(error)))
 }
 
 /// The session that a header names.
 ///
 /// # Errors
 /// The name is none.
-pub(crate) fn named(headers: &HeaderMap) -> Result<Option<Wanted>, Refusal> {
+pub(crate) fn named(headers: &HeaderMap) -> Result<Option<SessionSelector>, ApiError> {
     let Some(name) = headers.get(SESSION) else { return Ok(None) };
     let name = name.to_str().unwrap_or_default();
     if name.is_empty() || name.len() > NAME_LIMIT || !name.bytes().all(|byte| byte.is_ascii_graphic()) {
         let message = format!("the header X-Pie-Session takes 1 to {NAME_LIMIT} visible ASCII characters");
-        return Err(Refusal::bad("X-Pie-Session", message));
+        return Err(ApiError::bad("X-Pie-Session", message));
     }
-    Ok(Some(Wanted::Named(Arc::from(name))))
+    Ok(Some(SessionSelector::Named(Arc::from(name))))
 }
 
 /// For names that nobody guesses or uses twice; without a source of randomness they tell moments apart.

@@ -2,12 +2,12 @@
 
 use crate::app::App;
 use crate::edit::close;
-use crate::error::{Dialect, Refusal};
+use crate::error::{ApiError, Dialect};
 use crate::hosts::{Hosts, called_rightly};
-use crate::page::Page;
+use crate::page::PageVisibility;
 use crate::pool::PoolWay;
 use crate::request::random;
-use crate::stats::{Route, Stats};
+use crate::stats::{RequestStats, Route};
 use crate::{llama, openai};
 use axum::Router;
 use axum::body::Body;
@@ -40,12 +40,12 @@ pub struct HttpOptions {
     /// Bytes of the largest request.
     pub body_limit: usize,
     /// Whether it has the page.
-    pub page: Page,
+    pub page: PageVisibility,
 }
 
 /// Why a front cannot serve.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub enum ListenError {
     /// The address is taken, or not this machine's.
     #[error("cannot listen on {address}: {source}; choose another address with --http")]
     Listen {
@@ -58,18 +58,18 @@ pub enum ServeError {
 
 /// A serving front. Dropping it stops it at once.
 #[derive(Debug)]
-pub struct Serving {
+pub struct HttpServer {
     /// Where clients reach it.
     pub address: SocketAddr,
     scheme: &'static str,
-    page: Page,
-    stats: Arc<Stats>,
+    page: PageVisibility,
+    stats: Arc<RequestStats>,
     app: Arc<App>,
     stop: Option<oneshot::Sender<()>>,
     server: JoinHandle<()>,
 }
 
-impl Serving {
+impl HttpServer {
     /// Where, as clients are told.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
@@ -78,13 +78,13 @@ impl Serving {
     /// Where the page is, if it is shown.
     pub fn page(&self) -> Option<String> {
         match self.page {
-            Page::Shown => Some(format!("{}/", self.url())),
-            Page::Hidden => None,
+            PageVisibility::Shown => Some(format!("{}/", self.url())),
+            PageVisibility::Hidden => None,
         }
     }
 
     /// What it counts.
-    pub fn stats(&self) -> Arc<Stats> {
+    pub fn stats(&self) -> Arc<RequestStats> {
         self.stats.clone()
     }
 
@@ -112,11 +112,11 @@ pub async fn serve(
     options: HttpOptions,
     way: PoolWay,
     tokenizer: Arc<Tokenizer>,
-) -> Result<Serving, ServeError> {
-    let refused = |source| ServeError::Listen { address: options.listen, source };
+) -> Result<HttpServer, ListenError> {
+    let refused = |source| ListenError::Listen { address: options.listen, source };
     let listener = TcpListener::bind(options.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let stats: Arc<Stats> = Arc::default();
+    let stats: Arc<RequestStats> = Arc::default();
     let app = Arc::new(App::new(way, tokenizer, format!("{:016x}", random()), stats.clone()));
     let routes = Routes::from(routes(app.clone(), &options));
     let (stop, stopped) = oneshot::channel::<()>();
@@ -131,7 +131,7 @@ pub async fn serve(
             tracing::warn!(%error, "the HTTP server ended");
         }
     });
-    Ok(Serving {
+    Ok(HttpServer {
         address,
         scheme: acceptor.scheme(),
         page: options.page,
@@ -171,12 +171,12 @@ pub(crate) async fn nothing(State(app): State<Arc<App>>, uri: Uri) -> Response<B
          /slots and /health",
         uri.path()
     );
-    app.told(Route::Other, Dialect::OpenAi, Err(Refusal::new(StatusCode::NOT_FOUND, "not_found", message)))
+    app.told(Route::Other, Dialect::OpenAi, Err(ApiError::new(StatusCode::NOT_FOUND, "not_found", message)))
 }
 
 async fn not_so(State(app): State<Arc<App>>, uri: Uri) -> Response<Body> {
     let message =
         format!("{} is asked for by another method: POST what has a body, GET all else", uri.path());
-    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
+    let refusal = ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message);
     app.told(Route::Other, Dialect::OpenAi, Err(refusal))
 }

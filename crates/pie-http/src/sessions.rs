@@ -4,8 +4,8 @@
 //! ([`crate::likeness`]), if nobody uses that; or to a new one. A session is taken while it is edited, and back when its completion
 //! has begun: nothing waits with the table locked.
 
-use crate::found::Way;
-use crate::held::Held;
+use crate::found::SessionMatch;
+use crate::held::HeldSession;
 use crate::likeness::{Alike, Likeness, Sketch};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +28,7 @@ const TURN: Duration = Duration::from_secs(10);
 
 /// A session of the front. The larger is the younger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Key(u64);
+struct SessionNumber(u64);
 
 /// Whose prompts may be compared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +41,7 @@ pub(crate) struct Scope {
 
 /// Which session a request wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum SessionSelector {
     /// The one of this name.
     Named(Arc<str>),
     /// The likest.
@@ -49,52 +49,52 @@ pub(crate) enum Wanted {
 }
 
 /// A session that was found, or is to be opened.
-pub(crate) struct Found {
+pub(crate) struct SessionCheckout {
     /// What it holds; nothing where it is to be opened.
-    pub held: Held,
+    pub held: HeldSession,
     /// The place that it goes back to.
-    pub lease: Lease,
+    pub lease: SessionLease,
     /// One that makes room for it, to be closed.
-    pub evicted: Option<Held>,
+    pub evicted: Option<HeldSession>,
     /// How it was found.
-    pub way: Way,
+    pub way: SessionMatch,
 }
 
 /// Another request edits the session, and has done so for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("another request is changing this session, and has not come to an end")]
-pub(crate) struct Busy;
+pub(crate) struct SessionInUse;
 
 /// All sessions of the front.
 #[derive(Debug)]
-pub(crate) struct Sessions {
+pub(crate) struct PromptSessions {
     /// Tells the sessions of this front from those of others on the same pool.
     front: String,
-    table: Mutex<Table>,
+    table: Mutex<SessionIndex>,
     freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct SessionIndex {
     last: u64,
-    entries: HashMap<Key, Entry>,
-    names: HashMap<(Arc<str>, Arc<str>), Key>,
-    likeness: Likeness<Scope, Key>,
+    entries: HashMap<SessionNumber, SessionEntry>,
+    names: HashMap<(Arc<str>, Arc<str>), SessionNumber>,
+    likeness: Likeness<Scope, SessionNumber>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionEntry {
     scope: Scope,
     name: Option<Arc<str>>,
     /// None while a request edits it.
-    held: Option<Held>,
+    held: Option<HeldSession>,
     sketch: Sketch,
     /// Completions that are being read.
     running: usize,
     used: Instant,
 }
 
-impl Entry {
+impl SessionEntry {
     fn is_free(&self) -> bool {
         self.held.is_some() && self.running == 0
     }
@@ -115,41 +115,41 @@ pub(crate) struct Shown {
 
 /// What the table has for a request.
 enum Looked {
-    Found(Key, Box<Held>),
+    Found(SessionNumber, Box<HeldSession>),
     /// The one that it should have is in use.
     InUse,
     None,
 }
 
-impl Sessions {
+impl PromptSessions {
     /// None yet, of a front of this name.
     pub fn new(front: String) -> Self {
         Self { front, table: Mutex::default(), freed: Notify::new() }
     }
 
-    /// The session for a prompt. It is taken until its [`Lease`] is given back or dropped.
+    /// The session for a prompt. It is taken until its [`SessionLease`] is given back or dropped.
     ///
     /// # Errors
-    /// [`Busy`]: the one of this name is edited by another request for too long.
+    /// [`SessionInUse`]: the one of this name is edited by another request for too long.
     pub async fn find(
         self: &Arc<Self>,
         scope: &Scope,
-        wanted: &Wanted,
+        wanted: &SessionSelector,
         sketch: &Sketch,
-    ) -> Result<Found, Busy> {
+    ) -> Result<SessionCheckout, SessionInUse> {
         let began = Instant::now();
         loop {
             // Before it looks: a session that is freed meanwhile is heard of.
             let freed = self.freed.notified();
             let patience = match wanted {
-                Wanted::Named(_) => TURN,
-                Wanted::Alike => MOMENT,
+                SessionSelector::Named(_) => TURN,
+                SessionSelector::Alike => MOMENT,
             };
             match self.table(|table| table.look(scope, wanted, sketch)) {
                 Looked::Found(key, held) => {
                     let way = match wanted {
-                        Wanted::Named(_) => Way::Named,
-                        Wanted::Alike => Way::Alike,
+                        SessionSelector::Named(_) => SessionMatch::Named,
+                        SessionSelector::Alike => SessionMatch::Alike,
                     };
                     return Ok(self.found(key, *held, way));
                 }
@@ -158,47 +158,47 @@ impl Sessions {
             }
             if timeout_at(began + patience, freed).await.is_err() {
                 return match wanted {
-                    Wanted::Named(_) => Err(Busy),
-                    Wanted::Alike => Ok(self.any_free(scope, sketch)),
+                    SessionSelector::Named(_) => Err(SessionInUse),
+                    SessionSelector::Alike => Ok(self.any_free(scope, sketch)),
                 };
             }
         }
     }
 
     /// The likest that nobody uses, or a new one.
-    fn any_free(self: &Arc<Self>, scope: &Scope, sketch: &Sketch) -> Found {
+    fn any_free(self: &Arc<Self>, scope: &Scope, sketch: &Sketch) -> SessionCheckout {
         match self.table(|table| table.take_alike(scope, sketch, 0)) {
-            Looked::Found(key, held) => self.found(key, *held, Way::Alike),
-            Looked::InUse | Looked::None => self.open(scope, &Wanted::Alike),
+            Looked::Found(key, held) => self.found(key, *held, SessionMatch::Alike),
+            Looked::InUse | Looked::None => self.open(scope, &SessionSelector::Alike),
         }
     }
 
     /// A place for a session that is to be opened.
-    pub fn open(self: &Arc<Self>, scope: &Scope, wanted: &Wanted) -> Found {
+    pub fn open(self: &Arc<Self>, scope: &Scope, wanted: &SessionSelector) -> SessionCheckout {
         let (key, evicted) = self.table(|table| table.open(scope, wanted));
         let name = match wanted {
-            Wanted::Named(name) => format!("{PREFIX}:{name}"),
-            Wanted::Alike => format!("{PREFIX}-{}-{}", self.front, key.0),
+            SessionSelector::Named(name) => format!("{PREFIX}:{name}"),
+            SessionSelector::Alike => format!("{PREFIX}-{}-{}", self.front, key.0),
         };
-        Found { evicted, ..self.found(key, Held::unopened(name), Way::New) }
+        SessionCheckout { evicted, ..self.found(key, HeldSession::unopened(name), SessionMatch::New) }
     }
 
-    fn found(self: &Arc<Self>, key: Key, held: Held, way: Way) -> Found {
-        let lease = Lease { sessions: self.clone(), key, is_back: false };
-        Found { held, lease, evicted: None, way }
+    fn found(self: &Arc<Self>, key: SessionNumber, held: HeldSession, way: SessionMatch) -> SessionCheckout {
+        let lease = SessionLease { sessions: self.clone(), key, is_back: false };
+        SessionCheckout { held, lease, evicted: None, way }
     }
 
     /// Takes all that nobody edits out of the table, to be closed.
-    pub fn take_all(&self) -> Vec<Held> {
+    pub fn take_all(&self) -> Vec<HeldSession> {
         self.table(|table| {
-            let all: Vec<Key> = table.entries.keys().copied().collect();
+            let all: Vec<SessionNumber> = table.entries.keys().copied().collect();
             all.into_iter().filter_map(|key| table.remove(key)).collect()
         })
     }
 
     /// The sessions of a tenant, the oldest first.
     pub fn of(&self, tenant: &str) -> Vec<Shown> {
-        let shown = |(key, entry): (&Key, &Entry)| Shown {
+        let shown = |(key, entry): (&SessionNumber, &SessionEntry)| Shown {
             number: key.0,
             name: entry.held.as_ref().map(|held| held.name.clone()).unwrap_or_default(),
             tokens: entry.held.as_ref().map_or(0, |held| held.tokens.len()),
@@ -212,21 +212,21 @@ impl Sessions {
     }
 
     /// Does something with the table. No guard leaves this, so that nobody who has one can want another.
-    fn table<T>(&self, look: impl FnOnce(&mut Table) -> T) -> T {
+    fn table<T>(&self, look: impl FnOnce(&mut SessionIndex) -> T) -> T {
         look(&mut self.table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Table {
-    fn look(&mut self, scope: &Scope, wanted: &Wanted, sketch: &Sketch) -> Looked {
+impl SessionIndex {
+    fn look(&mut self, scope: &Scope, wanted: &SessionSelector, sketch: &Sketch) -> Looked {
         match wanted {
-            Wanted::Named(name) => {
+            SessionSelector::Named(name) => {
                 let Some(key) = self.names.get(&(scope.tenant.clone(), name.clone())).copied() else {
                     return Looked::None;
                 };
                 self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held.into()))
             }
-            Wanted::Alike => self.take_alike(scope, sketch, NEARLY),
+            SessionSelector::Alike => self.take_alike(scope, sketch, NEARLY),
         }
     }
 
@@ -234,39 +234,40 @@ impl Table {
     fn take_alike(&mut self, scope: &Scope, sketch: &Sketch, percent: usize) -> Looked {
         let alike = self.likeness.alike(scope, sketch);
         let Some(likest) = alike.first() else { return Looked::None };
-        let is_near = |alike: &&Alike<Key>| alike.shared * 100 >= likest.shared * percent;
+        let is_near = |alike: &&Alike<SessionNumber>| alike.shared * 100 >= likest.shared * percent;
         let near = alike.iter().take_while(is_near);
-        let mut free = near.filter(|alike| self.entries.get(&alike.key).is_some_and(Entry::is_free));
+        let mut free = near.filter(|alike| self.entries.get(&alike.key).is_some_and(SessionEntry::is_free));
         let Some(key) = free.next().map(|alike| alike.key) else { return Looked::InUse };
         self.take(key).map_or(Looked::InUse, |held| Looked::Found(key, held.into()))
     }
 
-    fn take(&mut self, key: Key) -> Option<Held> {
+    fn take(&mut self, key: SessionNumber) -> Option<HeldSession> {
         let entry = self.entries.get_mut(&key)?;
         entry.used = Instant::now();
         entry.held.take()
     }
 
-    fn open(&mut self, scope: &Scope, wanted: &Wanted) -> (Key, Option<Held>) {
+    fn open(&mut self, scope: &Scope, wanted: &SessionSelector) -> (SessionNumber, Option<HeldSession>) {
         let evicted = self.make_room(&scope.tenant);
         self.last += 1;
-        let key = Key(self.last);
+        let key = SessionNumber(self.last);
         let name = match wanted {
-            Wanted::Named(name) => Some(name.clone()),
-            Wanted::Alike => None,
+            SessionSelector::Named(name) => Some(name.clone()),
+            SessionSelector::Alike => None,
         };
         if let Some(name) = &name {
             self.names.insert((scope.tenant.clone(), name.clone()), key);
         }
         let (sketch, used) = (Sketch::default(), Instant::now());
-        self.entries.insert(key, Entry { scope: scope.clone(), name, held: None, sketch, running: 0, used });
+        self.entries
+            .insert(key, SessionEntry { scope: scope.clone(), name, held: None, sketch, running: 0, used });
         (key, evicted)
     }
 
     /// Takes the least recently used out, where there are as many as there may be.
-    fn make_room(&mut self, tenant: &Arc<str>) -> Option<Held> {
+    fn make_room(&mut self, tenant: &Arc<str>) -> Option<HeldSession> {
         let own = self.entries.values().filter(|entry| entry.scope.tenant == *tenant).count();
-        let is_own = |entry: &Entry| own < TENANT_SESSIONS || entry.scope.tenant == *tenant;
+        let is_own = |entry: &SessionEntry| own < TENANT_SESSIONS || entry.scope.tenant == *tenant;
         if self.entries.len() < SESSIONS && own < TENANT_SESSIONS {
             return None;
         }
@@ -275,13 +276,13 @@ impl Table {
         self.remove(oldest)
     }
 
-    fn with(&mut self, key: Key, change: impl FnOnce(&mut Entry)) {
+    fn with(&mut self, key: SessionNumber, change: impl FnOnce(&mut SessionEntry)) {
         if let Some(entry) = self.entries.get_mut(&key) {
             change(entry);
         }
     }
 
-    fn remove(&mut self, key: Key) -> Option<Held> {
+    fn remove(&mut self, key: SessionNumber) -> Option<HeldSession> {
         let entry = self.entries.remove(&key)?;
         self.likeness.remove(&entry.scope, key, &entry.sketch);
         if let Some(name) = entry.name {
@@ -293,16 +294,16 @@ impl Table {
 
 /// A session that is taken. Dropping it without having given it back forgets the session.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    sessions: Arc<Sessions>,
-    key: Key,
+pub(crate) struct SessionLease {
+    sessions: Arc<PromptSessions>,
+    key: SessionNumber,
     is_back: bool,
 }
 
-impl Lease {
+impl SessionLease {
     /// The session is back, with what it holds now.
-    pub fn give_back(mut self, held: Held, sketch: Sketch) {
-        self.sessions.table(|Table { entries, likeness, .. }| {
+    pub fn give_back(mut self, held: HeldSession, sketch: Sketch) {
+        self.sessions.table(|SessionIndex { entries, likeness, .. }| {
             if let Some(entry) = entries.get_mut(&self.key) {
                 likeness.remove(&entry.scope, self.key, &entry.sketch);
                 likeness.insert(&entry.scope, self.key, &sketch);
@@ -314,7 +315,7 @@ impl Lease {
     }
 
     /// The session is back as it was. One that was never opened is forgotten.
-    pub fn give_back_unchanged(mut self, held: Held) {
+    pub fn give_back_unchanged(mut self, held: HeldSession) {
         if held.life.is_none() {
             return;
         }
@@ -324,13 +325,13 @@ impl Lease {
     }
 
     /// A completion of the session is being read until what this returns is dropped.
-    pub fn running(&self) -> Running {
+    pub fn running(&self) -> CompletionGuard {
         self.sessions.table(|table| table.with(self.key, |entry| entry.running += 1));
-        Running { sessions: self.sessions.clone(), key: self.key }
+        CompletionGuard { sessions: self.sessions.clone(), key: self.key }
     }
 }
 
-impl Drop for Lease {
+impl Drop for SessionLease {
     fn drop(&mut self) {
         if !self.is_back {
             self.sessions.table(|table| drop(table.remove(self.key)));
@@ -341,12 +342,12 @@ impl Drop for Lease {
 
 /// A completion that is being read.
 #[derive(Debug)]
-pub(crate) struct Running {
-    sessions: Arc<Sessions>,
-    key: Key,
+pub(crate) struct CompletionGuard {
+    sessions: Arc<PromptSessions>,
+    key: SessionNumber,
 }
 
-impl Drop for Running {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         self.sessions
             .table(|table| table.with(self.key, |entry| entry.running = entry.running.saturating_sub(1)));

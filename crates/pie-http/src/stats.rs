@@ -1,6 +1,6 @@
 //! What the front counts, for whoever publishes it.
 
-use crate::found::{Facts, Way};
+use crate::found::{PromptFacts, SessionMatch};
 use axum::http::StatusCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -32,21 +32,21 @@ pub const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 
 /// Counts since the start.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct RequestStats {
     answers: [[AtomicU64; CLASSES.len()]; Route::ALL.len()],
-    found: [AtomicU64; Way::ALL.len()],
+    found: [AtomicU64; SessionMatch::ALL.len()],
     prompt: AtomicU64,
     inserted: AtomicU64,
 }
 
-impl Stats {
+impl RequestStats {
     /// Requests of a route that were answered with a status of a class, an index of [`CLASSES`].
     pub fn answers(&self, route: Route, class: usize) -> u64 {
         self.answers[route as usize].get(class).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Prompts whose session was found so.
-    pub fn sessions(&self, way: Way) -> u64 {
+    pub fn sessions(&self, way: SessionMatch) -> u64 {
         self.found[way as usize].load(Ordering::Relaxed)
     }
 
@@ -65,7 +65,7 @@ impl Stats {
         self.answers[route as usize][class].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn prompt(&self, facts: &Facts) {
+    pub(crate) fn prompt(&self, facts: &PromptFacts) {
         self.found[facts.way as usize].fetch_add(1, Ordering::Relaxed);
         self.prompt.fetch_add(facts.prompt as u64, Ordering::Relaxed);
         self.inserted.fetch_add(facts.inserted as u64, Ordering::Relaxed);

@@ -43,7 +43,7 @@ pub(crate) fn attend(
 }
 
 struct Scratch {
-    panels: Vec<Panel>,
+    panels: Vec<QueryPanel>,
     tile: KeyTile,
     scores: Vec<CacheLine>,
     /// The slots of a tile that a document and a branch have parts of.
@@ -99,7 +99,7 @@ impl AttendMany<'_> {
         let Self { rows, queries, sequence, kv_head, vectors, out, scratch } = self;
         let Scratch { panels, tile, scores, joined } = scratch;
         let count = vectors.len().div_ceil(PANEL);
-        panels.resize_with(count.max(panels.len()), Panel::default);
+        panels.resize_with(count.max(panels.len()), QueryPanel::default);
         let panels = &mut panels[..count];
         for (panel, first) in panels.iter_mut().zip(vectors.clone().step_by(PANEL)) {
             panel.start(queries, sequence, kv_head, first..vectors.end.min(first + PANEL), dim);
@@ -164,7 +164,7 @@ impl KeyTile {
 
 /// Sixteen query vectors on their way over the tiles; those that lack are zeros.
 #[derive(Default)]
-struct Panel {
+struct QueryPanel {
     /// [dim] of one number of each vector, scaled.
     queries: Vec<CacheLine>,
     /// [dim] of sums of weighted values.
@@ -175,7 +175,7 @@ struct Panel {
     visible: [u32; PANEL],
 }
 
-impl Panel {
+impl QueryPanel {
     #[inline(always)]
     fn start(
         &mut self,
@@ -266,7 +266,7 @@ fn score<S: Simd, const VECTORS: usize>(
     clippy::needless_range_loop,
     reason = "loops over lanes by number become vectors; zipped iterators did not, at twice the time"
 )]
-fn weigh<const HIDES: bool>(panel: &mut Panel, scores: &mut [CacheLine], start: usize) -> CacheLine {
+fn weigh<const HIDES: bool>(panel: &mut QueryPanel, scores: &mut [CacheLine], start: usize) -> CacheLine {
     let visible = panel.visible;
     let unseen = |index: usize, lane: usize| HIDES && (start + index) as u32 >= visible[lane];
     let mut most = panel.most.0;

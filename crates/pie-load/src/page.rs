@@ -5,7 +5,7 @@ use pie_client::Edit;
 
 /// Accepted text: where it stands in the script's text, and how long it is. The script knows nothing of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Accepted {
+struct AcceptedText {
     /// In bytes of the script's text: before the byte there.
     at: usize,
     length: usize,
@@ -13,13 +13,13 @@ struct Accepted {
 
 /// A document of the client's. Invariant: without what was accepted, its text is the script's.
 #[derive(Clone, Debug, Default)]
-pub struct Page {
+pub struct EditorBuffer {
     text: String,
     /// In order of their places; equal places in order of coming.
-    accepted: Vec<Accepted>,
+    accepted: Vec<AcceptedText>,
 }
 
-impl Page {
+impl EditorBuffer {
     /// A document as it is opened.
     pub fn new(text: String) -> Self {
         Self { text, accepted: Vec::new() }
@@ -47,7 +47,7 @@ impl Page {
         for (change, edit) in changes.iter().zip(&edits).rev() {
             self.text.replace_range(edit.range.clone(), &edit.text);
             self.accepted.retain(|piece| piece.at <= change.start || piece.at >= change.end);
-            let behind = |piece: &&mut Accepted| piece.at >= change.end && piece.at > change.start;
+            let behind = |piece: &&mut AcceptedText| piece.at >= change.end && piece.at > change.start;
             for piece in self.accepted.iter_mut().filter(behind) {
                 piece.at = piece.at - (change.end - change.start) + change.text.len();
             }
@@ -60,7 +60,7 @@ impl Page {
         let offset = self.offset(place);
         self.text.insert_str(offset, text);
         let behind = self.accepted.partition_point(|piece| piece.at <= place);
-        self.accepted.insert(behind, Accepted { at: place, length: text.len() });
+        self.accepted.insert(behind, AcceptedText { at: place, length: text.len() });
         vec![Edit { range: offset..offset, text: text.to_owned() }]
     }
 

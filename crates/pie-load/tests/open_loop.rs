@@ -3,10 +3,10 @@
 
 use pie_client::Pool;
 use pie_load::measure::Metric;
-use pie_load::report::Report;
-use pie_load::run::{Asking, Options, RunSnapshot, Source, Stop, Tempo, run, run_until};
+use pie_load::report::LoadReport;
+use pie_load::run::{CompletionTrigger, EditStreamSource, Options, RunSnapshot, Stop, Tempo, run, run_until};
 use pie_load::script::{compile, parse};
-use pie_load::target::Target;
+use pie_load::target::LoadTarget;
 use pie_load::{LoadError, report};
 use pie_proto::v1;
 use pie_proto::v1::pool_server::{Pool as Service, PoolServer};
@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Server, Uri};
 use tonic::{Request, Response, Status};
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 /// Documents of text and revision; edits and tokens take their time.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Service for Fake {
     async fn open_session(
         &self,
         request: Request<v1::OpenSessionRequest>,
-    ) -> Answer<v1::OpenSessionResponse> {
+    ) -> RpcResult<v1::OpenSessionResponse> {
         let tenant =
             request.metadata().get("pie-tenant").map(|name| name.to_str().expect("ASCII").to_owned());
         self.tenants.lock().expect("no panic").extend(tenant);
@@ -57,7 +57,10 @@ impl Service for Fake {
         Ok(Response::new(v1::OpenSessionResponse { session, revision, ..Default::default() }))
     }
 
-    async fn apply_edits(&self, request: Request<v1::ApplyEditsRequest>) -> Answer<v1::ApplyEditsResponse> {
+    async fn apply_edits(
+        &self,
+        request: Request<v1::ApplyEditsRequest>,
+    ) -> RpcResult<v1::ApplyEditsResponse> {
         let request = request.into_inner();
         let number = {
             let mut edits = self.edits.lock().expect("no panic");
@@ -87,7 +90,7 @@ impl Service for Fake {
 
     type CompleteStream = Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>;
 
-    async fn complete(&self, request: Request<v1::CompleteRequest>) -> Answer<Self::CompleteStream> {
+    async fn complete(&self, request: Request<v1::CompleteRequest>) -> RpcResult<Self::CompleteStream> {
         let request = request.into_inner();
         let mut held =
             self.documents.lock().expect("no panic").get(&request.session).expect("open").subscribe();
@@ -123,7 +126,10 @@ impl Service for Fake {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn get_session(&self, request: Request<v1::GetSessionRequest>) -> Answer<v1::GetSessionResponse> {
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> RpcResult<v1::GetSessionResponse> {
         let documents = self.documents.lock().expect("no panic");
         let text = documents.get(&request.into_inner().session).expect("open").borrow().1.clone();
         Ok(Response::new(v1::GetSessionResponse { text: Some(text), ..Default::default() }))
@@ -132,16 +138,22 @@ impl Service for Fake {
     async fn close_session(
         &self,
         request: Request<v1::CloseSessionRequest>,
-    ) -> Answer<v1::CloseSessionResponse> {
+    ) -> RpcResult<v1::CloseSessionResponse> {
         self.documents.lock().expect("no panic").remove(&request.into_inner().session).expect("open");
         Ok(Response::new(v1::CloseSessionResponse {}))
     }
 
-    async fn list_sessions(&self, _: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
+    async fn list_sessions(
+        &self,
+        _: Request<v1::ListSessionsRequest>,
+    ) -> RpcResult<v1::ListSessionsResponse> {
         Err(Status::unimplemented("nobody asks"))
     }
 
-    async fn describe_pool(&self, _: Request<v1::DescribePoolRequest>) -> Answer<v1::DescribePoolResponse> {
+    async fn describe_pool(
+        &self,
+        _: Request<v1::DescribePoolRequest>,
+    ) -> RpcResult<v1::DescribePoolResponse> {
         let sessions = self.documents.lock().expect("no panic").len() as u32;
         let group =
             v1::Group { slots_total: 100, slots_free: 100 - self.leak, sessions, ..Default::default() };
@@ -177,7 +189,7 @@ fn options(millis: u64) -> Options {
         drain: Duration::from_secs(10),
         tokens: 4,
         limit: Duration::from_millis(50),
-        asking: Asking::AsWritten,
+        asking: CompletionTrigger::AsWritten,
         place: None,
         mode: None,
         strategy: v1::Strategy::Pie,
@@ -186,14 +198,14 @@ fn options(millis: u64) -> Options {
     }
 }
 
-async fn played(fake: Arc<Fake>, options: &Options, script: &str) -> Report {
+async fn played(fake: Arc<Fake>, options: &Options, script: &str) -> LoadReport {
     let lines = parse(&format!("{{\"pie_load_script\":1}}\n{script}")).expect("a script");
-    let source = Source::Script(Arc::new(compile(&lines).expect("it can be played")));
-    let target = Target::Pool(vec![serve(fake).as_tenant("somebody").expect("a name")]);
+    let source = EditStreamSource::Script(Arc::new(compile(&lines).expect("it can be played")));
+    let target = LoadTarget::Pool(vec![serve(fake).as_tenant("somebody").expect("a name")]);
     run(options, &source, &target, &mut |_| {}).await.expect("a run")
 }
 
-fn close(report: &Report, metric: Metric, quantile: fn(&pie_load::report::Latency) -> f64, millis: f64) {
+fn close(report: &LoadReport, metric: Metric, quantile: fn(&pie_load::report::Latency) -> f64, millis: f64) {
     let got = quantile(report.latency(metric).expect("it was measured"));
     assert!((got - millis).abs() <= 2.0 + millis * 0.002, "{}: {got} ms, not {millis}", metric.name());
 }
@@ -272,7 +284,7 @@ async fn completions_are_counted_by_how_they_end() {
 #[tokio::test(start_paused = true)]
 async fn a_storm_drops_every_completion_but_the_last() {
     let fake = Fake { token: Duration::from_millis(150), ..Default::default() };
-    let options = Options { asking: Asking::EveryKeystroke, ..options(2000) };
+    let options = Options { asking: CompletionTrigger::EveryKeystroke, ..options(2000) };
     let report = played(Arc::new(fake), &options, KEYS).await;
     let counts = &report.completions;
     assert_eq!((counts.asked, counts.cancelled_unanswered, counts.answered), (10, 9, 1), "{counts:?}");
@@ -304,8 +316,8 @@ async fn a_run_that_is_cut_short_closes_what_it_opened_and_says_what_it_saw() {
         let other = watch::channel((0, String::new())).0;
         fake.documents.lock().expect("no panic").insert("another's".to_owned(), other);
         let lines = parse(&format!("{{\"pie_load_script\":1}}\n{KEYS}")).expect("a script");
-        let source = Source::Script(Arc::new(compile(&lines).expect("it can be played")));
-        let target = Target::Pool(vec![serve(fake.clone())]);
+        let source = EditStreamSource::Script(Arc::new(compile(&lines).expect("it can be played")));
+        let target = LoadTarget::Pool(vec![serve(fake.clone())]);
         let (stopper, stop) = Stop::new();
         let stopping = async {
             tokio::time::sleep(Duration::from_millis(after)).await;

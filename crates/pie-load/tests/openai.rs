@@ -2,9 +2,9 @@
 
 use pie_load::LoadError;
 use pie_load::measure::Metric;
-use pie_load::run::{Asking, Options, Source, Tempo, run};
+use pie_load::run::{CompletionTrigger, EditStreamSource, Options, Tempo, run};
 use pie_load::script::{compile, parse};
-use pie_load::target::{OpenAi, Target};
+use pie_load::target::{LoadTarget, OpenAi};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -86,15 +86,15 @@ async fn whole_prompts_are_sent_and_first_tokens_measured() {
         drain: Duration::from_secs(5),
         tokens: 7,
         limit: Duration::from_secs(5),
-        asking: Asking::AsWritten,
+        asking: CompletionTrigger::AsWritten,
         place: None,
         mode: None,
         strategy: Default::default(),
         compare: true,
         process: None,
     };
-    let target = Target::OpenAi(Box::new(OpenAi::new(&format!("{url}/v1"), "m").expect("an address")));
-    let source = Source::Script(Arc::new(streams));
+    let target = LoadTarget::OpenAi(Box::new(OpenAi::new(&format!("{url}/v1"), "m").expect("an address")));
+    let source = EditStreamSource::Script(Arc::new(streams));
     let report = run(&options, &source, &target, &mut |_| {}).await.expect("a run");
     let asked: Vec<(String, Option<String>, u64)> = requests
         .lock()

@@ -1,9 +1,11 @@
 //! Scripts, people and git: what is written can be played, and plays to the text that it should.
 
 use pie_load::LoadError;
-use pie_load::page::Page;
+use pie_load::page::EditorBuffer;
 use pie_load::people::{Corpus, Habits, Replay, lines, replay};
-use pie_load::script::{Action, Caret, Line, Part, ScriptStep, TextChange, compile, parse, write};
+use pie_load::script::{
+    AcceptanceUnit, Action, Caret, ScriptLine, ScriptStep, TextChange, compile, parse, write,
+};
 use proptest::prelude::*;
 use std::path::Path;
 use std::process::Command;
@@ -29,13 +31,13 @@ fn a_script_by_hand_becomes_keystrokes_at_their_times() {
     let streams = compiled(body).expect("a script");
     let times: Vec<u128> = streams[0].events.iter().map(|event| event.at.as_millis()).collect();
     assert_eq!(times, [500, 600, 700, 700, 780, 2000, 2000, 2000, 2000]);
-    let mut page = Page::new(streams[0].text.clone());
+    let mut page = EditorBuffer::new(streams[0].text.clone());
     let mut asks = Vec::new();
     for event in &streams[0].events {
         match &event.step {
             ScriptStep::Edit { changes, .. } => drop(page.edit(changes)),
             ScriptStep::Complete(ask) => asks.push((ask.offset, ask.place, ask.max_tokens)),
-            ScriptStep::Accept(part) => assert_eq!(*part, Part::Character),
+            ScriptStep::Accept(part) => assert_eq!(*part, AcceptanceUnit::Character),
             ScriptStep::Discard | ScriptStep::Note(_) => {}
         }
     }
@@ -105,7 +107,7 @@ fn scripts_that_cannot_be_played_are_refused_with_their_line() {
 }
 
 /// The plainest model of a text with undo: snapshots of text and cursor.
-fn plain(lines: &[Line]) -> String {
+fn plain(lines: &[ScriptLine]) -> String {
     let (mut versions, mut text, mut cursor) = (Vec::new(), String::new(), 0);
     for line in lines {
         let before = (text.clone(), cursor);
@@ -143,8 +145,8 @@ fn plain(lines: &[Line]) -> String {
 }
 
 /// The text that the streams' own steps lead to, with or without answers that are taken over on the way.
-fn played(stream: &pie_load::script::EditStream, answer: &str) -> Page {
-    let mut page = Page::new(stream.text.clone());
+fn played(stream: &pie_load::script::EditStream, answer: &str) -> EditorBuffer {
+    let mut page = EditorBuffer::new(stream.text.clone());
     // An answer is stale after the next edit that is none of its own.
     let mut place = None;
     for event in &stream.events {
@@ -236,7 +238,7 @@ fn a_replayed_history_passes_through_every_commit() {
     };
     let streams = compile(&replay(&what).expect("a script")).expect("it can be played");
     assert_eq!(streams.iter().map(|stream| stream.doc.as_str()).collect::<Vec<_>>(), ["naïve file.rs"]);
-    let (mut page, mut seen) = (Page::new(streams[0].text.clone()), Vec::new());
+    let (mut page, mut seen) = (EditorBuffer::new(streams[0].text.clone()), Vec::new());
     for event in &streams[0].events {
         match &event.step {
             ScriptStep::Edit { changes, .. } => drop(page.edit(changes)),

@@ -1,6 +1,6 @@
 //! What the server says in the protocol: what it can do, and a suggestion as the editor asked for it.
 
-use crate::text::{Encoding, offset, position, word_before};
+use crate::text::{ColumnEncoding, offset, position, word_before};
 use lsp_types::{
     ClientCapabilities, CompletionItem, CompletionItemKind, CompletionList, CompletionOptions,
     CompletionResponse, CompletionTextEdit, InitializeResult, InlineCompletionItem, InlineCompletionList,
@@ -17,18 +17,18 @@ const TRIGGERS: [&str; 5] = [".", ":", "(", ",", "="];
 
 /// What the editor and the server agreed on.
 #[derive(Clone, Debug, Default)]
-pub struct Agreement {
+pub struct NegotiatedCapabilities {
     /// What columns count.
-    pub encoding: Encoding,
+    pub encoding: ColumnEncoding,
     /// How suggestions are asked for.
-    pub asking: Asking,
+    pub asking: CompletionMethod,
     /// How settings come.
     pub settings: SettingsFrom,
 }
 
 /// How suggestions are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Asking {
+pub enum CompletionMethod {
     /// As inline completions: text in grey at the cursor.
     #[default]
     Inline,
@@ -48,19 +48,20 @@ pub enum SettingsFrom {
     Pulled,
 }
 
-impl Agreement {
+impl NegotiatedCapabilities {
     /// What an editor's capabilities lead to. `ordinaryCompletion` of its options is `auto`, `always` or `never`.
     pub fn with(capabilities: &ClientCapabilities, options: Option<&Value>) -> Self {
         let general = capabilities.general.as_ref();
-        let encoding = Encoding::agreed(general.and_then(|general| general.position_encodings.as_deref()));
+        let encoding =
+            ColumnEncoding::agreed(general.and_then(|general| general.position_encodings.as_deref()));
         let is_inline =
             capabilities.text_document.as_ref().is_some_and(|text| text.inline_completion.is_some());
         let wanted = options.and_then(|options| options.get("ordinaryCompletion")).and_then(Value::as_str);
         let asking = match (is_inline, wanted) {
-            (_, Some("never")) => Asking::Inline,
-            (true, Some("always")) => Asking::Both,
-            (true, _) => Asking::Inline,
-            (false, _) => Asking::Ordinary,
+            (_, Some("never")) => CompletionMethod::Inline,
+            (true, Some("always")) => CompletionMethod::Both,
+            (true, _) => CompletionMethod::Inline,
+            (false, _) => CompletionMethod::Ordinary,
         };
         let pulls = capabilities.workspace.as_ref().and_then(|workspace| workspace.configuration);
         let settings = if pulls == Some(true) { SettingsFrom::Pulled } else { SettingsFrom::Pushed };
@@ -86,8 +87,8 @@ impl Agreement {
         let capabilities = ServerCapabilities {
             position_encoding: Some(self.encoding.kind()),
             text_document_sync: Some(TextDocumentSyncCapability::Options(sync)),
-            completion_provider: (self.asking != Asking::Inline).then_some(ordinary),
-            inline_completion_provider: (self.asking != Asking::Ordinary)
+            completion_provider: (self.asking != CompletionMethod::Inline).then_some(ordinary),
+            inline_completion_provider: (self.asking != CompletionMethod::Ordinary)
                 .then(|| OneOf::Right(InlineCompletionOptions::default())),
             workspace: Some(WorkspaceServerCapabilities {
                 workspace_folders: Some(folders),
@@ -103,7 +104,7 @@ impl Agreement {
 
 /// Where a suggestion is wanted, as the editor says it.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct SuggestionPosition {
     /// The cursor.
     pub position: Position,
     /// The same in bytes.
@@ -112,9 +113,9 @@ pub struct Place {
     word_start: Position,
 }
 
-impl Place {
+impl SuggestionPosition {
     /// A position of a text.
-    pub fn new(text: &Rope, at: Position, encoding: Encoding) -> Self {
+    pub fn new(text: &Rope, at: Position, encoding: ColumnEncoding) -> Self {
         let cursor = offset(text, at, encoding);
         let word = word_before(text, cursor);
         let word_start = position(text, cursor - word.len(), encoding);

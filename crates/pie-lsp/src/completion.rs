@@ -1,9 +1,9 @@
 //! One completion of a session that is in step.
 
-use crate::link::{Connected, LinkError};
-use crate::settings::Settings;
+use crate::link::{LinkError, PoolConnection};
+use crate::settings::EditorSettings;
 use crate::suggestion::lines;
-use pie_client::{CompletionOptions, Session};
+use pie_client::{CompletionOptions, SessionHandle};
 use pie_proto::{Reason, v1};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ const TOKEN: Duration = Duration::from_secs(60);
 /// # Errors
 /// Nobody answers, or the pool refuses.
 pub async fn complete(
-    session: Session,
+    session: SessionHandle,
     at: usize,
-    settings: Arc<Settings>,
-    connected: Connected,
+    settings: Arc<EditorSettings>,
+    connected: PoolConnection,
 ) -> Result<String, LinkError> {
     let mut options = CompletionOptions {
         max_tokens: settings.max_tokens,
@@ -49,7 +49,7 @@ pub async fn complete(
 }
 
 async fn generated(
-    session: &Session,
+    session: &SessionHandle,
     options: &CompletionOptions,
     max_lines: Option<usize>,
 ) -> Result<String, LinkError> {

@@ -5,17 +5,17 @@ mod front;
 mod sending;
 
 use crate::completion::complete;
-use crate::link::{Connected, Link, LinkError};
-use crate::mirror::{Mirror, Step};
-use crate::settings::Settings;
+use crate::link::{LinkError, PoolConnection, PoolLink};
+use crate::mirror::{Mirror, MirrorUpdate};
+use crate::settings::EditorSettings;
 use crate::suggestion::Suggestion;
-use front::Front;
+use front::PrecedingParts;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pie_client::{Edit, Session};
+use pie_client::{Edit, SessionHandle};
 use pie_proto::v1;
 use ropey::Rope;
-use sending::{Sent, Told};
+use sending::{CallOutcome, PoolReply};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ const TRIES: u32 = 3;
 
 /// The text that the editor has. Numbers count the changes: where one is missing, the text itself makes it good.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub struct DocumentSnapshot {
     /// The text.
     pub text: Rope,
     /// How many changes made it.
@@ -45,9 +45,9 @@ pub struct Snapshot {
 
 /// What a document's task is told.
 #[derive(Debug)]
-pub enum Message {
+pub enum DocumentMessage {
     /// The text became this by these edits, one after the other.
-    Edited(Snapshot, Vec<Edit>),
+    Edited(DocumentSnapshot, Vec<Edit>),
     /// Somebody wants a completion.
     Asked(Question),
 }
@@ -56,7 +56,7 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Question {
     /// What the editor shows.
-    pub shown: Snapshot,
+    pub shown: DocumentSnapshot,
     /// A byte of it.
     pub cursor: usize,
     /// What the model is to see of other documents.
@@ -73,7 +73,7 @@ pub enum Policy {
     /// It stays here.
     Kept,
     /// The pool may have it.
-    Sent(Arc<Settings>),
+    Sent(Arc<EditorSettings>),
 }
 
 /// Tells when all tasks have ended: each has a clone of the first, and the second then receives `None`.
@@ -82,17 +82,17 @@ pub fn ends() -> (mpsc::Sender<Infallible>, mpsc::Receiver<Infallible>) {
 }
 
 /// A document's task, which ends, and closes the session, when this is dropped.
-pub struct Handle {
-    inbox: mpsc::Sender<Message>,
+pub struct DocumentHandle {
+    inbox: mpsc::Sender<DocumentMessage>,
     policy: watch::Sender<Policy>,
 }
 
-impl Handle {
+impl DocumentHandle {
     /// Starts the task.
-    pub fn start(name: String, text: Rope, link: Link, ends: mpsc::Sender<Infallible>) -> Self {
+    pub fn start(name: String, text: Rope, link: PoolLink, ends: mpsc::Sender<Infallible>) -> Self {
         let (inbox, messages) = mpsc::channel(INBOX);
         let (policy, policies) = watch::channel(Policy::Unknown);
-        let document = Document::new(name, text, link);
+        let document = DocumentTask::new(name, text, link);
         tokio::spawn(async move {
             document.run(messages, policies).await;
             drop(ends);
@@ -101,7 +101,7 @@ impl Handle {
     }
 
     /// Tells the task something, if there is room.
-    pub fn tell(&self, message: Message) {
+    pub fn tell(&self, message: DocumentMessage) {
         if self.inbox.try_send(message).is_err() {
             tracing::warn!("a document's task is behind; the next message brings it back");
         }
@@ -114,27 +114,27 @@ impl Handle {
 }
 
 /// A question that is not answered yet.
-struct Asked {
+struct PendingQuestion {
     question: Question,
     since: Instant,
     tries: u32,
 }
 
-struct Document {
+struct DocumentTask {
     name: String,
-    link: Link,
+    link: PoolLink,
     mirror: Mirror,
     /// How many changes made the mirror's text.
     number: u64,
     policy: Policy,
-    connected: Option<Connected>,
+    connected: Option<PoolConnection>,
     /// `None` while it is not open, and while it is being sent something.
-    session: Option<Session>,
-    sending: Option<BoxFuture<'static, Sent>>,
-    asked: Option<Asked>,
+    session: Option<SessionHandle>,
+    sending: Option<BoxFuture<'static, CallOutcome>>,
+    asked: Option<PendingQuestion>,
     running: Option<BoxFuture<'static, Result<String, LinkError>>>,
     suggestion: Option<Suggestion>,
-    front: Front,
+    front: PrecedingParts,
     /// Where the editor works.
     cursor: usize,
     quiet_until: Instant,
@@ -149,15 +149,15 @@ async fn done<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
     }
 }
 
-async fn unwanted(asked: &mut Option<Asked>) {
+async fn unwanted(asked: &mut Option<PendingQuestion>) {
     match asked {
         Some(asked) => asked.question.answer.closed().await,
         None => std::future::pending().await,
     }
 }
 
-impl Document {
-    fn new(name: String, text: Rope, link: Link) -> Self {
+impl DocumentTask {
+    fn new(name: String, text: Rope, link: PoolLink) -> Self {
         Self {
             name,
             link,
@@ -170,14 +170,18 @@ impl Document {
             asked: None,
             running: None,
             suggestion: None,
-            front: Front::default(),
+            front: PrecedingParts::default(),
             cursor: 0,
             quiet_until: Instant::now(),
             pause: FIRST_PAUSE,
         }
     }
 
-    async fn run(mut self, mut messages: mpsc::Receiver<Message>, mut policies: watch::Receiver<Policy>) {
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<DocumentMessage>,
+        mut policies: watch::Receiver<Policy>,
+    ) {
         loop {
             self.give_up_waiting();
             self.advance();
@@ -219,9 +223,9 @@ impl Document {
         }
     }
 
-    fn take(&mut self, message: Message) {
+    fn take(&mut self, message: DocumentMessage) {
         match message {
-            Message::Edited(now, edits) => {
+            DocumentMessage::Edited(now, edits) => {
                 if now.number == self.number + 1 {
                     let still = self.suggestion.take();
                     self.suggestion = edits.iter().fold(still, |still, edit| still?.edited(edit));
@@ -235,7 +239,7 @@ impl Document {
                 // Whoever asked, asked of another text.
                 self.forget();
             }
-            Message::Asked(question) => {
+            DocumentMessage::Asked(question) => {
                 if question.shown.number != self.number {
                     self.suggestion = None;
                     self.number = question.shown.number;
@@ -247,7 +251,7 @@ impl Document {
                 let held = self.suggestion.as_ref().and_then(|held| held.rest(question.cursor));
                 match (held, &self.policy) {
                     (Some(rest), Policy::Sent(_)) => drop(question.answer.send(rest.to_owned())),
-                    _ => self.asked = Some(Asked { question, since: Instant::now(), tries: 0 }),
+                    _ => self.asked = Some(PendingQuestion { question, since: Instant::now(), tries: 0 }),
                 }
             }
         }
@@ -281,7 +285,7 @@ impl Document {
         }
         self.cursor = self.cursor.min(self.mirror.text().len_bytes());
         let step = self.mirror.next(self.cursor);
-        if step != Step::Rest {
+        if step != MirrorUpdate::Rest {
             let (name, session) = (self.name.clone(), self.session.take());
             self.sending = Some(sending::send(connected, name, session, step).boxed());
             return;
@@ -346,19 +350,19 @@ impl Document {
         }
     }
 
-    fn sent(&mut self, sent: Sent) {
+    fn sent(&mut self, sent: CallOutcome) {
         self.session = sent.session;
         match sent.told {
-            Ok(Told::Connected(connected)) => {
+            Ok(PoolReply::Connected(connected)) => {
                 self.limit(&connected);
                 self.connected = Some(connected);
             }
-            Ok(Told::Document { tokens }) => {
+            Ok(PoolReply::Document { tokens }) => {
                 self.link.serves();
                 self.pause = FIRST_PAUSE;
                 self.fit(tokens);
             }
-            Ok(Told::Front { tokens, parts }) => {
+            Ok(PoolReply::Front { tokens, parts }) => {
                 self.front.put(parts);
                 let room = self.connected.as_ref().and_then(|connected| self.room(connected));
                 if room.is_some_and(|room| tokens > room) {
@@ -385,14 +389,14 @@ impl Document {
     }
 
     /// Tokens that a document may have, so that there is room for a completion and the markers around it.
-    fn room(&self, connected: &Connected) -> Option<usize> {
+    fn room(&self, connected: &PoolConnection) -> Option<usize> {
         let Policy::Sent(settings) = &self.policy else { return None };
         let wanted = usize::try_from(settings.max_tokens).unwrap_or(usize::MAX).saturating_add(16);
         connected.context.map(|context| context - wanted.min(context / 2))
     }
 
     /// Longer documents are not tried whole: few texts have more than three bytes a token.
-    fn limit(&mut self, connected: &Connected) {
+    fn limit(&mut self, connected: &PoolConnection) {
         if let Some(room) = self.room(connected) {
             self.mirror.limit(room.saturating_mul(3));
         }

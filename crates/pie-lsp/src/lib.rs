@@ -21,7 +21,7 @@ mod text;
 
 pub use link::PoolAddress;
 
-use server::Server;
+use server::LanguageServer;
 use std::time::Duration;
 
 /// Sessions are closed in this time when the editor goes.
@@ -49,7 +49,7 @@ pub async fn serve(address: PoolAddress, stop: impl Future<Output = ()>) -> Resu
     let stdin = async_lsp::stdio::PipeStdin::lock_tokio().map_err(LspError::Stdio)?;
     let stdout = async_lsp::stdio::PipeStdout::lock_tokio().map_err(LspError::Stdio)?;
     let (ends, mut ended) = document::ends();
-    let server = Server::new(address, ends).map_err(LspError::Random)?;
+    let server = LanguageServer::new(address, ends).map_err(LspError::Random)?;
     let (service, _) = async_lsp::MainLoop::new_server(|client| server.service(client));
     let served = tokio::select! {
         served = service.run_buffered(stdin, stdout) => served,

@@ -26,7 +26,7 @@ pub struct PoolAddress {
 
 /// A connection, and what the pool says of itself.
 #[derive(Clone)]
-pub struct Connected {
+pub struct PoolConnection {
     url: String,
     /// The connection.
     pub pool: Pool,
@@ -35,7 +35,7 @@ pub struct Connected {
     has_no_markers: Arc<AtomicBool>,
 }
 
-impl Connected {
+impl PoolConnection {
     /// Whether the model has markers for filling in the middle, as far as is known.
     pub fn fills_in(&self) -> bool {
         !self.has_no_markers.load(Ordering::Relaxed)
@@ -102,19 +102,19 @@ impl LinkError {
 
 /// The way to the pool. Clones share it.
 #[derive(Clone)]
-pub struct Link(Arc<Shared>);
+pub struct PoolLink(Arc<Shared>);
 
 struct Shared {
     address: PoolAddress,
     client: ClientSocket,
-    connected: Mutex<Option<Connected>>,
+    connected: Mutex<Option<PoolConnection>>,
     /// What the editor has been told of the pool: nothing yet, that it serves, or a kind of trouble.
     told: Mutex<Option<&'static str>>,
 }
 
 const SERVES: &str = "serves";
 
-impl Link {
+impl PoolLink {
     /// Nobody has been called yet.
     pub fn new(address: PoolAddress, client: ClientSocket) -> Self {
         Self(Arc::new(Shared { address, client, connected: Mutex::default(), told: Mutex::default() }))
@@ -124,7 +124,7 @@ impl Link {
     ///
     /// # Errors
     /// Nobody answers, or the pool refuses.
-    pub async fn connect(&self) -> Result<Connected, LinkError> {
+    pub async fn connect(&self) -> Result<PoolConnection, LinkError> {
         let url = self.0.address.url.borrow().clone().ok_or(LinkError::Starting)?;
         if let Some(connected) = self.connected().filter(|connected| connected.url == url) {
             return Ok(connected);
@@ -139,12 +139,12 @@ impl Link {
         let described = timeout(ANSWER, pool.describe());
         let described = described.await.map_err(|_| LinkError::Silent("describing itself"))??;
         let context = usize::try_from(described.context_limit).ok().filter(|limit| *limit > 0);
-        let connected = Connected { url, pool, context, has_no_markers: Arc::default() };
+        let connected = PoolConnection { url, pool, context, has_no_markers: Arc::default() };
         *self.0.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected.clone());
         Ok(connected)
     }
 
-    fn connected(&self) -> Option<Connected> {
+    fn connected(&self) -> Option<PoolConnection> {
         self.0.connected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -22,7 +22,7 @@ pub struct Mirror {
 
 /// What the pool must be told so that it has what a completion needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum MirrorUpdate {
     /// Nothing.
     Rest,
     /// These edits, all in bytes of what it holds.
@@ -81,20 +81,20 @@ impl Mirror {
 
     /// What to tell the pool, so that it has what stands around the cursor. It counts as told from now on; whoever fails to tell
     /// it says [`Mirror::lost`].
-    pub fn next(&mut self, cursor: usize) -> Step {
+    pub fn next(&mut self, cursor: usize) -> MirrorUpdate {
         let within = self.held.clone().and_then(|held| self.unsent.within(held));
         let unsent = std::mem::take(&mut self.unsent);
         match within {
             // Where lines are long the best window is not a good one: what is held then may as well stay.
             Some(within) if self.is_good(&within.range, cursor) || within.range == self.window(cursor) => {
                 self.held = Some(within.range);
-                if within.edits.is_empty() { Step::Rest } else { Step::Edits(within.edits) }
+                if within.edits.is_empty() { MirrorUpdate::Rest } else { MirrorUpdate::Edits(within.edits) }
             }
             _ => {
                 drop(unsent);
                 let window = self.window(cursor);
                 self.held = Some(window.clone());
-                Step::Whole(self.text.byte_slice(window).to_string())
+                MirrorUpdate::Whole(self.text.byte_slice(window).to_string())
             }
         }
     }
@@ -148,14 +148,14 @@ mod tests {
 
     fn tell(mirror: &mut Mirror, cursor: usize, pool: &mut String) -> &'static str {
         match mirror.next(cursor) {
-            Step::Rest => "rest",
-            Step::Edits(edits) => {
+            MirrorUpdate::Rest => "rest",
+            MirrorUpdate::Edits(edits) => {
                 for edit in edits.iter().rev() {
                     pool.replace_range(edit.range.clone(), &edit.text);
                 }
                 "edits"
             }
-            Step::Whole(text) => {
+            MirrorUpdate::Whole(text) => {
                 *pool = text;
                 "whole"
             }
@@ -185,7 +185,7 @@ mod tests {
         let mut mirror = Mirror::new(Rope::from_str(&"word ".repeat(2000)));
         let mut lengths = Vec::new();
         loop {
-            let Step::Whole(text) = mirror.next(5000) else { panic!("nothing was taken") };
+            let MirrorUpdate::Whole(text) = mirror.next(5000) else { panic!("nothing was taken") };
             lengths.push(text.len());
             if !mirror.shrink() {
                 break;
@@ -226,7 +226,7 @@ mod tests {
                 prop_assert_eq!(&pool, &text.byte_slice(held.clone()).to_string());
                 prop_assert!(held.start <= cursor && cursor <= held.end && held.len() <= 300);
                 if text.len_bytes() <= 300 { prop_assert_eq!(held, 0..text.len_bytes()); }
-                prop_assert_eq!(mirror.next(cursor), Step::Rest);
+                prop_assert_eq!(mirror.next(cursor), MirrorUpdate::Rest);
             }
         }
     }

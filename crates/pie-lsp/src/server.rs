@@ -3,10 +3,10 @@
 mod neighbours;
 mod roots;
 
-use crate::answers::{Agreement, Asking, Place, SettingsFrom};
-use crate::document::{Handle, Message, Policy, Question, Snapshot};
-use crate::link::{Link, PoolAddress};
-use crate::settings::{Read, SECTION};
+use crate::answers::{CompletionMethod, NegotiatedCapabilities, SettingsFrom, SuggestionPosition};
+use crate::document::{DocumentHandle, DocumentMessage, DocumentSnapshot, Policy, Question};
+use crate::link::{PoolAddress, PoolLink};
+use crate::settings::{CheckedSettings, SECTION};
 use crate::text::apply;
 use async_lsp::concurrency::ConcurrencyLayer;
 use async_lsp::panic::CatchUnwindLayer;
@@ -22,7 +22,7 @@ use lsp_types::{
 };
 use neighbours::{Recent, name, part};
 use pie_proto::v1;
-use roots::Roots;
+use roots::WorkspaceFolders;
 use ropey::Rope;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
@@ -48,7 +48,7 @@ const COMPLAINTS: usize = 256;
 const NOTEBOOK_CELL: &str = "vscode-notebook-cell";
 
 /// The server's state.
-pub struct Server {
+pub struct LanguageServer {
     address: PoolAddress,
     ends: mpsc::Sender<Infallible>,
     /// Tells this server's sessions from others'.
@@ -57,7 +57,7 @@ pub struct Server {
     count: u64,
 }
 
-impl Server {
+impl LanguageServer {
     /// A server that nobody has talked to.
     ///
     /// # Errors
@@ -70,14 +70,14 @@ impl Server {
 
     /// What answers the editor.
     pub fn service(self, client: ClientSocket) -> impl LspService<Response = Value, Error = ResponseError> {
-        let link = Link::new(self.address.clone(), client.clone());
+        let link = PoolLink::new(self.address.clone(), client.clone());
         let mut router = Router::new(Editor {
             server: self,
             client,
             link,
-            agreement: Agreement::default(),
-            roots: Roots::default(),
-            settings: Read::default(),
+            agreement: NegotiatedCapabilities::default(),
+            roots: WorkspaceFolders::default(),
+            settings: CheckedSettings::default(),
             open: HashMap::new(),
             recent: Recent::default(),
             complained: HashSet::new(),
@@ -90,14 +90,14 @@ impl Server {
                 std::future::ready(Ok(()))
             })
             .request::<InlineCompletionRequest, _>(|editor, params| {
-                let suggested = editor.suggested(Asking::Inline, params.text_document_position);
+                let suggested = editor.suggested(CompletionMethod::Inline, params.text_document_position);
                 async move { Ok(suggested.await.map(|(place, text)| place.inline(text))) }
             })
             .request::<Completion, _>(|editor, params| {
-                let suggested = editor.suggested(Asking::Ordinary, params.text_document_position);
+                let suggested = editor.suggested(CompletionMethod::Ordinary, params.text_document_position);
                 async move { Ok(suggested.await.map(|(place, text)| place.ordinary(&text))) }
             })
-            .event::<Arrived>(|editor, arrived| {
+            .event::<ConfigurationReply>(|editor, arrived| {
                 editor.arrived(arrived);
                 ControlFlow::Continue(())
             })
@@ -115,7 +115,7 @@ impl Server {
 }
 
 /// An open document, as the editor has it.
-struct Open {
+struct OpenDocument {
     language: String,
     text: Rope,
     /// Changes, so far.
@@ -126,11 +126,11 @@ struct Open {
     /// Where it was edited last.
     cursor: usize,
     policy: Policy,
-    handle: Handle,
+    handle: DocumentHandle,
 }
 
 /// Settings that the editor was asked for; `None` if it does not say.
-struct Arrived {
+struct ConfigurationReply {
     uri: Url,
     opening: u64,
     value: Option<Value>,
@@ -138,14 +138,14 @@ struct Arrived {
 
 /// An editor, and what it has open.
 struct Editor {
-    server: Server,
+    server: LanguageServer,
     client: ClientSocket,
-    link: Link,
-    agreement: Agreement,
-    roots: Roots,
+    link: PoolLink,
+    agreement: NegotiatedCapabilities,
+    roots: WorkspaceFolders,
     /// Those that came with `initialize`, and what was pushed later.
-    settings: Read,
-    open: HashMap<Url, Open>,
+    settings: CheckedSettings,
+    open: HashMap<Url, OpenDocument>,
     recent: Recent,
     complained: HashSet<String>,
 }
@@ -153,11 +153,11 @@ struct Editor {
 impl Editor {
     fn initialize(&mut self, params: InitializeParams) -> InitializeResult {
         let options = params.initialization_options.as_ref();
-        self.agreement = Agreement::with(&params.capabilities, options);
-        self.roots = Roots::of(&params);
+        self.agreement = NegotiatedCapabilities::with(&params.capabilities, options);
+        self.roots = WorkspaceFolders::of(&params);
         if let Some(options) = options {
             // Some editors wrap them in the section's name.
-            self.settings = Read::default().above(options.get(SECTION).unwrap_or(options));
+            self.settings = CheckedSettings::default().above(options.get(SECTION).unwrap_or(options));
         }
         self.agreement.answer()
     }
@@ -203,8 +203,8 @@ impl Editor {
         self.server.count += 1;
         let opening = self.server.count;
         let name = session_name(&self.server.random, opening, &document.uri);
-        let handle = Handle::start(name, text.clone(), self.link.clone(), self.server.ends.clone());
-        let open = Open {
+        let handle = DocumentHandle::start(name, text.clone(), self.link.clone(), self.server.ends.clone());
+        let open = OpenDocument {
             language: document.language_id,
             text,
             number: 0,
@@ -237,7 +237,7 @@ impl Editor {
             open.number += 1;
             open.cursor = last.range.start + last.text.len();
             self.recent.used(&uri);
-            open.handle.tell(Message::Edited(open.snapshot(), edits));
+            open.handle.tell(DocumentMessage::Edited(open.snapshot(), edits));
         }
     }
 
@@ -255,7 +255,7 @@ impl Editor {
         if self.agreement.settings == SettingsFrom::Pushed
             && let Some(section) = params.settings.get(SECTION)
         {
-            let before = Read { settings: self.settings.settings.clone(), complaints: Vec::new() };
+            let before = CheckedSettings { settings: self.settings.settings.clone(), complaints: Vec::new() };
             self.settings = before.above(section);
         }
         self.fetch_all();
@@ -271,7 +271,7 @@ impl Editor {
         let Some(open) = self.open.get(uri) else { return };
         let (uri, opening) = (uri.clone(), open.opening);
         if self.agreement.settings == SettingsFrom::Pushed {
-            return self.arrived(Arrived { uri, opening, value: None });
+            return self.arrived(ConfigurationReply { uri, opening, value: None });
         }
         let item = ConfigurationItem { scope_uri: Some(uri.clone()), section: Some(SECTION.to_owned()) };
         let client = self.client.clone();
@@ -283,11 +283,11 @@ impl Editor {
                 Ok(Err(_)) | Err(_) => None,
             };
             // The server may have ended meanwhile.
-            let _ = client.emit(Arrived { uri, opening, value });
+            let _ = client.emit(ConfigurationReply { uri, opening, value });
         });
     }
 
-    fn arrived(&mut self, arrived: Arrived) {
+    fn arrived(&mut self, arrived: ConfigurationReply) {
         let Some(open) = self.open.get_mut(&arrived.uri).filter(|open| open.opening == arrived.opening)
         else {
             return;
@@ -314,7 +314,7 @@ impl Editor {
 
     /// What a completion of a document is to see of others: of those that were edited last, and that the pool may have.
     fn front(&self, uri: &Url) -> v1::Parts {
-        let Some(Open { policy: Policy::Sent(settings), .. }) = self.open.get(uri) else {
+        let Some(OpenDocument { policy: Policy::Sent(settings), .. }) = self.open.get(uri) else {
             return v1::Parts::default();
         };
         let roots = self.roots.folders();
@@ -333,18 +333,18 @@ impl Editor {
     /// Asks the document's task, unless the editor asks in the other way, too.
     fn suggested(
         &mut self,
-        asking: Asking,
+        asking: CompletionMethod,
         at: TextDocumentPositionParams,
-    ) -> impl Future<Output = Option<(Place, String)>> + Send + use<> {
-        let agreed = self.agreement.asking == asking || self.agreement.asking == Asking::Both;
+    ) -> impl Future<Output = Option<(SuggestionPosition, String)>> + Send + use<> {
+        let agreed = self.agreement.asking == asking || self.agreement.asking == CompletionMethod::Both;
         let uri = &at.text_document.uri;
         let front = self.front(uri);
         let open = self.open.get(uri).filter(|_| agreed);
         let asked = open.map(|open| {
-            let place = Place::new(&open.text, at.position, self.agreement.encoding);
+            let place = SuggestionPosition::new(&open.text, at.position, self.agreement.encoding);
             let (answer, answered) = oneshot::channel();
             let question = Question { shown: open.snapshot(), cursor: place.cursor, front, answer };
-            open.handle.tell(Message::Asked(question));
+            open.handle.tell(DocumentMessage::Asked(question));
             (place, answered)
         });
         async move {
@@ -355,9 +355,9 @@ impl Editor {
     }
 }
 
-impl Open {
-    fn snapshot(&self) -> Snapshot {
-        Snapshot { text: self.text.clone(), number: self.number }
+impl OpenDocument {
+    fn snapshot(&self) -> DocumentSnapshot {
+        DocumentSnapshot { text: self.text.clone(), number: self.number }
     }
 }
 

@@ -15,7 +15,7 @@ const MOST_OTHER_FILES: u64 = 16;
 
 /// How documents are completed.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct EditorSettings {
     /// Whether any is.
     pub enable: bool,
     /// The most tokens of a completion.
@@ -34,7 +34,7 @@ pub struct Settings {
     pub exclude: Exclude,
 }
 
-impl Default for Settings {
+impl Default for EditorSettings {
     fn default() -> Self {
         Self {
             enable: true,
@@ -51,14 +51,14 @@ impl Default for Settings {
 
 /// Settings, and what was wrong with them, in sentences. What was wrong is as it was before.
 #[derive(Clone, Debug, Default)]
-pub struct Read {
+pub struct CheckedSettings {
     /// What they are now.
-    pub settings: Settings,
+    pub settings: EditorSettings,
     /// To be shown.
     pub complaints: Vec<String>,
 }
 
-impl Read {
+impl CheckedSettings {
     /// These settings, and above them those of an editor: an object, of which what is not there stays.
     pub fn above(mut self, value: &Value) -> Self {
         let Some(object) = value.as_object() else {
@@ -76,7 +76,7 @@ impl Read {
     }
 }
 
-impl Settings {
+impl EditorSettings {
     /// Says what is wanted if the value is wrong. Names that are unknown may be the editor's own.
     fn set(&mut self, name: &str, value: &Value) -> Result<(), String> {
         let count = |least: u64, most: u64| {
@@ -154,7 +154,7 @@ mod tests {
             "maxTokens": 0, "maxLines": 0, "temperature": 0.5, "debounceMs": -1, "stop": ["\n\n"], "enable": "yes",
             "path": "/usr/bin/pie", "exclude": ["[", "toml"],
         });
-        let Read { settings, complaints } = Read::default().above(&value);
+        let CheckedSettings { settings, complaints } = CheckedSettings::default().above(&value);
         assert_eq!((settings.max_tokens, settings.max_lines, settings.enable), (64, None, true));
         assert_eq!((settings.temperature, settings.stop), (0.5, vec!["\n\n".to_owned()]));
         let about = |name: &str| complaints.iter().filter(|complaint| complaint.contains(name)).count();
@@ -164,7 +164,8 @@ mod tests {
 
     #[test]
     fn later_settings_stand_above_earlier_ones() {
-        let read = Read::default().above(&json!({"maxTokens": 8, "maxLines": 3})).above(&Value::Null);
+        let read =
+            CheckedSettings::default().above(&json!({"maxTokens": 8, "maxLines": 3})).above(&Value::Null);
         let read = read.above(&json!({"maxTokens": 9, "maxLines": null}));
         assert_eq!((read.settings.max_tokens, read.settings.max_lines), (9, Some(3)));
         assert!(read.complaints.is_empty());

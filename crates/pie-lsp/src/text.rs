@@ -6,7 +6,7 @@ use ropey::{Rope, RopeSlice};
 
 /// What columns count, as editor and server agreed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Encoding {
+pub enum ColumnEncoding {
     /// Bytes.
     Utf8,
     /// Code units of UTF-16: what all editors know.
@@ -16,7 +16,7 @@ pub enum Encoding {
     Utf32,
 }
 
-impl Encoding {
+impl ColumnEncoding {
     /// The first that the editor offers; UTF-16 if it offers nothing.
     pub fn agreed(offered: Option<&[PositionEncodingKind]>) -> Self {
         let known = |kind: &PositionEncodingKind| match kind.as_str() {
@@ -40,7 +40,7 @@ impl Encoding {
 
 /// The byte at a position. A column behind the line's end is the line's end, a line behind the last one is the document's end, and the
 /// middle of a character is its start.
-pub fn offset(text: &Rope, at: Position, encoding: Encoding) -> usize {
+pub fn offset(text: &Rope, at: Position, encoding: ColumnEncoding) -> usize {
     let line = at.line as usize;
     if line >= text.len_lines() {
         return text.len_bytes();
@@ -48,30 +48,34 @@ pub fn offset(text: &Rope, at: Position, encoding: Encoding) -> usize {
     let content = without_break(text.line(line));
     let column = at.character as usize;
     let character = match encoding {
-        Encoding::Utf8 => content.byte_to_char(column.min(content.len_bytes())),
-        Encoding::Utf16 => content.utf16_cu_to_char(column.min(content.len_utf16_cu())),
-        Encoding::Utf32 => column.min(content.len_chars()),
+        ColumnEncoding::Utf8 => content.byte_to_char(column.min(content.len_bytes())),
+        ColumnEncoding::Utf16 => content.utf16_cu_to_char(column.min(content.len_utf16_cu())),
+        ColumnEncoding::Utf32 => column.min(content.len_chars()),
     };
     text.line_to_byte(line) + content.char_to_byte(character)
 }
 
 /// The position of a byte.
-pub fn position(text: &Rope, byte: usize, encoding: Encoding) -> Position {
+pub fn position(text: &Rope, byte: usize, encoding: ColumnEncoding) -> Position {
     let character = text.byte_to_char(byte.min(text.len_bytes()));
     let line = text.char_to_line(character);
     let start = text.line_to_char(line);
     let before = text.slice(start..character);
     let column = match encoding {
-        Encoding::Utf8 => before.len_bytes(),
-        Encoding::Utf16 => before.len_utf16_cu(),
-        Encoding::Utf32 => before.len_chars(),
+        ColumnEncoding::Utf8 => before.len_bytes(),
+        ColumnEncoding::Utf16 => before.len_utf16_cu(),
+        ColumnEncoding::Utf32 => before.len_chars(),
     };
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Position::new(count(line), count(column))
 }
 
 /// Makes a change, and says what it was: no more than what differs, in bytes of the text before it. `None` if nothing differs.
-pub fn apply(text: &mut Rope, change: TextDocumentContentChangeEvent, encoding: Encoding) -> Option<Edit> {
+pub fn apply(
+    text: &mut Rope,
+    change: TextDocumentContentChangeEvent,
+    encoding: ColumnEncoding,
+) -> Option<Edit> {
     let (start, end) = match change.range {
         Some(range) => {
             let (start, end) = (offset(text, range.start, encoding), offset(text, range.end, encoding));

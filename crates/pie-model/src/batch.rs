@@ -129,7 +129,7 @@ impl<'a> Batch<'a> {
     }
 
     /// The rows whose logits are wanted, once each and ascending, as a smaller set of queries.
-    pub(crate) fn wanted(&self) -> Wanted<'a> {
+    pub(crate) fn wanted(&self) -> LogitRows<'a> {
         let mut rows = self.logits_of.clone();
         rows.sort_unstable();
         rows.dedup();
@@ -146,12 +146,12 @@ impl<'a> Batch<'a> {
         }
         let place = |row: &usize| rows.partition_point(|wanted| wanted < row) as u32;
         let order = self.logits_of.iter().map(place).collect();
-        Wanted { rows: rows.iter().map(|row| *row as u32).collect(), sequences, order }
+        LogitRows { rows: rows.iter().map(|row| *row as u32).collect(), sequences, order }
     }
 }
 
 /// Rows that go on after the last layer's keys and values are written.
-pub(crate) struct Wanted<'a> {
+pub(crate) struct LogitRows<'a> {
     /// Ascending, each once.
     pub rows: Vec<u32>,
     /// Their sequences, with ranges over `rows`.

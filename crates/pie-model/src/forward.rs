@@ -1,6 +1,6 @@
 //! The forward pass: Llama (Touvron et al. 2023) over the rows of any number of sequences.
 
-use crate::batch::{Batch, BatchLimits, Sequence, Wanted};
+use crate::batch::{Batch, BatchLimits, LogitRows, Sequence};
 use crate::error::ModelError;
 use crate::layers::{add_bias, add_sum, gated};
 use crate::logits::Logits;
@@ -237,7 +237,7 @@ fn whole_rows(
     Ok(whole)
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> LogitRows<'a> {
     /// Moves the rows that go on to the front of x and of the queries; returns their sequences.
     fn keep(&self, space: &mut Workspace, hidden: usize, model: &Model) -> &[Sequence<'a>] {
         let queries = model.shard.heads.len() * model.config.head_dim;

@@ -5,7 +5,7 @@ use crate::error::ModelError;
 use crate::product::Numbers;
 #[cfg(feature = "cuda")]
 use pie_gguf::Storage;
-use pie_gguf::{GROUP, Group};
+use pie_gguf::{GROUP, QuantizedGroup};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -103,7 +103,7 @@ impl Matrix {
     }
 
     /// A group of quantized numbers, from column `index` times [`GROUP`] on, which will be computed with.
-    pub fn group(&self, row: usize, index: usize) -> Group {
+    pub fn group(&self, row: usize, index: usize) -> QuantizedGroup {
         let storage = self.tensor.storage;
         let group = storage.group(self.stored(row), index);
         let group = group.expect("only numbers that are kept as levels are asked for in groups");

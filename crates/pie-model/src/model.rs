@@ -6,11 +6,11 @@ use crate::error::ModelError;
 use crate::folder::Folder;
 use crate::layers::{ColumnParallel, RmsNorm, RowParallel};
 use crate::matrix::Matrix;
-use crate::product::{Numbers, Packed, Source};
+use crate::product::{Numbers, Packed, WeightSource};
 use crate::shard::Shard;
 use crate::tensors::{LayerTensors, NORM};
 use pie_comm::Member;
-use pie_gguf::{GROUP, Group};
+use pie_gguf::{GROUP, QuantizedGroup};
 use pie_kv::{KvShape, Rope};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -237,7 +237,7 @@ struct Slice<'a> {
     columns: Range<usize>,
 }
 
-impl Source for Slice<'_> {
+impl WeightSource for Slice<'_> {
     fn numbers(&self, output: usize) -> Numbers {
         // Zeros are kept as whatever stands before them.
         let row = self.rows.get(output).or(self.rows.last());
@@ -251,10 +251,10 @@ impl Source for Slice<'_> {
         }
     }
 
-    fn group(&self, output: usize, index: usize) -> Group {
+    fn group(&self, output: usize, index: usize) -> QuantizedGroup {
         match self.rows.get(output) {
             Some((matrix, row)) => matrix.group(*row, self.columns.start / GROUP + index),
-            None => Group::ZEROS,
+            None => QuantizedGroup::ZEROS,
         }
     }
 }

@@ -166,10 +166,10 @@ impl From<&Config> for RawConfig {
 /// The end-of-text tokens of a `generation_config.json`.
 pub(crate) fn end_of_text(text: &str, path: &Path) -> Result<Vec<TokenId>, ModelError> {
     #[derive(Deserialize)]
-    struct Generation {
+    struct GenerationConfig {
         eos_token_id: Option<OneOrMany>,
     }
-    let parsed: Generation = serde_json::from_str(text)
+    let parsed: GenerationConfig = serde_json::from_str(text)
         .map_err(|error| ModelError::ConfigInvalid { path: path.to_owned(), reason: error.to_string() })?;
     Ok(parsed.eos_token_id.map(|tokens| tokens.tokens()).unwrap_or_default())
 }

@@ -137,7 +137,7 @@ fn most_likely_of_all(logits: &[f32], count: usize) -> Vec<u32> {
 /// Tempered draw among what top-k and top-p leave (in this order, as Transformers does).
 fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> u32 {
     let SamplingParameters { temperature, top_k, top_p, seed, .. } = *parameters;
-    let weights = Weights::of(logits, temperature);
+    let weights = SoftmaxWeights::of(logits, temperature);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(step);
     let point: f64 = random.random();
@@ -156,13 +156,13 @@ fn draw(logits: &[f32], parameters: &SamplingParameters, step: u64) -> u32 {
 }
 
 /// e^((logit - greatest) / temperature) of each token: how often it is drawn, beside the most likely one.
-struct Weights {
+struct SoftmaxWeights {
     each: Vec<f32>,
     /// Of each block.
     sums: Vec<f64>,
 }
 
-impl Weights {
+impl SoftmaxWeights {
     fn of(logits: &[f32], temperature: f32) -> Self {
         let greatest = greatest(logits);
         let (mut each, mut sums) = (vec![0.0_f32; logits.len()], Vec::new());

@@ -4,7 +4,7 @@
 mod common;
 
 use common::golden::{Golden, MODELS, golden};
-use common::{Document, Logits, difference, greedy};
+use common::{Logits, TestSession, difference, greedy};
 use pie_comm::{
     Collective, Deadlines, Member, NcclGroup, Solo, TcpListening, TcpMesh, ThreadGroup, WorldSize,
 };
@@ -51,7 +51,7 @@ fn run(
     golden: &Golden,
     chunk: usize,
 ) -> (Vec<Vec<f32>>, Vec<u32>) {
-    let mut document = Document::new(&golden.prompt, 0);
+    let mut document = TestSession::new(&golden.prompt, 0);
     let mut logits = Vec::new();
     for start in (0..document.tokens.len()).step_by(chunk) {
         let end = document.tokens.len().min(start + chunk);
@@ -98,7 +98,7 @@ fn f32_gives_the_logits_and_tokens_of_transformers_at_any_world_size() {
 }
 
 /// Some text of the vocabulary of the model that ships.
-fn document(tokens: usize) -> Document {
+fn document(tokens: usize) -> TestSession {
     let mut noise = 1_u32;
     let ids: Vec<u32> = (0..tokens)
         .map(|_| {
@@ -106,7 +106,7 @@ fn document(tokens: usize) -> Document {
             (noise >> 16) % 6000
         })
         .collect();
-    Document::new(&ids, 0)
+    TestSession::new(&ids, 0)
 }
 
 /// Narrow numbers against f32 on the CPU, over the tensor cores' kernels, of few rows and of many. The bounds are how far

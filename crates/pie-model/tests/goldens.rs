@@ -3,15 +3,15 @@
 mod common;
 
 use common::golden::{Golden, MODELS, golden};
-use common::{Document, Logits, Rank, difference, greedy, on_ranks};
+use common::{Logits, ModelUnderTest, TestSession, difference, greedy, on_ranks};
 use pie_words::{Slot, TokenId};
 
 /// Of the largest logit.
 const TOLERANCE: f32 = 1e-4;
 
 /// Prefills in chunks, then decodes greedily.
-fn run(rank: &mut Rank<'_>, golden: &Golden, chunk: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
-    let mut document = Document::new(&golden.prompt, 0);
+fn run(rank: &mut ModelUnderTest<'_>, golden: &Golden, chunk: usize) -> (Vec<Vec<f32>>, Vec<u32>) {
+    let mut document = TestSession::new(&golden.prompt, 0);
     let mut logits = Vec::new();
     for start in (0..document.tokens.len()).step_by(chunk) {
         let end = document.tokens.len().min(start + chunk);

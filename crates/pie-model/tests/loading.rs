@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Document, Logits, difference, on_ranks};
+use common::{Logits, TestSession, difference, on_ranks};
 use half::{bf16, f16};
 use pie_comm::{Collective, Member, Solo};
 use pie_model::{Model, ModelError};
@@ -109,7 +109,7 @@ fn load(folder: &Path, member: Member) -> Result<Model, ModelError> {
 #[test]
 fn a_folder_gives_the_logits_of_transformers_or_is_refused_by_name() {
     let (cases, place) = (Cases::read(), tempfile::tempdir().expect("room"));
-    let document = Document::new(&cases.prompt(), 0);
+    let document = TestSession::new(&cases.prompt(), 0);
     let all = cases.all["cases"].as_array().expect("cases");
     assert!(all.len() > 50);
     for (index, case) in all.iter().enumerate() {

@@ -154,8 +154,8 @@ pub enum End {
 }
 
 /// Waits until others can see the end.
-pub type Ending = Pin<Box<dyn Future<Output = Result<(), PlacementError>> + Send>>;
-type EndFn = Box<dyn FnOnce(End) -> Ending + Send + Sync>;
+pub type EndConfirmation = Pin<Box<dyn Future<Output = Result<(), PlacementError>> + Send>>;
+type EndFn = Box<dyn FnOnce(End) -> EndConfirmation + Send + Sync>;
 
 /// A lease and how to end it; for those who write a placement. The call of `end` starts the end, its future only waits for the
 /// confirmation.
@@ -168,7 +168,11 @@ pub struct Hold {
 
 impl Hold {
     /// A lease that ends with its holder.
-    pub fn new(id: u64, lease: LeaseWatch, end: impl FnOnce(End) -> Ending + Send + Sync + 'static) -> Self {
+    pub fn new(
+        id: u64,
+        lease: LeaseWatch,
+        end: impl FnOnce(End) -> EndConfirmation + Send + Sync + 'static,
+    ) -> Self {
         Self { id, lease, end: Some(Box::new(end)) }
     }
 

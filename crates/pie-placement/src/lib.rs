@@ -27,7 +27,8 @@ pub use error::PlacementError;
 #[cfg(feature = "etcd")]
 pub use etcd::{Etcd, EtcdConfig, EtcdCredentials};
 pub use hold::{
-    Campaign, End, Ending, Hold, LeaseKeeper, LeaseState, LeaseWatch, LossReason, Ownership, Registration,
+    Campaign, End, EndConfirmation, Hold, LeaseKeeper, LeaseState, LeaseWatch, LossReason, Ownership,
+    Registration,
 };
 pub use names::{GroupId, RouterId, SessionKey, Ttl};
 pub use record::{Admission, Forgotten, GroupRecord, Moved, Owner, Placed, RankRecord, RouterRecord};

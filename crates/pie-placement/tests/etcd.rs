@@ -15,10 +15,10 @@ use pie_placement::{
     Announced, Campaign, Etcd, EtcdConfig, LeaseState, LossReason, Placed, Placement, RankEvent, RankWatch,
     Ttl,
 };
-use support::{Server, placement};
+use support::{EtcdServer, placement};
 
-async fn subject() -> (contract::Subject, Arc<Server>) {
-    let server = Server::shared().await;
+async fn subject() -> (contract::Subject, Arc<EtcdServer>) {
+    let server = EtcdServer::shared().await;
     let (placement, _) = placement(&server).await;
     (Arc::new(placement), server)
 }
@@ -42,7 +42,7 @@ contract_tests! {
 /// A1: epochs grow, and each is the revision of etcd's own key.
 #[tokio::test]
 async fn epochs_are_the_revisions_of_the_ownership_key() {
-    let server = Server::shared().await;
+    let server = EtcdServer::shared().await;
     let (placement, prefix) = placement(&server).await;
     contract::epochs_grow_with_every_owner(Arc::new(placement.clone())).await;
     let mut client = server.client().await;
@@ -60,7 +60,7 @@ async fn epochs_are_the_revisions_of_the_ownership_key() {
 /// The purpose of A1: a transaction that compares the key's revision with the epoch fences an owner that was succeeded.
 #[tokio::test]
 async fn a_former_epoch_is_fenced() {
-    let server = Server::shared().await;
+    let server = EtcdServer::shared().await;
     let (placement, prefix) = placement(&server).await;
     let key = format!("{prefix}groups/fence/owner");
     let first = won(placement.campaign(&group("fence"), &router(0), Ttl::DEFAULT).await.unwrap());
@@ -77,7 +77,7 @@ async fn a_former_epoch_is_fenced() {
 
 #[tokio::test]
 async fn a_revoked_lease_is_reported_to_its_holder() {
-    let server = Server::shared().await;
+    let server = EtcdServer::shared().await;
     let (placement, prefix) = placement(&server).await;
     let ownership = won(placement.campaign(&group("revoked"), &router(0), ttl(2)).await.unwrap());
     let mut client = server.client().await;
@@ -108,7 +108,7 @@ async fn a_server_that_is_down_at_the_start_is_named() {
 
 #[tokio::test]
 async fn values_of_another_release_are_refused_by_key() {
-    let server = Server::shared().await;
+    let server = EtcdServer::shared().await;
     let (placement, prefix) = placement(&server).await;
     let key = format!("{prefix}sessions/s");
     server.client().await.put(key.as_str(), r#"{"version":7,"shard":1}"#, None).await.unwrap();
@@ -121,7 +121,7 @@ async fn values_of_another_release_are_refused_by_key() {
 /// A follower that meets a value it cannot read says so, keeps what it knew, and goes on when the value is gone.
 #[tokio::test]
 async fn a_watch_survives_an_unreadable_value() {
-    let server = Server::shared().await;
+    let server = EtcdServer::shared().await;
     let (placement, prefix) = placement(&server).await;
     let g = group("unreadable");
     let _zero = placement.register_rank(rank(&g, 0), Ttl::DEFAULT).await.unwrap();
@@ -151,7 +151,7 @@ async fn next_change(watch: &mut RankWatch) -> RankEvent {
 /// Killed and started again on the same data: leases, sessions and watches go on, and nothing is lost or invented.
 #[tokio::test]
 async fn a_server_that_dies_and_returns_is_survived() {
-    let server = Server::start().await;
+    let server = EtcdServer::start().await;
     let (placement, _) = placement(&server).await;
     let placement: contract::Subject = Arc::new(placement);
     let g = group("restart");
@@ -193,7 +193,7 @@ async fn a_server_that_dies_and_returns_is_survived() {
 /// Frozen with its connections open: nothing hangs, followers and holders are told, and all goes on afterwards.
 #[tokio::test]
 async fn a_server_that_freezes_is_noticed_and_survived() {
-    let server = Server::start().await;
+    let server = EtcdServer::start().await;
     let mut config = EtcdConfig::new(vec![server.endpoint()]);
     config.call_timeout = Duration::from_millis(700);
     let placement: contract::Subject = Arc::new(Etcd::connect(config).await.unwrap());
@@ -248,7 +248,7 @@ enum Trouble {
 #[tokio::test]
 async fn what_was_lost_is_taken_again() {
     use Trouble::*;
-    let server = Server::start().await;
+    let server = EtcdServer::start().await;
     for trouble in [Frozen, Away, Emptied, KeysDeleted, LeasesRevoked] {
         let mut config = EtcdConfig::new(vec![server.endpoint()]);
         config.call_timeout = Duration::from_millis(900);
@@ -332,9 +332,9 @@ async fn what_was_lost_is_taken_again() {
 /// Of three servers one may be gone, at whatever place of the list: every start and every call works.
 #[tokio::test]
 async fn one_dead_server_of_three_fails_nobody() {
-    let servers = Server::cluster(3).await;
+    let servers = EtcdServer::cluster(3).await;
     servers[1].kill();
-    let endpoints: Vec<_> = servers.iter().map(Server::endpoint).collect();
+    let endpoints: Vec<_> = servers.iter().map(EtcdServer::endpoint).collect();
     let g = group("dead");
     for first in 0..6 {
         let mut endpoints = endpoints.clone();
@@ -350,7 +350,7 @@ async fn one_dead_server_of_three_fails_nobody() {
 /// A server that stands still while the others go on, though it led them: leases live on at the others, and calls are answered there.
 #[tokio::test]
 async fn a_frozen_leader_costs_nobody_a_lease() {
-    let servers = Server::cluster(3).await;
+    let servers = EtcdServer::cluster(3).await;
     let mut leader = None;
     for server in &servers {
         if server.leads().await {
@@ -359,7 +359,7 @@ async fn a_frozen_leader_costs_nobody_a_lease() {
     }
     let leader = leader.expect("one leads");
     // Everybody asks it first.
-    let mut endpoints: Vec<_> = servers.iter().map(Server::endpoint).collect();
+    let mut endpoints: Vec<_> = servers.iter().map(EtcdServer::endpoint).collect();
     endpoints.sort_by_key(|endpoint| *endpoint != leader.endpoint());
     let placement: contract::Subject = Arc::new(Etcd::connect(EtcdConfig::new(endpoints)).await.unwrap());
     let g = group("leader");
@@ -389,7 +389,7 @@ async fn a_frozen_leader_costs_nobody_a_lease() {
 /// History that a broken watch missed is compacted away: the follower starts from the present and is told the difference.
 #[tokio::test]
 async fn a_watch_survives_compaction() {
-    let server = Server::start().await;
+    let server = EtcdServer::start().await;
     let (placement, _) = placement(&server).await;
     let g = group("compaction");
     let zero = placement.register_rank(rank(&g, 0), Ttl::DEFAULT).await.unwrap();

@@ -4,7 +4,7 @@ use crate::invariant::{Invariant, Violation};
 use crate::plan::{Change, Copies, Plan, PlanError, Row, Run, SequenceRows, Then, Turns, Work};
 use crate::slots::Slots;
 use crate::table::{Reach, Table};
-use crate::undo::{Undo, Was};
+use crate::undo::{PriorTable, Undo};
 use pie_words::{Epoch, Seq, SessionId, TokenId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -171,13 +171,19 @@ impl Group {
     fn roll_back(&mut self, done: Vec<Undo>) {
         for Undo { session, was } in done.into_iter().rev() {
             match (was, self.sessions.get_mut(&session)) {
-                (Was::Unknown, _) => drop(self.sessions.remove(&session)),
-                (Was::Table(table), _) => drop(self.sessions.insert(session, table)),
-                (Was::Branch(branch), Some(table)) => table.branch = branch,
-                (Was::Spliced(splices), Some(table)) => splices.take_back(table),
-                (Was::States(states), Some(table)) => table.document.states = states,
-                (Was::SharedUntil(row), Some(table)) => table.shared_until = row,
-                (Was::Branch(_) | Was::Spliced(_) | Was::States(_) | Was::SharedUntil(_), None) => {}
+                (PriorTable::Unknown, _) => drop(self.sessions.remove(&session)),
+                (PriorTable::Table(table), _) => drop(self.sessions.insert(session, table)),
+                (PriorTable::Branch(branch), Some(table)) => table.branch = branch,
+                (PriorTable::Spliced(splices), Some(table)) => splices.take_back(table),
+                (PriorTable::States(states), Some(table)) => table.document.states = states,
+                (PriorTable::SharedUntil(row), Some(table)) => table.shared_until = row,
+                (
+                    PriorTable::Branch(_)
+                    | PriorTable::Spliced(_)
+                    | PriorTable::States(_)
+                    | PriorTable::SharedUntil(_),
+                    None,
+                ) => {}
             }
         }
         self.slots.roll_back();
@@ -196,36 +202,36 @@ impl Group {
                 return Err(PlanError::SessionExists(session));
             }
             self.sessions.insert(session, Table::default());
-            done.push(Undo { session, was: Was::Unknown });
+            done.push(Undo { session, was: PriorTable::Unknown });
             return Ok(());
         }
         let slots = &mut self.slots;
         let table = self.sessions.get_mut(&session).ok_or(PlanError::UnknownSession(session))?;
         let was = match change {
-            Change::Open { .. } => Was::Unknown,
+            Change::Open { .. } => PriorTable::Unknown,
             Change::Splice { splices, strategy, .. } => {
                 splices.fits(table.tokens().len()).map_err(|source| PlanError::Splice { session, source })?;
-                Was::Spliced(table.splice(splices, *strategy, slots, staged)?)
+                PriorTable::Spliced(table.splice(splices, *strategy, slots, staged)?)
             }
             Change::Branch { at, tokens, .. } => {
                 if at.usize() > table.tokens().len() {
                     return Err(PlanError::NoSuchPlace { session, at: *at });
                 }
-                Was::Branch(table.begin_branch(at.usize(), tokens, slots)?)
+                PriorTable::Branch(table.begin_branch(at.usize(), tokens, slots)?)
             }
-            Change::EndBranch { .. } => Was::Branch(table.end_branch(slots)),
+            Change::EndBranch { .. } => PriorTable::Branch(table.end_branch(slots)),
             Change::Clear { .. } => {
                 staged.turns.forget(table.slots());
-                Was::Table(table.clear(slots))
+                PriorTable::Table(table.clear(slots))
             }
             Change::Share { from, length, .. } => return self.share(session, *from, *length as usize, done),
             Change::Repair { rows, .. } => {
                 let rows = checked(session, rows, table)?;
-                Was::States(table.repair(&rows, slots, &mut staged.turns))
+                PriorTable::States(table.repair(&rows, slots, &mut staged.turns))
             }
             Change::Close { .. } => {
                 staged.turns.forget(table.slots());
-                let was = Was::Table(table.clear(slots));
+                let was = PriorTable::Table(table.clear(slots));
                 self.sessions.remove(&session);
                 was
             }
@@ -244,8 +250,8 @@ impl Group {
         let mut giver = self.sessions.remove(&from).ok_or(PlanError::UnknownSession(from))?;
         let shared = match self.sessions.get_mut(&session) {
             Some(table) if table.is_empty() && giver.frontier() >= length => {
-                done.push(Undo { session: from, was: Was::SharedUntil(giver.shared_until) });
-                done.push(Undo { session, was: Was::Table(table.clone()) });
+                done.push(Undo { session: from, was: PriorTable::SharedUntil(giver.shared_until) });
+                done.push(Undo { session, was: PriorTable::Table(table.clone()) });
                 table.share_from(&mut giver, length, &mut self.slots);
                 Ok(())
             }

@@ -2,7 +2,7 @@
 
 use crate::group::Group;
 use crate::invariant::{Invariant, Violation};
-use crate::rows::{Age, Rows, State};
+use crate::rows::{Freshness, RowState, Rows};
 use crate::slots::Slots;
 use crate::spans::Spans;
 use crate::table::{Branch, Origin, Settling, Table};
@@ -162,11 +162,11 @@ fn count(rows: usize) -> u32 {
 }
 
 fn rows_image(rows: &Rows) -> RowsImage {
-    let span = |(range, state): (std::ops::Range<usize>, State)| {
+    let span = |(range, state): (std::ops::Range<usize>, RowState)| {
         let state = match state {
-            State::Pending => StateImage::Pending,
-            State::Encoded { owes, age: Age::Fresh } => StateImage::Fresh { owes },
-            State::Encoded { owes, age: Age::Stale } => StateImage::Stale { owes },
+            RowState::Pending => StateImage::Pending,
+            RowState::Encoded { owes, age: Freshness::Fresh } => StateImage::Fresh { owes },
+            RowState::Encoded { owes, age: Freshness::Stale } => StateImage::Stale { owes },
         };
         SpanImage { rows: count(range.len()), state }
     };
@@ -197,9 +197,9 @@ fn rows(image: RowsImage) -> Rows {
     let mut states = Spans::default();
     for SpanImage { rows, state } in image.spans {
         let state = match state {
-            StateImage::Pending => State::Pending,
-            StateImage::Fresh { owes } => State::Encoded { owes, age: Age::Fresh },
-            StateImage::Stale { owes } => State::Encoded { owes, age: Age::Stale },
+            StateImage::Pending => RowState::Pending,
+            StateImage::Fresh { owes } => RowState::Encoded { owes, age: Freshness::Fresh },
+            StateImage::Stale { owes } => RowState::Encoded { owes, age: Freshness::Stale },
         };
         states.extend(rows as usize, state);
     }

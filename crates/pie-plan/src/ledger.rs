@@ -82,11 +82,11 @@ pub struct Ledger {
     position: Option<Position>,
     memos: Memos,
     /// Who writes now, and what is not complete yet.
-    writer: Option<Writer>,
+    writer: Option<LedgerWriter>,
 }
 
 #[derive(Clone, Debug)]
-struct Writer {
+struct LedgerWriter {
     epoch: Epoch,
     latest: u64,
     /// Written anew; what counts until it is complete is what was there before.
@@ -135,7 +135,7 @@ impl Ledger {
             }
             Beginning::Anew => Some(Memos::new()),
         };
-        self.writer = Some(Writer { epoch, latest: after, incoming });
+        self.writer = Some(LedgerWriter { epoch, latest: after, incoming });
         Ok(())
     }
 
@@ -185,7 +185,7 @@ impl Ledger {
         Ok(())
     }
 
-    fn writer(&mut self, epoch: Epoch) -> Result<&mut Writer, LedgerError> {
+    fn writer(&mut self, epoch: Epoch) -> Result<&mut LedgerWriter, LedgerError> {
         self.check(epoch)?;
         self.writer.as_mut().filter(|writer| writer.epoch == epoch).ok_or(LedgerError::NotBegun)
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// What the cached key of a token is rotated for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
+pub enum KeyRotation {
     /// Not encoded yet: the slot holds nothing of this token.
     Pending,
     /// Encoded, and rotated for this position.
@@ -17,39 +17,41 @@ pub enum Key {
 
 /// The same, as far as it differs from where the token stands: neighbours that moved together are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// [`Key::Pending`].
+pub(crate) enum RowState {
+    /// [`KeyRotation::Pending`].
     Pending,
     /// Encoded.
     Encoded {
         /// How many positions before its own the key is rotated for: the turn that it owes.
         owes: i32,
         /// Whether what the row says is up to date.
-        age: Age,
+        age: Freshness,
     },
 }
 
 /// Whether an encoded row has seen what stands on its left now. An edit and an encoding on its left make it stale; turning its
 /// key does not renew it (paper, section 3.2: values are kept).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Age {
+pub(crate) enum Freshness {
     /// Nothing on its left has changed since it was encoded.
     Fresh,
     /// Something has.
     Stale,
 }
 
-impl State {
+impl RowState {
     /// Encoded just now.
-    pub const FRESH: Self = Self::Encoded { owes: 0, age: Age::Fresh };
+    pub const FRESH: Self = Self::Encoded { owes: 0, age: Freshness::Fresh };
     /// Encoded before something on its left changed, and turned since.
-    pub const STALE: Self = Self::Encoded { owes: 0, age: Age::Stale };
+    pub const STALE: Self = Self::Encoded { owes: 0, age: Freshness::Stale };
 
     /// Of a row that moves by so many positions, or stays where something on its left changes.
     fn moved(self, by: i32) -> Self {
         match self {
             Self::Pending => Self::Pending,
-            Self::Encoded { owes, .. } => Self::Encoded { owes: owes.wrapping_add(by), age: Age::Stale },
+            Self::Encoded { owes, .. } => {
+                Self::Encoded { owes: owes.wrapping_add(by), age: Freshness::Stale }
+            }
         }
     }
 
@@ -62,7 +64,7 @@ impl State {
     }
 
     fn is_stale(self) -> bool {
-        matches!(self, Self::Encoded { age: Age::Stale, .. })
+        matches!(self, Self::Encoded { age: Freshness::Stale, .. })
     }
 }
 
@@ -76,7 +78,7 @@ pub(crate) struct Rows {
     /// By index, as many as there are tokens.
     pub slots: Vec<Slot>,
     /// By index: what each row waits for.
-    pub states: Spans<State>,
+    pub states: Spans<RowState>,
 }
 
 impl Rows {
@@ -92,17 +94,17 @@ impl Rows {
     }
 
     /// What the key at an index is rotated for, in rows that are a document.
-    pub fn key(&self, index: usize) -> Option<Key> {
+    pub fn key(&self, index: usize) -> Option<KeyRotation> {
         let position = |turn: i32| (index as u32).wrapping_sub(turn.cast_unsigned());
         self.states.get(index).map(|state| match state {
-            State::Pending => Key::Pending,
-            State::Encoded { owes, .. } => Key::RotatedFor(TokenIndex(position(owes))),
+            RowState::Pending => KeyRotation::Pending,
+            RowState::Encoded { owes, .. } => KeyRotation::RotatedFor(TokenIndex(position(owes))),
         })
     }
 
     /// The first `limit` rows before `end` that wait to be encoded, in order.
     pub fn pending(&self, end: usize, mut limit: usize) -> impl Iterator<Item = Range<usize>> + '_ {
-        let pending = self.states.within(0..end).filter(|(_, state)| *state == State::Pending);
+        let pending = self.states.within(0..end).filter(|(_, state)| *state == RowState::Pending);
         pending.map_while(move |(rows, _)| {
             let taken = rows.start..rows.end.min(rows.start.saturating_add(limit));
             limit -= taken.len();
@@ -114,7 +116,7 @@ impl Rows {
     pub fn push(&mut self, token: TokenId, slot: Slot) {
         self.tokens.push(token);
         self.slots.push(slot);
-        self.states.extend(1, State::Pending);
+        self.states.extend(1, RowState::Pending);
     }
 
     /// The first `length` rows, in the same slots.
@@ -130,12 +132,12 @@ impl Rows {
     pub fn splice(&mut self, splices: &Splices, mut take: impl FnMut() -> Slot) {
         splices.apply_to(&mut self.slots, |_| take());
         splices.apply_to(&mut self.tokens, |token| token);
-        self.states.splice(splices, State::Pending, State::moved);
+        self.states.splice(splices, RowState::Pending, RowState::moved);
     }
 
     /// The first row whose cache is not what a fresh encoding of all rows up to it would give: H1.
     pub fn frontier(&self) -> usize {
-        let exact = |(_, state): &(Range<usize>, State)| *state == State::FRESH;
+        let exact = |(_, state): &(Range<usize>, RowState)| *state == RowState::FRESH;
         self.states.iter().take_while(exact).last().map_or(0, |(rows, _)| rows.end)
     }
 
@@ -177,12 +179,12 @@ impl Rows {
             let own = slots.take().ok_or(OutOfSlots { needed: 1, free: 0 })?;
             slots.release(std::mem::replace(&mut self.slots[index], own));
         }
-        self.set(std::slice::from_ref(&(index..index + 1)), State::Pending);
+        self.set(std::slice::from_ref(&(index..index + 1)), RowState::Pending);
         Ok(())
     }
 
     /// Rows of another state.
-    pub fn set(&mut self, rows: &[Range<usize>], state: State) {
+    pub fn set(&mut self, rows: &[Range<usize>], state: RowState) {
         self.states.map(rows, |_| state);
     }
 
@@ -190,13 +192,13 @@ impl Rows {
     pub fn settle(&mut self, ranges: impl Iterator<Item = Range<usize>>, turns: &mut Turns) {
         let mut owing = Vec::new();
         for (rows, state) in ranges.flat_map(|range| self.states.within(range)) {
-            if let State::Encoded { owes: turn @ (..=-1 | 1..), .. } = state {
+            if let RowState::Encoded { owes: turn @ (..=-1 | 1..), .. } = state {
                 turns.slots.extend_from_slice(&self.slots[rows.clone()]);
                 turns.deltas.extend(std::iter::repeat_n(turn, rows.len()));
                 owing.push(rows);
             }
         }
-        self.states.map(&owing, State::settled);
+        self.states.map(&owing, RowState::settled);
     }
 
     /// Takes the first `limit` pending rows before `end`, in order, as rows to encode, and counts them as encoded. The first
@@ -210,7 +212,7 @@ impl Rows {
             slot: self.slots[index],
         }));
         self.age_from(leftmost);
-        self.set(&pending, State::FRESH);
+        self.set(&pending, RowState::FRESH);
     }
 
     /// Adds everything to a digest (P4).
@@ -219,8 +221,8 @@ impl Rows {
         hash(hasher, self.tokens.iter().map(|token| token.0));
         hash(hasher, self.slots.iter().map(|slot| slot.0));
         let state = |state| match state {
-            State::Pending => [0, 0],
-            State::Encoded { owes, age } => [1 + u32::from(age == Age::Stale), owes.cast_unsigned()],
+            RowState::Pending => [0, 0],
+            RowState::Encoded { owes, age } => [1 + u32::from(age == Freshness::Stale), owes.cast_unsigned()],
         };
         let states = self.states.iter().map(|(rows, of)| (rows.end as u32, state(of)));
         hash(hasher, states.flat_map(|(end, [encoded, turn])| [end, encoded, turn]));

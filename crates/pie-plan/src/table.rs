@@ -3,8 +3,8 @@
 
 use crate::group::Staged;
 use crate::plan::{Copies, Row, Then, Turns};
-pub use crate::rows::Key;
-use crate::rows::{OutOfSlots, Rows, State};
+pub use crate::rows::KeyRotation;
+use crate::rows::{OutOfSlots, RowState, Rows};
 use crate::slots::Slots;
 use crate::spans::Spans;
 use crate::undo::{Replaced, Unsplice};
@@ -102,15 +102,15 @@ impl Table {
     }
 
     /// The state of the key of the document's token at `index`.
-    pub fn key(&self, index: TokenIndex) -> Option<Key> {
+    pub fn key(&self, index: TokenIndex) -> Option<KeyRotation> {
         self.document.key(index.usize())
     }
 
     /// For each token of the document the position that its key is rotated for; `None` while it waits to be encoded.
     pub fn rotations(&self) -> impl Iterator<Item = Option<u32>> + '_ {
         (0..self.document.len()).map(|index| match self.document.key(index)? {
-            Key::Pending => None,
-            Key::RotatedFor(position) => Some(position.0),
+            KeyRotation::Pending => None,
+            KeyRotation::RotatedFor(position) => Some(position.0),
         })
     }
 
@@ -127,7 +127,7 @@ impl Table {
             Some(branch) => branch.states.get(branch.len() - 1),
             None => self.share().checked_sub(1).and_then(|last| self.document.states.get(last)),
         };
-        let last_is_encoded = last.is_some_and(|state| state != State::Pending);
+        let last_is_encoded = last.is_some_and(|state| state != RowState::Pending);
         let branch = branch.map_or(0, |branch| rows(branch, branch.len()));
         rows(&self.document, self.share()) + branch + usize::from(last_is_encoded)
     }
@@ -161,7 +161,7 @@ impl Table {
     /// The document's rows in a range that are encoded, as sorted runs: those that may be repaired. Behind the frontier all of them
     /// have to be, fresh ones too, since what stands on their left changes then.
     pub fn encoded(&self, within: Range<usize>) -> impl Iterator<Item = Range<usize>> + '_ {
-        let encoded = self.document.states.within(within).filter(|(_, state)| *state != State::Pending);
+        let encoded = self.document.states.within(within).filter(|(_, state)| *state != RowState::Pending);
         encoded.map(|(rows, _)| rows)
     }
 
@@ -249,11 +249,16 @@ impl Table {
 
     /// Encoded rows are to be encoded again, in their slots, with the next run. Those that others hold too are exact, and stay.
     /// Their keys are brought to their index all the same: the run may be given up. Returns what the rows waited for before.
-    pub(crate) fn repair(&mut self, rows: &[Range<usize>], slots: &Slots, turns: &mut Turns) -> Spans<State> {
+    pub(crate) fn repair(
+        &mut self,
+        rows: &[Range<usize>],
+        slots: &Slots,
+        turns: &mut Turns,
+    ) -> Spans<RowState> {
         let before = self.document.states.clone();
         let own = self.own(rows, slots);
         self.document.settle(own.iter().cloned(), turns);
-        self.document.set(&own, State::Pending);
+        self.document.set(&own, RowState::Pending);
         before
     }
 
@@ -267,9 +272,9 @@ impl Table {
     /// Rows were to be encoded and are not: those of `repaired` hold what they held before, or something newer, and are stale; the
     /// others wait again.
     pub(crate) fn give_up(&mut self, rows: &[Range<usize>], repaired: &[Range<usize>], slots: &Slots) {
-        self.document.set(rows, State::Pending);
+        self.document.set(rows, RowState::Pending);
         let own = self.own(repaired, slots);
-        self.document.set(&own, State::STALE);
+        self.document.set(&own, RowState::STALE);
     }
 
     /// Applies splices to the document. Slots of deleted tokens go back first, so that they may serve the inserted ones.
@@ -308,7 +313,7 @@ impl Table {
         self.document.splice(splices, || slots.take().expect("they were counted"));
         if strategy == Strategy::Full {
             let behind = first..self.document.len();
-            self.document.set(std::slice::from_ref(&behind), State::Pending);
+            self.document.set(std::slice::from_ref(&behind), RowState::Pending);
         }
         self.unshare(first, slots, &mut staged.copies, &mut before.replaced);
         self.move_branch(splices);
@@ -347,7 +352,7 @@ impl Table {
                     slots.release(slot);
                     self.document.slots[index] = own;
                     replaced.push(Replaced { index, slot });
-                    if state != State::Pending {
+                    if state != RowState::Pending {
                         copies.from.push(slot);
                         copies.to.push(own);
                     }
@@ -386,7 +391,8 @@ impl Table {
         let mut adopted = Vec::new();
         for waiting in self.document.pending(share + common, usize::MAX) {
             for index in waiting.start.max(share)..waiting.end {
-                if let Some(state @ State::Encoded { owes: 0, .. }) = branch.rows.states.get(index - share) {
+                if let Some(state @ RowState::Encoded { owes: 0, .. }) = branch.rows.states.get(index - share)
+                {
                     adopted.push((index, state));
                 }
             }
@@ -457,7 +463,7 @@ impl Table {
         let until = self.shared_until.min(self.document.len());
         let shared = (leftmost..until).filter(|index| slots.is_shared(self.document.slots[*index]));
         let shared: Vec<Range<usize>> = shared.map(|index| index..index + 1).collect();
-        self.document.set(&shared, State::FRESH);
+        self.document.set(&shared, RowState::FRESH);
         if let Some(branch) = self.branch.as_mut().filter(|branch| leftmost < branch.share) {
             branch.rows.age_from(0);
         }
@@ -466,7 +472,7 @@ impl Table {
     /// The first rows that waited were read from disk.
     pub(crate) fn reload(&mut self, rows: Range<usize>, slots: &Slots) {
         self.document.age_from(rows.start);
-        self.document.set(std::slice::from_ref(&rows), State::FRESH);
+        self.document.set(std::slice::from_ref(&rows), RowState::FRESH);
         self.renewed(rows.start, slots);
     }
 

@@ -8,7 +8,7 @@ use pie_words::{Epoch, Seq};
 
 /// What a rank says of itself when it is fenced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct RankSurvey {
     /// How far its ledger is; none if it never had a complete one.
     pub ledger: Option<Position>,
     /// Its tables; none if it is in no group.
@@ -69,14 +69,14 @@ pub enum Caches {
 }
 
 /// The rank whose ledger has all that was confirmed; none if no rank has one (E1).
-pub fn best_ledger(standings: &[Standing]) -> Option<usize> {
+pub fn best_ledger(standings: &[RankSurvey]) -> Option<usize> {
     let kept = standings.iter().enumerate().filter_map(|(rank, standing)| Some((standing.ledger?, rank)));
     // Of equals the first, so that all routers choose alike.
     kept.max_by_key(|(position, rank)| (*position, std::cmp::Reverse(*rank))).map(|(_, rank)| rank)
 }
 
 /// Whether the caches go on (E3). Where not, the rank that stands in the way is named.
-pub fn caches(standings: &[Standing]) -> Caches {
+pub fn caches(standings: &[RankSurvey]) -> Caches {
     let mut ranks = Vec::with_capacity(standings.len());
     for (rank, standing) in standings.iter().enumerate() {
         match standing.tables {

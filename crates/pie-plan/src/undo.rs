@@ -1,6 +1,6 @@
 //! What a change replaced, kept until its plan is sure: as much as the change touched, not the whole table.
 
-use crate::rows::State;
+use crate::rows::RowState;
 use crate::spans::Spans;
 use crate::table::{Branch, Settling, Table};
 use pie_words::{SessionId, Slot, Splices};
@@ -11,12 +11,12 @@ pub(crate) struct Undo {
     /// The session whose table changed.
     pub session: SessionId,
     /// What it was before.
-    pub was: Was,
+    pub was: PriorTable,
 }
 
 /// What a table was before a change, as far as that touched it.
 #[derive(Debug)]
-pub(crate) enum Was {
+pub(crate) enum PriorTable {
     /// The session was not open.
     Unknown,
     /// All of it is another one now, or gone.
@@ -24,7 +24,7 @@ pub(crate) enum Was {
     Branch(Option<Branch>),
     Spliced(Unsplice),
     /// What its rows waited for.
-    States(Spans<State>),
+    States(Spans<RowState>),
     SharedUntil(usize),
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct Unsplice {
     /// Rows that changed slots after they were spliced, in this order.
     pub replaced: Vec<Replaced>,
     /// What each row waited for before.
-    pub states: Spans<State>,
+    pub states: Spans<RowState>,
     /// The branch as it was.
     pub branch: Option<Branch>,
     /// Whether keys were to be turned.

@@ -4,7 +4,7 @@
 #[path = "replicas/memory.rs"]
 mod memory;
 
-use memory::{Held, Replica};
+use memory::{Replica, SimulatedRow};
 use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{Change, DigestWanted, Plan, PlanError, Run, Table};
 use pie_words::{SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 const CAPACITY: u32 = 4096;
 
 /// Blocks by the tokens up to their ends.
-type Disk = BTreeMap<Vec<TokenId>, Vec<Held>>;
+type Disk = BTreeMap<Vec<TokenId>, Vec<SimulatedRow>>;
 
 /// One thing that happens to a session.
 #[derive(Clone, Debug)]
@@ -195,7 +195,7 @@ impl World {
             let table = replica.group.table(block.session).expect("the plan was taken");
             let rows =
                 table.slots()[block.rows()].iter().map(|slot| replica.memory[slot.usize()].expect("exact"));
-            let rows: Vec<Held> = rows.collect();
+            let rows: Vec<SimulatedRow> = rows.collect();
             self.disk.insert(named(replica, block), rows);
         }
         replica.carry_out(&work, |_| true);

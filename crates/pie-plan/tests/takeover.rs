@@ -3,7 +3,7 @@
 
 use pie_plan::blocks::PlanBlocks;
 use pie_plan::ledger::{Beginning, Entry, Ledger, LedgerError, Position};
-use pie_plan::takeover::{Activity, Caches, Standing, TablesAt, best_ledger, caches};
+use pie_plan::takeover::{Activity, Caches, RankSurvey, TablesAt, best_ledger, caches};
 use pie_plan::{Change, DigestWanted, Group, Plan};
 use pie_words::{Epoch, Seq, SessionId};
 use proptest::prelude::*;
@@ -17,7 +17,7 @@ type Documents = BTreeMap<SessionId, Vec<u8>>;
 
 /// What an owner sends to one rank, in order.
 #[derive(Clone, Debug)]
-enum Message {
+enum OwnerMessage {
     Begin(Beginning, u64),
     Copy(SessionId, Vec<u8>),
     Complete,
@@ -25,7 +25,7 @@ enum Message {
     Plan(Seq),
 }
 
-struct Rank {
+struct SimulatedRank {
     ledger: Ledger,
     /// Its tables, if it is in a group.
     group: Option<Group>,
@@ -35,12 +35,12 @@ struct Rank {
     early: VecDeque<Seq>,
 }
 
-impl Rank {
+impl SimulatedRank {
     fn new() -> Self {
         Self { ledger: Ledger::default(), group: None, busy: None, early: VecDeque::new() }
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self) -> RankSurvey {
         let tables = self.group.as_ref().map(|group| TablesAt {
             epoch: group.epoch(),
             applied: group.applied(),
@@ -50,7 +50,7 @@ impl Rank {
                 None => Activity::Idle { digest: group.digest() },
             },
         });
-        Standing { ledger: self.ledger.position(), tables }
+        RankSurvey { ledger: self.ledger.position(), tables }
     }
 
     /// The latest plan that it works on or has done.
@@ -96,12 +96,12 @@ fn plan(epoch: Epoch, seq: Seq) -> Plan {
 }
 
 /// An owner, and what of it is on the way. One that is dead says nothing new; what it sent may still arrive.
-struct Owner {
+struct SimulatedOwner {
     epoch: Epoch,
     documents: Documents,
     latest: u64,
     seq: Seq,
-    sent: [VecDeque<Message>; RANKS],
+    sent: [VecDeque<OwnerMessage>; RANKS],
     /// The ranks that this owner counts on.
     counts: [bool; RANKS],
     /// What each has said that it has.
@@ -109,7 +109,7 @@ struct Owner {
     is_dead: bool,
 }
 
-impl Owner {
+impl SimulatedOwner {
     fn write(&mut self, session: SessionId, entry: Entry) {
         self.latest += 1;
         match &entry {
@@ -118,14 +118,14 @@ impl Owner {
             Entry::Gone => drop(self.documents.remove(&session)),
         }
         for sent in &mut self.sent {
-            sent.push_back(Message::Entry(self.latest, session, entry.clone()));
+            sent.push_back(OwnerMessage::Entry(self.latest, session, entry.clone()));
         }
     }
 }
 
 struct World {
-    ranks: Vec<Rank>,
-    owners: Vec<Owner>,
+    ranks: Vec<SimulatedRank>,
+    owners: Vec<SimulatedOwner>,
     /// All documents after each entry of each owner.
     history: BTreeMap<Position, Documents>,
     /// The latest entry that somebody was told of as made.
@@ -137,7 +137,7 @@ struct World {
 
 impl World {
     fn new(random: u64) -> Self {
-        let ranks = (0..RANKS).map(|_| Rank::new()).collect();
+        let ranks = (0..RANKS).map(|_| SimulatedRank::new()).collect();
         let confirmed = Position::default();
         let history = BTreeMap::from([(confirmed, Documents::new())]);
         let mut world = Self { ranks, owners: Vec::new(), history, confirmed, has_died: true, random };
@@ -189,7 +189,7 @@ impl World {
         let owner = &mut self.owners[owner];
         if !owner.is_dead && done == Some((owner.epoch, owner.seq)) {
             owner.seq = owner.seq.next();
-            owner.sent.iter_mut().for_each(|sent| sent.push_back(Message::Plan(owner.seq)));
+            owner.sent.iter_mut().for_each(|sent| sent.push_back(OwnerMessage::Plan(owner.seq)));
         }
     }
 
@@ -218,26 +218,31 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, rank: usize, epoch: Epoch, message: Message) -> Result<Option<u64>, LedgerError> {
+    fn arrive(
+        &mut self,
+        rank: usize,
+        epoch: Epoch,
+        message: OwnerMessage,
+    ) -> Result<Option<u64>, LedgerError> {
         let rank = &mut self.ranks[rank];
         let has = |ledger: &Ledger| Ok(ledger.position().map(|position| position.number));
         match message {
-            Message::Begin(beginning, after) => {
+            OwnerMessage::Begin(beginning, after) => {
                 rank.ledger.begin(epoch, beginning, after)?;
                 if beginning == Beginning::GoOn { has(&rank.ledger) } else { Ok(None) }
             }
-            Message::Copy(session, memo) => {
+            OwnerMessage::Copy(session, memo) => {
                 rank.ledger.copy(epoch, session, Entry::Whole(memo)).map(|()| None)
             }
-            Message::Complete => rank.ledger.complete(epoch).and_then(|()| has(&rank.ledger)),
-            Message::Entry(number, session, entry) => {
+            OwnerMessage::Complete => rank.ledger.complete(epoch).and_then(|()| has(&rank.ledger)),
+            OwnerMessage::Entry(number, session, entry) => {
                 rank.ledger.add(epoch, number, session, entry)?;
                 has(&rank.ledger)
             }
-            Message::Plan(_) if epoch < rank.ledger.fenced() => {
+            OwnerMessage::Plan(_) if epoch < rank.ledger.fenced() => {
                 Err(LedgerError::Fenced { asked: epoch, fence: rank.ledger.fenced() })
             }
-            Message::Plan(seq) => {
+            OwnerMessage::Plan(seq) => {
                 if rank.group.as_ref().is_some_and(|group| group.epoch() == epoch) {
                     rank.take_plan(seq);
                 }
@@ -284,7 +289,7 @@ impl World {
         if !(0..RANKS).filter(|other| *other != rank).any(|other| is_witness(&other)) {
             return;
         }
-        self.ranks[rank] = Rank::new();
+        self.ranks[rank] = SimulatedRank::new();
         self.has_died = true;
         (0..self.owners.len()).for_each(|owner| self.cut(owner, rank));
     }
@@ -311,11 +316,11 @@ impl World {
         let best = ledgers.iter().flatten().max().copied();
         let sent = std::array::from_fn(|rank| {
             if best.is_some() && ledgers[rank] == best {
-                return VecDeque::from([Message::Begin(Beginning::GoOn, latest)]);
+                return VecDeque::from([OwnerMessage::Begin(Beginning::GoOn, latest)]);
             }
-            let copies = documents.iter().map(|(session, memo)| Message::Copy(*session, memo.clone()));
-            let begin = Message::Begin(Beginning::Anew, latest);
-            std::iter::once(begin).chain(copies).chain([Message::Complete]).collect()
+            let copies = documents.iter().map(|(session, memo)| OwnerMessage::Copy(*session, memo.clone()));
+            let begin = OwnerMessage::Begin(Beginning::Anew, latest);
+            std::iter::once(begin).chain(copies).chain([OwnerMessage::Complete]).collect()
         });
         for rank in &mut self.ranks {
             (rank.busy, rank.early) = (None, VecDeque::new());
@@ -326,7 +331,7 @@ impl World {
         }
         self.has_died = false;
         self.history.insert(Position { epoch, number: latest }, documents.clone());
-        self.owners.push(Owner {
+        self.owners.push(SimulatedOwner {
             epoch,
             documents,
             latest,
@@ -340,7 +345,7 @@ impl World {
 
     /// E1: the ledger that is furthest has the documents as they were after an entry that is not before what was confirmed.
     fn recall(&self) -> Documents {
-        let standings: Vec<_> = self.ranks.iter().map(Rank::standing).collect();
+        let standings: Vec<_> = self.ranks.iter().map(SimulatedRank::standing).collect();
         let Some(best) = best_ledger(&standings) else {
             assert_eq!(
                 self.confirmed,
@@ -359,7 +364,7 @@ impl World {
     /// E3: where no rank has died, whatever had arrived of the plans before, the ranks come to the same tables.
     fn level(&mut self) -> bool {
         for _ in 0..20 {
-            let standings: Vec<_> = self.ranks.iter().map(Rank::standing).collect();
+            let standings: Vec<_> = self.ranks.iter().map(SimulatedRank::standing).collect();
             match caches(&standings) {
                 Caches::GoOn(_) => {
                     let digests: Vec<_> =

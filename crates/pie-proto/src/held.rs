@@ -4,7 +4,7 @@ use crate::reason::{Fault, Reason};
 use crate::worker_v1 as wire;
 use pie_plan::image::{BranchImage, FrontImage, KeysImage, RowsImage, SpanImage, StateImage, TableImage};
 use pie_plan::ledger::{Entry, Position};
-use pie_plan::takeover::{Activity, Standing, TablesAt};
+use pie_plan::takeover::{Activity, RankSurvey, TablesAt};
 use pie_words::{Epoch, Seq, SessionId, Slot, TokenId};
 
 impl From<Position> for wire::LedgerPosition {
@@ -24,14 +24,14 @@ impl From<TablesAt> for wire::TablesAt {
     }
 }
 
-impl From<Standing> for wire::SurveyResponse {
-    fn from(standing: Standing) -> Self {
-        let Standing { ledger, tables } = standing;
+impl From<RankSurvey> for wire::SurveyResponse {
+    fn from(standing: RankSurvey) -> Self {
+        let RankSurvey { ledger, tables } = standing;
         Self { ledger: ledger.map(wire::LedgerPosition::from), tables: tables.map(wire::TablesAt::from) }
     }
 }
 
-impl From<wire::SurveyResponse> for Standing {
+impl From<wire::SurveyResponse> for RankSurvey {
     fn from(answer: wire::SurveyResponse) -> Self {
         let position =
             |wire: wire::LedgerPosition| Position { epoch: Epoch(wire.epoch), number: wire.number };

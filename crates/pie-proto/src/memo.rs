@@ -5,28 +5,8 @@ use crate::peer_v1 as wire;
 use crate::reason::{Fault, Reason};
 use crate::request::{Content, splice};
 use crate::v1;
-use pie_words::{Revision, Splice, Splices, TokenId};
+use pie_words::{Revision, Rewrite, Splice, Splices, TextToken, TokenId};
 use prost::Message;
-
-/// A part of a text in place of another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Bytes of the text before.
-    pub start: usize,
-    /// Behind the last of them.
-    pub end: usize,
-    /// What stands there now.
-    pub text: String,
-}
-
-/// A token of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Its id.
-    pub id: TokenId,
-    /// Bytes of the piece of text that starts with it; 0 inside of a piece.
-    pub bytes: u32,
-}
 
 /// Tokens in place of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,12 +16,12 @@ pub struct Retokenized {
     /// Behind the last.
     pub end: usize,
     /// What stands there now.
-    pub tokens: Vec<Piece>,
+    pub tokens: Vec<TextToken>,
 }
 
 /// What an edit made of a session.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Edited {
+pub enum MemoEdit {
     /// Its text, and the tokens of that: both sorted and disjoint.
     Text {
         /// In bytes of the text before.
@@ -55,28 +35,28 @@ pub enum Edited {
 
 /// A session, and how its text is tokenized.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub struct SessionMemo {
     /// The session.
     pub session: Carried,
     /// The tokens of its text, without what stands before every text; none for a document of tokens.
-    pub tokens: Vec<Piece>,
+    pub tokens: Vec<TextToken>,
     /// Of the tokenizer that found them.
     pub fingerprint: u64,
 }
 
 /// A memo of a whole session.
-pub fn whole(kept: Kept) -> Vec<u8> {
-    let Kept { session, tokens, fingerprint } = kept;
+pub fn whole(kept: SessionMemo) -> Vec<u8> {
+    let SessionMemo { session, tokens, fingerprint } = kept;
     let tokens = Some(tokens_to_wire(tokens));
     let whole = wire::memo::Whole { session: Some(session.into()), tokens, fingerprint };
     wire::Memo { kind: Some(wire::memo::Kind::Whole(whole)) }.encode_to_vec()
 }
 
 /// A memo of an edit that led to a revision.
-pub fn edit(revision: Revision, edited: Edited) -> Vec<u8> {
+pub fn edit(revision: Revision, edited: MemoEdit) -> Vec<u8> {
     let mut edit = wire::memo::Edit { revision: revision.0, ..Default::default() };
     match edited {
-        Edited::Text { rewrites, retokenized } => {
+        MemoEdit::Text { rewrites, retokenized } => {
             let rewrite = |rewrite: Rewrite| wire::memo::Rewrite {
                 start: rewrite.start as u64,
                 end: rewrite.end as u64,
@@ -90,7 +70,7 @@ pub fn edit(revision: Revision, edited: Edited) -> Vec<u8> {
             edit.rewrites = rewrites.into_iter().map(rewrite).collect();
             edit.retokenized = retokenized.into_iter().map(retokenize).collect();
         }
-        Edited::Tokens(list) => edit.splices.extend(list.iter().map(|splice| v1::TokenSplice {
+        MemoEdit::Tokens(list) => edit.splices.extend(list.iter().map(|splice| v1::TokenSplice {
             at: splice.at.0,
             delete: splice.delete,
             insert: splice.insert.iter().map(|token| token.0).collect(),
@@ -99,29 +79,29 @@ pub fn edit(revision: Revision, edited: Edited) -> Vec<u8> {
     wire::Memo { kind: Some(wire::memo::Kind::Edit(edit)) }.encode_to_vec()
 }
 
-fn tokens_to_wire(tokens: Vec<Piece>) -> wire::memo::Tokens {
-    let (ids, bytes) = tokens.into_iter().map(|piece| (piece.id.0, piece.bytes)).unzip();
+fn tokens_to_wire(tokens: Vec<TextToken>) -> wire::memo::Tokens {
+    let (ids, bytes) = tokens.into_iter().map(|piece| (piece.id.0, piece.piece_bytes)).unzip();
     wire::memo::Tokens { ids, bytes }
 }
 
-fn tokens(wire: Option<wire::memo::Tokens>) -> impl Iterator<Item = Piece> {
+fn tokens(wire: Option<wire::memo::Tokens>) -> impl Iterator<Item = TextToken> {
     let wire::memo::Tokens { ids, bytes } = wire.unwrap_or_default();
-    ids.into_iter().zip(bytes).map(|(id, bytes)| Piece { id: TokenId(id), bytes })
+    ids.into_iter().zip(bytes).map(|(id, piece_bytes)| TextToken { id: TokenId(id), piece_bytes })
 }
 
 /// The session that the pieces of its memo make.
 ///
 /// # Errors
 /// Pieces that an owner of another release wrote, or that do not follow each other.
-pub fn session(pieces: &[Vec<u8>]) -> Result<Kept, Fault> {
-    let mut kept: Option<Kept> = None;
+pub fn session(pieces: &[Vec<u8>]) -> Result<SessionMemo, Fault> {
+    let mut kept: Option<SessionMemo> = None;
     for piece in pieces {
         let memo = wire::Memo::decode(piece.as_slice()).map_err(|error| broken(&error.to_string()))?;
         match (memo.kind, &mut kept) {
             (Some(wire::memo::Kind::Whole(whole)), _) => {
                 let session = whole.session.ok_or_else(|| broken("it holds no session"))?.try_into()?;
                 let (tokens, fingerprint) = (tokens(whole.tokens).collect(), whole.fingerprint);
-                kept = Some(Kept { session, tokens, fingerprint });
+                kept = Some(SessionMemo { session, tokens, fingerprint });
             }
             (Some(wire::memo::Kind::Edit(edit)), Some(kept)) => follow(kept, edit)?,
             (Some(wire::memo::Kind::Edit(_)), None) => return Err(broken("it begins with an edit")),
@@ -131,7 +111,7 @@ pub fn session(pieces: &[Vec<u8>]) -> Result<Kept, Fault> {
     kept.ok_or_else(|| broken("it is empty"))
 }
 
-fn follow(kept: &mut Kept, edit: wire::memo::Edit) -> Result<(), Fault> {
+fn follow(kept: &mut SessionMemo, edit: wire::memo::Edit) -> Result<(), Fault> {
     match &mut kept.session.content {
         Content::Text(text) => {
             // From the last to the first, so that each finds what it names where it names it.
@@ -189,13 +169,13 @@ mod tests {
     #[test]
     fn a_session_is_what_its_edits_made_of_it() {
         let rewrite = |start, end, text: &str| Rewrite { start, end, text: text.to_owned() };
-        let pieces = |list: &[(u32, u32)]| -> Vec<Piece> {
-            list.iter().map(|(id, bytes)| Piece { id: TokenId(*id), bytes: *bytes }).collect()
+        let pieces = |list: &[(u32, u32)]| -> Vec<TextToken> {
+            list.iter().map(|(id, bytes)| TextToken { id: TokenId(*id), piece_bytes: *bytes }).collect()
         };
-        let kept = |content, tokens| Kept { session: carried(content), tokens, fingerprint: 7 };
+        let kept = |content, tokens| SessionMemo { session: carried(content), tokens, fingerprint: 7 };
         let first = whole(kept(Content::Text("grün und rot".to_owned()), pieces(&[(1, 5), (2, 4), (3, 4)])));
         let retokenized = |start, end, list: &[(u32, u32)]| Retokenized { start, end, tokens: pieces(list) };
-        let text = |rewrites, retokenized| Edited::Text { rewrites, retokenized };
+        let text = |rewrites, retokenized| MemoEdit::Text { rewrites, retokenized };
         let both = vec![retokenized(0, 0, &[(8, 5)]), retokenized(1, 2, &[(9, 5)])];
         let memo = [
             first.clone(),
@@ -212,7 +192,7 @@ mod tests {
         let splices = Splices::new(list, 3).expect("inside");
         let memo = [
             whole(kept(Content::Tokens(tokens(&[1, 2, 3])), vec![])),
-            edit(Revision(5), Edited::Tokens(splices)),
+            edit(Revision(5), MemoEdit::Tokens(splices)),
         ];
         let now = session(&memo).expect("they follow each other");
         assert_eq!(now.session.content, Content::Tokens(tokens(&[1, 7, 8, 3])));

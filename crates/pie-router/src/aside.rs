@@ -96,13 +96,13 @@ where
         let (mut inner, aside) = (std::mem::replace(&mut self.inner, unready), self.aside.clone());
         Box::pin(async move {
             let (head, body) = request.into_parts();
-            let body = Begun::read(body).await;
+            let body = PeekedBody::read(body).await;
             let is_large = body.is_large();
             let request = Request::from_parts(head, Body::new(body));
             match aside.handle() {
                 Some(threads) if is_large => {
                     let answering = async move { inner.call(request).await }.in_current_span();
-                    Running(threads.spawn(answering))
+                    ScopedTask(threads.spawn(answering))
                         .await
                         .unwrap_or_else(|error| Ok(lost(&error).into_http()))
                 }
@@ -122,9 +122,9 @@ fn lost(error: &JoinError) -> Status {
 }
 
 /// A task that ends with whoever waits for it.
-struct Running<T>(JoinHandle<T>);
+struct ScopedTask<T>(JoinHandle<T>);
 
-impl<T> Future for Running<T> {
+impl<T> Future for ScopedTask<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -132,22 +132,22 @@ impl<T> Future for Running<T> {
     }
 }
 
-impl<T> Drop for Running<T> {
+impl<T> Drop for ScopedTask<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-type Part = Result<Frame<Bytes>, Status>;
+type BodyFrame = Result<Frame<Bytes>, Status>;
 
 /// A body of which so much has been read that the length of its message is known.
-struct Begun {
-    read: VecDeque<Part>,
+struct PeekedBody {
+    read: VecDeque<BodyFrame>,
     header: Vec<u8>,
     rest: Body,
 }
 
-impl Begun {
+impl PeekedBody {
     async fn read(body: Body) -> Self {
         let mut begun = Self { read: VecDeque::new(), header: Vec::with_capacity(HEADER), rest: body };
         while begun.header.len() < HEADER {
@@ -172,11 +172,11 @@ impl Begun {
     }
 }
 
-impl http_body::Body for Begun {
+impl http_body::Body for PeekedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Part>> {
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<BodyFrame>> {
         match self.read.pop_front() {
             Some(part) => Poll::Ready(Some(part)),
             None => Pin::new(&mut self.rest).poll_frame(context),
@@ -205,12 +205,12 @@ mod tests {
             for size in [1, 4, 5, 6, message.len()] {
                 let frame = |part: &[u8]| Ok::<_, Status>(Frame::data(Bytes::copy_from_slice(part)));
                 let frames: Vec<_> = message.chunks(size).map(frame).collect();
-                let begun = Begun::read(Body::new(StreamBody::new(tokio_stream::iter(frames)))).await;
+                let begun = PeekedBody::read(Body::new(StreamBody::new(tokio_stream::iter(frames)))).await;
                 assert_eq!(begun.is_large(), is_large, "{compressed} {length}, {size} bytes at a time");
                 let whole = begun.collect().await.expect("no frame fails").to_bytes();
                 assert_eq!(whole, message, "{size} bytes at a time");
             }
         }
-        assert!(!Begun::read(Body::empty()).await.is_large());
+        assert!(!PeekedBody::read(Body::empty()).await.is_large());
     }
 }

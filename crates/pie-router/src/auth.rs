@@ -22,7 +22,7 @@ use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 const TENANT: &str = "pie-tenant";
 
 /// The SHA-256 of a token.
-type Digest = [u8; SHA256_OUTPUT_LEN];
+type BearerTokenHash = [u8; SHA256_OUTPUT_LEN];
 
 /// The SHA-256 of a token, as the tokens file has it.
 pub fn hash(token: &str) -> String {
@@ -92,19 +92,19 @@ struct FileQuota {
 
 /// What a tokens file says.
 #[derive(Debug)]
-pub struct Tokens {
+pub struct AccessTokens {
     entries: Vec<TokenEntry>,
     quotas: BTreeMap<Tenant, Quota>,
 }
 
 #[derive(Debug)]
 struct TokenEntry {
-    digest: Digest,
+    digest: BearerTokenHash,
     caller: Caller,
     expires: Option<SystemTime>,
 }
 
-impl Tokens {
+impl AccessTokens {
     /// Reads the text of a tokens file.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ impl TryFrom<FileToken> for TokenEntry {
     fn try_from(token: FileToken) -> Result<Self, String> {
         let tenant = Tenant::new(&token.tenant).map_err(|fault| fault.message)?;
         let role = if token.admin { Role::Admin } else { Role::User };
-        let mut digest = Digest::default();
+        let mut digest = BearerTokenHash::default();
         hex::decode_to_slice(&token.sha256, &mut digest)
             .map_err(|_| "`sha256` must be 64 hexadecimal digits")?;
         let expires = match token.expires {
@@ -187,20 +187,20 @@ fn moment(text: &str) -> Result<SystemTime, String> {
 /// The tokens that hold now. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Gate {
-    tokens: Arc<ArcSwap<Tokens>>,
+    tokens: Arc<ArcSwap<AccessTokens>>,
     quotas: Quotas,
 }
 
 impl Gate {
     /// Asks for one of these tokens.
-    pub fn new(tokens: Tokens) -> Self {
+    pub fn new(tokens: AccessTokens) -> Self {
         let quotas = Quotas::default();
         quotas.replace(tokens.quotas.clone());
         Self { tokens: Arc::new(ArcSwap::from_pointee(tokens)), quotas }
     }
 
     /// From the next call on these hold, and their quotas.
-    pub fn replace(&self, tokens: Tokens) {
+    pub fn replace(&self, tokens: AccessTokens) {
         self.quotas.replace(tokens.quotas.clone());
         self.tokens.store(Arc::new(tokens));
     }
@@ -213,7 +213,7 @@ impl Gate {
     /// Whose headers these are.
     ///
     /// # Errors
-    /// [`Reason::NoToken`], and as of [`Tokens::caller`].
+    /// [`Reason::NoToken`], and as of [`AccessTokens::caller`].
     pub fn caller(&self, headers: &HeaderMap) -> Result<Caller, Fault> {
         let token = headers.get(AUTHORIZATION).and_then(|given| bearer(given.as_bytes()));
         let token = token.ok_or_else(|| {

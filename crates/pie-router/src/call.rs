@@ -4,7 +4,7 @@ use crate::tenants::Tenant;
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
-use pie_text::{Change, Document};
+use pie_text::{Document, DocumentChange};
 use pie_words::{Strategy, TokenId};
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -34,7 +34,7 @@ pub enum Call {
         /// What.
         request: ApplyEdits,
         /// What that does, if it was worked out on what [`EditReply::Beside`] gave. The request need not hold its edits then.
-        prepared: Option<Box<Change>>,
+        prepared: Option<Box<DocumentChange>>,
         /// When the call came in.
         arrived: Instant,
         /// The answer.
@@ -60,7 +60,7 @@ pub enum Call {
         /// When the call came in.
         arrived: Instant,
         /// Where the stream's receiver goes, when the completion is accepted.
-        reply: Reply<Stream>,
+        reply: Reply<MessageStream>,
     },
     /// Describe a session.
     Get {
@@ -111,7 +111,7 @@ pub enum Call {
     /// Take a session that was open elsewhere.
     Take {
         /// Which.
-        taken: Taken,
+        taken: ImportedSession,
         /// The answer.
         reply: Reply<()>,
     },
@@ -157,9 +157,9 @@ pub enum Call {
         /// Which.
         session: SessionName,
         /// If completions run.
-        busy: Busy,
+        busy: BusySessionPolicy,
         /// The answer.
-        reply: Reply<Given>,
+        reply: Reply<GiveReply>,
     },
     /// It stays after all.
     Keep {
@@ -186,7 +186,7 @@ pub enum Call {
     /// What was given has arrived there.
     Arrived {
         /// Of that.
-        what: Arrived,
+        what: ArrivedDocuments,
     },
     /// Describe the group.
     Describe {
@@ -206,7 +206,7 @@ pub enum Prepared {
         document: Box<Document>,
     },
     /// There was one, and this makes its document equal to the client's.
-    Again(Box<Change>),
+    Again(Box<DocumentChange>),
 }
 
 /// What becomes of an edit.
@@ -227,7 +227,7 @@ pub enum EditReply {
 
 /// Which of the documents that were given have arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Arrived {
+pub enum ArrivedDocuments {
     /// All.
     All,
     /// One of a tenant's.
@@ -269,7 +269,7 @@ impl Call {
 
 /// A session from elsewhere, tokenized.
 #[derive(Debug)]
-pub struct Taken {
+pub struct ImportedSession {
     /// Whose.
     pub tenant: Tenant,
     /// Its name among the tenant's.
@@ -317,7 +317,7 @@ pub enum Why {
 
 /// What giving a session does to completions that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Busy {
+pub enum BusySessionPolicy {
     /// They may end: the session is not given yet.
     Waits,
     /// They fail, and can be retried where the session will be.
@@ -326,7 +326,7 @@ pub enum Busy {
 
 /// The answer to [`Call::Give`].
 #[derive(Debug)]
-pub enum Given {
+pub enum GiveReply {
     /// The session, to be taken elsewhere.
     Carried(Box<Carried>),
     /// A completion runs.
@@ -349,7 +349,7 @@ impl More {
     }
 }
 
-pub use crate::messages::Stream;
+pub use crate::messages::MessageStream;
 
 /// What the owner must know of the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

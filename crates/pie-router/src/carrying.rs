@@ -1,16 +1,16 @@
 //! Sessions in and out of this router: packed as a message, unpacked as a tokenized document.
 
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use crate::faults;
-use crate::life::Life;
+use crate::life::SessionStart;
 use crate::service::document;
 use crate::tenants::Tenant;
-use crate::tokenizing::{Waits, beside};
+use crate::tokenizing::{AdmissionWait, beside};
 use pie_proto::carried::Carried;
-use pie_proto::memo::Kept;
+use pie_proto::memo::SessionMemo;
 use pie_proto::request::Content;
 use pie_proto::{Fault, peer_v1};
-use pie_text::{Document, Entry, Tokenizer};
+use pie_text::{Document, Tokenizer};
 use pie_words::Parts;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) async fn unpack(
     wire: peer_v1::Carried,
     tokenizer: Arc<Tokenizer>,
     limit: usize,
-) -> Result<Taken, Fault> {
+) -> Result<ImportedSession, Fault> {
     open(Carried::try_from(wire)?, tokenizer, limit).await
 }
 
@@ -28,7 +28,7 @@ pub(crate) async fn open(
     mut carried: Carried,
     tokenizer: Arc<Tokenizer>,
     limit: usize,
-) -> Result<Taken, Fault> {
+) -> Result<ImportedSession, Fault> {
     let Carried { spellings, content, parts, .. } = &mut carried;
     let content = std::mem::replace(content, Content::Tokens(Vec::new()));
     let parts = std::mem::take(parts);
@@ -37,22 +37,26 @@ pub(crate) async fn open(
         Content::Tokens(_) => 0,
     };
     let reading = tokenizer.reading(*spellings);
-    let document = beside(bytes, Waits::Always, move || led(document(&content, &reading, limit)?, &parts));
+    let document =
+        beside(bytes, AdmissionWait::Always, move || led(document(&content, &reading, limit)?, &parts));
     taken(carried, document.await?)
 }
 
 /// A session that the ranks kept: its text is tokenized again where another tokenizer did it, or one cannot tell.
-pub(crate) async fn recall(kept: Kept, tokenizer: Arc<Tokenizer>, limit: usize) -> Result<Taken, Fault> {
-    let Kept { session, tokens, fingerprint } = kept;
+pub(crate) async fn recall(
+    kept: SessionMemo,
+    tokenizer: Arc<Tokenizer>,
+    limit: usize,
+) -> Result<ImportedSession, Fault> {
+    let SessionMemo { session, tokens, fingerprint } = kept;
     let reading = tokenizer.reading(session.spellings);
     let Content::Text(text) = &session.content else { return open(session, tokenizer, limit).await };
     if fingerprint != reading.fingerprint().0 {
         return open(session, tokenizer, limit).await;
     }
-    let entries = tokens.into_iter().map(|piece| Entry { id: piece.id, piece_bytes: piece.bytes }).collect();
-    let document = Document::restore(reading, text, entries, limit).map_err(|error| faults::text(&error))?;
+    let document = Document::restore(reading, text, tokens, limit).map_err(|error| faults::text(&error))?;
     let parts = session.parts.clone();
-    let document = beside(parts_bytes(&parts), Waits::Always, move || led(document, &parts)).await?;
+    let document = beside(parts_bytes(&parts), AdmissionWait::Always, move || led(document, &parts)).await?;
     taken(session, document)
 }
 
@@ -67,12 +71,12 @@ pub(crate) fn parts_bytes(parts: &Parts) -> usize {
 }
 
 /// A session whose document is made of its content.
-fn taken(carried: Carried, document: Document) -> Result<Taken, Fault> {
+fn taken(carried: Carried, document: Document) -> Result<ImportedSession, Fault> {
     let tenant = tenant(&carried)?;
     let Carried { name, identity, revision, strategy, .. } = carried;
     let document = Box::new(document.at_revision(revision));
-    let identity = identity.map_or_else(|| Life::new().map(|life| life.identity), Ok)?;
-    Ok(Taken { tenant, name, identity, strategy, document })
+    let identity = identity.map_or_else(|| SessionStart::new().map(|life| life.identity), Ok)?;
+    Ok(ImportedSession { tenant, name, identity, strategy, document })
 }
 
 /// Whose it is.

@@ -41,12 +41,12 @@ use crate::faults;
 use crate::stats::Stats;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
 use completion::{CompletionId, News};
-pub(crate) use editing::{Copy, Edited};
-pub use healing::{Healing, Repairs};
-pub use journal::Written;
+pub(crate) use editing::{Copy, EditSummary};
+pub use healing::{Healing, RepairPolicy};
+pub use journal::JournalBatch;
 pub use leaving::Idle;
 pub(crate) use leaving::stuck;
-use model::Model;
+use model::ServedModel;
 pub(crate) use opening::Opened;
 use pace::Pace;
 use pie_plan::schedule::Limits;
@@ -100,7 +100,7 @@ pub enum Ack {
 
 /// Completions that run, wait, or are not read to their end: what they hold is bounded by their number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadCompletions {
     /// Of all tenants.
     pub all: usize,
     /// Of the one who asks.
@@ -111,7 +111,7 @@ pub struct Unread {
 pub struct Core {
     tokenizer: Arc<Tokenizer>,
     pub(crate) settings: Settings,
-    pub(crate) model: Arc<Model>,
+    pub(crate) model: Arc<ServedModel>,
     pub(crate) sessions: Sessions,
     /// If a group serves; else why not.
     pub(crate) planner: Result<Box<Planner>, String>,
@@ -129,7 +129,7 @@ impl Core {
     /// An owner without a group. Tenants with quotas have limits of their own.
     pub fn new(tokenizer: Arc<Tokenizer>, settings: Settings, quotas: Quotas, stats: Arc<Stats>) -> Self {
         Self {
-            model: Arc::new(Model::new(ModelFacts::default(), &tokenizer)),
+            model: Arc::new(ServedModel::new(ModelFacts::default(), &tokenizer)),
             tokenizer,
             settings,
             sessions: Sessions::new(&settings, quotas),
@@ -152,7 +152,7 @@ impl Core {
     /// more than the model of this group can see.
     pub fn serve(&mut self, group: Group, facts: ModelFacts) {
         self.stats.published.context_limit.set(facts.context_limit.into());
-        self.model = Arc::new(Model::new(facts, &self.tokenizer));
+        self.model = Arc::new(ServedModel::new(facts, &self.tokenizer));
         let held: BTreeSet<SessionId> = group.sessions().map(|(id, _)| id).collect();
         self.sessions.reserve(held.last().copied().unwrap_or_default());
         let (model, stats) = (self.model.clone(), self.stats.clone());

@@ -5,11 +5,11 @@ mod answers;
 mod holding;
 mod streams;
 
-use crate::call::{Call, EditReply, More, Reply, Stream, Why};
+use crate::call::{Call, EditReply, MessageStream, More, Reply, Why};
 use crate::core::session::Session;
-use crate::core::{Copy, Core, Written, stuck};
+use crate::core::{Copy, Core, JournalBatch, stuck};
 use crate::faults;
-use crate::spans::{Recorded, Waits};
+use crate::spans::{AwaitedToken, Recorded};
 use crate::stats::Stats;
 use crate::tenants::Tenant;
 use holding::Holding;
@@ -22,12 +22,12 @@ use pie_proto::{Fault, v1};
 use pie_words::{Seq, SessionId, TokenId};
 use std::sync::Arc;
 use std::time::Instant;
-use streams::Streams;
+use streams::CompletionStreams;
 
 /// The core, and those who wait for it.
 pub struct Desk {
     core: Core,
-    streams: Streams,
+    streams: CompletionStreams,
     /// Answers that wait for the ranks.
     holding: Holding,
     group: String,
@@ -38,7 +38,7 @@ impl Desk {
     /// Of the owner of a group.
     pub fn new(core: Core, group: String) -> Self {
         let (stats, holding) = (core.stats.clone(), Holding::new(core.settings.ack));
-        Self { stats, core, streams: Streams::default(), holding, group }
+        Self { stats, core, streams: CompletionStreams::default(), holding, group }
     }
 
     /// What is counted here.
@@ -67,11 +67,11 @@ impl Desk {
     /// The core begins anew: all that it had is gone.
     pub fn replace(&mut self, core: Core) {
         self.holding = Holding::new(core.settings.ack);
-        (self.core, self.streams) = (core, Streams::default());
+        (self.core, self.streams) = (core, CompletionStreams::default());
     }
 
     /// What happened to the documents since the last time.
-    pub fn written(&mut self) -> Option<Written> {
+    pub fn written(&mut self) -> Option<JournalBatch> {
         self.core.sessions.journal.take()
     }
 
@@ -145,7 +145,8 @@ impl Desk {
     pub(crate) fn recorded(&self) -> Option<Recorded> {
         let planner = self.core.planner.as_ref().ok()?;
         let calls = planner.running().filter_map(|completion| {
-            let waits = if completion.waits_for_first_token() { Waits::First } else { Waits::Later };
+            let waits =
+                if completion.waits_for_first_token() { AwaitedToken::First } else { AwaitedToken::Later };
             Some((self.streams.recorded(completion.id)?.clone(), waits))
         });
         let calls: Vec<_> = calls.collect();
@@ -280,7 +281,7 @@ impl Desk {
         request: Complete,
         expected: Vec<TokenId>,
         arrived: Instant,
-    ) -> Result<Stream, Fault> {
+    ) -> Result<MessageStream, Fault> {
         let unread = self.streams.unread(&tenant);
         let accepted = self.core.complete(&tenant, request, expected, arrived, unread)?;
         Ok(self.streams.open(accepted, tenant, arrived))

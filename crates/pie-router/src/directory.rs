@@ -9,7 +9,7 @@ mod tests;
 
 use crate::peers::Peers;
 use crate::tenants::Tenant;
-pub(crate) use groups::{Groups, Target};
+pub(crate) use groups::{Groups, OwnerLocation};
 use known::Homes;
 use pie_placement::{GroupId, Moved, Placement, PlacementError, RouterRecord, SessionKey};
 use pie_proto::request::SessionName;
@@ -28,18 +28,18 @@ pub(crate) struct Home {
     /// Which group.
     pub group: GroupId,
     /// Whoever owns that.
-    pub target: Target,
+    pub target: OwnerLocation,
 }
 
 /// Where a session is opened.
 pub(crate) struct Site {
     /// The group that it is opened in.
     pub home: Home,
-    was: Was,
+    was: PriorHome,
 }
 
 /// Where a session that is to be opened lives.
-enum Was {
+enum PriorHome {
     Nowhere,
     /// Where it is opened.
     There,
@@ -49,7 +49,7 @@ enum Was {
 
 /// Whether a session lives where it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Claim {
+pub(crate) enum ClaimOutcome {
     Home,
     /// Somebody else was quicker, or the group has just been closed: it is to be opened again, wherever that is.
     Elsewhere,
@@ -131,8 +131,10 @@ impl Directory {
         };
         let home = self.home(tenant, name).await.ok()?;
         let same = match (&home.target, &asked.target) {
-            (Target::Local(_), Target::Local(_)) => home.group == asked.group,
-            (Target::Remote(now), Target::Remote(then)) => now.id == then.id && home.group == asked.group,
+            (OwnerLocation::Local(_), OwnerLocation::Local(_)) => home.group == asked.group,
+            (OwnerLocation::Remote(now), OwnerLocation::Remote(then)) => {
+                now.id == then.id && home.group == asked.group
+            }
             _ => false,
         };
         (!same).then_some(home)
@@ -158,47 +160,52 @@ impl Directory {
                     None => self.groups.roomiest(None).await?,
                 };
                 self.groups.book(&home.group, bytes);
-                Ok(Site { home, was: Was::Nowhere })
+                Ok(Site { home, was: PriorHome::Nowhere })
             }
             Some(group) if self.groups.is_gone(&group) => {
-                Ok(Site { home: self.groups.roomiest(None).await?, was: Was::Gone(group) })
+                Ok(Site { home: self.groups.roomiest(None).await?, was: PriorHome::Gone(group) })
             }
             Some(group) => {
                 let home = Home { target: self.groups.target_again(&group).await?, group };
-                Ok(Site { home, was: Was::There })
+                Ok(Site { home, was: PriorHome::There })
             }
         }
     }
 
     /// Makes the site the home of a session that has been opened there (A2). A home is only ever made for a session that is there,
     /// so that nothing is to be taken back which somebody else has found meanwhile.
-    pub async fn claim(&self, tenant: &Tenant, name: &SessionName, site: &Site) -> Result<Claim, Fault> {
+    pub async fn claim(
+        &self,
+        tenant: &Tenant,
+        name: &SessionName,
+        site: &Site,
+    ) -> Result<ClaimOutcome, Fault> {
         let (key, group) = (key(tenant, name)?, &site.home.group);
-        if let Was::Gone(old) = &site.was {
+        if let PriorHome::Gone(old) = &site.was {
             let moved = self.placement.move_session(&key, old, group).await;
             return Ok(match moved.map_err(|error| unplaced(&error))? {
                 Moved::Done => self.settle(key, group),
-                Moved::Conflict { .. } => Claim::Elsewhere,
+                Moved::Conflict { .. } => ClaimOutcome::Elsewhere,
             });
         }
         match self.placement.place_session(&key, group).await {
             Ok(placed) if placed.group() == group => Ok(self.settle(key, group)),
             Ok(_) => {
                 self.homes.remove(&key);
-                Ok(Claim::Elsewhere)
+                Ok(ClaimOutcome::Elsewhere)
             }
             Err(PlacementError::GroupCordoned { .. }) => {
                 self.homes.remove(&key);
                 self.groups.look().await;
-                Ok(Claim::Elsewhere)
+                Ok(ClaimOutcome::Elsewhere)
             }
             Err(error) => Err(unplaced(&error)),
         }
     }
 
-    fn settle(&self, key: SessionKey, group: &GroupId) -> Claim {
+    fn settle(&self, key: SessionKey, group: &GroupId) -> ClaimOutcome {
         self.homes.insert(key, group.clone());
-        Claim::Home
+        ClaimOutcome::Home
     }
 
     /// The home of a session as the placement knows it at this moment.

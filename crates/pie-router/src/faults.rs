@@ -4,7 +4,7 @@ use crate::call::ModelFacts;
 use crate::core::session::Session;
 use pie_proto::request::{ApplyEdits, Complete, Edits, SessionName};
 use pie_proto::{Fault, Reason};
-use pie_text::{Change, Document, TextError};
+use pie_text::{Document, DocumentChange, TextError};
 use pie_words::{SpliceError, Splices, TokenId};
 use std::time::Duration;
 
@@ -269,7 +269,7 @@ pub(crate) fn prepare(
     document: &Document,
     request: &ApplyEdits,
     vocabulary: Option<u32>,
-) -> Result<Change, Fault> {
+) -> Result<DocumentChange, Fault> {
     let base = request.base_revision;
     match &request.edits {
         Edits::Text(edits) => document.prepare(base, edits).map_err(|error| text(&error)),

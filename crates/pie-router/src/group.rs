@@ -2,9 +2,9 @@
 //! does here and how it is sent elsewhere stand side by side ([`GroupCall`]); who makes it need not know which it will be.
 
 use crate::call::{Call, Reply};
-use crate::directory::{Directory, Groups, Home, Target};
+use crate::directory::{Directory, Groups, Home, OwnerLocation};
 use crate::faults;
-use crate::owner::Owner;
+use crate::owner::OwnerHandle;
 use crate::peers::Elsewhere;
 use crate::server::Phase;
 use crate::stats::Stats;
@@ -43,7 +43,7 @@ pub(crate) struct LocalGroup {
     /// Its name in the pool.
     pub id: GroupId,
     /// The one task that changes it.
-    pub owner: Owner,
+    pub owner: OwnerHandle,
 }
 
 /// For whom a call is made, and when it came in.
@@ -80,15 +80,15 @@ impl Router {
         call: C,
     ) -> Result<C::Answer, Status> {
         match &home.target {
-            Target::Local(owner) => call.here(self.local(&home.group, owner), asker).await,
-            Target::Remote(router) => {
+            OwnerLocation::Local(owner) => call.here(self.local(&home.group, owner), asker).await,
+            OwnerLocation::Remote(router) => {
                 let elsewhere = self.groups.peers.elsewhere(router, &home.group, &asker.tenant);
                 call.elsewhere(self.counted(elsewhere)?).await
             }
         }
     }
 
-    fn local(self: &Arc<Self>, group: &GroupId, owner: &Owner) -> LocalGroup {
+    fn local(self: &Arc<Self>, group: &GroupId, owner: &OwnerHandle) -> LocalGroup {
         LocalGroup { router: self.clone(), id: group.clone(), owner: owner.clone() }
     }
 

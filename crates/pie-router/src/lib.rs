@@ -39,6 +39,6 @@ pub mod tenants;
 mod testing;
 mod tokenizing;
 
-pub use local::{LocalPool, LocalService};
-pub use owner::{State, Watched};
-pub use server::{Phase, Readiness, ServeError, ServeOptions, Serving, serve};
+pub use local::{InProcessApi, LocalService};
+pub use owner::{GroupState, Watched};
+pub use server::{Phase, Readiness, RunningRouter, ServeError, ServeOptions, serve};

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// A life of a session's name.
-pub(crate) struct Life {
+pub(crate) struct SessionStart {
     /// Tells it from other lives of the name.
     pub identity: Identity,
     /// Its first revision.
     pub begins: Revision,
 }
 
-impl Life {
+impl SessionStart {
     /// A new one. Its revisions begin above all that a former life of the name can have had: at the microseconds since 1970, where
     /// no client makes more than one edit in each; and never below one that began here before, should the clock be set back. They
     /// stay below 2^53 for the next 250 years, so that JavaScript's numbers hold them.

@@ -19,13 +19,13 @@ pub type LocalService = BoxCloneSyncService<Request<Body>, Response<Body>, Infal
 
 /// The pool without a connection.
 #[derive(Clone)]
-pub struct LocalPool {
+pub struct InProcessApi {
     service: LocalService,
     gate: Option<Gate>,
     stats: Arc<Stats>,
 }
 
-impl LocalPool {
+impl InProcessApi {
     /// A service whose callers are asked who they are.
     pub(crate) fn new<S>(service: S, gate: Option<Gate>, stats: Arc<Stats>) -> Self
     where
@@ -60,8 +60,8 @@ impl LocalPool {
     }
 }
 
-impl std::fmt::Debug for LocalPool {
+impl std::fmt::Debug for InProcessApi {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LocalPool").finish_non_exhaustive()
+        f.debug_struct("InProcessApi").finish_non_exhaustive()
     }
 }

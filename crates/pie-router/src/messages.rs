@@ -18,11 +18,11 @@ pub(crate) const READ_WITHIN: Duration = Duration::from_secs(60);
 /// Messages that wait one by one; tokens that come then join the last of them.
 const APART: usize = 16;
 
-type Message = Result<CompleteResponse, Status>;
+type StreamItem = Result<CompleteResponse, Status>;
 
 #[derive(Debug, Default)]
-struct Unread {
-    messages: VecDeque<Message>,
+struct MessageQueue {
+    messages: VecDeque<StreamItem>,
     reader: Option<Waker>,
     /// Since when nothing more comes.
     ended: Option<Instant>,
@@ -30,8 +30,8 @@ struct Unread {
     abandoned: bool,
 }
 
-impl Unread {
-    fn put(&mut self, message: Message) {
+impl MessageQueue {
+    fn put(&mut self, message: StreamItem) {
         if self.abandoned || self.ended.is_some() {
             return;
         }
@@ -73,15 +73,15 @@ fn join(last: &mut CompleteResponse, message: CompleteResponse) {
 }
 
 #[derive(Clone, Debug, Default)]
-struct SharedUnread(Arc<Mutex<Unread>>);
+struct SharedUnread(Arc<Mutex<MessageQueue>>);
 
 impl SharedUnread {
-    fn with<T>(&self, what: impl FnOnce(&mut Unread) -> T) -> T {
+    fn with<T>(&self, what: impl FnOnce(&mut MessageQueue) -> T) -> T {
         what(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes what the reader waits for, and wakes him: without the lock, since he may read at once.
-    fn tell(&self, what: impl FnOnce(&mut Unread)) {
+    fn tell(&self, what: impl FnOnce(&mut MessageQueue)) {
         let reader = self.with(|unread| {
             what(unread);
             unread.reader.take()
@@ -91,11 +91,11 @@ impl SharedUnread {
 }
 
 /// The completion's end. Dropping it ends the stream.
-pub(crate) struct Writer(SharedUnread);
+pub(crate) struct MessageWriter(SharedUnread);
 
 /// The reader's end.
 #[derive(Debug)]
-pub struct Stream {
+pub struct MessageStream {
     unread: SharedUnread,
     revision: Revision,
 }
@@ -104,14 +104,14 @@ pub struct Stream {
 pub(crate) struct Watch(SharedUnread);
 
 /// The messages of a completion of a document at this revision.
-pub(crate) fn messages(revision: Revision) -> (Writer, Stream) {
+pub(crate) fn messages(revision: Revision) -> (MessageWriter, MessageStream) {
     let unread = SharedUnread::default();
-    (Writer(unread.clone()), Stream { unread, revision })
+    (MessageWriter(unread.clone()), MessageStream { unread, revision })
 }
 
-impl Writer {
+impl MessageWriter {
     /// Sends a message, or the reason why no more come.
-    pub fn send(&self, message: Message) {
+    pub fn send(&self, message: StreamItem) {
         self.0.tell(|unread| unread.put(message));
     }
 
@@ -126,7 +126,7 @@ impl Writer {
     }
 }
 
-impl Drop for Writer {
+impl Drop for MessageWriter {
     fn drop(&mut self) {
         self.0.tell(|unread| unread.ended = Some(Instant::now()));
     }
@@ -139,7 +139,7 @@ impl Watch {
     }
 }
 
-impl Stream {
+impl MessageStream {
     /// What the document's revision was when the completion was accepted.
     pub fn revision(&self) -> Revision {
         self.revision
@@ -158,10 +158,10 @@ impl Stream {
     }
 }
 
-impl tokio_stream::Stream for Stream {
-    type Item = Message;
+impl tokio_stream::Stream for MessageStream {
+    type Item = StreamItem;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StreamItem>> {
         self.unread.with(|unread| match unread.messages.pop_front() {
             Some(message) => Poll::Ready(Some(message)),
             None if unread.ended.is_some() => Poll::Ready(None),
@@ -173,7 +173,7 @@ impl tokio_stream::Stream for Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for MessageStream {
     fn drop(&mut self) {
         let unread = self.unread.with(|unread| {
             unread.abandoned = true;

@@ -1,7 +1,7 @@
 //! Moves the sessions of a group to other groups, one by one: the document arrives first, then the placement says where it
 //! lives (A2), then it goes here. Whoever asks meanwhile is told to ask again.
 
-use crate::call::{Busy, Call, Departure, Given, Resident};
+use crate::call::{BusySessionPolicy, Call, Departure, GiveReply, Resident};
 use crate::carrying;
 use crate::core::session::count;
 use crate::directory::Home;
@@ -32,7 +32,7 @@ const ATTEMPTS: usize = 3;
 const CARRY: Duration = Duration::from_secs(40);
 
 /// What becomes of a session that is to be moved.
-enum Fate {
+enum MoveOutcome {
     Moved,
     /// A completion runs.
     Busy(Tenant, SessionName),
@@ -73,14 +73,18 @@ impl LocalGroup {
                     && let Some((tenant, name)) = waiting.pop_front()
                 {
                     let group = self.clone();
-                    let patience = if Instant::now() < end { Busy::Waits } else { Busy::Fails };
+                    let patience = if Instant::now() < end {
+                        BusySessionPolicy::Waits
+                    } else {
+                        BusySessionPolicy::Fails
+                    };
                     moving.spawn(async move { group.move_one(tenant, name, patience).await });
                 }
                 match moving.join_next().await {
-                    Some(Ok(Fate::Moved)) => said.moved += 1,
-                    Some(Ok(Fate::Busy(tenant, name))) => busy.push((tenant, name)),
-                    Some(Ok(Fate::Stays(said))) => (stay, why) = (stay + 1, said),
-                    Some(Ok(Fate::Gone)) | None => {}
+                    Some(Ok(MoveOutcome::Moved)) => said.moved += 1,
+                    Some(Ok(MoveOutcome::Busy(tenant, name))) => busy.push((tenant, name)),
+                    Some(Ok(MoveOutcome::Stays(said))) => (stay, why) = (stay + 1, said),
+                    Some(Ok(MoveOutcome::Gone)) | None => {}
                     Some(Err(error)) => (stay, why) = (stay + 1, error.to_string()),
                 }
             }
@@ -96,23 +100,23 @@ impl LocalGroup {
         let _ = progress.send(Ok(said)).await;
     }
 
-    async fn move_one(self, tenant: Tenant, name: SessionName, busy: Busy) -> Fate {
+    async fn move_one(self, tenant: Tenant, name: SessionName, busy: BusySessionPolicy) -> MoveOutcome {
         let (whose, session) = (tenant.clone(), name.clone());
         let give = self.owner.ask_surely(|reply| Call::Give { tenant: whose, session, busy, reply });
         let carried = match give.await {
-            Ok(Ok(Given::Carried(carried))) => *carried,
-            Ok(Ok(Given::NotYet)) => return Fate::Busy(tenant, name),
-            Ok(Err(_)) => return Fate::Gone,
-            Err(fault) if fault.reason == Reason::ShuttingDown => return Fate::Gone,
-            Err(fault) => return Fate::Stays(fault.to_string()),
+            Ok(Ok(GiveReply::Carried(carried))) => *carried,
+            Ok(Ok(GiveReply::NotYet)) => return MoveOutcome::Busy(tenant, name),
+            Ok(Err(_)) => return MoveOutcome::Gone,
+            Err(fault) if fault.reason == Reason::ShuttingDown => return MoveOutcome::Gone,
+            Err(fault) => return MoveOutcome::Stays(fault.to_string()),
         };
-        let Some(identity) = carried.identity.clone() else { return Fate::Gone };
+        let Some(identity) = carried.identity.clone() else { return MoveOutcome::Gone };
         let resident = Resident { tenant, name, identity };
         let why = match tokio::time::timeout(CARRY, self.carry(&resident, carried)).await {
             Ok(Ok(())) => {
                 // An owner that cannot be told is gone, with what it had; one that hangs looks up the session's home later.
                 let _ = self.owner.tell(Call::Depart { resident, departure: Departure::Moved }).await;
-                return Fate::Moved;
+                return MoveOutcome::Moved;
             }
             Ok(Err(status)) => status,
             Err(_) => faults::too_slow(resident.name.as_str()).into(),
@@ -122,7 +126,7 @@ impl LocalGroup {
         if let Err(unknown) = self.resolve(resident).await {
             tracing::debug!(%unknown, session = session.as_str(), "a session's home is looked up later");
         }
-        Fate::Stays(in_words(&why))
+        MoveOutcome::Stays(in_words(&why))
     }
 
     /// Finds a group that takes the session, and makes that its home.

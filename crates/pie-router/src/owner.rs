@@ -16,19 +16,19 @@ mod tenure;
 pub(crate) mod tests;
 mod watched;
 
-use crate::call::{Call, Taken};
+use crate::call::{Call, ImportedSession};
 use crate::core::{Core, Settings, telling};
 use crate::desk::Desk;
 use crate::faults;
 use crate::peers::Peers;
-use crate::ranks::{Events, FailureKind, Formed, RankFailure, Tables};
+use crate::ranks::{Events, FailureKind, Formed, RankFailure, TableRetention};
 use crate::stats::{GroupEvent, RankTimes, Stats};
 use crate::tenants::Quotas;
 use background::{Background, Common, Knowledge};
-use forming::Claim;
-pub use handle::Owner;
+use forming::OwnershipClaim;
+pub use handle::OwnerHandle;
 use inbox::Inbox;
-pub use keepers::Candidate as KeeperCandidate;
+pub use keepers::KeeperCandidate;
 use keepers::{KeeperNews, Keepers};
 use obstacle::Obstacle;
 use pie_placement::{GroupId, Placement, RouterRecord, Ttl};
@@ -38,7 +38,7 @@ use pie_text::Tokenizer;
 use pie_transport::Connector;
 use pie_words::Epoch;
 use reports::Reports;
-pub use state::{Concern, Holdings, Owned, State};
+pub use state::{Concern, GroupState, Holdings, Owned};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tenure::Tenure;
@@ -108,7 +108,7 @@ pub enum Event {
     /// All ranks that kept the documents were lost a while ago.
     NobodyKeeps,
     /// The owner before gave these documents.
-    Inherited(Vec<Taken>),
+    Inherited(Vec<ImportedSession>),
     /// Another router owns the group.
     OwnedBy(RouterRecord),
     /// The group is to go to another router: it is given up, and the documents wait for whoever asks for them.
@@ -151,10 +151,14 @@ pub struct OwnerOptions {
 }
 
 /// Starts the owner's task. It ends when the last handle is gone.
-pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokenizer: Arc<Tokenizer>) -> Owner {
+pub fn spawn_owner(
+    options: OwnerOptions,
+    placement: Arc<dyn Placement>,
+    tokenizer: Arc<Tokenizer>,
+) -> OwnerHandle {
     let (events, receiver) = mpsc::channel(QUEUE);
     let inbox = Inbox::new();
-    let (state_sender, state) = watch::channel(State::Waiting("the group is forming".to_owned()));
+    let (state_sender, state) = watch::channel(GroupState::Waiting("the group is forming".to_owned()));
     let stats = Arc::<Stats>::default();
     let desk = Desk::new(new_core(&tokenizer, &options, &stats), options.group.to_string());
     let (holdings_sender, holdings) = watch::channel(Holdings::default());
@@ -171,10 +175,10 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
     let task = Task {
         desk,
         common: Arc::new(common),
-        shown: Shown { state: state_sender, holdings: holdings_sender },
+        shown: PublicState { state: state_sender, holdings: holdings_sender },
         formed: None,
         served: Epoch(0),
-        tables: Tables::default(),
+        tables: TableRetention::default(),
         background: Background::default(),
         failures: Vec::new(),
         reports: Reports::new(ranks.clone()),
@@ -183,7 +187,7 @@ pub fn spawn_owner(options: OwnerOptions, placement: Arc<dyn Placement>, tokeniz
         stats: stats.clone(),
     };
     tokio::spawn(task.supervised(receiver, inbox.clone()));
-    Owner { events, inbox, tenure, state, holdings, stats, ranks }
+    OwnerHandle { events, inbox, tenure, state, holdings, stats, ranks }
 }
 
 fn new_core(tokenizer: &Arc<Tokenizer>, options: &OwnerOptions, stats: &Arc<Stats>) -> Core {
@@ -191,8 +195,8 @@ fn new_core(tokenizer: &Arc<Tokenizer>, options: &OwnerOptions, stats: &Arc<Stat
 }
 
 /// What everybody may see of the group at any time.
-struct Shown {
-    state: watch::Sender<State>,
+struct PublicState {
+    state: watch::Sender<GroupState>,
     holdings: watch::Sender<Holdings>,
 }
 
@@ -200,13 +204,13 @@ struct Shown {
 struct Task {
     desk: Desk,
     common: Arc<Common>,
-    shown: Shown,
+    shown: PublicState,
     /// The group that is served.
     formed: Option<Formed>,
     /// The latest epoch that was served here.
     served: Epoch,
     /// What becomes of the tables that the ranks hold when the group is formed next.
-    tables: Tables,
+    tables: TableRetention,
     background: Background,
     /// Of the epoch that is served, until somebody is blamed.
     failures: Vec<RankFailure>,
@@ -218,7 +222,7 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut events: mpsc::Receiver<Event>, inbox: Inbox) {
-        self.start_forming(Claim::New, None);
+        self.start_forming(OwnershipClaim::New, None);
         'serving: loop {
             // What the ranks say first: they wait for it, and callers wait for them.
             let due = self
@@ -285,9 +289,11 @@ impl Task {
                 if let Some(group) = described.groups.first_mut() {
                     group.ranks.clone_from(&self.reports.ranks);
                     match &*self.shown.state.borrow() {
-                        State::Waiting(why) | State::Lost(why) => group.state.clone_from(why),
-                        State::Serving if !self.common.tenure.is_sure() => group.state = UNSURE.to_owned(),
-                        State::Serving | State::Retired => {}
+                        GroupState::Waiting(why) | GroupState::Lost(why) => group.state.clone_from(why),
+                        GroupState::Serving if !self.common.tenure.is_sure() => {
+                            group.state = UNSURE.to_owned()
+                        }
+                        GroupState::Serving | GroupState::Retired => {}
                     }
                 }
                 let _ = reply.send(described);
@@ -302,7 +308,7 @@ impl Task {
             Event::NotFormed { why, concern } => {
                 self.stats.event(GroupEvent::NotFormed);
                 let group = &self.common.options.group;
-                let waiting = State::Waiting(why.clone());
+                let waiting = GroupState::Waiting(why.clone());
                 let news = *self.shown.state.borrow() != waiting;
                 match concern {
                     Concern::Operators if self.obstacle.is_news(&why, Instant::now()) => {
@@ -363,7 +369,7 @@ impl Task {
     }
 
     fn is_retired(&self) -> bool {
-        *self.shown.state.borrow() == State::Retired
+        *self.shown.state.borrow() == GroupState::Retired
     }
 
     fn serves(&self, epoch: Epoch) -> bool {
@@ -386,7 +392,7 @@ impl Task {
         }
         self.keep_with(epoch, std::mem::take(&mut formed.keepers));
         self.common.knowledge.writes(epoch);
-        (self.served, self.tables) = (epoch, Tables::GoOn);
+        (self.served, self.tables) = (epoch, TableRetention::GoOn);
         let group = found.group.unwrap_or_else(|| Group::new(epoch, formed.slots));
         self.desk.act(|core| core.serve(group, formed.model.clone()));
         self.failures.clear();
@@ -395,7 +401,7 @@ impl Task {
         self.stats.event(GroupEvent::Formed);
         self.common.options.owned.one_more();
         self.formed = Some(formed);
-        self.shown.state.send_replace(State::Serving);
+        self.shown.state.send_replace(GroupState::Serving);
         self.claim_homes();
     }
 

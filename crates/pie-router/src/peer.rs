@@ -1,9 +1,9 @@
 //! What this router answers to others: whether it wants a group, and the documents that it has of one.
 
-use crate::call::{Arrived, Call};
+use crate::call::{ArrivedDocuments, Call};
 use crate::faults;
 use crate::group::{Asker, GroupCall, Router};
-use crate::owner::{Owner, State};
+use crate::owner::{GroupState, OwnerHandle};
 use crate::tenants::Tenant;
 use pie_placement::GroupId;
 use pie_proto::peer_v1::peer_server::Peer;
@@ -26,7 +26,7 @@ impl PeerService {
     }
 
     /// The owner-to-be in this router.
-    fn candidate(&self, name: &str) -> Result<Option<&Owner>, Fault> {
+    fn candidate(&self, name: &str) -> Result<Option<&OwnerHandle>, Fault> {
         Ok(self.0.groups.candidate(&group(name)?))
     }
 }
@@ -53,7 +53,8 @@ impl Peer for PeerService {
     ) -> Result<Response<peer_v1::StandingResponse>, Status> {
         let peer_v1::StandingRequest { group: name, router } = request.into_inner();
         let owner = self.candidate(&name)?;
-        let candidate = self.is_meant(&router) && owner.is_some_and(|owner| owner.now() != State::Retired);
+        let candidate =
+            self.is_meant(&router) && owner.is_some_and(|owner| owner.now() != GroupState::Retired);
         Ok(Response::new(peer_v1::StandingResponse { candidate }))
     }
 
@@ -77,7 +78,7 @@ impl Peer for PeerService {
     ) -> Result<Response<peer_v1::GroupArrivedResponse>, Status> {
         let name = request.into_inner().group;
         let owner = self.candidate(&name)?.ok_or_else(|| faults::not_the_owner(&name))?;
-        owner.call(Call::Arrived { what: Arrived::All })?;
+        owner.call(Call::Arrived { what: ArrivedDocuments::All })?;
         Ok(Response::new(peer_v1::GroupArrivedResponse {}))
     }
 }

@@ -5,7 +5,7 @@ mod found;
 
 use crate::call::ModelFacts;
 use crate::owner::{Event, KeeperCandidate};
-pub use found::{Found, Reading, Tables};
+pub use found::{DocumentTokenizer, RecoveredState, TableRetention};
 use pie_placement::{LeaseState, Ownership};
 use pie_proto::plan::Step;
 use pie_proto::reason::rank_code_of;
@@ -72,9 +72,9 @@ pub enum FormError {
 /// A formed group, as its owner has it.
 pub struct Formed {
     /// Its ranks.
-    pub streams: Streams,
+    pub streams: RankStreams,
     /// What they held.
-    pub found: Found,
+    pub found: RecoveredState,
     /// They can keep the documents.
     pub keepers: Vec<KeeperCandidate>,
     /// Held as long as the group is served, and while it is formed again.
@@ -82,9 +82,9 @@ pub struct Formed {
 }
 
 impl std::ops::Deref for Formed {
-    type Target = Streams;
+    type Target = RankStreams;
 
-    fn deref(&self) -> &Streams {
+    fn deref(&self) -> &RankStreams {
         &self.streams
     }
 }
@@ -92,15 +92,15 @@ impl std::ops::Deref for Formed {
 /// The ranks of a group that was just formed.
 pub struct Ranks {
     /// The way to them.
-    pub streams: Streams,
+    pub streams: RankStreams,
     /// What they held.
-    pub found: Found,
+    pub found: RecoveredState,
     /// They can keep the documents.
     pub keepers: Vec<KeeperCandidate>,
 }
 
 /// The streams to the ranks of a formed group.
-pub struct Streams {
+pub struct RankStreams {
     /// Of the group.
     pub epoch: Epoch,
     /// Slots: the fewest of any rank.
@@ -117,12 +117,12 @@ impl Formed {
     #[cfg(test)]
     pub(crate) fn alone(ownership: Ownership, model: ModelFacts) -> Self {
         let epoch = ownership.epoch();
-        let streams = Streams { epoch, slots: 100, model, ranks: Vec::new(), orders: Vec::new() };
-        Self { streams, found: Found::default(), keepers: Vec::new(), ownership }
+        let streams = RankStreams { epoch, slots: 100, model, ranks: Vec::new(), orders: Vec::new() };
+        Self { streams, found: RecoveredState::default(), keepers: Vec::new(), ownership }
     }
 }
 
-impl Streams {
+impl RankStreams {
     /// Sends a step to all ranks, with its trace, if it is recorded. A rank whose stream is gone is reported by its reader.
     pub fn broadcast(&self, step: &Step, trace: Option<wire::TraceContext>) {
         self.order(wire::order::Kind::Plan(wire::Plan { trace, ..wire::Plan::from(step) }));
@@ -205,7 +205,7 @@ impl std::fmt::Display for RankFailure {
 }
 
 /// How a group is formed.
-pub struct Forming<'a> {
+pub struct GroupFormation<'a> {
     /// What the right to do so rests on.
     pub ownership: &'a Ownership,
     /// The latest epoch that this router has served.
@@ -219,14 +219,14 @@ pub struct Forming<'a> {
     /// C2: of every collective.
     pub deadline: Duration,
     /// What becomes of the tables that the ranks hold.
-    pub tables: Tables,
+    pub tables: TableRetention,
     /// How the documents are read that the ranks hold.
-    pub reading: Reading,
+    pub reading: DocumentTokenizer,
     /// Where reports and failures go.
     pub events: Events,
 }
 
-impl Forming<'_> {
+impl GroupFormation<'_> {
     /// Forms a group, in an epoch that is later than all that this router and the ranks have taken part in. What the ranks hold goes
     /// on, where they agree.
     ///
@@ -273,7 +273,7 @@ impl Forming<'_> {
         }
         let ranks =
             described.iter().zip(self.addresses).map(|(rank, address)| describe(rank, address)).collect();
-        let streams = Streams { epoch, slots, model: facts(&described), ranks, orders };
+        let streams = RankStreams { epoch, slots, model: facts(&described), ranks, orders };
         Ok(Ranks { streams, found, keepers })
     }
 }

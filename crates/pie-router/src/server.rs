@@ -9,7 +9,7 @@ use crate::closing::look_after;
 use crate::core::{Idle, Settings};
 use crate::directory::{Directory, Groups};
 use crate::group::Router;
-use crate::local::LocalPool;
+use crate::local::InProcessApi;
 use crate::owner::{Owned, OwnerOptions, Watched, spawn_owner};
 use crate::packing;
 use crate::peer::PeerService;
@@ -114,21 +114,21 @@ pub enum Phase {
     Draining,
 }
 
-/// A serving router. Dropping it stops the server at once; [`Serving::stop`] lets running calls end.
-pub struct Serving {
+/// A serving router. Dropping it stops the server at once; [`RunningRouter::stop`] lets running calls end.
+pub struct RunningRouter {
     /// Where clients reach it.
     pub address: SocketAddr,
     scheme: &'static str,
     /// Where other routers do.
     pub peer_address: SocketAddr,
     router: Arc<Router>,
-    local: LocalPool,
+    local: InProcessApi,
     phase: watch::Sender<Phase>,
     public: Plug,
     internal: Plug,
 }
 
-impl Serving {
+impl RunningRouter {
     /// Where, as clients are told.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
@@ -145,7 +145,7 @@ impl Serving {
     }
 
     /// The public API without a connection, for fronts in this process. Who calls it is asked as everybody is.
-    pub fn local(&self) -> LocalPool {
+    pub fn local(&self) -> InProcessApi {
         self.local.clone()
     }
 
@@ -218,13 +218,13 @@ struct Plug {
 }
 
 /// A server at work.
-type Running = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
+type ServerFuture = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
 /// Ends when a server is to take no more.
 type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Plug {
-    fn new<E>(start: impl FnOnce(Stopped) -> Result<Running, E>) -> Result<Self, E> {
+    fn new<E>(start: impl FnOnce(Stopped) -> Result<ServerFuture, E>) -> Result<Self, E> {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = start(Box::pin(async { drop(stopped.await) }))?;
         Ok(Self { stop: Some(stop), server: tokio::spawn(server) })
@@ -266,7 +266,7 @@ pub async fn serve(
     options: ServeOptions,
     placement: Arc<dyn Placement>,
     tokenizer: Arc<Tokenizer>,
-) -> Result<Serving, ServeError> {
+) -> Result<RunningRouter, ServeError> {
     let (public, address) = listen(options.listen, "--listen").await?;
     let (internal, peer_address) = listen(options.peer_listen, "--peer-listen").await?;
     let host = options.advertise.clone().unwrap_or_else(|| peer_address.ip().to_string());
@@ -306,11 +306,11 @@ pub async fn serve(
     tokio::spawn(look_after(Arc::downgrade(&router), sweep_pause(options.settings.idle)));
     let aside = Arc::new(Aside::new().map_err(ServeError::Threads)?);
     let services = Services { options: &options, router: &router, aside: &aside };
-    let local = LocalPool::new(services.pool(Plane::Public), options.gate.clone(), router.stats.clone());
+    let local = InProcessApi::new(services.pool(Plane::Public), options.gate.clone(), router.stats.clone());
     let public = Plug::new(|stopped| services.public(options.public.accept(public), stopped))?;
     let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
     let scheme = options.public.scheme();
-    Ok(Serving { address, scheme, peer_address, router, local, phase, public, internal })
+    Ok(RunningRouter { address, scheme, peer_address, router, local, phase, public, internal })
 }
 
 /// How often sessions are looked after: soon enough for the time after which they are idle.
@@ -341,7 +341,7 @@ struct Services<'a> {
 }
 
 impl Services<'_> {
-    fn public(&self, incoming: Incoming, stopped: Stopped) -> Result<Running, ServeError> {
+    fn public(&self, incoming: Incoming, stopped: Stopped) -> Result<ServerFuture, ServeError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(Readiness(self.router.clone()), reporter));
         let descriptors = || {
@@ -374,7 +374,7 @@ impl Services<'_> {
         Ok(Box::pin(server))
     }
 
-    fn internal(&self, incoming: Incoming, stopped: Stopped) -> Result<Running, ServeError> {
+    fn internal(&self, incoming: Incoming, stopped: Stopped) -> Result<ServerFuture, ServeError> {
         let peer = PeerService(self.router.clone());
         let limit = self.options.document_limit + MESSAGE_SLACK;
         let server = limited()

@@ -9,7 +9,7 @@ mod tests;
 mod whole;
 
 use crate::calls;
-use crate::directory::{Claim, Home, Refused, Target};
+use crate::directory::{ClaimOutcome, Home, OwnerLocation, Refused};
 use crate::faults;
 use crate::group::{Asker, OpenStream, Router};
 use crate::packing::answer;
@@ -22,8 +22,8 @@ use pie_proto::v1::pool_server::Pool;
 use pie_proto::{Fault, REVISION_METADATA, Reason, v1};
 pub(crate) use preparing::document;
 use prost::Message;
-use resuming::{Asking, Resuming, Way};
-use sessions::{Accepted, Messages, SessionCall};
+use resuming::{CompletionAttempt, ResumeContext, Resuming};
+use sessions::{AcceptedCompletion, Messages, SessionCall};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -56,14 +56,14 @@ pub(crate) struct PoolService {
 
 /// What a call carries beside its message.
 #[derive(Clone)]
-struct Caller {
+struct CallMetadata {
     asker: Asker,
     /// Of a forwarded call.
     group: Option<GroupId>,
 }
 
 impl PoolService {
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Fault> {
+    fn caller<T>(&self, request: &Request<T>) -> Result<CallMetadata, Fault> {
         let arrived = Instant::now();
         let tenant = self.router.counted(tenant(request, self.plane))?;
         // A token's tenant is not in the headers, where the call's span looks.
@@ -74,11 +74,11 @@ impl PoolService {
             Plane::Public => None,
             Plane::Internal => self.router.counted(group(request.metadata()))?,
         };
-        Ok(Caller { asker: Asker { tenant, arrived }, group })
+        Ok(CallMetadata { asker: Asker { tenant, arrived }, group })
     }
 
     /// Where a session's calls go. On the internal plane the caller has said so.
-    async fn home(&self, caller: &Caller, name: &SessionName) -> Result<Home, Fault> {
+    async fn home(&self, caller: &CallMetadata, name: &SessionName) -> Result<Home, Fault> {
         let home = match &caller.group {
             None => self.router.directory.home(&caller.asker.tenant, name).await,
             Some(group) => self.own(group),
@@ -88,7 +88,7 @@ impl PoolService {
 
     fn own(&self, group: &GroupId) -> Result<Home, Fault> {
         let owned = self.router.owned(group)?;
-        Ok(Home { group: owned.id, target: Target::Local(owned.owner) })
+        Ok(Home { group: owned.id, target: OwnerLocation::Local(owned.owner) })
     }
 
     /// Where to try again after a refusal, if the session has moved.
@@ -117,7 +117,7 @@ impl PoolService {
         self.answered(caller, request.into_inner()).await.map(Response::new)
     }
 
-    async fn answered<C: SessionCall>(&self, caller: Caller, call: C) -> Result<C::Answer, Status> {
+    async fn answered<C: SessionCall>(&self, caller: CallMetadata, call: C) -> Result<C::Answer, Status> {
         let name = self.router.counted(SessionName::new(call.session().to_owned()))?;
         let home = self.home(&caller, &name).await?;
         let asker = caller.asker;
@@ -132,18 +132,23 @@ impl PoolService {
 
     /// A completion that goes on when its group or its owner has gone, and come back. One that another router asks for does not: that one
     /// looks for the session's home again.
-    fn going_on(&self, caller: Caller, call: v1::CompleteRequest, accepted: Accepted) -> Messages {
+    fn going_on(
+        &self,
+        caller: CallMetadata,
+        call: v1::CompleteRequest,
+        accepted: AcceptedCompletion,
+    ) -> Messages {
         if self.plane == Plane::Internal {
             return accepted.messages;
         }
         let (service, span) = (self.clone(), tracing::Span::current());
-        let ask = move |call| -> Asking {
+        let ask = move |call| -> CompletionAttempt {
             let (service, caller) = (service.clone(), caller.clone());
             let asking = async move { service.answered(caller, call).await };
             Box::pin(asking.instrument(span.clone()))
         };
         let (phase, stats) = (self.router.phase.clone(), self.router.stats.clone());
-        Box::pin(Resuming::new(call, accepted, Way { ask: Arc::new(ask), phase, stats }))
+        Box::pin(Resuming::new(call, accepted, ResumeContext { ask: Arc::new(ask), phase, stats }))
     }
 
     /// Opens a session where it lives, or where there is most room, and makes that its home.
@@ -159,8 +164,8 @@ impl PoolService {
             let site = self.router.counted(site)?;
             let opened = self.router.call(&site.home, asker.clone(), message.clone()).await?;
             match self.router.counted(directory.claim(&asker.tenant, &name, &site).await)? {
-                Claim::Home => return Ok(opened),
-                Claim::Elsewhere => self.withdraw(&site.home, asker.clone(), opened).await,
+                ClaimOutcome::Home => return Ok(opened),
+                ClaimOutcome::Elsewhere => self.withdraw(&site.home, asker.clone(), opened).await,
             }
         }
         Ok(self.router.counted(Err(faults::moving(name.as_str())))?)
@@ -238,7 +243,7 @@ impl Pool for PoolService {
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         calls::about(&request.get_ref().session);
-        let Caller { asker, group } = self.caller(&request)?;
+        let CallMetadata { asker, group } = self.caller(&request)?;
         let mut message = request.into_inner();
         if message.session.is_empty() {
             message.session = self.router.counted(new_name())?;
@@ -300,7 +305,7 @@ impl Pool for PoolService {
         &self,
         request: Request<v1::ListSessionsRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
-        let Caller { asker, .. } = self.caller(&request)?;
+        let CallMetadata { asker, .. } = self.caller(&request)?;
         Ok(answer(self.list(asker.tenant, request.into_inner()).await?))
     }
 

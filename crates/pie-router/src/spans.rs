@@ -114,12 +114,12 @@ pub struct Recorded {
     /// Completions in it.
     pub completions: usize,
     /// Calls that are recorded, and whether their first token is made here.
-    pub calls: Vec<(Context, Waits)>,
+    pub calls: Vec<(Context, AwaitedToken)>,
 }
 
 /// What a completion waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waits {
+pub enum AwaitedToken {
     /// Its first token.
     First,
     /// A later one.
@@ -134,7 +134,7 @@ impl StepSpans {
     /// A step goes to the ranks; with what the plan carries of it.
     pub fn begin(&mut self, group: &str, plan: &Plan, recorded: &Recorded) -> Option<wire::TraceContext> {
         let ((parent, _), others) = recorded.calls.split_first()?;
-        let link = |(call, _): &(Context, Waits)| Link::with_context(of(call));
+        let link = |(call, _): &(Context, AwaitedToken)| Link::with_context(of(call));
         let attributes = [
             KeyValue::new("group", group.to_owned()),
             number("epoch", plan.epoch.0),
@@ -147,7 +147,7 @@ impl StepSpans {
         let span = SpanBuilder::from_name("step").with_attributes(attributes);
         let span = span.with_links(others.iter().map(link).collect());
         let step = parent.with_span(tracer().build_with_context(span, parent));
-        for (call, _) in others.iter().filter(|(_, waits)| *waits == Waits::First) {
+        for (call, _) in others.iter().filter(|(_, waits)| *waits == AwaitedToken::First) {
             call.span().add_link(of(&step), vec![KeyValue::new("span", "step")]);
         }
         let sent = trace::to_plan(&step);

@@ -226,7 +226,7 @@ pub struct CompletionStats {
 
 /// What is so now, as an owner publishes it: for those who do not ask the owner, to go by and to show.
 #[derive(Debug, Default)]
-pub struct Published {
+pub struct OwnerGauges {
     /// Open sessions.
     pub sessions: Gauge,
     /// Tokens of all documents.
@@ -253,7 +253,7 @@ pub struct Published {
     pub streams: Gauge,
 }
 
-/// Everything that a router counts. Nobody decides by it; what is decided by is [`Published`].
+/// Everything that a router counts. Nobody decides by it; what is decided by is [`OwnerGauges`].
 #[derive(Debug, Default)]
 pub struct Stats {
     /// Of plans and passes.
@@ -265,7 +265,7 @@ pub struct Stats {
     /// Of completions, and how long they waited.
     pub completions: CompletionStats,
     /// What is so now, published by the owner after each turn.
-    pub published: Published,
+    pub published: OwnerGauges,
     events: CounterTable<{ GroupEvent::ALL.len() }>,
     faults: CounterTable<{ Reason::ALL.len() }>,
 }

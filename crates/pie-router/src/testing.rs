@@ -1,6 +1,6 @@
 //! For this crate's own tests: owners of groups whose ranks are away.
 
-use crate::core::{Ack, Healing, Idle, Repairs, Settings};
+use crate::core::{Ack, Healing, Idle, RepairPolicy, Settings};
 use crate::owner::{Owned, OwnerOptions};
 use crate::peers::Peers;
 use crate::tenants::{Quotas, Sharing, TenantLimits};
@@ -18,7 +18,7 @@ const SETTINGS: Settings = Settings {
     sharing: Sharing::WithinTenant,
     sessions: 100,
     completions: 100,
-    healing: Healing { repairs: Repairs::WhenIdle, window: 16, free_rows: Some(0) },
+    healing: Healing { repairs: RepairPolicy::WhenIdle, window: 16, free_rows: Some(0) },
     draft_tokens: 0,
     idle: Idle { closed_after: None, makes_room_after: None },
     ack: Ack::Owner,

@@ -21,7 +21,7 @@ const UNIT: usize = 1 << 10;
 
 /// For how long a text waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Waits {
+pub(crate) enum AdmissionWait {
     /// So long as a client does.
     Briefly,
     /// For as long as its caller does: it would be lost otherwise.
@@ -57,13 +57,13 @@ impl Turnstile {
     ///
     /// # Errors
     /// [`Reason::Overloaded`].
-    pub async fn admit(&self, bytes: usize, waits: Waits) -> Result<SemaphorePermit<'_>, Fault> {
+    pub async fn admit(&self, bytes: usize, waits: AdmissionWait) -> Result<SemaphorePermit<'_>, Fault> {
         // As many texts at a time as there are processors: more would only hold each other up.
         let texts = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_TEXTS);
         let units = bytes.clamp(AT_ONCE / texts, AT_ONCE) / UNIT;
         let permits = self.permits.acquire_many(u32::try_from(units).unwrap_or(u32::MAX));
         let closed = |_| faults::stopping();
-        if waits == Waits::Always {
+        if waits == AdmissionWait::Always {
             return permits.await.map_err(closed);
         }
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
@@ -85,7 +85,7 @@ impl Turnstile {
 /// [`Reason::Overloaded`]; [`Reason::TokenizerFailed`] where it panics.
 pub(crate) async fn beside<T: Send + 'static>(
     bytes: usize,
-    waits: Waits,
+    waits: AdmissionWait,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
     let turn = ALL.admit(bytes, waits).await?;
@@ -105,23 +105,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn so_much_at_a_time_so_much_waits_and_nobody_for_ever() {
         let turnstile = Turnstile::new();
-        let large = turnstile.admit(16 << 20, Waits::Briefly).await.expect("alone, however large");
-        let refused = turnstile.admit(1, Waits::Briefly).await.expect_err("after a while");
+        let large = turnstile.admit(16 << 20, AdmissionWait::Briefly).await.expect("alone, however large");
+        let refused = turnstile.admit(1, AdmissionWait::Briefly).await.expect_err("after a while");
         assert_eq!((refused.reason, refused.retry_after.is_some()), (Reason::Overloaded, true));
-        let first = turnstile.admit(MAY_WAIT, Waits::Briefly);
-        let many = turnstile.admit(1, Waits::Briefly);
+        let first = turnstile.admit(MAY_WAIT, AdmissionWait::Briefly);
+        let many = turnstile.admit(1, AdmissionWait::Briefly);
         let begun = tokio::time::Instant::now();
         let (first, many) = tokio::join!(first, many);
         assert!(first.is_err(), "it waits as long as others");
         assert_eq!(many.expect_err("too much waits").reason, Reason::Overloaded);
         assert_eq!(begun.elapsed(), PATIENCE, "the second did not wait, the first did");
-        let always = turnstile.admit(1, Waits::Always);
+        let always = turnstile.admit(1, AdmissionWait::Always);
         let freed = async {
             tokio::time::sleep(4 * PATIENCE).await;
             drop(large);
         };
         drop(tokio::join!(always, freed).0.expect("it has its turn at last"));
         assert_eq!(turnstile.waiting.load(Ordering::Relaxed), 0);
-        drop(turnstile.admit(1, Waits::Briefly).await.expect("nobody else is there"));
+        drop(turnstile.admit(1, AdmissionWait::Briefly).await.expect("nobody else is there"));
     }
 }

@@ -7,7 +7,7 @@ use common::{HEALING, Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
 use pie_plan::schedule::Limits;
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_proto::{Reason, v1};
-use pie_router::core::{Healing, Repairs, Settings};
+use pie_router::core::{Healing, RepairPolicy, Settings};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
 use pie_words::{Strategy, TokenId};
@@ -228,7 +228,7 @@ fn the_same_file_opened_twice_is_encoded_once() {
 /// What edits left stale is encoded again when nobody wants anything: no answer waits for it, and what is left alone becomes exact.
 #[test]
 fn stale_rows_are_repaired_while_idle() {
-    let healing = Healing { repairs: Repairs::WhenIdle, ..HEALING };
+    let healing = Healing { repairs: RepairPolicy::WhenIdle, ..HEALING };
     let mut pool = Pool::with(2000, Settings { healing, ..SETTINGS });
     // So long that it is encoded when it is opened.
     let text = TEXT.repeat(20);
@@ -281,7 +281,7 @@ fn repairs_ride_in_passes_that_are_made_anyway() {
         (Strategy::Conflict, 12, 0..=0, 0..=0),
     ];
     for (strategy, free, first, next) in cases {
-        let healing = Healing { repairs: Repairs::Always, window: 16, free_rows: Some(free) };
+        let healing = Healing { repairs: RepairPolicy::Always, window: 16, free_rows: Some(free) };
         let limits = Limits { decode_passes: 1, ..SETTINGS.limits };
         let mut pool = Pool::with(2000, Settings { healing, limits, ..SETTINGS });
         let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("a short text");
@@ -315,7 +315,7 @@ fn repairs_ride_in_passes_that_are_made_anyway() {
 /// An edit may say how large its window is, and then no other has that one.
 #[test]
 fn an_edit_says_what_is_repaired_with_it() {
-    let healing = Healing { repairs: Repairs::WithEdits, window: 16, free_rows: Some(0) };
+    let healing = Healing { repairs: RepairPolicy::WithEdits, window: 16, free_rows: Some(0) };
     let limits = Limits { rows: 256, prefill_rows: 128, ..SETTINGS.limits };
     let mut pool = Pool::with(2000, Settings { healing, limits, ..SETTINGS });
     let mut revision = pool.open("a", &TEXT.repeat(20)).expect("there is room").revision;
@@ -349,7 +349,7 @@ fn an_edit_says_what_is_repaired_with_it() {
 /// exact, and stays so.
 #[test]
 fn typing_at_a_cursor_leaves_what_stands_before_it_exact() {
-    let healing = Healing { repairs: Repairs::WhenIdle, ..HEALING };
+    let healing = Healing { repairs: RepairPolicy::WhenIdle, ..HEALING };
     let mut pool = Pool::with(2000, Settings { healing, ..SETTINGS });
     let text = TEXT.repeat(12);
     let mut revision = pool.open("a", &text).expect("there is room").revision;

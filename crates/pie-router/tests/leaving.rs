@@ -6,7 +6,7 @@ mod common;
 use common::{IDLE, Pool, SETTINGS, TEXT, drain, name};
 use pie_proto::Reason;
 use pie_proto::request::Identity;
-use pie_router::call::{Busy, Call, Departure, Resident, Why};
+use pie_router::call::{BusySessionPolicy, Call, Departure, Resident, Why};
 use pie_router::core::{Idle, Settings};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
@@ -186,7 +186,12 @@ fn a_session_does_not_stay_on_its_way_for_ever() {
     for session in ["a", "b"] {
         clock.pool.open(session, TEXT).expect("room");
     }
-    let give = |reply| Call::Give { tenant: Tenant::default(), session: name("a"), busy: Busy::Waits, reply };
+    let give = |reply| Call::Give {
+        tenant: Tenant::default(),
+        session: name("a"),
+        busy: BusySessionPolicy::Waits,
+        reply,
+    };
     clock.at(10).ask(give).expect("it is here");
     assert!(stuck(clock.at(60)).is_empty(), "it may be on its way still");
     let stuck = stuck(clock.at(70));

@@ -7,19 +7,21 @@ use common::{Pool, SETTINGS, TEXT, drain, name};
 use pie_proto::Reason;
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
-use pie_router::call::{Arrived, Busy, Call, Departure, Given, Resident, Taken};
+use pie_router::call::{
+    ArrivedDocuments, BusySessionPolicy, Call, Departure, GiveReply, ImportedSession, Resident,
+};
 use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
 use pie_words::Revision;
 use std::time::Instant;
 
-fn give(pool: &mut Pool, session: &str, busy: Busy) -> Result<Given, Reason> {
+fn give(pool: &mut Pool, session: &str, busy: BusySessionPolicy) -> Result<GiveReply, Reason> {
     pool.ask(|reply| Call::Give { tenant: Tenant::default(), session: name(session), busy, reply })
 }
 
-fn carried(given: Result<Given, Reason>) -> Carried {
+fn carried(given: Result<GiveReply, Reason>) -> Carried {
     match given {
-        Ok(Given::Carried(carried)) => *carried,
+        Ok(GiveReply::Carried(carried)) => *carried,
         other => panic!("not given: {other:?}"),
     }
 }
@@ -35,7 +37,8 @@ fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
     let document = Box::new(document.at_revision(carried.revision));
     let tenant = Tenant::default();
     let identity = carried.identity.expect("it travels");
-    let taken = Taken { tenant, name: carried.name, identity, strategy: carried.strategy, document };
+    let taken =
+        ImportedSession { tenant, name: carried.name, identity, strategy: carried.strategy, document };
     pool.ask(|reply| Call::Take { taken, reply })
 }
 
@@ -45,7 +48,7 @@ fn a_session_moves_with_its_revision_and_answers_as_before() {
     from.open("a", TEXT).expect("room");
     from.edit("a", 0, 0, "// edited\n").expect("the revision fits");
     from.answer("a", 4);
-    let session = carried(give(&mut from, "a", Busy::Waits));
+    let session = carried(give(&mut from, "a", BusySessionPolicy::Waits));
     let resident = resident(&session);
     assert_eq!(
         (session.revision, &session.content),
@@ -76,7 +79,7 @@ fn a_session_that_is_opened_anew_is_another_one() {
     let first = pool.open("a", TEXT).expect("room");
     let again = pool.open("a", TEXT).expect("it is open");
     assert_eq!(first.identity, again.identity, "as long as it is open it is the same one");
-    let moved = carried(give(&mut pool, "a", Busy::Waits));
+    let moved = carried(give(&mut pool, "a", BusySessionPolicy::Waits));
     let stays = resident(&moved);
     take(&mut to, moved).expect("room");
     assert_eq!(to.get("a").session.expect("described").identity, first.identity, "wherever it is");
@@ -127,11 +130,11 @@ fn a_session_that_is_opened_anew_is_another_one() {
 fn what_was_left_behind_gives_way_to_what_went_on() {
     let (mut left, mut to) = (Pool::new(400), Pool::new(400));
     left.open("a", TEXT).expect("room");
-    let session = carried(give(&mut left, "a", Busy::Waits));
+    let session = carried(give(&mut left, "a", BusySessionPolicy::Waits));
     let stays = resident(&session);
     take(&mut to, session).expect("room");
     to.edit("a", 0, 0, "// went on\n").expect("the revision fits");
-    let back = carried(give(&mut to, "a", Busy::Waits));
+    let back = carried(give(&mut to, "a", BusySessionPolicy::Waits));
     left.desk.call(Call::Keep { resident: stays });
     let mut stream = left.complete("a", 4, &[]).expect("nobody has told it");
     take(&mut left, back.clone()).expect("room");
@@ -151,7 +154,7 @@ fn a_session_that_could_not_be_moved_goes_on() {
     let mut pool = Pool::new(400);
     pool.open("a", TEXT).expect("room");
     pool.answer("a", 1);
-    let given = carried(give(&mut pool, "a", Busy::Waits));
+    let given = carried(give(&mut pool, "a", BusySessionPolicy::Waits));
     pool.desk.call(Call::Keep { resident: resident(&given) });
     pool.edit("a", 0, 0, "x").expect("it is here");
     assert!(pool.answer("a", 4).tokens_reused > 0, "with its cache");
@@ -163,12 +166,12 @@ fn completions_hold_a_session_back_until_there_is_no_more_time() {
     pool.open("a", TEXT).expect("room");
     let mut stream = pool.complete("a", 6, &[]).expect("it is open");
     pool.step();
-    assert!(matches!(give(&mut pool, "a", Busy::Waits), Ok(Given::NotYet)));
+    assert!(matches!(give(&mut pool, "a", BusySessionPolicy::Waits), Ok(GiveReply::NotYet)));
     pool.run();
     assert_eq!(drain(&mut stream).1, 6, "it was not disturbed");
 
     let mut stream = pool.complete("a", 6, &[]).expect("it is open");
-    carried(give(&mut pool, "a", Busy::Fails));
+    carried(give(&mut pool, "a", BusySessionPolicy::Fails));
     let mut last = None;
     while let Ok(message) = stream.try_recv() {
         last = Some(message);
@@ -187,7 +190,7 @@ fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
     from.open("b", TEXT).expect("room");
     to.open("b", "newer").expect("room");
     for session in ["a", "b"] {
-        let session = carried(give(&mut from, session, Busy::Waits));
+        let session = carried(give(&mut from, session, BusySessionPolicy::Waits));
         take(&mut to, session).expect("a limit is no reason to lose a document");
     }
     assert_eq!(to.get("b").text.as_deref(), Some("newer"), "its client opened it again meanwhile");
@@ -212,7 +215,7 @@ fn a_group_that_is_given_up_gives_everything_until_it_has_arrived() {
     assert_eq!(given.iter().map(|carried| carried.revision).collect::<Vec<_>>(), [Revision(1)]);
     // Whoever asked may have gone before the answer came.
     assert_eq!(all(&mut pool).expect("it is still here").len(), 1);
-    pool.desk.call(Call::Arrived { what: Arrived::All });
+    pool.desk.call(Call::Arrived { what: ArrivedDocuments::All });
     assert!(all(&mut pool).expect("nothing is left").is_empty());
     assert_eq!(
         pool.edit("a", 1, 0, "x").unwrap_err(),
@@ -270,7 +273,7 @@ fn what_was_given_stays_until_it_arrived_and_gives_way_when_it_comes_back() {
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"), "what is here stays");
 
     // It comes late, and only for what was not changed since.
-    pool.desk.call(Call::Arrived { what: Arrived::All });
+    pool.desk.call(Call::Arrived { what: ArrivedDocuments::All });
     assert_eq!(pool.get("back").text.as_deref(), Some("edited"));
     assert_eq!(pool.edit("gone", 0, 0, "x").unwrap_err(), Reason::SessionUnknown);
 }

@@ -18,7 +18,7 @@ use pie_proto::reason::reason_of;
 use pie_proto::v1::pool_client::PoolClient;
 use pie_proto::worker_v1::worker_server::{Worker, WorkerServer};
 use pie_proto::{Reason, v1, worker_v1 as wire};
-use pie_router::{ServeOptions, Serving};
+use pie_router::{RunningRouter, ServeOptions};
 use pie_text::Tokenizer;
 use pie_transport::{Acceptor, Connector};
 use pie_words::Epoch;
@@ -46,11 +46,11 @@ fn group() -> GroupId {
 /// What a router sees of the placement that all share: its own leases are as the test says.
 struct Seen {
     store: Embedded,
-    lease: Mutex<Option<Lease>>,
+    lease: Mutex<Option<FakeLease>>,
 }
 
 /// Of an ownership: what the store has, and what the router is told.
-struct Lease {
+struct FakeLease {
     ownership: Arc<Mutex<Option<Ownership>>>,
     keeper: Arc<LeaseKeeper>,
 }
@@ -85,7 +85,7 @@ impl Placement for Seen {
             told.lose(LossReason::Released);
             Box::pin(std::future::ready(Ok(())))
         });
-        *self.lease.lock().unwrap() = Some(Lease { ownership, keeper });
+        *self.lease.lock().unwrap() = Some(FakeLease { ownership, keeper });
         Ok(Campaign::Won(Ownership::new(group.clone(), epoch, hold)))
     }
 
@@ -153,12 +153,12 @@ impl Placement for Seen {
 
 /// A rank that does as it is told, and refuses what is not of its latest epoch.
 #[derive(Clone, Default)]
-struct Rank {
+struct FakeRank {
     served: Arc<Mutex<Vec<u64>>>,
 }
 
 #[tonic::async_trait]
-impl Worker for Rank {
+impl Worker for FakeRank {
     async fn describe(
         &self,
         _: Request<wire::DescribeRequest>,
@@ -273,7 +273,7 @@ fn nobody_asks() -> Status {
     Status::unimplemented("nobody asks")
 }
 
-impl Rank {
+impl FakeRank {
     fn latest(&self) -> u64 {
         self.served.lock().unwrap().last().copied().unwrap_or(0)
     }
@@ -282,7 +282,7 @@ impl Rank {
 /// A router and what it sees.
 struct Router {
     seen: Arc<Seen>,
-    serving: Serving,
+    serving: RunningRouter,
     client: PoolClient<Channel>,
 }
 
@@ -361,8 +361,8 @@ impl Router {
     }
 }
 
-async fn start_rank(store: &Embedded) -> (Rank, Registration) {
-    let rank = Rank::default();
+async fn start_rank(store: &Embedded) -> (FakeRank, Registration) {
+    let rank = FakeRank::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let control = format!("http://{}", listener.local_addr().unwrap());
     let server = tonic::transport::Server::builder().add_service(WorkerServer::new(rank.clone()));

@@ -7,8 +7,8 @@ mod common;
 use common::{Pool, SETTINGS, SUFFIX_FIRST, facts};
 use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
-use pie_router::call::{ModelFacts, Stream};
-use pie_router::core::{Healing, Repairs, Settings};
+use pie_router::call::{MessageStream, ModelFacts};
+use pie_router::core::{Healing, RepairPolicy, Settings};
 use pie_words::Cursor;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -75,7 +75,8 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn healing() -> impl Strategy<Value = Healing> {
-    let repairs = prop_oneof![Just(Repairs::WithEdits), Just(Repairs::WhenIdle), Just(Repairs::Always)];
+    let repairs =
+        prop_oneof![Just(RepairPolicy::WithEdits), Just(RepairPolicy::WhenIdle), Just(RepairPolicy::Always)];
     (repairs, 0..20_u32, 0..40_u32).prop_map(|(repairs, window, free)| Healing {
         repairs,
         window,
@@ -96,7 +97,7 @@ fn place(text: &str, at: u16) -> usize {
 struct People {
     pool: Pool,
     documents: BTreeMap<&'static str, (String, u64)>,
-    streams: Vec<(&'static str, Stream)>,
+    streams: Vec<(&'static str, MessageStream)>,
     /// How much longer texts are than actions say.
     scale: usize,
 }
@@ -220,7 +221,7 @@ proptest! {
         // Who gives up each repair comes to no rest.
         people.pool.ranks.gives_up = if gives_up == 1 { 0 } else { gives_up };
         people.pool.run();
-        if healing.repairs != Repairs::WithEdits {
+        if healing.repairs != RepairPolicy::WithEdits {
             for session in people.documents.keys() {
                 let session = people.pool.get(session).session.expect("described");
                 prop_assert!(session.tokens_pending > 0 || session.tokens_stale == 0, "{:?}", session);

@@ -7,18 +7,18 @@ use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
 use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::{Beginning, Ledger};
-use pie_proto::memo::{self, Kept};
+use pie_proto::memo::{self, SessionMemo};
 use pie_proto::request::{Content, Mode};
-use pie_router::call::Taken;
+use pie_router::call::ImportedSession;
 use pie_router::core::{Core, Recalled, Recollection};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Tenant};
-use pie_text::{Document, Entry, Tokenizer};
+use pie_text::{Document, Tokenizer};
 use pie_words::{Epoch, SessionId};
 use std::sync::Arc;
 
 /// A pool, and the ledger of its ranks.
-struct Kind {
+struct RecallFixture {
     pool: Pool,
     ledger: Ledger,
     epoch: Epoch,
@@ -27,7 +27,7 @@ struct Kind {
     random: u64,
 }
 
-impl Kind {
+impl RecallFixture {
     fn new(fim: &str, slots: u32, random: u64) -> Self {
         let pool = Pool::filling(slots, SETTINGS, facts(), fim);
         let mut ledger = Ledger::default();
@@ -84,24 +84,29 @@ impl Kind {
 }
 
 /// As a router reads it: tokens that the same tokenizer found are not looked for again.
-fn taken(kept: Kept, tokenizer: &Arc<Tokenizer>) -> Taken {
-    let Kept { session, tokens, fingerprint } = kept;
+fn taken(kept: SessionMemo, tokenizer: &Arc<Tokenizer>) -> ImportedSession {
+    let SessionMemo { session, tokens, fingerprint } = kept;
     assert_eq!(fingerprint, tokenizer.fingerprint().0);
     let Content::Text(text) = &session.content else { panic!("it was opened with a text") };
-    let entries = tokens.into_iter().map(|piece| Entry { id: piece.id, piece_bytes: piece.bytes }).collect();
-    let document = Document::restore(tokenizer.clone(), text, entries, 1 << 20).expect("a short text");
+    let document = Document::restore(tokenizer.clone(), text, tokens, 1 << 20).expect("a short text");
     let anew = Document::open(tokenizer.clone(), text, 1 << 20).expect("a short text");
     assert!(document.tokens().eq(anew.tokens()), "T1: the tokens that were kept are those of the text");
     let identity = session.identity.expect("every session has one");
     let document = Box::new(document.at_revision(session.revision));
-    Taken { tenant: Tenant::default(), name: session.name, identity, strategy: session.strategy, document }
+    ImportedSession {
+        tenant: Tenant::default(),
+        name: session.name,
+        identity,
+        strategy: session.strategy,
+        document,
+    }
 }
 
 /// At rest nothing is encoded again but the last token of a context, wherever the cursor was.
 #[test]
 fn a_new_owner_goes_on_with_the_rows_that_are_there() {
     for fim in ["deepseek-coder", SUFFIX_FIRST[0]] {
-        let mut kind = Kind::new(fim, 2000, 3);
+        let mut kind = RecallFixture::new(fim, 2000, 3);
         let text = TEXT.repeat(6);
         for name in ["plain", "typed", "filled"] {
             kind.pool.open(name, &text).expect("there is room");
@@ -146,7 +151,7 @@ fn an_owner_may_die_between_any_two_steps() {
     for seed in 0..120 {
         let fim = ["deepseek-coder", SUFFIX_FIRST[0]][seed as usize % 2];
         // With few slots documents push each other out.
-        let mut kind = Kind::new(fim, [600, 2000][(seed / 2) as usize % 2], seed * 7 + 1);
+        let mut kind = RecallFixture::new(fim, [600, 2000][(seed / 2) as usize % 2], seed * 7 + 1);
         let mut names: Vec<String> = Vec::new();
         let mut streams = Vec::new();
         for step in 0..60 {

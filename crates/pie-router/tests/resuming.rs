@@ -8,7 +8,7 @@ use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, facts, name};
 use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode};
 use pie_proto::v1::{self, FinishReason};
-use pie_router::call::Stream;
+use pie_router::call::MessageStream;
 use pie_router::tenants::Tenant;
 use pie_text::{Document, Tokenizer};
 use pie_words::{Cursor, Revision, TokenId};
@@ -21,7 +21,7 @@ const TOKENS: u32 = 70;
 
 /// What a reader has of a completion.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Read {
+struct ReaderTranscript {
     text: String,
     tokens: Vec<v1::CompletedToken>,
     finish: FinishReason,
@@ -31,9 +31,9 @@ struct Read {
     messages: usize,
 }
 
-impl Read {
+impl ReaderTranscript {
     /// Reads on, to the end or until it has so many tokens.
-    fn on(&mut self, stream: &mut Stream, most: usize) {
+    fn on(&mut self, stream: &mut MessageStream, most: usize) {
         while self.tokens.len() < most
             && let Ok(message) = stream.try_recv()
         {
@@ -148,7 +148,7 @@ impl Case {
         (pool, edited.revision)
     }
 
-    fn ask(&self, pool: &mut Pool, change: impl FnOnce(&mut Complete)) -> Stream {
+    fn ask(&self, pool: &mut Pool, change: impl FnOnce(&mut Complete)) -> MessageStream {
         let ends = pool.ranks.reads[..self.ends].to_vec();
         let asked = pool.ask_completion("a", TOKENS, self.stop, |request| {
             (self.change)(request);
@@ -158,9 +158,9 @@ impl Case {
         asked.expect("it is a right one")
     }
 
-    fn unbroken(&self) -> Read {
+    fn unbroken(&self) -> ReaderTranscript {
         let (mut pool, _) = self.pool();
-        let (mut stream, mut read) = (self.ask(&mut pool, |_| {}), Read::default());
+        let (mut stream, mut read) = (self.ask(&mut pool, |_| {}), ReaderTranscript::default());
         while pool.step() {
             read.on(&mut stream, usize::MAX);
         }
@@ -190,7 +190,7 @@ fn a_stream_that_breaks_goes_on_where_it_was() {
             for how in [Break::GroupLost, Break::StreamLost] {
                 let of = format!("{}, {how:?} after {told} tokens", case.name);
                 let (mut pool, revision) = case.pool();
-                let (mut stream, mut read) = (case.ask(&mut pool, |_| {}), Read::default());
+                let (mut stream, mut read) = (case.ask(&mut pool, |_| {}), ReaderTranscript::default());
                 while read.tokens.len() < told {
                     assert!(pool.step(), "{of}");
                     read.on(&mut stream, told);
@@ -230,7 +230,7 @@ fn a_stream_that_would_have_met_an_edit_ends_so() {
         let whole = case.unbroken();
         for told in 1..whole.tokens.len() {
             let (mut pool, revision) = case.pool();
-            let (mut stream, mut read) = (case.ask(&mut pool, |_| {}), Read::default());
+            let (mut stream, mut read) = (case.ask(&mut pool, |_| {}), ReaderTranscript::default());
             while read.tokens.len() < told {
                 assert!(pool.step());
                 read.on(&mut stream, told);
@@ -316,7 +316,7 @@ fn what_goes_on_is_not_put_off_for_ever_on_slow_ranks() {
         })
         .expect("it is a right one");
     let steps = (0..10_000).take_while(|_| step(&mut pool)).count();
-    let mut read = Read::default();
+    let mut read = ReaderTranscript::default();
     read.on(&mut stream, usize::MAX);
     assert_eq!((read.tokens.len(), read.finish), (34, FinishReason::Length), "after {steps} steps");
 }

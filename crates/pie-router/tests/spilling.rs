@@ -8,7 +8,7 @@ use pie_plan::blocks::BLOCK;
 use pie_proto::reason::reason_of;
 use pie_proto::request::Mode;
 use pie_router::call::ModelFacts;
-use pie_router::core::{Healing, Repairs, Settings};
+use pie_router::core::{Healing, RepairPolicy, Settings};
 use pie_router::tenants::{Sharing, Tenant};
 use pie_text::Document;
 use pie_words::{Strategy, TokenId};
@@ -19,7 +19,7 @@ fn spilling() -> ModelFacts {
 }
 
 fn pool() -> Pool {
-    let healing = Healing { repairs: Repairs::WhenIdle, ..HEALING };
+    let healing = Healing { repairs: RepairPolicy::WhenIdle, ..HEALING };
     Pool::of(4000, Settings { healing, ..SETTINGS }, spilling())
 }
 

@@ -1,7 +1,7 @@
 //! The tokens file: what it may say, and whose a token is.
 
 use pie_proto::Reason;
-use pie_router::auth::{Tokens, hash};
+use pie_router::auth::{AccessTokens, hash};
 use pie_router::tenants::Role;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +23,7 @@ fn a_token_says_whose_call_it_is() {
         "[tenant.acme]\nsessions = 3\n".to_owned(),
     ]
     .concat();
-    let tokens = Tokens::parse(&text.replace("ab", "AB")).expect("it is right");
+    let tokens = AccessTokens::parse(&text.replace("ab", "AB")).expect("it is right");
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW);
     let cases = [
         ("one", Ok(("acme", Role::User))),
@@ -62,7 +62,7 @@ fn what_is_wrong_with_the_file_is_said() {
         ("[[token]]\ntenant = \"a\"".to_owned(), "missing field `sha256`"),
     ];
     for (text, wanted) in cases {
-        let found = Tokens::parse(&text).map(drop).expect_err(&text).to_string();
+        let found = AccessTokens::parse(&text).map(drop).expect_err(&text).to_string();
         assert!(found.contains(wanted) && !found.contains("secret"), "{text}\n{found}");
     }
 }

@@ -5,7 +5,7 @@
 //! goldens FOLDER [--edits N] [--refused NAME]…    # FOLDER/NAME/tokenizer.json; those named must be refused
 //! ```
 
-use pie_text::form::Form;
+use pie_text::form::PreTokenizerKind;
 use pie_text::{Document, RestartKind, Tokenizer, Tokenizing};
 use pie_words::{TextEdit, TextRange, TokenId};
 use std::error::Error;
@@ -171,7 +171,7 @@ fn check(
 }
 
 fn form(tokenizer: &Tokenizer) -> String {
-    let name = |form: &Form| format!("{form:?}");
+    let name = |form: &PreTokenizerKind| format!("{form:?}");
     match tokenizer.restart_kind() {
         RestartKind::Piece(form) => name(form),
         RestartKind::PieceOfPlainText(form) => name(form) + ", NFC",

@@ -2,9 +2,9 @@
 
 use crate::parts::Lead;
 use crate::retokenize::Replacement;
-use crate::store::{Entry, TokenStore};
+use crate::store::TokenStore;
 use crate::tokenizer::Tokenizer;
-use pie_words::{Revision, Splice, Splices, TokenIndex};
+use pie_words::{Revision, Rewrite, Splice, Splices, TextToken, TokenIndex};
 use ropey::Rope;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub struct EditStats {
 
 /// A change that [`crate::Document::prepare`] checked and worked out. It changes nothing until it is committed.
 #[derive(Debug)]
-pub struct Change {
+pub struct DocumentChange {
     pub(crate) base: Revision,
     pub(crate) revision: Revision,
     pub(crate) splices: Splices,
@@ -31,20 +31,9 @@ pub struct Change {
     pub(crate) document: Arc<()>,
 }
 
-/// A part of a text in place of another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Bytes of the text before.
-    pub start: usize,
-    /// Behind the last of them.
-    pub end: usize,
-    /// What stands there now.
-    pub text: String,
-}
-
 /// What a change does to what its document was opened with.
 #[derive(Clone, Copy, Debug)]
-pub enum Content<'a> {
+pub enum ContentChange<'a> {
     /// Its text, and the tokens of that: both sorted and disjoint.
     Rewritten {
         /// In bytes of the text before.
@@ -71,7 +60,7 @@ pub(crate) enum Next {
     Tokens,
 }
 
-impl Change {
+impl DocumentChange {
     /// The token edits, in indices of the document's tokens with its prefix. S1: sorted and disjoint; none begins or
     /// ends with tokens that stay.
     pub fn splices(&self) -> &Splices {
@@ -84,13 +73,13 @@ impl Change {
     }
 
     /// What becomes of the text, or of the tokens of a document without one.
-    pub fn content(&self) -> Content<'_> {
+    pub fn content(&self) -> ContentChange<'_> {
         match &self.next {
             Next::Text { rewrites, replacements, .. } => {
-                Content::Rewritten { text: rewrites, tokens: replacements }
+                ContentChange::Rewritten { text: rewrites, tokens: replacements }
             }
-            Next::Tokens => Content::Spliced,
-            Next::Reading { .. } | Next::Lead(_) => Content::Replaced,
+            Next::Tokens => ContentChange::Spliced,
+            Next::Reading { .. } | Next::Lead(_) => ContentChange::Replaced,
         }
     }
 
@@ -118,8 +107,8 @@ pub(crate) fn count(tokens: usize) -> u32 {
 /// The smallest splice that a replacement is, `prefix` tokens further on.
 pub(crate) fn trimmed(tokens: &TokenStore, replacement: &Replacement, prefix: usize) -> Splice {
     let Replacement { start, end, entries, .. } = replacement;
-    let old: Vec<&Entry> = tokens.iter_from(*start).take(end - start).collect();
-    let same = |(old, new): &(&&Entry, &Entry)| old.id == new.id;
+    let old: Vec<&TextToken> = tokens.iter_from(*start).take(end - start).collect();
+    let same = |(old, new): &(&&TextToken, &TextToken)| old.id == new.id;
     let front = old.iter().zip(entries).take_while(same).count();
     let back = old[front..].iter().rev().zip(entries[front..].iter().rev()).take_while(same).count();
     Splice {

@@ -4,17 +4,20 @@ mod becoming;
 
 pub use becoming::splices_between;
 
-use crate::change::{Change, EditStats, Next, Rewrite, trimmed};
+use crate::change::{DocumentChange, EditStats, Next, trimmed};
 use crate::edit::{CheckedEdit, apply, place};
 use crate::error::TextError;
 use crate::form::RestartKind;
 use crate::parts::Lead;
 use crate::retokenize::{Replacement, Retokenizer};
 use crate::sequence::composed;
-use crate::store::{Entry, TokenStore};
+use crate::store::TokenStore;
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use becoming::narrowed;
-use pie_words::{Parts, Revision, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TokenId};
+use pie_words::{
+    Parts, Revision, Rewrite, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TextToken,
+    TokenId,
+};
 use ropey::Rope;
 use std::ops::Range;
 use std::sync::Arc;
@@ -78,7 +81,7 @@ impl Document {
     pub fn restore(
         tokenizer: Arc<Tokenizer>,
         text: &str,
-        entries: Vec<Entry>,
+        entries: Vec<TextToken>,
         bytes_limit: usize,
     ) -> Result<Self, TextError> {
         let tokens = TokenStore::new(entries);
@@ -91,7 +94,7 @@ impl Document {
     }
 
     /// The tokens of its text, without what stands before every text, and where pieces start.
-    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+    pub fn entries(&self) -> impl Iterator<Item = TextToken> + '_ {
         self.tokens.iter().copied()
     }
 
@@ -106,7 +109,7 @@ impl Document {
     /// [`TextError::TooLong`] where indices would not fit in 32 bits.
     pub fn open_tokens(tokenizer: Arc<Tokenizer>, tokens: Vec<TokenId>) -> Result<Self, TextError> {
         check_length(tokens.len(), LARGEST_LIMIT)?;
-        let entries = tokens.into_iter().map(|id| Entry { id, piece_bytes: 0 }).collect();
+        let entries = tokens.into_iter().map(|id| TextToken { id, piece_bytes: 0 }).collect();
         Ok(Self::new(tokenizer, DocumentText::TokensOnly, TokenStore::new(entries), LARGEST_LIMIT))
     }
 
@@ -206,14 +209,14 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError`] names the edit that is wrong, why, and what to do.
-    pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
+    pub fn prepare(&self, base: Revision, edits: &[TextEdit]) -> Result<DocumentChange, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
         self.replaced(text, place(text, edits)?)
     }
 
     /// What edits do to the tokens, as far as they change the text. What changes nothing makes no revision.
-    fn replaced(&self, text: &Rope, edits: Vec<CheckedEdit>) -> Result<Change, TextError> {
+    fn replaced(&self, text: &Rope, edits: Vec<CheckedEdit>) -> Result<DocumentChange, TextError> {
         let mut edits = narrowed(text, edits);
         edits.retain(|edit| text.byte_slice(edit.start..edit.end) != edit.insert);
         let revision = if edits.is_empty() { self.revision } else { self.revision.next() };
@@ -225,7 +228,11 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError`] names the edit that is wrong, why, and what to do.
-    pub fn prepare_sequential(&self, base: Revision, edits: &[TextEdit]) -> Result<Change, TextError> {
+    pub fn prepare_sequential(
+        &self,
+        base: Revision,
+        edits: &[TextEdit],
+    ) -> Result<DocumentChange, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
         self.prepare(base, &composed(text, edits)?)
@@ -235,7 +242,7 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError`] names the splice that is wrong, why, and what to do.
-    pub fn prepare_tokens(&self, base: Revision, splices: Splices) -> Result<Change, TextError> {
+    pub fn prepare_tokens(&self, base: Revision, splices: Splices) -> Result<DocumentChange, TextError> {
         if self.rope().is_some() {
             return Err(TextError::TextOnly);
         }
@@ -315,7 +322,7 @@ impl Document {
     ///
     /// # Errors
     /// As of [`Document::commit`].
-    pub fn accepts(&self, change: &Change) -> Result<(), TextError> {
+    pub fn accepts(&self, change: &DocumentChange) -> Result<(), TextError> {
         if !Arc::ptr_eq(&self.identity, &change.document) {
             return Err(TextError::ForeignChange);
         }
@@ -332,7 +339,7 @@ impl Document {
     /// # Errors
     /// [`TextError::RevisionMismatch`] if another change was made since, [`TextError::ForeignChange`] if another
     /// document prepared it. The document is unchanged then.
-    pub fn commit(&mut self, change: Change) -> Result<(), TextError> {
+    pub fn commit(&mut self, change: DocumentChange) -> Result<(), TextError> {
         self.accepts(&change)?;
         match change.next {
             Next::Text { text, replacements, rewrites: _ } => {
@@ -348,7 +355,8 @@ impl Document {
             Next::Lead(lead) => self.lead = lead,
             Next::Tokens => {
                 for splice in change.splices.iter().rev() {
-                    let entries = splice.insert.iter().map(|id| Entry { id: *id, piece_bytes: 0 }).collect();
+                    let entries =
+                        splice.insert.iter().map(|id| TextToken { id: *id, piece_bytes: 0 }).collect();
                     self.tokens.replace(splice.at.usize(), splice.end().usize(), entries);
                 }
             }
@@ -362,7 +370,7 @@ impl Document {
         text: &Rope,
         edits: &[CheckedEdit],
         revision: Revision,
-    ) -> Result<Change, TextError> {
+    ) -> Result<DocumentChange, TextError> {
         let inserted: usize = edits.iter().map(|edit| edit.insert.len()).sum();
         let deleted: usize = edits.iter().map(|edit| edit.end - edit.start).sum();
         check_length(text.len_bytes() - deleted + inserted, self.bytes_limit)?;
@@ -397,8 +405,15 @@ impl Document {
         Ok(vec![Replacement { start: 0, end: self.tokens.len(), entries, bytes_scanned }])
     }
 
-    fn changed(&self, revision: Revision, splices: Splices, stats: EditStats, next: Next) -> Change {
-        Change { base: self.revision, revision, splices, stats, next, document: self.identity.clone() }
+    fn changed(&self, revision: Revision, splices: Splices, stats: EditStats, next: Next) -> DocumentChange {
+        DocumentChange {
+            base: self.revision,
+            revision,
+            splices,
+            stats,
+            next,
+            document: self.identity.clone(),
+        }
     }
 
     fn check_revision(&self, base: Revision) -> Result<(), TextError> {

@@ -258,14 +258,14 @@ impl FromStr for FimSetting {
 }
 
 /// How a model is asked, and which of its tokens are no text on that account.
-pub(crate) struct Found {
+pub(crate) struct FimSupport {
     /// How it is asked; nothing where the model does not fill in the middle.
     pub fim: Option<Fim>,
     /// Spellings of tokens that text never becomes.
     pub control: Vec<String>,
 }
 
-impl Found {
+impl FimSupport {
     /// By the setting, or, without one, by the table.
     pub(crate) fn of(
         inner: &tokenizers::Tokenizer,
@@ -299,7 +299,7 @@ impl Found {
 impl FimTemplate {
     /// Each literal is cut as the tokenizers crate cuts text with control tokens: where it spells one it is that, the rest are
     /// tokens of text.
-    fn found(&self, inner: &tokenizers::Tokenizer) -> Result<Found, String> {
+    fn found(&self, inner: &tokenizers::Tokenizer) -> Result<FimSupport, String> {
         let mut control = Vec::new();
         let added = inner.get_added_tokens_decoder();
         let mut run = |literal: &String| {
@@ -318,7 +318,7 @@ impl FimTemplate {
         };
         let [open, between, close] = &self.literals;
         let (open, between, close) = (run(open)?, run(between)?, run(close)?);
-        Ok(Found {
+        Ok(FimSupport {
             fim: Some(Fim { family: "the setting", order: self.order, open, between, close }),
             control,
         })

@@ -19,7 +19,7 @@ const DEEPSEEK_CODER: [&str; 4] = ["[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[ä¸€-é
 
 /// A known pre-tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum PreTokenizerKind {
     /// `ByteLevel` with its pattern: GPT-2.
     Gpt2,
     /// `Digits` one by one, then GPT-2's: StarCoder, SmolLM.
@@ -38,10 +38,10 @@ pub enum Form {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestartKind {
     /// At the start of any piece: an edit costs what the edit costs.
-    Piece(Form),
+    Piece(PreTokenizerKind),
     /// As [`RestartKind::Piece`] in texts that the tokenizer's normalizer, NFC, leaves alone, which is nearly all code;
     /// where a text has letters that combine, each edit tokenizes it whole.
-    PieceOfPlainText(Form),
+    PieceOfPlainText(PreTokenizerKind),
     /// Not at all: each edit tokenizes the whole text. Right, but slow.
     WholeText {
         /// What in the tokenizer is not known to be safe.
@@ -49,7 +49,7 @@ pub enum RestartKind {
     },
 }
 
-impl Form {
+impl PreTokenizerKind {
     /// The form of a tokenizer.json's `pre_tokenizer`.
     pub(crate) fn of(pre_tokenizer: &Value) -> Option<Self> {
         if is_byte_level(pre_tokenizer, Pattern::Own) {
@@ -110,17 +110,17 @@ impl Form {
     }
 
     /// Runs of characters behind a piece that are read to their end to decide on its own.
-    fn runs(self) -> Runs {
+    fn runs(self) -> LookaheadRuns {
         match self {
-            Self::Llama3 | Self::Qwen2 => Runs::WhiteSpace,
-            Self::Gpt4o => Runs::WhiteSpaceAndLetters,
-            Self::Gpt2 | Self::StarCoder | Self::DeepSeekCoder => Runs::None,
+            Self::Llama3 | Self::Qwen2 => LookaheadRuns::WhiteSpace,
+            Self::Gpt4o => LookaheadRuns::WhiteSpaceAndLetters,
+            Self::Gpt2 | Self::StarCoder | Self::DeepSeekCoder => LookaheadRuns::None,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Runs {
+enum LookaheadRuns {
     None,
     /// Llama 3's `\s*[\r\n]+` runs through all white space and then steps back to the last line break in it.
     WhiteSpace,
@@ -153,7 +153,7 @@ fn may_be_letter(character: char) -> bool {
 /// How far behind a piece's end the text is read that decides on this end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LookAhead {
-    runs: Runs,
+    runs: LookaheadRuns,
     /// Bytes that the search for added tokens looks ahead: the longest of those that are matched before normalization
     /// and the longest of those that are matched after it, as the two searches follow each other.
     added: usize,
@@ -164,7 +164,7 @@ pub(crate) struct LookAhead {
 const CHARACTERS: usize = 3;
 
 impl LookAhead {
-    pub(crate) fn new(form: Form, added: usize) -> Self {
+    pub(crate) fn new(form: PreTokenizerKind, added: usize) -> Self {
         Self { runs: form.runs(), added }
     }
 
@@ -175,10 +175,10 @@ impl LookAhead {
             text.chars_at(at).reversed().take_while(|character| is_in_run(*character)).count()
         };
         at -= match self.runs {
-            Runs::None => 0,
-            Runs::WhiteSpace => before(char::is_whitespace),
+            LookaheadRuns::None => 0,
+            LookaheadRuns::WhiteSpace => before(char::is_whitespace),
             // One of the two is none.
-            Runs::WhiteSpaceAndLetters => before(char::is_whitespace) + before(may_be_letter),
+            LookaheadRuns::WhiteSpaceAndLetters => before(char::is_whitespace) + before(may_be_letter),
         };
         text.char_to_byte(at)
     }
@@ -219,8 +219,14 @@ mod tests {
 
     #[test]
     fn what_is_written_is_recognized() {
-        for form in [Form::Gpt2, Form::StarCoder, Form::Llama3, Form::Qwen2, Form::DeepSeekCoder] {
-            assert_eq!(Form::of(&form.written()), Some(form));
+        for form in [
+            PreTokenizerKind::Gpt2,
+            PreTokenizerKind::StarCoder,
+            PreTokenizerKind::Llama3,
+            PreTokenizerKind::Qwen2,
+            PreTokenizerKind::DeepSeekCoder,
+        ] {
+            assert_eq!(PreTokenizerKind::of(&form.written()), Some(form));
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::beside::Beside;
 use crate::error::TokenizerError;
-use crate::form::Form;
-use pie_gguf::{Gguf, Value as Setting};
+use crate::form::PreTokenizerKind;
+use pie_gguf::{Gguf, GgufValue as Setting};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -13,36 +13,39 @@ const USER_DEFINED: u64 = 4;
 const UNUSED: u64 = 5;
 
 /// What a pre-tokenizer's name stands for.
-struct Known {
+struct GgufPreTokenizer {
     name: &'static str,
-    form: Form,
+    form: PreTokenizerKind,
     /// Pieces that are tokens as they are, whatever the merges make of them.
     ignores_merges: bool,
     normalizer: Option<&'static str>,
 }
 
-impl Known {
-    const fn new(name: &'static str, form: Form) -> Self {
+impl GgufPreTokenizer {
+    const fn new(name: &'static str, form: PreTokenizerKind) -> Self {
         Self { name, form, ignores_merges: false, normalizer: None }
     }
 }
 
-const KNOWN: [Known; 11] = [
-    Known::new("gpt-2", Form::Gpt2),
-    Known::new("starcoder", Form::StarCoder),
-    Known::new("refact", Form::StarCoder),
-    Known::new("smollm", Form::StarCoder),
-    Known::new("deepseek-coder", Form::DeepSeekCoder),
-    Known { ignores_merges: true, ..Known::new("llama-bpe", Form::Llama3) },
-    Known { ignores_merges: true, ..Known::new("llama3", Form::Llama3) },
-    Known { ignores_merges: true, ..Known::new("llama-v3", Form::Llama3) },
-    Known::new("gpt-4o", Form::Gpt4o),
-    Known { normalizer: Some("NFC"), ..Known::new("qwen2", Form::Qwen2) },
-    Known { normalizer: Some("NFC"), ..Known::new("deepseek-r1-qwen", Form::Qwen2) },
+const KNOWN: [GgufPreTokenizer; 11] = [
+    GgufPreTokenizer::new("gpt-2", PreTokenizerKind::Gpt2),
+    GgufPreTokenizer::new("starcoder", PreTokenizerKind::StarCoder),
+    GgufPreTokenizer::new("refact", PreTokenizerKind::StarCoder),
+    GgufPreTokenizer::new("smollm", PreTokenizerKind::StarCoder),
+    GgufPreTokenizer::new("deepseek-coder", PreTokenizerKind::DeepSeekCoder),
+    GgufPreTokenizer { ignores_merges: true, ..GgufPreTokenizer::new("llama-bpe", PreTokenizerKind::Llama3) },
+    GgufPreTokenizer { ignores_merges: true, ..GgufPreTokenizer::new("llama3", PreTokenizerKind::Llama3) },
+    GgufPreTokenizer { ignores_merges: true, ..GgufPreTokenizer::new("llama-v3", PreTokenizerKind::Llama3) },
+    GgufPreTokenizer::new("gpt-4o", PreTokenizerKind::Gpt4o),
+    GgufPreTokenizer { normalizer: Some("NFC"), ..GgufPreTokenizer::new("qwen2", PreTokenizerKind::Qwen2) },
+    GgufPreTokenizer {
+        normalizer: Some("NFC"),
+        ..GgufPreTokenizer::new("deepseek-r1-qwen", PreTokenizerKind::Qwen2)
+    },
 ];
 
 /// A tokenizer.json, and what would stand beside it.
-pub(crate) struct Written {
+pub(crate) struct GgufTokenizer {
     /// The tokenizer.json.
     pub json: Value,
     /// What a folder's tokenizer_config.json would say.
@@ -50,7 +53,7 @@ pub(crate) struct Written {
 }
 
 /// Reads the settings of a file.
-pub(crate) fn read(path: &Path) -> Result<Written, TokenizerError> {
+pub(crate) fn read(path: &Path) -> Result<GgufTokenizer, TokenizerError> {
     let name = || path.display().to_string();
     let unsupported = |what: String| TokenizerError::Unsupported { name: name(), what };
     let invalid = |message: String| TokenizerError::Parse { name: name(), message };
@@ -65,13 +68,13 @@ pub(crate) fn read(path: &Path) -> Result<Written, TokenizerError> {
         return Err(unsupported(format!("its pre-tokenizer \"{pre}\" is not known here")));
     };
     let list = |key: &str| file.list(key).ok_or_else(|| invalid(format!("it has no list {key}")));
-    let tokens = Tokens::of(list("tokenizer.ggml.tokens")?, file.list("tokenizer.ggml.token_type"));
+    let tokens = GgufVocabulary::of(list("tokenizer.ggml.tokens")?, file.list("tokenizer.ggml.token_type"));
     let merges: Vec<&str> = list("tokenizer.ggml.merges")?.iter().filter_map(text).collect();
     let token = |role: &str| {
         let id = usize::try_from(file.unsigned(&format!("tokenizer.ggml.{role}_token_id"))?).ok()?;
         Some((id, *tokens.spelled.get(id)?))
     };
-    let begins = file.flag("tokenizer.ggml.add_bos_token").unwrap_or(known.form == Form::Llama3);
+    let begins = file.flag("tokenizer.ggml.add_bos_token").unwrap_or(known.form == PreTokenizerKind::Llama3);
     let begin = token("bos").filter(|_| begins);
     let json = json!({
         "version": "1.0",
@@ -88,18 +91,18 @@ pub(crate) fn read(path: &Path) -> Result<Written, TokenizerError> {
     let names = [("bos_token", token("bos")), ("eos_token", token("eos")), ("pad_token", token("padding"))];
     let beside = names.into_iter().filter_map(|(role, token)| Some((role.to_owned(), token?.1.into())));
     let model = format!("{} {}", file.text("general.name").unwrap_or_default(), name());
-    Ok(Written { json, beside: Beside::of(Value::Object(beside.collect()), model) })
+    Ok(GgufTokenizer { json, beside: Beside::of(Value::Object(beside.collect()), model) })
 }
 
 /// The tokens of a file, parted as a tokenizer.json has them.
-struct Tokens<'a> {
+struct GgufVocabulary<'a> {
     /// All, by their ids.
     spelled: Vec<&'a str>,
     vocabulary: Map<String, Value>,
     added: Vec<Value>,
 }
 
-impl<'a> Tokens<'a> {
+impl<'a> GgufVocabulary<'a> {
     fn of(tokens: &'a [Setting], kinds: Option<&[Setting]>) -> Self {
         let kind = |id: usize| match kinds.and_then(|kinds| kinds.get(id)) {
             Some(Setting::Signed(kind)) => u64::try_from(*kind).unwrap_or(0),

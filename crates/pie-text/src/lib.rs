@@ -11,7 +11,7 @@
 //! # Why tokenizing around an edit is exact
 //! A tokenizer cuts text into *pieces* (added tokens that are text, and what the pre-tokenizer's patterns match) and merges bytes
 //! inside of each piece alone. So the tokens of a piece depend on the piece, and all depends on where pieces start.
-//! For the forms of [`form::Form`] two facts hold:
+//! For the forms of [`form::PreTokenizerKind`] two facts hold:
 //! 1. *Memoryless*: pieces of the text behind a piece start do not depend on the text before it. A scan may restart
 //!    at any piece start, and two scans that stand on a piece start with the same text ahead go on equally.
 //! 2. *Short reach*: whether a piece ends at `e` is decided by a short stretch behind `e` ([`form::LookAhead`]).
@@ -49,7 +49,7 @@ mod store;
 mod threads;
 mod tokenizer;
 
-pub use change::{Change, Content, EditStats, Rewrite};
+pub use change::{ContentChange, DocumentChange, EditStats};
 pub use cursor::Cut;
 pub use decoder::TokenDecoder;
 pub use document::{Document, DocumentText, Tokenizing, splices_between};
@@ -59,6 +59,5 @@ pub use form::RestartKind;
 pub use parts::{FileMarkers, led_by};
 pub use retokenize::Replacement;
 pub use stop::StopStrings;
-pub use store::Entry;
 pub use threads::stand_back;
 pub use tokenizer::{Fingerprint, Tokenizer};

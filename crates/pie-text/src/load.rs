@@ -5,9 +5,9 @@ use crate::alphabet::{characters, is_needed};
 use crate::beside::Beside;
 use crate::decoder::TokenBytes;
 use crate::error::TokenizerError;
-use crate::fim::{FimSetting, Found};
-use crate::form::{Form, LookAhead, RestartKind};
-use crate::gguf::{self, Written};
+use crate::fim::{FimSetting, FimSupport};
+use crate::form::{LookAhead, PreTokenizerKind, RestartKind};
+use crate::gguf::{self, GgufTokenizer};
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use pie_gguf::Gguf;
 use pie_words::TokenId;
@@ -37,7 +37,7 @@ impl Tokenizer {
     /// Also a setting that the model has no tokens for.
     pub fn open_filling(model: &Path, fim: Option<&FimSetting>) -> Result<Self, TokenizerError> {
         if Gguf::is_named(model) {
-            let Written { json, beside } = gguf::read(model)?;
+            let GgufTokenizer { json, beside } = gguf::read(model)?;
             let file = TokenizerFile { name: model.display().to_string(), beside, fim };
             return file.load(json.to_string().as_bytes());
         }
@@ -88,7 +88,7 @@ impl TokenizerFile<'_> {
                 format!("its post-processor puts the id {} in front of the text, which is no token", stray.0);
             return Err(self.unsupported(what));
         }
-        let found = Found::of(&inner, self.beside.model(), self.fim)
+        let found = FimSupport::of(&inner, self.beside.model(), self.fim)
             .map_err(|what| TokenizerError::Fim { name: self.name.clone(), what })?;
         let added = AddedTokens::of(&inner, &file, &self.beside, &found.control)
             .map_err(|error| self.invalid(&error))?;
@@ -238,7 +238,7 @@ fn restart(added: &AddedTokens, file: &Value) -> (RestartKind, Option<LookAhead>
     if let Some(other) = normalizers.iter().find(|normalizer| normalizer["type"] != "NFC") {
         return whole(format!("normalizer {}", other["type"]));
     }
-    let Some(form) = Form::of(&file["pre_tokenizer"]) else {
+    let Some(form) = PreTokenizerKind::of(&file["pre_tokenizer"]) else {
         return whole(format!("unknown pre-tokenizer {}", file["pre_tokenizer"]));
     };
     let kind =

@@ -2,7 +2,7 @@
 //!
 //! A run of white space that something follows is matched by `\s+(?!\S)`, all but its last character: the engine of
 //! patterns remembers each step back, and gives up after a million of them without an error, so that all behind
-//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`crate::form::Form`] tells a
+//! would be one piece. Between the ends of a long run nothing can begin or end: no pattern of a [`crate::form::PreTokenizerKind`] tells a
 //! character of white space from its like but at an end of a run, and where line breaks are told from others they end
 //! a run here too. So the middle is taken out, the rest is cut, and the piece around the place gets it back.
 
@@ -43,7 +43,8 @@ impl Tokenizer {
         let (RestartKind::Piece(form) | RestartKind::PieceOfPlainText(form)) = &self.restart else {
             return self.pieces_of_unknown(text, cut);
         };
-        let runs = Runs { longer_than: LONG_RUN, across_lines: form.takes_line_breaks_for_spaces() };
+        let runs =
+            WhiteSpaceRuns { longer_than: LONG_RUN, across_lines: form.takes_line_breaks_for_spaces() };
         if runs.gaps(text).is_empty() {
             pre_tokenizer.pre_tokenize(&mut cut).map_err(failed(text.len()))?;
             return Ok(self.raw(&cut));
@@ -99,7 +100,7 @@ impl Tokenizer {
 
     /// A normalizer or pattern that nobody has looked at may do anything with a long run.
     fn pieces_of_unknown(&self, text: &str, mut cut: PreTokenizedString) -> Result<Vec<RawPiece>, TextError> {
-        let runs = Runs { longer_than: LONGEST_UNKNOWN, across_lines: true };
+        let runs = WhiteSpaceRuns { longer_than: LONGEST_UNKNOWN, across_lines: true };
         if !runs.gaps(text).is_empty() {
             return Err(TextError::LongRun { limit: LONGEST_UNKNOWN });
         }
@@ -133,14 +134,14 @@ struct Gap {
 }
 
 /// Runs of white space, and what of them is left out.
-struct Runs {
+struct WhiteSpaceRuns {
     /// Characters; shorter runs are left as they are.
     longer_than: usize,
     /// Whether line breaks are white space like other.
     across_lines: bool,
 }
 
-impl Runs {
+impl WhiteSpaceRuns {
     fn is_blank(&self, character: char) -> bool {
         character.is_whitespace() && (self.across_lines || !matches!(character, '\n' | '\r'))
     }

@@ -4,8 +4,9 @@ use crate::edit::CheckedEdit;
 use crate::error::TextError;
 use crate::form::LookAhead;
 use crate::scan::PieceScan;
-use crate::store::{Entry, PieceStart, TokenStore};
+use crate::store::{PieceStart, TokenStore};
 use crate::tokenizer::Tokenizer;
+use pie_words::TextToken;
 use ropey::Rope;
 
 /// Replaces the tokens `start..end` of the old text, prefix not counted.
@@ -16,7 +17,7 @@ pub struct Replacement {
     /// The token behind the last that goes.
     pub end: usize,
     /// What comes.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TextToken>,
     /// Bytes that were cut into pieces for it.
     pub bytes_scanned: usize,
 }
@@ -115,9 +116,9 @@ impl Shift {
 /// Walks over the piece starts of the old text.
 struct OldPieces<'a> {
     at: PieceStart,
-    rest: Box<dyn Iterator<Item = &'a Entry> + 'a>,
+    rest: Box<dyn Iterator<Item = &'a TextToken> + 'a>,
     /// The entry at `at`.
-    entry: Option<&'a Entry>,
+    entry: Option<&'a TextToken>,
 }
 
 impl<'a> OldPieces<'a> {

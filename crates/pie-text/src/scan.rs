@@ -3,8 +3,8 @@
 use crate::error::TextError;
 use crate::form::LookAhead;
 use crate::pieces::RawPiece;
-use crate::store::Entry;
 use crate::tokenizer::{Tokenizer, failed};
+use pie_words::TextToken;
 use ropey::Rope;
 use std::collections::VecDeque;
 
@@ -42,7 +42,7 @@ impl<'a> PieceScan<'a> {
     /// Appends the tokens of the next piece to `entries`; gives its length in bytes, and 0 at the end of the text. A piece
     /// without tokens, of characters that the tokenizer leaves out, is one with the piece behind it; at the end of a text
     /// it has no entry, so that the text counts as one whose pieces are not known.
-    pub(crate) fn next_piece(&mut self, entries: &mut Vec<Entry>) -> Result<usize, TextError> {
+    pub(crate) fn next_piece(&mut self, entries: &mut Vec<TextToken>) -> Result<usize, TextError> {
         let mut bytes = 0;
         loop {
             if self.ready.is_empty() && self.next < self.text.len_bytes() {

@@ -1,16 +1,7 @@
 //! The tokens of a document in chunks, with the bytes of their pieces, so that an edit moves no more than a chunk.
 
-use pie_words::TokenId;
+use pie_words::TextToken;
 use std::sync::Arc;
-
-/// A token, and where pieces start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The token's id in the vocabulary.
-    pub id: TokenId,
-    /// Bytes of text of the piece that starts with this token; 0 inside of a piece.
-    pub piece_bytes: u32,
-}
 
 /// A piece start: its token and its byte, or the ends of both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +13,8 @@ pub(crate) struct PieceStart {
 }
 
 #[derive(Clone, Debug, Default)]
-struct Chunk {
-    entries: Vec<Entry>,
+struct TokenChunk {
+    entries: Vec<TextToken>,
     /// The sum of `piece_bytes`.
     bytes: usize,
 }
@@ -32,23 +23,23 @@ struct Chunk {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenStore {
     /// Replaced, never changed: copies of a document share them.
-    chunks: Vec<Arc<Chunk>>,
+    chunks: Vec<Arc<TokenChunk>>,
     len: usize,
 }
 
 const CHUNK: usize = 512;
 
-impl Chunk {
-    fn new(entries: Vec<Entry>) -> Self {
+impl TokenChunk {
+    fn new(entries: Vec<TextToken>) -> Self {
         let bytes = entries.iter().map(|entry| entry.piece_bytes as usize).sum();
         Self { entries, bytes }
     }
 }
 
 impl TokenStore {
-    pub(crate) fn new(entries: Vec<Entry>) -> Self {
+    pub(crate) fn new(entries: Vec<TextToken>) -> Self {
         let len = entries.len();
-        let chunks = entries.chunks(CHUNK).map(|part| Arc::new(Chunk::new(part.to_vec()))).collect();
+        let chunks = entries.chunks(CHUNK).map(|part| Arc::new(TokenChunk::new(part.to_vec()))).collect();
         Self { chunks, len }
     }
 
@@ -68,12 +59,12 @@ impl TokenStore {
         self.chunks.iter().map(|chunk| chunk.bytes).sum()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TextToken> + '_ {
         self.chunks.iter().flat_map(|chunk| &chunk.entries)
     }
 
     /// The tokens from index `start` on.
-    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = &Entry> + '_ {
+    pub(crate) fn iter_from(&self, start: usize) -> impl Iterator<Item = &TextToken> + '_ {
         let (chunk, inside) = self.find(start);
         self.chunks[chunk..].iter().flat_map(|chunk| &chunk.entries).skip(inside)
     }
@@ -81,7 +72,7 @@ impl TokenStore {
     /// The last piece start before `limit` bytes, or the start of the text.
     pub(crate) fn piece_before(&self, limit: usize) -> PieceStart {
         let mut at = PieceStart { token: 0, byte: 0 };
-        let mut found: Option<(&Chunk, PieceStart)> = None;
+        let mut found: Option<(&TokenChunk, PieceStart)> = None;
         for chunk in &self.chunks {
             if at.byte >= limit {
                 break;
@@ -107,7 +98,7 @@ impl TokenStore {
     }
 
     /// Replaces the tokens `start..end`.
-    pub(crate) fn replace(&mut self, start: usize, end: usize, entries: Vec<Entry>) {
+    pub(crate) fn replace(&mut self, start: usize, end: usize, entries: Vec<TextToken>) {
         self.len = self.len - (end - start) + entries.len();
         let (first, head) = self.find(start);
         let (mut last, tail) = self.find(end);
@@ -126,7 +117,7 @@ impl TokenStore {
         let parts = merged.len().div_ceil(CHUNK).max(1);
         let new = merged
             .chunks(merged.len().div_ceil(parts).max(1))
-            .map(|part| Arc::new(Chunk::new(part.to_vec())));
+            .map(|part| Arc::new(TokenChunk::new(part.to_vec())));
         let behind = (last + 1).min(self.chunks.len());
         self.chunks.splice(first..behind, new);
     }

@@ -9,8 +9,7 @@ use crate::form::{LookAhead, RestartKind};
 use crate::nfc;
 use crate::pieces::{PieceCut, RawPiece};
 use crate::scan::PieceScan;
-use crate::store::Entry;
-use pie_words::{Spellings, TokenId};
+use pie_words::{Spellings, TextToken, TokenId};
 use ropey::Rope;
 use std::sync::{Arc, OnceLock};
 use tokenizers::Model;
@@ -143,7 +142,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a text, without the prefix.
-    pub(crate) fn entries(&self, text: &Rope) -> Result<Vec<Entry>, TextError> {
+    pub(crate) fn entries(&self, text: &Rope) -> Result<Vec<TextToken>, TextError> {
         let Some(reach) = self.reach_in(text.chunks()) else { return self.entries_whole(text) };
         let mut scan = PieceScan::new(self, reach, text, 0, text.len_bytes());
         let mut entries = Vec::with_capacity(text.len_bytes() / 3);
@@ -152,7 +151,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a text where it is not known how pieces could be found again.
-    fn entries_whole(&self, text: &Rope) -> Result<Vec<Entry>, TextError> {
+    fn entries_whole(&self, text: &Rope) -> Result<Vec<TextToken>, TextError> {
         let mut entries = Vec::new();
         for piece in self.pieces(&text.to_string())? {
             self.tokens_of(&piece, &mut entries)?;
@@ -161,15 +160,15 @@ impl Tokenizer {
     }
 
     /// Merges a piece to tokens, which do not say yet where it starts.
-    pub(crate) fn tokens_of(&self, piece: &RawPiece, entries: &mut Vec<Entry>) -> Result<(), TextError> {
+    pub(crate) fn tokens_of(&self, piece: &RawPiece, entries: &mut Vec<TextToken>) -> Result<(), TextError> {
         match &piece.cut {
-            PieceCut::Added(token) => entries.push(Entry { id: *token, piece_bytes: 0 }),
+            PieceCut::Added(token) => entries.push(TextToken { id: *token, piece_bytes: 0 }),
             PieceCut::Merge(content) => self.merge(content, piece.bytes, entries)?,
         }
         Ok(())
     }
 
-    fn merge(&self, content: &str, bytes: usize, entries: &mut Vec<Entry>) -> Result<(), TextError> {
+    fn merge(&self, content: &str, bytes: usize, entries: &mut Vec<TextToken>) -> Result<(), TextError> {
         let tokens = self.inner.get_model().tokenize(content).map_err(failed(bytes))?;
         if let ([token], Some((last, _))) = (tokens.as_slice(), content.char_indices().next_back())
             && self.added.tempting.binary_search(&TokenId(token.id)).is_ok()
@@ -178,7 +177,7 @@ impl Tokenizer {
             self.merge(&content[..last], bytes, entries)?;
             return self.merge(&content[last..], bytes, entries);
         }
-        entries.extend(tokens.into_iter().map(|token| Entry { id: TokenId(token.id), piece_bytes: 0 }));
+        entries.extend(tokens.into_iter().map(|token| TextToken { id: TokenId(token.id), piece_bytes: 0 }));
         Ok(())
     }
 }

@@ -72,7 +72,10 @@ fn the_tokenizer_that_ships_is_in_deepseek_coders_form() {
     let tokenizer = Tokenizer::open(&folder).expect("loads");
     let bos = tokenizer.token_id("<｜begin▁of▁sentence｜>").expect("is there");
     assert_eq!((tokenizer.prefix(), tokenizer.vocab_size()), (&[bos][..], 8192));
-    assert_eq!(tokenizer.restart_kind(), &RestartKind::Piece(pie_text::form::Form::DeepSeekCoder));
+    assert_eq!(
+        tokenizer.restart_kind(),
+        &RestartKind::Piece(pie_text::form::PreTokenizerKind::DeepSeekCoder)
+    );
     assert_eq!(tokenizer.token_id("<|nothing|>"), None);
     let tokens = tokenizer.encode("\n1 é").expect("encodes");
     assert_eq!(tokenizer.decode(&tokens), "\n1 é");

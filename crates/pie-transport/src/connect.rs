@@ -2,7 +2,7 @@
 
 use crate::connection::Connection;
 use crate::error::{ConnectError, IdentityError, causes};
-use crate::identity::{ALPN, PeerName, Roots, TlsIdentity, provider};
+use crate::identity::{ALPN, PeerName, RootCertificates, TlsIdentity, provider};
 use arc_swap::ArcSwap;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -26,7 +26,7 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`IdentityError::Tls`].
-    pub fn new(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<Self, IdentityError> {
+    pub fn new(roots: &RootCertificates, identity: Option<&TlsIdentity>) -> Result<Self, IdentityError> {
         Ok(Self(Arc::new(ArcSwap::from_pointee(config(roots, identity)?))))
     }
 
@@ -34,13 +34,17 @@ impl ClientTls {
     ///
     /// # Errors
     /// [`IdentityError::Tls`]; the old one stays.
-    pub fn renew(&self, roots: &Roots, identity: Option<&TlsIdentity>) -> Result<(), IdentityError> {
+    pub fn renew(
+        &self,
+        roots: &RootCertificates,
+        identity: Option<&TlsIdentity>,
+    ) -> Result<(), IdentityError> {
         self.0.store(Arc::new(config(roots, identity)?));
         Ok(())
     }
 }
 
-fn config(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<ClientConfig, IdentityError> {
+fn config(roots: &RootCertificates, identity: Option<&TlsIdentity>) -> Result<ClientConfig, IdentityError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(IdentityError::Tls)?
@@ -55,10 +59,10 @@ fn config(roots: &Roots, identity: Option<&TlsIdentity>) -> Result<ClientConfig,
 
 /// Makes connections for tonic's channels, also for those that connect again by themselves.
 #[derive(Clone, Debug, Default)]
-pub struct Connector(Way);
+pub struct Connector(ConnectionSecurity);
 
 #[derive(Clone, Debug, Default)]
-enum Way {
+enum ConnectionSecurity {
     #[default]
     Plain,
     Tls {
@@ -71,17 +75,17 @@ enum Way {
 impl Connector {
     /// In plaintext, to `http://` addresses.
     pub fn plain() -> Self {
-        Self(Way::Plain)
+        Self(ConnectionSecurity::Plain)
     }
 
     /// Over TLS to `https://` addresses, whose certificates must carry the address's host.
     pub fn tls(tls: ClientTls) -> Self {
-        Self(Way::Tls { tls, name: None })
+        Self(ConnectionSecurity::Tls { tls, name: None })
     }
 
     /// The same; the certificates must carry `name`, whatever the address.
     pub fn tls_to(tls: ClientTls, name: PeerName) -> Self {
-        Self(Way::Tls { tls, name: Some(name) })
+        Self(ConnectionSecurity::Tls { tls, name: Some(name) })
     }
 
     /// Connects a channel.
@@ -103,14 +107,16 @@ impl Connector {
     async fn reach(self, address: Uri) -> Result<Connection, ConnectError> {
         let secure = address.scheme_str() == Some("https");
         let (tls, name) = match self.0 {
-            Way::Plain if secure => {
+            ConnectionSecurity::Plain if secure => {
                 let advice =
                     "give the authority's certificate (--ca; --internal-ca between routers and workers)";
                 return Err(ConnectError::NoTls(address.to_string(), advice));
             }
-            Way::Plain => return Ok(Connection::plain(dial(&address, 80).await?)),
-            Way::Tls { .. } if !secure => return Err(ConnectError::Plain(address.to_string())),
-            Way::Tls { tls, name } => (tls, name),
+            ConnectionSecurity::Plain => return Ok(Connection::plain(dial(&address, 80).await?)),
+            ConnectionSecurity::Tls { .. } if !secure => {
+                return Err(ConnectError::Plain(address.to_string()));
+            }
+            ConnectionSecurity::Tls { tls, name } => (tls, name),
         };
         let name = match name {
             Some(name) => name.0,

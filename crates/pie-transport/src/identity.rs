@@ -59,9 +59,9 @@ impl TlsIdentity {
 
 /// Authorities whose certificates are trusted.
 #[derive(Clone, Debug)]
-pub struct Roots(Arc<RootCertStore>);
+pub struct RootCertificates(Arc<RootCertStore>);
 
-impl Roots {
+impl RootCertificates {
     /// Reads certificates of authorities.
     ///
     /// # Errors
@@ -105,9 +105,9 @@ pub enum Clients {
     /// Nothing: who calls is told otherwise, or not at all.
     Anyone,
     /// A certificate of one of these authorities.
-    SignedBy(Roots),
+    SignedBy(RootCertificates),
     /// The same, with this name.
-    Named(Roots, PeerName),
+    Named(RootCertificates, PeerName),
 }
 
 /// The server's side of TLS. Clones share it, and [`ServerTls::renew`] holds for all.
@@ -162,7 +162,7 @@ fn config(identity: &TlsIdentity, clients: &Clients) -> Result<ServerConfig, Ide
     Ok(config)
 }
 
-fn signed_by(roots: &Roots) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
+fn signed_by(roots: &RootCertificates) -> Result<Arc<dyn ClientCertVerifier>, IdentityError> {
     WebPkiClientVerifier::builder_with_provider(roots.store(), provider())
         .build()
         .map_err(IdentityError::Verifier)

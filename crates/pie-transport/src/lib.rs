@@ -17,5 +17,5 @@ pub use accept::{AcceptStats, Acceptor, ConnectionAge, Incoming};
 pub use connect::{ClientTls, Connector};
 pub use connection::Connection;
 pub use error::{ConnectError, IdentityError, causes};
-pub use identity::{Clients, PeerName, Roots, ServerTls, TlsIdentity};
+pub use identity::{Clients, PeerName, RootCertificates, ServerTls, TlsIdentity};
 pub use limits::limited;

@@ -1,6 +1,6 @@
-//! Edits of a text and cursors in it, as clients give them: not yet looked for in any text.
+//! Edits of a text and cursors in it, as clients give them: not yet looked for in any text; and what they do to it.
 
-use crate::ids::TokenIndex;
+use crate::ids::{TokenId, TokenIndex};
 
 /// A position in a text as the Language Server Protocol 3.17 counts: lines from 0, ended by `\n`, `\r\n` or `\r`, and columns
 /// from the line's start. As there, a column behind the line's end is the line's end, and a line behind the last one is
@@ -53,6 +53,26 @@ pub struct TextEdit {
     pub range: TextRange,
     /// What comes.
     pub insert: String,
+}
+
+/// A part of a text in place of another: what an edit did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Bytes of the text before.
+    pub start: usize,
+    /// Behind the last of them.
+    pub end: usize,
+    /// What stands there now.
+    pub text: String,
+}
+
+/// A token of a text, and where pieces start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextToken {
+    /// The token's id in the vocabulary.
+    pub id: TokenId,
+    /// Bytes of text of the piece that starts with this token; 0 inside of a piece.
+    pub piece_bytes: u32,
 }
 
 /// A text that stands in front of a document: of another file, or of another place in the same one.

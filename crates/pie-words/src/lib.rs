@@ -14,7 +14,7 @@ mod sampling;
 mod splice;
 mod strategy;
 
-pub use edit::{Cursor, LspPosition, Part, Parts, PositionEncoding, TextEdit, TextRange};
+pub use edit::{Cursor, LspPosition, Part, Parts, PositionEncoding, Rewrite, TextEdit, TextRange, TextToken};
 pub use ids::{Epoch, Revision, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use sampling::SamplingParameters;
 pub use splice::{Splice, SpliceError, Splices};

@@ -2,7 +2,7 @@
 //! rank is called from one place in one order (C1).
 
 use crate::error::WorkerError;
-use crate::rank::{Observer, Rank, StepReport};
+use crate::rank::{Observer, RankExecutor, StepReport};
 use crate::spill::{BlockCounts, Spill};
 use crate::stats::RankStats;
 use pie_comm::{Collective, CommError};
@@ -199,7 +199,7 @@ impl Engine {
     /// refused, and nothing else happens. The tokens of each pass but the last go to `passes` as they come, if it has room.
     ///
     /// # Errors
-    /// [`WorkerError::Fenced`], [`WorkerError::NotFormed`], and see [`Rank::step`].
+    /// [`WorkerError::Fenced`], [`WorkerError::NotFormed`], and see [`RankExecutor::step`].
     pub async fn step(
         &self,
         step: Step,
@@ -253,7 +253,7 @@ impl Engine {
     /// Reads a session's rows of one layer.
     ///
     /// # Errors
-    /// See [`Rank::read`].
+    /// See [`RankExecutor::read`].
     pub async fn read(&self, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
         self.call(|reply| EngineCommand::Read { session, layer, reply }).await
     }
@@ -345,7 +345,8 @@ impl Loop {
             }
         };
         let Self { compute, spill, interrupted, fence, served, stats, .. } = self;
-        let mut rank = Rank::new(compute.as_mut(), comm, epoch, formation.slots).with_spill(spill.as_ref());
+        let mut rank =
+            RankExecutor::new(compute.as_mut(), comm, epoch, formation.slots).with_spill(spill.as_ref());
         stats.joined(epoch.0);
         send(formed, Ok(()));
         loop {
@@ -434,7 +435,7 @@ fn another_epoch(asked: Epoch, served: Epoch) -> WorkerError {
     if asked < served { WorkerError::Fenced { asked, served } } else { WorkerError::NotFormed }
 }
 
-fn read(rank: &Rank<'_>, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
+fn read(rank: &RankExecutor<'_>, session: SessionId, layer: usize) -> Result<SessionRows, WorkerError> {
     let pie_model::KvRows { keys, values } = rank.read(session, layer)?;
     let rotated_for =
         rank.group().table(session).map(|table| table.rotations().collect()).unwrap_or_default();

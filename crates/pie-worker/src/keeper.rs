@@ -15,7 +15,7 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Whether a new owner looks for the first time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum FenceAttempt {
     /// It fences the rank.
     First,
     /// It has, and nobody after it.
@@ -24,18 +24,18 @@ pub(crate) enum Look {
 
 /// The rank's ledger, shared by all calls.
 #[derive(Clone, Default)]
-pub(crate) struct Keeper(Arc<Mutex<Ledger>>);
+pub(crate) struct SharedLedger(Arc<Mutex<Ledger>>);
 
 /// What a rank says of what it keeps.
 pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<wire::KeepResponse, Status>> + Send>>;
 
-impl Keeper {
+impl SharedLedger {
     /// Nobody of an older epoch writes from here on.
-    pub fn fence(&self, epoch: Epoch, look: Look) -> Result<Option<Position>, WorkerError> {
+    pub fn fence(&self, epoch: Epoch, look: FenceAttempt) -> Result<Option<Position>, WorkerError> {
         let mut ledger = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match look {
-            Look::First => Ok(ledger.fence(epoch)?),
-            Look::Again => {
+            FenceAttempt::First => Ok(ledger.fence(epoch)?),
+            FenceAttempt::Again => {
                 check(&ledger, epoch)?;
                 Ok(ledger.position())
             }
@@ -98,7 +98,7 @@ impl Keeper {
 
 /// A ledger on its way to the next owner.
 pub(crate) struct Recall {
-    keeper: Keeper,
+    keeper: SharedLedger,
     epoch: Epoch,
     /// The sessions from this one on are still to be told.
     next: Option<SessionId>,

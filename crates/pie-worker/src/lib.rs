@@ -1,6 +1,6 @@
 //! One rank of a tensor-parallel group: it applies plans, in order, to its slice of the KV cache and of the model.
 //!
-//! **Owns** the rank ([`Rank`]: tables, cache, model, collectives), its engine thread ([`Engine`]) and its gRPC shell
+//! **Owns** the rank ([`RankExecutor`]: tables, cache, model, collectives), its engine thread ([`Engine`]) and its gRPC shell
 //! ([`service`]), with the ledger of documents that it keeps for the group's next owner and does not read,
 //! and rows on disk ([`spill`]).
 //!
@@ -24,7 +24,7 @@ mod timed;
 pub use engine::{Engine, FormGroup, RankFacts};
 pub use error::WorkerError;
 pub use pie_proto::plan::SampledToken;
-pub use rank::{Observer, Rank, Saved, StepReport};
+pub use rank::{Observer, RankExecutor, Saved, StepReport};
 pub use spill::{BlockCounts, Spill, SpillOptions};
 pub use stats::RankStats;
 #[cfg(feature = "cuda")]

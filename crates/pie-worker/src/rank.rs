@@ -74,14 +74,14 @@ pub struct Saved {
 }
 
 /// A rank in a formed group.
-pub struct Rank<'a> {
+pub struct RankExecutor<'a> {
     compute: &'a mut dyn Compute,
     comm: Timed,
     group: Group,
     spill: Option<&'a Spill>,
 }
 
-impl<'a> Rank<'a> {
+impl<'a> RankExecutor<'a> {
     /// Joins a group of `slots` slots that is still empty; the cache of `compute` has at least as many.
     pub fn new(compute: &'a mut dyn Compute, comm: Box<dyn Collective>, epoch: Epoch, slots: u32) -> Self {
         Self { compute, comm: Timed::new(comm), group: Group::new(epoch, slots), spill: None }
@@ -113,7 +113,7 @@ impl<'a> Rank<'a> {
     }
 
     /// Saves the tables, and the rows of a session from token `from` on. Rows before it, and those of other sessions, must
-    /// not change before [`Rank::restore`].
+    /// not change before [`RankExecutor::restore`].
     ///
     /// # Errors
     /// The session is not open.
@@ -149,7 +149,7 @@ impl<'a> Rank<'a> {
     /// The same, with somebody who follows its passes and may end it early.
     ///
     /// # Errors
-    /// As [`Rank::step`].
+    /// As [`RankExecutor::step`].
     pub fn step_observed(
         &mut self,
         step: &Step,

@@ -2,11 +2,11 @@
 
 use crate::engine::{Engine, Formation, RankFacts};
 use crate::error::WorkerError;
-use crate::keeper::{Answers, Keeper, Look};
+use crate::keeper::{Answers, FenceAttempt, SharedLedger};
 use crate::rank::StepReport;
 use crate::span::StepSpan;
 use pie_comm::Member;
-use pie_plan::takeover::{Activity, Standing, TablesAt};
+use pie_plan::takeover::{Activity, RankSurvey, TablesAt};
 use pie_proto::plan::{Report, Step};
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_server::Worker;
@@ -33,14 +33,14 @@ pub struct RankService {
     facts: RankFacts,
     member: Member,
     collective_address: String,
-    keeper: Keeper,
-    latest: Latest,
+    keeper: SharedLedger,
+    latest: LatestPlan,
 }
 
 impl RankService {
     /// A shell around an engine; peers reach the rank's collectives at `collective_address` (host:port).
     pub fn new(engine: Engine, facts: RankFacts, member: Member, collective_address: String) -> Self {
-        let (keeper, latest) = (Keeper::default(), Latest::default());
+        let (keeper, latest) = (SharedLedger::default(), LatestPlan::default());
         Self { engine, facts, member, collective_address, keeper, latest }
     }
 }
@@ -96,14 +96,14 @@ impl Worker for RankService {
     ) -> Result<Response<wire::SurveyResponse>, Status> {
         let request = request.into_inner();
         let epoch = Epoch(request.epoch);
-        let look = if request.again { Look::Again } else { Look::First };
+        let look = if request.again { FenceAttempt::Again } else { FenceAttempt::First };
         let ledger = self.keeper.fence(epoch, look)?;
         self.engine.fence(epoch);
         let tables = match tokio::time::timeout(PLAN_ENDS, self.engine.stand()).await {
             Ok(standing) => standing?,
             Err(_) => self.latest.busy(self.facts.slots),
         };
-        let answer = Standing { ledger, tables };
+        let answer = RankSurvey { ledger, tables };
         tracing::info!(
             rank = self.member.rank().0,
             epoch = epoch.0,
@@ -201,7 +201,7 @@ impl Worker for RankService {
     }
 }
 
-type Reports = mpsc::Sender<Result<wire::Report, Status>>;
+type ReportSender = mpsc::Sender<Result<wire::Report, Status>>;
 
 /// Sends messages one by one, as fast as they are read.
 fn streamed<T: Send + 'static>(
@@ -222,17 +222,17 @@ fn streamed<T: Send + 'static>(
 /// The plan that the rank was given last: another one may lack it when its owner dies. Shared by those who give plans and those
 /// who ask.
 #[derive(Clone, Default)]
-struct Latest(Arc<Mutex<Given>>);
+struct LatestPlan(Arc<Mutex<PlanStatus>>);
 
 #[derive(Default)]
-struct Given {
+struct PlanStatus {
     plan: Option<Arc<wire::Plan>>,
     is_running: bool,
 }
 
-impl Latest {
+impl LatestPlan {
     fn begins(&self, plan: &wire::Plan) {
-        let given = Given { plan: Some(Arc::new(plan.clone())), is_running: true };
+        let given = PlanStatus { plan: Some(Arc::new(plan.clone())), is_running: true };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = given;
     }
 
@@ -257,11 +257,11 @@ impl Latest {
 struct Drive {
     engine: Engine,
     member: Member,
-    latest: Latest,
+    latest: LatestPlan,
 }
 
 impl Drive {
-    async fn run(self, mut orders: Streaming<wire::Order>, reports: Reports) {
+    async fn run(self, mut orders: Streaming<wire::Order>, reports: ReportSender) {
         let (mut epoch, mut early) = (None, VecDeque::new());
         loop {
             let plan = match early.pop_front() {
@@ -305,7 +305,7 @@ impl Drive {
         mut plan: wire::Plan,
         orders: &mut Streaming<wire::Order>,
         early: &mut VecDeque<wire::Plan>,
-        reports: &Reports,
+        reports: &ReportSender,
     ) -> Result<wire::Report, Status> {
         let span = StepSpan::begin(self.member.rank(), &mut plan);
         self.latest.begins(&plan);

@@ -8,7 +8,7 @@ use pie_comm::ThreadGroup;
 use pie_plan::{Change, Run};
 use pie_words::{Epoch, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::rank::Observer;
-use pie_worker::{Rank, SampledToken};
+use pie_worker::{RankExecutor, SampledToken};
 
 const A: SessionId = SessionId(1);
 const B: SessionId = SessionId(2);
@@ -147,7 +147,7 @@ fn one_rank_that_is_interrupted_ends_the_plan_for_all() {
             scope.spawn(move || {
                 let member = pie_comm::Collective::member(&comm);
                 let mut compute = compute(folder, member, 200);
-                let mut rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), 200);
+                let mut rank = RankExecutor::new(compute.as_mut(), Box::new(comm), Epoch(1), 200);
                 let mut passes = 0;
                 for instruction in &script.instructions {
                     let Do::Step(step) = instruction else { continue };

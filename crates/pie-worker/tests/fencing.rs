@@ -31,14 +31,14 @@ impl FormGroup for Alone {
 }
 
 /// An owner's stream of plans.
-struct Owner {
+struct PlanStream {
     epoch: u64,
     plans: std::vec::IntoIter<wire::Plan>,
     orders: mpsc::Sender<wire::Order>,
     reports: Streaming<wire::Report>,
 }
 
-impl Owner {
+impl PlanStream {
     async fn of(epoch: u64, client: &mut WorkerClient<Channel>) -> Self {
         let mut script = Script::new(epoch);
         for session in 1..=4 {
@@ -108,13 +108,13 @@ async fn a_plan_of_an_older_epoch_is_refused_to_its_sender_alone() {
     let (_guard, folder) = model_folder();
     let mut client = serve(&folder).await;
     form(&mut client, 3).await.unwrap();
-    let mut former = Owner::of(3, &mut client).await;
+    let mut former = PlanStream::of(3, &mut client).await;
     assert_eq!(former.next_plan().await.unwrap(), 1);
 
     form(&mut client, 7).await.unwrap();
     let described = client.describe(wire::DescribeRequest {}).await.unwrap().into_inner();
     assert_eq!(described.latest_epoch, 7, "whoever forms the group next goes above it");
-    let mut present = Owner::of(7, &mut client).await;
+    let mut present = PlanStream::of(7, &mut client).await;
     assert_eq!(present.next_plan().await.unwrap(), 1);
 
     assert_eq!(code(former.next_plan().await), fenced);
@@ -124,14 +124,14 @@ async fn a_plan_of_an_older_epoch_is_refused_to_its_sender_alone() {
     }
     assert_eq!(present.next_plan().await.unwrap(), 3);
     // Nor may somebody drive an epoch that was never formed.
-    let mut early = Owner::of(8, &mut client).await;
+    let mut early = PlanStream::of(8, &mut client).await;
     assert_eq!(code(early.next_plan().await).1, "RANK_NOT_FORMED");
     drop((former, early));
     assert_eq!(present.next_plan().await.unwrap(), 4, "streams of other epochs end without it");
 
     // An epoch that has ended stays known.
     drop(present);
-    let mut late = Owner::of(3, &mut client).await;
+    let mut late = PlanStream::of(3, &mut client).await;
     assert_eq!(code(late.next_plan().await), fenced);
     form(&mut client, 8).await.unwrap();
 }

@@ -7,7 +7,7 @@ use common::{Out, Script, compute, distance, drive, folder_of, model_folder};
 use pie_comm::{Collective, ThreadGroup, ThreadMember};
 use pie_plan::{Change, Run};
 use pie_words::{Epoch, Seq, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
-use pie_worker::Rank;
+use pie_worker::RankExecutor;
 use pie_worker::rank::Observer;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -173,7 +173,7 @@ fn a_repair_may_be_given_up_in_the_middle() {
             scope.spawn(move || {
                 let member = comm.member();
                 let mut compute = compute(folder, member, common::SLOTS);
-                let mut rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), common::SLOTS);
+                let mut rank = RankExecutor::new(compute.as_mut(), Box::new(comm), Epoch(1), common::SLOTS);
                 let mut out = Vec::new();
                 for (number, instruction) in script.instructions.iter().enumerate() {
                     // One rank hears of it in the third layer; a plan that does not only repair is never asked for.

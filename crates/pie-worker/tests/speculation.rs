@@ -53,7 +53,7 @@ fn complete(who: &[SessionId], sampling: &Samplings) -> Script {
 }
 
 /// The same; then their documents take over what they write, as it was reported, so that its rows can be read.
-fn take_over(who: &[SessionId], sampling: &Samplings, written: &Written) -> Script {
+fn take_over(who: &[SessionId], sampling: &Samplings, written: &PlanOutput) -> Script {
     let mut script = complete(who, sampling);
     script.joined(written.passes.iter().cloned());
     let splice = |session: &SessionId| {
@@ -72,12 +72,12 @@ fn take_over(who: &[SessionId], sampling: &Samplings, written: &Written) -> Scri
 }
 
 /// What a plan wrote.
-struct Written {
+struct PlanOutput {
     tokens: BTreeMap<SessionId, Vec<TokenId>>,
     passes: Vec<Vec<(SessionId, TokenId)>>,
 }
 
-fn written(out: &Out) -> Written {
+fn written(out: &Out) -> PlanOutput {
     let pass = |pass: &Vec<SampledToken>| {
         pass.iter().map(|sampled| (sampled.session, sampled.token)).collect::<Vec<_>>()
     };
@@ -86,7 +86,7 @@ fn written(out: &Out) -> Written {
     for (session, token) in passes.iter().flatten() {
         tokens.entry(*session).or_default().push(*token);
     }
-    Written { tokens, passes }
+    PlanOutput { tokens, passes }
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn s2_looking_ahead_changes_neither_tokens_nor_tables_nor_rows() {
 }
 
 /// With what each session will write as what is expected of it, but for some tokens.
-fn looking_ahead(sampling: &Samplings, all: &Written, drafts: u32, every: usize) -> Samplings {
+fn looking_ahead(sampling: &Samplings, all: &PlanOutput, drafts: u32, every: usize) -> Samplings {
     let of = |(session, own): (&SessionId, &Sampling)| {
         let mut expected = [prompt(*session), all.tokens[session].clone()].concat();
         expected.iter_mut().skip(24).step_by(every).for_each(|token| token.0 = (token.0 + 1) % 250);

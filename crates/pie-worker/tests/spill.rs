@@ -10,7 +10,7 @@ use pie_comm::ThreadGroup;
 use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{Change, Run};
 use pie_words::{Epoch, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
-use pie_worker::Rank;
+use pie_worker::RankExecutor;
 use pie_worker::rank::Unobserved;
 use pie_worker::spill::{Spill, SpillOptions};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ fn drive(model: &Path, world_size: u32, disk: &Path, script: &[Do], written: u64
             let member = pie_comm::Collective::member(&comm);
             let mut compute = compute(model, member, SLOTS);
             let spill = Spill::open(&options(disk, member.rank().0), compute.kv_shape()).expect("a folder");
-            let rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), SLOTS);
+            let rank = RankExecutor::new(compute.as_mut(), Box::new(comm), Epoch(1), SLOTS);
             let mut rank = rank.with_spill(Some(&spill));
             let outs = script.iter().map(|what| one_observed(&mut rank, what, &mut Unobserved)).collect();
             let end = Instant::now() + Duration::from_secs(10);

@@ -10,7 +10,7 @@ use pie_comm::{Collective, CommError, Member, ThreadGroup, ThreadMember, WorldSi
 use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::Position;
-use pie_plan::takeover::{Activity, Caches, Standing, best_ledger, caches};
+use pie_plan::takeover::{Activity, Caches, RankSurvey, best_ledger, caches};
 use pie_proto::reason::rank_code_of;
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
@@ -61,12 +61,12 @@ async fn serve(folder: &Path, member: Member, comm: ThreadMember) -> WorkerClien
 }
 
 /// One owner's streams to all ranks.
-struct Owner {
+struct OwnerStreams {
     orders: Vec<mpsc::Sender<wire::Order>>,
     reports: Vec<Streaming<wire::Report>>,
 }
 
-impl Owner {
+impl OwnerStreams {
     async fn of(clients: &mut [WorkerClient<Channel>]) -> Self {
         let (mut orders, mut reports) = (Vec::new(), Vec::new());
         for client in clients {
@@ -107,7 +107,7 @@ fn script() -> Script {
     script
 }
 
-async fn survey(clients: &mut [WorkerClient<Channel>], epoch: u64, again: bool) -> Vec<Standing> {
+async fn survey(clients: &mut [WorkerClient<Channel>], epoch: u64, again: bool) -> Vec<RankSurvey> {
     let mut standings = Vec::new();
     for client in clients {
         standings
@@ -142,12 +142,12 @@ async fn ranks_are_levelled_and_go_on_with_what_they_hold() {
     for client in &mut clients {
         client.form(form(1, 0)).await.unwrap();
     }
-    let mut former = Owner::of(&mut clients).await;
+    let mut former = OwnerStreams::of(&mut clients).await;
     former.step(&plans[0]).await;
     // Its second plan reaches rank 0 alone, which waits for the other one in its first collective.
     former.send(0, &plans[1]).await;
     while survey_is_idle(&mut clients[0]).await {}
-    let Owner { orders, .. } = former;
+    let OwnerStreams { orders, .. } = former;
 
     let standings = survey(&mut clients, 7, false).await;
     assert_eq!(caches(&standings), Caches::Level { from: 0, to: vec![1] });
@@ -184,7 +184,7 @@ async fn ranks_are_levelled_and_go_on_with_what_they_hold() {
         assert!(client.form(form(8, 5)).await.is_err(), "nobody has been in epoch 5");
         client.form(form(9, 1)).await.unwrap();
     }
-    let mut next = Owner::of(&mut clients).await;
+    let mut next = OwnerStreams::of(&mut clients).await;
     next.step(&wire::Plan { epoch: 9, seq: 1, ..plans[2].clone() }).await;
     for (rank, client) in clients.iter_mut().enumerate() {
         for (layer, expected) in
@@ -209,13 +209,13 @@ async fn survey_is_idle(client: &mut WorkerClient<Channel>) -> bool {
 }
 
 /// A stream of entries, as an owner writes it.
-struct Writer {
+struct LedgerStream {
     epoch: u64,
     messages: mpsc::Sender<wire::KeepRequest>,
     answers: Streaming<wire::KeepResponse>,
 }
 
-impl Writer {
+impl LedgerStream {
     async fn of(epoch: u64, client: &mut WorkerClient<Channel>) -> Self {
         let (messages, stream) = mpsc::channel(8);
         let answers = client.keep(ReceiverStream::new(stream)).await.unwrap().into_inner();
@@ -242,10 +242,10 @@ async fn a_rank_keeps_what_the_latest_owner_writes() {
     let (_guard, folder) = model_folder();
     let comm = ThreadGroup::new(1).unwrap().remove(0);
     let mut client = serve(&folder, Member::solo(), comm).await;
-    let ledger = |standings: Vec<Standing>| standings[0].ledger;
+    let ledger = |standings: Vec<RankSurvey>| standings[0].ledger;
     let ranks = std::slice::from_mut(&mut client);
     assert_eq!(ledger(survey(ranks, 2, false).await), None);
-    let mut first = Writer::of(2, &mut ranks[0]).await;
+    let mut first = LedgerStream::of(2, &mut ranks[0]).await;
     first.send(Kind::Begin(Begin { beginning: Beginning::Anew.into(), after: 10 })).await;
     first.send(Kind::Copies(Copies { entries: vec![entry(1, Kept::Whole(b"one".to_vec()))] })).await;
     first.send(Kind::Complete(Complete {})).await;
@@ -262,7 +262,7 @@ async fn a_rank_keeps_what_the_latest_owner_writes() {
     let memos = recalled.message().await.unwrap().unwrap().memos;
     let pieces: Vec<_> = memos.iter().map(|memo| (memo.session, memo.pieces.concat())).collect();
     assert_eq!(pieces, [(1, b"one more".to_vec()), (2, b"two".to_vec())]);
-    let second = Writer::of(5, &mut ranks[0]).await;
+    let second = LedgerStream::of(5, &mut ranks[0]).await;
     second.send(Kind::Begin(Begin { beginning: Beginning::Anew.into(), after: 0 })).await;
     second.send(Kind::Copies(Copies { entries: vec![entry(9, Kept::Whole(b"half".to_vec()))] })).await;
 
@@ -277,7 +277,7 @@ async fn a_rank_keeps_what_the_latest_owner_writes() {
     );
 
     // One that goes on with it, and leaves a gap.
-    let mut third = Writer::of(6, &mut ranks[0]).await;
+    let mut third = LedgerStream::of(6, &mut ranks[0]).await;
     third.send(Kind::Begin(Begin { beginning: Beginning::GoOn.into(), after: 100 })).await;
     assert_eq!(third.answer().await.unwrap(), 100);
     third.send(Kind::Entries(Entries { first: 102, entries: vec![entry(1, Kept::Gone(true))] })).await;

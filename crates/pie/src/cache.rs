@@ -23,7 +23,7 @@ const OLD: Duration = Duration::from_secs(3600);
 const ATTEMPTS: u32 = 50;
 
 /// A file with its content.
-pub type Known<'a> = (&'a str, &'a [u8]);
+pub type FileContent<'a> = (&'a str, &'a [u8]);
 
 /// Where model folders are kept.
 pub struct Cache {
@@ -50,7 +50,7 @@ impl Cache {
     }
 
     /// A folder with just these contents of these files.
-    pub fn folder(&self, name: &Path, files: &[Known<'_>]) -> Result<PathBuf, Failure> {
+    pub fn folder(&self, name: &Path, files: &[FileContent<'_>]) -> Result<PathBuf, Failure> {
         let folder = self.root.join(name);
         if !are_there(&folder, files) {
             let place = self.workplace()?;
@@ -65,7 +65,7 @@ impl Cache {
     pub fn made(
         &self,
         name: &str,
-        files: &[Known<'_>],
+        files: &[FileContent<'_>],
         make: impl FnOnce(&Path) -> Result<(), Failure>,
     ) -> Result<PathBuf, Failure> {
         let folder = self.root.join(name);
@@ -108,7 +108,7 @@ fn root(cache: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, Fail
     Ok(base.join("pie-pool").join("models"))
 }
 
-fn are_there(folder: &Path, files: &[Known<'_>]) -> bool {
+fn are_there(folder: &Path, files: &[FileContent<'_>]) -> bool {
     files.iter().all(|(name, content)| fs::read(folder.join(name)).is_ok_and(|found| found == *content))
 }
 
@@ -172,7 +172,7 @@ impl Workplace {
         self.path.join("files")
     }
 
-    fn write(&self, files: &[Known<'_>]) -> Result<(), Failure> {
+    fn write(&self, files: &[FileContent<'_>]) -> Result<(), Failure> {
         for (name, content) in files {
             let path = self.files().join(name);
             fs::write(&path, content).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    const FILES: [Known<'static>; 2] = [("config.json", b"{}"), ("tokenizer.json", b"words")];
+    const FILES: [FileContent<'static>; 2] = [("config.json", b"{}"), ("tokenizer.json", b"words")];
 
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder).expect("a folder");

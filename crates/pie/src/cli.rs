@@ -220,7 +220,7 @@ pub enum PageArg {
     Off,
 }
 
-impl From<PageArg> for pie_http::Page {
+impl From<PageArg> for pie_http::PageVisibility {
     fn from(argument: PageArg) -> Self {
         match argument {
             PageArg::On => Self::Shown,

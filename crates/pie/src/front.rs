@@ -3,8 +3,8 @@
 use crate::Failure;
 use crate::cli::{HttpArg, PageArg, ServeArgs};
 use crate::secure::Ports;
-use pie_http::{Hosts, HttpOptions, Page, PoolWay, ServeError};
-use pie_router::Serving;
+use pie_http::{Hosts, HttpOptions, ListenError, PageVisibility, PoolWay};
+use pie_router::RunningRouter;
 use pie_text::Tokenizer;
 use pie_transport::Acceptor;
 use std::net::SocketAddr;
@@ -27,16 +27,16 @@ pub enum Unless {
 
 impl Unless {
     /// Whether there is a page where nobody says: who starts a pool at a laptop wants to see it.
-    fn page(self) -> Page {
+    fn page(self) -> PageVisibility {
         match self {
-            Self::Asked => Page::Hidden,
-            Self::Taken => Page::Shown,
+            Self::Asked => PageVisibility::Hidden,
+            Self::Taken => PageVisibility::Shown,
         }
     }
 }
 
 /// A front that is not started yet.
-pub struct Front {
+pub struct FrontBuilder {
     http: Option<HttpArg>,
     page: Option<PageArg>,
     acceptor: Acceptor,
@@ -46,7 +46,7 @@ pub struct Front {
     body_limit: usize,
 }
 
-impl Front {
+impl FrontBuilder {
     /// What it needs of a router's settings.
     pub fn new(serve: &ServeArgs, ports: &Ports, tokenizer: &Arc<Tokenizer>) -> Self {
         let limit = usize::try_from(serve.document_limit).unwrap_or(usize::MAX);
@@ -63,15 +63,15 @@ impl Front {
     /// Starts it in front of a router.
     pub async fn start(
         self,
-        serving: &Serving,
+        serving: &RunningRouter,
         unless: Unless,
-    ) -> Result<Option<pie_http::Serving>, Failure> {
+    ) -> Result<Option<pie_http::HttpServer>, Failure> {
         let listen = match (self.http, unless) {
             (Some(HttpArg::Off), _) | (None, Unless::Asked) => return Ok(None),
             (Some(HttpArg::At(listen)), _) => listen,
             (None, Unless::Taken) => DEFAULT,
         };
-        let page = self.page.map_or(unless.page(), Page::from);
+        let page = self.page.map_or(unless.page(), PageVisibility::from);
         let is_open = listen.ip().is_loopback() && !self.asks_for_tokens;
         let hosts = if is_open { Hosts::ThisMachine } else { Hosts::Any };
         let options =
@@ -84,7 +84,7 @@ impl Front {
         };
         match pie_http::serve(options, way, self.tokenizer).await {
             Ok(http) => Ok(Some(http)),
-            Err(ServeError::Listen { source, .. }) if self.http.is_none() => {
+            Err(ListenError::Listen { source, .. }) if self.http.is_none() => {
                 say!("no HTTP API: cannot listen on {listen} ({source}); --http gives it another address");
                 Ok(None)
             }
@@ -94,7 +94,7 @@ impl Front {
 }
 
 /// Tells people where it is.
-pub fn say(http: Option<&pie_http::Serving>) {
+pub fn say(http: Option<&pie_http::HttpServer>) {
     if let Some(http) = http {
         let page = http.page().map(|page| format!("; see it work at {page}")).unwrap_or_default();
         say!(
@@ -105,7 +105,7 @@ pub fn say(http: Option<&pie_http::Serving>) {
 }
 
 /// Stops it, if it is there.
-pub async fn stop(http: Option<pie_http::Serving>, grace: Duration) {
+pub async fn stop(http: Option<pie_http::HttpServer>, grace: Duration) {
     if let Some(http) = http {
         http.stop(grace).await;
     }

@@ -7,7 +7,7 @@ use crate::Failure;
 use crate::observe::LogArgs;
 use crate::signals::Signals;
 use args::LspArgs;
-use embedded::Embedded;
+use embedded::EmbeddedPool;
 use pie_client::Access;
 use pie_lsp::PoolAddress;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub async fn run(arguments: LspArgs, log: &LogArgs) -> Result<(), Failure> {
         return Ok(pie_lsp::serve(address, stop).await?);
     }
     let flags = model.map(|model| vec!["--model".into(), model]).unwrap_or_default();
-    let embedded = Embedded::start(flags.into_iter().chain(pool_flags).collect(), log)?;
+    let embedded = EmbeddedPool::start(flags.into_iter().chain(pool_flags).collect(), log)?;
     let address = PoolAddress { url: embedded.url(), access: Access::default(), tenant };
     Ok(pie_lsp::serve(address, stop).await?)
 }

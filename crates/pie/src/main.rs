@@ -49,7 +49,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A failure that those whom it concerns have been told already.
 #[derive(Debug, thiserror::Error)]
 #[error("it was told already")]
-struct Told;
+struct ReportedError;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -77,7 +77,7 @@ fn misused(usage: &clap::Error) -> ExitCode {
 }
 
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    if !error.is::<Told>() {
+    if !error.is::<ReportedError>() {
         observe::tell(Tone::Error, &error.to_string());
     }
     ExitCode::FAILURE

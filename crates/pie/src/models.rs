@@ -1,8 +1,8 @@
 //! Where models come from: a folder, the small model that ships in the program, or a seeded one that is made once.
 
-use crate::cache::{Cache, Known};
+use crate::cache::{Cache, FileContent};
 use crate::cli::ModelArgs;
-use crate::hub::{self, Hub, Place};
+use crate::hub::{self, Hub, ModelReference};
 use crate::{Failure, progress};
 use pie_model::Config;
 use pie_text::{FimSetting, Tokenizer};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The model that ships: its files lie in the program, so that it needs no download and no repository.
-const SHIPPED: [Known<'static>; 4] = [
+const SHIPPED: [FileContent<'static>; 4] = [
     ("model.safetensors", include_bytes!("../../../models/pie-coder/model.safetensors")),
     ("config.json", include_bytes!("../../../models/pie-coder/config.json")),
     ("tokenizer_config.json", include_bytes!("../../../models/pie-coder/tokenizer_config.json")),
@@ -55,7 +55,7 @@ pub fn resolve(arguments: &ModelArgs) -> Result<ModelFolder, Failure> {
         return Ok(ModelFolder { path: path.to_owned(), kind: ModelKind::Given });
     }
     if let Some(name) = path.to_str().filter(|name| !path.exists() && hub::is_name(name)) {
-        let path = Hub::new(&arguments.hub)?.model(&Place::of(name)?)?;
+        let path = Hub::new(&arguments.hub)?.model(&ModelReference::of(name)?)?;
         return Ok(ModelFolder { path, kind: ModelKind::Given });
     }
     Err(format!(

@@ -13,7 +13,7 @@ use crate::starter::{Starter, abandoned};
 use crate::units::Limit;
 use crate::{device, models, placement, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
-use pie_router::{Serving, State, Watched};
+use pie_router::{GroupState, RunningRouter, Watched};
 use pie_text::Tokenizer;
 use serde::Serialize;
 use std::sync::Arc;
@@ -133,8 +133,8 @@ impl Preflight {
 
 /// Worker processes and a router in this process.
 pub struct LocalPool {
-    serving: Serving,
-    http: Option<pie_http::Serving>,
+    serving: RunningRouter,
+    http: Option<pie_http::HttpServer>,
     observe: Observe,
     workers: Vec<WorkerReady>,
     deaths: mpsc::Receiver<String>,
@@ -161,7 +161,7 @@ impl LocalPool {
         let mut serve = arguments.serve.clone();
         // The workers end with this process: nothing would outlive it.
         serve.ack.get_or_insert(AckArg::Owner);
-        let front = front::Front::new(&serve, &ports, &tokenizer);
+        let front = front::FrontBuilder::new(&serve, &ports, &tokenizer);
         let serving = router::start(&serve, &arguments.group, tokenizer, placement, ports).await?;
         let http = front.start(&serving, Unless::Taken).await?;
         observe.serves(Served::Router(RouterSource::of(&serving, http.as_ref())));
@@ -241,21 +241,22 @@ async fn any_given_up(groups: &[(GroupId, Watched)], patience: Duration) -> Stri
     futures::future::select_all(lost).await.0
 }
 
-async fn given_up(group: &GroupId, mut state: watch::Receiver<State>, patience: Duration) -> String {
+async fn given_up(group: &GroupId, mut state: watch::Receiver<GroupState>, patience: Duration) -> String {
     loop {
         // Streams to all ranks break when this process was stopped for a while, or the machine slept: the group is formed again.
-        let why = match state.wait_for(|state| *state != State::Serving).await.as_deref() {
-            Ok(State::Lost(why) | State::Waiting(why)) => why.clone(),
+        let why = match state.wait_for(|state| *state != GroupState::Serving).await.as_deref() {
+            Ok(GroupState::Lost(why) | GroupState::Waiting(why)) => why.clone(),
             _ => return std::future::pending().await,
         };
         say!("group {group}: {why}; forming it again");
-        let again = tokio::time::timeout(patience, state.wait_for(|state| *state == State::Serving)).await;
+        let again =
+            tokio::time::timeout(patience, state.wait_for(|state| *state == GroupState::Serving)).await;
         match again.map(|state| state.is_ok()) {
             Ok(true) => say!("group {group} serves again"),
             Ok(false) => return std::future::pending().await,
             Err(_) => {
                 let now = match &*state.borrow() {
-                    State::Waiting(now) if *now != why => format!(" ({now})"),
+                    GroupState::Waiting(now) if *now != why => format!(" ({now})"),
                     _ => String::new(),
                 };
                 let patience = humantime::format_duration(patience);
@@ -295,12 +296,15 @@ async fn register(
     Ok(registrations)
 }
 
-async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String>) -> Result<(), Failure> {
+async fn wait_until_served(
+    serving: &RunningRouter,
+    deaths: &mut mpsc::Receiver<String>,
+) -> Result<(), Failure> {
     let served = async {
         for (_, watched) in serving.groups() {
             let mut state = watched.state();
             state
-                .wait_for(|state| *state == State::Serving)
+                .wait_for(|state| *state == GroupState::Serving)
                 .await
                 .map_err(|_| "the router ended before it served")?;
         }
@@ -313,10 +317,10 @@ async fn wait_until_served(serving: &Serving, deaths: &mut mpsc::Receiver<String
     }
 }
 
-fn not_formed(serving: &Serving) -> String {
+fn not_formed(serving: &RunningRouter) -> String {
     let why = serving.groups().into_iter().filter_map(|(group, watched)| match &*watched.state().borrow() {
-        State::Waiting(why) | State::Lost(why) => Some(format!("group {group}: {why}")),
-        State::Serving | State::Retired => None,
+        GroupState::Waiting(why) | GroupState::Lost(why) => Some(format!("group {group}: {why}")),
+        GroupState::Serving | GroupState::Retired => None,
     });
     let why = why.collect::<Vec<_>>().join("; ");
     format!("the groups were not formed within {}: {why}", humantime::format_duration(FORM_LIMIT))

@@ -1,7 +1,7 @@
 //! `pie router`: the public API for ranks that run elsewhere.
 
 use crate::cli::{GroupsArgs, RepairArg, RouterArgs, ServeArgs};
-use crate::front::{self, Front, Unless};
+use crate::front::{self, FrontBuilder, Unless};
 use crate::observe::{Observe, RouterSource, Served};
 use crate::ready::ReadyFile;
 use crate::secure::Ports;
@@ -9,9 +9,9 @@ use crate::signals::{Signals, StopSignal};
 use crate::{Failure, models, placement};
 use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::Limits;
-use pie_router::core::{Ack, Healing, Idle, Repairs, Settings};
+use pie_router::core::{Ack, Healing, Idle, RepairPolicy, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
-use pie_router::{ServeOptions, Serving};
+use pie_router::{RunningRouter, ServeOptions};
 use pie_text::{RestartKind, Tokenizer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
-    let front = Front::new(&arguments.serve, &ports, &tokenizer);
+    let front = FrontBuilder::new(&arguments.serve, &ports, &tokenizer);
     let serving = start(&arguments.serve, &arguments.group, tokenizer, placement, ports).await?;
     let http = front.start(&serving, Unless::Asked).await?;
     observe.serves(Served::Router(RouterSource::of(&serving, http.as_ref())));
@@ -81,7 +81,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
 
 /// Takes nothing new, and waits for what runs: until all streams have ended, the time is over, or another signal comes. Returns
 /// what is left for stopping.
-pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) -> Duration {
+pub async fn drain(serving: &RunningRouter, grace: Duration, signals: &mut Signals) -> Duration {
     say!("SIGTERM: taking nothing new; what runs may end within {grace:?} (another signal ends it)");
     serving.drain();
     tokio::select! {
@@ -95,7 +95,7 @@ pub async fn drain(serving: &Serving, grace: Duration, signals: &mut Signals) ->
 }
 
 /// Lets other routers take the groups over, with their sessions.
-async fn hand_over(serving: &Serving, limit: Duration, signals: &mut Signals) {
+async fn hand_over(serving: &RunningRouter, limit: Duration, signals: &mut Signals) {
     tokio::select! {
         () = serving.hand_over() => say!("the groups and their sessions are given up"),
         () = tokio::time::sleep(limit) => say!("no other router took the sessions over: they end here"),
@@ -110,7 +110,7 @@ pub async fn start(
     tokenizer: Arc<Tokenizer>,
     placement: Arc<dyn Placement>,
     ports: Ports,
-) -> Result<Serving, Failure> {
+) -> Result<RunningRouter, Failure> {
     match tokenizer.restart_kind() {
         RestartKind::Piece(_) => {}
         RestartKind::PieceOfPlainText(_) => {
@@ -188,9 +188,9 @@ fn settings(serve: &ServeArgs) -> Settings {
         completions: serve.completions,
         healing: Healing {
             repairs: match serve.healing.repair {
-                RepairArg::WithEdits => Repairs::WithEdits,
-                RepairArg::Idle => Repairs::WhenIdle,
-                RepairArg::Always => Repairs::Always,
+                RepairArg::WithEdits => RepairPolicy::WithEdits,
+                RepairArg::Idle => RepairPolicy::WhenIdle,
+                RepairArg::Always => RepairPolicy::Always,
             },
             window: serve.healing.repair_window,
             free_rows: serve.healing.free_rows,

@@ -6,7 +6,7 @@ use crate::observe::{Observe, RankSource, Served};
 use crate::pool::{WorkerReady, WorkerSays};
 use crate::signals::{Signals, StopSignal};
 use crate::starter::{Starter, abandoned};
-use crate::{Failure, Told, models, placement, progress, secure, spill};
+use crate::{Failure, ReportedError, models, placement, progress, secure, spill};
 use pie_comm::{Member, TcpMesh};
 use pie_placement::{Announced, Announcing, GroupId, RankRecord, Ttl};
 use pie_proto::worker_v1::worker_server::WorkerServer;
@@ -42,7 +42,7 @@ pub async fn run(arguments: WorkerArgs) -> Result<(), Failure> {
         match serde_json::to_string(&WorkerSays::Failed(error.to_string())) {
             Ok(line) => {
                 outln!("{line}");
-                Told.into()
+                ReportedError.into()
             }
             Err(_) => error,
         }

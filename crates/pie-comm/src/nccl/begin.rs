@@ -13,12 +13,12 @@ pub(super) const FORM: CollectiveCall =
     CollectiveCall { operation: Operation::Form, sequence: 0, elements: 0 };
 
 /// A communicator; ended at the latest when it is dropped.
-pub(super) struct Handle(pub ncclComm_t);
+pub(super) struct NcclCommunicator(pub ncclComm_t);
 
 // SAFETY: NCCL allows calls on a communicator from any thread, one at a time; a handle has one owner.
-unsafe impl Send for Handle {}
+unsafe impl Send for NcclCommunicator {}
 
-impl Handle {
+impl NcclCommunicator {
     /// Ends the communicator: what waits in it on the GPU gives up.
     pub fn abort(&mut self) {
         let handle = std::mem::replace(&mut self.0, std::ptr::null_mut());
@@ -32,7 +32,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for NcclCommunicator {
     fn drop(&mut self) {
         self.abort();
     }
@@ -51,7 +51,7 @@ pub(super) fn begin(
     id: sys::ncclUniqueId,
     stream: &Arc<CudaStream>,
     tcp: &mut TcpGroup,
-) -> Result<Handle, CommError> {
+) -> Result<NcclCommunicator, CommError> {
     let (sender, begun) = mpsc::channel();
     let context = stream.context().clone();
     let start = move || {
@@ -83,12 +83,12 @@ pub(super) fn begin(
     }
 }
 
-fn communicator(member: Member, id: sys::ncclUniqueId) -> Result<Handle, String> {
+fn communicator(member: Member, id: sys::ncclUniqueId) -> Result<NcclCommunicator, String> {
     let mut handle = std::ptr::null_mut();
     let (ranks, rank) = (member.world_size().get().cast_signed(), member.rank().0.cast_signed());
     // SAFETY: the pointer is to this stack frame, and the id is one that NCCL made.
     let begun = unsafe { result::comm_init_rank(&mut handle, ranks, id, rank) };
-    begun.map(|_| Handle(handle)).map_err(|error| said(error.0))
+    begun.map(|_| NcclCommunicator(handle)).map_err(|error| said(error.0))
 }
 
 /// Ends the process when a call of NCCL itself does not return, which no other thread could end: better a rank that is

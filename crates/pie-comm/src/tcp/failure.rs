@@ -4,7 +4,7 @@
 //! at once, and a connection that ends *without* a word is that of a dead process. A rank that only waits for another
 //! which itself waits is told so: the accused answer.
 
-use super::links::{Broken, Exchange, Interruption, Links, PeerStanding};
+use super::links::{Exchange, ExchangeFailure, Interruption, Links, PeerStanding};
 use super::wire::Notice;
 use crate::member::RankSet;
 use crate::{CollectiveCall, CommError, Loss, Rank};
@@ -74,14 +74,14 @@ pub(super) fn end(links: &mut Links, error: &CommError) {
 }
 
 /// `Ok` if the exchange can go on.
-fn judge(links: &mut Links, step: PendingCall, broken: Broken) -> Result<(), CommError> {
+fn judge(links: &mut Links, step: PendingCall, broken: ExchangeFailure) -> Result<(), CommError> {
     match broken {
-        Broken::OutOfStep(peer, peer_call) => {
+        ExchangeFailure::OutOfStep(peer, peer_call) => {
             Err(CommError::OutOfStep { rank: links.own, call: step.call, peer, peer_call })
         }
-        Broken::Closed(peer) => Err(closed(links, step, peer)),
-        Broken::Interrupted(Interruption::Time) => Err(overdue(links, step)),
-        Broken::Interrupted(Interruption::News) => {
+        ExchangeFailure::Closed(peer) => Err(closed(links, step, peer)),
+        ExchangeFailure::Interrupted(Interruption::Time) => Err(overdue(links, step)),
+        ExchangeFailure::Interrupted(Interruption::News) => {
             links.read_controls();
             match known(links, step.call) {
                 Some(error) => Err(error),
@@ -89,7 +89,7 @@ fn judge(links: &mut Links, step: PendingCall, broken: Broken) -> Result<(), Com
                 None => Err(overdue(links, step)),
             }
         }
-        Broken::System(error) => Err(system(&error)),
+        ExchangeFailure::System(error) => Err(system(&error)),
     }
 }
 

@@ -70,7 +70,7 @@ impl TcpListening {
             return Err(CommError::Peers { peers: peers.len(), world_size: member.world_size() });
         }
         let until = Instant::now() + options.form_deadline;
-        let mut forming = Forming::new(member, epoch);
+        let mut forming = MeshHandshake::new(member, epoch);
         while !forming.is_complete() {
             forming.connect(peers, until)?;
             forming.accept(&self.listener)?;
@@ -153,7 +153,7 @@ impl<const N: usize> PartialMessage<N> {
     }
 }
 
-struct Forming {
+struct MeshHandshake {
     member: Member,
     epoch: u64,
     pairs: Vec<PeerLinks>,
@@ -161,7 +161,7 @@ struct Forming {
     visitors: Vec<PartialMessage<HELLO>>,
 }
 
-impl Forming {
+impl MeshHandshake {
     fn new(member: Member, epoch: u64) -> Self {
         let now = Instant::now();
         let lower = (0..member.rank().0).map(Rank);

@@ -23,7 +23,7 @@ pub struct TcpGroup {
 
 /// How a collective travels. The result is the same bits; only the cost differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Route {
+enum CollectiveAlgorithm {
     /// Everyone sends to everyone: one step. Best for two.
     Direct,
     /// All to rank 0, and back: the fewest messages. Best for many ranks and little data.
@@ -37,21 +37,25 @@ enum Route {
 const CHUNKS_FROM_PAIR: usize = 128 << 10;
 const CHUNKS_FROM_MANY: usize = 256 << 10;
 
-fn reduce_route(member: Member, elements: usize) -> Route {
+fn reduce_route(member: Member, elements: usize) -> CollectiveAlgorithm {
     let bytes = elements * size_of::<f32>();
     match member.world_size().get() {
-        2 if bytes < CHUNKS_FROM_PAIR => Route::Direct,
-        3.. if bytes < CHUNKS_FROM_MANY => Route::Root,
-        _ => Route::Chunks,
+        2 if bytes < CHUNKS_FROM_PAIR => CollectiveAlgorithm::Direct,
+        3.. if bytes < CHUNKS_FROM_MANY => CollectiveAlgorithm::Root,
+        _ => CollectiveAlgorithm::Chunks,
     }
 }
 
 /// From this many bytes in a part on, sending it everywhere beats sending the whole from rank 0.
 const GATHER_DIRECT_FROM: usize = 64 << 10;
 
-fn gather_route(member: Member, elements: usize) -> Route {
+fn gather_route(member: Member, elements: usize) -> CollectiveAlgorithm {
     let bytes = elements * size_of::<f32>();
-    if member.world_size().get() > 2 && bytes < GATHER_DIRECT_FROM { Route::Root } else { Route::Direct }
+    if member.world_size().get() > 2 && bytes < GATHER_DIRECT_FROM {
+        CollectiveAlgorithm::Root
+    } else {
+        CollectiveAlgorithm::Direct
+    }
 }
 
 fn nobody(_: Rank) -> Option<Range<usize>> {
@@ -136,10 +140,10 @@ impl TcpGroup {
 
     fn reduce(&mut self, step: PendingCall, data: &mut [f32]) -> Result<(), CommError> {
         match reduce_route(self.member, data.len()) {
-            Route::Direct => self.reduce_direct(step, data),
-            Route::Root if self.rank() == Rank(0) => self.reduce_as_root(step, data),
-            Route::Root => self.through_root(step, None, data),
-            Route::Chunks => self.reduce_chunks(step, data),
+            CollectiveAlgorithm::Direct => self.reduce_direct(step, data),
+            CollectiveAlgorithm::Root if self.rank() == Rank(0) => self.reduce_as_root(step, data),
+            CollectiveAlgorithm::Root => self.through_root(step, None, data),
+            CollectiveAlgorithm::Chunks => self.reduce_chunks(step, data),
         }
     }
 
@@ -257,7 +261,7 @@ impl TcpGroup {
     fn gather(&mut self, step: PendingCall, part: &[f32], whole: &mut [f32]) -> Result<(), CommError> {
         let (rank, length) = (self.rank(), part.len());
         let route = gather_route(self.member, length);
-        if route == Route::Root && rank != Rank(0) {
+        if route == CollectiveAlgorithm::Root && rank != Rank(0) {
             return self.through_root(step, Some(part), whole);
         }
         whole[region(rank, length)].copy_from_slice(part);
@@ -265,12 +269,12 @@ impl TcpGroup {
             call: step.call,
             phase: CallPhase::Collect,
             send: part,
-            send_to: &|_| (route == Route::Direct).then_some(0..length),
+            send_to: &|_| (route == CollectiveAlgorithm::Direct).then_some(0..length),
             receive: whole,
             receive_from: &|peer| Some(region(peer, length)),
         };
         exchange(&mut self.links, step, collect)?;
-        if route == Route::Root { self.spread(step, whole) } else { Ok(()) }
+        if route == CollectiveAlgorithm::Root { self.spread(step, whole) } else { Ok(()) }
     }
 }
 

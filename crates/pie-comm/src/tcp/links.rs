@@ -63,7 +63,7 @@ impl OutgoingMessage {
 
 /// Why a message stopped.
 #[derive(Debug)]
-pub(super) enum Broken {
+pub(super) enum ExchangeFailure {
     /// This rank's connection ended.
     Closed(Rank),
     /// The peer is in another call.
@@ -88,7 +88,7 @@ impl Link {
         Self { rank, standing, data, control, notice: [0; NOTICE], noticed: 0, outgoing, incoming }
     }
 
-    fn write(&mut self, buffer: &[u8]) -> Result<(), Broken> {
+    fn write(&mut self, buffer: &[u8]) -> Result<(), ExchangeFailure> {
         while self.outgoing.pending() {
             let (head, body) = self.outgoing.rest();
             let slices = [IoSlice::new(&self.outgoing.header[head]), IoSlice::new(&buffer[body])];
@@ -96,13 +96,13 @@ impl Link {
                 Ok(written) if written > 0 => self.outgoing.done += written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                _ => return Err(Broken::Closed(self.rank)),
+                _ => return Err(ExchangeFailure::Closed(self.rank)),
             }
         }
         Ok(())
     }
 
-    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Broken> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), ExchangeFailure> {
         let expected = self.incoming.header;
         while self.incoming.pending() {
             let (head, body) = self.incoming.rest();
@@ -114,11 +114,11 @@ impl Link {
                 Ok(read) if read > 0 => self.incoming.done += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                _ => return Err(Broken::Closed(self.rank)),
+                _ => return Err(ExchangeFailure::Closed(self.rank)),
             }
             // Bytes that are still to come count as expected: a header in pieces is judged piece by piece.
             if starting && received != expected {
-                return Err(Broken::OutOfStep(self.rank, header_call(received)));
+                return Err(ExchangeFailure::OutOfStep(self.rank, header_call(received)));
             }
         }
         Ok(())
@@ -217,7 +217,7 @@ impl Links {
     }
 
     /// Moves what can be moved, and waits, until all is done or something happens.
-    pub fn drive(&mut self, exchange: &mut Exchange<'_>, until: Instant) -> Result<(), Broken> {
+    pub fn drive(&mut self, exchange: &mut Exchange<'_>, until: Instant) -> Result<(), ExchangeFailure> {
         let send: &[u8] = bytemuck::cast_slice(exchange.send);
         let receive: &mut [u8] = bytemuck::cast_slice_mut(exchange.receive);
         let mut ready = u64::MAX;
@@ -238,9 +238,13 @@ impl Links {
                 continue;
             }
             let news;
-            (ready, news) = self.wait(until).map_err(Broken::System)?;
+            (ready, news) = self.wait(until).map_err(ExchangeFailure::System)?;
             if ready == 0 {
-                return Err(Broken::Interrupted(if news { Interruption::News } else { Interruption::Time }));
+                return Err(ExchangeFailure::Interrupted(if news {
+                    Interruption::News
+                } else {
+                    Interruption::Time
+                }));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What carries a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CollectiveKind {
     Solo,
     Threads,
     Tcp,
@@ -56,13 +56,13 @@ pub fn tcp(world: u32, deadline: Duration) -> Vec<TcpGroup> {
 }
 
 /// The members of a group of a kind, in rank order.
-pub fn group(kind: Kind, world: u32, deadline: Duration) -> Vec<Box<dyn Collective>> {
+pub fn group(kind: CollectiveKind, world: u32, deadline: Duration) -> Vec<Box<dyn Collective>> {
     fn boxed<C: Collective + 'static>(members: Vec<C>) -> Vec<Box<dyn Collective>> {
         members.into_iter().map(|member| Box::new(member) as Box<dyn Collective>).collect()
     }
     match kind {
-        Kind::Solo => boxed(vec![Solo::new()]),
-        Kind::Threads => boxed(ThreadGroup::with_deadline(world, deadline).expect("a world size")),
-        Kind::Tcp => boxed(tcp(world, deadline)),
+        CollectiveKind::Solo => boxed(vec![Solo::new()]),
+        CollectiveKind::Threads => boxed(ThreadGroup::with_deadline(world, deadline).expect("a world size")),
+        CollectiveKind::Tcp => boxed(tcp(world, deadline)),
     }
 }

@@ -18,14 +18,14 @@ const RATE_PASSES: usize = 9;
 
 /// Which kept rows are encoded again in the pass that encodes an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repairs {
+pub struct RepairSelection {
     /// Where they stand.
     pub choice: Choice,
     /// How many there are at most, in all places of the edit together.
     pub rows: u32,
 }
 
-impl Repairs {
+impl RepairSelection {
     /// A window right behind each edited place.
     pub fn behind(rows: u32) -> Self {
         Self { choice: Choice::Behind, rows }
@@ -37,7 +37,11 @@ impl Bed<'_> {
     ///
     /// # Errors
     /// As [`Bed::edit`].
-    pub fn edit_repairing(&mut self, splices: Splices, repairs: Repairs) -> Result<TimedEdit, EvalError> {
+    pub fn edit_repairing(
+        &mut self,
+        splices: Splices,
+        repairs: RepairSelection,
+    ) -> Result<TimedEdit, EvalError> {
         let start = Instant::now();
         let mut done = Done::default();
         let rows = self.splice_and_choose(splices, repairs, &mut done)?;
@@ -59,7 +63,7 @@ impl Bed<'_> {
     pub fn encode_repairing(
         &mut self,
         splices: Splices,
-        repairs: Repairs,
+        repairs: RepairSelection,
     ) -> Result<(Done, Vec<Range<u32>>), EvalError> {
         let mut done = Done::default();
         let rows = self.splice_and_choose(splices, repairs, &mut done)?;
@@ -117,7 +121,7 @@ impl Bed<'_> {
     fn splice_and_choose(
         &mut self,
         splices: Splices,
-        repairs: Repairs,
+        repairs: RepairSelection,
         done: &mut Done,
     ) -> Result<Vec<Range<u32>>, EvalError> {
         let places = places(&splices);
@@ -153,7 +157,7 @@ fn from_frontier(table: &Table, most: usize) -> Vec<Range<u32>> {
     ranges(encoded.flatten().take(most))
 }
 
-fn chosen(table: &Table, places: &[Range<usize>], repairs: Repairs) -> Vec<Range<u32>> {
+fn chosen(table: &Table, places: &[Range<usize>], repairs: RepairSelection) -> Vec<Range<u32>> {
     let (rows, length) = (repairs.rows as usize, table.tokens().len());
     let mut chosen = BTreeSet::new();
     match repairs.choice {

@@ -5,12 +5,12 @@ use crate::error::EvalError;
 use pie_model::Compute;
 use pie_plan::{Change, Run};
 use pie_words::{SessionId, Splices, Strategy, TokenId};
-use pie_worker::Rank;
+use pie_worker::RankExecutor;
 use std::time::Duration;
 
 /// Sessions of one group.
 pub struct Together<'a> {
-    rank: Rank<'a>,
+    rank: RankExecutor<'a>,
     chunk: u32,
     sessions: Vec<SessionId>,
 }

@@ -15,11 +15,11 @@ use super::history::History;
 use super::place::fit;
 use super::{EvaluationOptions, EvaluationRun, FOLLOWED, GENERATED, Progress};
 use crate::dataset::Set;
-use crate::engine::{Bed, RATE_ROWS, Repairs};
+use crate::engine::{Bed, RATE_ROWS, RepairSelection};
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
 use crate::names::{Arm, Choice, Spot, Storage};
-use crate::results::{Accumulated, Agreement, CacheId, Key, Record, RepairRate, Results, StreamCost};
+use crate::results::{Accumulated, Agreement, CacheId, Record, RecordKey, RepairRate, Results, StreamCost};
 use crate::task;
 use pie_kv::Precision;
 use pie_text::Tokenizer;
@@ -46,14 +46,14 @@ impl Treatment {
     }
 
     /// What is encoded again with each edit.
-    fn repairs(self) -> Option<Repairs> {
+    fn repairs(self) -> Option<RepairSelection> {
         let choice = match self.arm {
             Arm::Repaired | Arm::Healed => Choice::Behind,
             Arm::Before => Choice::Before,
             Arm::Scattered => Choice::Scattered,
             Arm::Fresh | Arm::Edited | Arm::Turned => return None,
         };
-        Some(Repairs { choice, rows: self.window })
+        Some(RepairSelection { choice, rows: self.window })
     }
 
     /// Those of one place and storage, but for the fresh cache, which is always there.
@@ -112,7 +112,7 @@ impl EvaluationRun<'_> {
             let treatments = Treatment::of(options, storage, spot);
             for index in 0..most {
                 let ground = Ground { set, index, storage, spot };
-                let is_missing = |cache| !self.results.has(Key::Accumulated(cache));
+                let is_missing = |cache| !self.results.has(RecordKey::Accumulated(cache));
                 let caches = counts.iter().flat_map(|count| {
                     treatments.iter().map(move |treatment| ground.cache(*treatment, *count))
                 });
@@ -243,7 +243,7 @@ impl Trial<'_> {
                 continue;
             }
             for count in counts {
-                if !self.results.has(Key::Accumulated(self.ground.cache(*treatment, *count))) {
+                if !self.results.has(RecordKey::Accumulated(self.ground.cache(*treatment, *count))) {
                     self.edited(*treatment, *count, &fresh)?;
                 }
             }
@@ -280,7 +280,7 @@ impl Trial<'_> {
                 turns += 2;
             }
             let cache = self.ground.cache(treatment, *count);
-            if !self.results.has(Key::Accumulated(cache)) {
+            if !self.results.has(RecordKey::Accumulated(cache)) {
                 let saved = self.bed.save(0)?;
                 self.measure(Staleness { cache, kept: 1.0, turns: turns as f32, stream: None }, fresh)?;
                 self.bed.restore(&saved)?;
@@ -351,7 +351,7 @@ impl Trial<'_> {
         followed: Agreement,
     ) -> Result<(), EvalError> {
         let Staleness { cache, kept, turns, stream } = age;
-        if self.results.has(Key::Accumulated(cache)) {
+        if self.results.has(RecordKey::Accumulated(cache)) {
             return Ok(());
         }
         let truth = &self.history.truth;

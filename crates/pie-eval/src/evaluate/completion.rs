@@ -11,7 +11,7 @@ use crate::metrics::{
     edit_similarity, edit_similarity_levenshtein, exact_match, first_line, first_line_is_complete,
 };
 use crate::names::{Language, Method, Task};
-use crate::results::{CaseId, Divergence, EditCost, Key, Prediction, Record, Results};
+use crate::results::{CaseId, Divergence, EditCost, Prediction, Record, RecordKey, Results};
 use pie_text::Tokenizer;
 use pie_words::TokenId;
 use pie_worker::Saved;
@@ -37,12 +37,12 @@ impl EvaluationRun<'_> {
         for seed in 0..self.options.seeds {
             for task in self.options.tasks.iter().copied() {
                 let case = CaseId { language, setting, sample, task, seed };
-                let lacking = |key: fn(CaseId, Method) -> Key| {
+                let lacking = |key: fn(CaseId, Method) -> RecordKey| {
                     let methods = self.options.methods.iter().copied();
                     methods.filter(|method| !self.results.has(key(case, *method))).collect::<Vec<_>>()
                 };
-                let completions = lacking(Key::Completion);
-                let mut divergences = lacking(Key::Divergence);
+                let completions = lacking(RecordKey::Completion);
+                let mut divergences = lacking(RecordKey::Divergence);
                 divergences.retain(|method| seed == 0 && sample < compared && *method != Method::Full);
                 if !(completions.is_empty() && divergences.is_empty()) {
                     cases.push(Missing { case, completions, divergences });

@@ -69,7 +69,7 @@ pub(super) fn of(
 }
 
 /// A cache at one of the tokens that the other generates.
-struct Step {
+struct TokenDivergence {
     kl: f32,
     /// Whether it finds the same token the most likely.
     is_same: bool,
@@ -82,13 +82,13 @@ fn follow(
     full: &Followed,
     strategy: Strategy,
     sizes: HeadSizes,
-) -> Result<Vec<Step>, EvalError> {
+) -> Result<Vec<TokenDivergence>, EvalError> {
     bed.report_logprobs(sizes.all());
     let mut sampled = first;
     let mut steps = Vec::with_capacity(full.distributions.len());
     for (place, (token, expected)) in full.tokens.iter().zip(&full.distributions).enumerate() {
         let kl = kl(expected, &distribution(&sampled, sizes.vocabulary));
-        steps.push(Step { kl, is_same: sampled.token == *token });
+        steps.push(TokenDivergence { kl, is_same: sampled.token == *token });
         if place + 1 < full.tokens.len() {
             // As an edit at the end of the document, in the same strategy: `conflict` must not settle.
             let splices = bed.splice(bed.tokens().len(), 0, vec![*token])?;
@@ -110,7 +110,8 @@ pub(super) fn agreement(
     bed.report_logprobs(sizes.all());
     let first = bed.decode(1)?.into_iter().next().ok_or(EvalError::NothingSampled)?;
     let steps = follow(bed, first, full, Strategy::Pie, sizes)?;
-    let mean = |of: fn(&Step) -> f64| steps.iter().map(of).sum::<f64>() / steps.len().max(1) as f64;
+    let mean =
+        |of: fn(&TokenDivergence) -> f64| steps.iter().map(of).sum::<f64>() / steps.len().max(1) as f64;
     let greedy = mean(|step| f64::from(u8::from(step.is_same)));
     Ok(Agreement { tokens: steps.len(), kl: mean(|step| f64::from(step.kl)) as f32, greedy: greedy as f32 })
 }

@@ -28,7 +28,7 @@ pub(super) struct History<'a> {
 }
 
 /// The last edits of a history, by tokens.
-pub(super) struct Stream {
+pub(super) struct EditSequence {
     /// The context before them.
     pub original: Vec<TokenId>,
     /// The edits, each in places that the ones before it leave.
@@ -99,7 +99,7 @@ impl<'a> History<'a> {
     }
 
     /// The last `count` edits.
-    pub fn stream(&self, count: u32) -> Result<Stream, EvalError> {
+    pub fn stream(&self, count: u32) -> Result<EditSequence, EvalError> {
         let mut documents = self.opened(count as usize)?;
         let original = self.around(&documents)?;
         let mut steps = Vec::with_capacity(count as usize);
@@ -111,7 +111,7 @@ impl<'a> History<'a> {
             steps.push(place::moved(change.splices(), skipped, length)?);
             document.commit(change)?;
         }
-        Ok(Stream { original, steps })
+        Ok(EditSequence { original, steps })
     }
 
     fn opened(&self, before: usize) -> Result<Vec<Document>, EvalError> {

@@ -9,7 +9,7 @@ mod place;
 mod windows;
 
 use crate::dataset::{self, Selection, Set};
-use crate::engine::{Bed, Machine, Repairs, TimedEdit};
+use crate::engine::{Bed, Machine, RepairSelection, TimedEdit};
 use crate::error::EvalError;
 use crate::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use crate::results::{BUILT_IN, Header, Results, SetLine};
@@ -163,7 +163,7 @@ fn count(sets: &[Set], options: &EvaluationOptions) -> u64 {
 /// Edits by a method.
 fn edited(bed: &mut Bed<'_>, splices: Splices, method: Method, window: u32) -> Result<TimedEdit, EvalError> {
     match method {
-        Method::Repair => bed.edit_repairing(splices, Repairs::behind(window)),
+        Method::Repair => bed.edit_repairing(splices, RepairSelection::behind(window)),
         Method::Full | Method::Conflict | Method::Pie => bed.edit(splices, method.strategy()),
     }
 }

@@ -8,11 +8,11 @@ use super::divergence::{Followed, agreement, fresh_tokens};
 use super::place::{AtCursor, Fitted, TokenCase, cursor_case, fit, token_case};
 use super::{EvaluationRun, FOLLOWED, Progress};
 use crate::dataset::Set;
-use crate::engine::{Bed, Repairs};
+use crate::engine::{Bed, RepairSelection};
 use crate::error::EvalError;
 use crate::metrics::{edit_similarity, exact_match};
 use crate::names::{Choice, Language, Task};
-use crate::results::{CaseId, EditCost, Key, Record, Results, WindowId, WindowTrial};
+use crate::results::{CaseId, EditCost, Record, RecordKey, Results, WindowId, WindowTrial};
 use pie_text::Tokenizer;
 use pie_words::{Strategy, TokenId};
 
@@ -24,7 +24,7 @@ impl EvaluationRun<'_> {
                 let (language, setting) = (set.language, set.setting);
                 let case = CaseId { language, setting, sample, task: *task, seed: 0 };
                 let mut missing = trials(&self.options.windows);
-                missing.retain(|repairs| !self.results.has(Key::Window(id(case, *repairs))));
+                missing.retain(|repairs| !self.results.has(RecordKey::Window(id(case, *repairs))));
                 if !missing.is_empty() {
                     self.window_case(set, case, &missing)?;
                 }
@@ -35,7 +35,7 @@ impl EvaluationRun<'_> {
         Ok(())
     }
 
-    fn window_case(&mut self, set: &Set, id: CaseId, missing: &[Repairs]) -> Result<(), EvalError> {
+    fn window_case(&mut self, set: &Set, id: CaseId, missing: &[RepairSelection]) -> Result<(), EvalError> {
         let sample = &set.samples[id.sample];
         let fitted = fit(&self.tokenizer, &sample.prompt, self.context)?;
         let (prompt, truth, case) = if id.task == Task::Cursor {
@@ -49,37 +49,37 @@ impl EvaluationRun<'_> {
         };
         let (ends, sizes) = (self.ends(), HeadSizes::of(self.machine.model()));
         let mut bed = Bed::new(&mut self.machine)?;
-        let reader = Reader { tokenizer: &self.tokenizer, ends: &ends, language: set.language, sizes };
+        let reader = LineGenerator { tokenizer: &self.tokenizer, ends: &ends, language: set.language, sizes };
         trial(&mut bed, &reader, (id, &prompt, &case, &truth), missing, &mut self.results)
     }
 }
 
 /// All choices of rows: full recomputation, and each window with its controls; no window is the same everywhere.
-fn trials(windows: &[u32]) -> Vec<Repairs> {
-    let mut trials = vec![Repairs { choice: Choice::All, rows: 0 }];
+fn trials(windows: &[u32]) -> Vec<RepairSelection> {
+    let mut trials = vec![RepairSelection { choice: Choice::All, rows: 0 }];
     for rows in windows {
-        trials.push(Repairs { choice: Choice::Behind, rows: *rows });
+        trials.push(RepairSelection { choice: Choice::Behind, rows: *rows });
         if *rows > 0 {
-            trials.push(Repairs { choice: Choice::Before, rows: *rows });
-            trials.push(Repairs { choice: Choice::Scattered, rows: *rows });
+            trials.push(RepairSelection { choice: Choice::Before, rows: *rows });
+            trials.push(RepairSelection { choice: Choice::Scattered, rows: *rows });
         }
     }
     trials
 }
 
-fn id(case: CaseId, repairs: Repairs) -> WindowId {
+fn id(case: CaseId, repairs: RepairSelection) -> WindowId {
     WindowId { case, choice: repairs.choice, window: repairs.rows }
 }
 
 /// What reads a line from a cache.
-struct Reader<'a> {
+struct LineGenerator<'a> {
     tokenizer: &'a Tokenizer,
     ends: &'a [TokenId],
     language: Language,
     sizes: HeadSizes,
 }
 
-impl Reader<'_> {
+impl LineGenerator<'_> {
     fn line(&self, bed: &mut Bed<'_>, first: TokenId) -> Result<String, EvalError> {
         predict(bed, self.tokenizer, self.ends, self.language, first)
     }
@@ -97,9 +97,9 @@ impl Reader<'_> {
 
 fn trial(
     bed: &mut Bed<'_>,
-    reader: &Reader<'_>,
+    reader: &LineGenerator<'_>,
     (case, prompt, tokens, truth): (CaseId, &Fitted, &TokenCase, &str),
-    missing: &[Repairs],
+    missing: &[RepairSelection],
     results: &mut Results,
 ) -> Result<(), EvalError> {
     bed.become_exactly(&prompt.tokens)?;

@@ -1,6 +1,6 @@
 //! Quality against the edits since the last full encoding.
 
-use super::summary::{Age, AgeKey, Mean, Summary};
+use super::summary::{AgeKey, CacheQuality, Mean, Summary};
 use super::{LOGARITHMIC, draw_charts};
 use crate::error::EvalError;
 use crate::metrics::median;
@@ -70,7 +70,7 @@ fn shares(summary: &Summary, page: &mut String) {
         let _ = write!(page, "| {edits} |");
         for storage in Storage::ALL {
             let key = |arm| AgeKey { storage: *storage, spot: Spot::End, arm, window: 0, idle: 0, edits };
-            let of = |arm| summary.ages.get(&key(arm)).map(|age: &Age| age.kl.value());
+            let of = |arm| summary.ages.get(&key(arm)).map(|age: &CacheQuality| age.kl.value());
             match (of(Arm::Turned), of(Arm::Edited)) {
                 (Some(turned), Some(edited)) if edited > 0.0 => {
                     let _ = write!(page, " {:.2} % |", 100.0 * turned / edited);
@@ -145,7 +145,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     Ok(vec![path])
 }
 
-fn series(summary: &Summary, of: fn(&Age) -> f64) -> Vec<Series> {
+fn series(summary: &Summary, of: fn(&CacheQuality) -> f64) -> Vec<Series> {
     let mut list = Vec::new();
     for (arm, color) in [(Arm::Edited, GREEN), (Arm::Turned, GREY)] {
         for storage in Storage::ALL {

@@ -1,6 +1,6 @@
 //! What repairing takes back of the loss by many edits, and what it costs.
 
-use super::summary::{Age, AgeKey, Mean, Summary};
+use super::summary::{AgeKey, CacheQuality, Mean, Summary};
 use super::{LOGARITHMIC, PURPLE, draw_charts};
 use crate::error::EvalError;
 use crate::names::{Arm, Spot, Storage};
@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const FLOOR: f64 = 1e-9;
 
 /// What a chart shows of a cache.
-type Value = fn(&Age) -> f64;
+type AgeMetric = fn(&CacheQuality) -> f64;
 
 pub(super) fn is_there(summary: &Summary) -> bool {
     summary.ages.keys().any(|key| matches!(key.arm, Arm::Repaired | Arm::Healed))
@@ -60,7 +60,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
 }
 
 /// What repairs, and what it is compared with.
-fn of(summary: &Summary, spot: Spot) -> impl Iterator<Item = (&AgeKey, &Age)> {
+fn of(summary: &Summary, spot: Spot) -> impl Iterator<Item = (&AgeKey, &CacheQuality)> {
     // Where windows of several sizes are compared, this page shows the one that heals.
     let window = summary.ages.keys().find(|key| key.arm == Arm::Healed).map(|key| key.window);
     let is_of = move |key: &AgeKey| {
@@ -78,7 +78,7 @@ fn counts(summary: &Summary, spot: Spot) -> BTreeSet<u32> {
     of(summary, spot).map(|(key, _)| key.edits).collect()
 }
 
-fn row(summary: &Summary, key: &AgeKey, age: &Age, page: &mut String) {
+fn row(summary: &Summary, key: &AgeKey, age: &CacheQuality, page: &mut String) {
     let plain = AgeKey { arm: Arm::Edited, window: 0, idle: 0, ..*key };
     let plain = summary.ages.get(&plain).map(|age| age.edit_ms).filter(|time| time.value() > 0.0);
     let is_timed = |mean: &Mean| mean.count > 0;
@@ -128,7 +128,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     };
     let agreement =
         Axis { name: "equal tokens, percent", scale: Scale::Linear, format: |value| format!("{value:.1}") };
-    let figures: [(&str, Axis, Value); 2] = [
+    let figures: [(&str, Axis, AgeMetric); 2] = [
         ("healing-divergence.svg", divergence, |age| age.followed.value().max(FLOOR)),
         ("healing-tokens.svg", agreement, |age| age.greedy.value()),
     ];
@@ -142,7 +142,7 @@ pub(super) fn draw(summary: &Summary, folder: &Path) -> Result<Vec<PathBuf>, Eva
     Ok(written)
 }
 
-fn chart(summary: &Summary, spot: Spot, y: Axis, value: Value) -> Chart {
+fn chart(summary: &Summary, spot: Spot, y: Axis, value: AgeMetric) -> Chart {
     let mut series: Vec<Series> = Vec::new();
     for (key, age) in of(summary, spot).filter(|(key, _)| key.arm != Arm::Fresh) {
         let (name, point) = (name(key), (f64::from(key.edits), value(age)));

@@ -5,7 +5,7 @@ use crate::names::{Language, Method, Setting, Task};
 const ROWS: &str = include_str!("published.csv");
 
 /// One row of one table.
-pub(super) struct Published {
+pub(super) struct PaperRow {
     /// The table: 2 is insertion, 3 deletion, 4 edition.
     pub task: Task,
     /// The language of the samples.
@@ -18,7 +18,7 @@ pub(super) struct Published {
     cells: [[Option<f64>; 3]; 3],
 }
 
-impl Published {
+impl PaperRow {
     /// Exact match, edit similarity, milliseconds.
     pub fn cell(&self, setting: Setting) -> [Option<f64>; 3] {
         self.cells[setting as usize]
@@ -26,19 +26,19 @@ impl Published {
 }
 
 /// All rows, as the paper orders them.
-pub(super) fn rows() -> impl Iterator<Item = Published> {
+pub(super) fn rows() -> impl Iterator<Item = PaperRow> {
     // A test reads every row.
     ROWS.lines().skip(1).filter_map(row)
 }
 
-fn row(line: &'static str) -> Option<Published> {
+fn row(line: &'static str) -> Option<PaperRow> {
     let fields: Vec<&str> = line.split(',').collect();
     let &[task, language, model, method, ref numbers @ ..] = fields.as_slice() else { return None };
     let mut cells = [[None; 3]; 3];
     for (place, number) in numbers.iter().enumerate().take(9) {
         cells[place / 3][place % 3] = number.parse().ok();
     }
-    Some(Published {
+    Some(PaperRow {
         task: task.parse().ok()?,
         language: language.parse().ok()?,
         model,

@@ -1,6 +1,6 @@
 //! Windows of several sizes, and as many rows elsewhere, in streams of many edits.
 
-use super::summary::{Age, AgeKey, Summary};
+use super::summary::{AgeKey, CacheQuality, Summary};
 use super::{LOGARITHMIC, PURPLE, draw_charts};
 use crate::error::EvalError;
 use crate::names::{Arm, Spot, Storage};
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 const FLOOR: f64 = 1e-9;
 
 /// Streams of one length that end in one place.
-type Stream = (Spot, u32);
+type StreamKey = (Spot, u32);
 
 pub(super) fn is_there(summary: &Summary) -> bool {
     !streams(summary).is_empty()
 }
 
 /// Those that have several windows, or rows elsewhere.
-fn streams(summary: &Summary) -> BTreeSet<Stream> {
+fn streams(summary: &Summary) -> BTreeSet<StreamKey> {
     let of = |arm: Arm| summary.ages.keys().filter(move |key| key.arm == arm && key.storage == Storage::F32);
-    let mut streams: BTreeSet<Stream> =
+    let mut streams: BTreeSet<StreamKey> =
         of(Arm::Before).chain(of(Arm::Scattered)).map(|key| (key.spot, key.edits)).collect();
     let mut seen = BTreeSet::new();
     streams.extend(of(Arm::Repaired).map(|key| (key.spot, key.edits)).filter(|stream| !seen.insert(*stream)));
@@ -30,7 +30,7 @@ fn streams(summary: &Summary) -> BTreeSet<Stream> {
 }
 
 /// One choice of rows by its windows; no window is the same for all.
-fn curve(summary: &Summary, (spot, edits): Stream, arm: Arm) -> Vec<(u32, &Age)> {
+fn curve(summary: &Summary, (spot, edits): StreamKey, arm: Arm) -> Vec<(u32, &CacheQuality)> {
     let is_of = |key: &AgeKey| {
         let is_plain = key.arm == Arm::Edited;
         key.storage == Storage::F32 && key.spot == spot && key.edits == edits && (key.arm == arm || is_plain)

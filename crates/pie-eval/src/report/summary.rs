@@ -76,7 +76,7 @@ impl Mean {
 
 /// Quality at one age of a cache.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Age {
+pub(super) struct CacheQuality {
     /// Percent of predictions whose words equal those of the line.
     pub exact_match: Mean,
     /// Percent, by difflib.
@@ -138,7 +138,7 @@ pub(super) struct Summary {
     /// Language and setting of the many edits.
     pub aged: Option<(Language, Setting)>,
     /// By what happened to the cache.
-    pub ages: BTreeMap<AgeKey, Age>,
+    pub ages: BTreeMap<AgeKey, CacheQuality>,
     /// What the machine repairs.
     pub rate: Option<RepairRate>,
     /// Rows that `repair` encodes again.
@@ -284,7 +284,7 @@ fn score(group: &[&Prediction], of: fn(&Prediction) -> f64) -> Score {
     Score { mean, spread }
 }
 
-impl Age {
+impl CacheQuality {
     fn add(&mut self, one: &Accumulated) {
         self.exact_match.add(100.0 * f64::from(u8::from(one.exact_match)));
         self.edit_similarity.add(f64::from(one.edit_similarity));

@@ -1,6 +1,6 @@
 //! The paper's tables 2, 3 and 4.
 
-use super::published::{self, Published};
+use super::published::{self, PaperRow};
 use super::summary::{Cell, Score, Summary};
 use crate::names::{Language, Method, Setting, Task};
 use std::fmt::Write;
@@ -70,7 +70,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
         let _ = writeln!(page, "| --- | --- | --- |{}", " ---: |".repeat(9));
         for language in Language::ALL {
             ours(summary, *task, *language, &mut page);
-            let of_table = |row: &Published| row.task == *task && row.language == *language;
+            let of_table = |row: &PaperRow| row.task == *task && row.language == *language;
             published::rows().filter(of_table).for_each(|row| theirs(&row, &mut page));
         }
         page.push('\n');
@@ -160,7 +160,7 @@ fn score(score: Score) -> String {
     }
 }
 
-fn theirs(row: &Published, page: &mut String) {
+fn theirs(row: &PaperRow, page: &mut String) {
     let _ = write!(page, "| {} | {} | {} |", row.language.label(), row.model, row.method.label());
     for setting in Setting::ALL {
         let [em, es, ms] = row.cell(*setting);
@@ -200,7 +200,7 @@ pub(super) fn csv(summary: &Summary) -> String {
         for setting in Setting::ALL {
             let cell = row.cell(*setting).map(|number| number.map(|n| n.to_string()).unwrap_or_default());
             let [em, es, ms] = cell;
-            let Published { task, language, model, method, .. } = &row;
+            let PaperRow { task, language, model, method, .. } = &row;
             let number = number(*task);
             let _ = writeln!(
                 page,

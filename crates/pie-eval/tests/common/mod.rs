@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 pub const TOKENIZER: &str = include_str!("../../../../models/tiny-code/tokenizer.json");
 
-pub struct Place {
+pub struct EvaluationFolder {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl EvaluationFolder {
     /// A seeded model with the tokenizer that ships, and three short samples.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");

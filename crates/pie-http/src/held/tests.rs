@@ -4,28 +4,28 @@ use super::*;
 use proptest::prelude::*;
 use std::path::Path;
 
-fn reader() -> Reader {
+fn reader() -> PromptTokenizer {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/tiny-code");
-    Reader::new(Arc::new(Tokenizer::open(&folder).expect("it ships")))
+    PromptTokenizer::new(Arc::new(Tokenizer::open(&folder).expect("it ships")))
 }
 
-fn piece(text: &str, role: Role, room: Room) -> Piece {
-    let lead = if role == Role::Chunk { vec![TokenId(3)] } else { Vec::new() };
-    Piece::Text(TextPiece { lead, text: text.to_owned(), role, spellings: Spellings::Text, room })
+fn piece(text: &str, role: PromptSection, room: Truncation) -> PromptPiece {
+    let lead = if role == PromptSection::Chunk { vec![TokenId(3)] } else { Vec::new() };
+    PromptPiece::Text(TextPiece { lead, text: text.to_owned(), role, spellings: Spellings::Text, room })
 }
 
 /// Chunks, a side, a marker, the other side.
 fn prompt(chunks: &[String], before: &str, behind: &str) -> Prompt {
-    let chunks = chunks.iter().map(|chunk| piece(chunk, Role::Chunk, Room::Whole));
+    let chunks = chunks.iter().map(|chunk| piece(chunk, PromptSection::Chunk, Truncation::Whole));
     let sides = [
-        piece(before, Role::Before, Room::FromStart),
-        Piece::Tokens(vec![TokenId(1)]),
-        piece(behind, Role::Behind, Room::FromEnd),
+        piece(before, PromptSection::Before, Truncation::FromStart),
+        PromptPiece::Tokens(vec![TokenId(1)]),
+        piece(behind, PromptSection::Behind, Truncation::FromEnd),
     ];
     Prompt { pieces: chunks.chain(sides).collect() }
 }
 
-const WIDE: Space = Space { context: 10_000, generated: 100 };
+const WIDE: TokenBudget = TokenBudget { context: 10_000, generated: 100 };
 
 fn texts() -> impl Strategy<Value = String> {
     prop::collection::vec(
@@ -59,7 +59,7 @@ proptest! {
 
     #[test]
     fn what_is_too_long_is_cut_to_fit(chunks in 0..4_usize, before in 0..400_usize, behind in 0..400_usize) {
-        let (reader, space) = (reader(), Space { context: 256, generated: 32 });
+        let (reader, space) = (reader(), TokenBudget { context: 256, generated: 32 });
         let chunks = vec!["chunk ".repeat(20); chunks];
         let reading = reader.read(prompt(&chunks, &"a\n".repeat(before), &"b\n".repeat(behind)), Vec::new(), space);
         let reading = reading.expect("all of it may be cut");
@@ -74,7 +74,7 @@ proptest! {
 
 #[test]
 fn the_far_end_does_not_move_with_each_key() {
-    let (reader, space) = (reader(), Space { context: 256, generated: 32 });
+    let (reader, space) = (reader(), TokenBudget { context: 256, generated: 32 });
     let (long, mut held, mut moved) = ("some code\n".repeat(200), Vec::new(), 0);
     for key in 0..40 {
         let reading =
@@ -89,8 +89,8 @@ fn the_far_end_does_not_move_with_each_key() {
 
 #[test]
 fn what_may_not_be_cut_is_refused() {
-    let (reader, space) = (reader(), Space { context: 64, generated: 32 });
-    let fixed = |text: &str| Prompt { pieces: vec![piece(text, Role::Whole, Room::Fixed)] };
+    let (reader, space) = (reader(), TokenBudget { context: 64, generated: 32 });
+    let fixed = |text: &str| Prompt { pieces: vec![piece(text, PromptSection::Whole, Truncation::Fixed)] };
     let refused = reader.read(fixed(&"word ".repeat(70)), Vec::new(), space);
     assert!(matches!(refused, Err(ReadError::TooLong { unit: "tokens", .. })), "{refused:?}");
     let refused = reader.within(fixed(&"word ".repeat(100_000)), space);

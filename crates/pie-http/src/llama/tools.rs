@@ -2,7 +2,7 @@
 
 use crate::answer::answer;
 use crate::app::App;
-use crate::error::{Dialect, Refusal};
+use crate::error::{ApiError, Dialect};
 use crate::request::body;
 use crate::sessions::SESSIONS;
 use crate::stats::Route;
@@ -35,7 +35,7 @@ pub(crate) async fn tokenize(
     app.told(Route::Other, Dialect::Llama, answered)
 }
 
-async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, Refusal> {
+async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
     (app.way.tenants)(headers)?;
     let Tokenize { content, add_special, parse_special, with_pieces } = body(headers, bytes)?;
     let spellings = if parse_special == Some(false) { Spellings::Text } else { Spellings::ControlTokens };
@@ -44,8 +44,8 @@ async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Respo
         let tokenizer = tokenizer.clone();
         move || tokenizer.reading(spellings).encode(&content)
     });
-    let tokens = tokens.await.map_err(|error| Refusal::internal(&error.to_string()))?;
-    let tokens = tokens.map_err(|error| Refusal::bad("content", error.to_string()))?;
+    let tokens = tokens.await.map_err(|error| ApiError::internal(&error.to_string()))?;
+    let tokens = tokens.map_err(|error| ApiError::bad("content", error.to_string()))?;
     let tokens = &tokens[if add_special { 0 } else { tokenizer.prefix().len() }..];
     let piece = |token: &TokenId| json!({ "id": token.0, "piece": tokenizer.decode(&[*token]) });
     let tokens: Vec<Value> = match with_pieces {
@@ -117,7 +117,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
         Ok(()) => Ok(answer(&json!({ "status": "ok" }))),
         Err(why) => {
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            Err(Refusal::new(status, "NOT_READY", why))
+            Err(ApiError::new(status, "NOT_READY", why))
         }
     };
     app.told(Route::Other, Dialect::Llama, answered)

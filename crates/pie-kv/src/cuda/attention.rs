@@ -43,13 +43,13 @@ struct Kernel {
 pub struct SentSequences {
     tables: UploadOffset,
     visible: UploadOffset,
-    few: Sent,
-    many: Sent,
+    few: AttentionLaunch,
+    many: AttentionLaunch,
 }
 
 /// The work of one kernel. `tiles` and `merges` are how many blocks are launched; those beyond the counts return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Sent {
+struct AttentionLaunch {
     tiles: u32,
     merges: u32,
     counts: UploadOffset,
@@ -174,7 +174,7 @@ impl Attend {
         gpu: &Gpu,
         kernel: &Kernel,
         (tables, visible): (u64, u64),
-        sent: &Sent,
+        sent: &AttentionLaunch,
         upload: &Upload,
         shape: &KvShape,
         layer: &LayerQuery,
@@ -214,11 +214,11 @@ fn config(blocks: u32, kv_heads: u32, threads: u32, shared: u32) -> LaunchConfig
 }
 
 /// Sends counts, tiles and merges. A kernel without work has no tile at all, so that it is not launched.
-fn put(upload: &mut Upload, tiles: &Tiles) -> Sent {
+fn put(upload: &mut Upload, tiles: &Tiles) -> AttentionLaunch {
     let padded = |count: usize| count.next_multiple_of(TILES);
     let tile_words: Vec<[u32; 7]> = tiles.tiles.iter().map(|tile| tile.words()).collect();
     let merge_words: Vec<[u32; 5]> = tiles.merges.iter().map(|merge| merge.words()).collect();
-    Sent {
+    AttentionLaunch {
         tiles: padded(tile_words.len()) as u32,
         merges: padded(merge_words.len()) as u32,
         counts: upload.put(&[tile_words.len() as u32, merge_words.len() as u32]),

@@ -3,7 +3,7 @@
 use super::Habits;
 use super::typist::Typist;
 use crate::error::LoadError;
-use crate::script::{Line, TextChange};
+use crate::script::{ScriptLine, TextChange};
 use rand::Rng;
 use std::time::Duration;
 
@@ -64,7 +64,7 @@ impl Corpus {
 }
 
 /// A document's script of about this length. Equal arguments give equal lines.
-pub fn lines(corpus: &Corpus, habits: Habits, seed: u64, doc: &str, length: Duration) -> Vec<Line> {
+pub fn lines(corpus: &Corpus, habits: Habits, seed: u64, doc: &str, length: Duration) -> Vec<ScriptLine> {
     let mut rng = Typist::rng(seed, doc);
     let text = corpus.some(&mut rng, habits.document_bytes);
     let mut typist = Typist::new(doc, text, habits, rng);

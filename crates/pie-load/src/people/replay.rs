@@ -5,7 +5,7 @@ use super::diff;
 use super::git::{Blobs, Version, history};
 use super::typist::Typist;
 use crate::error::LoadError;
-use crate::script::{Line, TextChange};
+use crate::script::{ScriptLine, TextChange};
 use std::path::PathBuf;
 
 /// Longer insertions are pasted.
@@ -33,7 +33,7 @@ pub struct Replay {
 ///
 /// # Errors
 /// Git fails, or there is nothing to replay.
-pub fn replay(what: &Replay) -> Result<Vec<Line>, LoadError> {
+pub fn replay(what: &Replay) -> Result<Vec<ScriptLine>, LoadError> {
     let files = history(&what.repository, what.under.as_deref())?;
     let mut files: Vec<(String, Vec<Version>)> = files.into_iter().collect();
     files.sort_by_key(|(path, versions)| (std::cmp::Reverse(versions.len()), path.clone()));
@@ -73,7 +73,7 @@ fn texts(blobs: &mut Blobs, versions: &[Version], what: &Replay) -> Result<Vec<(
     Ok(texts)
 }
 
-fn document(path: &str, texts: &[(String, String)], what: &Replay) -> Vec<Line> {
+fn document(path: &str, texts: &[(String, String)], what: &Replay) -> Vec<ScriptLine> {
     let rng = Typist::rng(what.seed, path);
     let mut typist = Typist::new(path, texts[0].1.clone(), what.habits, rng);
     typist.note(format!("commit {}", texts[0].0));

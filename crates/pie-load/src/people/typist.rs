@@ -1,7 +1,7 @@
 //! One person at one document: keys at human times, pauses, questions, answers taken over. Writes script lines.
 
 use super::Habits;
-use crate::script::{Accept, Action, Caret, Draft, Line, TextChange};
+use crate::script::{Accept, Action, Caret, Draft, ScriptLine, TextChange};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,7 +17,7 @@ pub(super) struct Typist {
     pub rng: ChaCha8Rng,
     habits: Habits,
     doc: String,
-    lines: Vec<Line>,
+    lines: Vec<ScriptLine>,
     /// Milliseconds since opening: when the next key can come.
     clock: u64,
     kept: u32,
@@ -26,7 +26,8 @@ pub(super) struct Typist {
 impl Typist {
     /// Somebody who opens a document; the first line says so.
     pub fn new(doc: &str, text: String, habits: Habits, rng: ChaCha8Rng) -> Self {
-        let open = Line { at_ms: None, doc: doc.to_owned(), action: Action::Open { text: text.clone() } };
+        let open =
+            ScriptLine { at_ms: None, doc: doc.to_owned(), action: Action::Open { text: text.clone() } };
         let draft = Draft::new(text);
         Self { draft, rng, habits, doc: doc.to_owned(), lines: vec![open], clock: 0, kept: 0 }
     }
@@ -44,7 +45,7 @@ impl Typist {
     }
 
     /// The lines; the last is a pause of 0 ms, so that the stream lasts until now.
-    pub fn finish(mut self) -> Vec<Line> {
+    pub fn finish(mut self) -> Vec<ScriptLine> {
         self.push(Action::Pause { ms: 0 });
         self.lines
     }
@@ -55,7 +56,7 @@ impl Typist {
     }
 
     fn push(&mut self, action: Action) {
-        self.lines.push(Line { at_ms: Some(self.clock), doc: self.doc.clone(), action });
+        self.lines.push(ScriptLine { at_ms: Some(self.clock), doc: self.doc.clone(), action });
     }
 
     /// Makes an edit; what does not fit the draft is not written.

@@ -1,12 +1,12 @@
 //! Two runs side by side.
 
 use super::text::{label, millis};
-use super::{Latency, Report};
+use super::{Latency, LoadReport};
 use crate::measure::Metric;
 use std::fmt::Write;
 
 type Quantile = (&'static str, fn(&Latency) -> f64);
-type Count = (&'static str, fn(&Report) -> u64);
+type Count = (&'static str, fn(&LoadReport) -> u64);
 const QUANTILES: [Quantile; 4] = [
     ("p50", |latency| latency.p50),
     ("p90", |latency| latency.p90),
@@ -18,9 +18,9 @@ const COMPARED: [Metric; 5] =
     [Metric::EditToFirstToken, Metric::FirstToken, Metric::EditAck, Metric::InterToken, Metric::EndToEnd];
 
 /// Both runs' numbers and their ratios: below 1, B is smaller.
-pub fn compare(a: &Report, b: &Report) -> String {
+pub fn compare(a: &LoadReport, b: &LoadReport) -> String {
     let mut page = String::new();
-    for (name, Report { facts, .. }) in [("A", a), ("B", b)] {
+    for (name, LoadReport { facts, .. }) in [("A", a), ("B", b)] {
         let _ = writeln!(
             page,
             "{name}  {} {}; {}; {} sessions, {:.1} edits/s offered, {:.0} s",
@@ -41,7 +41,7 @@ pub fn compare(a: &Report, b: &Report) -> String {
         }
     }
     let number = |value: f64| format!("{value:.2}");
-    let rate = |report: &Report, count: u64| count as f64 / report.facts.duration_s;
+    let rate = |report: &LoadReport, count: u64| count as f64 / report.facts.duration_s;
     let rows: [Count; 5] = [
         ("first tokens", |report| report.completions.answered),
         ("tokens generated", |report| report.tokens.generated),

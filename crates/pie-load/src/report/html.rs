@@ -1,7 +1,7 @@
 //! A report as one HTML file that needs nothing else.
 
 use super::text::{label, millis};
-use super::{Latency, Report};
+use super::{Latency, LoadReport};
 use crate::error::LoadError;
 use crate::measure::Metric;
 use pie_chart::{Axis, BLUE, Chart, GREEN, GREY, LimitLine, RED, Scale, Series, Size, draw};
@@ -35,7 +35,7 @@ pub(super) fn escaped(text: &str) -> String {
 ///
 /// # Errors
 /// A chart cannot be drawn.
-pub fn page(report: &Report) -> Result<String, LoadError> {
+pub fn page(report: &LoadReport) -> Result<String, LoadError> {
     let mut body = String::new();
     let facts = &report.facts;
     let _ = writeln!(
@@ -68,7 +68,7 @@ pub(super) fn section(body: &mut String, title: &str, note: &str, chart: &Chart)
     Ok(())
 }
 
-fn cards(body: &mut String, report: &Report) {
+fn cards(body: &mut String, report: &LoadReport) {
     let quantile = |of: fn(&Latency) -> f64| {
         report.latency(Metric::EditToFirstToken).map_or("–".to_owned(), |latency| millis(of(latency)))
     };
@@ -91,7 +91,7 @@ fn cards(body: &mut String, report: &Report) {
     body.push_str("</div>\n");
 }
 
-fn table(report: &Report) -> String {
+fn table(report: &LoadReport) -> String {
     let mut rows = String::from(
         "<table><tr><th></th><th>count</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>",
     );
@@ -109,7 +109,7 @@ fn table(report: &Report) -> String {
 
 pub(super) const MILLIS: Axis = Axis { name: "", scale: Scale::Logarithmic { floor: 1e-3 }, format: millis };
 
-fn percentiles(report: &Report) -> Chart {
+fn percentiles(report: &LoadReport) -> Chart {
     let metrics = [Metric::EditToFirstToken, Metric::EditAck, Metric::EndToEnd, Metric::InterToken];
     let measured = metrics.iter().zip([GREEN, BLUE, RED, GREY]).filter_map(|(metric, color)| {
         let points = report.latency(*metric)?.curve.clone();
@@ -139,7 +139,7 @@ pub(super) fn limit_line(milliseconds: f64) -> LimitLine {
     LimitLine { value: milliseconds, name: format!("limit {milliseconds:.0} ms") }
 }
 
-fn first_tokens(report: &Report) -> Chart {
+fn first_tokens(report: &LoadReport) -> Chart {
     let of = |value: fn(&super::Moment) -> Option<f64>| {
         report.timeline.iter().filter_map(|moment| Some((moment.at_s, value(moment)?))).collect()
     };
@@ -157,7 +157,7 @@ fn first_tokens(report: &Report) -> Chart {
 
 const SECONDS: Axis = Axis { name: "seconds", scale: Scale::FromZero, format: |value| format!("{value:.0}") };
 
-fn throughput(report: &Report) -> Chart {
+fn throughput(report: &LoadReport) -> Chart {
     let of = |value: fn(&super::Moment) -> f64| {
         report.timeline.iter().map(|moment| (moment.at_s, value(moment))).collect()
     };

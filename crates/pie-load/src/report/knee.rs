@@ -2,7 +2,7 @@
 
 use super::html::{MILLIS, frame, limit_line, section};
 use super::text::millis;
-use super::{Latency, Report};
+use super::{Latency, LoadReport};
 use crate::error::LoadError;
 use crate::measure::Metric;
 use pie_chart::{Axis, BLUE, Chart, GREEN, LimitLine, RED, Scale, Series};
@@ -16,16 +16,16 @@ const FACTOR: f64 = 3.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Knee {
     /// One for each rate.
-    pub runs: Vec<Report>,
+    pub runs: Vec<LoadReport>,
 }
 
 impl Knee {
     /// The greatest rate before p99 of edit to first token is three times that of the least rate, or the server falls
     /// behind. None when the first already does.
     pub fn rate(&self) -> Option<f64> {
-        let p99 = |report: &Report| report.latency(Metric::EditToFirstToken).map(|latency| latency.p99);
+        let p99 = |report: &LoadReport| report.latency(Metric::EditToFirstToken).map(|latency| latency.p99);
         let ground = self.runs.first().and_then(p99)?;
-        let fine = |report: &&Report| {
+        let fine = |report: &&LoadReport| {
             report.edits.unsent == 0 && p99(report).is_some_and(|p99| p99 <= ground * FACTOR)
         };
         self.runs.iter().take_while(fine).last().map(|report| report.facts.edits_offered_per_second)
@@ -86,8 +86,8 @@ pub fn knee_page(knee: &Knee) -> Result<String, LoadError> {
     let limit = knee.runs.first().map(|report| limit_line(report.facts.limit_ms));
     section(&mut body, "Edit to first token", "", &latency(knee, Metric::EditToFirstToken, limit))?;
     section(&mut body, "Edit acknowledged", "", &latency(knee, Metric::EditAck, None))?;
-    let rate = |name: &str, color, of: fn(&Report) -> f64| {
-        let point = |report: &Report| (report.facts.edits_offered_per_second, of(report));
+    let rate = |name: &str, color, of: fn(&LoadReport) -> f64| {
+        let point = |report: &LoadReport| (report.facts.edits_offered_per_second, of(report));
         Series::line(name, color, knee.runs.iter().map(point).collect())
     };
     let chart = Chart {
@@ -113,7 +113,7 @@ const OFFERED: Axis =
 fn latency(knee: &Knee, metric: Metric, limit: Option<LimitLine>) -> Chart {
     // A quantile beyond the sample is the maximum, and says nothing of its own.
     let of = |name: &str, color, least: u64, of: fn(&Latency) -> f64| {
-        let point = |report: &Report| {
+        let point = |report: &LoadReport| {
             let latency = report.latency(metric).filter(|latency| latency.count >= least)?;
             Some((report.facts.edits_offered_per_second, of(latency)))
         };

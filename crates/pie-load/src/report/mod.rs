@@ -12,8 +12,8 @@ pub use text::text;
 
 use crate::error::LoadError;
 use crate::measure::{Compared, CompletionCounts, EditCounts, ErrorCount, Metric, Tally, TokenCounts};
-use crate::run::{Asking, ProcessUse, RunState};
-use crate::target::Target;
+use crate::run::{CompletionTrigger, ProcessUse, RunState};
+use crate::target::LoadTarget;
 use hdrhistogram::Histogram;
 use pie_proto::v1;
 use serde::de::DeserializeOwned;
@@ -31,7 +31,7 @@ const CURVE: [f64; 16] =
 
 /// What was run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Facts {
+pub struct RunFacts {
     /// Where load was sent.
     pub target: String,
     /// The model there, as far as the server says.
@@ -61,7 +61,7 @@ pub struct Facts {
     pub interrupted: bool,
 }
 
-impl Facts {
+impl RunFacts {
     pub(crate) fn of(
         shared: &RunState,
         measured: Duration,
@@ -70,11 +70,11 @@ impl Facts {
     ) -> Self {
         let RunState { options, source, target, speed, .. } = shared;
         let (target, ranks) = match target {
-            Target::Pool(_) => {
+            LoadTarget::Pool(_) => {
                 let ranks = about.map_or(0, |about| about.groups.iter().map(|group| group.ranks.len()).sum());
                 (format!("pie-pool {}", about.map_or("?", |about| about.version.as_str())), ranks)
             }
-            Target::OpenAi(server) => (server.url(), 0),
+            LoadTarget::OpenAi(server) => (server.url(), 0),
         };
         let duration_s = measured.as_secs_f64();
         Self {
@@ -89,7 +89,7 @@ impl Facts {
             duration_s,
             limit_ms: options.limit.as_secs_f64() * 1e3,
             tokens: options.tokens,
-            storm: options.asking == Asking::EveryKeystroke,
+            storm: options.asking == CompletionTrigger::EveryKeystroke,
             interrupted: false,
         }
     }
@@ -238,11 +238,11 @@ pub struct Moment {
 
 /// Everything that is known of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct LoadReport {
     /// The version of this form, by which a file is known to be a report.
     pub pie_load_report: u32,
     /// What was run.
-    pub facts: Facts,
+    pub facts: RunFacts,
     /// Edits that were due in the measured time.
     pub edits: EditCounts,
     /// Completions that were due in it.
@@ -268,9 +268,9 @@ pub struct Report {
     pub process: Option<ProcessUse>,
 }
 
-impl Report {
+impl LoadReport {
     pub(crate) fn of(
-        facts: Facts,
+        facts: RunFacts,
         tally: &Tally,
         pool: Option<PoolFacts>,
         process: Option<ProcessUse>,
@@ -327,7 +327,7 @@ impl Report {
     }
 }
 
-fn timeline(facts: &Facts, tally: &Tally) -> Vec<Moment> {
+fn timeline(facts: &RunFacts, tally: &Tally) -> Vec<Moment> {
     let seconds = facts.duration_s.ceil().max(1.0) as usize;
     let length = seconds.div_ceil(MOMENTS);
     let mut first_tokens: Vec<Vec<u32>> = vec![Vec::new(); seconds.div_ceil(length)];

@@ -1,6 +1,6 @@
 //! A report for the terminal.
 
-use super::{Latency, Report};
+use super::{Latency, LoadReport};
 use crate::measure::Metric;
 use std::fmt::Write;
 
@@ -42,7 +42,7 @@ pub(super) fn millis(value: f64) -> String {
 }
 
 /// A report for the terminal.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &LoadReport) -> String {
     let mut page = String::new();
     // Writing to a string does not fail.
     let _ = write_facts(&mut page, report);
@@ -53,7 +53,7 @@ pub fn text(report: &Report) -> String {
     page
 }
 
-fn write_facts(page: &mut String, report: &Report) -> std::fmt::Result {
+fn write_facts(page: &mut String, report: &LoadReport) -> std::fmt::Result {
     let facts = &report.facts;
     writeln!(page, "{} {}, {} ranks; {}", facts.target, facts.model, facts.ranks, facts.stream)?;
     writeln!(
@@ -68,7 +68,7 @@ fn write_facts(page: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
-fn write_latencies(page: &mut String, report: &Report) -> std::fmt::Result {
+fn write_latencies(page: &mut String, report: &LoadReport) -> std::fmt::Result {
     writeln!(
         page,
         "\n{:<28} {:>8} {:>10} {:>10} {:>10} {:>10} {:>10}",
@@ -84,7 +84,7 @@ fn write_latencies(page: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_counts(page: &mut String, report: &Report) -> std::fmt::Result {
+fn write_counts(page: &mut String, report: &LoadReport) -> std::fmt::Result {
     let (edits, counts, facts) = (&report.edits, &report.completions, &report.facts);
     writeln!(
         page,
@@ -123,7 +123,7 @@ fn write_counts(page: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
-fn write_server(page: &mut String, report: &Report) -> std::fmt::Result {
+fn write_server(page: &mut String, report: &LoadReport) -> std::fmt::Result {
     let tokens = &report.tokens;
     writeln!(
         page,
@@ -163,7 +163,7 @@ fn write_server(page: &mut String, report: &Report) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_troubles(page: &mut String, report: &Report) -> std::fmt::Result {
+fn write_troubles(page: &mut String, report: &LoadReport) -> std::fmt::Result {
     if report.repeats > 0 {
         writeln!(page, "repeated     {} calls that the pool refused for a moment", report.repeats)?;
     }

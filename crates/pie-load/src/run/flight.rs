@@ -1,7 +1,7 @@
 //! A completion on its way, beside its session.
 
 use crate::measure::{Metric, Recorder, Tally};
-use crate::target::{Answer, CallError, CompletionEnd, Piece};
+use crate::target::{CallError, CompletionDelta, CompletionEnd, StreamingCompletion};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,7 +43,7 @@ impl Flight {
 
 /// When and behind what a completion was asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct CompletionTiming {
     /// When the stream wanted it.
     pub due: Instant,
     /// An edit came since the completion before.
@@ -61,8 +61,8 @@ enum FlightEnd {
 /// Follows a completion to its end, and records it.
 pub(super) async fn follow(
     flight: Arc<Flight>,
-    asked: Asked,
-    starting: impl Future<Output = Result<Answer, CallError>>,
+    asked: CompletionTiming,
+    starting: impl Future<Output = Result<StreamingCompletion, CallError>>,
     recorder: Arc<Recorder>,
 ) {
     let mut pace = TypingPace { sent: Instant::now(), first: None, latest: Instant::now() };
@@ -90,8 +90,8 @@ struct TypingPace {
 
 async fn listen(
     flight: &Flight,
-    asked: Asked,
-    starting: impl Future<Output = Result<Answer, CallError>>,
+    asked: CompletionTiming,
+    starting: impl Future<Output = Result<StreamingCompletion, CallError>>,
     recorder: &Recorder,
     pace: &mut TypingPace,
 ) -> FlightEnd {
@@ -124,7 +124,13 @@ async fn listen(
     }
 }
 
-fn heard(flight: &Flight, asked: Asked, piece: &Piece, recorder: &Recorder, pace: &mut TypingPace) {
+fn heard(
+    flight: &Flight,
+    asked: CompletionTiming,
+    piece: &CompletionDelta,
+    recorder: &Recorder,
+    pace: &mut TypingPace,
+) {
     let now = Instant::now();
     flight.text().push_str(&piece.text);
     if piece.tokens > 0 {

@@ -7,14 +7,14 @@ mod source;
 mod stop;
 
 pub use process::ProcessUse;
-pub use source::Source;
+pub use source::EditStreamSource;
 pub use stop::{Stop, Stopper};
 
 use crate::error::LoadError;
 use crate::measure::{Metric, Recorder};
-use crate::report::{Facts, PoolFacts, Report};
+use crate::report::{LoadReport, PoolFacts, RunFacts};
 use crate::script::{Caret, CompletionMode};
-use crate::target::{CallError, Target};
+use crate::target::{CallError, LoadTarget};
 use pie_proto::v1;
 use player::{Clock, Player};
 use process::ProcessWatch;
@@ -48,7 +48,7 @@ pub enum Tempo {
 
 /// When completions are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asking {
+pub enum CompletionTrigger {
     /// As the stream says; a newer edit ends them.
     AsWritten,
     /// With every keystroke; the one before is dropped by the client.
@@ -73,7 +73,7 @@ pub struct Options {
     /// A first token that comes later is of no use to anybody.
     pub limit: Duration,
     /// When completions are asked for.
-    pub asking: Asking,
+    pub asking: CompletionTrigger,
     /// Where they are asked for, whatever the stream says.
     pub place: Option<Caret>,
     /// What they see, whatever the stream says.
@@ -110,9 +110,9 @@ pub(crate) struct RunState {
     /// How to run.
     pub options: Options,
     /// What is played.
-    pub source: Source,
+    pub source: EditStreamSource,
     /// Where to.
-    pub target: Target,
+    pub target: LoadTarget,
     /// Names of sessions begin with it: two runs at one pool do not meet.
     pub name: String,
     /// Times as fast as the streams are written.
@@ -129,10 +129,10 @@ pub(crate) struct RunState {
 /// No session can be opened, or the rate cannot be reached.
 pub async fn run(
     options: &Options,
-    source: &Source,
-    target: &Target,
+    source: &EditStreamSource,
+    target: &LoadTarget,
     watch: &mut (dyn FnMut(&RunSnapshot) + Send),
-) -> Result<Report, LoadError> {
+) -> Result<LoadReport, LoadError> {
     run_until(options, source, target, watch, Stop::never()).await
 }
 
@@ -142,11 +142,11 @@ pub async fn run(
 /// As [`run`], and [`LoadError::Interrupted`] if nothing was measured yet.
 pub async fn run_until(
     options: &Options,
-    source: &Source,
-    target: &Target,
+    source: &EditStreamSource,
+    target: &LoadTarget,
     watch: &mut (dyn FnMut(&RunSnapshot) + Send),
     stop: Stop,
-) -> Result<Report, LoadError> {
+) -> Result<LoadReport, LoadError> {
     let speed = speed(options, source)?;
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -187,17 +187,17 @@ pub async fn run_until(
     if measured < LEAST {
         return Err(LoadError::Interrupted);
     }
-    let facts = Facts {
+    let facts = RunFacts {
         interrupted: cut.is_some(),
-        ..Facts::of(&shared, measured, recorder.always(|tally| tally.edits.clone()), before.as_ref())
+        ..RunFacts::of(&shared, measured, recorder.always(|tally| tally.edits.clone()), before.as_ref())
     };
     let pool = PoolFacts::of(before.as_ref(), after.as_ref());
     let process = process.and_then(ProcessWatch::finish);
     let repeats = target.repeats();
-    Ok(recorder.always(|tally| Report { repeats, ..Report::of(facts, tally, pool, process) }))
+    Ok(recorder.always(|tally| LoadReport { repeats, ..LoadReport::of(facts, tally, pool, process) }))
 }
 
-fn speed(options: &Options, source: &Source) -> Result<f64, LoadError> {
+fn speed(options: &Options, source: &EditStreamSource) -> Result<f64, LoadError> {
     match options.tempo {
         Tempo::Speed(speed) => Ok(speed),
         Tempo::Rate(rate) => {
@@ -239,7 +239,7 @@ async fn open(shared: &Arc<RunState>) -> Result<(Vec<Player>, Vec<CallError>), L
 }
 
 /// Waits until a pool that counts its steps makes none: it has encoded what was opened. Others are taken as they are.
-async fn settle(target: &Target) {
+async fn settle(target: &LoadTarget) {
     let until = Instant::now() + SETTLED_WITHIN;
     let mut steps = None;
     while let Some(about) = target.describe().await {
@@ -291,7 +291,7 @@ fn snapshot(recorder: &Recorder, clock: Clock) -> RunSnapshot {
 
 /// The pool when all is closed; it is given time to free what it held.
 async fn after(
-    target: &Target,
+    target: &LoadTarget,
     before: Option<&v1::DescribePoolResponse>,
 ) -> Option<v1::DescribePoolResponse> {
     let until = Instant::now() + FREED_WITHIN;

@@ -1,10 +1,12 @@
 //! One session: plays its streams, each step when it is due or, if that is past, as soon as the step before is done.
 
-use super::flight::{Asked, Flight, follow};
-use super::{Asking, RunState};
+use super::flight::{CompletionTiming, Flight, follow};
+use super::{CompletionTrigger, RunState};
 use crate::measure::{Metric, Recorder};
-use crate::page::Page;
-use crate::script::{Ask, Caret, EditKind, EditStream, Part, ScriptStep, TextChange, TimedStep};
+use crate::page::EditorBuffer;
+use crate::script::{
+    AcceptanceUnit, Caret, EditKind, EditStream, ScriptCompletion, ScriptStep, TextChange, TimedStep,
+};
 use crate::target::{Acked, CallError, ServedDocument};
 use pie_client::Edit;
 use std::collections::VecDeque;
@@ -42,7 +44,7 @@ enum Going {
 }
 
 /// The latest completion, while nothing but itself was typed since.
-struct Suggestion {
+struct SuggestionProgress {
     flight: Arc<Flight>,
     /// In the script's text.
     place: usize,
@@ -57,12 +59,12 @@ pub(super) struct Player {
     events: VecDeque<TimedStep>,
     length: Duration,
     wait: Duration,
-    page: Page,
+    page: EditorBuffer,
     /// What the server holds; nothing when it could not be opened.
     document: Option<ServedDocument>,
     /// Whether the server has every edit of the page.
     in_step: bool,
-    suggestion: Option<Suggestion>,
+    suggestion: Option<SuggestionProgress>,
     flights: JoinSet<()>,
     edited: bool,
 }
@@ -80,7 +82,7 @@ impl Player {
             events: VecDeque::new(),
             length: Duration::ZERO,
             wait: entry.wait,
-            page: Page::default(),
+            page: EditorBuffer::default(),
             document: None,
             in_step: false,
             suggestion: None,
@@ -99,7 +101,7 @@ impl Player {
     fn take(&mut self, stream: EditStream, skip: Duration) {
         let options = &self.shared.options;
         let span = (options.warmup + options.duration).mul_f64(self.shared.speed);
-        self.page = Page::new(stream.text);
+        self.page = EditorBuffer::new(stream.text);
         self.length = stream.length.saturating_sub(skip);
         self.events.clear();
         for TimedStep { at, step } in stream.events {
@@ -214,12 +216,13 @@ impl Player {
                 let edits = self.page.edit(&changes);
                 self.suggestion_is_stale();
                 self.edit(&edits, due, recorder).await;
-                if kind == EditKind::Typed && self.shared.options.asking == Asking::EveryKeystroke {
+                if kind == EditKind::Typed && self.shared.options.asking == CompletionTrigger::EveryKeystroke
+                {
                     self.ask(behind(&changes), due, recorder);
                 }
             }
             ScriptStep::Complete(ask) => {
-                if self.shared.options.asking == Asking::AsWritten {
+                if self.shared.options.asking == CompletionTrigger::AsWritten {
                     self.ask(ask, due, recorder);
                 }
             }
@@ -246,7 +249,7 @@ impl Player {
         if let Some(suggestion) = self.suggestion.take() {
             suggestion.flight.edit();
             let by_server = self.document.as_ref().is_some_and(ServedDocument::edits_end_completions);
-            if !by_server || self.shared.options.asking == Asking::EveryKeystroke {
+            if !by_server || self.shared.options.asking == CompletionTrigger::EveryKeystroke {
                 suggestion.flight.cancel();
             }
         }
@@ -301,12 +304,12 @@ impl Player {
         }
     }
 
-    fn ask(&mut self, ask: Ask, due: Instant, recorder: &Arc<Recorder>) {
+    fn ask(&mut self, ask: ScriptCompletion, due: Instant, recorder: &Arc<Recorder>) {
         let Some(document) = &self.document else { return };
         let options = &self.shared.options;
         let place = options.place.unwrap_or(ask.place);
         let max_tokens = ask.max_tokens.unwrap_or(options.tokens);
-        let ask = Ask { place, mode: options.mode.unwrap_or(ask.mode), ..ask };
+        let ask = ScriptCompletion { place, mode: options.mode.unwrap_or(ask.mode), ..ask };
         let text = self.page.text();
         let offset = match place {
             Caret::Cursor => self.page.offset(ask.offset),
@@ -314,7 +317,7 @@ impl Player {
         };
         let starting = document.start(text, offset, ask, max_tokens);
         let flight = Arc::new(Flight::default());
-        let asked = Asked { due, behind_edit: std::mem::take(&mut self.edited) };
+        let asked = CompletionTiming { due, behind_edit: std::mem::take(&mut self.edited) };
         self.flights.spawn(follow(flight.clone(), asked, starting, recorder.clone()));
         let place = match place {
             Caret::Cursor => ask.offset,
@@ -322,11 +325,11 @@ impl Player {
         };
         // People look at the newest answer only.
         self.suggestion_is_stale();
-        self.suggestion = Some(Suggestion { flight, place, taken: 0 });
+        self.suggestion = Some(SuggestionProgress { flight, place, taken: 0 });
     }
 
     /// Takes a part of the latest completion over, if it is there.
-    fn accept(&mut self, part: Part) -> Option<Vec<Edit>> {
+    fn accept(&mut self, part: AcceptanceUnit) -> Option<Vec<Edit>> {
         let suggestion = self.suggestion.as_mut()?;
         let shown = suggestion.flight.shown();
         let left = shown.get(suggestion.taken..).filter(|left| !left.is_empty())?;
@@ -334,7 +337,7 @@ impl Player {
         suggestion.flight.edit();
         suggestion.taken += text.len();
         let edits = self.page.accept(suggestion.place, text);
-        if part != Part::Character {
+        if part != AcceptanceUnit::Character {
             self.suggestion_is_stale();
         }
         Some(edits)
@@ -342,7 +345,7 @@ impl Player {
 
     /// Ends completions, compares, closes.
     async fn leave(&mut self, until: Instant, due: Instant, recorder: &Recorder) {
-        if self.shared.options.asking == Asking::EveryKeystroke {
+        if self.shared.options.asking == CompletionTrigger::EveryKeystroke {
             self.suggestion_is_stale();
         }
         self.suggestion = None;
@@ -377,21 +380,26 @@ impl Player {
 }
 
 /// The question of a keystroke: at the cursor behind it.
-fn behind(changes: &[TextChange]) -> Ask {
+fn behind(changes: &[TextChange]) -> ScriptCompletion {
     let shift = |change: &TextChange| change.text.len() as isize - (change.end - change.start) as isize;
     let (last, before) = changes
         .split_last()
         .map_or((0, 0), |(last, rest)| (last.start + last.text.len(), rest.iter().map(shift).sum()));
     let offset = last.saturating_add_signed(before);
-    Ask { offset, place: Caret::Cursor, mode: crate::script::CompletionMode::Continue, max_tokens: None }
+    ScriptCompletion {
+        offset,
+        place: Caret::Cursor,
+        mode: crate::script::CompletionMode::Continue,
+        max_tokens: None,
+    }
 }
 
-fn part_of(text: &str, part: Part) -> &str {
+fn part_of(text: &str, part: AcceptanceUnit) -> &str {
     let end = match part {
-        Part::Whole => text.len(),
-        Part::Line => text.find('\n').map_or(text.len(), |at| at + 1),
-        Part::Character => text.chars().next().map_or(0, char::len_utf8),
-        Part::Word => {
+        AcceptanceUnit::Whole => text.len(),
+        AcceptanceUnit::Line => text.find('\n').map_or(text.len(), |at| at + 1),
+        AcceptanceUnit::Character => text.chars().next().map_or(0, char::len_utf8),
+        AcceptanceUnit::Word => {
             let word = text.trim_start();
             let blank = text.len() - word.len();
             let end = word.find(|character: char| !character.is_alphanumeric() && character != '_');

@@ -12,7 +12,7 @@ const SAMPLED: usize = 8;
 
 /// What sessions play.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum EditStreamSource {
     /// People who are made up, another for each session and stream.
     People {
         /// The text that they type from.
@@ -26,7 +26,7 @@ pub enum Source {
     Script(Arc<Vec<EditStream>>),
 }
 
-impl Source {
+impl EditStreamSource {
     /// The stream that a session plays in a round, of so many sessions.
     pub(crate) fn stream(&self, session: usize, round: usize, sessions: usize) -> EditStream {
         match self {

@@ -1,7 +1,7 @@
 //! From lines to streams: places become offsets, typing becomes keystrokes, undo becomes the edit that it is.
 
-use super::line::{Accept, Action, Caret, Line, TextChange};
-use super::{Ask, Draft, EditKind, EditStream, Part, ScriptStep, TimedStep};
+use super::line::{Accept, Action, Caret, ScriptLine, TextChange};
+use super::{AcceptanceUnit, Draft, EditKind, EditStream, ScriptCompletion, ScriptStep, TimedStep};
 use crate::error::LoadError;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const MOST_KEYS: usize = 100_000;
 ///
 /// # Errors
 /// [`LoadError::BadScript`] for a line that does not fit its document.
-pub fn compile(lines: &[Line]) -> Result<Vec<EditStream>, LoadError> {
+pub fn compile(lines: &[ScriptLine]) -> Result<Vec<EditStream>, LoadError> {
     let mut documents: Vec<Compiler> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for (index, line) in lines.iter().enumerate() {
@@ -65,7 +65,7 @@ impl Compiler {
         EditStream { doc: self.doc, text: self.text, events: self.events, length }
     }
 
-    fn take(&mut self, line: &Line) -> Result<(), String> {
+    fn take(&mut self, line: &ScriptLine) -> Result<(), String> {
         if let Some(at) = line.at_ms {
             if at < self.latest {
                 return Err(format!(
@@ -97,7 +97,7 @@ impl Compiler {
                     Caret::Cursor => self.draft.cursor(),
                     Caret::End => self.draft.text().len(),
                 };
-                let ask = Ask { offset, place: *at, mode: *mode, max_tokens: *max_tokens };
+                let ask = ScriptCompletion { offset, place: *at, mode: *mode, max_tokens: *max_tokens };
                 self.push(ScriptStep::Complete(ask));
                 Ok(())
             }
@@ -159,15 +159,15 @@ impl Compiler {
 
     fn accept(&mut self, accept: Accept) -> Result<(), String> {
         match accept {
-            Accept::Whole => self.push(ScriptStep::Accept(Part::Whole)),
-            Accept::Line => self.push(ScriptStep::Accept(Part::Line)),
-            Accept::Word => self.push(ScriptStep::Accept(Part::Word)),
+            Accept::Whole => self.push(ScriptStep::Accept(AcceptanceUnit::Whole)),
+            Accept::Line => self.push(ScriptStep::Accept(AcceptanceUnit::Line)),
+            Accept::Word => self.push(ScriptStep::Accept(AcceptanceUnit::Word)),
             Accept::Typed { chars, .. } if chars > MOST_KEYS => {
                 return Err(format!("{chars} characters to type; at most {MOST_KEYS} at once"));
             }
             Accept::Typed { chars, key_ms } => {
                 for _ in 0..chars {
-                    self.push(ScriptStep::Accept(Part::Character));
+                    self.push(ScriptStep::Accept(AcceptanceUnit::Character));
                     self.clock = self.clock.saturating_add(key_ms);
                 }
             }

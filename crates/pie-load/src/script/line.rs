@@ -15,7 +15,7 @@ struct ScriptHeader {
 /// One line: who does what, when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Line {
+pub struct ScriptLine {
     /// Milliseconds since the document was opened; when absent, as soon as what stands before is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_ms: Option<u64>,
@@ -184,7 +184,7 @@ const ACTIONS: [&str; 12] = [
 ///
 /// # Errors
 /// [`LoadError::BadScript`], with the line.
-pub fn parse(text: &str) -> Result<Vec<Line>, LoadError> {
+pub fn parse(text: &str) -> Result<Vec<ScriptLine>, LoadError> {
     let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
     let mut lines = lines.filter(|(_, line)| !line.trim().is_empty());
     let (line, header) = lines.next().ok_or(LoadError::EmptyScript)?;
@@ -216,7 +216,7 @@ fn reason(text: &str, error: &serde_json::Error) -> String {
 ///
 /// # Errors
 /// None that is known: all are texts and numbers.
-pub fn write(lines: &[Line]) -> Result<String, LoadError> {
+pub fn write(lines: &[ScriptLine]) -> Result<String, LoadError> {
     let mut text = serde_json::to_string(&ScriptHeader { pie_load_script: VERSION })? + "\n";
     for line in lines {
         text += &serde_json::to_string(line)?;

@@ -6,7 +6,7 @@ mod line;
 
 pub use compile::compile;
 pub use draft::Draft;
-pub use line::{Accept, Action, Caret, CompletionMode, Line, TextChange, parse, write};
+pub use line::{Accept, Action, Caret, CompletionMode, ScriptLine, TextChange, parse, write};
 
 use std::time::Duration;
 
@@ -50,9 +50,9 @@ pub enum ScriptStep {
         kind: EditKind,
     },
     /// A completion is asked for.
-    Complete(Ask),
+    Complete(ScriptCompletion),
     /// A part of the latest completion is taken over.
-    Accept(Part),
+    Accept(AcceptanceUnit),
     /// All accepted text that is still there is deleted.
     Discard,
     /// Nothing: a remark.
@@ -76,7 +76,7 @@ pub enum EditKind {
 
 /// A completion to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct ScriptCompletion {
     /// Where its text would be inserted.
     pub offset: usize,
     /// How the pool is told where.
@@ -89,7 +89,7 @@ pub struct Ask {
 
 /// Of a completion's text: how much is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum AcceptanceUnit {
     /// All that has come.
     Whole,
     /// To the end of its first line.

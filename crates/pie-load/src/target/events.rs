@@ -1,6 +1,6 @@
 //! The events of an answer of `/v1/completions`, from bytes as they come: a line at a time, whatever the cuts between them.
 
-use super::{CallError, CompletionEnd, Piece};
+use super::{CallError, CompletionDelta, CompletionEnd};
 use serde::Deserialize;
 
 /// Bytes of one event at most: a server that never ends its line must not fill the memory.
@@ -31,7 +31,7 @@ struct Choice {
 enum EventLine {
     Nothing,
     Done,
-    Piece(Piece),
+    Piece(CompletionDelta),
 }
 
 impl EventReader {
@@ -49,7 +49,7 @@ impl EventReader {
     ///
     /// # Errors
     /// An event that cannot be read.
-    pub fn next_piece(&mut self) -> Result<Option<Piece>, CallError> {
+    pub fn next_piece(&mut self) -> Result<Option<CompletionDelta>, CallError> {
         while !self.ended {
             let Some(line) = self.line()? else { break };
             match read(&line)? {
@@ -89,7 +89,7 @@ fn read(line: &str) -> Result<EventLine, CallError> {
     let Some(choice) = chunk.choices.into_iter().next() else { return Ok(EventLine::Nothing) };
     let end = choice.finish_reason.map(|_| CompletionEnd::Finished);
     let tokens = u32::from(!choice.text.is_empty());
-    Ok(EventLine::Piece(Piece { text: choice.text, tokens, timings: None, end }))
+    Ok(EventLine::Piece(CompletionDelta { text: choice.text, tokens, timings: None, end }))
 }
 
 fn unreadable(message: String) -> CallError {

@@ -7,9 +7,11 @@ pub use events::EventReader;
 pub use openai::OpenAi;
 
 use crate::error::LoadError;
-use crate::script::{Ask, Caret, CompletionMode};
+use crate::script::{Caret, CompletionMode, ScriptCompletion};
 use openai::Chunks;
-use pie_client::{Access, ClientError, Completion, CompletionOptions, Edit, Edited, Pool, Session};
+use pie_client::{
+    Access, ClientError, Completion, CompletionOptions, Edit, EditOutcome, Pool, SessionHandle,
+};
 use pie_proto::v1;
 use std::future::Future;
 use std::pin::Pin;
@@ -23,14 +25,14 @@ const DESCRIBED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What load is sent to.
 #[derive(Clone, Debug)]
-pub enum Target {
+pub enum LoadTarget {
     /// A pool, over some connections, each in a tenant's name or in nobody's. Sessions take them in turn.
     Pool(Vec<Pool>),
     /// A server of `/v1/completions`.
     OpenAi(Box<OpenAi>),
 }
 
-impl Target {
+impl LoadTarget {
     /// Connects to a pool for so many sessions, spread over tenants `tenant-0`, `tenant-1`, … unless there are none.
     ///
     /// # Errors
@@ -121,7 +123,7 @@ impl From<ClientError> for CallError {
 
 /// A document as the server has it.
 pub(crate) enum ServedDocument {
-    Pool(Box<Session>),
+    Pool(Box<SessionHandle>),
     /// Nothing is there: every prompt is whole.
     Prompts(Box<OpenAi>),
 }
@@ -135,15 +137,15 @@ pub(crate) enum Acked {
     Local,
 }
 
-type Starting = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
+type Starting = Pin<Box<dyn Future<Output = Result<StreamingCompletion, CallError>> + Send>>;
 
 impl ServedDocument {
     /// Makes edits, all in bytes of the text before them.
     pub async fn edit(&mut self, edits: &[Edit]) -> Result<Acked, CallError> {
         match self {
             Self::Pool(session) => match session.edit(edits).await? {
-                Edited::Applied(answer) => Ok(Acked::Applied(answer)),
-                Edited::Resynced(_) => Ok(Acked::Resynced),
+                EditOutcome::Applied(answer) => Ok(Acked::Applied(answer)),
+                EditOutcome::Resynced(_) => Ok(Acked::Resynced),
             },
             Self::Prompts(_) => Ok(Acked::Local),
         }
@@ -158,7 +160,7 @@ impl ServedDocument {
     }
 
     /// Asks for a completion at an offset of the text; nothing of it is borrowed.
-    pub fn start(&self, text: &str, offset: usize, ask: Ask, max_tokens: u32) -> Starting {
+    pub fn start(&self, text: &str, offset: usize, ask: ScriptCompletion, max_tokens: u32) -> Starting {
         match self {
             Self::Pool(session) => {
                 let mode = match ask.mode {
@@ -168,12 +170,12 @@ impl ServedDocument {
                 let at = (ask.place == Caret::Cursor).then_some(offset);
                 let options = CompletionOptions { max_tokens, at, mode, ..Default::default() };
                 let started = session.start(&options);
-                Box::pin(async move { Ok(Answer::Pool(Box::new(started.await?))) })
+                Box::pin(async move { Ok(StreamingCompletion::Pool(Box::new(started.await?))) })
             }
             Self::Prompts(server) => {
                 let suffix = (ask.mode == CompletionMode::Fim).then(|| text[offset..].to_owned());
                 let started = server.start(text[..offset].to_owned(), suffix, max_tokens);
-                Box::pin(async move { Ok(Answer::Prompts(started.await?)) })
+                Box::pin(async move { Ok(StreamingCompletion::Prompts(started.await?)) })
             }
         }
     }
@@ -201,14 +203,14 @@ impl ServedDocument {
 }
 
 /// A completion as it comes.
-pub(crate) enum Answer {
+pub(crate) enum StreamingCompletion {
     Pool(Box<Completion>),
     Prompts(Chunks),
 }
 
 /// What came at once.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Piece {
+pub struct CompletionDelta {
     /// What it adds to the completion.
     pub text: String,
     /// How many tokens that is.
@@ -228,17 +230,17 @@ pub enum CompletionEnd {
     Edited,
 }
 
-impl Answer {
+impl StreamingCompletion {
     /// What comes next; none when nothing more does.
-    pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
+    pub async fn next(&mut self) -> Result<Option<CompletionDelta>, CallError> {
         match self {
-            Self::Pool(completion) => Ok(completion.next().await?.map(Piece::from)),
+            Self::Pool(completion) => Ok(completion.next().await?.map(CompletionDelta::from)),
             Self::Prompts(chunks) => chunks.next().await,
         }
     }
 }
 
-impl From<v1::CompleteResponse> for Piece {
+impl From<v1::CompleteResponse> for CompletionDelta {
     fn from(message: v1::CompleteResponse) -> Self {
         let end = match message.finish_reason() {
             v1::FinishReason::Unspecified => None,

@@ -2,7 +2,7 @@
 //! events. Each event with text counts as a token.
 
 use super::events::EventReader;
-use super::{CallError, Piece};
+use super::{CallError, CompletionDelta};
 use crate::error::LoadError;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
@@ -92,7 +92,7 @@ pub(crate) struct Chunks {
 
 impl Chunks {
     /// The next event with text; none behind the last.
-    pub async fn next(&mut self) -> Result<Option<Piece>, CallError> {
+    pub async fn next(&mut self) -> Result<Option<CompletionDelta>, CallError> {
         loop {
             if let Some(piece) = self.events.next_piece()? {
                 return Ok(Some(piece));

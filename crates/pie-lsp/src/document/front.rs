@@ -4,14 +4,14 @@ use pie_proto::v1;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Front {
+pub struct PrecedingParts {
     wanted: v1::Parts,
     held: v1::Parts,
     /// The pool has no room for them beside the document.
     has_no_room: bool,
 }
 
-impl Front {
+impl PrecedingParts {
     /// These belong there from now on.
     pub fn want(&mut self, parts: v1::Parts) {
         if parts != self.wanted {

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 /// Those of them that are on this machine's disk.
 #[derive(Clone, Debug, Default)]
-pub struct Roots(Vec<PathBuf>);
+pub struct WorkspaceFolders(Vec<PathBuf>);
 
-impl Roots {
+impl WorkspaceFolders {
     /// What `initialize` names: several folders, or, in older editors, one.
     pub fn of(params: &InitializeParams) -> Self {
         let folders = params.workspace_folders.iter().flatten().map(|folder| &folder.uri);

@@ -4,18 +4,18 @@ use super::*;
 use lsp_types::Range;
 use proptest::prelude::*;
 
-const ENCODINGS: [Encoding; 3] = [Encoding::Utf8, Encoding::Utf16, Encoding::Utf32];
+const ENCODINGS: [ColumnEncoding; 3] = [ColumnEncoding::Utf8, ColumnEncoding::Utf16, ColumnEncoding::Utf32];
 
 /// The byte at a position, found by walking there.
-fn walked(text: &str, at: Position, encoding: Encoding) -> usize {
+fn walked(text: &str, at: Position, encoding: ColumnEncoding) -> usize {
     let (mut line, mut column, mut found) = (0, 0, 0);
     let mut letters = text.char_indices().peekable();
     while let Some((byte, letter)) = letters.next() {
         let ends = letter == '\n' || letter == '\r';
         let width = match encoding {
-            Encoding::Utf8 => letter.len_utf8(),
-            Encoding::Utf16 => letter.len_utf16(),
-            Encoding::Utf32 => 1,
+            ColumnEncoding::Utf8 => letter.len_utf8(),
+            ColumnEncoding::Utf16 => letter.len_utf16(),
+            ColumnEncoding::Utf32 => 1,
         };
         // The cursor cannot be behind the line's end, nor inside of a character.
         if line == at.line && (ends || column + width > at.character as usize) {
@@ -49,25 +49,29 @@ fn emoji_count_as_the_encoding_says_and_places_beyond_are_clamped() {
         assert_eq!(at(9, 0, encoding), 12, "the document's end");
         assert_eq!(position(&text, 5, encoding), Position::new(0, behind));
     }
-    assert_eq!((at(0, 2, Encoding::Utf16), at(0, 3, Encoding::Utf8)), (1, 1), "inside of a character");
+    assert_eq!(
+        (at(0, 2, ColumnEncoding::Utf16), at(0, 3, ColumnEncoding::Utf8)),
+        (1, 1),
+        "inside of a character"
+    );
 }
 
 #[test]
 fn the_first_encoding_that_is_offered_counts() {
     let kinds =
         |names: &[&'static str]| names.iter().map(|name| PositionEncodingKind::new(name)).collect::<Vec<_>>();
-    assert_eq!(Encoding::agreed(None), Encoding::Utf16);
-    assert_eq!(Encoding::agreed(Some(&kinds(&["utf-7", "utf-32", "utf-8"]))), Encoding::Utf32);
-    assert_eq!(Encoding::agreed(Some(&[])), Encoding::Utf16);
+    assert_eq!(ColumnEncoding::agreed(None), ColumnEncoding::Utf16);
+    assert_eq!(ColumnEncoding::agreed(Some(&kinds(&["utf-7", "utf-32", "utf-8"]))), ColumnEncoding::Utf32);
+    assert_eq!(ColumnEncoding::agreed(Some(&[])), ColumnEncoding::Utf16);
 }
 
 #[test]
 fn what_a_change_leaves_as_it_is_is_no_edit() {
     let mut text = Rope::from_str("let foo = 1;\nlet bar = 2;\n");
-    let edit = apply(&mut text, change(None, "let foo = 1;\nlet bazar = 2;\n"), Encoding::Utf16);
+    let edit = apply(&mut text, change(None, "let foo = 1;\nlet bazar = 2;\n"), ColumnEncoding::Utf16);
     assert_eq!(edit, Some(Edit { range: 19..19, text: "za".to_owned() }));
     let same = Range::new(Position::new(0, 4), Position::new(0, 7));
-    assert_eq!(apply(&mut text, change(Some(same), "foo"), Encoding::Utf16), None);
+    assert_eq!(apply(&mut text, change(Some(same), "foo"), ColumnEncoding::Utf16), None);
     assert_eq!(word_before(&text, 7), "foo");
 }
 

@@ -1,7 +1,7 @@
 //! GGUF files: what they call tensors, and what their settings say in the keys of a config.json, so that both are checked by the
 //! same rules.
 
-use super::{Checkpoint, Found, Tensor, map};
+use super::{Checkpoint, CheckpointTensor, Tensor, map};
 use crate::architecture::{Architecture, LLAMA};
 use crate::config::Config;
 use crate::error::ModelError;
@@ -58,7 +58,7 @@ impl Checkpoint {
                 *config.architecture == LLAMA && ["q_proj", "k_proj"].iter().any(|part| name.contains(part));
             // The file's beginning was checked against its length.
             let start = info.start as usize;
-            let found = Found {
+            let found = CheckpointTensor {
                 tensor: Tensor {
                     stored: info.name.clone(),
                     file: mapped.clone(),

@@ -30,11 +30,11 @@ pub(crate) struct Checkpoint {
     /// The folder, or the file.
     place: PathBuf,
     /// By the names of a causal language model, whatever they are called in the file.
-    tensors: BTreeMap<String, Found>,
+    tensors: BTreeMap<String, CheckpointTensor>,
 }
 
 /// A tensor, of whatever type.
-struct Found {
+struct CheckpointTensor {
     /// Its storage here is [`Storage::F32`] if it is unknown.
     tensor: Tensor,
     /// What its numbers are, where they are not read.
@@ -119,12 +119,12 @@ impl Checkpoint {
                 shape: info.shape,
                 order: RowOrder::AsIs,
             };
-            self.insert(name, Found { tensor, foreign: storage.err() })?;
+            self.insert(name, CheckpointTensor { tensor, foreign: storage.err() })?;
         }
         Ok(())
     }
 
-    fn insert(&mut self, name: String, found: Found) -> Result<(), ModelError> {
+    fn insert(&mut self, name: String, found: CheckpointTensor) -> Result<(), ModelError> {
         let path = found.tensor.file.0.clone();
         match self.tensors.insert(name, found) {
             Some(other) => {
@@ -158,7 +158,7 @@ impl Checkpoint {
 
     /// Bytes of a tensor, packed to compute with.
     pub fn packed_bytes(&self, name: &str) -> u64 {
-        let Some(Found { tensor, .. }) = self.tensors.get(name) else { return 0 };
+        let Some(CheckpointTensor { tensor, .. }) = self.tensors.get(name) else { return 0 };
         let numbers = tensor.shape.iter().product::<usize>() as u64;
         let columns = 0..tensor.shape.last().copied().unwrap_or(0);
         Numbers::of(tensor.storage, &columns).bytes(numbers)
@@ -191,7 +191,7 @@ impl Checkpoint {
         const PAGE: usize = 4096;
         let mut hasher = Xxh3::new();
         hasher.update(config.to_json().as_bytes());
-        for (name, Found { tensor, .. }) in &self.tensors {
+        for (name, CheckpointTensor { tensor, .. }) in &self.tensors {
             hasher.update(format!("{name} {:?} {:?}", tensor.storage, tensor.shape).as_bytes());
             let bytes = tensor.data();
             hasher.update(&bytes[..bytes.len().min(PAGE)]);
@@ -216,7 +216,8 @@ impl Checkpoint {
     }
 
     fn tensor(&self, name: &str, expected: &[usize]) -> Result<&Tensor, ModelError> {
-        let Found { tensor, foreign } = self.tensors.get(name).ok_or_else(|| self.missing(name))?;
+        let CheckpointTensor { tensor, foreign } =
+            self.tensors.get(name).ok_or_else(|| self.missing(name))?;
         let (name, place) = (tensor.stored.clone(), tensor.file.0.clone());
         if tensor.shape != expected {
             let (got, expected) = (tensor.shape.clone(), expected.to_vec());

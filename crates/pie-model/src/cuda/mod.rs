@@ -32,7 +32,7 @@ use pie_kv::{KvShape, Rope};
 use pie_words::Slot;
 use product::{DeviceMatrix, Products};
 use random::Random;
-use space::Space;
+use space::ActivationMemory;
 use staged::StagedCollective;
 use std::path::Path;
 use weights::Weights;
@@ -52,7 +52,7 @@ pub struct OnGpu {
     cache: GpuCache,
     products: Products,
     kernels: LayerKernels,
-    space: Space,
+    space: ActivationMemory,
     upload: Upload,
     staged: StagedCollective,
     graphs: Graphs,
@@ -116,7 +116,7 @@ impl OnGpu {
             cache: GpuCache::new(gpu, shape, dtype)?,
             products: Products::new(gpu, dtype)?,
             kernels: LayerKernels::new(gpu, dtype)?,
-            space: Space::new(gpu, &config, &shard, dtype)?,
+            space: ActivationMemory::new(gpu, &config, &shard, dtype)?,
             upload: Upload::new(gpu, 4 << 20)?,
             staged: StagedCollective::new(gpu)?,
             graphs: Graphs::default(),
@@ -150,7 +150,7 @@ impl OnGpu {
         wanted: usize,
     ) -> Result<u64, ModelError> {
         let shard = Shard::new(config, member)?;
-        Ok(Space::bytes(config, &shard, member.world_size().get() as usize, dtype, rows, wanted))
+        Ok(ActivationMemory::bytes(config, &shard, member.world_size().get() as usize, dtype, rows, wanted))
     }
 
     /// Equal on ranks that hold slices of one model.

@@ -2,10 +2,10 @@
 
 use super::graphs::{self, Launching};
 use super::product::Output;
-use super::space::Places;
+use super::space::ActivationAddresses;
 use super::weights::GpuLayer;
 use super::{Address, OnGpu};
-use crate::batch::{Batch, Sequence, Wanted};
+use crate::batch::{Batch, LogitRows, Sequence};
 use crate::error::ModelError;
 use cudarc::driver::{CudaFunction, LaunchArgs};
 use pie_comm::Collective;
@@ -82,7 +82,7 @@ impl OnGpu {
         &mut self,
         batch: &Batch<'a>,
         comm: &mut dyn Collective,
-    ) -> Result<Wanted<'a>, ModelError> {
+    ) -> Result<LogitRows<'a>, ModelError> {
         self.check(batch, comm)?;
         let wanted = batch.wanted();
         let ranks = self.member.world_size().get() as usize;
@@ -123,7 +123,7 @@ impl OnGpu {
     fn send(
         &mut self,
         batch: &Batch<'_>,
-        wanted: &Wanted<'_>,
+        wanted: &LogitRows<'_>,
         ranks: usize,
     ) -> Result<LaunchPlan, ModelError> {
         let rows = batch.tokens.len();
@@ -189,7 +189,7 @@ impl OnGpu {
         &self.weights.layers[index]
     }
 
-    fn embed(&self, plan: &LaunchPlan, at: &Places) -> Result<(), ModelError> {
+    fn embed(&self, plan: &LaunchPlan, at: &ActivationAddresses) -> Result<(), ModelError> {
         let (table, tokens) = (self.weights.embedding.memory.at(0), self.upload.at(plan.tokens));
         let hidden = self.config.hidden_size as u32;
         let mut launch = self.gpu.stream().launch_builder(&self.kernels.embed);
@@ -205,7 +205,12 @@ impl OnGpu {
     }
 
     /// From normed rows: writes the rows' keys and values of a layer, and leaves the rotated queries.
-    fn attention_inputs(&self, index: usize, plan: &LaunchPlan, at: &Places) -> Result<(), ModelError> {
+    fn attention_inputs(
+        &self,
+        index: usize,
+        plan: &LaunchPlan,
+        at: &ActivationAddresses,
+    ) -> Result<(), ModelError> {
         let placing = Placing {
             qkv: at.qkv,
             queries: at.queries,
@@ -230,7 +235,7 @@ impl OnGpu {
     }
 
     /// Adds biases to queries, keys and values, and norms their heads, where the architecture has either.
-    fn ready_heads(&self, index: usize, rows: usize, at: &Places) -> Result<(), ModelError> {
+    fn ready_heads(&self, index: usize, rows: usize, at: &ActivationAddresses) -> Result<(), ModelError> {
         let layer = self.layer(index);
         if layer.biases.is_none() && layer.head_norms.is_none() {
             return Ok(());
@@ -256,7 +261,7 @@ impl OnGpu {
         index: usize,
         rows: usize,
         seen: &SentSequences,
-        at: &Places,
+        at: &ActivationAddresses,
     ) -> Result<(), ModelError> {
         let heads = self.shard.heads.len();
         // SAFETY: activations have room for all rows, and these are as many as were prepared.
@@ -267,7 +272,7 @@ impl OnGpu {
     }
 
     /// Adds what attention gave to x, and leaves this rank's part of what the MLP adds to it.
-    fn mlp(&self, index: usize, rows: usize, at: &Places) -> Result<(), ModelError> {
+    fn mlp(&self, index: usize, rows: usize, at: &ActivationAddresses) -> Result<(), ModelError> {
         let layer = self.layer(index);
         self.add_norm(layer.mlp_norm.at(0), rows, at)?;
         // SAFETY: activations have room for all rows.
@@ -288,7 +293,7 @@ impl OnGpu {
     }
 
     /// x += partial, and normed rows of it.
-    fn add_norm(&self, weight: Address, rows: usize, at: &Places) -> Result<(), ModelError> {
+    fn add_norm(&self, weight: Address, rows: usize, at: &ActivationAddresses) -> Result<(), ModelError> {
         let (hidden, epsilon) = (self.config.hidden_size as u32, self.config.rms_norm_eps as f32);
         let mut launch = self.gpu.stream().launch_builder(&self.kernels.add_norm);
         launch.arg(&at.x).arg(&at.partial).arg(&weight).arg(&at.normed).arg(&hidden).arg(&epsilon);
@@ -297,7 +302,12 @@ impl OnGpu {
     }
 
     /// Rows of x and of the queries that go on, one behind the other; the addresses are theirs from here on.
-    fn pick(&self, rows: usize, picked: UploadOffset, at: &mut Places) -> Result<(), ModelError> {
+    fn pick(
+        &self,
+        rows: usize,
+        picked: UploadOffset,
+        at: &mut ActivationAddresses,
+    ) -> Result<(), ModelError> {
         let (hidden, queries) =
             (4 * self.space.widths.hidden, self.dtype().size() * self.space.widths.queries);
         let list = self.upload.at(picked);
@@ -315,7 +325,12 @@ impl OnGpu {
     }
 
     /// Logits of normed rows, of all ranks, and the greedy token of each.
-    fn head(&mut self, rows: usize, at: &Places, comm: &mut dyn Collective) -> Result<(), ModelError> {
+    fn head(
+        &mut self,
+        rows: usize,
+        at: &ActivationAddresses,
+        comm: &mut dyn Collective,
+    ) -> Result<(), ModelError> {
         let (ranks, part) = (self.member.world_size().get(), self.space.widths.part);
         let own = if ranks == 1 { at.whole_logits } else { at.logits };
         // SAFETY: logits have room for all wanted rows.

@@ -2,7 +2,7 @@
 //! their row, and draw by the code of the CPU.
 
 use super::OnGpu;
-use crate::batch::Wanted;
+use crate::batch::LogitRows;
 use crate::compute::Draw;
 use crate::error::ModelError;
 use crate::sampling::{Sampled, sample_if_numbers};
@@ -10,7 +10,7 @@ use pie_words::TokenId;
 
 impl OnGpu {
     /// The tokens of a pass that is over, one for each of its `logits_of`.
-    pub(super) fn draw(&self, wanted: &Wanted<'_>, draws: &[Draw]) -> Result<Vec<Sampled>, ModelError> {
+    pub(super) fn draw(&self, wanted: &LogitRows<'_>, draws: &[Draw]) -> Result<Vec<Sampled>, ModelError> {
         let rows = wanted.rows.len();
         if rows == 0 {
             return Ok(Vec::new());

@@ -32,7 +32,7 @@ impl Widths {
 }
 
 /// Activations, `[rows][width]` each.
-pub(super) struct Space {
+pub(super) struct ActivationMemory {
     gpu: Gpu,
     /// Of the slice that it is memory for.
     pub widths: Widths,
@@ -68,7 +68,7 @@ struct DeviceLogits {
 
 /// Addresses of all of it.
 #[derive(Clone, Copy)]
-pub(super) struct Places {
+pub(super) struct ActivationAddresses {
     /// The residual stream, f32.
     pub x: Address,
     /// The same of the rows whose logits are wanted.
@@ -100,7 +100,7 @@ pub(super) struct Places {
 /// Rows of a step that there is room for from the start.
 const ROWS: usize = 64;
 
-impl Space {
+impl ActivationMemory {
     /// Memory for the first steps; it grows with them.
     pub fn new(gpu: &Gpu, config: &Config, shard: &Shard, dtype: Dtype) -> Result<Self, GpuError> {
         let (widths, size) = (Widths::new(config, shard), dtype.size());
@@ -148,7 +148,7 @@ impl Space {
     }
 
     /// Where everything is until memory moves.
-    pub fn places(&self) -> Places {
+    pub fn places(&self) -> ActivationAddresses {
         let Activations {
             x,
             picked_x,
@@ -162,7 +162,7 @@ impl Space {
             gated,
         } = &self.numbers;
         let DeviceLogits { part, whole, drawn } = &self.logits;
-        Places {
+        ActivationAddresses {
             x: x.at(0),
             picked_x: picked_x.at(0),
             normed: normed.at(0),

@@ -6,7 +6,7 @@
 
 use super::kernel::{Destination, Product, block_by_panel};
 use super::levels::{
-    Factors, HALF_GROUP, LevelPanels, Line, MANTISSA, Panel, by_form, factors, moved, place, words,
+    Factors, HALF_GROUP, LevelPanels, MANTISSA, Panel, PanelLine, by_form, factors, moved, place, words,
 };
 use super::{PANEL, Singles};
 use pie_gguf::GROUP;
@@ -66,7 +66,7 @@ const VECTORS: usize = 2;
 
 /// f of one input, for a vector of outputs. After inlining, `input` is a constant.
 #[inline(always)]
-fn level<S: Simd, const BITS: usize>(simd: S, record: &[Line], input: usize, output: usize) -> S::f32s {
+fn level<S: Simd, const BITS: usize>(simd: S, record: &[PanelLine], input: usize, output: usize) -> S::f32s {
     let lowest = MANTISSA as usize - BITS;
     let (quad, byte) = place(input);
     let low = match BITS {
@@ -126,7 +126,7 @@ macro_rules! of_half {
 fn half_sums<S: Simd, const BITS: usize, const FIRST: usize>(
     simd: S,
     x: &[f32; GROUP],
-    record: &[Line],
+    record: &[PanelLine],
     offset: usize,
 ) -> [S::f32s; VECTORS] {
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; 2];

@@ -17,7 +17,7 @@
 //! ```
 
 use super::PANEL;
-use pie_gguf::{BLOCK, GROUP, Group, Scale, Storage};
+use pie_gguf::{BLOCK, GROUP, QuantizationScale, QuantizedGroup, Storage};
 use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -29,36 +29,36 @@ pub(super) const MANTISSA: u32 = 23;
 
 /// How levels are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Form {
+pub(crate) struct LevelFormat {
     pub(super) bits: u8,
-    pub(super) kind: Kind,
+    pub(super) kind: ScaleKind,
     /// Groups that share a word of `blocks`: eight, unless a row begins or ends within a block of its file.
     block: u8,
 }
 
-/// What makes numbers of levels; see [`Scale`].
+/// What makes numbers of levels; see [`QuantizationScale`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ScaleKind {
     Middle,
     Offset,
     BlockOffset,
     BlockMiddle,
 }
 
-pub(super) const MIDDLE: u8 = Kind::Middle as u8;
-pub(super) const OFFSET: u8 = Kind::Offset as u8;
-pub(super) const BLOCK_OFFSET: u8 = Kind::BlockOffset as u8;
-pub(super) const BLOCK_MIDDLE: u8 = Kind::BlockMiddle as u8;
+pub(super) const MIDDLE: u8 = ScaleKind::Middle as u8;
+pub(super) const OFFSET: u8 = ScaleKind::Offset as u8;
+pub(super) const BLOCK_OFFSET: u8 = ScaleKind::BlockOffset as u8;
+pub(super) const BLOCK_MIDDLE: u8 = ScaleKind::BlockMiddle as u8;
 
-impl Form {
+impl LevelFormat {
     /// The form that holds all that a storage says of some columns, which are whole groups; none where numbers are stored as they are.
     pub fn of(storage: Storage, columns: &Range<usize>) -> Option<Self> {
         let kind = match storage {
             Storage::F32 | Storage::F16 | Storage::BF16 => return None,
-            Storage::Q4_0 | Storage::Q5_0 | Storage::Q8_0 => Kind::Middle,
-            Storage::Q4_1 | Storage::Q5_1 => Kind::Offset,
-            Storage::Q4_K | Storage::Q5_K => Kind::BlockOffset,
-            Storage::Q6_K => Kind::BlockMiddle,
+            Storage::Q4_0 | Storage::Q5_0 | Storage::Q8_0 => ScaleKind::Middle,
+            Storage::Q4_1 | Storage::Q5_1 => ScaleKind::Offset,
+            Storage::Q4_K | Storage::Q5_K => ScaleKind::BlockOffset,
+            Storage::Q6_K => ScaleKind::BlockMiddle,
         };
         let has_whole_blocks = columns.start.is_multiple_of(BLOCK) && columns.len().is_multiple_of(BLOCK);
         let block = if has_whole_blocks { BLOCK / GROUP } else { 1 };
@@ -73,9 +73,11 @@ impl Form {
     fn lines(self, groups: usize) -> [usize; 2] {
         let pairs = groups.div_ceil(2);
         match self.kind {
-            Kind::Middle => [pairs, 0],
-            Kind::Offset => [groups, 0],
-            Kind::BlockOffset | Kind::BlockMiddle => [pairs, groups.div_ceil(usize::from(self.block))],
+            ScaleKind::Middle => [pairs, 0],
+            ScaleKind::Offset => [groups, 0],
+            ScaleKind::BlockOffset | ScaleKind::BlockMiddle => {
+                [pairs, groups.div_ceil(usize::from(self.block))]
+            }
         }
     }
 
@@ -93,12 +95,12 @@ impl Form {
 /// A number, or several of few bits, for each output of a panel.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Line([u32; PANEL]);
+pub(crate) struct PanelLine([u32; PANEL]);
 
 /// Panels of one form.
 pub(crate) struct LevelPanels {
-    form: Form,
-    lines: Vec<Line>,
+    form: LevelFormat,
+    lines: Vec<PanelLine>,
     /// Groups of a panel.
     groups: usize,
 }
@@ -107,9 +109,9 @@ pub(crate) struct LevelPanels {
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a> {
     /// Levels, group after group.
-    pub words: &'a [Line],
-    scales: &'a [Line],
-    blocks: &'a [Line],
+    pub words: &'a [PanelLine],
+    scales: &'a [PanelLine],
+    blocks: &'a [PanelLine],
     /// Groups of a line of `blocks`.
     block: usize,
 }
@@ -117,14 +119,14 @@ pub(super) struct Panel<'a> {
 impl LevelPanels {
     /// `group(output, index)` for all groups of all outputs that there are; the rest is 0.
     pub fn pack(
-        form: Form,
+        form: LevelFormat,
         outputs: usize,
         inputs: usize,
-        group: impl Fn(usize, usize) -> Group + Sync,
+        group: impl Fn(usize, usize) -> QuantizedGroup + Sync,
     ) -> Self {
         let groups = inputs / GROUP;
         let of_panel = form.all_lines(groups);
-        let mut lines = vec![Line([0; PANEL]); outputs.div_ceil(PANEL) * of_panel];
+        let mut lines = vec![PanelLine([0; PANEL]); outputs.div_ceil(PANEL) * of_panel];
         lines.par_chunks_mut(of_panel).enumerate().for_each(|(panel, lines)| {
             let (words, rest) = lines.split_at_mut(groups * form.bits());
             let (scales, blocks) = rest.split_at_mut(form.lines(groups)[0]);
@@ -145,7 +147,7 @@ impl LevelPanels {
     }
 
     /// How its levels are kept.
-    pub fn form(&self) -> Form {
+    pub fn form(&self) -> LevelFormat {
         self.form
     }
 
@@ -164,9 +166,9 @@ pub(super) const fn place(input: usize) -> (usize, usize) {
     (2 * (input / 8) + input % 2, input % 8 / 2)
 }
 
-impl Form {
+impl LevelFormat {
     /// Writes levels of a group, as those of one output.
-    fn put_levels(self, levels: &[u8; GROUP], output: usize, words: &mut [Line]) {
+    fn put_levels(self, levels: &[u8; GROUP], output: usize, words: &mut [PanelLine]) {
         for (input, level) in levels.iter().enumerate() {
             let (level, (quad, byte)) = (u32::from(*level), place(input));
             let mut put =
@@ -184,7 +186,14 @@ impl Form {
     }
 
     /// Writes what makes numbers of them. A group of zeros fits every form.
-    fn put_scale(self, scale: Scale, output: usize, group: usize, scales: &mut [Line], blocks: &mut [Line]) {
+    fn put_scale(
+        self,
+        scale: QuantizationScale,
+        output: usize,
+        group: usize,
+        scales: &mut [PanelLine],
+        blocks: &mut [PanelLine],
+    ) {
         let mut pair = |low: u32, high: u32| {
             scales[group / 2].0[output] |= (low | high << 8) << (16 * (group % 2));
         };
@@ -193,15 +202,18 @@ impl Form {
                 u32::from(of_scales) | u32::from(of_offsets) << 16;
         };
         match (self.kind, scale) {
-            (Kind::Middle, Scale::Middle { scale, .. }) => pair(u32::from(scale), 0),
-            (Kind::Offset, Scale::Offset { scale, offset }) => {
+            (ScaleKind::Middle, QuantizationScale::Middle { scale, .. }) => pair(u32::from(scale), 0),
+            (ScaleKind::Offset, QuantizationScale::Offset { scale, offset }) => {
                 scales[group].0[output] = u32::from(scale) | u32::from(offset) << 16;
             }
-            (Kind::BlockOffset, Scale::BlockOffset { block_scale, block_offset, scale, offset }) => {
+            (
+                ScaleKind::BlockOffset,
+                QuantizationScale::BlockOffset { block_scale, block_offset, scale, offset },
+            ) => {
                 pair(u32::from(scale), u32::from(offset));
                 block(block_scale, block_offset);
             }
-            (Kind::BlockMiddle, Scale::BlockMiddle { block_scale, scales, .. }) => {
+            (ScaleKind::BlockMiddle, QuantizationScale::BlockMiddle { block_scale, scales, .. }) => {
                 let [first, second] = scales.map(|scale| u32::from((scale as u8) ^ 0x80));
                 pair(first, second);
                 block(block_scale, 0);
@@ -214,13 +226,13 @@ impl Form {
 /// Calls a function with the constants of a form: bits, and what makes numbers of levels.
 macro_rules! by_form {
     ($form:expr, $function:ident $(::<$simd:tt>)? ($($argument:expr),*)) => {{
-        use $crate::product::levels::{BLOCK_MIDDLE, BLOCK_OFFSET, Kind, MIDDLE, OFFSET};
+        use $crate::product::levels::{BLOCK_MIDDLE, BLOCK_OFFSET, ScaleKind, MIDDLE, OFFSET};
         match ($form.bits, $form.kind) {
-            (4, Kind::Middle) => $function::<$($simd,)? 4, MIDDLE>($($argument),*),
-            (4, Kind::Offset) => $function::<$($simd,)? 4, OFFSET>($($argument),*),
+            (4, ScaleKind::Middle) => $function::<$($simd,)? 4, MIDDLE>($($argument),*),
+            (4, ScaleKind::Offset) => $function::<$($simd,)? 4, OFFSET>($($argument),*),
             (4, _) => $function::<$($simd,)? 4, BLOCK_OFFSET>($($argument),*),
-            (5, Kind::Middle) => $function::<$($simd,)? 5, MIDDLE>($($argument),*),
-            (5, Kind::Offset) => $function::<$($simd,)? 5, OFFSET>($($argument),*),
+            (5, ScaleKind::Middle) => $function::<$($simd,)? 5, MIDDLE>($($argument),*),
+            (5, ScaleKind::Offset) => $function::<$($simd,)? 5, OFFSET>($($argument),*),
             (5, _) => $function::<$($simd,)? 5, BLOCK_OFFSET>($($argument),*),
             (6, _) => $function::<$($simd,)? 6, BLOCK_MIDDLE>($($argument),*),
             _ => $function::<$($simd,)? 8, MIDDLE>($($argument),*),
@@ -231,7 +243,7 @@ pub(super) use by_form;
 
 /// A vector of a line, from an output on.
 #[inline(always)]
-pub(super) fn words<S: Simd>(line: &Line, output: usize) -> S::u32s {
+pub(super) fn words<S: Simd>(line: &PanelLine, output: usize) -> S::u32s {
     S::as_simd_u32s(&line.0[output..]).0[0]
 }
 
@@ -256,7 +268,7 @@ fn shifted<S: Simd>(simd: S, words: S::u32s, from: usize, to: usize) -> S::u32s 
 #[inline(always)]
 pub(super) fn spread<S: Simd, const BITS: usize>(
     simd: S,
-    record: &[Line],
+    record: &[PanelLine],
     quad: usize,
     output: usize,
 ) -> S::u32s {

@@ -19,8 +19,8 @@ mod whole;
 use blocks::Blocks;
 use floats::LevelProduct;
 use kernel::{Product, run};
-use levels::{Form, LevelPanels};
-use pie_gguf::{GROUP, Group, Storage};
+use levels::{LevelFormat, LevelPanels};
+use pie_gguf::{GROUP, QuantizedGroup, Storage};
 use pie_kv::simd::with_scratch;
 use rayon::prelude::*;
 use std::cell::Cell;
@@ -48,14 +48,14 @@ pub(crate) enum Numbers {
     /// All are bf16 numbers.
     Bf16,
     /// Quantized.
-    Levels(Form),
+    Levels(LevelFormat),
 }
 
 impl Numbers {
     /// How numbers are kept without changing them. Levels are kept in whole groups.
     pub fn of(storage: Storage, columns: &Range<usize>) -> Self {
         let whole = columns.start.is_multiple_of(GROUP) && columns.len().is_multiple_of(GROUP);
-        match (storage, Form::of(storage, columns)) {
+        match (storage, LevelFormat::of(storage, columns)) {
             (Storage::BF16, _) => Self::Bf16,
             (_, Some(form)) if whole => Self::Levels(form),
             _ => Self::F32,
@@ -73,7 +73,7 @@ impl Numbers {
 }
 
 /// Where the rows of W come from.
-pub(crate) trait Source: Sync {
+pub(crate) trait WeightSource: Sync {
     /// How a row's numbers are kept.
     fn numbers(&self, output: usize) -> Numbers;
 
@@ -81,19 +81,19 @@ pub(crate) trait Source: Sync {
     fn fill(&self, output: usize, row: &mut [f32]);
 
     /// A group of the row, where its numbers are [`Numbers::Levels`].
-    fn group(&self, output: usize, index: usize) -> Group;
+    fn group(&self, output: usize, index: usize) -> QuantizedGroup;
 }
 
 /// W, `[outputs, inputs]`, packed.
 pub(crate) struct Packed {
     /// From the first panel on.
-    parts: Vec<Part>,
+    parts: Vec<PanelSection>,
     outputs: usize,
     inputs: usize,
 }
 
 /// Panels, one beside the other, whose numbers are kept in one way.
-struct Part {
+struct PanelSection {
     /// The first of them.
     first: usize,
     panels: Panels,
@@ -117,7 +117,7 @@ struct Pairs([u32; HALF]);
 
 impl Packed {
     /// Packs the matrix whose rows a source has.
-    pub fn new(outputs: usize, inputs: usize, source: &impl Source) -> Self {
+    pub fn new(outputs: usize, inputs: usize, source: &impl WeightSource) -> Self {
         // What the outputs of a panel do not share is widened.
         let of_panel = |panel: usize| {
             let mut numbers =
@@ -129,7 +129,7 @@ impl Packed {
         let mut first = 0;
         let part = |alike: &[Numbers]| {
             let outputs = first * PANEL..outputs.min((first + alike.len()) * PANEL);
-            let part = Part { first, panels: Panels::pack(alike[0], outputs, inputs, source) };
+            let part = PanelSection { first, panels: Panels::pack(alike[0], outputs, inputs, source) };
             first += alike.len();
             part
         };
@@ -288,7 +288,7 @@ impl Packed {
 }
 
 impl Panels {
-    fn pack(numbers: Numbers, outputs: Range<usize>, inputs: usize, source: &impl Source) -> Self {
+    fn pack(numbers: Numbers, outputs: Range<usize>, inputs: usize, source: &impl WeightSource) -> Self {
         let count = outputs.len().div_ceil(PANEL) * inputs;
         let each = |panel: usize, row: &mut Vec<f32>, put: Put<'_>| {
             row.resize(inputs, 0.0);

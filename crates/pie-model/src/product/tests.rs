@@ -12,13 +12,13 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// Rows as they lie in files.
-struct Rows {
+struct StoredRows {
     storage: Vec<Storage>,
     bytes: Vec<Vec<u8>>,
     inputs: usize,
 }
 
-impl Rows {
+impl StoredRows {
     /// Any levels, and scales that give numbers about as large as those of `noise`.
     fn new(inputs: usize, storage: Vec<Storage>) -> Self {
         let row = |(output, storage): (usize, &Storage)| -> Vec<u8> {
@@ -59,7 +59,7 @@ impl Rows {
     }
 }
 
-impl Source for Rows {
+impl WeightSource for StoredRows {
     fn numbers(&self, output: usize) -> Numbers {
         Numbers::of(self.storage[output], &(0..self.inputs))
     }
@@ -68,12 +68,12 @@ impl Source for Rows {
         self.storage[output].widen(&self.bytes[output], 0, row);
     }
 
-    fn group(&self, output: usize, index: usize) -> Group {
+    fn group(&self, output: usize, index: usize) -> QuantizedGroup {
         self.storage[output].group(&self.bytes[output], index).expect("has groups")
     }
 }
 
-fn check(rows: usize, source: &Rows) {
+fn check(rows: usize, source: &StoredRows) {
     let (outputs, inputs) = (source.storage.len(), source.inputs);
     let x = noise(rows * inputs, 1);
     let packed = Packed::new(outputs, inputs, source);
@@ -107,7 +107,7 @@ fn product_equals_the_sum_in_f64() {
     for (rows, storage) in SIZES.into_iter().flat_map(|rows| [(rows, Storage::F32), (rows, Storage::BF16)]) {
         // Outputs and inputs around panels and depths.
         for (outputs, inputs) in [(1, 1), (31, 7), (32, 64), (33, 65), (200, 300), (96, 2100)] {
-            check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            check(rows, &StoredRows::new(inputs, vec![storage; outputs]));
         }
     }
 }
@@ -116,7 +116,7 @@ fn product_equals_the_sum_in_f64() {
 #[test]
 fn whole_numbers_of_any_size_and_what_is_none() {
     let (outputs, inputs) = (40, 64);
-    let packed = Packed::new(outputs, inputs, &Rows::new(inputs, vec![Storage::Q8_0; outputs]));
+    let packed = Packed::new(outputs, inputs, &StoredRows::new(inputs, vec![Storage::Q8_0; outputs]));
     let product = |x: &[f32]| {
         let mut out = vec![0.0; x.len() / inputs * outputs];
         packed.multiply(x, &mut out);
@@ -148,7 +148,7 @@ fn whole_numbers_of_any_size_and_what_is_none() {
 fn in_whole_numbers_a_row_gives_the_same_among_any_others() {
     let (outputs, inputs, rows) = (72, 1024, 203);
     for storage in [Storage::Q4_K, Storage::Q5_0, Storage::Q5_1, Storage::Q6_K, Storage::Q8_0] {
-        let packed = Packed::new(outputs, inputs, &Rows::new(inputs, vec![storage; outputs]));
+        let packed = Packed::new(outputs, inputs, &StoredRows::new(inputs, vec![storage; outputs]));
         let x = noise(rows * inputs, 3);
         let product = |rows: Range<usize>| {
             let mut out = vec![0.0; rows.len() * outputs];
@@ -170,20 +170,20 @@ fn products_with_levels_equal_the_sum_in_f64() {
     let small = [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0];
     for (rows, storage) in SIZES.into_iter().flat_map(|rows| small.map(|storage| (rows, storage))) {
         for (outputs, inputs) in [(1, 32), (33, 64), (200, 288), (96, 1056)] {
-            check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            check(rows, &StoredRows::new(inputs, vec![storage; outputs]));
         }
     }
     for (rows, storage) in
         SIZES.into_iter().flat_map(|rows| [Q4_K, Q5_K, Q6_K].map(|storage| (rows, storage)))
     {
         for (outputs, inputs) in [(7, 256), (64, 1280)] {
-            check(rows, &Rows::new(inputs, vec![storage; outputs]));
+            check(rows, &StoredRows::new(inputs, vec![storage; outputs]));
         }
     }
     // As queries, keys and values have them: panels of several kinds, one of them mixed.
     let kinds = [(Q4_K, 64), (Q8_0, 32), (Q6_K, 40), (F32, 8), (BF16, 16), (Q5_0, 56)];
     let mixed: Vec<Storage> = kinds.iter().flat_map(|(storage, rows)| vec![*storage; *rows]).collect();
     for rows in SIZES {
-        check(rows, &Rows::new(512, mixed.clone()));
+        check(rows, &StoredRows::new(512, mixed.clone()));
     }
 }

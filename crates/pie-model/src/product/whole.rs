@@ -8,7 +8,7 @@
 
 use super::PANEL;
 use super::kernel::Destination;
-use super::levels::{BLOCK_MIDDLE, Factors, LevelPanels, Line, Panel, by_form, factors, spread};
+use super::levels::{BLOCK_MIDDLE, Factors, LevelPanels, Panel, PanelLine, by_form, factors, spread};
 use pie_gguf::GROUP;
 use pulp::x86::V4;
 use std::arch::x86_64::{__m512, __m512i, _CMP_UNORD_Q, _mm512_dpbusd_epi32};
@@ -329,7 +329,7 @@ fn store<const ROWS: usize>(totals: &[Totals; ROWS], target: &mut Destination<'_
 /// A group of a panel, a byte for each level.
 #[inline(always)]
 fn spread_group<const BITS: usize, const KIND: u8>(simd: V4, panel: Panel<'_>, group: usize) -> Spread {
-    let record: &[Line] = &panel.words[group * BITS..][..BITS];
+    let record: &[PanelLine] = &panel.words[group * BITS..][..BITS];
     let mut all = Spread::ZERO;
     for vector in 0..VECTORS {
         for quad in 0..QUADS {

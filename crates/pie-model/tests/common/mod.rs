@@ -12,14 +12,14 @@ use std::path::Path;
 
 /// What a test does with a rank: its model, its cache, its collective.
 #[allow(dead_code, reason = "on a GPU there are others")]
-pub struct Rank<'a> {
+pub struct ModelUnderTest<'a> {
     pub model: &'a Model,
     pub cache: &'a mut KvCache,
     pub comm: &'a mut dyn Collective,
 }
 
 #[allow(dead_code, reason = "on a GPU there are others")]
-impl Rank<'_> {
+impl ModelUnderTest<'_> {
     pub fn forward(&mut self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>, ModelError> {
         let logits = self.model.forward(batch, self.cache, self.comm)?;
         Ok(logits.rows().map(<[f32]>::to_vec).collect())
@@ -32,7 +32,7 @@ pub fn on_ranks<T: Send>(
     folder: &Path,
     world_size: u32,
     slots: usize,
-    test: impl Fn(&mut Rank<'_>) -> T + Sync,
+    test: impl Fn(&mut ModelUnderTest<'_>) -> T + Sync,
 ) -> Vec<T> {
     let members = ThreadGroup::new(world_size).expect("a world size");
     std::thread::scope(|scope| {
@@ -43,7 +43,7 @@ pub fn on_ranks<T: Send>(
                 scope.spawn(move || {
                     let model = Model::load(folder, comm.member(), &mut |_, _| {}).expect("it loads");
                     let mut cache = KvCache::new(model.kv_shape(slots)).expect("it fits");
-                    test(&mut Rank { model: &model, cache: &mut cache, comm: &mut comm })
+                    test(&mut ModelUnderTest { model: &model, cache: &mut cache, comm: &mut comm })
                 })
             })
             .collect();
@@ -53,12 +53,12 @@ pub fn on_ranks<T: Send>(
 
 /// A session as a test sees it: its tokens, and the slot of each.
 #[derive(Clone)]
-pub struct Document {
+pub struct TestSession {
     pub tokens: Vec<TokenId>,
     pub slots: Vec<Slot>,
 }
 
-impl Document {
+impl TestSession {
     /// Slots in order from `first`.
     pub fn new(tokens: &[u32], first: u32) -> Self {
         let slots = (first..first + tokens.len() as u32).map(Slot).collect();

@@ -23,20 +23,20 @@ pub(super) struct EtcdCalls {
 /// A client of its own for each server: one that balances over all of them sends a share of the calls to a dead one, again and
 /// again.
 struct Servers {
-    list: Vec<Server>,
+    list: Vec<EtcdEndpoint>,
     /// The one that answered last.
     preferred: AtomicUsize,
     options: ConnectOptions,
 }
 
-struct Server {
+struct EtcdEndpoint {
     endpoint: String,
-    connected: Mutex<Connected>,
+    connected: Mutex<EtcdConnection>,
 }
 
 /// A connection that failed a call is given up: its other end may be gone without a word, and a new one finds that out sooner.
 #[derive(Default)]
-struct Connected {
+struct EtcdConnection {
     client: Option<Client>,
     /// Which connection it is.
     number: u64,
@@ -53,7 +53,8 @@ pub(super) struct CallLimits {
 
 impl EtcdCalls {
     pub(super) fn new(endpoints: &[String], options: ConnectOptions, timeout: Duration) -> Self {
-        let server = |endpoint: &String| Server { endpoint: endpoint.clone(), connected: Mutex::default() };
+        let server =
+            |endpoint: &String| EtcdEndpoint { endpoint: endpoint.clone(), connected: Mutex::default() };
         let list = endpoints.iter().map(server).collect();
         let servers = Arc::new(Servers { list, preferred: AtomicUsize::new(0), options });
         Self { servers, endpoints: endpoints.join(","), timeout }
@@ -102,7 +103,7 @@ impl EtcdCalls {
 
     async fn attempt<T, Sent: Future<Output = Result<T, Error>> + Send>(
         &self,
-        server: &Server,
+        server: &EtcdEndpoint,
         limit: Duration,
         operation: &'static str,
         send: &(impl Fn(Client) -> Sent + Send + Sync),
@@ -126,7 +127,7 @@ impl EtcdCalls {
     }
 
     /// The connection to a server, which is made when it is first used.
-    async fn client(&self, server: &Server) -> Result<(Client, u64), Error> {
+    async fn client(&self, server: &EtcdEndpoint) -> Result<(Client, u64), Error> {
         if let Some(connected) = server.connected() {
             return Ok(connected);
         }
@@ -165,7 +166,7 @@ impl EtcdCalls {
     }
 }
 
-impl Server {
+impl EtcdEndpoint {
     fn connected(&self) -> Option<(Client, u64)> {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         connected.client.clone().map(|client| (client, connected.number))

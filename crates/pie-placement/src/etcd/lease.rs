@@ -42,8 +42,14 @@ pub(super) async fn claim(
     let lease = calls.call(operation, grant).await?;
     let ttl = Duration::from_secs(lease.ttl().unsigned_abs());
     let state = LeaseKeeper::new();
-    let keeper =
-        Keeper { calls: calls.clone(), key: key.to_owned(), lease: lease.id(), ttl, confirmed: asked, state };
+    let keeper = LeaseRenewer {
+        calls: calls.clone(),
+        key: key.to_owned(),
+        lease: lease.id(),
+        ttl,
+        confirmed: asked,
+        state,
+    };
     keeper.confirm();
 
     let txn = Txn::new()
@@ -111,7 +117,7 @@ struct KeeperEnd {
     done: oneshot::Sender<Result<(), PlacementError>>,
 }
 
-struct Keeper {
+struct LeaseRenewer {
     calls: EtcdCalls,
     /// What the lease protects.
     key: String,
@@ -134,7 +140,7 @@ enum Waited {
     Answered(Renewal),
 }
 
-impl Keeper {
+impl LeaseRenewer {
     fn start(self) -> Hold {
         let (stop, stopped) = oneshot::channel();
         let state = self.state.watch();

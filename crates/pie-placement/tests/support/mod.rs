@@ -9,7 +9,7 @@ use etcd_client::Client;
 use pie_placement::{Etcd, EtcdConfig};
 use tempfile::TempDir;
 
-pub struct Server {
+pub struct EtcdServer {
     process: Mutex<Child>,
     client_port: u16,
     command: Launch,
@@ -28,7 +28,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-impl Server {
+impl EtcdServer {
     /// Starts a server and waits until it answers.
     pub async fn start() -> Self {
         let server = Self::members(1).remove(0);
@@ -63,7 +63,7 @@ impl Server {
 
     /// The server that all tests of this process share; it ends with the last of them.
     pub async fn shared() -> Arc<Self> {
-        static SHARED: tokio::sync::Mutex<Weak<Server>> = tokio::sync::Mutex::const_new(Weak::new());
+        static SHARED: tokio::sync::Mutex<Weak<EtcdServer>> = tokio::sync::Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
         if let Some(server) = shared.upgrade() {
             return server;
@@ -127,7 +127,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for EtcdServer {
     fn drop(&mut self) {
         let process = self.process.get_mut().unwrap();
         // It may have been killed by the test already.
@@ -157,7 +157,7 @@ impl Launch {
 }
 
 /// A placement on this server under a prefix that nobody else uses.
-pub async fn placement(server: &Server) -> (Etcd, String) {
+pub async fn placement(server: &EtcdServer) -> (Etcd, String) {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let prefix = format!("/test/{}/", NEXT.fetch_add(1, Ordering::Relaxed));

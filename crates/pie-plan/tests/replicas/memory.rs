@@ -5,7 +5,7 @@ use pie_words::{Epoch, SessionId, Slot, TokenId};
 
 /// What one KV row holds.
 #[derive(Clone, Copy, Debug)]
-pub struct Held {
+pub struct SimulatedRow {
     /// The token that was encoded there.
     pub token: TokenId,
     /// The position that its key stands at.
@@ -20,13 +20,13 @@ fn said(seen: u64, token: TokenId) -> u64 {
 }
 
 /// The same rows, and one more.
-fn seen(rows: u64, held: Held) -> u64 {
+fn seen(rows: u64, held: SimulatedRow) -> u64 {
     (rows.rotate_left(7) ^ held.says)
         .wrapping_add(held.position.cast_unsigned())
         .wrapping_mul(0xD6E8_FEB8_6659_FD93)
 }
 
-pub type Memory = Vec<Option<Held>>;
+pub type Memory = Vec<Option<SimulatedRow>>;
 
 /// A replica with the memory of a rank.
 pub struct Replica {
@@ -65,7 +65,7 @@ impl Replica {
                 assert_eq!(tokens[position], token);
                 let left = view[..position].iter().map(|slot| self.memory[slot.usize()].expect("M1"));
                 let says = said(left.fold(0, seen), token);
-                self.memory[row.slot.usize()] = Some(Held { token, position: position as i64, says });
+                self.memory[row.slot.usize()] = Some(SimulatedRow { token, position: position as i64, says });
             }
             if sequence.then == Then::Sample {
                 let last = rows.last().expect("W1: the last token is always encoded again");
@@ -99,7 +99,7 @@ impl Replica {
                     break;
                 }
                 let held = self.memory[slot.usize()].expect("an exact row holds something");
-                let exact = Held { token: *token, position: index as i64, says: said(fresh, *token) };
+                let exact = SimulatedRow { token: *token, position: index as i64, says: said(fresh, *token) };
                 assert_eq!((held.says, held.position), (exact.says, exact.position), "H1: row {index}");
                 fresh = seen(fresh, exact);
             }

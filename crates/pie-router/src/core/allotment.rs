@@ -5,9 +5,9 @@
 
 use super::completion::Before;
 use super::completions::Completions;
-use super::encoding::Encoding;
+use super::encoding::EncodingBacklog;
 use super::layout::Layout;
-use super::model::Model;
+use super::model::ServedModel;
 use super::room::Spare;
 use super::rows::AHEAD_TOKENS;
 use super::session::{Session, count};
@@ -25,8 +25,8 @@ use std::sync::Arc;
 pub(crate) struct Allotment {
     pub(super) tables: Tables,
     pub(super) completions: Completions,
-    pub(super) encoding: Encoding,
-    pub(super) model: Arc<Model>,
+    pub(super) encoding: EncodingBacklog,
+    pub(super) model: Arc<ServedModel>,
     pub(super) spilling: Spilling,
 }
 

@@ -1,8 +1,8 @@
 //! Completions are accepted: what could not be answered is refused at once.
 
-use super::completion::{Completion, CompletionId, Place};
+use super::completion::{ActiveCompletion, CompletionId, InsertionPoint};
 use super::session::{Session, count};
-use super::{Core, Unread};
+use super::{Core, UnreadCompletions};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -21,7 +21,7 @@ impl Core {
         mut request: Complete,
         expected: Vec<TokenId>,
         arrived: Instant,
-        unread: Unread,
+        unread: UnreadCompletions,
     ) -> Result<(CompletionId, Revision), Fault> {
         let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
         let planner = self.planner.as_mut().map_err(|why| faults::group_lost(why))?;
@@ -31,7 +31,8 @@ impl Core {
             request.revision.filter(|wanted| !request.generated.is_empty() && *wanted < session.revision())
         {
             // The earlier stream would have met the edit.
-            let completion = Completion::new(id, request, (revision, Place::End), model, most, arrived)?;
+            let completion =
+                ActiveCompletion::new(id, request, (revision, InsertionPoint::End), model, most, arrived)?;
             planner.allotment.completions.end_edited(completion);
             self.accepted += 1;
             return Ok((id, revision));
@@ -54,7 +55,7 @@ impl Core {
         let (revision, mut expected) = (session.revision(), session.removed.before(expected));
         // Another model may serve than when they stood in the document.
         expected.retain(|token| self.model.vocabulary().is_none_or(|vocabulary| token.0 < vocabulary));
-        let completion = Completion::new(id, request, (revision, place), model, most, arrived)?;
+        let completion = ActiveCompletion::new(id, request, (revision, place), model, most, arrived)?;
         planner.accept(completion.expecting(expected));
         self.accepted += 1;
         self.sessions.used(id.session);
@@ -63,24 +64,28 @@ impl Core {
 }
 
 /// Where a completion is to write: found now, so that a cursor that is none is refused at once.
-fn place(session: &Session, request: &Complete, fills: bool) -> Result<Place, Fault> {
+fn place(session: &Session, request: &Complete, fills: bool) -> Result<InsertionPoint, Fault> {
     let document = &session.document;
     let cut = |cursor| document.cut(cursor).map_err(|error| faults::at_cursor(&error));
     match (request.mode, request.at) {
-        (Mode::Continue, None) => Ok(Place::End),
+        (Mode::Continue, None) => Ok(InsertionPoint::End),
         (Mode::Continue, Some(cursor)) => {
             let cut = cut(cursor)?;
             if cut.shared_prefix == session.tokens() {
-                return Ok(Place::End);
+                return Ok(InsertionPoint::End);
             }
             let is_empty = cut.shared_prefix == 0 && cut.prefix_end.is_empty();
-            if is_empty { Err(faults::nothing_before(&session.name)) } else { Ok(Place::Cursor(cut)) }
+            if is_empty {
+                Err(faults::nothing_before(&session.name))
+            } else {
+                Ok(InsertionPoint::Cursor(cut))
+            }
         }
         (Mode::FillInTheMiddle, at) => {
             if !fills || document.text().is_none() {
                 return Err(faults::no_markers());
             }
-            Ok(Place::Cursor(cut(at.unwrap_or(Cursor::Byte(document.len_bytes())))?))
+            Ok(InsertionPoint::Cursor(cut(at.unwrap_or(Cursor::Byte(document.len_bytes())))?))
         }
     }
 }

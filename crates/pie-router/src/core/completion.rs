@@ -29,7 +29,7 @@ pub enum News {
     /// Its first step, planned from this time on, is on its way.
     Planned(Instant),
     /// More text, or the end.
-    Message(Message),
+    Message(CompletionUpdate),
     /// It failed.
     Failed {
         /// Why.
@@ -56,7 +56,7 @@ impl News {
 
 /// What a token adds to the text, or how the text ends.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Message {
+pub struct CompletionUpdate {
     /// D1: the revision that the text continues.
     pub revision: Revision,
     /// Whole characters.
@@ -105,12 +105,12 @@ pub struct FirstToken {
     /// Of the draws, if they are not greedy.
     pub seed: Option<u64>,
     /// Whether it is the completion's first token, too.
-    pub of: Stream,
+    pub of: StreamKind,
 }
 
 /// A completion may have several streams, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub enum StreamKind {
     /// The first.
     New,
     /// One that goes on behind what an earlier one gave.
@@ -158,7 +158,7 @@ pub enum Finish {
 
 /// Where a completion writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum InsertionPoint {
     /// At the document's end, wherever that is when it begins.
     End,
     /// At a cursor in the document's present revision.
@@ -166,20 +166,20 @@ pub enum Place {
 }
 
 /// A completion that runs or waits for its turn.
-pub(crate) struct Completion {
+pub(crate) struct ActiveCompletion {
     /// Names it among all completions of the owner.
     pub id: CompletionId,
     /// D1: the revision that it continues.
     pub revision: Revision,
     /// Where it writes.
-    pub place: Place,
+    pub place: InsertionPoint,
     /// What its first token has cost so far.
     pub cost: Cost,
     request: Complete,
     stop_tokens: Vec<TokenId>,
     /// Tokens that it sees; none before it begins.
     context: Option<u32>,
-    written: Written,
+    written: CompletionProgress,
     /// Behind all that the client has.
     text: Text,
     before: Before,
@@ -188,7 +188,7 @@ pub(crate) struct Completion {
 }
 
 /// How far it has come.
-struct Written {
+struct CompletionProgress {
     /// Tokens that stand on its branch.
     produced: u32,
     /// Of what an earlier stream gave, tokens that are drawn once more, and not told again.
@@ -203,7 +203,7 @@ struct Times {
     latest_token: Option<Instant>,
 }
 
-impl Completion {
+impl ActiveCompletion {
     /// A completion of a document at a revision. What an earlier stream of it gave is encoded with its first token, in one pass, if
     /// it is no more than `most` tokens; those behind are drawn again, since a pass has so many rows.
     ///
@@ -212,7 +212,7 @@ impl Completion {
     pub fn new(
         id: CompletionId,
         mut request: Complete,
-        (revision, place): (Revision, Place),
+        (revision, place): (Revision, InsertionPoint),
         (model, tokenizer): (&ModelFacts, &Tokenizer),
         most: usize,
         arrived: Instant,
@@ -229,7 +229,7 @@ impl Completion {
             cost: Cost::default(),
             stop_tokens,
             text,
-            written: Written {
+            written: CompletionProgress {
                 produced: u32::try_from(request.generated.len()).unwrap_or(u32::MAX),
                 again: again.into(),
                 has_drawn: false,
@@ -289,7 +289,7 @@ impl Completion {
     /// Whether it outlives an edit: one that has a cursor and waits does not, since nobody says where the cursor is then.
     /// Markers for filling in the middle are placed anew after an edit, so such a completion ends too.
     pub fn outlives_edits(&self) -> bool {
-        let anchored = self.has_begun() || self.place == Place::End;
+        let anchored = self.has_begun() || self.place == InsertionPoint::End;
         self.request.on_edit == OnEdit::GoOn && self.request.mode == Mode::Continue && anchored
     }
 
@@ -322,7 +322,7 @@ impl Completion {
     ///
     /// # Errors
     /// Its client has another one.
-    pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Result<Option<Message>, Fault> {
+    pub fn take(&mut self, sampled: SampledToken, now: Instant) -> Result<Option<CompletionUpdate>, Fault> {
         let took = self.took(now);
         self.written.has_drawn = true;
         self.written.produced += 1;
@@ -347,7 +347,7 @@ impl Completion {
     }
 
     /// It is over, though no token ended it.
-    pub fn end(mut self, finish: Finish) -> Message {
+    pub fn end(mut self, finish: Finish) -> CompletionUpdate {
         let text = self.text.rest();
         self.message(text, None, Some(finish))
     }
@@ -357,8 +357,8 @@ impl Completion {
         News::Failed { fault: fault.clone(), revision: self.revision, produced: self.written.produced }
     }
 
-    fn message(&self, text: String, token: Option<Token>, finish: Option<Finish>) -> Message {
-        Message { revision: self.revision, text, token, produced: self.written.produced, finish }
+    fn message(&self, text: String, token: Option<Token>, finish: Option<Finish>) -> CompletionUpdate {
+        CompletionUpdate { revision: self.revision, text, token, produced: self.written.produced, finish }
     }
 
     /// What a token that comes now has taken.
@@ -376,7 +376,7 @@ impl Completion {
             before: self.before,
             reused: self.context.unwrap_or(0).saturating_sub(self.cost.encoded),
             seed: (sampling.temperature > 0.0).then_some(sampling.seed),
-            of: if self.request.generated.is_empty() { Stream::New } else { Stream::Later },
+            of: if self.request.generated.is_empty() { StreamKind::New } else { StreamKind::Later },
         })
     }
 }

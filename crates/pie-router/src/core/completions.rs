@@ -2,7 +2,7 @@
 //!
 //! **Invariant.** Whoever was accepted is told of its end, once: nothing leaves a queue but with the news that it is over.
 
-use super::completion::{Before, Completion, CompletionId, Finish, News};
+use super::completion::{ActiveCompletion, Before, CompletionId, Finish, News};
 use pie_proto::Fault;
 use pie_proto::plan::SampledToken;
 use pie_words::{Revision, SessionId};
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 /// What a token meant for its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TokenEffect {
     /// It wants more, or had ended before.
     GoesOn,
     /// It was the last, and the ranks know.
@@ -23,19 +23,19 @@ pub(super) enum Taken {
 /// By their sessions, each in the order in which they came. No queue is empty.
 #[derive(Default)]
 pub(super) struct Completions {
-    queues: BTreeMap<SessionId, VecDeque<Completion>>,
+    queues: BTreeMap<SessionId, VecDeque<ActiveCompletion>>,
     /// What their readers have not been told yet.
     news: Vec<(CompletionId, News)>,
 }
 
 impl Completions {
     /// One more waits for its turn.
-    pub fn push(&mut self, completion: Completion) {
+    pub fn push(&mut self, completion: ActiveCompletion) {
         self.queues.entry(completion.id.session).or_default().push_back(completion);
     }
 
     /// Those that run or wait in a session.
-    pub fn in_session(&self, session: SessionId) -> impl Iterator<Item = &Completion> {
+    pub fn in_session(&self, session: SessionId) -> impl Iterator<Item = &ActiveCompletion> {
         self.queues.get(&session).into_iter().flatten()
     }
 
@@ -55,28 +55,29 @@ impl Completions {
     }
 
     /// The one that runs, or is the next to.
-    pub fn front(&self, session: SessionId) -> Option<&Completion> {
+    pub fn front(&self, session: SessionId) -> Option<&ActiveCompletion> {
         self.queues.get(&session)?.front()
     }
 
     /// Those that run, or are the next to.
-    pub fn fronts(&self) -> impl Iterator<Item = &Completion> {
+    pub fn fronts(&self) -> impl Iterator<Item = &ActiveCompletion> {
         self.queues.values().filter_map(VecDeque::front)
     }
 
     /// The completion of a session that runs, or runs next.
-    pub fn front_mut(&mut self, session: SessionId) -> Option<&mut Completion> {
+    pub fn front_mut(&mut self, session: SessionId) -> Option<&mut ActiveCompletion> {
         self.queues.get_mut(&session)?.front_mut()
     }
 
     /// A completion, if it runs.
-    pub fn running(&mut self, id: CompletionId) -> Option<&mut Completion> {
+    pub fn running(&mut self, id: CompletionId) -> Option<&mut ActiveCompletion> {
         self.front_mut(id.session).filter(|front| front.id == id)
     }
 
     /// Sessions whose next completion has not begun.
     pub fn sessions_to_begin(&self) -> Vec<SessionId> {
-        let waits = |queue: &VecDeque<Completion>| queue.front().is_some_and(|front| !front.has_begun());
+        let waits =
+            |queue: &VecDeque<ActiveCompletion>| queue.front().is_some_and(|front| !front.has_begun());
         self.queues.iter().filter(|(_, queue)| waits(queue)).map(|(session, _)| *session).collect()
     }
 
@@ -97,14 +98,14 @@ impl Completions {
     }
 
     /// A token for a completion, if it still runs.
-    pub fn take(&mut self, id: CompletionId, sampled: SampledToken, now: Instant) -> Taken {
-        let Some(running) = self.running(id) else { return Taken::GoesOn };
+    pub fn take(&mut self, id: CompletionId, sampled: SampledToken, now: Instant) -> TokenEffect {
+        let Some(running) = self.running(id) else { return TokenEffect::GoesOn };
         let message = match running.take(sampled, now) {
-            Ok(None) => return Taken::GoesOn,
+            Ok(None) => return TokenEffect::GoesOn,
             Ok(Some(message)) => message,
             Err(fault) => {
                 self.fail_front(id.session, &fault);
-                return Taken::EndsUnheard;
+                return TokenEffect::EndsUnheard;
             }
         };
         let finish = message.finish;
@@ -113,14 +114,14 @@ impl Completions {
             self.pop(id.session);
         }
         match finish {
-            None => Taken::GoesOn,
-            Some(Finish::StopString) => Taken::EndsUnheard,
-            Some(Finish::StopToken | Finish::Length | Finish::Edited) => Taken::Ends,
+            None => TokenEffect::GoesOn,
+            Some(Finish::StopString) => TokenEffect::EndsUnheard,
+            Some(Finish::StopToken | Finish::Length | Finish::Edited) => TokenEffect::Ends,
         }
     }
 
     /// One that goes on where an earlier stream ended, and whose document has been edited since: it is over before it begins.
-    pub fn end_edited(&mut self, completion: Completion) {
+    pub fn end_edited(&mut self, completion: ActiveCompletion) {
         self.ended(completion, Finish::Edited);
     }
 
@@ -148,7 +149,7 @@ impl Completions {
         }
     }
 
-    fn ended(&mut self, completion: Completion, finish: Finish) {
+    fn ended(&mut self, completion: ActiveCompletion, finish: Finish) {
         self.news.push((completion.id, News::Message(completion.end(finish))));
     }
 
@@ -184,7 +185,7 @@ impl Completions {
         }
     }
 
-    fn pop(&mut self, session: SessionId) -> Option<Completion> {
+    fn pop(&mut self, session: SessionId) -> Option<ActiveCompletion> {
         let queue = self.queues.get_mut(&session)?;
         let front = queue.pop_front();
         if queue.is_empty() {
@@ -203,13 +204,13 @@ impl Completions {
 mod tests {
     use super::*;
     use crate::call::ModelFacts;
-    use crate::core::completion::{Message, Place};
+    use crate::core::completion::{CompletionUpdate, InsertionPoint};
     use crate::testing::tokenizer;
     use pie_proto::Reason;
     use pie_proto::request::{Complete, Exactness, Mode, OnEdit, SessionName};
     use pie_words::{SamplingParameters, TokenId};
 
-    fn completion(session: u64, number: u64, max_tokens: u32, on_edit: OnEdit) -> Completion {
+    fn completion(session: u64, number: u64, max_tokens: u32, on_edit: OnEdit) -> ActiveCompletion {
         let request = Complete {
             session: SessionName::new("a".to_owned()).expect("a right name"),
             identity: None,
@@ -226,9 +227,10 @@ mod tests {
             prediction: String::new(),
         };
         let id = CompletionId { session: SessionId(session), number };
-        let at = (Revision(1), Place::End);
+        let at = (Revision(1), InsertionPoint::End);
         let model = (&ModelFacts::default(), &*tokenizer());
-        Completion::new(id, request, at, model, 0, Instant::now()).expect("nothing was generated before")
+        ActiveCompletion::new(id, request, at, model, 0, Instant::now())
+            .expect("nothing was generated before")
     }
 
     fn sampled(session: u64) -> SampledToken {
@@ -252,8 +254,8 @@ mod tests {
 
         all.begin(SessionId(1), 10, 5, Before::default(), 0);
         all.start(id(1, finishes), Instant::now());
-        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Taken::Ends);
-        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), Taken::GoesOn, "it is over");
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), TokenEffect::Ends);
+        assert_eq!(all.take(id(1, finishes), sampled(1), Instant::now()), TokenEffect::GoesOn, "it is over");
         all.edited(SessionId(1), Revision(2));
         let stays = all.front(SessionId(1)).expect("it goes on");
         assert_eq!((stays.id.number, stays.revision), (goes_on, Revision(2)), "D1");
@@ -296,7 +298,7 @@ mod tests {
         assert_eq!(all.count(), 0);
         let last = all.take_news().pop().map(|(_, news)| news);
         assert!(
-            matches!(last, Some(News::Message(Message { finish: Some(Finish::Length), .. }))),
+            matches!(last, Some(News::Message(CompletionUpdate { finish: Some(Finish::Length), .. }))),
             "{last:?}"
         );
     }

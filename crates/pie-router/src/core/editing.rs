@@ -7,12 +7,12 @@ use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{ApplyEdits, Edits};
-use pie_text::{Change, Document, TextError};
+use pie_text::{Document, DocumentChange, TextError};
 use pie_words::{SessionId, Splices, Strategy};
 use std::time::Instant;
 
 /// What an edit did.
-pub(crate) struct Edited {
+pub(crate) struct EditSummary {
     /// The session that was edited.
     pub session: SessionId,
     /// Tokens that came.
@@ -76,9 +76,9 @@ impl Core {
         &mut self,
         tenant: &Tenant,
         request: &ApplyEdits,
-        prepared: Option<Change>,
+        prepared: Option<DocumentChange>,
         arrived: Instant,
-    ) -> Result<Edited, Fault> {
+    ) -> Result<EditSummary, Fault> {
         let session = self.sessions.find(tenant, &request.session, request.identity.as_ref())?;
         let prepare = || faults::prepare(&session.document, request, self.model.vocabulary());
         let change = prepared.map_or_else(|| faults::contained(prepare), Ok)?;
@@ -86,7 +86,7 @@ impl Core {
             TextError::ForeignChange => faults::another_life(session),
             error => faults::text(&error),
         })?;
-        let edited = Edited {
+        let edited = EditSummary {
             session: session.id,
             inserted: change.splices().inserted(),
             deleted: change.splices().deleted(),
@@ -119,7 +119,7 @@ impl Core {
     pub(super) fn commit(
         &mut self,
         id: SessionId,
-        change: Change,
+        change: DocumentChange,
         following: Following,
         arrived: Option<Instant>,
     ) -> Result<(), Fault> {

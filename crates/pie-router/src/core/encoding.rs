@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// The sessions of a group that have something to be encoded.
 #[derive(Default)]
-pub(super) struct Encoding {
+pub(super) struct EncodingBacklog {
     /// Sessions that want something: the others cost a step nothing.
     pub active: BTreeSet<SessionId>,
     /// Those of them that nobody has used yet: nobody waits for them.
@@ -17,7 +17,7 @@ pub(super) struct Encoding {
     pub asleep: Vec<SessionId>,
 }
 
-impl Encoding {
+impl EncodingBacklog {
     /// Its client is there.
     pub fn asked(&mut self, id: SessionId) {
         self.unasked.remove(&id);

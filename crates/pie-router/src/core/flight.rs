@@ -2,7 +2,7 @@
 
 use super::completion::CompletionId;
 use super::healing::Repairing;
-use super::pace::Load;
+use super::pace::PassLoad;
 use pie_plan::blocks::PlanBlocks;
 use pie_words::{Seq, SessionId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ pub(super) struct InFlight {
     /// Passes that it may have.
     pub passes: u32,
     /// Of its first pass.
-    pub load: Load,
+    pub load: PassLoad,
     /// Passes that rank 0 has reported.
     pub reported: u32,
     /// The completions that sample in it.
@@ -31,7 +31,12 @@ pub(super) struct InFlight {
 
 impl InFlight {
     /// A plan that was just sent.
-    pub fn new(seq: Seq, passes: u32, load: Load, completions: BTreeMap<SessionId, CompletionId>) -> Self {
+    pub fn new(
+        seq: Seq,
+        passes: u32,
+        load: PassLoad,
+        completions: BTreeMap<SessionId, CompletionId>,
+    ) -> Self {
         Self {
             seq,
             passes,

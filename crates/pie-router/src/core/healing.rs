@@ -17,7 +17,7 @@ use std::ops::Range;
 
 /// Which repairs are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repairs {
+pub enum RepairPolicy {
     /// Those that edits ask for by their strategy.
     WithEdits,
     /// These, and when nobody wants anything.
@@ -30,7 +30,7 @@ pub enum Repairs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Healing {
     /// Which are made.
-    pub repairs: Repairs,
+    pub repairs: RepairPolicy,
     /// With [`Strategy::Repair`]: so many kept tokens are encoded again in an edit's own pass.
     pub window: u32,
     /// Rows that a pass takes along for next to nothing; `None`: as its ranks' times show.
@@ -107,7 +107,7 @@ impl Healer {
 
     /// Whether anything is repaired that no edit asks for.
     pub fn repairs_when_idle(&self) -> bool {
-        self.healing.repairs != Repairs::WithEdits
+        self.healing.repairs != RepairPolicy::WithEdits
     }
 
     /// Adds repairs to a plan that is made anyway: of `room`, what is free. Only rows that its runs encode whatever happens: a chunk of
@@ -122,7 +122,7 @@ impl Healer {
         let used: u32 = runs.iter().map(|run| rows_of(allotment, *run)).sum();
         let RideRoom { rows, free, window } = room;
         let (mut room, mut free) = (rows.saturating_sub(used) as usize, free.saturating_sub(used) as usize);
-        if self.healing.repairs != Repairs::Always {
+        if self.healing.repairs != RepairPolicy::Always {
             free = 0;
         }
         for run in runs {

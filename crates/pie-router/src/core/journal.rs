@@ -4,10 +4,10 @@
 //! group.
 
 use super::session::Session;
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use pie_plan::ledger::{Entry, Position};
-use pie_proto::memo::{self, Edited, Kept, Piece, Retokenized, Rewrite};
-use pie_text::{Change, Content, DocumentText, Entry as Token, Replacement};
+use pie_proto::memo::{self, MemoEdit, Retokenized, SessionMemo};
+use pie_text::{ContentChange, DocumentChange, DocumentText, Replacement};
 use pie_words::{Epoch, SessionId};
 
 /// Edits are written whole again when they take more bytes than this beside a document that is small.
@@ -31,7 +31,7 @@ pub(crate) struct MemoBytes {
 
 /// Entries that follow each other.
 #[derive(Debug)]
-pub struct Written {
+pub struct JournalBatch {
     /// Of the first.
     pub first: u64,
     /// In order.
@@ -50,10 +50,10 @@ impl Journal {
     }
 
     /// What has been written since the last time.
-    pub fn take(&mut self) -> Option<Written> {
+    pub fn take(&mut self) -> Option<JournalBatch> {
         let entries = std::mem::take(&mut self.entries);
         let first = self.latest + 1 - entries.len() as u64;
-        (!entries.is_empty()).then_some(Written { first, entries })
+        (!entries.is_empty()).then_some(JournalBatch { first, entries })
     }
 
     /// A session that is new here, or otherwise than its edits say.
@@ -100,40 +100,30 @@ impl Journal {
 }
 
 /// What a change makes of a document, to be kept; `None` where all of it may be another.
-pub(super) fn memo_of(change: &Change) -> Option<Vec<u8>> {
+pub(super) fn memo_of(change: &DocumentChange) -> Option<Vec<u8>> {
     let edited = match change.content() {
-        Content::Rewritten { text, tokens } => {
-            let rewrite = |rewrite: &pie_text::Rewrite| Rewrite {
-                start: rewrite.start,
-                end: rewrite.end,
-                text: rewrite.text.clone(),
-            };
+        ContentChange::Rewritten { text, tokens } => {
             let retokenize = |replaced: &Replacement| Retokenized {
                 start: replaced.start,
                 end: replaced.end,
-                tokens: replaced.entries.iter().map(piece).collect(),
+                tokens: replaced.entries.clone(),
             };
-            let rewrites = text.iter().map(rewrite).collect();
-            Edited::Text { rewrites, retokenized: tokens.iter().map(retokenize).collect() }
+            MemoEdit::Text { rewrites: text.to_vec(), retokenized: tokens.iter().map(retokenize).collect() }
         }
-        Content::Spliced => Edited::Tokens(change.splices().clone()),
-        Content::Replaced => return None,
+        ContentChange::Spliced => MemoEdit::Tokens(change.splices().clone()),
+        ContentChange::Replaced => return None,
     };
     Some(memo::edit(change.revision(), edited))
 }
 
-fn piece(token: &Token) -> Piece {
-    Piece { id: token.id, bytes: token.piece_bytes }
-}
-
-impl Taken {
+impl ImportedSession {
     /// The session as the ranks keep it.
-    pub(crate) fn kept(&self) -> Kept {
+    pub(crate) fn kept(&self) -> SessionMemo {
         let document = &self.document;
         let tokens = match document.content() {
-            DocumentText::Text(_) => document.entries().map(|token| piece(&token)).collect(),
+            DocumentText::Text(_) => document.entries().collect(),
             DocumentText::TokensOnly => Vec::new(),
         };
-        Kept { session: self.carried(), tokens, fingerprint: document.fingerprint().0 }
+        SessionMemo { session: self.carried(), tokens, fingerprint: document.fingerprint().0 }
     }
 }

@@ -1,9 +1,9 @@
 //! Sessions that are about to leave: closed, put away because nobody uses them, or moved. First they are out of reach, then their
 //! home is changed, and only then are they gone: whoever asks meanwhile is told to ask again, and nothing is opened in between.
 
-use super::session::{Session, Standing};
+use super::session::{Availability, Session};
 use super::sessions::Sessions;
-use crate::call::{Arrived, Resident, Taken, Why};
+use crate::call::{ArrivedDocuments, ImportedSession, Resident, Why};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -77,7 +77,7 @@ fn unused<'a>(
     completed: &'a BTreeSet<SessionId>,
 ) -> impl Iterator<Item = &'a Session> {
     let is_unused = move |session: &&Session| {
-        session.standing == Standing::Here
+        session.standing == Availability::Here
             && !completed.contains(&session.id)
             && sessions.since(session.used) >= limit
     };
@@ -87,8 +87,8 @@ fn unused<'a>(
 /// Sessions whose mover has not been heard of for so long that it must be gone.
 pub(crate) fn stuck(sessions: &Sessions) -> Vec<Resident> {
     let is_stuck = |session: &&Session| match session.standing {
-        Standing::Leaving(since) => sessions.since(since) >= ON_ITS_WAY,
-        Standing::Here => false,
+        Availability::Leaving(since) => sessions.since(since) >= ON_ITS_WAY,
+        Availability::Here => false,
     };
     sessions.iter().filter(is_stuck).take(AT_ONCE).map(Resident::of).collect()
 }
@@ -96,7 +96,7 @@ pub(crate) fn stuck(sessions: &Sessions) -> Vec<Resident> {
 impl Sessions {
     /// Puts a session out of reach.
     pub fn leaves(&mut self, id: SessionId) -> Result<Resident, Fault> {
-        let standing = Standing::Leaving(self.now);
+        let standing = Availability::Leaving(self.now);
         let session = self.get_mut(id).ok_or_else(|| faults::no_session("of the call"))?;
         session.standing = standing;
         Ok(Resident::of(session))
@@ -105,14 +105,14 @@ impl Sessions {
     /// It stays after all.
     pub fn keep(&mut self, resident: &Resident) {
         if let Some(session) = self.leaving(resident).and_then(|id| self.get_mut(id)) {
-            session.standing = Standing::Here;
+            session.standing = Availability::Here;
         }
     }
 
     /// The session that is on its way, if it still is: another one may have its name since.
     pub fn leaving(&self, resident: &Resident) -> Option<SessionId> {
         let session = self.named(&resident.tenant, &resident.name)?;
-        let is_it = session.identity == resident.identity && session.standing != Standing::Here;
+        let is_it = session.identity == resident.identity && session.standing != Availability::Here;
         is_it.then_some(session.id)
     }
 
@@ -124,10 +124,10 @@ impl Sessions {
     }
 
     /// What was given has arrived, and may go. What has come or changed since stays.
-    pub fn arrived(&mut self, what: &Arrived) -> Vec<SessionId> {
+    pub fn arrived(&mut self, what: &ArrivedDocuments) -> Vec<SessionId> {
         let mut given = match what {
-            Arrived::All => std::mem::take(&mut self.given),
-            Arrived::One(tenant, name) => {
+            ArrivedDocuments::All => std::mem::take(&mut self.given),
+            ArrivedDocuments::One(tenant, name) => {
                 let id = self.named(tenant, name).map(|session| session.id);
                 id.and_then(|id| self.given.remove_entry(&id)).into_iter().collect()
             }
@@ -141,15 +141,15 @@ impl Sessions {
 
     /// Sessions of all tenants that have not left.
     pub fn residents(&self) -> Vec<(Tenant, SessionName)> {
-        let here = self.iter().filter(|session| session.standing == Standing::Here);
+        let here = self.iter().filter(|session| session.standing == Availability::Here);
         here.map(|session| (session.tenant.clone(), session.name.clone())).collect()
     }
 }
 
 impl Session {
     /// The session as it is now, without its cache: its text and tokens are shared with it, not copied.
-    pub(crate) fn snapshot(&self) -> Taken {
-        Taken {
+    pub(crate) fn snapshot(&self) -> ImportedSession {
+        ImportedSession {
             tenant: self.tenant.clone(),
             name: self.name.clone(),
             identity: self.identity.clone(),
@@ -159,7 +159,7 @@ impl Session {
     }
 }
 
-impl Taken {
+impl ImportedSession {
     /// The session as it goes elsewhere.
     pub(crate) fn carried(&self) -> Carried {
         let document = &self.document;

@@ -1,7 +1,7 @@
 //! What the model of a group can see: checked where documents and completions grow, and, since both do, again where rows are
 //! planned. What a model cannot see never reaches a rank: it would end the epoch for all.
 
-use super::completion::Place;
+use super::completion::InsertionPoint;
 use super::layout::{Layout, Patch};
 use super::session::{Session, count};
 use super::turned::Turned;
@@ -15,7 +15,7 @@ use pie_words::{TokenId, TokenIndex};
 
 /// The model that a group serves, and how its tokenizer lays out text for it.
 #[derive(Clone, Debug)]
-pub(crate) struct Model {
+pub(crate) struct ServedModel {
     /// What the ranks say of it.
     pub facts: ModelFacts,
     /// How it fills in the middle, if it does.
@@ -64,7 +64,7 @@ impl Context {
     }
 }
 
-impl Model {
+impl ServedModel {
     /// Nothing is known of it before a group is formed.
     pub fn new(mut facts: ModelFacts, tokenizer: &Tokenizer) -> Self {
         // What the configuration calls the end of a text, and control tokens: they never stand in one.
@@ -122,9 +122,9 @@ impl Model {
     }
 
     /// How the context of a completion is laid out.
-    pub fn context(&self, document: &Document, place: &Place, mode: Mode) -> Context {
+    pub fn context(&self, document: &Document, place: &InsertionPoint, mode: Mode) -> Context {
         match (place, mode, &self.fim) {
-            (Place::Cursor(cut), Mode::FillInTheMiddle, Some(fim)) => {
+            (InsertionPoint::Cursor(cut), Mode::FillInTheMiddle, Some(fim)) => {
                 let tokens: Vec<TokenId> = document.tokens().collect();
                 Context::Fim(match fim.order {
                     FimOrder::PrefixFirst => Layout::Fim(Patch::new(cut, fim, &tokens, document.leading())),
@@ -133,10 +133,10 @@ impl Model {
                     }
                 })
             }
-            (Place::Cursor(cut), ..) => {
+            (InsertionPoint::Cursor(cut), ..) => {
                 Context::Branch { prefix: cut.shared_prefix, own: cut.prefix_end.clone() }
             }
-            (Place::End, ..) => Context::Document,
+            (InsertionPoint::End, ..) => Context::Document,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Sessions that come from elsewhere and go elsewhere: the document and its revision move, the cache is encoded again.
 
 use super::Core;
-use crate::call::{Arrived, Busy, Given, Taken};
+use crate::call::{ArrivedDocuments, BusySessionPolicy, GiveReply, ImportedSession};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -10,7 +10,7 @@ use pie_proto::request::SessionName;
 impl Core {
     /// Takes a session that was open elsewhere. Limits do not hold it back, not even the model's: nothing may be lost on the
     /// way, and what cannot be completed here can be read.
-    pub(crate) fn take(&mut self, taken: Taken) -> Result<(), Fault> {
+    pub(crate) fn take(&mut self, taken: ImportedSession) -> Result<(), Fault> {
         if self.sessions.is_given_up {
             return Err(faults::moving(taken.name.as_str()));
         }
@@ -21,7 +21,7 @@ impl Core {
     /// Takes a document that the group's owner before had: also when the group has been given up meanwhile, for whoever asks
     /// next. Of two of one name the one with the greater revision stays: its client has opened it here meanwhile, or edited it
     /// elsewhere.
-    pub fn inherit(&mut self, taken: Taken) {
+    pub fn inherit(&mut self, taken: ImportedSession) {
         if let Some(present) = self.sessions.named(&taken.tenant, &taken.name) {
             let (id, revision) = (present.id, present.document.revision());
             // A copy that is here only until it is known to have arrived elsewhere gives way to what comes back from there. Else
@@ -40,21 +40,28 @@ impl Core {
     }
 
     /// Gives a session's document away. It stays here too, out of reach, until it is known to have arrived.
-    pub(crate) fn give(&mut self, tenant: &Tenant, name: &SessionName, busy: Busy) -> Result<Given, Fault> {
+    pub(crate) fn give(
+        &mut self,
+        tenant: &Tenant,
+        name: &SessionName,
+        busy: BusySessionPolicy,
+    ) -> Result<GiveReply, Fault> {
         let session = self.sessions.find(tenant, name, None)?;
         let (id, given) = (session.id, session.snapshot().carried());
-        if busy == Busy::Waits && self.planner.as_ref().is_ok_and(|planner| planner.completions(id) > 0) {
-            return Ok(Given::NotYet);
+        if busy == BusySessionPolicy::Waits
+            && self.planner.as_ref().is_ok_and(|planner| planner.completions(id) > 0)
+        {
+            return Ok(GiveReply::NotYet);
         }
         self.sessions.leaves(id)?;
         if let Ok(planner) = &mut self.planner {
             planner.allotment.completions.fail_in(id, &faults::moving(name.as_str()));
         }
-        Ok(Given::Carried(Box::new(given)))
+        Ok(GiveReply::Carried(Box::new(given)))
     }
 
     /// What was given has arrived.
-    pub(crate) fn arrived(&mut self, what: &Arrived) {
+    pub(crate) fn arrived(&mut self, what: &ArrivedDocuments) {
         for id in self.sessions.arrived(what) {
             self.remove(id, &faults::moving("this"));
             self.stats.sessions.given.add(1);

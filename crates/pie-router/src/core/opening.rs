@@ -1,12 +1,12 @@
 //! Sessions come and go.
 
 use super::Core;
-use crate::call::{Departure, Prepared, Resident, Taken, Why};
+use crate::call::{Departure, ImportedSession, Prepared, Resident, Why};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::SessionName;
-use pie_text::{Change, Document};
+use pie_text::{Document, DocumentChange};
 use pie_words::{SessionId, Strategy};
 
 /// What opening a session did.
@@ -41,7 +41,7 @@ impl Core {
         match (prepared, self.sessions.named(&tenant, &name)) {
             (Prepared::New { identity, document }, None) => {
                 let strategy = strategy.unwrap_or_default();
-                self.open_new(Taken { tenant, name, identity, strategy, document })
+                self.open_new(ImportedSession { tenant, name, identity, strategy, document })
             }
             (Prepared::Again(change), Some(_)) => {
                 let session = self.sessions.find(&tenant, &name, None)?.id;
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    fn open_new(&mut self, new: Taken) -> Result<Opened, Fault> {
+    fn open_new(&mut self, new: ImportedSession) -> Result<Opened, Fault> {
         let tokens = new.document.token_count();
         self.model.check(&new.document)?;
         if let Ok(planner) = &self.planner {
@@ -69,7 +69,12 @@ impl Core {
     }
 
     /// The client's text is the truth; what the pool holds already is kept.
-    fn reopen(&mut self, id: SessionId, change: Change, strategy: Option<Strategy>) -> Result<Opened, Fault> {
+    fn reopen(
+        &mut self,
+        id: SessionId,
+        change: DocumentChange,
+        strategy: Option<Strategy>,
+    ) -> Result<Opened, Fault> {
         self.sessions.used(id);
         let gone = || faults::no_session("the name's session");
         let session = self.sessions.get(id).ok_or_else(gone)?;

@@ -16,7 +16,7 @@ const UNNOTICED: f64 = 0.05;
 
 /// What a forward pass computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Load {
+pub(crate) struct PassLoad {
     /// Tokens that it encodes.
     pub rows: u32,
     /// Keys that they see, all together.
@@ -45,7 +45,7 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// A pass is done.
-    pub fn learn(&mut self, load: Load, compute_us: u64) {
+    pub fn learn(&mut self, load: PassLoad, compute_us: u64) {
         if load.rows == 0 || compute_us == 0 {
             return;
         }
@@ -87,7 +87,7 @@ impl Pace {
     }
 
     /// Passes that looked tokens ahead are done: what they took more than plain ones is what their drafts took.
-    pub fn learn_drafts(&mut self, plain: Load, passes: u32, drafts: u32, compute_us: u64) {
+    pub fn learn_drafts(&mut self, plain: PassLoad, passes: u32, drafts: u32, compute_us: u64) {
         let more_us = compute_us as f64 - f64::from(passes) * self.time(plain);
         let draft_us = (more_us / f64::from(drafts.max(1))).max(0.0);
         let older = self.draft_us.unwrap_or(draft_us);
@@ -100,14 +100,14 @@ impl Pace {
         time.rows(Micros(each))
     }
 
-    fn time(self, load: Load) -> f64 {
+    fn time(self, load: PassLoad) -> f64 {
         let measures = [f64::from(load.rows), load.keys as f64, f64::from(load.draws), 1.0];
         measures.iter().zip(self.parts).map(|(measure, part)| measure * part).sum()
     }
 
     /// How many tokens a draft must give to be worth its time, in a pass that does so much without drafts and draws a token for each of
     /// its sessions: those are what the time would give otherwise. No number while nothing is known.
-    pub fn cost_of_draft(self, plain: Load) -> f64 {
+    pub fn cost_of_draft(self, plain: PassLoad) -> f64 {
         // A draw costs something too, but where one session decodes alone nothing tells it from the pass.
         let row_us = self.parts[0] + self.parts[1] * plain.keys as f64 / f64::from(plain.rows.max(1));
         let draft_us = self.draft_us.unwrap_or(2.0 * row_us) * f64::from(plain.draws);
@@ -154,10 +154,10 @@ mod tests {
     fn slow_ranks_take_smaller_chunks() {
         let of = |row_us: u64, sessions| {
             let mut pace = Pace::default();
-            (0..50).for_each(|_| pace.learn(Load { rows: 100, keys: 0, draws: 0 }, 100 * row_us));
+            (0..50).for_each(|_| pace.learn(PassLoad { rows: 100, keys: 0, draws: 0 }, 100 * row_us));
             let row = pace.row(0).0;
             // A pass that was held up by something else says little.
-            pace.learn(Load { rows: 1, keys: 0, draws: 0 }, 1_000_000);
+            pace.learn(PassLoad { rows: 1, keys: 0, draws: 0 }, 1_000_000);
             assert!(pace.row(0).0.abs_diff(row) <= row / 10, "{row} us a row, and then {}", pace.row(0).0);
             let limits = pace.limits(LIMITS, PREFILL, sessions, 1);
             (limits.rows, limits.prefill_rows)
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(Pace::default().limits(LIMITS, PREFILL, 9, 2), LIMITS);
         for rows in 1..=LEAST_ROWS {
             let mut pace = Pace::default();
-            pace.learn(Load { rows: 16, keys: 16, draws: 0 }, 1_000_000);
+            pace.learn(PassLoad { rows: 16, keys: 16, draws: 0 }, 1_000_000);
             let small = pace.limits(Limits { rows, ..LIMITS }, PREFILL, 9, 1);
             assert_eq!((small.rows, small.prefill_rows), (rows, rows), "steps of {rows} rows");
         }
@@ -180,11 +180,11 @@ mod tests {
     /// Rows of prefills are cheaper than those of drafts, which draw: what drafts cost shows when there were some.
     #[test]
     fn what_a_draft_costs_is_what_its_passes_took_more() {
-        let plain = |sessions| Load { rows: sessions, keys: 0, draws: sessions };
+        let plain = |sessions| PassLoad { rows: sessions, keys: 0, draws: sessions };
         let mut pace = Pace::default();
         assert!(pace.cost_of_draft(plain(1)).is_nan());
         for _ in 0..100 {
-            pace.learn(Load { rows: 200, keys: 0, draws: 0 }, 10_000 + 200 * 500);
+            pace.learn(PassLoad { rows: 200, keys: 0, draws: 0 }, 10_000 + 200 * 500);
             pace.learn(plain(1), 10_500);
             pace.learn(plain(8), 14_000);
         }
@@ -219,7 +219,7 @@ mod tests {
                 let keys = u64::from(rows) * (turn * 37 % 4000);
                 let noise = 1.0 + (turn % 7) as f64 / 100.0;
                 let time = step + row * f64::from(rows) + key * keys as f64 + draw * f64::from(draws);
-                pace.learn(Load { rows, keys, draws }, (noise * time) as u64);
+                pace.learn(PassLoad { rows, keys, draws }, (noise * time) as u64);
             }
             for context in [0, 1000, 4000] {
                 let (known, right) = (pace.row(context).0, 1.03 * (row + key * f64::from(context)));

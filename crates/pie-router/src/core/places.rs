@@ -9,7 +9,7 @@ const PLACES: usize = 8;
 
 /// A place where a document was edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct EditLocation {
     /// The first kept token behind it.
     at: usize,
     window: Window,
@@ -28,9 +28,9 @@ pub(super) enum Window {
 
 /// Where a document was edited lately, the latest last: repairs begin there.
 #[derive(Debug, Default)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct EditLocations(Vec<EditLocation>);
 
-impl Places {
+impl EditLocations {
     /// The table was edited, for whatever reason: places move along.
     pub fn follow(&mut self, splices: &Splices) {
         for place in &mut self.0 {
@@ -51,9 +51,9 @@ impl Places {
         let behind = |splice: &Splice| {
             let at = splice.at.usize() + splice.insert.len() + grown;
             grown = (grown + splice.insert.len()).wrapping_sub(splice.delete as usize);
-            Place { at, window }
+            EditLocation { at, window }
         };
-        let places: Vec<Place> = splices.iter().map(behind).collect();
+        let places: Vec<EditLocation> = splices.iter().map(behind).collect();
         self.0.retain(|place| !places.iter().any(|new| new.at == place.at));
         self.0.extend(places);
         self.0.drain(..self.0.len().saturating_sub(PLACES));
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn places_stay_behind_what_was_edited() {
-        let mut places = Places::default();
+        let mut places = EditLocations::default();
         places.add(&splices(&[(10, 0, 5), (40, 3, 1)]), Strategy::Repair);
-        let at = |places: &Places| places.0.iter().map(|place| place.at).collect::<Vec<_>>();
+        let at = |places: &EditLocations| places.0.iter().map(|place| place.at).collect::<Vec<_>>();
         assert_eq!(at(&places), [15, 46]);
         let cases = [
             (vec![(0, 0, 3)], [18, 49]),
@@ -135,7 +135,7 @@ mod tests {
             (vec![(46, 4, 0)], [15, 46]),
         ];
         for (edit, expected) in cases {
-            let mut moved = Places(places.0.clone());
+            let mut moved = EditLocations(places.0.clone());
             moved.follow(&splices(&edit));
             assert_eq!(at(&moved), expected, "{edit:?}");
         }

@@ -5,13 +5,13 @@
 
 use super::Settings;
 use super::allotment::Allotment;
-use super::completion::{Completion, CompletionId};
+use super::completion::{ActiveCompletion, CompletionId};
 use super::completions::Completions;
 use super::editing::Following;
-use super::encoding::Encoding;
+use super::encoding::EncodingBacklog;
 use super::flight::InFlight;
 use super::healing::Healer;
-use super::model::Model;
+use super::model::ServedModel;
 use super::pace::Pace;
 use super::session::Session;
 use super::spilling::Spilling;
@@ -60,12 +60,18 @@ pub(crate) struct Residence {
 
 impl Planner {
     /// Of a group of which no session is known yet.
-    pub fn new(group: Group, model: Arc<Model>, settings: Settings, pace: Pace, stats: Arc<Stats>) -> Self {
+    pub fn new(
+        group: Group,
+        model: Arc<ServedModel>,
+        settings: Settings,
+        pace: Pace,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
             allotment: Allotment {
                 tables: Tables::new(group, settings.sharing, stats.clone()),
                 completions: Completions::default(),
-                encoding: Encoding::default(),
+                encoding: EncodingBacklog::default(),
                 model,
                 spilling: Spilling::default(),
             },
@@ -119,7 +125,7 @@ impl Planner {
     }
 
     /// A completion waits for its turn.
-    pub fn accept(&mut self, completion: Completion) {
+    pub fn accept(&mut self, completion: ActiveCompletion) {
         let id = completion.id.session;
         self.served_if_idle(id);
         self.allotment.completions.push(completion);
@@ -225,7 +231,7 @@ impl Planner {
     }
 
     /// The completions that sample in the step in flight, if they still run.
-    pub fn running(&self) -> impl Iterator<Item = &Completion> {
+    pub fn running(&self) -> impl Iterator<Item = &ActiveCompletion> {
         let ids = self.in_flight.iter().flat_map(|in_flight| in_flight.completions.values());
         ids.filter_map(|id| self.allotment.completions.front(id.session).filter(|front| front.id == *id))
     }
@@ -234,7 +240,7 @@ impl Planner {
     /// wanted any more. Each plan is named once.
     pub fn plan_to_interrupt(&mut self) -> Option<Seq> {
         let in_flight = self.in_flight.as_mut()?;
-        let waits = |front: &Completion| !in_flight.runs(front.id);
+        let waits = |front: &ActiveCompletion| !in_flight.runs(front.id);
         let is_wanted = in_flight.is_stray
             || !self.changes.is_empty()
             || !self.refused.is_empty()

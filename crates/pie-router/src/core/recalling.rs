@@ -4,7 +4,7 @@
 use super::planner::Planner;
 use super::session::Session;
 use super::{Ack, Core};
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use pie_plan::Change;
 use pie_plan::ledger::Position;
 use pie_text::splices_between;
@@ -16,7 +16,7 @@ pub struct Recalled {
     /// Its name in plans.
     pub id: SessionId,
     /// The session.
-    pub taken: Taken,
+    pub taken: ImportedSession,
 }
 
 /// All that they kept, and where their ledgers are that have just that.

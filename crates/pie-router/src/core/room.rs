@@ -1,7 +1,7 @@
 //! Who makes room when slots run short. Tenants pay for what they hold: one that opens document after document, or completes in many at
 //! a time, drops its own, and never the one that another types into.
 
-use super::rows::Rows;
+use super::rows::HeldRows;
 use super::tables::Tables;
 use crate::tenants::Tenant;
 use pie_plan::Run;
@@ -25,16 +25,16 @@ impl Tables {
     /// idle longest, of the tenant that holds most. If all are busy, a session of a tenant that holds more than the one who asks.
     pub fn spare(&self, asks: SessionId, is_completed: impl Fn(SessionId) -> bool) -> Option<Spare> {
         let held = rows_by_tenant(self);
-        let of = |rows: &Rows| held.get(&rows.tenant).copied().unwrap_or(0);
+        let of = |rows: &HeldRows| held.get(&rows.tenant).copied().unwrap_or(0);
         let own = self.rows(asks).map_or(0, of);
-        let is_idle = |(id, rows): &(SessionId, &Rows)| !is_completed(*id) && of(rows) >= own;
-        let most_then_longest = |(_, rows): &(SessionId, &Rows)| (Reverse(of(rows)), rows.ticket);
+        let is_idle = |(id, rows): &(SessionId, &HeldRows)| !is_completed(*id) && of(rows) >= own;
+        let most_then_longest = |(_, rows): &(SessionId, &HeldRows)| (Reverse(of(rows)), rows.ticket);
         let branches = self.all().filter(|(id, _)| self.branch_rows(*id) > 0);
         if let Some((id, _)) = branches.filter(is_idle).min_by_key(most_then_longest) {
             return Some(Spare::Branch(id));
         }
         let others = || {
-            let holds = |rows: &Rows, id| rows.layout.is_some() && self.document_rows(id) > 0;
+            let holds = |rows: &HeldRows, id| rows.layout.is_some() && self.document_rows(id) > 0;
             self.all().filter(move |(id, rows)| *id != asks && holds(rows, *id))
         };
         if let Some((id, _)) = others().filter(is_idle).min_by_key(most_then_longest) {

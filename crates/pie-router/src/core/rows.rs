@@ -1,13 +1,13 @@
 //! What the ranks hold of one session, as its group's owner knows it.
 
 use super::layout::Layout;
-use super::places::Places;
+use super::places::EditLocations;
 use super::spilling::OnDisk;
 use crate::tenants::Tenant;
 use pie_plan::schedule::Ticket;
 
 /// A session's rows. They die with the epoch.
-pub(super) struct Rows {
+pub(super) struct HeldRows {
     /// Whose they are.
     pub tenant: Tenant,
     /// Since when it was not served: who waits longest is next, who is idle longest makes room.
@@ -17,7 +17,7 @@ pub(super) struct Rows {
     /// Tokens adopted since the last completion began.
     pub adopted: u32,
     /// Where it was edited lately.
-    pub places: Places,
+    pub places: EditLocations,
     /// Kept tokens that are encoded again with its latest edit, where that says so.
     pub window: Option<u32>,
     /// Rows that were encoded again since the group was formed.
@@ -30,7 +30,7 @@ pub(super) struct Rows {
     pub disk: OnDisk,
 }
 
-impl Rows {
+impl HeldRows {
     /// None yet.
     pub fn none(tenant: Tenant, ticket: Ticket) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl Rows {
             ticket,
             layout: None,
             adopted: 0,
-            places: Places::default(),
+            places: EditLocations::default(),
             window: None,
             repaired: 0,
             to_repair: 0,

@@ -19,7 +19,7 @@ pub(crate) struct Session {
     /// Whose it is.
     pub tenant: Tenant,
     /// Whether it may be used.
-    pub standing: Standing,
+    pub standing: Availability,
     /// When its client was last heard of.
     pub used: Instant,
     /// Its text, or its tokens alone.
@@ -36,7 +36,7 @@ pub(crate) struct Session {
 
 /// Whether a session may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Availability {
     /// It may.
     Here,
     /// It is on its way since then: whoever asks for it is to ask again.

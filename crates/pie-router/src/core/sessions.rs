@@ -6,14 +6,14 @@
 use super::drafting::Removed;
 use super::journal::{Journal, MemoBytes, memo_of};
 use super::names::Names;
-use super::session::{Session, Standing};
+use super::session::{Availability, Session};
 use super::{Idle, Settings};
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use crate::faults;
 use crate::tenants::{Quotas, Tenant, Tenants};
 use pie_proto::Fault;
 use pie_proto::request::{Identity, SessionName};
-use pie_text::Change;
+use pie_text::DocumentChange;
 use pie_words::{Revision, SessionId};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -102,7 +102,7 @@ impl Sessions {
         match self.named(tenant, name) {
             _ if self.is_given_up => Err(faults::moving(name.as_str())),
             None => Err(faults::no_session(name.as_str())),
-            Some(session) if session.standing != Standing::Here => Err(faults::moving(name.as_str())),
+            Some(session) if session.standing != Availability::Here => Err(faults::moving(name.as_str())),
             Some(session) if identity.is_some_and(|identity| *identity != session.identity) => {
                 Err(faults::replaced(name.as_str()))
             }
@@ -140,7 +140,7 @@ impl Sessions {
     }
 
     /// A session that is new here.
-    pub fn insert(&mut self, new: Taken) -> SessionId {
+    pub fn insert(&mut self, new: ImportedSession) -> SessionId {
         self.latest_id += 1;
         let id = SessionId(self.latest_id);
         self.insert_as(id, new);
@@ -149,9 +149,9 @@ impl Sessions {
     }
 
     /// A session that the ranks have kept, under their name for it.
-    pub fn insert_as(&mut self, id: SessionId, new: Taken) {
-        let Taken { tenant, name, identity, strategy, document } = new;
-        let (standing, used, document) = (Standing::Here, self.now, *document);
+    pub fn insert_as(&mut self, id: SessionId, new: ImportedSession) {
+        let ImportedSession { tenant, name, identity, strategy, document } = new;
+        let (standing, used, document) = (Availability::Here, self.now, *document);
         let (memo, removed, edited) = (MemoBytes::default(), Removed::default(), None);
         let session =
             Session { name, id, identity, tenant, standing, used, document, strategy, edited, removed, memo };
@@ -217,7 +217,12 @@ impl Sessions {
     }
 
     /// Changes a document. Everything was checked before.
-    pub fn commit(&mut self, id: SessionId, change: Change, arrived: Option<Instant>) -> Result<(), Fault> {
+    pub fn commit(
+        &mut self,
+        id: SessionId,
+        change: DocumentChange,
+        arrived: Option<Instant>,
+    ) -> Result<(), Fault> {
         let Some(session) = self.all.get_mut(&id) else { return Ok(()) };
         let (before, revision) = (session.tokens(), session.revision());
         let memo = memo_of(&change);

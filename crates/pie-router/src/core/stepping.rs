@@ -1,10 +1,10 @@
 //! The next step: who takes part in it, and what a report of it means.
 
 use super::completion::CompletionId;
-use super::completions::Taken;
+use super::completions::TokenEffect;
 use super::flight::InFlight;
 use super::healing::{RepairEnd, Repairing, RideRoom, repaired_by};
-use super::pace::Load;
+use super::pace::PassLoad;
 use super::planner::Planner;
 use super::session::count;
 use super::sessions::Sessions;
@@ -120,7 +120,7 @@ impl Planner {
         self.stats.tokens.rotated.add(work.turns.slots.len() as u64);
         let keys = work.rows.iter().map(|row| u64::from(row.position.0) + 1).sum();
         let draws = count(work.sequences.iter().filter(|sequence| sequence.then == Then::Sample).count());
-        let load = Load { rows: count(work.rows.len()), keys, draws };
+        let load = PassLoad { rows: count(work.rows.len()), keys, draws };
         let draft_cost = self.pace.cost_of_draft(load);
         // L1 holds for drafts too.
         let most_rows = limits.rows.saturating_sub(load.rows).min(self.pace.drafts_within(limits.time));
@@ -195,7 +195,7 @@ impl Planner {
                     in_flight.undrawn.insert(sampled.session);
                 } else if let Some(id) = in_flight.completions.get(&sampled.session) {
                     let taken = self.allotment.completions.take(*id, sampled, now);
-                    in_flight.is_stray |= taken == Taken::EndsUnheard;
+                    in_flight.is_stray |= taken == TokenEffect::EndsUnheard;
                 }
             }
         }

@@ -3,8 +3,8 @@
 //! **Invariant.** The ranks hold what is here, less the changes that are staged; what these tables refuse is never sent.
 
 use super::layout::Layout;
-use super::places::Places;
-use super::rows::Rows;
+use super::places::EditLocations;
+use super::rows::HeldRows;
 use super::session::count;
 use crate::stats::Stats;
 use crate::tenants::{Sharing, Tenant};
@@ -22,7 +22,7 @@ const SHARE_TOKENS: usize = 32;
 /// See the module.
 pub(super) struct Tables {
     group: Group,
-    rows: BTreeMap<SessionId, Rows>,
+    rows: BTreeMap<SessionId, HeldRows>,
     staged: Vec<Change>,
     stale: Stale,
     /// Sessions whose tables changed since they were written to disk.
@@ -82,17 +82,17 @@ impl Tables {
     }
 
     /// What is held of each session.
-    pub fn all(&self) -> impl Iterator<Item = (SessionId, &Rows)> {
+    pub fn all(&self) -> impl Iterator<Item = (SessionId, &HeldRows)> {
         self.rows.iter().map(|(id, rows)| (*id, rows))
     }
 
     /// What the ranks hold of a session.
-    pub fn rows(&self, id: SessionId) -> Option<&Rows> {
+    pub fn rows(&self, id: SessionId) -> Option<&HeldRows> {
         self.rows.get(&id)
     }
 
     /// The same, to change it.
-    pub fn rows_mut(&mut self, id: SessionId) -> Option<&mut Rows> {
+    pub fn rows_mut(&mut self, id: SessionId) -> Option<&mut HeldRows> {
         self.rows.get_mut(&id)
     }
 
@@ -115,7 +115,7 @@ impl Tables {
     /// A session is there. Its table is opened by a change.
     pub fn insert(&mut self, id: SessionId, tenant: Tenant) {
         let ticket = self.ticket();
-        self.rows.insert(id, Rows::none(tenant, ticket));
+        self.rows.insert(id, HeldRows::none(tenant, ticket));
     }
 
     /// A session's document stands in the table that the ranks have held on to.
@@ -223,7 +223,7 @@ impl Tables {
         self.stage(share.into_iter().chain([rest]).collect())?;
         self.stats.tokens.shared.add(shared as u64);
         if let Some(rows) = self.rows.get_mut(&id) {
-            (rows.layout, rows.places) = (Some(Layout::Plain), Places::default());
+            (rows.layout, rows.places) = (Some(Layout::Plain), EditLocations::default());
             rows.ahead.done();
             rows.ahead.add(tokens.len() - shared);
         }
@@ -236,10 +236,10 @@ impl Tables {
     fn donor(&self, id: SessionId, tokens: &[TokenId]) -> Option<(SessionId, usize)> {
         let head = tokens.get(..SHARE_TOKENS)?;
         let own = &self.rows.get(&id)?.tenant;
-        let may_share = |(other, rows): &(SessionId, &Rows)| {
+        let may_share = |(other, rows): &(SessionId, &HeldRows)| {
             *other != id && (self.sharing == Sharing::AcrossTenants || rows.tenant == *own)
         };
-        let shared = |(other, _): (SessionId, &Rows)| {
+        let shared = |(other, _): (SessionId, &HeldRows)| {
             let table = self.table(other).filter(|table| table.tokens().starts_with(head))?;
             let pairs = table.tokens().iter().zip(tokens);
             let common = pairs.take_while(|(theirs, ours)| theirs == ours).count();

@@ -1,7 +1,7 @@
 //! What is told of an owner to those who only look on: other groups' choices, metrics, counters. Nothing here changes it.
 
 use super::Core;
-use super::completion::{Finish, News, Stream, Took};
+use super::completion::{Finish, News, StreamKind, Took};
 use super::planner::Planner;
 use crate::owner::Holdings;
 use crate::stats::{Outcome, Stats};
@@ -46,7 +46,7 @@ pub(super) fn count_news(stats: &Stats, news: &News) {
                 Some(Took::First(first)) => {
                     stats.tokens.reused.add(u64::from(first.reused));
                     // Whoever reads what goes on had his first token long ago.
-                    if first.of == Stream::New {
+                    if first.of == StreamKind::New {
                         stats.completions.first_token.observe(first.since_call);
                         let since_edit = first.since_edit.into_iter();
                         since_edit.for_each(|edit| stats.completions.edit_to_first_token.observe(edit));

@@ -1,7 +1,7 @@
 //! What the core has and did, as the API tells it.
 
 use crate::core::session::{Session, count};
-use crate::core::{Core, Edited, Opened, Planner};
+use crate::core::{Core, EditSummary, Opened, Planner};
 use crate::faults;
 use pie_proto::request::{parts_to_wire, strategy_to_wire};
 use pie_proto::{Fault, v1};
@@ -23,7 +23,7 @@ pub(super) fn opened(core: &Core, opened: &Opened) -> Result<v1::OpenSessionResp
     })
 }
 
-pub(super) fn edited(core: &Core, edited: &Edited) -> Result<v1::ApplyEditsResponse, Fault> {
+pub(super) fn edited(core: &Core, edited: &EditSummary) -> Result<v1::ApplyEditsResponse, Fault> {
     let session = session_of(core, edited.session)?;
     Ok(v1::ApplyEditsResponse {
         revision: session.revision().0,

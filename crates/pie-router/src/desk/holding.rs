@@ -22,10 +22,10 @@ pub(super) struct Holding {
     ack: Ack,
     witnesses: Witnesses,
     confirmed: u64,
-    held: VecDeque<Held>,
+    held: VecDeque<UnconfirmedReply>,
 }
 
-struct Held {
+struct UnconfirmedReply {
     until: u64,
     answer: Box<dyn FnOnce(Result<(), Fault>) + Send>,
 }
@@ -51,7 +51,7 @@ impl Holding {
             return;
         }
         let answer = move |kept: Result<(), Fault>| drop(reply.send(kept.and(answer)));
-        self.held.push_back(Held { until: latest, answer: Box::new(answer) });
+        self.held.push_back(UnconfirmedReply { until: latest, answer: Box::new(answer) });
     }
 
     /// Who keeps the documents.

@@ -1,8 +1,8 @@
 //! The streams that completions are answered by: what the core says of a completion, as its client is told.
 
-use crate::core::Unread;
-use crate::core::completion::{CompletionId, Finish, FirstToken, Message, News, Token, Took};
-use crate::messages::{Stream, Watch, Writer, messages};
+use crate::core::UnreadCompletions;
+use crate::core::completion::{CompletionId, CompletionUpdate, Finish, FirstToken, News, Token, Took};
+use crate::messages::{MessageStream, MessageWriter, Watch, messages};
 use crate::spans::CompletionSpan;
 use crate::tenants::Tenant;
 use opentelemetry::Context;
@@ -15,38 +15,38 @@ use tonic::Status;
 
 /// All streams of an owner.
 #[derive(Default)]
-pub(super) struct Streams {
-    open: BTreeMap<CompletionId, Open>,
+pub(super) struct CompletionStreams {
+    open: BTreeMap<CompletionId, OpenCompletion>,
     /// All that are not read to their end, those of completions that are over too.
     unread: Vec<(Tenant, Watch)>,
 }
 
 /// A completion that runs or waits. The call's span has its end before the stream has.
-struct Open {
+struct OpenCompletion {
     span: CompletionSpan,
-    writer: Writer,
+    writer: MessageWriter,
 }
 
-impl Streams {
+impl CompletionStreams {
     /// The stream of a completion that was accepted, in the span of the present call.
     pub fn open(
         &mut self,
         (id, revision): (CompletionId, Revision),
         tenant: Tenant,
         arrived: Instant,
-    ) -> Stream {
+    ) -> MessageStream {
         let (writer, stream) = messages(revision);
         self.unread.push((tenant, writer.watch()));
-        self.open.insert(id, Open { span: CompletionSpan::of_call(arrived), writer });
+        self.open.insert(id, OpenCompletion { span: CompletionSpan::of_call(arrived), writer });
         stream
     }
 
     /// How many are not read to their end.
-    pub fn unread(&mut self, tenant: &Tenant) -> Unread {
+    pub fn unread(&mut self, tenant: &Tenant) -> UnreadCompletions {
         let now = Instant::now();
         self.unread.retain(|(_, stream)| !stream.is_over(now));
         let own = self.unread.iter().filter(|(whose, _)| whose == tenant).count();
-        Unread { all: self.unread.len(), own }
+        UnreadCompletions { all: self.unread.len(), own }
     }
 
     /// Completions whose readers went away.
@@ -61,7 +61,7 @@ impl Streams {
 
     /// Something happened to a completion. Its span hears of it first: whoever writes the call's line has it then.
     pub fn tell(&mut self, id: CompletionId, news: News) {
-        let Some(Open { span, writer }) = self.open.get_mut(&id) else { return };
+        let Some(OpenCompletion { span, writer }) = self.open.get_mut(&id) else { return };
         let is_last = news.is_last();
         match news {
             News::Began | News::Abandoned => {}
@@ -94,7 +94,7 @@ fn name(finish: Finish) -> &'static str {
     }
 }
 
-fn response(message: Message) -> v1::CompleteResponse {
+fn response(message: CompletionUpdate) -> v1::CompleteResponse {
     let finish = match message.finish {
         None => v1::FinishReason::Unspecified,
         Some(Finish::StopToken | Finish::StopString) => v1::FinishReason::Stop,

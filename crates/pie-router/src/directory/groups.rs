@@ -4,7 +4,7 @@
 
 use super::looking::Looks;
 use super::{Home, RETRY, unplaced};
-use crate::owner::{Holdings, Owner, State};
+use crate::owner::{GroupState, Holdings, OwnerHandle};
 use crate::peers::Peers;
 use arc_swap::ArcSwap;
 use pie_placement::{Admission, GroupId, GroupRecord, Placement, RouterId, RouterRecord};
@@ -20,9 +20,9 @@ const TOLD_AGAIN: Duration = Duration::from_secs(5);
 
 /// Who answers a call.
 #[derive(Clone)]
-pub(crate) enum Target {
+pub(crate) enum OwnerLocation {
     /// An owner in this router.
-    Local(Owner),
+    Local(OwnerHandle),
     /// Another router.
     Remote(RouterRecord),
 }
@@ -41,19 +41,19 @@ pub(super) struct Seen {
     /// Ranks that are registered.
     pub ranks: usize,
     /// How full it is.
-    pub load: Load,
+    pub load: GroupLoad,
 }
 
 /// How full a group is.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
+pub(super) struct GroupLoad {
     /// KV slots, one for a token.
     pub slots: u64,
     /// Tokens of its documents.
     pub tokens: u64,
 }
 
-impl Load {
+impl GroupLoad {
     /// Free KV tokens, if each document were in the cache: below 0 where some are not.
     fn room(self) -> i64 {
         self.slots.cast_signed() - self.tokens.cast_signed()
@@ -65,7 +65,7 @@ pub(crate) struct Groups {
     pub(super) placement: Arc<dyn Placement>,
     /// This run of this router.
     pub me: RouterId,
-    locals: BTreeMap<GroupId, Owner>,
+    locals: BTreeMap<GroupId, OwnerHandle>,
     /// The way to other routers.
     pub peers: Peers,
     pub(super) seen: ArcSwap<BTreeMap<GroupId, Seen>>,
@@ -79,7 +79,7 @@ impl Groups {
     pub fn new(
         placement: Arc<dyn Placement>,
         me: RouterId,
-        locals: BTreeMap<GroupId, Owner>,
+        locals: BTreeMap<GroupId, OwnerHandle>,
         peers: Peers,
     ) -> Arc<Self> {
         let (seen, forgot, looks) = (ArcSwap::default(), ArcSwap::default(), Arc::default());
@@ -97,22 +97,22 @@ impl Groups {
     }
 
     /// The owners in this router.
-    pub fn locals(&self) -> impl Iterator<Item = (&GroupId, &Owner)> {
+    pub fn locals(&self) -> impl Iterator<Item = (&GroupId, &OwnerHandle)> {
         self.locals.iter()
     }
 
     pub(super) fn is_served_here(&self, group: &GroupId) -> bool {
-        self.locals.get(group).is_some_and(|owner| owner.now() == State::Serving)
+        self.locals.get(group).is_some_and(|owner| owner.now() == GroupState::Serving)
     }
 
     /// An owner in this router that serves its group, or has its documents.
-    pub fn local(&self, group: &GroupId) -> Option<&Owner> {
+    pub fn local(&self, group: &GroupId) -> Option<&OwnerHandle> {
         let owner = self.locals.get(group)?;
         let has = match owner.now() {
-            State::Serving => owner.is_sure() || self.owned_elsewhere(group).is_none(),
-            State::Retired => false,
+            GroupState::Serving => owner.is_sure() || self.owned_elsewhere(group).is_none(),
+            GroupState::Retired => false,
             // What is left here of a group that another router owns now is on its way to it.
-            State::Waiting(_) | State::Lost(_) => {
+            GroupState::Waiting(_) | GroupState::Lost(_) => {
                 owner.holdings().sessions > 0 && self.owned_elsewhere(group).is_none()
             }
         };
@@ -127,21 +127,21 @@ impl Groups {
         let mut why = "no group is served".to_owned();
         for (group, owner) in &self.locals {
             match owner.now() {
-                State::Serving if owner.is_sure() => return Ok(()),
-                State::Serving => {
+                GroupState::Serving if owner.is_sure() => return Ok(()),
+                GroupState::Serving => {
                     why =
                         format!("the placement has not confirmed lately that this router owns group {group}");
                 }
-                State::Waiting(waiting) => why = format!("group {group} is not formed: {waiting}"),
-                State::Lost(lost) => why = format!("group {group} is lost: {lost}"),
-                State::Retired => why = format!("group {group} is given up"),
+                GroupState::Waiting(waiting) => why = format!("group {group} is not formed: {waiting}"),
+                GroupState::Lost(lost) => why = format!("group {group} is lost: {lost}"),
+                GroupState::Retired => why = format!("group {group} is given up"),
             }
         }
         if self.remotes().is_empty() { Err(why) } else { Ok(()) }
     }
 
     /// The owner-to-be in this router.
-    pub fn candidate(&self, group: &GroupId) -> Option<&Owner> {
+    pub fn candidate(&self, group: &GroupId) -> Option<&OwnerHandle> {
         self.locals.get(group)
     }
 
@@ -170,12 +170,12 @@ impl Groups {
     ///
     /// # Errors
     /// [`Reason::NoGroup`] while nobody does.
-    pub fn target(&self, group: &GroupId) -> Result<Target, Fault> {
+    pub fn target(&self, group: &GroupId) -> Result<OwnerLocation, Fault> {
         if let Some(owner) = self.local(group) {
-            return Ok(Target::Local(owner.clone()));
+            return Ok(OwnerLocation::Local(owner.clone()));
         }
         match self.owned_elsewhere(group) {
-            Some(router) => Ok(Target::Remote(router)),
+            Some(router) => Ok(OwnerLocation::Remote(router)),
             None => Err(self.unowned(group)),
         }
     }
@@ -186,15 +186,15 @@ impl Groups {
     }
 
     fn unowned(&self, group: &GroupId) -> Fault {
-        let why = match self.locals.get(group).map(Owner::now) {
-            Some(State::Waiting(why) | State::Lost(why)) => format!(": {why}"),
+        let why = match self.locals.get(group).map(OwnerHandle::now) {
+            Some(GroupState::Waiting(why) | GroupState::Lost(why)) => format!(": {why}"),
             _ => String::new(),
         };
         Fault::new(Reason::NoGroup, format!("no router serves group {group}{why}")).retry_after(RETRY)
     }
 
     /// Who answers for a group, which may have an owner since the last look.
-    pub(super) async fn target_again(&self, group: &GroupId) -> Result<Target, Fault> {
+    pub(super) async fn target_again(&self, group: &GroupId) -> Result<OwnerLocation, Fault> {
         match self.target(group) {
             Ok(target) => Ok(target),
             Err(_) => {
@@ -249,9 +249,9 @@ impl Groups {
         }
     }
 
-    fn load(&self, group: &GroupId, seen: &Seen) -> Load {
-        match self.local(group).map(Owner::holdings) {
-            Some(Holdings { slots, tokens, .. }) => Load { slots: slots as u64, tokens: tokens as u64 },
+    fn load(&self, group: &GroupId, seen: &Seen) -> GroupLoad {
+        match self.local(group).map(OwnerHandle::holdings) {
+            Some(Holdings { slots, tokens, .. }) => GroupLoad { slots: slots as u64, tokens: tokens as u64 },
             None => seen.load,
         }
     }

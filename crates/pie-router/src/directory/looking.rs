@@ -2,7 +2,7 @@
 //! many refused calls cost one look, looks never overtake each other, and what an older one saw never replaces what a newer one did.
 
 use super::describe;
-use super::groups::{Groups, Load, Seen};
+use super::groups::{GroupLoad, Groups, Seen};
 use pie_placement::{Admission, GroupId, GroupRecord, RouterId, RouterRecord};
 use pie_proto::v1;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The latest look: which it was, and when it began.
 #[derive(Clone, Copy, Debug)]
-struct Latest {
+struct LatestLook {
     number: u64,
     began: Option<Instant>,
 }
@@ -34,12 +34,12 @@ pub(super) struct Looks {
     wanted: Notify,
     /// The number of the look that began last.
     begun: watch::Sender<u64>,
-    ended: watch::Sender<Latest>,
+    ended: watch::Sender<LatestLook>,
 }
 
 impl Default for Looks {
     fn default() -> Self {
-        let ended = watch::Sender::new(Latest { number: 0, began: None });
+        let ended = watch::Sender::new(LatestLook { number: 0, began: None });
         Self { wanted: Notify::new(), begun: watch::Sender::new(0), ended }
     }
 }
@@ -80,7 +80,7 @@ impl Groups {
             let number = looks.begun() + 1;
             looks.begun.send_replace(number);
             groups.look_now().await;
-            looks.ended.send_replace(Latest { number, began: Some(began) });
+            looks.ended.send_replace(LatestLook { number, began: Some(began) });
             drop(groups);
             tokio::time::sleep(LATELY).await;
             // Early, if somebody asks.
@@ -117,7 +117,7 @@ impl Groups {
             let epoch = record.owner.as_ref().map_or(0, |owner| owner.epoch.0);
             let owner = record.owner.map(|owner| owner.router);
             let groups = owner.as_ref().and_then(|owner| described.get(&owner.id));
-            let load = groups.map_or_else(Load::default, |groups| load_of(&record.group, groups));
+            let load = groups.map_or_else(GroupLoad::default, |groups| load_of(&record.group, groups));
             let (admission, ranks) = (record.admission, record.ranks.len());
             (record.group, Seen { owner, epoch, admission, formed_again, ranks, load })
         });
@@ -171,7 +171,10 @@ impl Groups {
 }
 
 /// How full a group is, as its owner describes it.
-fn load_of(group: &GroupId, described: &[v1::Group]) -> Load {
+fn load_of(group: &GroupId, described: &[v1::Group]) -> GroupLoad {
     let group = described.iter().find(|other| other.group == group.as_str());
-    group.map_or_else(Load::default, |group| Load { slots: group.slots_total.into(), tokens: group.tokens })
+    group.map_or_else(GroupLoad::default, |group| GroupLoad {
+        slots: group.slots_total.into(),
+        tokens: group.tokens,
+    })
 }

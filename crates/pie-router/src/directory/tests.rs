@@ -1,7 +1,7 @@
 //! What a router knows, while groups and other routers are away.
 
-use super::groups::{Load, Seen};
-use super::{Claim, Directory, Groups, Home, Refused, Site, Target, Was};
+use super::groups::{GroupLoad, Seen};
+use super::{ClaimOutcome, Directory, Groups, Home, OwnerLocation, PriorHome, Refused, Site};
 use crate::owner::spawn_owner;
 use crate::owner::tests::inherit;
 use crate::peers::Peers;
@@ -80,7 +80,7 @@ async fn a_lost_group_with_documents_takes_no_new_ones_and_stops_nobody() {
         admission: Admission::Open,
         formed_again: false,
         ranks: 2,
-        load: Load { slots: 100, tokens: 200 },
+        load: GroupLoad { slots: 100, tokens: 200 },
     };
     see(&directory, "g1", other);
     assert_eq!(best(&directory), Some(group("g1")), "however full it is");
@@ -97,7 +97,7 @@ async fn refused_calls_share_a_look() {
             let directory = directory.clone();
             tokio::spawn(async move {
                 let name = SessionName::new(format!("s{call}")).expect("a right name");
-                let asked = Home { group: group("g0"), target: Target::Remote(router("other")) };
+                let asked = Home { group: group("g0"), target: OwnerLocation::Remote(router("other")) };
                 directory.moved(&Tenant::default(), &name, &asked, Refused::Missing).await.is_none()
             })
         })
@@ -128,7 +128,7 @@ async fn a_session_without_a_home_is_not_unknown_while_the_placement_may_have_fo
         admission: Admission::Open,
         formed_again: false,
         ranks: 2,
-        load: Load::default(),
+        load: GroupLoad::default(),
     };
     see(&directory, "g1", owned);
     directory.groups.look().await;
@@ -149,7 +149,7 @@ async fn homes_are_claimed_by_the_first_and_left_by_their_own() {
         ranks: 2,
         load,
     };
-    let (roomy, full) = (Load { slots: 100, tokens: 0 }, Load { slots: 100, tokens: 90 });
+    let (roomy, full) = (GroupLoad { slots: 100, tokens: 0 }, GroupLoad { slots: 100, tokens: 90 });
     let (one, other) = (seen(roomy), seen(full));
     see(&directory, "g1", one);
     see(&directory, "g2", other);
@@ -160,17 +160,18 @@ async fn homes_are_claimed_by_the_first_and_left_by_their_own() {
     let third = directory.site(&tenant, &name, 10).await.expect("there is room").home.group;
     assert_eq!(third, group("g2"), "what is on its way counts");
     assert_eq!(directory.home_now(&tenant, &name).await, Ok(None), "nothing is claimed before it is opened");
-    let elsewhere = Site { home: Home { group: third.clone(), ..first.home.clone() }, was: Was::Nowhere };
+    let elsewhere =
+        Site { home: Home { group: third.clone(), ..first.home.clone() }, was: PriorHome::Nowhere };
     let claims = [&first, &elsewhere, &second].map(|site| directory.claim(&tenant, &name, site));
     let mut claimed = Vec::new();
     for claim in claims {
         claimed.push(claim.await.expect("the placement answers"));
     }
-    assert_eq!(claimed, [Claim::Home, Claim::Elsewhere, Claim::Home]);
+    assert_eq!(claimed, [ClaimOutcome::Home, ClaimOutcome::Elsewhere, ClaimOutcome::Home]);
     directory.forget(&tenant, &name, &third).await.expect("the placement answers");
     assert_eq!(directory.home_now(&tenant, &name).await, Ok(Some(group("g1"))), "it has another home");
     directory.forget(&tenant, &name, &group("g1")).await.expect("the placement answers");
     // Whoever found the home before has opened the session again meanwhile: it has a home again.
-    assert_eq!(directory.claim(&tenant, &name, &second).await, Ok(Claim::Home));
+    assert_eq!(directory.claim(&tenant, &name, &second).await, Ok(ClaimOutcome::Home));
     assert_eq!(directory.home_now(&tenant, &name).await, Ok(Some(group("g1"))));
 }

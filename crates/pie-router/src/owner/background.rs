@@ -1,7 +1,7 @@
 //! What an owner has done beside its own task, since it may wait for others: forming the group, sending documents after it, and
 //! telling where sessions live.
 
-use super::forming::{Candidate, Claim};
+use super::forming::{OwnerCandidate, OwnershipClaim};
 use super::tenure::Tenure;
 use super::{OwnerOptions, Task};
 use crate::ranks::Events;
@@ -84,8 +84,8 @@ pub(super) struct Background {
 }
 
 impl Task {
-    pub(super) fn start_forming(&mut self, claim: Claim, ownership: Option<Ownership>) {
-        let candidate = Candidate {
+    pub(super) fn start_forming(&mut self, claim: OwnershipClaim, ownership: Option<Ownership>) {
+        let candidate = OwnerCandidate {
             common: self.common.clone(),
             ownership,
             served: self.served,

@@ -2,7 +2,7 @@
 
 use super::Event;
 use super::background::Common;
-use crate::call::{Arrived, Call};
+use crate::call::{ArrivedDocuments, Call};
 use crate::carrying;
 use crate::ranks::OwnerGone;
 use pie_placement::RouterRecord;
@@ -55,7 +55,7 @@ impl Common {
                     return;
                 }
             }
-            let arrived = Call::Arrived { what: Arrived::One(tenant, name) };
+            let arrived = Call::Arrived { what: ArrivedDocuments::One(tenant, name) };
             if let Err(OwnerGone) = self.events.send(Event::Call(arrived, Span::current())).await {
                 return;
             }

@@ -4,11 +4,11 @@
 use super::background::Common;
 use super::tenure::tell_when_lost;
 use super::{Concern, Event, OwnerOptions};
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use crate::carrying;
 use crate::core::Ack;
 use crate::peers::Listening;
-use crate::ranks::{Formed, Forming, Ranks, Reading, Tables};
+use crate::ranks::{DocumentTokenizer, Formed, GroupFormation, Ranks, TableRetention};
 use pie_placement::{Campaign, LeaseState, Ownership, PlacementError, RouterRecord};
 use pie_proto::Reason;
 use pie_proto::peer_v1::{GiveGroupRequest, GroupArrivedRequest, StandingRequest};
@@ -34,13 +34,13 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A router that wants a group.
-pub(super) struct Candidate {
+pub(super) struct OwnerCandidate {
     /// What the owner and it have in common.
     pub common: Arc<Common>,
     /// Another router that was seen to own the group: it has the documents.
     pub former: Option<RouterRecord>,
     /// Whether this router had it just now.
-    pub claim: Claim,
+    pub claim: OwnershipClaim,
     /// Since when nobody owns it.
     pub free_since: Option<Instant>,
     /// What this router has of the group already: a group that is formed again need not change hands.
@@ -48,12 +48,12 @@ pub(super) struct Candidate {
     /// The latest epoch that this router has served.
     pub served: Epoch,
     /// What becomes of the tables that the ranks hold.
-    pub tables: Tables,
+    pub tables: TableRetention,
 }
 
 /// What a router's wish for a group rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Claim {
+pub(super) enum OwnershipClaim {
     /// It never had it.
     New,
     /// It had it, and has its documents.
@@ -73,16 +73,16 @@ enum Former {
 
 /// How long a group that nobody owns is left to others, by who had it before, whether that was this router, and how many groups
 /// this one owns.
-fn turn(former: Former, claim: Claim, owned: usize) -> Duration {
+fn turn(former: Former, claim: OwnershipClaim, owned: usize) -> Duration {
     match (former, claim) {
         // Its own documents need no way.
         (Former::WantsIt, _) => PATIENCE,
         // Whoever saw it last fetches its documents, and the quickest may.
         (Former::LeavesIt, _) => Duration::ZERO,
         // The documents are here.
-        (Former::Unknown, Claim::Old) => Duration::ZERO,
+        (Former::Unknown, OwnershipClaim::Old) => Duration::ZERO,
         // The documents are nowhere: groups are shared out.
-        (Former::Unknown, Claim::New) => DEFERENCE * u32::try_from(owned).unwrap_or(u32::MAX),
+        (Former::Unknown, OwnershipClaim::New) => DEFERENCE * u32::try_from(owned).unwrap_or(u32::MAX),
     }
 }
 
@@ -99,7 +99,7 @@ impl From<String> for NotYet {
     }
 }
 
-impl Candidate {
+impl OwnerCandidate {
     /// Tries until the group is formed or the owner is gone.
     pub async fn run(mut self) {
         loop {
@@ -127,7 +127,7 @@ impl Candidate {
         };
         self.inherit().await;
         let common = &self.common;
-        let forming = Forming {
+        let forming = GroupFormation {
             ownership: &ownership,
             served: self.served,
             written: self.common.knowledge.written(),
@@ -135,14 +135,17 @@ impl Candidate {
             connector: &common.options.ranks,
             deadline: common.options.deadline,
             tables: self.tables,
-            reading: Reading { tokenizer: common.tokenizer.clone(), limit: common.options.document_limit },
+            reading: DocumentTokenizer {
+                tokenizer: common.tokenizer.clone(),
+                limit: common.options.document_limit,
+            },
             events: common.events.clone(),
         };
         match forming.form().await {
             Ok(Ranks { streams, found, keepers }) => Ok(Formed { streams, found, keepers, ownership }),
             Err(error) => {
                 // Whoever has the documents keeps them together with the group; without, another router may do better.
-                self.ownership = Some(ownership).filter(|_| self.claim == Claim::Old);
+                self.ownership = Some(ownership).filter(|_| self.claim == OwnershipClaim::Old);
                 Err(error.to_string().into())
             }
         }
@@ -294,7 +297,7 @@ impl Candidate {
                     if self.common.events.send(Event::Inherited(taken)).await.is_ok() {
                         self.confirm(&former).await;
                     }
-                    self.claim = Claim::Old;
+                    self.claim = OwnershipClaim::Old;
                     return;
                 }
                 Ok(Err(status))
@@ -318,7 +321,7 @@ impl Candidate {
         let _ = tokio::time::timeout(ASK_TIMEOUT, peer.group_arrived(request)).await;
     }
 
-    async fn fetch(&self, former: &RouterRecord) -> Result<Vec<Taken>, Status> {
+    async fn fetch(&self, former: &RouterRecord) -> Result<Vec<ImportedSession>, Status> {
         let mut peer = self.common.options.peers.peer(former)?;
         let (group, router) = (self.common.options.group.to_string(), former.id.to_string());
         let request = GiveGroupRequest { group, router };
@@ -348,15 +351,15 @@ mod tests {
     #[test]
     fn a_free_group_is_first_its_documents_and_then_of_who_has_fewest() {
         let cases = [
-            (Former::WantsIt, Claim::New, 0, PATIENCE),
-            (Former::WantsIt, Claim::New, 5, PATIENCE),
-            (Former::WantsIt, Claim::Old, 0, PATIENCE),
-            (Former::LeavesIt, Claim::New, 5, Duration::ZERO),
-            (Former::LeavesIt, Claim::Old, 5, Duration::ZERO),
-            (Former::Unknown, Claim::Old, 5, Duration::ZERO),
-            (Former::Unknown, Claim::New, 0, Duration::ZERO),
-            (Former::Unknown, Claim::New, 1, DEFERENCE),
-            (Former::Unknown, Claim::New, 3, DEFERENCE * 3),
+            (Former::WantsIt, OwnershipClaim::New, 0, PATIENCE),
+            (Former::WantsIt, OwnershipClaim::New, 5, PATIENCE),
+            (Former::WantsIt, OwnershipClaim::Old, 0, PATIENCE),
+            (Former::LeavesIt, OwnershipClaim::New, 5, Duration::ZERO),
+            (Former::LeavesIt, OwnershipClaim::Old, 5, Duration::ZERO),
+            (Former::Unknown, OwnershipClaim::Old, 5, Duration::ZERO),
+            (Former::Unknown, OwnershipClaim::New, 0, Duration::ZERO),
+            (Former::Unknown, OwnershipClaim::New, 1, DEFERENCE),
+            (Former::Unknown, OwnershipClaim::New, 3, DEFERENCE * 3),
         ];
         for (former, claim, owned, wanted) in cases {
             assert_eq!(turn(former, claim, owned), wanted, "{former:?}, {claim:?}, {owned} groups");

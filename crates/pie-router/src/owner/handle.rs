@@ -2,7 +2,7 @@
 
 use super::inbox::Inbox;
 use super::tenure::Tenure;
-use super::{Event, Holdings, State, Watched};
+use super::{Event, GroupState, Holdings, Watched};
 use crate::call::Call;
 use crate::faults;
 use crate::stats::{RankTimes, Stats};
@@ -16,17 +16,17 @@ const TELLING: Duration = Duration::from_secs(10);
 
 /// A handle of the owner.
 #[derive(Clone)]
-pub struct Owner {
+pub struct OwnerHandle {
     pub(super) events: mpsc::Sender<Event>,
     pub(super) inbox: Inbox,
     pub(super) tenure: Tenure,
-    pub(super) state: watch::Receiver<State>,
+    pub(super) state: watch::Receiver<GroupState>,
     pub(super) holdings: watch::Receiver<Holdings>,
     pub(super) stats: Arc<Stats>,
     pub(super) ranks: Arc<[RankTimes]>,
 }
 
-impl Owner {
+impl OwnerHandle {
     /// Hands a call to the owner.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Owner {
     /// Asks the owner, and waits for its answer.
     ///
     /// # Errors
-    /// As of [`Owner::call`].
+    /// As of [`OwnerHandle::call`].
     pub async fn ask<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Fault> {
         let (reply, answer) = oneshot::channel();
         self.call(call(reply))?;
@@ -48,7 +48,7 @@ impl Owner {
     /// The same where the call waits for a place in the owner's queue.
     ///
     /// # Errors
-    /// As of [`Owner::tell`].
+    /// As of [`OwnerHandle::tell`].
     pub async fn ask_surely<T>(&self, call: impl FnOnce(oneshot::Sender<T>) -> Call) -> Result<T, Fault> {
         let (reply, answer) = oneshot::channel();
         self.tell(call(reply)).await?;
@@ -102,12 +102,12 @@ impl Owner {
     }
 
     /// The state of the group as it is: a copy, so that nobody holds the owner's lock while they go on.
-    pub fn now(&self) -> State {
+    pub fn now(&self) -> GroupState {
         self.state.borrow().clone()
     }
 
     /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<GroupState> {
         self.state.clone()
     }
 }

@@ -1,7 +1,7 @@
 //! Calls that wait for the owner. Each tenant is served in turn, and each of a tenant's sessions in its turn, so that whoever
 //! sends many calls waits for his own. So many wait, and no more: the rest is refused, and told when to come again.
 
-use crate::call::{Arrived, Call};
+use crate::call::{ArrivedDocuments, Call};
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::request::SessionName;
@@ -34,14 +34,14 @@ pub(super) struct Waiting {
 
 /// Whose turn it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lane {
+enum InboxLane {
     /// Those who ask of the group or move its sessions.
     Router,
     /// A tenant.
     Tenant(Tenant),
 }
 
-impl Lane {
+impl InboxLane {
     fn limit(&self) -> usize {
         match self {
             Self::Router => ROUTER_QUEUE,
@@ -113,7 +113,7 @@ struct OfLane {
 
 #[derive(Default)]
 struct Queues {
-    lanes: RoundRobin<Lane, OfLane>,
+    lanes: RoundRobin<InboxLane, OfLane>,
     /// Of tenants.
     count: usize,
     closed: bool,
@@ -121,11 +121,11 @@ struct Queues {
 
 impl Queues {
     /// Whether one more may wait.
-    fn check(&self, lane: &Lane, session: &Option<SessionName>) -> Result<(), Fault> {
+    fn check(&self, lane: &InboxLane, session: &Option<SessionName>) -> Result<(), Fault> {
         if self.closed {
             return Err(faults::stopping());
         }
-        let is_routers = *lane == Lane::Router;
+        let is_routers = *lane == InboxLane::Router;
         if !is_routers && self.count >= QUEUE {
             return Err(faults::too_many_calls(QUEUE, "of the group"));
         }
@@ -141,8 +141,8 @@ impl Queues {
         Ok(())
     }
 
-    fn put(&mut self, lane: Lane, session: Option<SessionName>, waiting: Waiting) {
-        self.count += usize::from(lane != Lane::Router);
+    fn put(&mut self, lane: InboxLane, session: Option<SessionName>, waiting: Waiting) {
+        self.count += usize::from(lane != InboxLane::Router);
         let of_lane = self.lanes.filled(&lane);
         of_lane.count += 1;
         of_lane.sessions.filled(&session).push_back(waiting);
@@ -155,7 +155,7 @@ impl Queues {
             (taken.flatten(), Left::of(lane.count))
         });
         let taken = taken.flatten()?;
-        if let (Lane::Tenant(_), _) = place(&taken.call) {
+        if let (InboxLane::Tenant(_), _) = place(&taken.call) {
             self.count -= 1;
         }
         Some(taken)
@@ -238,8 +238,8 @@ impl Inbox {
 }
 
 /// Where a call waits.
-fn place(call: &Call) -> (Lane, Option<SessionName>) {
-    let of = |tenant: &Tenant, name: Option<&SessionName>| (Lane::Tenant(tenant.clone()), name.cloned());
+fn place(call: &Call) -> (InboxLane, Option<SessionName>) {
+    let of = |tenant: &Tenant, name: Option<&SessionName>| (InboxLane::Tenant(tenant.clone()), name.cloned());
     match call {
         Call::Open { tenant, name, .. } => of(tenant, Some(name)),
         Call::Edit { tenant, request, .. } => of(tenant, Some(&request.session)),
@@ -251,12 +251,14 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
         Call::Vacate { tenant, session, .. } => of(tenant, Some(session)),
         Call::List { tenant, .. } => of(tenant, None),
         // Of a session that moves or goes, in its order.
-        Call::Give { session, .. } => (Lane::Router, Some(session.clone())),
+        Call::Give { session, .. } => (InboxLane::Router, Some(session.clone())),
         Call::Keep { resident } | Call::Depart { resident, .. } => {
-            (Lane::Router, Some(resident.name.clone()))
+            (InboxLane::Router, Some(resident.name.clone()))
         }
-        Call::Arrived { what: Arrived::One(_, session) } => (Lane::Router, Some(session.clone())),
-        Call::Arrived { what: Arrived::All } => (Lane::Router, None),
+        Call::Arrived { what: ArrivedDocuments::One(_, session) } => {
+            (InboxLane::Router, Some(session.clone()))
+        }
+        Call::Arrived { what: ArrivedDocuments::All } => (InboxLane::Router, None),
         Call::Take { .. }
         | Call::Held { .. }
         | Call::Idle { .. }
@@ -264,7 +266,7 @@ fn place(call: &Call) -> (Lane, Option<SessionName>) {
         | Call::Residents { .. }
         | Call::Settled { .. }
         | Call::GiveAll { .. }
-        | Call::Describe { .. } => (Lane::Router, None),
+        | Call::Describe { .. } => (InboxLane::Router, None),
     }
 }
 

@@ -2,8 +2,8 @@
 //! the epoch: when one rank is lost, the others keep what happens until the group is formed again.
 
 use super::{Event, Task};
-use crate::call::Taken;
-use crate::core::Written;
+use crate::call::ImportedSession;
+use crate::core::JournalBatch;
 use crate::desk::Witnesses;
 use crate::ranks::Events;
 use pie_plan::ledger::{Entry, Position};
@@ -28,7 +28,7 @@ const AWAITED: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES: usize = 1 << 20;
 
 /// A rank that could keep the documents of an epoch.
-pub struct Candidate {
+pub struct KeeperCandidate {
     /// Which.
     pub rank: u32,
     /// The way to it.
@@ -77,7 +77,7 @@ impl Keepers {
     }
 
     /// Sends what happened to all.
-    fn send(&mut self, Written { first, entries }: Written) {
+    fn send(&mut self, JournalBatch { first, entries }: JournalBatch) {
         let entries: Vec<_> =
             entries.into_iter().map(|(session, entry)| entry_to_wire(session, entry)).collect();
         self.0.retain(|keeper| {
@@ -109,13 +109,13 @@ impl Keepers {
 impl Task {
     /// The ranks of a new epoch keep the documents from here on, in place of those before. Those whose ledger is not what is here
     /// get all of it.
-    pub(super) fn keep_with(&mut self, epoch: Epoch, candidates: Vec<Candidate>) {
+    pub(super) fn keep_with(&mut self, epoch: Epoch, candidates: Vec<KeeperCandidate>) {
         self.write_down();
         let sessions = &self.desk.core().sessions;
         let (here, after) =
             (sessions.journal.position(self.common.knowledge.written()), sessions.journal.latest());
-        let is_right = |candidate: &Candidate| candidate.held == Some(here);
-        let documents: Arc<[(SessionId, Taken)]> = if candidates.iter().all(is_right) {
+        let is_right = |candidate: &KeeperCandidate| candidate.held == Some(here);
+        let documents: Arc<[(SessionId, ImportedSession)]> = if candidates.iter().all(is_right) {
             Arc::new([])
         } else {
             sessions.iter().map(|session| (session.id, session.snapshot())).collect()
@@ -124,7 +124,7 @@ impl Task {
             let beginning = if is_right(&candidate) { Beginning::GoOn } else { Beginning::Anew };
             let (messages, waiting) = mpsc::channel(QUEUE);
             let rank = candidate.rank;
-            let run = Run { epoch, rank, events: self.common.events.clone() };
+            let run = KeeperTask { epoch, rank, events: self.common.events.clone() };
             let preamble = Preamble { beginning, after, documents: documents.clone(), at: Stage::Begin };
             tokio::spawn(run.run(candidate.client, preamble, waiting));
             Keeper { epoch, rank, messages, has: None }
@@ -180,13 +180,13 @@ impl Task {
 }
 
 /// One rank's stream.
-struct Run {
+struct KeeperTask {
     epoch: Epoch,
     rank: u32,
     events: Events,
 }
 
-impl Run {
+impl KeeperTask {
     async fn run(
         self,
         mut client: WorkerClient<Channel>,
@@ -223,7 +223,7 @@ impl Run {
 struct Preamble {
     beginning: Beginning,
     after: u64,
-    documents: Arc<[(SessionId, Taken)]>,
+    documents: Arc<[(SessionId, ImportedSession)]>,
     at: Stage,
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Whether the group serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum GroupState {
     /// It does not, and this is why.
     Waiting(String),
     /// It does.

@@ -2,8 +2,8 @@
 //! must not leave a group that looks as if it served.
 
 use super::inbox::Inbox;
-use super::{Event, State, Task, new_core};
-use crate::ranks::Tables;
+use super::{Event, GroupState, Task, new_core};
+use crate::ranks::TableRetention;
 use crate::stats::GroupEvent;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +16,7 @@ impl Task {
         let ended = tokio::spawn(self.run(events, inbox.clone())).await;
         if let Err(error) = ended {
             tracing::error!(%group, %error, "the owner's task ended; this router does not serve the group any more");
-            state.send_replace(State::Lost(format!("the owner's task ended: {error}")));
+            state.send_replace(GroupState::Lost(format!("the owner's task ended: {error}")));
             inbox.close();
         }
     }
@@ -35,13 +35,13 @@ impl Task {
         self.stats.event(GroupEvent::OwnerPanicked);
         // What the ranks have kept is looked at like somebody else's: a document that is lost here comes back from there.
         self.common.knowledge.forgets();
-        self.tables = Tables::Forgotten;
+        self.tables = TableRetention::Forgotten;
         let why = format!("the group's owner panicked, which is a bug: {panic}");
         if catch_unwind(AssertUnwindSafe(|| self.desk.act(|core| core.recover(&why)))).is_err() {
             tracing::error!(group = %self.common.options.group, "the owner's sessions cannot be put right: they are gone");
             self.desk.replace(new_core(&self.common.tokenizer, &self.common.options, &self.stats));
         }
-        let retired = *self.shown.state.borrow() == State::Retired;
+        let retired = *self.shown.state.borrow() == GroupState::Retired;
         match (&self.formed, &self.background.forming) {
             _ if retired => {
                 tracing::error!(group = %self.common.options.group, why, "after the group was given up")
@@ -49,7 +49,7 @@ impl Task {
             // It is on its way, and is not disturbed.
             (None, Some(_)) => {
                 tracing::error!(group = %self.common.options.group, why, "while the group was being formed");
-                self.shown.state.send_replace(State::Waiting(why));
+                self.shown.state.send_replace(GroupState::Waiting(why));
             }
             _ => self.lose(&why),
         }

@@ -1,11 +1,11 @@
 //! Whether this router owns a group right now, by the clock: what it may answer rests on that.
 
-use super::{Event, Owner, Task};
+use super::{Event, OwnerHandle, Task};
 use crate::call::Call;
 use crate::core::Core;
 use crate::faults;
-use crate::owner::forming::Claim;
-use crate::owner::{RELEASE, State};
+use crate::owner::forming::OwnershipClaim;
+use crate::owner::{GroupState, RELEASE};
 use pie_placement::{LeaseState, LeaseWatch, Ownership};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ impl Tenure {
     }
 }
 
-impl Owner {
+impl OwnerHandle {
     /// Whether the group is certainly this router's.
     pub fn is_sure(&self) -> bool {
         self.tenure.is_sure()
@@ -87,7 +87,7 @@ impl Task {
     pub(super) async fn retire(&mut self) {
         tracing::info!(group = %self.common.options.group, "the group is given up");
         self.desk.act(Core::retire);
-        self.shown.state.send_replace(State::Retired);
+        self.shown.state.send_replace(GroupState::Retired);
         self.release().await;
     }
 
@@ -103,8 +103,8 @@ impl Task {
             formed.ownership
         });
         self.desk.act(|core| core.lost(why));
-        self.shown.state.send_replace(State::Lost(why.to_owned()));
-        self.start_forming(Claim::Old, ownership);
+        self.shown.state.send_replace(GroupState::Lost(why.to_owned()));
+        self.start_forming(OwnershipClaim::Old, ownership);
     }
 
     pub(super) fn is_of(&self, lease: u64) -> bool {

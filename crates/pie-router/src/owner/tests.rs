@@ -1,7 +1,7 @@
 //! An owner whose ranks are away: its documents can be opened, edited and read; and what it does with what comes too late, or all at once.
 
-use super::{Concern, Event, Owner, State, spawn_owner};
-use crate::call::{Call, EditReply, ModelFacts, Prepared, Reply, Taken};
+use super::{Concern, Event, GroupState, OwnerHandle, spawn_owner};
+use crate::call::{Call, EditReply, ImportedSession, ModelFacts, Prepared, Reply};
 use crate::ranks::Formed;
 use crate::stats::GroupEvent;
 use crate::tenants::Tenant;
@@ -16,7 +16,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// It serves the group with a model of so many positions, and no ranks: nothing is ever computed.
-pub(crate) async fn serving(context_limit: u32) -> Owner {
+pub(crate) async fn serving(context_limit: u32) -> OwnerHandle {
     let (owner, ownership) = won().await;
     let model = ModelFacts { context_limit, ..ModelFacts::default() };
     let formed = Event::Formed(Box::new(Formed::alone(ownership, model)));
@@ -26,7 +26,7 @@ pub(crate) async fn serving(context_limit: u32) -> Owner {
 }
 
 /// It has won the group, whose ranks are away.
-pub(crate) async fn owner() -> Owner {
+pub(crate) async fn owner() -> OwnerHandle {
     let (owner, ownership) = won().await;
     // It lives as long as the placement: nobody is to take it for released.
     std::mem::forget(ownership);
@@ -34,14 +34,14 @@ pub(crate) async fn owner() -> Owner {
 }
 
 /// With a document more.
-pub(crate) async fn inherit(owner: &Owner) {
+pub(crate) async fn inherit(owner: &OwnerHandle) {
     let sessions = owner.holdings().sessions;
     let inherited = Event::Inherited(vec![taken(&tokenizer(), 0)]);
     owner.events.send(inherited).await.expect("it runs");
     owner.holdings.clone().wait_for(|holdings| holdings.sessions > sessions).await.expect("it runs");
 }
 
-async fn won() -> (Owner, Ownership) {
+async fn won() -> (OwnerHandle, Ownership) {
     let placement: Arc<dyn Placement> = Arc::new(Embedded::new());
     let options = options("g0");
     let (group, router) = (options.group.clone(), options.router.clone());
@@ -57,11 +57,11 @@ pub(crate) fn name() -> SessionName {
     SessionName::new("a".to_owned()).expect("a right name")
 }
 
-pub(crate) async fn ask<T>(owner: &Owner, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Fault> {
+pub(crate) async fn ask<T>(owner: &OwnerHandle, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Fault> {
     owner.ask(call).await.expect("there is room")
 }
 
-pub(crate) async fn text(owner: &Owner) -> Option<String> {
+pub(crate) async fn text(owner: &OwnerHandle) -> Option<String> {
     let got = ask(owner, |reply| Call::Get {
         tenant: Tenant::default(),
         session: name(),
@@ -72,7 +72,7 @@ pub(crate) async fn text(owner: &Owner) -> Option<String> {
     got.await.expect("it is open").text
 }
 
-pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyEditsResponse, Fault> {
+pub(crate) async fn edit(owner: &OwnerHandle, base_revision: u64) -> Result<v1::ApplyEditsResponse, Fault> {
     let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: "x".to_owned() };
     let request = ApplyEdits {
         session: name(),
@@ -90,7 +90,7 @@ pub(crate) async fn edit(owner: &Owner, base_revision: u64) -> Result<v1::ApplyE
 }
 
 /// Opens a session that is new.
-pub(crate) async fn open(owner: &Owner, text: &str) {
+pub(crate) async fn open(owner: &OwnerHandle, text: &str) {
     let document = Box::new(Document::open(tokenizer(), text, 1 << 20).expect("short"));
     let prepared = Prepared::New { identity: Identity::of_bits(1), document };
     let (tenant, name) = (Tenant::default(), name());
@@ -109,7 +109,7 @@ async fn an_owner_that_panics_counts_it_keeps_its_documents_and_goes_on() {
         while owner.stats().events(GroupEvent::OwnerPanicked) < panics {
             state.changed().await.expect("it is there still");
         }
-        assert_ne!(owner.now(), State::Serving);
+        assert_ne!(owner.now(), GroupState::Serving);
     }
     assert_eq!(text(&owner).await.as_deref(), Some("xfn main() {}"));
     assert_eq!(edit(&owner, 1).await.expect("the revision fits").revision, 2);
@@ -149,11 +149,11 @@ fn a_panic_while_looking_fails_that_call_alone() {
     assert_eq!(crate::faults::contained(|| Ok(1)), Ok(1));
 }
 
-fn taken(tokenizer: &Arc<pie_text::Tokenizer>, number: u128) -> Taken {
+fn taken(tokenizer: &Arc<pie_text::Tokenizer>, number: u128) -> ImportedSession {
     let name = SessionName::new(format!("s{number}")).expect("a right name");
     let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
     let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
-    Taken { tenant, name, identity, strategy: Strategy::Pie, document }
+    ImportedSession { tenant, name, identity, strategy: Strategy::Pie, document }
 }
 
 /// Whoever hands a group over reads how many documents wait for the next owner: all that came before, not those of a moment ago.
@@ -199,6 +199,6 @@ async fn a_group_that_is_given_up_stays_so_whatever_was_on_its_way() {
     // Answered behind both.
     let given = ask(&owner, |reply| Call::GiveAll { reply }).await.expect("the group is not served");
     assert_eq!(given.len(), 1, "its documents wait for the next owner");
-    assert_eq!((owner.now(), owned.count()), (State::Retired, 0));
+    assert_eq!((owner.now(), owned.count()), (GroupState::Retired, 0));
     assert_eq!(placement.owner(&group("g")).await, Ok(None), "anybody may have it");
 }

@@ -1,7 +1,7 @@
 //! An owner for those who only look on.
 
 use super::inbox::Inbox;
-use super::{Event, State};
+use super::{Event, GroupState};
 use crate::stats::{RankTimes, Stats};
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
@@ -11,14 +11,14 @@ use tokio::sync::{mpsc, watch};
 pub struct Watched {
     pub(super) events: mpsc::WeakSender<Event>,
     pub(super) inbox: Inbox,
-    pub(super) state: watch::Receiver<State>,
+    pub(super) state: watch::Receiver<GroupState>,
     pub(super) stats: Arc<Stats>,
     pub(super) ranks: Arc<[RankTimes]>,
 }
 
 impl Watched {
     /// The state of the group, to watch.
-    pub fn state(&self) -> watch::Receiver<State> {
+    pub fn state(&self) -> watch::Receiver<GroupState> {
         self.state.clone()
     }
 

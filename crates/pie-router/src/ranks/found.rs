@@ -2,13 +2,13 @@
 //! What that means is decided by [`pie_plan::takeover`].
 
 use super::FormError;
-use crate::call::Taken;
+use crate::call::ImportedSession;
 use crate::carrying;
 use crate::core::{Recalled, Recollection};
 use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::Position;
-use pie_plan::takeover::{Activity, Caches, Standing, best_ledger, caches};
+use pie_plan::takeover::{Activity, Caches, RankSurvey, best_ledger, caches};
 use pie_proto::worker_v1 as wire;
 use pie_proto::worker_v1::worker_client::WorkerClient;
 use pie_proto::{Fault, memo};
@@ -31,7 +31,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// What the ranks hold.
 #[derive(Default)]
-pub struct Found {
+pub struct RecoveredState {
     /// Documents, where the ranks have them and this router has not.
     pub recollection: Option<Recollection>,
     /// The tables that all ranks have.
@@ -44,7 +44,7 @@ pub struct Found {
 
 /// What becomes of the tables that ranks hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tables {
+pub enum TableRetention {
     /// They go on where all ranks have the same.
     #[default]
     GoOn,
@@ -54,7 +54,7 @@ pub enum Tables {
 
 /// How documents are read.
 #[derive(Clone)]
-pub struct Reading {
+pub struct DocumentTokenizer {
     /// Of the group's model.
     pub tokenizer: Arc<Tokenizer>,
     /// Bytes of the largest document.
@@ -81,9 +81,9 @@ impl Fenced<'_> {
         &self,
         written: Epoch,
         deadline: Duration,
-        tables: Tables,
-        reading: &Reading,
-    ) -> Result<Found, FormError> {
+        tables: TableRetention,
+        reading: &DocumentTokenizer,
+    ) -> Result<RecoveredState, FormError> {
         let mut standings = self.survey(wire::SurveyRequest { epoch: self.epoch.0, again: false }).await?;
         let ledgers = standings.iter().map(|standing| standing.ledger).collect();
         let best = best_ledger(&standings);
@@ -96,7 +96,7 @@ impl Fenced<'_> {
         let end = Instant::now() + deadline + SLACK;
         let goes_on_from = loop {
             match caches(&standings) {
-                _ if tables == Tables::Forgotten => break None,
+                _ if tables == TableRetention::Forgotten => break None,
                 Caches::GoOn(from) => break Some(from),
                 Caches::Empty(why) => {
                     tracing::info!(epoch = self.epoch.0, why, "the group begins with empty caches");
@@ -115,7 +115,12 @@ impl Fenced<'_> {
             standings = self.survey(wire::SurveyRequest { epoch: self.epoch.0, again: true }).await?;
         };
         let group = if goes_on_from.is_some() { self.tables(&standings).await? } else { None };
-        Ok(Found { recollection, goes_on_from: goes_on_from.filter(|_| group.is_some()), group, ledgers })
+        Ok(RecoveredState {
+            recollection,
+            goes_on_from: goes_on_from.filter(|_| group.is_some()),
+            group,
+            ledgers,
+        })
     }
 
     fn failed(&self, rank: usize, why: impl ToString) -> FormError {
@@ -124,7 +129,7 @@ impl Fenced<'_> {
     }
 
     /// All are asked at once.
-    async fn survey(&self, request: wire::SurveyRequest) -> Result<Vec<Standing>, FormError> {
+    async fn survey(&self, request: wire::SurveyRequest) -> Result<Vec<RankSurvey>, FormError> {
         let mut asked = JoinSet::new();
         for (rank, client) in self.clients.iter().enumerate() {
             let mut client = client.clone();
@@ -133,7 +138,7 @@ impl Fenced<'_> {
                 (rank, answer.unwrap_or_else(|_| Err(late())))
             });
         }
-        let mut standings = vec![Standing::default(); self.clients.len()];
+        let mut standings = vec![RankSurvey::default(); self.clients.len()];
         while let Some(answer) = asked.join_next().await {
             let (rank, answer) = answer.map_err(|error| FormError::Mismatch(error.to_string()))?;
             let answer = answer.map_err(|status| self.failed(rank, status.message()))?;
@@ -147,7 +152,7 @@ impl Fenced<'_> {
         &self,
         rank: usize,
         position: Position,
-        reading: &Reading,
+        reading: &DocumentTokenizer,
     ) -> Result<Recollection, FormError> {
         let mut client = self.clients[rank].clone();
         let read = async {
@@ -195,7 +200,7 @@ impl Fenced<'_> {
     }
 
     /// The tables that all ranks have, from the first. `None` where they are no tables of one group, which is a bug that costs the caches.
-    async fn tables(&self, standings: &[Standing]) -> Result<Option<Group>, FormError> {
+    async fn tables(&self, standings: &[RankSurvey]) -> Result<Option<Group>, FormError> {
         let mut client = self.clients[0].clone();
         let read = async {
             let mut messages = client.tables(wire::TablesRequest { epoch: self.epoch.0 }).await?.into_inner();
@@ -233,6 +238,6 @@ fn late() -> Status {
     Status::deadline_exceeded("it does not answer in time")
 }
 
-async fn taken(pieces: &[Vec<u8>], reading: &Reading) -> Result<Taken, Fault> {
+async fn taken(pieces: &[Vec<u8>], reading: &DocumentTokenizer) -> Result<ImportedSession, Fault> {
     carrying::recall(memo::session(pieces)?, reading.tokenizer.clone(), reading.limit).await
 }

@@ -7,12 +7,12 @@ use crate::call::{Call, EditReply, Prepared};
 use crate::carrying::parts_bytes;
 use crate::faults;
 use crate::group::{Asker, LocalGroup};
-use crate::life::Life;
+use crate::life::SessionStart;
 use crate::tenants::Tenant;
-use crate::tokenizing::{Waits, beside};
+use crate::tokenizing::{AdmissionWait, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
-use pie_text::{Change, Document, TextError, Tokenizer};
+use pie_text::{Document, DocumentChange, TextError, Tokenizer};
 use pie_words::{Spellings, Strategy, TokenId};
 use std::sync::Arc;
 
@@ -67,10 +67,10 @@ impl LocalGroup {
             let held = self.ask(|reply| Call::Look { tenant: owner, session, reply }).await?;
             let (limit, tokenizer, content) =
                 (self.router.document_limit, tokenizer.clone(), content.clone());
-            let prepared = beside(bytes, Waits::Briefly, move || match held {
+            let prepared = beside(bytes, AdmissionWait::Briefly, move || match held {
                 None => {
                     let document = document(&content, &tokenizer, limit)?;
-                    let Life { identity, begins } = Life::new()?;
+                    let SessionStart { identity, begins } = SessionStart::new()?;
                     Ok(Prepared::New { identity, document: Box::new(document.at_revision(begins)) })
                 }
                 Some(held) => {
@@ -95,7 +95,7 @@ impl LocalGroup {
         let tokenizer = self.router.tokenizer.clone();
         let bytes = prediction.len();
         let encode = move || tokenizer.encode(&prediction).map_err(|error| faults::text(&error));
-        self.router.counted(beside(bytes, Waits::Briefly, encode).await)
+        self.router.counted(beside(bytes, AdmissionWait::Briefly, encode).await)
     }
 
     /// Edits a session. What takes more than a moment the owner hands back, with a copy of the document to prepare it on.
@@ -121,7 +121,7 @@ impl LocalGroup {
             EditReply::Done(answer) => return Ok(answer),
             EditReply::Beside { document, request, bytes } => (document.limited(limit), *request, bytes),
         };
-        let prepared = beside(bytes, Waits::Briefly, move || {
+        let prepared = beside(bytes, AdmissionWait::Briefly, move || {
             let change = faults::prepare(&document, &request, None)?;
             // What is worked out need not be kept.
             Ok((ApplyEdits { edits: Edits::Text(Vec::new()), ..request }, Some(Box::new(change))))
@@ -155,7 +155,7 @@ fn difference(
     wanted: &Content,
     tokenizer: &Arc<Tokenizer>,
     limit: usize,
-) -> Result<Change, Fault> {
+) -> Result<DocumentChange, Fault> {
     let change = match wanted {
         Content::Text(_) if held.spellings() != tokenizer.spellings() => {
             // The same text may have other tokens now.

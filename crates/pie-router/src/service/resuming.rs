@@ -1,7 +1,7 @@
 //! A completion whose stream breaks because its group, or the router that owns it, went away is asked for again, behind the tokens that
 //! its client has: who reads sees a pause, not an error. Other routers' calls are not: the one that the client called does it.
 
-use super::sessions::{Accepted, Messages};
+use super::sessions::{AcceptedCompletion, Messages};
 use crate::server::Phase;
 use crate::stats::Stats;
 use pie_proto::reason::reason_of;
@@ -26,15 +26,15 @@ const ARRIVAL: Duration = Duration::from_secs(2);
 const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
 
 /// An attempt.
-pub(super) type Asking = Pin<Box<dyn Future<Output = Result<Accepted, Status>> + Send>>;
+pub(super) type CompletionAttempt = Pin<Box<dyn Future<Output = Result<AcceptedCompletion, Status>> + Send>>;
 /// Asks wherever the session lives now.
-pub(super) type Ask = Arc<dyn Fn(v1::CompleteRequest) -> Asking + Send + Sync>;
+pub(super) type AttemptFunction = Arc<dyn Fn(v1::CompleteRequest) -> CompletionAttempt + Send + Sync>;
 
 /// How a completion is asked for again.
 #[derive(Clone)]
-pub(super) struct Way {
+pub(super) struct ResumeContext {
     /// Asks once.
-    pub ask: Ask,
+    pub ask: AttemptFunction,
     /// A router that is about to end waits for nobody.
     pub phase: watch::Receiver<Phase>,
     /// Where it is counted.
@@ -43,26 +43,26 @@ pub(super) struct Way {
 
 /// One completion, from as many streams as it takes.
 pub(super) struct Resuming {
-    way: Way,
+    way: ResumeContext,
     /// The call, with what its client has of the answer.
     request: v1::CompleteRequest,
-    state: State,
+    state: ResumeState,
     /// Since nothing comes: how it began, and when it is over.
-    broken: Option<Broken>,
+    broken: Option<StreamOutage>,
     /// The client knows what the first token took.
     has_begun: bool,
     /// The last message was told.
     has_ended: bool,
 }
 
-enum State {
+enum ResumeState {
     Reads(Messages),
     Asks(Pin<Box<dyn Future<Output = Result<Messages, Verdict>> + Send>>),
     Over,
 }
 
 #[derive(Clone)]
-struct Broken {
+struct StreamOutage {
     status: Status,
     until: Instant,
 }
@@ -76,10 +76,10 @@ enum Verdict {
 
 impl Resuming {
     /// What was accepted, and how to ask for it again. The call names its seed, if it draws at random.
-    pub fn new(mut request: v1::CompleteRequest, accepted: Accepted, way: Way) -> Self {
+    pub fn new(mut request: v1::CompleteRequest, accepted: AcceptedCompletion, way: ResumeContext) -> Self {
         // What goes on is of the same document, whatever the client asked for.
         request.revision = request.revision.or(accepted.revision);
-        let state = State::Reads(accepted.messages);
+        let state = ResumeState::Reads(accepted.messages);
         Self { way, request, state, broken: None, has_begun: false, has_ended: false }
     }
 
@@ -107,28 +107,32 @@ impl Resuming {
             return Err(status);
         }
         let until = Instant::now() + PATIENCE;
-        let broken = self.broken.get_or_insert(Broken { status, until }).clone();
+        let broken = self.broken.get_or_insert(StreamOutage { status, until }).clone();
         if Instant::now() >= broken.until {
             return Err(broken.status);
         }
         let (way, request) = (self.way.clone(), self.request.clone());
-        self.state = State::Asks(Box::pin(async move { way.ask_again(request, broken).await }));
+        self.state = ResumeState::Asks(Box::pin(async move { way.ask_again(request, broken).await }));
         Ok(())
     }
 
     fn over(&mut self, last: Result<v1::CompleteResponse, Status>) -> Poll<Option<<Self as Stream>::Item>> {
-        self.state = State::Over;
+        self.state = ResumeState::Over;
         Poll::Ready(Some(last))
     }
 }
 
-impl Way {
+impl ResumeContext {
     fn is_draining(&self) -> bool {
         *self.phase.borrow() == Phase::Draining
     }
 
     /// Asks until somebody goes on.
-    async fn ask_again(&self, request: v1::CompleteRequest, broken: Broken) -> Result<Messages, Verdict> {
+    async fn ask_again(
+        &self,
+        request: v1::CompleteRequest,
+        broken: StreamOutage,
+    ) -> Result<Messages, Verdict> {
         let [mut pause, longest] = PAUSES;
         let mut unknown_since = None;
         loop {
@@ -195,17 +199,17 @@ impl Stream for Resuming {
         let this = self.get_mut();
         loop {
             match &mut this.state {
-                State::Reads(messages) => match ready!(messages.as_mut().poll_next(context)) {
+                ResumeState::Reads(messages) => match ready!(messages.as_mut().poll_next(context)) {
                     Some(Ok(message)) => return Poll::Ready(Some(Ok(this.tell(message)))),
                     Some(Err(status)) if !this.has_ended => {
                         if let Err(status) = this.go_on(status) {
                             return this.over(Err(status));
                         }
                     }
-                    Some(Err(_)) | None => this.state = State::Over,
+                    Some(Err(_)) | None => this.state = ResumeState::Over,
                 },
-                State::Asks(asking) => match ready!(asking.as_mut().poll(context)) {
-                    Ok(messages) => this.state = State::Reads(messages),
+                ResumeState::Asks(asking) => match ready!(asking.as_mut().poll(context)) {
+                    Ok(messages) => this.state = ResumeState::Reads(messages),
                     Err(Verdict::Failed(status)) => return this.over(Err(status)),
                     Err(Verdict::Edited) => {
                         let finish_reason = v1::FinishReason::Edited.into();
@@ -217,7 +221,7 @@ impl Stream for Resuming {
                         }));
                     }
                 },
-                State::Over => return Poll::Ready(None),
+                ResumeState::Over => return Poll::Ready(None),
             }
         }
     }

@@ -15,7 +15,7 @@ use tonic::Status;
 pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<v1::CompleteResponse, Status>> + Send>>;
 
 /// A completion that was accepted.
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedCompletion {
     /// What the document's revision was then. A router that does not tell is one of an earlier release, and does not know what was
     /// generated before.
     pub revision: Option<u64>,
@@ -75,7 +75,7 @@ impl GroupCall for v1::ApplyEditsRequest {
 }
 
 impl GroupCall for v1::CompleteRequest {
-    type Answer = Accepted;
+    type Answer = AcceptedCompletion;
 
     async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
         group.router.check_phase()?;
@@ -83,7 +83,7 @@ impl GroupCall for v1::CompleteRequest {
         let Asker { tenant, arrived } = asker;
         let expected = group.expected(std::mem::take(&mut request.prediction)).await?;
         let stream = group.ask(|reply| Call::Complete { tenant, request, expected, arrived, reply }).await?;
-        Ok(Accepted { revision: Some(stream.revision().0), messages: Box::pin(stream) })
+        Ok(AcceptedCompletion { revision: Some(stream.revision().0), messages: Box::pin(stream) })
     }
 
     async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {
@@ -96,7 +96,7 @@ impl GroupCall for v1::CompleteRequest {
         };
         let (revision, stream) = group.call(self, send).await?;
         let messages = stream.map(move |message| message.map_err(|status| passed_on(&router, status)));
-        Ok(Accepted { revision, messages: Box::pin(messages) })
+        Ok(AcceptedCompletion { revision, messages: Box::pin(messages) })
     }
 }
 

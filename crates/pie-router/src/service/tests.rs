@@ -1,17 +1,17 @@
 //! Large texts, while others are tokenized: what they make wait, and what they do not.
 
 use super::preparing::Opening;
-use crate::call::{Busy, Call, EditReply, Given};
+use crate::call::{BusySessionPolicy, Call, EditReply, GiveReply};
 use crate::carrying;
 use crate::directory::{Directory, Groups};
 use crate::group::{Asker, LocalGroup, Router};
-use crate::owner::Owner;
+use crate::owner::OwnerHandle;
 use crate::owner::tests::{ask, edit, name, owner, serving, text};
 use crate::peers::Peers;
 use crate::server::Phase;
 use crate::tenants::Tenant;
 use crate::testing::{self, tokenizer};
-use crate::tokenizing::{ALL, Waits};
+use crate::tokenizing::{ALL, AdmissionWait};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::request::{ApplyEdits, Content, Edits};
 use pie_proto::{Fault, Reason, peer_v1, v1};
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 const EVERYTHING: usize = 1 << 30;
 
 /// The group of an owner, in a router of its own.
-fn group_of(owner: &Owner) -> LocalGroup {
+fn group_of(owner: &OwnerHandle) -> LocalGroup {
     let id = RouterId::new("me").expect("a right name");
     let placement = Arc::new(Embedded::new());
     let groups = Groups::new(placement.clone(), id, BTreeMap::new(), Peers::default());
@@ -77,7 +77,7 @@ async fn insert(
 async fn what_no_context_can_hold_is_refused_before_anybody_is_asked() {
     let group = group_of(&serving(16_384).await);
     let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
-    let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
+    let others = ALL.admit(EVERYTHING, AdmissionWait::Always).await.expect("nobody closes it");
     let text = || "let x = 1;\n".repeat((8 << 20) / 11);
     let (edited, opened) = (pin!(insert(&group, born, text())), pin!(open(&group, text())));
     let nobody = &mut Context::from_waker(Waker::noop());
@@ -104,7 +104,7 @@ async fn large_texts_wait_for_their_turn_and_nobody_waits_for_them() {
     let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
 
     // Somebody else's text is being tokenized: small edits and reads do not wait for it, large ones do.
-    let others = ALL.admit(EVERYTHING, Waits::Always).await.expect("nobody closes it");
+    let others = ALL.admit(EVERYTHING, AdmissionWait::Always).await.expect("nobody closes it");
     let large = "let x = 1;\n".repeat(1000);
     let (waiting, inserted) = (group.clone(), large.clone());
     let large_edit = tokio::spawn(async move { insert(&waiting, born + 1, inserted).await });
@@ -198,9 +198,9 @@ async fn a_session_may_be_read_with_control_tokens() {
     insert(&group, born + 1, content.to_owned()).await.expect("the revision fits");
     assert_eq!(get().await, (true, 2), "what is edited in is read so too");
 
-    let (tenant, session, busy) = (Tenant::default(), name(), Busy::Fails);
+    let (tenant, session, busy) = (Tenant::default(), name(), BusySessionPolicy::Fails);
     let give = |reply| Call::Give { tenant, session, busy, reply };
-    let Ok(Given::Carried(carried)) = ask(&owner, give).await else { panic!("nobody is busy") };
+    let Ok(GiveReply::Carried(carried)) = ask(&owner, give).await else { panic!("nobody is busy") };
     let there = carrying::unpack(peer_v1::Carried::from(*carried), tokenizer(), 1 << 20).await.expect("fits");
     assert_eq!(there.document.spellings(), Spellings::ControlTokens);
     assert_eq!(there.document.tokens().filter(|token| *token == hole).count(), 2);

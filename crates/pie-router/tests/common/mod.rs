@@ -6,11 +6,11 @@ use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
-use pie_router::call::{Call, EditReply, ModelFacts, Prepared, Reply, Stream};
-use pie_router::core::{Ack, Core, Healing, Idle, Repairs, Settings};
+use pie_router::call::{Call, EditReply, MessageStream, ModelFacts, Prepared, Reply};
+use pie_router::core::{Ack, Core, Healing, Idle, RepairPolicy, Settings};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
-use pie_text::{Change, Document, Tokenizer};
+use pie_text::{Document, DocumentChange, Tokenizer};
 use pie_words::{
     Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,
 };
@@ -33,7 +33,7 @@ pub const SETTINGS: Settings = Settings {
 };
 
 /// Nothing is repaired but what edits ask for: tests count what is encoded.
-pub const HEALING: Healing = Healing { repairs: Repairs::WithEdits, window: 16, free_rows: Some(0) };
+pub const HEALING: Healing = Healing { repairs: RepairPolicy::WithEdits, window: 16, free_rows: Some(0) };
 
 /// Templates of models that read the text behind the cursor first: as Seed-Coder, and, without a marker behind it, as Codestral.
 pub const SUFFIX_FIRST: [&str; 2] = [
@@ -341,7 +341,7 @@ impl Pool {
     fn apply(
         &mut self,
         request: ApplyEdits,
-        prepared: Option<Box<Change>>,
+        prepared: Option<Box<DocumentChange>>,
     ) -> Result<v1::ApplyEditsResponse, Reason> {
         let (tenant, arrived) = (Tenant::default(), Instant::now());
         match self.ask(|reply| Call::Edit { tenant, request, prepared, arrived, reply })? {
@@ -354,7 +354,12 @@ impl Pool {
         }
     }
 
-    pub fn complete(&mut self, session: &str, max_tokens: u32, stop: &[&str]) -> Result<Stream, Reason> {
+    pub fn complete(
+        &mut self,
+        session: &str,
+        max_tokens: u32,
+        stop: &[&str],
+    ) -> Result<MessageStream, Reason> {
         self.ask_completion(session, max_tokens, stop, |_| {})
     }
 
@@ -371,7 +376,7 @@ impl Pool {
         max_tokens: u32,
         at: u64,
         mode: Mode,
-    ) -> Result<Stream, Reason> {
+    ) -> Result<MessageStream, Reason> {
         self.ask_completion(session, max_tokens, &[], |request| {
             (request.at, request.mode) = (Some(Cursor::Byte(at as usize)), mode);
         })
@@ -383,7 +388,7 @@ impl Pool {
         max_tokens: u32,
         stop: &[&str],
         change: impl FnOnce(&mut Complete),
-    ) -> Result<Stream, Reason> {
+    ) -> Result<MessageStream, Reason> {
         self.ask_completion_of(Tenant::default(), session, max_tokens, stop, change)
     }
 
@@ -394,7 +399,7 @@ impl Pool {
         max_tokens: u32,
         stop: &[&str],
         change: impl FnOnce(&mut Complete),
-    ) -> Result<Stream, Reason> {
+    ) -> Result<MessageStream, Reason> {
         let sampling = SamplingParameters::greedy(0);
         let mut request = Complete {
             session: name(session),
@@ -432,7 +437,7 @@ pub fn facts() -> ModelFacts {
 }
 
 /// All messages so far: the text, the tokens, the last finish reason, the timings.
-pub fn drain(stream: &mut Stream) -> (String, usize, v1::FinishReason, Option<v1::Timings>) {
+pub fn drain(stream: &mut MessageStream) -> (String, usize, v1::FinishReason, Option<v1::Timings>) {
     let (mut text, mut tokens, mut finish, mut timings) =
         (String::new(), 0, v1::FinishReason::Unspecified, None);
     while let Ok(message) = stream.try_recv() {

@@ -2,7 +2,7 @@
 //! stays.
 
 use super::{Document, DocumentText};
-use crate::change::{Change, EditStats, Next, count};
+use crate::change::{DocumentChange, EditStats, Next, count};
 use crate::diff::diff;
 use crate::edit::CheckedEdit;
 use crate::error::TextError;
@@ -17,7 +17,7 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError::TokensOnly`] in a document of tokens, [`TextError::TooLong`] and [`TextError::Tokenizer`].
-    pub fn become_text(&self, insert: &str) -> Result<Change, TextError> {
+    pub fn become_text(&self, insert: &str) -> Result<DocumentChange, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         self.replaced(text, vec![CheckedEdit { start: 0, end: text.len_bytes(), insert, index: 0 }])
     }
@@ -26,7 +26,7 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError::TextOnly`] in a document with a text, [`TextError::TooLong`].
-    pub fn become_tokens(&self, tokens: &[TokenId]) -> Result<Change, TextError> {
+    pub fn become_tokens(&self, tokens: &[TokenId]) -> Result<DocumentChange, TextError> {
         self.prepare_tokens(self.revision, self.tokens_between(tokens))
     }
 
@@ -35,7 +35,7 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError::TokensOnly`] where one of the two has no text.
-    pub fn become_read_as(&self, other: &Document) -> Result<Change, TextError> {
+    pub fn become_read_as(&self, other: &Document) -> Result<DocumentChange, TextError> {
         let (DocumentText::Text(old), DocumentText::Text(new)) = (&self.content, &other.content) else {
             return Err(TextError::TokensOnly);
         };
@@ -52,7 +52,7 @@ impl Document {
     ///
     /// # Errors
     /// [`TextError::TokensOnly`] in a document of tokens, [`TextError::RevisionMismatch`], [`TextError::Tokenizer`].
-    pub fn prepare_parts(&self, base: Revision, parts: &Parts) -> Result<Change, TextError> {
+    pub fn prepare_parts(&self, base: Revision, parts: &Parts) -> Result<DocumentChange, TextError> {
         self.rope().ok_or(TextError::TokensOnly)?;
         self.check_revision(base)?;
         let lead = self.lead.with(&self.tokenizer, parts)?;

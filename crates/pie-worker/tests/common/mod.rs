@@ -8,7 +8,7 @@ use pie_plan::{Change, DigestWanted, Group, Plan, Run, Table, Work};
 use pie_proto::plan::{Sampling, Step};
 use pie_words::{Epoch, SamplingParameters, SessionId, Splice, Splices, Strategy, TokenId, TokenIndex};
 use pie_worker::rank::{Observer, Unobserved};
-use pie_worker::{Rank, StepReport};
+use pie_worker::{RankExecutor, StepReport};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -70,7 +70,7 @@ pub fn drive(folder: &Path, world_size: u32, script: &[Do]) -> Vec<Vec<Out>> {
                 scope.spawn(move || {
                     let member = pie_comm::Collective::member(&comm);
                     let mut compute = compute(folder, member, SLOTS);
-                    let mut rank = Rank::new(compute.as_mut(), Box::new(comm), Epoch(1), SLOTS);
+                    let mut rank = RankExecutor::new(compute.as_mut(), Box::new(comm), Epoch(1), SLOTS);
                     script.iter().map(|instruction| one(&mut rank, instruction)).collect::<Vec<_>>()
                 })
             })
@@ -94,11 +94,11 @@ pub fn compute(folder: &Path, member: Member, slots: u32) -> Box<dyn Compute> {
     Box::new(OnCpu::new(model, cache))
 }
 
-fn one(rank: &mut Rank<'_>, instruction: &Do) -> Out {
+fn one(rank: &mut RankExecutor<'_>, instruction: &Do) -> Out {
     one_observed(rank, instruction, &mut Unobserved)
 }
 
-pub fn one_observed(rank: &mut Rank<'_>, instruction: &Do, observer: &mut dyn Observer) -> Out {
+pub fn one_observed(rank: &mut RankExecutor<'_>, instruction: &Do, observer: &mut dyn Observer) -> Out {
     match instruction {
         Do::Step(step) => {
             let report = rank.step_observed(step, observer).expect("the step runs");

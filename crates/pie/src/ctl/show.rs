@@ -2,7 +2,7 @@
 
 use super::caller::CtlError;
 use super::health;
-use crate::{Failure, Told, observe};
+use crate::{Failure, ReportedError, observe};
 use bytesize::ByteSize;
 use comfy_table::{ContentArrangement, Table, presets};
 use pie_proto::v1;
@@ -43,7 +43,7 @@ impl Show {
             Self::Json => {
                 let line = json!({ "error": { "code": error.code(), "message": error.to_string() } });
                 observe::line(&line.to_string());
-                Told.into()
+                ReportedError.into()
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::models::ModelKind;
 use crate::observe::LogArgs;
 use crate::pool::{LocalPool, Preflight, local_serve};
 use crate::{Failure, models, progress};
-use pie_client::{Completed, CompletionOptions, Pool, Session};
+use pie_client::{Completed, CompletionOptions, Pool, SessionHandle};
 use pie_proto::v1;
 use report::{ComparedStep, DemoReport};
 use script::{Script, StepOfScript};
@@ -118,8 +118,8 @@ fn script(path: Option<&Path>) -> Result<Script, Failure> {
 
 /// The two sessions.
 struct BothSessions {
-    pie: Session,
-    full: Session,
+    pie: SessionHandle,
+    full: SessionHandle,
     options: CompletionOptions,
     /// Texts before each step, for undo.
     history: Vec<String>,

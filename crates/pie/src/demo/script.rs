@@ -26,12 +26,12 @@ pub struct StepOfScript {
 enum DemoAction {
     Type { at: Anchor, text: String },
     Edits(Vec<PlacedEdit>),
-    Undo(Undo),
+    Undo(UndoScope),
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Undo {
+enum UndoScope {
     LastStep,
 }
 
@@ -94,7 +94,7 @@ impl StepOfScript {
         Ok(match &self.action {
             DemoAction::Type { at, text: typed } => keystrokes(at.offset(text), typed),
             DemoAction::Edits(edits) => vec![edits.iter().map(|edit| edit.on(text)).collect()],
-            DemoAction::Undo(Undo::LastStep) => {
+            DemoAction::Undo(UndoScope::LastStep) => {
                 let before = history.last().ok_or_else(|| ScriptError::NothingToUndo(self.name.clone()))?;
                 vec![vec![difference(text, before)]]
             }

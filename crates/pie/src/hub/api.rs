@@ -1,8 +1,8 @@
 //! What a hub says of a repository: its commit, its files with sizes and sums, and which of them make a model.
 
 use super::http::Client;
-use super::patience::Patience;
-use super::places::{Place, ends_in_gguf, is_a_piece, is_plain};
+use super::patience::ConsecutiveFailures;
+use super::places::{ModelReference, ends_in_gguf, is_a_piece, is_plain};
 use super::problem::{Code, Problem};
 use hyper::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -29,14 +29,14 @@ const NAMED: usize = 8;
 /// What a file's content must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Digest {
+pub enum FileDigest {
     /// Of files that lie in the hub's store.
     Sha256(String),
     /// Of files that lie in git itself: the name of the blob, a SHA-1.
     GitBlob(String),
 }
 
-impl Digest {
+impl FileDigest {
     /// Its digits.
     pub fn hex(&self) -> &str {
         match self {
@@ -45,7 +45,7 @@ impl Digest {
     }
 }
 
-impl std::fmt::Display for Digest {
+impl std::fmt::Display for FileDigest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Sha256(hex) => write!(f, "sha256 {hex}"),
@@ -62,7 +62,7 @@ pub struct Remote {
     /// Its length.
     pub size: u64,
     /// Its sum.
-    pub digest: Digest,
+    pub digest: FileDigest,
 }
 
 impl Remote {
@@ -87,7 +87,7 @@ struct About {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct TreeEntry {
     #[serde(rename = "type")]
     kind: String,
     path: String,
@@ -117,7 +117,7 @@ impl Api<'_> {
     ///
     /// # Errors
     /// The hub does not say, or it is no model.
-    pub async fn snapshot(&self, place: &Place) -> Result<Snapshot, Problem> {
+    pub async fn snapshot(&self, place: &ModelReference) -> Result<Snapshot, Problem> {
         let base = format!("{}{MODELS}{}", self.endpoint, place.repository());
         let what = format!("{} at {}", place.repository(), place.revision);
         let (about, _): (About, _) =
@@ -133,10 +133,10 @@ impl Api<'_> {
     }
 
     /// All pages of a tree.
-    async fn tree(&self, first: &str, what: &str, place: &Place) -> Result<Vec<Entry>, Problem> {
+    async fn tree(&self, first: &str, what: &str, place: &ModelReference) -> Result<Vec<TreeEntry>, Problem> {
         let (mut entries, mut address) = (Vec::new(), first.to_owned());
         for _ in 0..PAGES {
-            let (page, link): (Vec<Entry>, _) = self.json(&address, what, place).await?;
+            let (page, link): (Vec<TreeEntry>, _) = self.json(&address, what, place).await?;
             entries.extend(page);
             // Mirrors may hand through the address of the hub behind them, but it is they who are asked.
             let next = link.as_deref().and_then(|link| link.find(MODELS).map(|at| &link[at..]));
@@ -150,12 +150,12 @@ impl Api<'_> {
     }
 
     /// Where a file of a commit lies.
-    pub fn address(&self, place: &Place, commit: &str, path: &str) -> String {
+    pub fn address(&self, place: &ModelReference, commit: &str, path: &str) -> String {
         format!("{}/{}/resolve/{commit}/{}", self.endpoint, place.repository(), encoded(path, "/"))
     }
 
     /// Where people look the repository up.
-    pub fn page(&self, place: &Place) -> String {
+    pub fn page(&self, place: &ModelReference) -> String {
         format!("{}/{}", self.endpoint, place.repository())
     }
 
@@ -164,9 +164,9 @@ impl Api<'_> {
         &self,
         address: &str,
         what: &str,
-        place: &Place,
+        place: &ModelReference,
     ) -> Result<(T, Option<String>), Problem> {
-        let mut patience = Patience::default();
+        let mut patience = ConsecutiveFailures::default();
         loop {
             let attempt = async {
                 let answer = self.client.get(address, 0).await?;
@@ -219,7 +219,7 @@ fn is_hex(text: &str) -> bool {
 }
 
 /// The files that make the model of a place.
-fn chosen(place: &Place, entries: Vec<Entry>) -> Result<Vec<Remote>, Problem> {
+fn chosen(place: &ModelReference, entries: Vec<TreeEntry>) -> Result<Vec<Remote>, Problem> {
     let files: Vec<Remote> =
         entries.into_iter().filter(|entry| entry.kind == "file").filter_map(remote).collect();
     if let Some(wanted) = &place.file {
@@ -254,18 +254,18 @@ fn chosen(place: &Place, entries: Vec<Entry>) -> Result<Vec<Remote>, Problem> {
 }
 
 /// Those whose names are names and whose sums are sums: all others are as if they were not there.
-fn remote(entry: Entry) -> Option<Remote> {
+fn remote(entry: TreeEntry) -> Option<Remote> {
     let (size, digest) = match entry.lfs {
-        Some(lfs) => (lfs.size, Digest::Sha256(lfs.oid.to_ascii_lowercase())),
-        None => (entry.size, Digest::GitBlob(entry.oid.to_ascii_lowercase())),
+        Some(lfs) => (lfs.size, FileDigest::Sha256(lfs.oid.to_ascii_lowercase())),
+        None => (entry.size, FileDigest::GitBlob(entry.oid.to_ascii_lowercase())),
     };
-    let length = if matches!(digest, Digest::Sha256(_)) { 64 } else { 40 };
+    let length = if matches!(digest, FileDigest::Sha256(_)) { 64 } else { 40 };
     let is_sum = digest.hex().len() == length && is_hex(digest.hex());
     (is_sum && entry.path.split('/').all(is_plain)).then_some(Remote { path: entry.path, size, digest })
 }
 
 /// Which GGUF files there are to name instead.
-fn ggufs(place: &Place, files: &[Remote]) -> String {
+fn ggufs(place: &ModelReference, files: &[Remote]) -> String {
     let all: Vec<_> =
         files.iter().filter(|file| ends_in_gguf(&file.path) && !is_a_piece(&file.path)).collect();
     if all.is_empty() {
@@ -281,8 +281,8 @@ fn ggufs(place: &Place, files: &[Remote]) -> String {
 mod tests {
     use super::*;
 
-    fn tree(names: &[&str]) -> Vec<Entry> {
-        let entry = |name: &&str| Entry {
+    fn tree(names: &[&str]) -> Vec<TreeEntry> {
+        let entry = |name: &&str| TreeEntry {
             kind: "file".to_owned(),
             path: (*name).to_owned(),
             size: 3,
@@ -294,9 +294,9 @@ mod tests {
 
     #[test]
     fn of_a_repository_the_files_of_the_model_are_taken() {
-        let folder = Place::of("hf:acme/tiny").expect("a place");
-        let file = Place::of("hf:acme/tiny/q/x.gguf").expect("a place");
-        let table: [(&Place, &[&str], &[&str]); 5] = [
+        let folder = ModelReference::of("hf:acme/tiny").expect("a place");
+        let file = ModelReference::of("hf:acme/tiny/q/x.gguf").expect("a place");
+        let table: [(&ModelReference, &[&str], &[&str]); 5] = [
             (
                 &folder,
                 &[
@@ -362,7 +362,7 @@ mod tests {
             ("hf:acme/tiny/z.gguf", &["x.gguf"], Code::NotFound, "hf:acme/tiny/x.gguf"),
         ];
         for (place, names, code, wanted) in table {
-            let problem = chosen(&Place::of(place).expect(place), tree(names)).expect_err(place);
+            let problem = chosen(&ModelReference::of(place).expect(place), tree(names)).expect_err(place);
             assert!(problem.code == code && problem.what.contains(wanted), "{place}: {problem}");
         }
     }

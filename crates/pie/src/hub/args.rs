@@ -28,7 +28,7 @@ pub struct HubArgs {
 }
 
 /// The same, checked.
-pub struct Settings {
+pub struct HubSettings {
     /// Whether the network is to be left alone.
     pub offline: bool,
     /// The hub's address, without a slash at its end.
@@ -37,7 +37,7 @@ pub struct Settings {
     pub token: Option<HeaderValue>,
 }
 
-impl Settings {
+impl HubSettings {
     /// Reads the token once.
     ///
     /// # Errors

@@ -3,12 +3,12 @@
 use super::args::HubArgs;
 use super::fetch::Fetched;
 use super::lock::Lock;
-use super::places::{Place, SHORT};
+use super::places::{ModelReference, SHORT};
 use super::problem::{Code, Problem};
-use super::store::{Home, Look, Manifest, State};
+use super::store::{DownloadState, Manifest, ModelCacheFolder, VerificationLevel};
 use super::{Hub, look_at, size};
 use crate::ctl::table;
-use crate::{Failure, Told};
+use crate::{Failure, ReportedError};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
@@ -57,16 +57,16 @@ pub enum ModelCommand {
 pub fn run(arguments: ModelCommandArgs) -> Result<(), Failure> {
     let hub = Hub::new(&arguments.hub)?;
     match arguments.command {
-        ModelCommand::Fetch { name } => fetch(&hub, &Place::of(&name)?),
+        ModelCommand::Fetch { name } => fetch(&hub, &ModelReference::of(&name)?),
         ModelCommand::List { names: true, json, .. } => names(json),
         ModelCommand::List { check, json, .. } => {
-            list(&hub, if check { Look::Full } else { Look::Quick }, json)
+            list(&hub, if check { VerificationLevel::Full } else { VerificationLevel::Quick }, json)
         }
-        ModelCommand::Remove { name } => remove(&hub, &Place::of(&name)?),
+        ModelCommand::Remove { name } => remove(&hub, &ModelReference::of(&name)?),
     }
 }
 
-fn fetch(hub: &Hub, place: &Place) -> Result<(), Failure> {
+fn fetch(hub: &Hub, place: &ModelReference) -> Result<(), Failure> {
     let (home, fetched) = hub.refresh(place)?;
     if let Some(Fetched { manifest, came: 0 }) = fetched {
         say!("{place} is here as the hub has it: {}", size(manifest.size()));
@@ -88,15 +88,15 @@ struct Listed {
 }
 
 impl Listed {
-    fn of(home: &Home, look: Look) -> Self {
+    fn of(home: &ModelCacheFolder, look: VerificationLevel) -> Self {
         let state = look_at(home, look);
         let place = home.place().to_string();
         let short = SHORT.iter().find(|(_, known)| *known == place).map(|(short, _)| *short);
         let commit = |manifest: Manifest| Some(manifest.commit);
         let (state, broken, commit) = match state {
-            State::Whole(manifest) => ("whole", Vec::new(), commit(manifest)),
-            State::Broken(manifest, broken) => ("broken", broken, commit(manifest)),
-            State::Absent => ("begun", Vec::new(), None),
+            DownloadState::Whole(manifest) => ("whole", Vec::new(), commit(manifest)),
+            DownloadState::Broken(manifest, broken) => ("broken", broken, commit(manifest)),
+            DownloadState::Absent => ("begun", Vec::new(), None),
         };
         Self {
             place,
@@ -110,9 +110,9 @@ impl Listed {
     }
 }
 
-fn list(hub: &Hub, look: Look, json: bool) -> Result<(), Failure> {
+fn list(hub: &Hub, look: VerificationLevel, json: bool) -> Result<(), Failure> {
     // Of a fetch that ended before anything came there is an empty folder.
-    let is_there = |home: &&Home| home.held() > 0 || home.manifest().is_some();
+    let is_there = |home: &&ModelCacheFolder| home.held() > 0 || home.manifest().is_some();
     let listed: Vec<_> =
         hub.store.homes().iter().filter(is_there).map(|home| Listed::of(home, look)).collect();
     let broken = listed.iter().filter(|one| one.state == "broken").count();
@@ -133,11 +133,11 @@ fn list(hub: &Hub, look: Look, json: bool) -> Result<(), Failure> {
             broken.iter().for_each(|why| say!("{place}: {why}"));
         }
     }
-    if broken > 0 && look == Look::Full {
+    if broken > 0 && look == VerificationLevel::Full {
         say!(
             "{broken} of them are not as they came: they are fetched again when they are used, or by `pie model fetch NAME`"
         );
-        return Err(Told.into());
+        return Err(ReportedError.into());
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn names(json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn remove(hub: &Hub, place: &Place) -> Result<(), Failure> {
+fn remove(hub: &Hub, place: &ModelReference) -> Result<(), Failure> {
     let home = hub.store.home(place);
     if !home.folder().exists() {
         let what = format!("{place} is not in the cache (`pie model list` shows what is)");

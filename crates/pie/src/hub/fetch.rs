@@ -1,12 +1,12 @@
 //! Fetches what a place has: each file on from where it was, checked by the hub's sum before it is a file of the model.
 
 use super::api::{Api, Remote, Snapshot};
-use super::http::{Answer, Client};
+use super::http::{Client, HubResponse};
 use super::meter::Meter;
-use super::part::{Checked, Part};
-use super::patience::Patience;
+use super::part::{Checked, PartialDownload};
+use super::patience::ConsecutiveFailures;
 use super::problem::{Code, Problem};
-use super::store::{Home, Kept, Look, Manifest, State};
+use super::store::{DownloadState, Manifest, ManifestFile, ModelCacheFolder, VerificationLevel};
 use hyper::http::StatusCode;
 use std::fs;
 
@@ -20,7 +20,7 @@ pub struct Fetch<'a> {
     /// The hub.
     pub api: Api<'a>,
     /// Where it goes.
-    pub home: &'a Home,
+    pub home: &'a ModelCacheFolder,
 }
 
 /// What came of it.
@@ -50,7 +50,7 @@ impl Fetch<'_> {
             checked.push(part);
             came += new;
         }
-        let mut files: Vec<Kept> = snapshot.files.iter().filter_map(kept).collect();
+        let mut files: Vec<ManifestFile> = snapshot.files.iter().filter_map(kept).collect();
         for part in checked {
             files.push(part.place(self.home)?);
         }
@@ -63,13 +63,14 @@ impl Fetch<'_> {
     }
 
     /// Files of the last fetch that are as they came.
-    fn what_is_right(&self) -> Vec<Kept> {
-        match self.home.state(Look::Quick, |_| {}) {
-            State::Absent => Vec::new(),
-            State::Whole(manifest) => manifest.files,
-            State::Broken(manifest, broken) => {
-                let is_broken =
-                    |kept: &Kept| broken.iter().any(|why| why.starts_with(&format!("{} ", kept.name())));
+    fn what_is_right(&self) -> Vec<ManifestFile> {
+        match self.home.state(VerificationLevel::Quick, |_| {}) {
+            DownloadState::Absent => Vec::new(),
+            DownloadState::Whole(manifest) => manifest.files,
+            DownloadState::Broken(manifest, broken) => {
+                let is_broken = |kept: &ManifestFile| {
+                    broken.iter().any(|why| why.starts_with(&format!("{} ", kept.name())))
+                };
                 manifest.files.into_iter().filter(|kept| !is_broken(kept)).collect()
             }
         }
@@ -79,7 +80,7 @@ impl Fetch<'_> {
     fn forget_other_parts(&self, missing: &[&Remote]) {
         for (path, _) in self.home.parts() {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !missing.iter().any(|remote| Part::name(remote) == name) {
+            if !missing.iter().any(|remote| PartialDownload::name(remote) == name) {
                 // What stays is in nobody's way.
                 let _ = fs::remove_file(path);
             }
@@ -89,7 +90,7 @@ impl Fetch<'_> {
     /// How much of the missing files lies there in parts.
     fn begun(&self, missing: &[&Remote]) -> u64 {
         let length = |remote: &&Remote| {
-            let about = fs::metadata(self.home.folder().join(Part::name(remote)));
+            let about = fs::metadata(self.home.folder().join(PartialDownload::name(remote)));
             about.map(|about| about.len().min(remote.size)).unwrap_or(0)
         };
         missing.iter().map(length).sum()
@@ -123,7 +124,7 @@ impl Fetch<'_> {
         remote: &Remote,
         meter: &Meter,
     ) -> Result<(Checked, u64), Problem> {
-        let mut part = Part::open(self.home, remote)?;
+        let mut part = PartialDownload::open(self.home, remote)?;
         let found = part.found;
         let mut came = self.fill(&mut part, snapshot, remote, meter).await?;
         match part.checked() {
@@ -133,7 +134,7 @@ impl Fetch<'_> {
                     "{problem}; {found} bytes of it were of an earlier fetch: it is fetched anew"
                 ));
                 meter.back(remote.size);
-                let mut part = Part::open(self.home, remote)?;
+                let mut part = PartialDownload::open(self.home, remote)?;
                 came += self.fill(&mut part, snapshot, remote, meter).await?;
                 Ok((part.checked()?, came))
             }
@@ -144,13 +145,13 @@ impl Fetch<'_> {
     /// Asks until nothing is missing, or there is no use in asking.
     async fn fill(
         &self,
-        part: &mut Part,
+        part: &mut PartialDownload,
         snapshot: &Snapshot,
         remote: &Remote,
         meter: &Meter,
     ) -> Result<u64, Problem> {
         let address = self.api.address(self.home.place(), &snapshot.commit, &remote.path);
-        let (mut patience, mut best, mut came) = (Patience::default(), part.length(), 0);
+        let (mut patience, mut best, mut came) = (ConsecutiveFailures::default(), part.length(), 0);
         while !part.is_whole() {
             if let Err(problem) = self.ask(part, &address, remote, meter, &mut came).await {
                 if part.length() >= best + GETS_ON {
@@ -165,7 +166,7 @@ impl Fetch<'_> {
 
     async fn ask(
         &self,
-        part: &mut Part,
+        part: &mut PartialDownload,
         address: &str,
         remote: &Remote,
         meter: &Meter,
@@ -220,6 +221,6 @@ impl Fetch<'_> {
 }
 
 /// The first byte of what comes: `bytes 100-199/200`.
-fn begins_at(answer: &Answer) -> Option<u64> {
+fn begins_at(answer: &HubResponse) -> Option<u64> {
     answer.header("content-range")?.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }

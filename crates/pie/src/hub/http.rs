@@ -1,6 +1,6 @@
 //! Requests to a hub, with redirects, deadlines, and a token that only the hub itself sees.
 
-use super::problem::{Again, Code, Problem};
+use super::problem::{Code, Problem, RetryAdvice};
 use super::wire::{Dialer, causes};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Response;
@@ -34,7 +34,7 @@ pub struct Client {
 }
 
 /// An answer whose body is still to come.
-pub struct Answer {
+pub struct HubResponse {
     response: Response<Incoming>,
     /// Who answers: the hub, or somebody it has sent us to.
     origin: String,
@@ -56,7 +56,7 @@ impl Client {
     ///
     /// # Errors
     /// Nobody answers, or not as a hub does. Refusals are answers.
-    pub async fn get(&self, address: &str, from: u64) -> Result<Answer, Problem> {
+    pub async fn get(&self, address: &str, from: u64) -> Result<HubResponse, Problem> {
         let mut at = parsed(address)?;
         let mut is_hub = origin(&at) == origin(&self.endpoint);
         for _ in 0..REDIRECTS {
@@ -64,7 +64,7 @@ impl Client {
             let token = self.token.as_ref().filter(|_| is_hub);
             let response = self.once(&at, token, from).await?;
             if !response.status().is_redirection() {
-                return Ok(Answer { response, origin: origin(&at), is_hub });
+                return Ok(HubResponse { response, origin: origin(&at), is_hub });
             }
             at = next(&at, response.headers())?;
             is_hub = is_hub && origin(&at) == origin(&self.endpoint);
@@ -112,7 +112,7 @@ impl Client {
     }
 }
 
-impl Answer {
+impl HubResponse {
     /// What kind of answer.
     pub fn status(&self) -> StatusCode {
         self.response.status()
@@ -204,8 +204,8 @@ impl Answer {
     }
 }
 
-fn pause(seconds: Option<u64>) -> Again {
-    seconds.map_or(Again::Soon, |seconds| Again::After(Duration::from_secs(seconds)))
+fn pause(seconds: Option<u64>) -> RetryAdvice {
+    seconds.map_or(RetryAdvice::Soon, |seconds| RetryAdvice::After(Duration::from_secs(seconds)))
 }
 
 fn denied(what: &str, page: &str, has_token: bool, said: &str) -> Problem {

@@ -1,7 +1,7 @@
 //! One process at a time changes what is there of a model. The system takes a lock from a process that ends, however it ends.
 
 use super::problem::{Code, Problem};
-use super::store::Home;
+use super::store::ModelCacheFolder;
 use std::fs::{self, File, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -26,11 +26,11 @@ impl Lock {
     ///
     /// # Errors
     /// [`Code::Locked`] if the other one does not get on; [`Code::Disk`].
-    pub fn take(home: &Home, waits: impl FnOnce()) -> Result<Self, Problem> {
+    pub fn take(home: &ModelCacheFolder, waits: impl FnOnce()) -> Result<Self, Problem> {
         Self::within(home, STUCK, waits)
     }
 
-    fn within(home: &Home, stuck: Duration, waits: impl FnOnce()) -> Result<Self, Problem> {
+    fn within(home: &ModelCacheFolder, stuck: Duration, waits: impl FnOnce()) -> Result<Self, Problem> {
         let path = home.folder().join(LOCK);
         let (mut waits, mut held, mut since) = (Some(waits), home.held(), Instant::now());
         let mut gone = 0;
@@ -77,14 +77,15 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::places::Place;
+    use super::super::places::ModelReference;
     use super::super::store::Store;
     use super::*;
 
     #[test]
     fn one_at_a_time_and_nobody_waits_for_ever() {
         let place = tempfile::tempdir().expect("room");
-        let home = Store::at(place.path().to_owned()).home(&Place::of("hf:acme/tiny").expect("a place"));
+        let home =
+            Store::at(place.path().to_owned()).home(&ModelReference::of("hf:acme/tiny").expect("a place"));
         let first = Lock::take(&home, || panic!("nobody else is there")).expect("it is free");
         let mut waited = false;
         let refused = Lock::within(&home, Duration::from_millis(300), || waited = true);

@@ -1,7 +1,7 @@
 //! How far a fetch is: a bar where somebody watches, and a line from time to time where not.
 
 use super::api::Remote;
-use super::places::Place;
+use super::places::ModelReference;
 use crate::progress;
 use indicatif::ProgressBar;
 use std::cell::Cell;
@@ -24,7 +24,7 @@ pub struct Meter {
 
 impl Meter {
     /// Says what is to come, of which so much was there before.
-    pub fn new(place: &Place, commit: &str, missing: &[&Remote], before: u64) -> Self {
+    pub fn new(place: &ModelReference, commit: &str, missing: &[&Remote], before: u64) -> Self {
         let total = missing.iter().map(|remote| remote.size).sum();
         let what = place.to_string();
         if total > 0 {

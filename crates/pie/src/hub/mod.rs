@@ -18,22 +18,22 @@ mod wire;
 use crate::cache::Cache;
 use crate::{Failure, progress};
 use api::Api;
-use args::{HubArgs, Settings};
+use args::{HubArgs, HubSettings};
 use bytesize::ByteSize;
 use fetch::{Fetch, Fetched};
 use http::Client;
 use indicatif::ProgressBar;
 use lock::Lock;
-pub use places::Place;
+pub use places::ModelReference;
 use problem::{Code, Problem};
 use std::cell::OnceCell;
 use std::future::Future;
 use std::path::PathBuf;
-use store::{Home, Look, State, Store};
+use store::{DownloadState, ModelCacheFolder, Store, VerificationLevel};
 
 /// A hub, and what was fetched of it.
 pub struct Hub {
-    settings: Settings,
+    settings: HubSettings,
     store: Store,
 }
 
@@ -43,7 +43,7 @@ impl Hub {
     /// # Errors
     /// The settings are wrong, or there is no place for a cache.
     pub fn new(arguments: &HubArgs) -> Result<Self, Failure> {
-        Ok(Self { settings: Settings::of(arguments)?, store: Store::at(Cache::hub()?) })
+        Ok(Self { settings: HubSettings::of(arguments)?, store: Store::at(Cache::hub()?) })
     }
 
     /// What a place's model is loaded from. What is whole in the cache is taken as it is, without a look at the network; anything else
@@ -51,16 +51,18 @@ impl Hub {
     ///
     /// # Errors
     /// [`Problem`]
-    pub fn model(&self, place: &Place) -> Result<PathBuf, Problem> {
+    pub fn model(&self, place: &ModelReference) -> Result<PathBuf, Problem> {
         let home = self.store.home(place);
-        match look_at(&home, Look::Quick) {
-            State::Whole(_) => return Ok(home.model()),
-            State::Broken(_, why) if !self.settings.offline => {
+        match look_at(&home, VerificationLevel::Quick) {
+            DownloadState::Whole(_) => return Ok(home.model()),
+            DownloadState::Broken(_, why) if !self.settings.offline => {
                 say!("{place} is not as it came ({}): what is wrong is fetched again", why.join("; "));
             }
-            State::Absent | State::Broken(..) => {}
+            DownloadState::Absent | DownloadState::Broken(..) => {}
         }
-        self.fetch_into(&home, |home| matches!(home.state(Look::Quick, |_| {}), State::Whole(_)))?;
+        self.fetch_into(&home, |home| {
+            matches!(home.state(VerificationLevel::Quick, |_| {}), DownloadState::Whole(_))
+        })?;
         Ok(home.model())
     }
 
@@ -68,14 +70,18 @@ impl Hub {
     ///
     /// # Errors
     /// [`Problem`]
-    pub fn refresh(&self, place: &Place) -> Result<(Home, Option<Fetched>), Problem> {
+    pub fn refresh(&self, place: &ModelReference) -> Result<(ModelCacheFolder, Option<Fetched>), Problem> {
         let home = self.store.home(place);
         let fetched = self.fetch_into(&home, |_| false)?;
         Ok((home, fetched))
     }
 
     /// `is_done` looks whether another process has done it meanwhile.
-    fn fetch_into(&self, home: &Home, is_done: impl Fn(&Home) -> bool) -> Result<Option<Fetched>, Problem> {
+    fn fetch_into(
+        &self,
+        home: &ModelCacheFolder,
+        is_done: impl Fn(&ModelCacheFolder) -> bool,
+    ) -> Result<Option<Fetched>, Problem> {
         if self.settings.offline {
             return Err(self.without_network(
                 home,
@@ -90,7 +96,7 @@ impl Hub {
         if is_done(home) {
             return Ok(None);
         }
-        let Settings { endpoint, token, .. } = &self.settings;
+        let HubSettings { endpoint, token, .. } = &self.settings;
         let client = Client::new(endpoint, token.clone())?;
         let fetch = Fetch { api: Api { client: &client, endpoint }, home };
         let fetched = finished(|| fetch.run())?;
@@ -108,10 +114,10 @@ impl Hub {
     }
 
     /// Without a network people can carry the files: what is missing, and where it would be looked for.
-    fn without_network(&self, home: &Home, why: &str, code: Code) -> Problem {
+    fn without_network(&self, home: &ModelCacheFolder, why: &str, code: Code) -> Problem {
         let place = home.place();
-        let found = match home.state(Look::Quick, |_| {}) {
-            State::Broken(_, broken) => format!("is in the cache, but {}", broken.join("; ")),
+        let found = match home.state(VerificationLevel::Quick, |_| {}) {
+            DownloadState::Broken(_, broken) => format!("is in the cache, but {}", broken.join("; ")),
             _ => "is not in the cache".to_owned(),
         };
         let what = format!(
@@ -127,7 +133,8 @@ impl Hub {
 
 /// Whether `text`, which is the path of nothing, is rather a name: it has no slash, but for places on a hub.
 pub fn is_name(text: &str) -> bool {
-    Place::is_meant(text) || !text.is_empty() && !text.contains(['/', '\\']) && !text.starts_with('.')
+    ModelReference::is_meant(text)
+        || !text.is_empty() && !text.contains(['/', '\\']) && !text.starts_with('.')
 }
 
 /// Runs something to its end. On a thread of its own, since commands wait for a model inside their runtimes, where nobody may wait for
@@ -148,7 +155,7 @@ fn finished<T: Send, F: Future<Output = T>>(begin: impl FnOnce() -> F + Send) ->
 }
 
 /// What is there of a model, with a bar where files have to be read for it.
-fn look_at(home: &Home, look: Look) -> State {
+fn look_at(home: &ModelCacheFolder, look: VerificationLevel) -> DownloadState {
     let bar = OnceCell::new();
     let state = home.state(look, |read| {
         let bar: &ProgressBar = bar.get_or_init(|| {

@@ -1,8 +1,8 @@
 //! A file that is being fetched: what has come so far, and its sums.
 
-use super::api::{Digest, Remote};
+use super::api::{FileDigest, Remote};
 use super::problem::{Code, Problem};
-use super::store::{Home, Kept, modified_ns};
+use super::store::{ManifestFile, ModelCacheFolder, modified_ns};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -31,10 +31,10 @@ impl Sums {
     }
 
     /// Whether the hub means the same content.
-    pub fn are(&self, digest: &Digest) -> bool {
+    pub fn are(&self, digest: &FileDigest) -> bool {
         match digest {
-            Digest::Sha256(hex) => *hex == self.sha256,
-            Digest::GitBlob(hex) => *hex == self.git,
+            FileDigest::Sha256(hex) => *hex == self.sha256,
+            FileDigest::GitBlob(hex) => *hex == self.git,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Summing {
 }
 
 /// What there is of a file. It lies beside the files until it is whole and right.
-pub struct Part {
+pub struct PartialDownload {
     path: PathBuf,
     file: File,
     summing: Summing,
@@ -86,9 +86,9 @@ pub struct Part {
     remote: Remote,
 }
 
-impl Part {
+impl PartialDownload {
     /// What earlier fetches of this very content left, or nothing.
-    pub fn open(home: &Home, remote: &Remote) -> Result<Self, Problem> {
+    pub fn open(home: &ModelCacheFolder, remote: &Remote) -> Result<Self, Problem> {
         let path = home.folder().join(Self::name(remote));
         let mut file = File::options()
             .read(true)
@@ -160,8 +160,8 @@ impl Part {
         if !sums.are(&self.remote.digest) {
             let _ = fs::remove_file(&self.path);
             let found = match self.remote.digest {
-                Digest::Sha256(_) => format!("sha256 {}", sums.sha256),
-                Digest::GitBlob(_) => format!("git blob {}", sums.git),
+                FileDigest::Sha256(_) => format!("sha256 {}", sums.sha256),
+                FileDigest::GitBlob(_) => format!("git blob {}", sums.git),
             };
             let what = format!(
                 "{} is not what the hub says: {found} came, and {} was to come; it was thrown away",
@@ -184,19 +184,19 @@ pub struct Checked {
 
 impl Checked {
     /// Puts it where it belongs, in one go.
-    pub fn place(self, home: &Home) -> Result<Kept, Problem> {
+    pub fn place(self, home: &ModelCacheFolder) -> Result<ManifestFile, Problem> {
         let target = home.files().join(self.remote.name());
         let placed = fs::rename(&self.path, &target).and_then(|()| fs::metadata(&target));
         let about = placed.map_err(|error| Problem::disk("write", &target, &error))?;
-        let git = matches!(self.remote.digest, Digest::GitBlob(_)).then_some(self.sums.git);
+        let git = matches!(self.remote.digest, FileDigest::GitBlob(_)).then_some(self.sums.git);
         let (path, size, sha256) = (self.remote.path, self.remote.size, self.sums.sha256);
-        Ok(Kept { path, size, sha256, git, modified_ns: modified_ns(&about) })
+        Ok(ManifestFile { path, size, sha256, git, modified_ns: modified_ns(&about) })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::places::Place;
+    use super::super::places::ModelReference;
     use super::super::store::Store;
     use super::*;
 
@@ -204,23 +204,23 @@ mod tests {
     const GIT: &str = "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0";
     const SHA256_HEX: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
-    fn home(root: &Path) -> Home {
-        let home = Store::at(root.to_owned()).home(&Place::of("hf:acme/tiny").expect("a place"));
+    fn home(root: &Path) -> ModelCacheFolder {
+        let home = Store::at(root.to_owned()).home(&ModelReference::of("hf:acme/tiny").expect("a place"));
         home.make().expect("room");
         home
     }
 
-    fn remote(digest: Digest) -> Remote {
+    fn remote(digest: FileDigest) -> Remote {
         Remote { path: "x.txt".to_owned(), size: 5, digest }
     }
 
     #[test]
     fn a_part_goes_on_where_it_was_and_becomes_the_file() {
-        for digest in [Digest::GitBlob(GIT.to_owned()), Digest::Sha256(SHA256_HEX.to_owned())] {
+        for digest in [FileDigest::GitBlob(GIT.to_owned()), FileDigest::Sha256(SHA256_HEX.to_owned())] {
             let place = tempfile::tempdir().expect("room");
             let (home, remote) = (home(place.path()), remote(digest));
-            Part::open(&home, &remote).expect("room").add(b"hel").expect("room");
-            let mut part = Part::open(&home, &remote).expect("room");
+            PartialDownload::open(&home, &remote).expect("room").add(b"hel").expect("room");
+            let mut part = PartialDownload::open(&home, &remote).expect("room");
             assert_eq!((part.found, part.is_whole()), (3, false));
             part.add(b"lo").expect("room");
             let checked = part.checked().expect("it is right");
@@ -235,31 +235,32 @@ mod tests {
     #[test]
     fn what_is_wrong_leaves_nothing() {
         let place = tempfile::tempdir().expect("room");
-        let (home, remote) = (home(place.path()), remote(Digest::GitBlob(GIT.to_owned())));
-        let mut part = Part::open(&home, &remote).expect("room");
+        let (home, remote) = (home(place.path()), remote(FileDigest::GitBlob(GIT.to_owned())));
+        let mut part = PartialDownload::open(&home, &remote).expect("room");
         part.add(b"hellO").expect("room");
         let problem = part.checked().err().expect("another content");
         assert!(
             problem.code == Code::WrongBytes && problem.what.contains("x.txt") && problem.what.contains(GIT),
             "{problem}"
         );
-        let mut part = Part::open(&home, &remote).expect("room");
+        let mut part = PartialDownload::open(&home, &remote).expect("room");
         assert_eq!(part.add(b"hello!").expect_err("more").code, Code::WrongBytes);
         assert!(home.parts().is_empty() && !home.files().join("x.txt").exists());
         // A part that is longer than the file is none of it.
-        fs::write(home.folder().join(Part::name(&remote)), "hello, world").expect("room");
-        assert_eq!(Part::open(&home, &remote).expect("room").length(), 0);
+        fs::write(home.folder().join(PartialDownload::name(&remote)), "hello, world").expect("room");
+        assert_eq!(PartialDownload::open(&home, &remote).expect("room").length(), 0);
     }
 
     #[test]
     fn a_full_disk_is_named_with_what_to_do() {
         let place = tempfile::tempdir().expect("room");
-        let (home, remote) = (home(place.path()), remote(Digest::GitBlob(GIT.to_owned())));
+        let (home, remote) = (home(place.path()), remote(FileDigest::GitBlob(GIT.to_owned())));
         // Whatever is written to this file meets a full disk.
-        std::os::unix::fs::symlink("/dev/full", home.folder().join(Part::name(&remote))).expect("room");
-        let path = home.folder().join(Part::name(&remote));
+        std::os::unix::fs::symlink("/dev/full", home.folder().join(PartialDownload::name(&remote)))
+            .expect("room");
+        let path = home.folder().join(PartialDownload::name(&remote));
         let file = File::options().write(true).open(&path).expect("it is there");
-        let mut part = Part { path, file, summing: Summing::new(5), length: 0, found: 0, remote };
+        let mut part = PartialDownload { path, file, summing: Summing::new(5), length: 0, found: 0, remote };
         let problem = part.add(b"hello").expect_err("no room");
         assert!(problem.code == Code::Disk && problem.what.contains("pie model remove"), "{problem}");
     }

@@ -1,6 +1,6 @@
 //! How often something is tried again, and after which pause.
 
-use super::problem::{Again, Problem};
+use super::problem::{Problem, RetryAdvice};
 use std::time::Duration;
 
 /// Failures in a row, without getting on in between, before it is given up.
@@ -12,11 +12,11 @@ const LONGEST: Duration = Duration::from_secs(60);
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
-pub struct Patience {
+pub struct ConsecutiveFailures {
     failures: u32,
 }
 
-impl Patience {
+impl ConsecutiveFailures {
     /// Something was got: the next failure is a first one.
     pub fn got_on(&mut self) {
         self.failures = 0;
@@ -30,9 +30,9 @@ impl Patience {
         self.failures += 1;
         let grown = FIRST * 2_u32.saturating_pow(self.failures - 1);
         let pause = match problem.again {
-            Again::Never => return Err(problem),
-            Again::Soon => grown.min(LONGEST),
-            Again::After(time) if time > LONGEST => {
+            RetryAdvice::Never => return Err(problem),
+            RetryAdvice::Soon => grown.min(LONGEST),
+            RetryAdvice::After(time) if time > LONGEST => {
                 let what = format!(
                     "{}; it asks to wait {} s: give the command again then",
                     problem.what,
@@ -40,7 +40,7 @@ impl Patience {
                 );
                 return Err(Problem { what, ..problem });
             }
-            Again::After(time) => time.max(FIRST),
+            RetryAdvice::After(time) => time.max(FIRST),
         };
         if self.failures >= FAILURES {
             return Err(problem);

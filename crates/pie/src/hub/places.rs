@@ -37,7 +37,7 @@ pub const SHORT: [(&str, &str); 12] = [
 
 /// A model on a hub: a repository's folder, or one GGUF file of it, at a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ModelReference {
     /// Whose repository.
     pub owner: String,
     /// The repository.
@@ -48,7 +48,7 @@ pub struct Place {
     pub revision: String,
 }
 
-impl Place {
+impl ModelReference {
     /// What a name stands for: `hf:…`, or a short name.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ModelReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{SCHEME}{}/{}", self.owner, self.name)?;
         if let Some(file) = &self.file {
@@ -177,10 +177,10 @@ mod tests {
     #[test]
     fn every_short_name_is_a_place() {
         for (short, place) in SHORT {
-            let found = Place::of(short).expect("a place");
+            let found = ModelReference::of(short).expect("a place");
             assert_eq!(found.to_string(), place);
-            assert!(Place::is_meant(short) && Place::is_meant(place));
-            let fixed = Place::of(&format!("{short}@v1")).expect("a place");
+            assert!(ModelReference::is_meant(short) && ModelReference::is_meant(place));
+            let fixed = ModelReference::of(&format!("{short}@v1")).expect("a place");
             assert_eq!(fixed.revision, "v1", "{short}");
         }
     }
@@ -195,7 +195,7 @@ mod tests {
             ("hf:acme/tiny/q4/a.GGUF", "acme--tiny--q4%2Fa.GGUF@main", "hf:acme/tiny/q4/a.GGUF"),
         ];
         for (text, key, shown) in table {
-            let place = Place::of(text).expect("a place");
+            let place = ModelReference::of(text).expect("a place");
             assert_eq!((place.key().as_str(), place.to_string().as_str()), (key, shown), "{text}");
         }
     }
@@ -222,7 +222,7 @@ mod tests {
             ("xyz", "pie model list --names"),
         ];
         for (text, wanted) in table {
-            let problem = Place::of(text).expect_err(text);
+            let problem = ModelReference::of(text).expect_err(text);
             assert!(problem.code == Code::Name && problem.what.contains(wanted), "{text}: {problem}");
         }
     }

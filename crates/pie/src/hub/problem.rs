@@ -136,7 +136,7 @@ impl std::fmt::Display for Code {
 
 /// Whether it is worth trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryAdvice {
     /// It would be the same.
     Never,
     /// It may pass.
@@ -154,18 +154,18 @@ pub struct Problem {
     /// What was wrong, where, what to do.
     pub what: String,
     /// Whether it may pass.
-    pub again: Again,
+    pub again: RetryAdvice,
 }
 
 impl Problem {
     /// One that stays.
     pub fn new(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), again: Again::Never }
+        Self { code, what: what.into(), again: RetryAdvice::Never }
     }
 
     /// One that may pass.
     pub fn passing(code: Code, what: impl Into<String>) -> Self {
-        Self { code, what: what.into(), again: Again::Soon }
+        Self { code, what: what.into(), again: RetryAdvice::Soon }
     }
 
     /// The cache cannot be used as it should; `doing` is what was tried.

@@ -10,7 +10,7 @@
 
 use super::api::Remote;
 use super::part::{PART, Sums};
-use super::places::Place;
+use super::places::ModelReference;
 use super::problem::{Code, Problem};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, Metadata};
@@ -28,7 +28,7 @@ const OLD: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// A file that was fetched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct ManifestFile {
     /// Its path in the repository.
     pub path: String,
     /// Its length.
@@ -42,7 +42,7 @@ pub struct Kept {
     pub modified_ns: i128,
 }
 
-impl Kept {
+impl ManifestFile {
     /// Its name in the cache.
     pub fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
@@ -65,7 +65,7 @@ pub struct Manifest {
     /// Of which commit.
     pub commit: String,
     /// All files of the model.
-    pub files: Vec<Kept>,
+    pub files: Vec<ManifestFile>,
 }
 
 impl Manifest {
@@ -77,7 +77,7 @@ impl Manifest {
 
 /// What the cache has of a place.
 #[derive(Debug)]
-pub enum State {
+pub enum DownloadState {
     /// Nothing that is whole.
     Absent,
     /// All files, as they came.
@@ -88,7 +88,7 @@ pub enum State {
 
 /// How closely files are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum VerificationLevel {
     /// Sizes and times of change; where those differ, the sum.
     Quick,
     /// The sum of each.
@@ -107,12 +107,12 @@ impl Store {
     }
 
     /// A place's home in it.
-    pub fn home(&self, place: &Place) -> Home {
-        Home { folder: self.root.join(place.key()), place: place.clone() }
+    pub fn home(&self, place: &ModelReference) -> ModelCacheFolder {
+        ModelCacheFolder { folder: self.root.join(place.key()), place: place.clone() }
     }
 
     /// The homes of all places that something is there of, whole or not, in order.
-    pub fn homes(&self) -> Vec<Home> {
+    pub fn homes(&self) -> Vec<ModelCacheFolder> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
         let mut homes: Vec<_> =
             entries.filter_map(|entry| self.home_of(&entry.file_name().to_string_lossy())).collect();
@@ -121,12 +121,13 @@ impl Store {
     }
 
     /// Folders of other names are not the store's.
-    fn home_of(&self, key: &str) -> Option<Home> {
+    fn home_of(&self, key: &str) -> Option<ModelCacheFolder> {
         let (path, revision) = key.split_once('@')?;
         let mut parts = path.splitn(3, "--").map(|part| part.replace("%2F", "/"));
         let (owner, name) = (parts.next()?, parts.next()?);
         let file = parts.next().map(|file| format!("/{file}")).unwrap_or_default();
-        let place = Place::of(&format!("hf:{owner}/{name}{file}@{}", revision.replace("%2F", "/"))).ok()?;
+        let place =
+            ModelReference::of(&format!("hf:{owner}/{name}{file}@{}", revision.replace("%2F", "/"))).ok()?;
         (place.key() == key).then(|| self.home(&place))
     }
 
@@ -145,14 +146,14 @@ impl Store {
 }
 
 /// Where a place's files are.
-pub struct Home {
+pub struct ModelCacheFolder {
     folder: PathBuf,
-    place: Place,
+    place: ModelReference,
 }
 
-impl Home {
+impl ModelCacheFolder {
     /// The place.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ModelReference {
         &self.place
     }
 
@@ -180,8 +181,8 @@ impl Home {
     }
 
     /// What is there. A file that was only touched is whole, and its new time is remembered.
-    pub fn state(&self, look: Look, mut read: impl FnMut(u64)) -> State {
-        let Some(mut manifest) = self.manifest() else { return State::Absent };
+    pub fn state(&self, look: VerificationLevel, mut read: impl FnMut(u64)) -> DownloadState {
+        let Some(mut manifest) = self.manifest() else { return DownloadState::Absent };
         let (mut broken, mut touched) = (Vec::new(), false);
         for file in &mut manifest.files {
             match self.inspect(file, look, &mut read) {
@@ -193,24 +194,29 @@ impl Home {
             }
         }
         if !broken.is_empty() {
-            return State::Broken(manifest, broken);
+            return DownloadState::Broken(manifest, broken);
         }
         if touched {
             // Where it cannot be written the sums are made again at the next start.
             let _ = self.write(&manifest);
         }
-        State::Whole(manifest)
+        DownloadState::Whole(manifest)
     }
 
     /// When a file that is as it came was changed last, or what is wrong with it.
-    fn inspect(&self, file: &Kept, look: Look, read: &mut impl FnMut(u64)) -> Result<i128, String> {
+    fn inspect(
+        &self,
+        file: &ManifestFile,
+        look: VerificationLevel,
+        read: &mut impl FnMut(u64),
+    ) -> Result<i128, String> {
         let path = self.files().join(file.name());
         let about = fs::metadata(&path).map_err(|error| format!("cannot be read: {error}"))?;
         if about.len() != file.size {
             return Err(format!("has {} bytes instead of {}", about.len(), file.size));
         }
         let modified = modified_ns(&about);
-        if look == Look::Full || modified != file.modified_ns {
+        if look == VerificationLevel::Full || modified != file.modified_ns {
             let sums =
                 Sums::of_file(&path, file.size, read).map_err(|error| format!("cannot be read: {error}"))?;
             if sums.sha256 != file.sha256 {
@@ -228,7 +234,7 @@ impl Home {
             .filter(|about| about.len() <= MANIFEST_LIMIT)
             .and_then(|_| fs::read(&path).ok())?;
         let manifest: Manifest = serde_json::from_slice(&text).ok()?;
-        let is_plain = |file: &Kept| super::places::is_plain(file.name());
+        let is_plain = |file: &ManifestFile| super::places::is_plain(file.name());
         let is_ours = manifest.place == self.place.to_string()
             && !manifest.files.is_empty()
             && manifest.files.iter().all(is_plain);
@@ -295,15 +301,15 @@ pub fn modified_ns(about: &Metadata) -> i128 {
 mod tests {
     use super::*;
 
-    fn one(root: &Path, name: &str) -> (Store, Home) {
+    fn one(root: &Path, name: &str) -> (Store, ModelCacheFolder) {
         let store = Store::at(root.to_owned());
-        let home = store.home(&Place::of(name).expect("a place"));
+        let home = store.home(&ModelReference::of(name).expect("a place"));
         home.make().expect("room");
         let path = home.files().join("config.json");
         fs::write(&path, "{}").expect("room");
         let sums = Sums::of_file(&path, 2, &mut |_| {}).expect("it is there");
         let modified_ns = modified_ns(&fs::metadata(&path).expect("it is there"));
-        let kept = Kept {
+        let kept = ManifestFile {
             path: "config.json".to_owned(),
             size: 2,
             sha256: sums.sha256,
@@ -325,23 +331,23 @@ mod tests {
         let place = tempfile::tempdir().expect("room");
         let (_, home) = one(place.path(), "hf:acme/tiny");
         let path = home.files().join("config.json");
-        let state = || home.state(Look::Quick, |_| {});
-        assert!(matches!(state(), State::Whole(_)));
+        let state = || home.state(VerificationLevel::Quick, |_| {});
+        assert!(matches!(state(), DownloadState::Whole(_)));
         // Touched: it is as it came, and the manifest learns the new time.
         fs::write(&path, "{}").expect("room");
-        let State::Whole(manifest) = state() else { panic!("it is whole") };
+        let DownloadState::Whole(manifest) = state() else { panic!("it is whole") };
         assert_eq!(home.manifest(), Some(manifest));
         for (content, wanted) in [("[]", "sha256"), ("{} ", "bytes"), ("", "bytes")] {
             fs::write(&path, content).expect("room");
-            let State::Broken(_, why) = state() else { panic!("{content:?} is taken") };
+            let DownloadState::Broken(_, why) = state() else { panic!("{content:?} is taken") };
             assert!(why[0].contains("config.json") && why[0].contains(wanted), "{why:?}");
         }
         fs::remove_file(&path).expect("it was there");
-        assert!(matches!(state(), State::Broken(..)));
+        assert!(matches!(state(), DownloadState::Broken(..)));
         // A manifest of another place, or none, makes no model.
         for text in ["{", "", r#"{"place": "hf:acme/other", "endpoint": "", "commit": "", "files": []}"#] {
             fs::write(home.folder().join(MANIFEST), text).expect("room");
-            assert!(matches!(state(), State::Absent), "{text}");
+            assert!(matches!(state(), DownloadState::Absent), "{text}");
         }
     }
 
@@ -358,8 +364,11 @@ mod tests {
             .expect("it is there")
             .set_modified(before)
             .expect("a time");
-        assert!(matches!(home.state(Look::Quick, |_| {}), State::Whole(_)), "size and time are as they were");
-        assert!(matches!(home.state(Look::Full, |_| {}), State::Broken(..)));
+        assert!(
+            matches!(home.state(VerificationLevel::Quick, |_| {}), DownloadState::Whole(_)),
+            "size and time are as they were"
+        );
+        assert!(matches!(home.state(VerificationLevel::Full, |_| {}), DownloadState::Broken(..)));
     }
 
     #[test]

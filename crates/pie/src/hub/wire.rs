@@ -1,6 +1,6 @@
 //! Connections to a hub: straight or through a proxy, with TLS where the address asks for it.
 
-use super::problem::{Again, Code, Problem};
+use super::problem::{Code, Problem, RetryAdvice};
 use hyper::header::HeaderValue;
 use hyper::http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -35,14 +35,14 @@ const BUNDLES: [&str; 5] = [
 const OWN_BUNDLE: &str = "SSL_CERT_FILE";
 
 /// A stream of bytes, whatever carries it.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// A connection to a host.
 pub struct Wire {
     /// What is sent and comes.
-    pub stream: Box<dyn Stream>,
+    pub stream: Box<dyn ByteStream>,
     /// The proxy that requests are made to instead, by whole addresses, and what it wants to see.
     pub proxy: Option<Option<HeaderValue>>,
 }
@@ -89,7 +89,7 @@ impl Dialer {
             let stays = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
             let advice = "where a proxy has certificates of its own, name their file in SSL_CERT_FILE";
             let problem = unreachable(&host, &format!("TLS fails: {error}; {advice}"));
-            if stays { Problem { again: Again::Never, ..problem } } else { problem }
+            if stays { Problem { again: RetryAdvice::Never, ..problem } } else { problem }
         })?;
         Ok(Wire { stream: Box::new(stream), proxy: None })
     }

@@ -6,10 +6,10 @@ use crate::signals::Signals;
 use crate::{Failure, progress};
 use args::{GenerateArgs, KneeArgs, LoadArgs, LoadCommand, PeopleArgs, RunArgs, ScriptArgs};
 use pie_load::people::{Corpus, Habits, Replay};
-use pie_load::report::{self, Knee, Report};
-use pie_load::run::{Asking, Options, RunSnapshot, Source, Stop, Tempo};
+use pie_load::report::{self, Knee, LoadReport};
+use pie_load::run::{CompletionTrigger, EditStreamSource, Options, RunSnapshot, Stop, Tempo};
 use pie_load::script;
-use pie_load::target::{OpenAi, Target};
+use pie_load::target::{LoadTarget, OpenAi};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub async fn run(arguments: LoadArgs) -> Result<(), Failure> {
         Some(LoadCommand::Run(arguments)) => once(arguments).await,
         Some(LoadCommand::Knee(arguments)) => knee(arguments).await,
         Some(LoadCommand::Compare { a, b }) => {
-            out!("{}", report::compare(&report::read::<Report>(&a)?, &report::read(&b)?));
+            out!("{}", report::compare(&report::read::<LoadReport>(&a)?, &report::read(&b)?));
             Ok(())
         }
         Some(LoadCommand::Generate(arguments)) => generate(&arguments),
@@ -48,7 +48,7 @@ async fn knee(arguments: KneeArgs) -> Result<(), Failure> {
     rates.sort_by(f64::total_cmp);
     let source = source(&arguments)?;
     let mut signals = Signals::listen(GRACE)?;
-    let mut runs: Vec<Report> = Vec::new();
+    let mut runs: Vec<LoadReport> = Vec::new();
     for rate in rates {
         say!("{rate} edits/s");
         runs.push(measure(&arguments, Tempo::Rate(rate), &source, &mut signals).await?);
@@ -69,7 +69,7 @@ fn tempo(arguments: &RunArgs) -> Tempo {
 }
 
 /// Fails for runs that were cut short: their figures are not what was asked for.
-fn whole<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Result<(), Failure> {
+fn whole<'a>(reports: impl IntoIterator<Item = &'a LoadReport>) -> Result<(), Failure> {
     match reports.into_iter().find(|report| report.facts.interrupted) {
         Some(report) => {
             let seconds = report.facts.duration_s;
@@ -79,13 +79,13 @@ fn whole<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Result<(), Failur
     }
 }
 
-async fn target(arguments: &RunArgs) -> Result<Target, Failure> {
+async fn target(arguments: &RunArgs) -> Result<LoadTarget, Failure> {
     Ok(match &arguments.openai {
-        Some(url) => Target::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
+        Some(url) => LoadTarget::OpenAi(Box::new(OpenAi::new(url, &arguments.openai_model)?)),
         None => {
             let (sessions, tenants) = (arguments.sessions as usize, arguments.tenants as usize);
             let access = &arguments.access;
-            Target::pool(&access.url(&arguments.pool), &access.open()?, sessions, tenants).await?
+            LoadTarget::pool(&access.url(&arguments.pool), &access.open()?, sessions, tenants).await?
         }
     })
 }
@@ -93,9 +93,9 @@ async fn target(arguments: &RunArgs) -> Result<Target, Failure> {
 async fn measure(
     arguments: &RunArgs,
     tempo: Tempo,
-    source: &Source,
+    source: &EditStreamSource,
     signals: &mut Signals,
-) -> Result<Report, Failure> {
+) -> Result<LoadReport, Failure> {
     let options = Options {
         sessions: arguments.sessions as usize,
         tempo,
@@ -104,7 +104,11 @@ async fn measure(
         drain: arguments.drain,
         tokens: arguments.tokens,
         limit: arguments.limit,
-        asking: if arguments.storm { Asking::EveryKeystroke } else { Asking::AsWritten },
+        asking: if arguments.storm {
+            CompletionTrigger::EveryKeystroke
+        } else {
+            CompletionTrigger::AsWritten
+        },
         place: arguments.people.at.map(Into::into),
         mode: arguments.people.mode.map(Into::into),
         strategy: arguments.strategy.into(),
@@ -152,15 +156,15 @@ fn line(snapshot: &RunSnapshot) -> String {
     )
 }
 
-fn source(arguments: &RunArgs) -> Result<Source, Failure> {
+fn source(arguments: &RunArgs) -> Result<EditStreamSource, Failure> {
     if let Some(path) = &arguments.script {
         let text = read(path)?;
         let streams = script::parse(&text).and_then(|lines| script::compile(&lines));
         let streams = streams.map_err(|error| format!("{}: {error}", path.display()))?;
-        return Ok(Source::Script(Arc::new(streams)));
+        return Ok(EditStreamSource::Script(Arc::new(streams)));
     }
     let corpus = Arc::new(corpus(&arguments.people)?);
-    Ok(Source::People { corpus, habits: habits(&arguments.people), seed: arguments.people.seed })
+    Ok(EditStreamSource::People { corpus, habits: habits(&arguments.people), seed: arguments.people.seed })
 }
 
 fn corpus(people: &PeopleArgs) -> Result<Corpus, Failure> {
@@ -212,7 +216,7 @@ fn replay(arguments: ScriptArgs) -> Result<(), Failure> {
 }
 
 /// Writes a script, and says what is in it.
-fn tell(out: &Path, lines: &[script::Line]) -> Result<(), Failure> {
+fn tell(out: &Path, lines: &[script::ScriptLine]) -> Result<(), Failure> {
     let streams = script::compile(lines)?;
     report::write(out, &script::write(lines)?)?;
     let edits: usize = streams.iter().map(script::EditStream::edits).sum();
@@ -233,7 +237,10 @@ fn written(
 }
 
 /// Fails for what `--verify` does not forgive.
-fn verified<'a>(arguments: &RunArgs, reports: impl IntoIterator<Item = &'a Report>) -> Result<(), Failure> {
+fn verified<'a>(
+    arguments: &RunArgs,
+    reports: impl IntoIterator<Item = &'a LoadReport>,
+) -> Result<(), Failure> {
     if !arguments.verify {
         return Ok(());
     }

@@ -33,26 +33,26 @@ const OF_OTHER_POOLS: [&str; 9] = [
 ];
 
 /// The pool. It ends when this is dropped, and when this process ends, however that ends: it reads the other end of a pipe.
-pub struct Embedded {
+pub struct EmbeddedPool {
     url: watch::Receiver<Option<String>>,
     minder: JoinHandle<()>,
 }
 
-impl Drop for Embedded {
+impl Drop for EmbeddedPool {
     fn drop(&mut self) {
         self.minder.abort();
     }
 }
 
-impl Embedded {
+impl EmbeddedPool {
     /// Starts it; it serves later.
     ///
     /// # Errors
     /// There is no folder for its ready file, or this program does not know where it is.
     pub fn start(flags: Vec<OsString>, log: &LogArgs) -> Result<Self, Failure> {
-        let plan = Plan {
+        let plan = PoolLauncher {
             program: std::env::current_exe()?,
-            folder: Folder::new()?,
+            folder: TemporaryFolder::new()?,
             flags: log.flags().into_iter().map(OsString::from).chain(["pool".into()]).chain(flags).collect(),
         };
         let (told, url) = watch::channel(None);
@@ -66,7 +66,7 @@ impl Embedded {
 }
 
 /// Starts it again and again.
-async fn mind(plan: Plan, told: watch::Sender<Option<String>>) {
+async fn mind(plan: PoolLauncher, told: watch::Sender<Option<String>>) {
     let mut pause = FIRST_PAUSE;
     loop {
         match plan.spawn() {
@@ -98,19 +98,19 @@ fn how(ended: std::io::Result<std::process::ExitStatus>) -> String {
 }
 
 /// How it is started.
-struct Plan {
+struct PoolLauncher {
     program: PathBuf,
-    folder: Folder,
+    folder: TemporaryFolder,
     flags: Vec<OsString>,
 }
 
 /// What its ready file says.
 #[derive(Deserialize)]
-struct Ready {
+struct ReadyFileContent {
     address: String,
 }
 
-impl Plan {
+impl PoolLauncher {
     fn ready_file(&self) -> PathBuf {
         self.folder.path().join("ready.json")
     }
@@ -142,7 +142,7 @@ impl Plan {
         let end = Instant::now() + STARTS;
         while Instant::now() < end {
             if let Ok(line) = std::fs::read_to_string(self.ready_file())
-                && let Ok(Ready { address }) = serde_json::from_str(&line)
+                && let Ok(ReadyFileContent { address }) = serde_json::from_str(&line)
             {
                 return Some(format!("http://{address}"));
             }
@@ -156,9 +156,9 @@ impl Plan {
 }
 
 /// A folder of this process's own among the temporary ones.
-struct Folder(PathBuf);
+struct TemporaryFolder(PathBuf);
 
-impl Folder {
+impl TemporaryFolder {
     fn new() -> Result<Self, Failure> {
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
@@ -172,7 +172,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         // The system clears the others away.
         let _ = std::fs::remove_dir_all(&self.0);

@@ -4,7 +4,7 @@ use super::out::{Out, seconds};
 use pie_proto::Reason;
 use pie_router::call::Why;
 use pie_router::stats::{Counter, Gauge, GroupEvent, Histogram, Outcome, RankTimes, Stats};
-use pie_router::{Phase, Readiness, Serving, State, Watched};
+use pie_router::{GroupState, Phase, Readiness, RunningRouter, Watched};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt::Error;
@@ -20,7 +20,7 @@ pub struct RouterSource {
     /// Of the router itself.
     stats: Arc<Stats>,
     /// Of its HTTP API, where it has one.
-    http: Option<Arc<pie_http::Stats>>,
+    http: Option<Arc<pie_http::RequestStats>>,
 }
 
 /// One of its groups.
@@ -32,7 +32,7 @@ struct OwnedGroup {
 
 impl RouterSource {
     /// Looks at a router.
-    pub fn of(serving: &Serving, http: Option<&pie_http::Serving>) -> Self {
+    pub fn of(serving: &RunningRouter, http: Option<&pie_http::HttpServer>) -> Self {
         let groups = serving.groups().into_iter();
         let groups = groups.map(|(group, watched)| OwnedGroup { name: group.to_string(), watched }).collect();
         Self {
@@ -40,7 +40,7 @@ impl RouterSource {
             phase: serving.phase(),
             groups,
             stats: serving.stats(),
-            http: http.map(pie_http::Serving::stats),
+            http: http.map(pie_http::HttpServer::stats),
         }
     }
 
@@ -69,10 +69,10 @@ impl Collector for RouterSource {
     }
 }
 
-type Read<T> = fn(&Stats) -> &T;
+type StatsAccessor<T> = fn(&Stats) -> &T;
 
 /// Counters of a group's work: name, help, and where to read it.
-const WORK: &[(&str, &str, Read<Counter>)] = &[
+const WORK: &[(&str, &str, StatsAccessor<Counter>)] = &[
     ("pie_steps", "Plans sent to the ranks.", |stats| &stats.steps.steps),
     ("pie_passes", "Forward passes in them.", |stats| &stats.steps.passes),
     ("pie_interrupts", "Plans that were cut short because something else waited.", |stats| {
@@ -123,7 +123,7 @@ const WORK: &[(&str, &str, Read<Counter>)] = &[
     ),
 ];
 
-const TIMES: &[(&str, &str, Read<Histogram>)] = &[
+const TIMES: &[(&str, &str, StatsAccessor<Histogram>)] = &[
     ("pie_step_seconds", "A plan on rank 0, from its begin to its end.", |stats| &stats.steps.time),
     ("pie_step_collective_seconds", "Of that, in collectives, waiting included.", |stats| {
         &stats.steps.collective
@@ -147,7 +147,7 @@ const TIMES: &[(&str, &str, Read<Histogram>)] = &[
 ];
 
 /// What is so now.
-const NOW: &[(&str, &str, Read<Gauge>)] = &[
+const NOW: &[(&str, &str, StatsAccessor<Gauge>)] = &[
     ("pie_sessions", "Open sessions.", |stats| &stats.published.sessions),
     ("pie_document_tokens", "Tokens of all documents, in the cache or not.", |stats| &stats.published.tokens),
     (
@@ -279,7 +279,7 @@ impl RouterSource {
     fn own(&self, out: &mut Out<'_>) -> Result<(), Error> {
         let queues = self.each(|group| group.watched.queue_length() as u64);
         out.gauges("pie_owner_queue_length", "Calls and reports that wait for the group's owner.", queues)?;
-        let serving = self.each(|group| u64::from(*group.watched.state().borrow() == State::Serving));
+        let serving = self.each(|group| u64::from(*group.watched.state().borrow() == GroupState::Serving));
         out.gauges("pie_group_serving", "1 if this router serves the formed group.", serving)?;
         let help = "Streams of completions that are open, forwarded ones too.";
         out.gauge("pie_streams", help, self.stats.published.streams.get())?;

@@ -59,14 +59,14 @@ pub enum Order {
 
 /// Workers that were started. They end when this is dropped, in order while this process runs, and with it at once.
 pub struct Workers {
-    starting: Vec<Ready>,
+    starting: Vec<WorkerStartTask>,
     /// Who died, and how.
     pub deaths: mpsc::Receiver<String>,
     /// One of each worker.
     pub lifelines: Vec<mpsc::Sender<Order>>,
 }
 
-type Ready = tokio::task::JoinHandle<Result<WorkerReady, NotStarted>>;
+type WorkerStartTask = tokio::task::JoinHandle<Result<WorkerReady, NotStarted>>;
 
 /// A worker that does not start.
 #[derive(Debug)]
@@ -107,7 +107,8 @@ impl Workers {
     pub async fn ready(&mut self) -> Result<Vec<WorkerReady>, Failure> {
         let count = self.starting.len();
         let bar = progress::count("loading the ranks", count);
-        let mut starting: FuturesUnordered<Ready> = std::mem::take(&mut self.starting).into_iter().collect();
+        let mut starting: FuturesUnordered<WorkerStartTask> =
+            std::mem::take(&mut self.starting).into_iter().collect();
         let (mut workers, mut failed) = (Vec::new(), Vec::new());
         while let Some(ready) = starting.next().await {
             match ready? {
@@ -191,7 +192,7 @@ impl Spawn<'_> {
         &self,
         place: &Assignment<'_>,
         deaths: mpsc::Sender<String>,
-    ) -> Result<(mpsc::Sender<Order>, Ready), Failure> {
+    ) -> Result<(mpsc::Sender<Order>, WorkerStartTask), Failure> {
         let rank = place.rank;
         let mut child =
             self.command(place)?.spawn().map_err(|error| format!("cannot start rank {rank}: {error}"))?;

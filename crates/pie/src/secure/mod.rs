@@ -11,9 +11,10 @@ use crate::observe::{Security, What};
 use args::{ClientArgs, InternalArgs, PublicArgs};
 use files::{FlagFile, WatchedFiles, all_or_none};
 use pie_client::{Access, BearerToken};
-use pie_router::auth::{Gate, Tokens};
+use pie_router::auth::{AccessTokens, Gate};
 use pie_transport::{
-    Acceptor, ClientTls, Clients, ConnectionAge, Connector, PeerName, Roots, ServerTls, TlsIdentity,
+    Acceptor, ClientTls, Clients, ConnectionAge, Connector, PeerName, RootCertificates, ServerTls,
+    TlsIdentity,
 };
 use std::net::SocketAddr;
 
@@ -143,8 +144,8 @@ impl IdentityFiles {
     }
 }
 
-fn roots(file: &FlagFile) -> Result<Roots, Failure> {
-    Ok(Roots::from_pem(&file.read()?).map_err(|error| format!("{file}: {error}"))?)
+fn roots(file: &FlagFile) -> Result<RootCertificates, Failure> {
+    Ok(RootCertificates::from_pem(&file.read()?).map_err(|error| format!("{file}: {error}"))?)
 }
 
 fn public_tls(arguments: &PublicArgs, security: &Security) -> Result<Option<ServerTls>, Failure> {
@@ -191,7 +192,9 @@ fn internal_tls(
     let Some([certificate, key, authority]) = all_or_none(files)? else { return Ok(None) };
     let followed = WatchedFiles::new([&certificate, &key, &authority]);
     let pair = IdentityFiles { certificate, key };
-    let read = move || -> Result<(TlsIdentity, Roots), Failure> { Ok((pair.read()?, roots(&authority)?)) };
+    let read = move || -> Result<(TlsIdentity, RootCertificates), Failure> {
+        Ok((pair.read()?, roots(&authority)?))
+    };
     let (identity, trusted) = read()?;
     let router = PeerName::new(ROUTER)?;
     let server = ServerTls::new(&identity, &Clients::Named(trusted.clone(), router.clone()))?;
@@ -208,9 +211,9 @@ fn internal_tls(
 
 fn gate(file: FlagFile, security: &Security) -> Result<Gate, Failure> {
     let followed = WatchedFiles::new([&file]);
-    let read = move || -> Result<Tokens, Failure> {
+    let read = move || -> Result<AccessTokens, Failure> {
         let text = String::from_utf8(file.read()?).map_err(|_| format!("{file}: it is not UTF-8"))?;
-        Ok(Tokens::parse(&text).map_err(|error| format!("{file}: {error}"))?)
+        Ok(AccessTokens::parse(&text).map_err(|error| format!("{file}: {error}"))?)
     };
     let gate = Gate::new(read()?);
     let renewed = gate.clone();

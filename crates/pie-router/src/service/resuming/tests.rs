@@ -9,7 +9,7 @@ const REVISION: u64 = 7;
 
 /// What becomes of an attempt.
 #[derive(Clone)]
-enum Answer {
+enum AttemptOutcome {
     Refused(Fault),
     /// So many tokens, and how they end.
     Gives(u32, End),
@@ -41,7 +41,7 @@ fn message(token: u32) -> v1::CompleteResponse {
 }
 
 /// The stream of a completion that has given tokens before.
-fn stream(given: u32, tokens: u32, end: &End) -> Accepted {
+fn stream(given: u32, tokens: u32, end: &End) -> AcceptedCompletion {
     let mut messages: Vec<_> = (given..given + tokens).map(message).collect();
     if let Some(first) = messages.first_mut() {
         (first.timings, first.seed) = (Some(v1::Timings::default()), Some(5));
@@ -55,12 +55,12 @@ fn stream(given: u32, tokens: u32, end: &End) -> Accepted {
         }),
         End::Breaks(fault) => Err(Status::from(fault.clone())),
     });
-    Accepted { revision: Some(REVISION), messages: Box::pin(tokio_stream::iter(messages)) }
+    AcceptedCompletion { revision: Some(REVISION), messages: Box::pin(tokio_stream::iter(messages)) }
 }
 
 /// What a client reads.
 #[derive(Default)]
-struct Read {
+struct ClientTranscript {
     text: String,
     finish: v1::FinishReason,
     timings: usize,
@@ -72,11 +72,11 @@ struct Read {
 }
 
 /// A completion whose attempts end so; behind the last, each as that.
-async fn read(first: Answer, then: &[Answer], phase: Phase) -> Read {
-    let script: Arc<Mutex<VecDeque<Answer>>> = Arc::new(Mutex::new(then.iter().cloned().collect()));
+async fn read(first: AttemptOutcome, then: &[AttemptOutcome], phase: Phase) -> ClientTranscript {
+    let script: Arc<Mutex<VecDeque<AttemptOutcome>>> = Arc::new(Mutex::new(then.iter().cloned().collect()));
     let asked = Arc::new(Mutex::new(0));
     let counted = asked.clone();
-    let ask = move |request: v1::CompleteRequest| -> Asking {
+    let ask = move |request: v1::CompleteRequest| -> CompletionAttempt {
         *counted.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = if script.len() > 1 { script.pop_front() } else { script.front().cloned() };
@@ -85,18 +85,18 @@ async fn read(first: Answer, then: &[Answer], phase: Phase) -> Read {
         assert_eq!((request.revision, request.seed), (Some(REVISION), Some(5)));
         Box::pin(async move {
             match answer.expect("there is one") {
-                Answer::Refused(fault) => Err(fault.into()),
-                Answer::Gives(tokens, end) => Ok(stream(given, tokens, &end)),
-                Answer::Hangs => std::future::pending().await,
+                AttemptOutcome::Refused(fault) => Err(fault.into()),
+                AttemptOutcome::Gives(tokens, end) => Ok(stream(given, tokens, &end)),
+                AttemptOutcome::Hangs => std::future::pending().await,
             }
         })
     };
-    let Answer::Gives(tokens, end) = first else { panic!("the first is accepted") };
+    let AttemptOutcome::Gives(tokens, end) = first else { panic!("the first is accepted") };
     let (phase, stats) = (watch::channel(phase).1, Arc::<Stats>::default());
     let request = v1::CompleteRequest { seed: Some(5), ..Default::default() };
-    let way = Way { ask: Arc::new(ask), phase, stats: stats.clone() };
+    let way = ResumeContext { ask: Arc::new(ask), phase, stats: stats.clone() };
     let mut resuming = Resuming::new(request, stream(0, tokens, &end), way);
-    let (began, mut read) = (Instant::now(), Read::default());
+    let (began, mut read) = (Instant::now(), ClientTranscript::default());
     while let Some(message) = resuming.next().await {
         assert!(
             read.failed.is_none() && read.finish == v1::FinishReason::Unspecified,
@@ -128,16 +128,17 @@ async fn whoever_reads_sees_a_pause() {
     let (unsure, elsewhere) = (faults::unsure("g0"), faults::not_the_owner("g0"));
     let busy = faults::too_many_completions(1);
     let then = [
-        Answer::Refused(lost()),
-        Answer::Refused(unsure.clone()),
-        Answer::Refused(busy),
-        Answer::Gives(0, End::Breaks(elsewhere)),
-        Answer::Refused(faults::no_session("a")),
-        Answer::Gives(2, End::Breaks(lost())),
-        Answer::Gives(4, End::Finished),
+        AttemptOutcome::Refused(lost()),
+        AttemptOutcome::Refused(unsure.clone()),
+        AttemptOutcome::Refused(busy),
+        AttemptOutcome::Gives(0, End::Breaks(elsewhere)),
+        AttemptOutcome::Refused(faults::no_session("a")),
+        AttemptOutcome::Gives(2, End::Breaks(lost())),
+        AttemptOutcome::Gives(4, End::Finished),
     ];
     for tokens in [0, 3] {
-        let read = read(Answer::Gives(tokens, End::Breaks(unsure.clone())), &then, Phase::Serving).await;
+        let read =
+            read(AttemptOutcome::Gives(tokens, End::Breaks(unsure.clone())), &then, Phase::Serving).await;
         assert_eq!((read.text, read.failed), (numbers(tokens + 6), None));
         assert_eq!(read.finish, v1::FinishReason::Length);
         assert_eq!((read.timings, read.seeds, read.resumed, read.asked), (1, 1, 3, 7), "told once");
@@ -147,9 +148,9 @@ async fn whoever_reads_sees_a_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_has_an_end() {
-    let first = || Answer::Gives(3, End::Breaks(lost()));
-    let breaks = Answer::Gives(0, End::Breaks(nobody()));
-    for then in [Answer::Refused(nobody()), Answer::Hangs, breaks] {
+    let first = || AttemptOutcome::Gives(3, End::Breaks(lost()));
+    let breaks = AttemptOutcome::Gives(0, End::Breaks(nobody()));
+    for then in [AttemptOutcome::Refused(nobody()), AttemptOutcome::Hangs, breaks] {
         let read = read(first(), &[then], Phase::Serving).await;
         assert_eq!((read.text, read.failed), (numbers(3), Some(Reason::GroupLost)), "as it began");
         let took = read.took.as_secs_f64();
@@ -157,8 +158,8 @@ async fn a_pause_has_an_end() {
         assert!(read.asked < 250, "{} attempts", read.asked);
     }
     // One that gets on has time again: two tokens at a time, each pause short.
-    let slow = vec![Answer::Gives(2, End::Breaks(lost())); 300];
-    let then = [slow, vec![Answer::Gives(1, End::Finished)]].concat();
+    let slow = vec![AttemptOutcome::Gives(2, End::Breaks(lost())); 300];
+    let then = [slow, vec![AttemptOutcome::Gives(1, End::Finished)]].concat();
     let read = read(first(), &then, Phase::Serving).await;
     assert_eq!((read.text, read.failed, read.resumed), (numbers(604), None, 301));
     assert!(read.took > PATIENCE);
@@ -166,20 +167,20 @@ async fn a_pause_has_an_end() {
 
 #[tokio::test(start_paused = true)]
 async fn what_does_not_pass_is_told_at_once() {
-    let finished = || Answer::Gives(1, End::Finished);
-    let others = Answer::Gives(3, End::Breaks(faults::others_need_slots()));
+    let finished = || AttemptOutcome::Gives(1, End::Finished);
+    let others = AttemptOutcome::Gives(3, End::Breaks(faults::others_need_slots()));
     let read_others = read(others, &[finished()], Phase::Serving).await;
     assert_eq!((read_others.failed, read_others.asked), (Some(Reason::KvExhausted), 0));
-    let first = || Answer::Gives(3, End::Breaks(lost()));
+    let first = || AttemptOutcome::Gives(3, End::Breaks(lost()));
     let draining = read(first(), &[finished()], Phase::Draining).await;
     assert_eq!((draining.failed, draining.asked), (Some(Reason::GroupLost), 0), "it waits for nobody");
 
     let refused = [faults::replaced("a"), faults::no_slots(2, 1), faults::bad_generated(0, "a test")];
     for fault in refused {
-        let read = read(first(), &[Answer::Refused(fault.clone())], Phase::Serving).await;
+        let read = read(first(), &[AttemptOutcome::Refused(fault.clone())], Phase::Serving).await;
         assert_eq!((read.failed, read.asked), (Some(fault.reason), 1));
     }
-    let unknown = read(first(), &[Answer::Refused(faults::no_session("a"))], Phase::Serving).await;
+    let unknown = read(first(), &[AttemptOutcome::Refused(faults::no_session("a"))], Phase::Serving).await;
     assert_eq!(unknown.failed, Some(Reason::SessionUnknown), "its client can open it again");
     let took = unknown.took.as_secs_f64();
     assert!((2.0..3.0).contains(&took), "{took} s");
@@ -188,7 +189,7 @@ async fn what_does_not_pass_is_told_at_once() {
 /// With tokens the owner says so itself, and gives what was held back.
 #[tokio::test(start_paused = true)]
 async fn what_was_edited_before_its_first_token_ends_so() {
-    let edited = Answer::Refused(Fault::new(Reason::RevisionMismatch, "a test"));
-    let read = read(Answer::Gives(0, End::Breaks(lost())), &[edited], Phase::Serving).await;
+    let edited = AttemptOutcome::Refused(Fault::new(Reason::RevisionMismatch, "a test"));
+    let read = read(AttemptOutcome::Gives(0, End::Breaks(lost())), &[edited], Phase::Serving).await;
     assert_eq!((read.finish, read.failed, read.text.as_str()), (v1::FinishReason::Edited, None, ""));
 }

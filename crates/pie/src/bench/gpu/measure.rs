@@ -2,7 +2,7 @@
 
 use super::floor::{Floors, Pass};
 use super::room;
-use super::row::{self, Figure, GpuFigures, Kind, TimedPasses};
+use super::row::{self, Figure, GpuFigures, MeasurementKind, TimedPasses};
 use crate::Failure;
 use crate::bench::args::BenchGpuArgs;
 use crate::bench::bed::{Noise, NoiseBed, SpliceShape, TokenEdit};
@@ -83,7 +83,7 @@ impl Measuring<'_> {
         }
         let passes = Pass::recomputing(0, context.into(), self.machine.chunk().into());
         let (what, timed) = ("full recomputation".to_owned(), (median(seconds), context.into()));
-        self.add_timed(Kind::Recompute, what, (context, 1), &passes, timed);
+        self.add_timed(MeasurementKind::Recompute, what, (context, 1), &passes, timed);
         Ok(())
     }
 
@@ -114,7 +114,8 @@ impl Measuring<'_> {
             let tokens = done[index].encoded.into();
             let timed =
                 TimedPasses { floors: &self.floors, passes: &passes, seconds: median(own.clone()), tokens };
-            let row = Figure::new(Kind::Edit, what.clone(), (context, 1), &timed).edit(name, done[index]);
+            let row = Figure::new(MeasurementKind::Edit, what.clone(), (context, 1), &timed)
+                .edit(name, done[index]);
             let below_full = (strategy != Strategy::Full).then(|| 1.0 - median(ratios));
             self.add(Figure { at_percent: *at_percent, below_full, ..row });
         }
@@ -171,7 +172,7 @@ impl Measuring<'_> {
             let one = opening_passes(context, chunk);
             let passes: Vec<Pass> = (0..batch).flat_map(|_| one.iter().copied()).collect();
             self.add_timed(
-                Kind::Prefill,
+                MeasurementKind::Prefill,
                 format!("prefill, batch {batch}"),
                 size,
                 &passes,
@@ -180,7 +181,7 @@ impl Measuring<'_> {
             let passes = [Pass::decoding(batch.into(), u64::from(context + generated / 2))];
             let seconds = decoding / f64::from(generated);
             self.add_timed(
-                Kind::Decode,
+                MeasurementKind::Decode,
                 format!("decode, batch {batch}"),
                 size,
                 &passes,
@@ -192,7 +193,7 @@ impl Measuring<'_> {
 
     fn add_timed(
         &mut self,
-        kind: Kind,
+        kind: MeasurementKind,
         what: String,
         size: (u32, u32),
         passes: &[Pass],

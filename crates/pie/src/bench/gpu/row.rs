@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// What a row measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum MeasurementKind {
     /// A whole document to its next token.
     Recompute,
     /// An edit to the next token.
@@ -25,7 +25,7 @@ pub enum Kind {
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// What is measured.
-    pub kind: Kind,
+    pub kind: MeasurementKind,
     /// As `64 tokens at 50 %`.
     pub what: String,
     /// Tokens of the document, of each session.
@@ -60,7 +60,12 @@ pub struct Figure {
 
 impl Figure {
     /// Of passes that took `seconds` and made `tokens` tokens.
-    pub fn new(kind: Kind, what: String, (context, batch): (u32, u32), timed: &TimedPasses<'_>) -> Self {
+    pub fn new(
+        kind: MeasurementKind,
+        what: String,
+        (context, batch): (u32, u32),
+        timed: &TimedPasses<'_>,
+    ) -> Self {
         let TimedPasses { floors, passes, seconds, tokens } = *timed;
         let (floor, rates) = (floors.seconds(passes), floors.rates());
         Self {
@@ -94,7 +99,7 @@ impl Figure {
         let bytes = 2.0 * f64::from(turned) * key_bytes as f64;
         let floor = bytes / rates.bytes_per_s;
         Self {
-            kind: Kind::Settle,
+            kind: MeasurementKind::Settle,
             what: "turning keys alone".to_owned(),
             context,
             batch: 1,
@@ -152,7 +157,7 @@ impl Goal {
 
 /// What the rows reach of what they should.
 pub fn targets(rows: &[Figure]) -> Vec<Goal> {
-    let shortest = rows.iter().filter(|row| row.kind == Kind::Edit).map(|row| row.context).min();
+    let shortest = rows.iter().filter(|row| row.kind == MeasurementKind::Edit).map(|row| row.context).min();
     rows.iter().flat_map(|row| of_row(row, Some(row.context) == shortest)).collect()
 }
 
@@ -167,8 +172,10 @@ fn of_row(row: &Figure, shortest: bool) -> Vec<Goal> {
         row.below_full.map(|got| Goal::at_least(what, wanted, got))
     };
     match (row.kind, row.strategy, row.at_percent) {
-        (Kind::Recompute, ..) | (Kind::Edit, Some("full"), Some(10 | 50)) => vec![of_matrix_rate()],
-        (Kind::Edit, Some("pie"), Some(place)) => {
+        (MeasurementKind::Recompute, ..) | (MeasurementKind::Edit, Some("full"), Some(10 | 50)) => {
+            vec![of_matrix_rate()]
+        }
+        (MeasurementKind::Edit, Some("pie"), Some(place)) => {
             let floor =
                 shortest.then(|| Goal::at_most(format!("{name}: pie, time / floor"), 1.3, row.over_floor));
             let saved = match place {
@@ -178,8 +185,8 @@ fn of_row(row: &Figure, shortest: bool) -> Vec<Goal> {
             };
             floor.into_iter().chain(saved).collect()
         }
-        (Kind::Decode, ..) if row.batch == 1 => vec![of_bandwidth()],
-        (Kind::Settle, ..) => vec![of_bandwidth()],
+        (MeasurementKind::Decode, ..) if row.batch == 1 => vec![of_bandwidth()],
+        (MeasurementKind::Settle, ..) => vec![of_bandwidth()],
         _ => Vec::new(),
     }
 }
