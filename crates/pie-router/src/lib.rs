@@ -41,4 +41,4 @@ mod tokenizing;
 
 pub use local::{InProcessApi, LocalService};
 pub use owner::{GroupState, Watched};
-pub use server::{Phase, Readiness, RunningRouter, ServeError, ServeOptions, serve};
+pub use server::{InternalApi, Phase, PublicApi, Readiness, RunningRouter, ServeError, ServeOptions, serve};

@@ -47,12 +47,10 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How a router serves.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Address of the public API; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Address of the internal API, for other routers.
-    pub peer_listen: SocketAddr,
-    /// The host under which other routers reach that; the listener's own if `None`.
-    pub advertise: Option<String>,
+    /// Where clients call.
+    pub public: PublicApi,
+    /// Where other routers call.
+    pub internal: InternalApi,
     /// The groups that this router owns, or takes over when their owner goes.
     pub groups: Vec<GroupId>,
     /// Ranks of each.
@@ -63,16 +61,32 @@ pub struct ServeOptions {
     pub settings: Settings,
     /// Bytes of the largest document.
     pub document_limit: usize,
-    /// Takes the connections of the public API.
-    pub public: Acceptor,
-    /// Who may call, if tokens are asked for.
-    pub gate: Option<Gate>,
-    /// Takes the connections of other routers.
-    pub internal: Acceptor,
     /// The way to the ranks.
     pub ranks: Connector,
     /// The way to other routers.
     pub routers: Connector,
+}
+
+/// The API for clients.
+#[derive(Clone, Debug)]
+pub struct PublicApi {
+    /// Its address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Takes the connections.
+    pub acceptor: Acceptor,
+    /// Who may call, if tokens are asked for.
+    pub gate: Option<Gate>,
+}
+
+/// The API for other routers.
+#[derive(Clone, Debug)]
+pub struct InternalApi {
+    /// Its address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The host under which other routers reach it; the listener's own if `None`.
+    pub advertise: Option<String>,
+    /// Takes the connections.
+    pub acceptor: Acceptor,
 }
 
 /// Why a router cannot serve.
@@ -267,13 +281,13 @@ pub async fn serve(
     placement: Arc<dyn Placement>,
     tokenizer: Arc<Tokenizer>,
 ) -> Result<RunningRouter, ServeError> {
-    let (public, address) = listen(options.listen, "--listen").await?;
-    let (internal, peer_address) = listen(options.peer_listen, "--peer-listen").await?;
-    let host = options.advertise.clone().unwrap_or_else(|| peer_address.ip().to_string());
+    let (public, address) = listen(options.public.listen, "--listen").await?;
+    let (internal, peer_address) = listen(options.internal.listen, "--peer-listen").await?;
+    let host = options.internal.advertise.clone().unwrap_or_else(|| peer_address.ip().to_string());
     let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
     let router = RouterRecord {
         id: RouterId::new(format!("router-{}", unique()))?,
-        address: format!("{}://{host}:{}", options.internal.scheme(), peer_address.port()),
+        address: format!("{}://{host}:{}", options.internal.acceptor.scheme(), peer_address.port()),
     };
     let (peers, owned) = (Peers::new(options.routers.clone()), Owned::default());
     let locals = options.groups.iter().map(|group| {
@@ -284,7 +298,7 @@ pub async fn serve(
             deadline: options.deadline,
             settings: options.settings,
             lease: Ttl::DEFAULT,
-            quotas: options.gate.as_ref().map(Gate::quotas).unwrap_or_default(),
+            quotas: options.public.gate.as_ref().map(Gate::quotas).unwrap_or_default(),
             ranks: options.ranks.clone(),
             document_limit: options.document_limit,
             peers: peers.clone(),
@@ -306,10 +320,12 @@ pub async fn serve(
     tokio::spawn(look_after(Arc::downgrade(&router), sweep_pause(options.settings.idle)));
     let aside = Arc::new(Aside::new().map_err(ServeError::Threads)?);
     let services = Services { options: &options, router: &router, aside: &aside };
-    let local = InProcessApi::new(services.pool(Plane::Public), options.gate.clone(), router.stats.clone());
-    let public = Plug::new(|stopped| services.public(options.public.accept(public), stopped))?;
-    let internal = Plug::new(|stopped| services.internal(options.internal.accept(internal), stopped))?;
-    let scheme = options.public.scheme();
+    let local =
+        InProcessApi::new(services.pool(Plane::Public), options.public.gate.clone(), router.stats.clone());
+    let public = Plug::new(|stopped| services.public(options.public.acceptor.accept(public), stopped))?;
+    let internal =
+        Plug::new(|stopped| services.internal(options.internal.acceptor.accept(internal), stopped))?;
+    let scheme = options.public.acceptor.scheme();
     Ok(RunningRouter { address, scheme, peer_address, router, local, phase, public, internal })
 }
 
@@ -361,8 +377,9 @@ impl Services<'_> {
         let server = self
             .options
             .public
+            .acceptor
             .server()
-            .layer(authorize(self.options.gate.clone(), self.router.stats.clone()))
+            .layer(authorize(self.options.public.gate.clone(), self.router.stats.clone()))
             .layer(MapRequestLayer::new(packing::negotiate))
             .add_service(Reasoned::new(health, self.router.stats.clone()))
             .add_service(descriptors().build_v1()?)

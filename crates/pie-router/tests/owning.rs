@@ -18,7 +18,7 @@ use pie_proto::reason::reason_of;
 use pie_proto::v1::pool_client::PoolClient;
 use pie_proto::worker_v1::worker_server::{Worker, WorkerServer};
 use pie_proto::{Reason, v1, worker_v1 as wire};
-use pie_router::{RunningRouter, ServeOptions};
+use pie_router::{InternalApi, PublicApi, RunningRouter, ServeOptions};
 use pie_text::Tokenizer;
 use pie_transport::{Acceptor, Connector};
 use pie_words::Epoch;
@@ -291,17 +291,13 @@ impl Router {
         let seen = Arc::new(Seen { store: store.clone(), lease: Mutex::new(None) });
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let options = ServeOptions {
-            listen: any,
-            peer_listen: any,
-            advertise: None,
+            public: PublicApi { listen: any, acceptor: Acceptor::new(None, 100), gate: None },
+            internal: InternalApi { listen: any, advertise: None, acceptor: Acceptor::new(None, 100) },
             groups: vec![group()],
             world_size: 1,
             deadline: Duration::from_secs(5),
             settings: SETTINGS,
             document_limit: 1 << 20,
-            public: Acceptor::new(None, 100),
-            gate: None,
-            internal: Acceptor::new(None, 100),
             ranks: Connector::default(),
             routers: Connector::default(),
         };

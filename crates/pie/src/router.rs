@@ -11,7 +11,7 @@ use pie_placement::{Announced, GroupId, Placement, RankRecord, Ttl};
 use pie_plan::schedule::Limits;
 use pie_router::core::{Ack, Healing, Idle, RepairPolicy, Settings};
 use pie_router::tenants::{Sharing, TenantLimits};
-use pie_router::{RunningRouter, ServeOptions};
+use pie_router::{InternalApi, PublicApi, RunningRouter, ServeOptions};
 use pie_text::{RestartKind, Tokenizer};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -125,17 +125,17 @@ pub async fn start(
         None => tracing::info!("the model is not known to fill in the middle; --fim may say how it does"),
     }
     let options = ServeOptions {
-        listen: serve.listen,
-        peer_listen: serve.peer_listen,
-        advertise: advertise(serve)?,
+        public: PublicApi { listen: serve.listen, acceptor: ports.public, gate: ports.gate },
+        internal: InternalApi {
+            listen: serve.peer_listen,
+            advertise: advertise(serve)?,
+            acceptor: ports.internal,
+        },
         groups: groups(group)?,
         world_size: group.ranks(),
         deadline: serve.collective_deadline,
         settings: settings(serve),
         document_limit: usize::try_from(serve.document_limit)?,
-        public: ports.public,
-        gate: ports.gate,
-        internal: ports.internal,
         ranks: ports.ranks,
         routers: ports.routers,
     };
