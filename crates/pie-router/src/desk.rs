@@ -5,7 +5,7 @@ mod answers;
 mod holding;
 mod streams;
 
-use crate::call::{Call, EditReply, MessageStream, More, Reply, Why};
+use crate::call::{Call, EditReply, MessageStream, More, Reply};
 use crate::core::session::Session;
 use crate::core::{Copy, Core, JournalBatch, stuck};
 use crate::faults;
@@ -202,11 +202,6 @@ impl Desk {
                 found.iter().for_each(|id| core.sessions.used(*id));
                 let got = found.and_then(|id| answers::got(core, &self.group, id, content));
                 self.reply(reply, got);
-            }
-            Call::Close { tenant, session, identity, reply } => {
-                let found = find(core, &tenant, &session, identity.as_ref());
-                let closed = found.map(|id| core.close(id, Why::Client));
-                self.reply(reply, closed);
             }
             Call::Vacate { tenant, session, identity, reply } => {
                 let found = find(core, &tenant, &session, identity.as_ref());

@@ -119,8 +119,7 @@ fn a_session_that_is_opened_anew_is_another_one() {
         assert_eq!(got.map(drop), outcome, "{identity:?}");
     }
     let old = Identity::given("another".to_owned());
-    let (tenant, session) = (Tenant::default(), name("a"));
-    let closed = pool.ask(|reply| Call::Close { tenant, session, identity: old, reply });
+    let closed = pool.close_of(Tenant::default(), "a", old);
     assert_eq!(closed, Err(Reason::SessionReplaced));
     assert_eq!(pool.get("a").text.as_deref(), Some("other text"), "refused calls change nothing");
 }
@@ -242,8 +241,7 @@ fn a_tenant_has_names_of_its_own() {
     let unknown = pool.ask(|reply| Call::Get { tenant, session, identity: None, content: true, reply });
     assert_eq!(unknown.unwrap_err(), Reason::SessionUnknown, "another's name cannot even be asked for");
     let [ada, grace] = tenants;
-    pool.ask(|reply| Call::Close { tenant: ada, session: name("main.rs"), identity: None, reply })
-        .expect("it is open");
+    pool.close_of(ada, "main.rs", None).expect("it is open");
     let (tenant, session) = (grace, name("main.rs"));
     pool.ask(|reply| Call::Get { tenant, session, identity: None, content: true, reply })
         .expect("the other's is still open");

@@ -6,6 +6,7 @@ pub use crate::eval::args::EvalArgs;
 use crate::hub::args::HubArgs;
 pub use crate::lsp::args::LspArgs;
 use crate::observe::{LogArgs, PlatformArgs};
+use crate::placement::PlacementArgs;
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_text::FimSetting;
@@ -90,10 +91,9 @@ pub struct GroupArgs {
     /// Name of the group.
     #[arg(long, env = "PIE_GROUP", default_value = "g0", value_name = "NAME")]
     pub group: String,
-    /// etcd endpoints, separated by commas, instead of the placement inside the process (needs a build with
-    /// `--features etcd`).
-    #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
-    pub etcd: Vec<String>,
+    /// Where ranks and routers find each other.
+    #[command(flatten)]
+    pub placement: PlacementArgs,
 }
 
 /// Groups of ranks, all alike.
@@ -113,10 +113,9 @@ pub struct GroupsArgs {
         value_delimiter = ','
     )]
     pub groups: Vec<String>,
-    /// etcd endpoints, separated by commas, instead of the placement inside the process (needs a build with
-    /// `--features etcd`).
-    #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
-    pub etcd: Vec<String>,
+    /// Where ranks and routers find each other.
+    #[command(flatten)]
+    pub placement: PlacementArgs,
 }
 
 /// Ranks of a group where nobody says how many.

@@ -66,7 +66,7 @@ mod tests {
             (cli.logs.log.as_str(), pool.group.ranks(), pool.rank.kv_memory),
             ("info", 2, Some(1 << 30))
         );
-        assert_eq!(pool.group.etcd, ["http://a", "http://b"]);
+        assert_eq!(pool.group.placement.flags(), ["--etcd", "http://a,http://b"]);
 
         let cli = parsed("[ctl.complete]\nmax-tokens = 9\n", &["ctl", "complete", "a"]);
         let Command::Ctl(ctl) = cli.expect("the settings are right").command else {

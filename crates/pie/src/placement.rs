@@ -1,6 +1,7 @@
 //! Which placement a command uses.
 
 use crate::Failure;
+use clap::Args;
 #[cfg(feature = "etcd")]
 use pie_placement::PlacementError;
 use pie_placement::{Announced, Embedded, Placement};
@@ -12,12 +13,33 @@ use std::time::Instant;
 /// A process that stops waits this long for its announcement to be withdrawn; after that the lease runs out.
 const WITHDRAW: Duration = Duration::from_secs(2);
 
-/// The placement at the given etcd endpoints, or one inside this process.
-pub async fn open(etcd: &[String]) -> Result<Arc<dyn Placement>, Failure> {
-    if etcd.is_empty() {
-        return Ok(Arc::new(Embedded::new()));
+/// Where ranks and routers find each other. Nothing outside of this file asks which backend it is.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlacementArgs {
+    /// etcd endpoints, separated by commas, instead of the placement inside the process (needs a build with
+    /// `--features etcd`).
+    #[arg(long, env = "PIE_ETCD", value_name = "URLS", value_delimiter = ',')]
+    etcd: Vec<String>,
+}
+
+impl PlacementArgs {
+    /// Whether other processes have it too. One that nobody shares is inside of the process.
+    pub fn is_shared(&self) -> bool {
+        !self.etcd.is_empty()
     }
-    open_etcd(etcd).await
+
+    /// The flags that name the same placement to another process.
+    pub fn flags(&self) -> Vec<String> {
+        if self.is_shared() { vec!["--etcd".to_owned(), self.etcd.join(",")] } else { Vec::new() }
+    }
+
+    /// The placement.
+    ///
+    /// # Errors
+    /// It cannot be reached, or this build does not have it.
+    pub async fn open(&self) -> Result<Arc<dyn Placement>, Failure> {
+        if self.is_shared() { open_etcd(&self.etcd).await } else { Ok(Arc::new(Embedded::new())) }
+    }
 }
 
 /// Takes announcements back, so that nobody calls a process that has stopped.

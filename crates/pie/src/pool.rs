@@ -11,7 +11,7 @@ use crate::secure::{self, args::PublicArgs};
 use crate::signals::{Signals, StopSignal};
 use crate::starter::{Starter, abandoned};
 use crate::units::Limit;
-use crate::{device, models, placement, router};
+use crate::{device, models, router};
 use pie_placement::{GroupId, Placement, RankRecord, Registration, Ttl};
 use pie_router::{GroupState, RunningRouter, Watched};
 use pie_text::Tokenizer;
@@ -148,12 +148,12 @@ impl LocalPool {
     pub async fn start(prepared: Preflight, log: &LogArgs) -> Result<Self, Failure> {
         let Preflight { arguments, observe, ports, folder, tokenizer, groups } = prepared;
         // Before the workers, each of which would say by itself that it waits for etcd.
-        let placement = placement::open(&arguments.group.etcd).await?;
+        let placement = arguments.group.placement.open().await?;
         let mut started = Workers::start(&arguments, &groups, &folder.path, log)?;
         let workers = started.ready().await?;
         let Workers { mut deaths, lifelines, .. } = started;
-        // With etcd, workers announce themselves.
-        let registrations = if arguments.group.etcd.is_empty() {
+        // Where others see it too, workers announce themselves.
+        let registrations = if !arguments.group.placement.is_shared() {
             register(placement.as_ref(), arguments.group.ranks(), &workers).await?
         } else {
             Vec::new()

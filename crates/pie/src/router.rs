@@ -28,7 +28,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(&arguments.model)?;
     let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
-    let placement = placement::open(&arguments.group.etcd).await?;
+    let placement = arguments.group.placement.open().await?;
     let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
     let mut signals = Signals::listen(arguments.serve.platform.drain_grace.max(GRACE))?;
@@ -57,7 +57,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
             let begun = Instant::now();
             let left = drain(&serving, grace, &mut signals).await;
             // Without others there is nobody to hand anything to.
-            if !arguments.group.etcd.is_empty() {
+            if arguments.group.placement.is_shared() {
                 hand_over(&serving, grace.saturating_sub(begun.elapsed()).max(LAST_BYTES), &mut signals)
                     .await;
             }
@@ -205,7 +205,7 @@ fn settings(serve: &ServeArgs) -> Settings {
 async fn announce(placement: &Arc<dyn Placement>, arguments: &RouterArgs) -> Result<Vec<Announced>, Failure> {
     let world_size = arguments.group.ranks();
     let groups = groups(&arguments.group)?;
-    if arguments.group.etcd.is_empty() && arguments.ranks.len() != groups.len() * world_size as usize {
+    if !arguments.group.placement.is_shared() && arguments.ranks.len() != groups.len() * world_size as usize {
         let (given, groups) = (arguments.ranks.len(), groups.len());
         return Err(format!(
             "--ranks names {given} workers, --group {groups} groups of {world_size}: name each worker, or use --etcd"

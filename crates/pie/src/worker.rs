@@ -164,16 +164,16 @@ async fn set_health(reporter: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// With etcd a worker announces itself, for as long as it runs; without, the one who started it does.
+/// Where others see the placement too a worker announces itself, for as long as it runs; else the one who started it does.
 async fn announce(
     arguments: &WorkerArgs,
     control: &str,
     fingerprint: &str,
 ) -> Result<Option<Announced>, Failure> {
-    if arguments.group.etcd.is_empty() {
+    if !arguments.group.placement.is_shared() {
         return Ok(None);
     }
-    let placement = placement::open(&arguments.group.etcd).await?;
+    let placement = arguments.group.placement.open().await?;
     let record = RankRecord {
         group: GroupId::new(arguments.group.group.as_str())?,
         rank: arguments.index,

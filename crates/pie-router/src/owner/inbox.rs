@@ -246,8 +246,7 @@ fn place(call: &Call) -> (InboxLane, Option<SessionName>) {
         Call::Complete { tenant, request, .. } => of(tenant, Some(&request.session)),
         Call::Get { tenant, session, .. }
         | Call::Look { tenant, session, .. }
-        | Call::Room { tenant, session, .. }
-        | Call::Close { tenant, session, .. } => of(tenant, Some(session)),
+        | Call::Room { tenant, session, .. } => of(tenant, Some(session)),
         Call::Vacate { tenant, session, .. } => of(tenant, Some(session)),
         Call::List { tenant, .. } => of(tenant, None),
         // Of a session that moves or goes, in its order.

@@ -1,7 +1,7 @@
 //! Large texts, while others are tokenized: what they make wait, and what they do not.
 
 use super::preparing::Opening;
-use crate::call::{BusySessionPolicy, Call, EditReply, GiveReply};
+use crate::call::{BusySessionPolicy, Call, Departure, EditReply, GiveReply, Why};
 use crate::carrying;
 use crate::directory::{Directory, Groups};
 use crate::group::{Asker, LocalGroup, Router};
@@ -152,10 +152,11 @@ async fn what_was_prepared_on_another_revision_is_refused() {
     let overtaken = apply(second).await.expect_err("another was quicker");
     assert_eq!(overtaken.reason, Reason::RevisionMismatch);
     let of_first_life = prepare(&look().await.expect("open").expect("open"));
-    let closed =
-        ask(&owner, |reply| Call::Close { tenant: tenant.clone(), session: name(), identity: None, reply })
+    let leaving =
+        ask(&owner, |reply| Call::Vacate { tenant: tenant.clone(), session: name(), identity: None, reply })
             .await;
-    closed.expect("it is open");
+    let (resident, departure) = (leaving.expect("it is open"), Departure::Closed(Why::Client));
+    owner.tell(Call::Depart { resident, departure }).await.expect("it is there");
     assert!(look().await.expect("no error").is_none());
     let born = open(&group, "fn main() {}".to_owned()).await.expect("a short text").revision;
     edit(&owner, born).await.expect("the revision fits");

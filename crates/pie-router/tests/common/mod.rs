@@ -6,7 +6,7 @@ use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
-use pie_router::call::{Call, EditReply, MessageStream, ModelFacts, Prepared, Reply};
+use pie_router::call::{Call, Departure, EditReply, MessageStream, ModelFacts, Prepared, Reply, Why};
 use pie_router::core::{Ack, Core, Healing, Idle, RepairPolicy, Settings};
 use pie_router::desk::Desk;
 use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
@@ -290,8 +290,20 @@ impl Pool {
     }
 
     pub fn close(&mut self, session: &str) -> Result<(), Reason> {
-        let (tenant, session) = (Tenant::default(), name(session));
-        self.ask(|reply| Call::Close { tenant, session, identity: None, reply })
+        self.close_of(Tenant::default(), session, None)
+    }
+
+    /// As a client has it closed, but for its home.
+    pub fn close_of(
+        &mut self,
+        tenant: Tenant,
+        session: &str,
+        identity: Option<Identity>,
+    ) -> Result<(), Reason> {
+        let session = name(session);
+        let resident = self.ask(|reply| Call::Vacate { tenant, session, identity, reply })?;
+        self.desk.call(Call::Depart { resident, departure: Departure::Closed(Why::Client) });
+        Ok(())
     }
 
     pub fn edit(

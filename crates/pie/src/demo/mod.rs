@@ -94,7 +94,7 @@ fn pool_arguments(arguments: &DemoArgs) -> PoolArgs {
         group: GroupsArgs {
             world_size: arguments.world_size,
             groups: vec!["demo".to_owned()],
-            etcd: Vec::new(),
+            placement: crate::placement::PlacementArgs::default(),
         },
         rank: RankArgs::default(),
         serve: local_serve(),

@@ -257,9 +257,7 @@ impl Spawn<'_> {
         if let Some(kv_spill) = kv_spill {
             command.arg("--kv-spill").arg(kv_spill).args(["--kv-spill-size", &kv_spill_size.to_string()]);
         }
-        if !group.etcd.is_empty() {
-            command.args(["--etcd", &group.etcd.join(",")]);
-        }
+        command.args(group.placement.flags());
         Ok(command)
     }
 }
