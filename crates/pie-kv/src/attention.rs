@@ -1,8 +1,8 @@
 //! Causal attention through slot tables: what to compute for whom; how is in `few` and `many`.
 
-use crate::cache::KvShape;
 use crate::error::KvError;
 use crate::few::Partial;
+use crate::number::Number;
 use crate::simd::with_scratch;
 use crate::view::View;
 use crate::{few, many};
@@ -28,18 +28,18 @@ pub struct Attention<'a> {
 
 /// One layer's rows.
 #[derive(Clone, Copy)]
-pub(crate) struct LayerRows<'a> {
+pub(crate) struct LayerRows<'a, N> {
     /// Rotated keys, [slots][kv_heads][dim].
-    pub keys: &'a [f32],
+    pub keys: &'a [N],
     /// Values, [slots][kv_heads][dim].
-    pub values: &'a [f32],
+    pub values: &'a [N],
     /// Heads of a row on this rank.
     pub kv_heads: usize,
     /// Numbers of a head.
     pub dim: usize,
 }
 
-impl LayerRows<'_> {
+impl<N> LayerRows<'_, N> {
     /// Numbers from one slot to the next.
     #[inline(always)]
     pub fn stride(&self) -> usize {
@@ -84,15 +84,13 @@ thread_local! {
 }
 
 /// Writes the attention of `queries` to `out`, both [rows][heads][dim].
-pub(crate) fn attend(
-    shape: &KvShape,
-    keys: &[f32],
-    values: &[f32],
+pub(crate) fn attend<N: Number>(
+    rows: LayerRows<'_, N>,
     (queries, heads): (&[f32], usize),
     sequences: &[Attention<'_>],
     out: &mut [f32],
 ) -> Result<(), KvError> {
-    let (dim, kv_heads) = (shape.head_dim, shape.kv_heads);
+    let LayerRows { kv_heads, dim, .. } = rows;
     let count = queries.len().checked_div(heads * dim).unwrap_or(0);
     let whole = queries.len() == count * heads * dim && out.len() == queries.len();
     if !whole || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -100,7 +98,6 @@ pub(crate) fn attend(
         return Err(KvError::Shape { what: "queries", got, expected });
     }
     sequences.iter().try_for_each(|sequence| check(sequence, count))?;
-    let rows = LayerRows { keys, values, kv_heads, dim };
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let queries = Queries { data: queries, heads, group: heads / kv_heads, scale };
     let tasks = tasks(sequences, &queries, kv_heads, rayon::current_num_threads());

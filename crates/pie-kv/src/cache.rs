@@ -1,7 +1,8 @@
 //! The rows of a rank: written by slot, turned in place.
 
-use crate::attention::{self, Attention};
+use crate::attention::{self, Attention, LayerRows};
 use crate::error::KvError;
+use crate::number::{Bf16, Number};
 use crate::rope::{Rope, Turn, rotate_head};
 use crate::simd::wide;
 use crate::view::View;
@@ -48,29 +49,39 @@ impl KvShape {
         }
     }
 
-    /// Bytes of K and V of all layers in f32.
-    pub fn bytes(&self) -> u64 {
-        2 * 4 * (self.layers * self.numbers()) as u64 * self.slots as u64
+    /// Bytes of K and V of all layers.
+    pub fn bytes(&self, precision: Precision) -> u64 {
+        self.bytes_by(precision.bytes())
+    }
+
+    /// The same of numbers that take so many bytes each.
+    pub(crate) fn bytes_by(&self, number: u64) -> u64 {
+        2 * number * (self.layers * self.numbers()) as u64 * self.slots as u64
+    }
+
+    /// Where a layer lies.
+    fn numbers_of(&self, layer: usize) -> Range<usize> {
+        let length = self.slots * self.numbers();
+        layer * length..(layer + 1) * length
     }
 }
 
-/// What numbers the rows hold.
+/// What the numbers of rows are kept as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
     #[default]
     F32,
-    /// Those that bf16 has: each is rounded when it is written, and each key again when it is turned, as in a cache whose
-    /// memory is bf16. The memory stays f32; it is for measuring what such a cache would lose.
+    /// bf16, half the bytes: each number is rounded when it is written, and each key again when it is turned.
     Bf16,
 }
 
 impl Precision {
-    /// K5: numbers are computed in f32, and rounded once they are.
-    #[inline(always)]
-    fn round(self, numbers: &mut [f32]) {
-        if self == Self::Bf16 {
-            numbers.iter_mut().for_each(|number| *number = half::bf16::from_f32(*number).to_f32());
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
         }
     }
 }
@@ -86,39 +97,55 @@ pub struct Strided<'a> {
     pub stride: usize,
 }
 
-/// K and V of all layers, f32, in host memory: `[layers][slots][kv heads][head dimension]`.
-///
-/// Each is one piece: so large a one comes fresh from the system, which makes its zeros when they are touched. A cache takes the
-/// memory of the rows that were written.
+/// K and V of all layers, in host memory: `[layers][slots][kv heads][head dimension]`.
 pub struct KvCache {
     shape: KvShape,
-    precision: Precision,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    rows: Rows,
+}
+
+/// The rows, by what their numbers are kept as.
+enum Rows {
+    F32(KeptRows<f32>),
+    Bf16(KeptRows<Bf16>),
+}
+
+/// Does the same with rows of either kind.
+macro_rules! each_kind {
+    ($rows:expr, $kept:ident => $what:expr) => {
+        match $rows {
+            Rows::F32($kept) => $what,
+            Rows::Bf16($kept) => $what,
+        }
+    };
 }
 
 impl KvCache {
-    /// Allocates the cache. The capacity is fixed from here on.
+    /// Allocates a cache of f32 numbers. The capacity is fixed from here on.
     ///
     /// # Errors
     /// [`KvError::OutOfMemory`].
     pub fn new(shape: KvShape) -> Result<Self, KvError> {
-        let bytes = shape.bytes();
+        Self::with_precision(shape, Precision::F32)
+    }
+
+    /// The same of others.
+    ///
+    /// # Errors
+    /// [`KvError::OutOfMemory`].
+    pub fn with_precision(shape: KvShape, precision: Precision) -> Result<Self, KvError> {
+        let bytes = shape.bytes(precision);
         let layer = shape.numbers().checked_mul(shape.slots);
         let numbers = layer.and_then(|layer| layer.checked_mul(shape.layers));
         let numbers = numbers.ok_or(KvError::OutOfMemory { bytes })?;
-        let zeros = || -> Result<Vec<f32>, KvError> {
-            Vec::<f32>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
-            Ok(vec![0.0; numbers])
+        let rows = match precision {
+            Precision::F32 => {
+                Rows::F32(KeptRows { keys: zeros(numbers, bytes)?, values: zeros(numbers, bytes)? })
+            }
+            Precision::Bf16 => {
+                Rows::Bf16(KeptRows { keys: zeros(numbers, bytes)?, values: zeros(numbers, bytes)? })
+            }
         };
-        let (keys, values) = (zeros()?, zeros()?);
-        Ok(Self { shape, precision: Precision::F32, keys, values })
-    }
-
-    /// The same cache with rows of another precision from here on; rows that are there stay as they are.
-    #[must_use]
-    pub fn with_precision(self, precision: Precision) -> Self {
-        Self { precision, ..self }
+        Ok(Self { shape, rows })
     }
 
     /// The sizes.
@@ -138,7 +165,7 @@ impl KvCache {
         values: Strided<'_>,
     ) -> Result<(), KvError> {
         self.shape.check(layer, slots)?;
-        let (row, precision) = (self.shape.numbers(), self.precision);
+        let row = self.shape.numbers();
         for (rows, what) in [(keys, "keys"), (values, "values")] {
             let needed = slots.len().checked_sub(1).map_or(0, |last| last * rows.stride + rows.first + row);
             if rows.numbers.len() < needed {
@@ -146,15 +173,8 @@ impl KvCache {
                 return Err(KvError::Shape { what, got, expected });
             }
         }
-        let of_layer = self.numbers_of(layer);
-        for (rows, all) in [(keys, &mut self.keys), (values, &mut self.values)] {
-            let layer = &mut all[of_layer.clone()];
-            for (index, slot) in slots.iter().enumerate() {
-                let to = &mut layer[slot.usize() * row..][..row];
-                to.copy_from_slice(&rows.numbers[index * rows.stride + rows.first..][..row]);
-                precision.round(to);
-            }
-        }
+        let shape = self.shape;
+        each_kind!(&mut self.rows, kept => kept.write(&shape, layer, slots, [keys, values]));
         Ok(())
     }
 
@@ -172,26 +192,11 @@ impl KvCache {
             return Ok(());
         }
         self.shape.check(0, slots)?;
-        let (row, head_dim) = (self.shape.numbers(), self.shape.head_dim);
-        if 2 * rope.inverse_frequencies().len() != head_dim {
+        if 2 * rope.inverse_frequencies().len() != self.shape.head_dim {
             return Err(KvError::Mismatch("the rotation is for another head dimension".to_owned()));
         }
-        let precision = self.precision;
-        let runs: Vec<(&[Slot], Turn)> = runs(slots, deltas, rope);
-        self.keys.par_chunks_exact_mut(self.shape.slots * row).for_each(|layer| {
-            wide(
-                #[inline(always)]
-                || {
-                    for (slots, turn) in &runs {
-                        for slot in *slots {
-                            let keys = &mut layer[slot.usize() * row..][..row];
-                            keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
-                            precision.round(keys);
-                        }
-                    }
-                },
-            );
-        });
+        let (shape, runs) = (self.shape, runs(slots, deltas, rope));
+        each_kind!(&mut self.rows, kept => kept.turn(&shape, &runs));
         Ok(())
     }
 
@@ -210,15 +215,8 @@ impl KvCache {
         }
         self.shape.check(0, from)?;
         self.shape.check(0, to)?;
-        let row = self.shape.numbers();
-        let length = self.shape.slots * row;
-        let (keys, values) = (&mut self.keys, &mut self.values);
-        keys.par_chunks_exact_mut(length).chain(values.par_chunks_exact_mut(length)).for_each(|layer| {
-            for (from, to) in from.iter().zip(to) {
-                let start = from.usize() * row;
-                layer.copy_within(start..start + row, to.usize() * row);
-            }
-        });
+        let shape = self.shape;
+        each_kind!(&mut self.rows, kept => kept.copy(&shape, from, to));
         Ok(())
     }
 
@@ -236,9 +234,10 @@ impl KvCache {
     ) -> Result<(), KvError> {
         self.shape.check(layer, &[])?;
         sequences.iter().try_for_each(|sequence| self.shape.check_view(&sequence.view))?;
-        let of_layer = self.numbers_of(layer);
-        let (keys, values) = (&self.keys[of_layer.clone()], &self.values[of_layer]);
-        attention::attend(&self.shape, keys, values, (queries, heads), sequences, out)
+        each_kind!(&self.rows, kept => {
+            let rows = kept.layer(&self.shape, layer);
+            attention::attend(rows, (queries, heads), sequences, out)
+        })
     }
 
     /// The keys of slots in one layer, as rotated now: `[slots][kv heads][head dimension]`.
@@ -247,7 +246,8 @@ impl KvCache {
     /// A layer or slot out of range.
     pub fn keys(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        Ok(self.read(&self.keys[self.numbers_of(layer)], slots))
+        let row = self.shape.numbers();
+        Ok(each_kind!(&self.rows, kept => read(kept.layer(&self.shape, layer).keys, row, slots)))
     }
 
     /// The values of slots in one layer: `[slots][kv heads][head dimension]`.
@@ -256,18 +256,83 @@ impl KvCache {
     /// A layer or slot out of range.
     pub fn values(&self, layer: usize, slots: &[Slot]) -> Result<Vec<f32>, KvError> {
         self.shape.check(layer, slots)?;
-        Ok(self.read(&self.values[self.numbers_of(layer)], slots))
-    }
-
-    /// Where a layer lies.
-    fn numbers_of(&self, layer: usize) -> Range<usize> {
-        let length = self.shape.slots * self.shape.numbers();
-        layer * length..(layer + 1) * length
-    }
-
-    fn read(&self, layer: &[f32], slots: &[Slot]) -> Vec<f32> {
         let row = self.shape.numbers();
-        slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).copied().collect()
+        Ok(each_kind!(&self.rows, kept => read(kept.layer(&self.shape, layer).values, row, slots)))
+    }
+}
+
+fn zeros<N: Number + From<u8>>(numbers: usize, bytes: u64) -> Result<Vec<N>, KvError> {
+    Vec::<N>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
+    Ok(vec![N::from(0); numbers])
+}
+
+fn read<N: Number>(layer: &[N], row: usize, slots: &[Slot]) -> Vec<f32> {
+    slots.iter().flat_map(|slot| &layer[slot.usize() * row..][..row]).map(|number| number.widen()).collect()
+}
+
+/// Rows whose numbers are kept as `N`.
+///
+/// Keys and values are one piece each: so large a one comes fresh from the system, which makes its zeros when they are touched. A
+/// cache takes the memory of the rows that were written.
+struct KeptRows<N> {
+    keys: Vec<N>,
+    values: Vec<N>,
+}
+
+impl<N: Number> KeptRows<N> {
+    fn layer(&self, shape: &KvShape, layer: usize) -> LayerRows<'_, N> {
+        let numbers = shape.numbers_of(layer);
+        LayerRows {
+            keys: &self.keys[numbers.clone()],
+            values: &self.values[numbers],
+            kv_heads: shape.kv_heads,
+            dim: shape.head_dim,
+        }
+    }
+
+    fn write(&mut self, shape: &KvShape, layer: usize, slots: &[Slot], rows: [Strided<'_>; 2]) {
+        let (row, of_layer) = (shape.numbers(), shape.numbers_of(layer));
+        for (rows, all) in rows.into_iter().zip([&mut self.keys, &mut self.values]) {
+            let layer = &mut all[of_layer.clone()];
+            wide(
+                #[inline(always)]
+                || {
+                    for (index, slot) in slots.iter().enumerate() {
+                        let to = &mut layer[slot.usize() * row..][..row];
+                        let from = &rows.numbers[index * rows.stride + rows.first..][..row];
+                        to.iter_mut().zip(from).for_each(|(to, number)| *to = N::narrow(*number));
+                    }
+                },
+            );
+        }
+    }
+
+    fn turn(&mut self, shape: &KvShape, runs: &[(&[Slot], Turn)]) {
+        let (row, head_dim) = (shape.numbers(), shape.head_dim);
+        self.keys.par_chunks_exact_mut(shape.slots * row).for_each(|layer| {
+            wide(
+                #[inline(always)]
+                || {
+                    for (slots, turn) in runs {
+                        for slot in *slots {
+                            let keys = &mut layer[slot.usize() * row..][..row];
+                            keys.chunks_exact_mut(head_dim).for_each(|head| rotate_head(head, turn));
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    fn copy(&mut self, shape: &KvShape, from: &[Slot], to: &[Slot]) {
+        let (row, length) = (shape.numbers(), shape.slots * shape.numbers());
+        let (keys, values) = (&mut self.keys, &mut self.values);
+        keys.par_chunks_exact_mut(length).chain(values.par_chunks_exact_mut(length)).for_each(|layer| {
+            for (from, to) in from.iter().zip(to) {
+                let start = from.usize() * row;
+                layer.copy_within(start..start + row, to.usize() * row);
+            }
+        });
     }
 }
 

@@ -2,6 +2,7 @@
 //! memory's pace.
 
 use crate::attention::{Attention, LayerRows, Queries};
+use crate::number::Number;
 use crate::simd::{LANES, exp2, greater, largest, wide};
 use pie_words::Slot;
 use pulp::{Simd, WithSimd};
@@ -23,8 +24,8 @@ pub(crate) struct Partial {
 }
 
 /// The part's slots for all rows of a sequence.
-pub(crate) fn attend(
-    rows: &LayerRows<'_>,
+pub(crate) fn attend<N: Number>(
+    rows: &LayerRows<'_, N>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     part: Range<usize>,
@@ -32,14 +33,14 @@ pub(crate) fn attend(
     pulp::Arch::new().dispatch(AttendFew { rows, queries, sequence, part })
 }
 
-struct AttendFew<'a> {
-    rows: &'a LayerRows<'a>,
+struct AttendFew<'a, N> {
+    rows: &'a LayerRows<'a, N>,
     queries: &'a Queries<'a>,
     sequence: &'a Attention<'a>,
     part: Range<usize>,
 }
 
-impl WithSimd for AttendFew<'_> {
+impl<N: Number> WithSimd for AttendFew<'_, N> {
     type Output = Partial;
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Partial {
@@ -71,9 +72,9 @@ impl WithSimd for AttendFew<'_> {
 ///           position, in any order
 /// ```
 #[inline(always)]
-fn over<S: Simd>(
+fn over<S: Simd, N: Number>(
     simd: S,
-    rows: &LayerRows<'_>,
+    rows: &LayerRows<'_, N>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     part: Range<usize>,
@@ -86,11 +87,13 @@ fn over<S: Simd>(
     let mut partial =
         Partial { most: vec![f32::NEG_INFINITY; count], sums: vec![0.0; count], out: vec![0.0; count * dim] };
     let (mut scores, mut joined) = (vec![[0.0_f32; TILE]; count], Vec::new());
+    // Where rows are in f32 while they are used.
+    let mut space = vec![0.0; AT_ONCE * rows.stride()];
     for first in part.clone().step_by(TILE) {
         let slots = sequence.view.part(first..part.end.min(first + TILE), &mut joined);
         // Rows see ever more: those that see nothing of this tile come first.
         let done = sequence.visible.partition_point(|visible| *visible as usize <= first) * heads;
-        score(simd, rows, slots, &vectors[done * dim..], &mut scores[done..], group, dim);
+        score(simd, rows, slots, &mut space, &vectors[done * dim..], &mut scores[done..], group, dim);
         for (vector, scores) in scores.iter_mut().enumerate().skip(done) {
             let visible = sequence.visible[vector / heads] as usize - first;
             let (seen, unseen) = scores.split_at_mut(visible.min(slots.len()));
@@ -100,17 +103,18 @@ fn over<S: Simd>(
             partial.out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
         }
         // `done` is a multiple of the heads, so the vectors from there on start with a first head.
-        add(simd, rows, slots, &scores[done..], &mut partial.out[done * dim..], queries, dim);
+        add(simd, rows, slots, &mut space, &scores[done..], &mut partial.out[done * dim..], queries, dim);
     }
     partial
 }
 
 /// Scores of a tile's slots for vectors that start with a row's first head. Each slot's keys are read once for all of them.
 #[inline(always)]
-fn score<S: Simd>(
+fn score<S: Simd, N: Number>(
     simd: S,
-    rows: &LayerRows<'_>,
+    rows: &LayerRows<'_, N>,
     slots: &[Slot],
+    space: &mut [f32],
     vectors: &[f32],
     scores: &mut [[f32; TILE]],
     group: usize,
@@ -118,7 +122,7 @@ fn score<S: Simd>(
 ) {
     let stride = rows.kv_heads * dim;
     for (place, slot) in slots.iter().enumerate() {
-        let keys = &rows.keys[slot.usize() * stride..][..stride];
+        let keys = N::widened(&rows.keys[slot.usize() * stride..][..stride], &mut space[..stride]);
         let mut vector = 0;
         while vector < scores.len() {
             for key in keys.chunks_exact(dim) {
@@ -133,10 +137,11 @@ fn score<S: Simd>(
 
 /// Adds a tile's values by the weights of vectors that start with a row's first head.
 #[inline(always)]
-fn add<S: Simd>(
+fn add<S: Simd, N: Number>(
     simd: S,
-    rows: &LayerRows<'_>,
+    rows: &LayerRows<'_, N>,
     slots: &[Slot],
+    space: &mut [f32],
     weights: &[[f32; TILE]],
     out: &mut [f32],
     queries: &Queries<'_>,
@@ -146,9 +151,9 @@ fn add<S: Simd>(
     for (block, slots) in slots.chunks(AT_ONCE).enumerate() {
         // A last block repeats its last slot, with the weight 0.
         let mut values: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
-        for (index, values) in values.iter_mut().enumerate() {
+        for (index, (values, space)) in values.iter_mut().zip(space.chunks_exact_mut(stride)).enumerate() {
             let slot = slots[index.min(slots.len() - 1)];
-            *values = &rows.values[slot.usize() * stride..][..stride];
+            *values = N::widened(&rows.values[slot.usize() * stride..][..stride], space);
         }
         for (vector, (weights, out)) in weights.iter().zip(out.chunks_exact_mut(dim)).enumerate() {
             let kv_head = vector % queries.heads / queries.group * dim;

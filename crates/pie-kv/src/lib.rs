@@ -5,7 +5,8 @@
 //! a token's row is one piece of memory and a document that shifts moves nothing: slots are found by table.
 //!
 //! **Invariants.** K3: after a turn by `index - rotated_for` a key equals the key rotated for its index. K4: a turn
-//! never touches V. K5: angles in f64, rotation in f32, whatever the model's type. M1: a row sees no slot beyond its
+//! never touches V. K5: angles in f64, rotation in f32, whatever the model's type
+//! and the cache's; what is kept in fewer bits is rounded once. M1: a row sees no slot beyond its
 //! own visibility.
 //!
 //! **Must not know** documents, the order of plans, where slots come from.
@@ -17,6 +18,7 @@ pub mod cuda;
 mod error;
 mod few;
 mod many;
+mod number;
 mod rope;
 pub mod simd;
 mod view;

@@ -6,6 +6,7 @@
 //! ever crossing them.
 
 use crate::attention::{Attention, LayerRows, Queries};
+use crate::number::Number;
 use crate::simd::{CacheLine, exp2, greater, with_scratch};
 use pie_words::Slot;
 use pulp::{Simd, WithSimd};
@@ -29,8 +30,8 @@ thread_local! {
 }
 
 /// Some vectors, [rows][group], of one KV head over all that they see, to `out` [vectors][dim].
-pub(crate) fn attend(
-    rows: &LayerRows<'_>,
+pub(crate) fn attend<N: Number>(
+    rows: &LayerRows<'_, N>,
     queries: &Queries<'_>,
     sequence: &Attention<'_>,
     kv_head: usize,
@@ -63,8 +64,8 @@ impl Default for Scratch {
     }
 }
 
-struct AttendMany<'a> {
-    rows: &'a LayerRows<'a>,
+struct AttendMany<'a, N> {
+    rows: &'a LayerRows<'a, N>,
     queries: &'a Queries<'a>,
     sequence: &'a Attention<'a>,
     kv_head: usize,
@@ -73,7 +74,7 @@ struct AttendMany<'a> {
     scratch: &'a mut Scratch,
 }
 
-impl WithSimd for AttendMany<'_> {
+impl<N: Number> WithSimd for AttendMany<'_, N> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
@@ -93,7 +94,7 @@ impl WithSimd for AttendMany<'_> {
     }
 }
 
-impl AttendMany<'_> {
+impl<N: Number> AttendMany<'_, N> {
     #[inline(always)]
     fn over<S: Simd, const VECTORS: usize>(self, simd: S, dim: usize) {
         let Self { rows, queries, sequence, kv_head, vectors, out, scratch } = self;
@@ -151,13 +152,13 @@ struct KeyTile {
 
 impl KeyTile {
     #[inline(always)]
-    fn gather(&mut self, rows: &LayerRows<'_>, slots: &[Slot], offset: usize, dim: usize) {
+    fn gather<N: Number>(&mut self, rows: &LayerRows<'_, N>, slots: &[Slot], offset: usize, dim: usize) {
         let to = self.keys.chunks_exact_mut(dim).zip(self.values.chunks_exact_mut(dim));
         for (slot, (keys, values)) in slots.iter().zip(to) {
             let from = slot.usize() * rows.stride() + offset;
             let (from_keys, from_values) = (&rows.keys[from..][..dim], &rows.values[from..][..dim]);
-            keys.copy_from_slice(from_keys);
-            values.copy_from_slice(from_values);
+            keys.iter_mut().zip(from_keys).for_each(|(to, number)| *to = number.widen());
+            values.iter_mut().zip(from_values).for_each(|(to, number)| *to = number.widen());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary positional encoding (Su et al. 2021), in the half-split form of Hugging Face's Llama.
 
 use crate::error::KvError;
+use crate::number::Number;
 use crate::simd::wide;
 use pie_words::TokenIndex;
 use std::f64::consts::PI;
@@ -172,15 +173,15 @@ impl Scaled<'_> {
 
 /// Rotates one head in place: (x_i, x_{i+d/2}) by the angle of frequency i.
 #[inline(always)]
-pub(crate) fn rotate_head(head: &mut [f32], turn: &Turn) {
+pub(crate) fn rotate_head<N: Number>(head: &mut [N], turn: &Turn) {
     let half = turn.cos.len();
     let (first, second) = head.split_at_mut(half);
     let (first, second) = (&mut first[..half], &mut second[..half]);
     let (cos, sin) = (&turn.cos[..half], &turn.sin[..half]);
     for i in 0..half {
-        let (a, b) = (first[i], second[i]);
-        first[i] = a.mul_add(cos[i], -(b * sin[i]));
-        second[i] = b.mul_add(cos[i], a * sin[i]);
+        let (a, b) = (first[i].widen(), second[i].widen());
+        first[i] = N::narrow(a.mul_add(cos[i], -(b * sin[i])));
+        second[i] = N::narrow(b.mul_add(cos[i], a * sin[i]));
     }
 }
 

@@ -1,6 +1,6 @@
 //! The cache against its equations, computed plainly in f64.
 
-use pie_kv::{Attention, KvCache, KvError, KvShape, Ramp, Rope, RopeScaling, Strided, View};
+use pie_kv::{Attention, KvCache, KvError, KvShape, Precision, Ramp, Rope, RopeScaling, Strided, View};
 use pie_words::{Slot, TokenIndex};
 use proptest::prelude::*;
 use rand::seq::SliceRandom;
@@ -40,15 +40,30 @@ fn slots(list: impl IntoIterator<Item = u32>) -> Vec<Slot> {
     list.into_iter().map(Slot).collect()
 }
 
-/// A cache of one layer whose slots all hold noise; K and V as [slots][kv heads][head dimension].
-fn noisy_cache(random: &mut ChaCha8Rng, shape: KvShape) -> (KvCache, Vec<f32>, Vec<f32>) {
-    let mut cache = KvCache::new(shape).expect("it fits");
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+/// A number as it is kept.
+fn kept(number: f32, precision: Precision) -> f32 {
+    match precision {
+        Precision::F32 => number,
+        Precision::Bf16 => half::bf16::from_f32(number).to_f32(),
+    }
+}
+
+/// A cache whose slots all hold noise; K and V as they are kept, [slots][kv heads][head dimension].
+fn noisy_cache(
+    random: &mut ChaCha8Rng,
+    shape: KvShape,
+    precision: Precision,
+) -> (KvCache, Vec<f32>, Vec<f32>) {
+    let mut cache = KvCache::with_precision(shape, precision).expect("it fits");
     let count = shape.slots * shape.kv_heads * shape.head_dim;
-    let (keys, values) = (noise(random, count), noise(random, count));
+    let (mut keys, mut values) = (noise(random, count), noise(random, count));
     let all = slots(0..shape.slots as u32);
     for layer in 0..shape.layers {
         write(&mut cache, layer, &all, &keys, &values).expect("slots exist");
     }
+    keys.iter_mut().chain(&mut values).for_each(|number| *number = kept(*number, precision));
     (cache, keys, values)
 }
 
@@ -90,11 +105,12 @@ proptest! {
         kv_heads in 1_usize..4,
         group in 1_usize..9,
         head_dim in prop::sample::select(vec![2, 6, 20, 24, 64, 80, 128]),
+        precision in prop::sample::select(PRECISIONS.to_vec()),
         sequences in prop::collection::vec(ragged(), 1..4),
     ) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let shape = KvShape { layers: 1, kv_heads, head_dim, slots: 1300 };
-        let (cache, keys, values) = noisy_cache(&mut random, shape);
+        let (cache, keys, values) = noisy_cache(&mut random, shape, precision);
         let mut free: Vec<u32> = (0..shape.slots as u32).collect();
         free.shuffle(&mut random);
         let tables: Vec<Vec<Slot>> = sequences.iter().map(|one| slots(free.drain(..one.table))).collect();
@@ -144,6 +160,7 @@ proptest! {
         seed in any::<u64>(),
         kv_heads in 1_usize..3,
         head_dim in prop::sample::select(vec![2, 10, 24, 128]),
+        precision in prop::sample::select(PRECISIONS.to_vec()),
         moves in prop::collection::vec((0_u32..16_000, 0_u32..16_000, 1_usize..5), 1..8),
     ) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
@@ -151,7 +168,12 @@ proptest! {
         // YaRN stretches keys when they are encoded, and not again when they turn.
         let scaling = if seed % 2 == 0 { RopeScaling::Linear { factor: 4.0 } } else { yarn(1.25) };
         let rope = Rope::new(head_dim, 1e5, &scaling).expect("an even dimension");
-        let (mut cache, keys, values) = noisy_cache(&mut random, shape);
+        let (mut cache, keys, values) = noisy_cache(&mut random, shape, precision);
+        // Numbers below 4 are rounded by 1/128 at most, both of a pair when they are written, and each when it is turned.
+        let exact = match precision {
+            Precision::F32 => 4e-6,
+            Precision::Bf16 => (1.0 + 2.0_f32.sqrt()) / 128.0,
+        };
         let mut free: Vec<u32> = (0..40).collect();
         free.shuffle(&mut random);
         let (mut named, mut from, mut to) = (Vec::new(), Vec::new(), Vec::new());
@@ -180,7 +202,7 @@ proptest! {
         for layer in 0..2 {
             let got = cache.keys(layer, &named).expect("slots exist");
             for (got, wanted) in got.iter().zip(&wanted) {
-                prop_assert!((got - wanted).abs() < 4e-6, "{} {}", got, wanted);
+                prop_assert!((got - wanted).abs() < exact, "{} {}", got, wanted);
             }
             let all = slots(0..40);
             prop_assert_eq!(&cache.values(layer, &all).expect("slots exist"), &values, "K4");
@@ -198,7 +220,7 @@ fn a_thousand_turns_drift_by_rounding_only() {
     let shape = KvShape { layers: 1, kv_heads: 2, head_dim: 24, slots: 8 };
     let rope = Rope::new(24, 1e5, &RopeScaling::Linear { factor: 4.0 }).expect("an even dimension");
     let mut random = ChaCha8Rng::seed_from_u64(1);
-    let (mut cache, keys, _) = noisy_cache(&mut random, shape);
+    let (mut cache, keys, _) = noisy_cache(&mut random, shape, Precision::F32);
     let all = slots(0..8);
     for _ in 0..500 {
         let by = random.random_range(1..9000);
@@ -215,9 +237,15 @@ fn a_thousand_turns_drift_by_rounding_only() {
 fn copied_rows_keep_their_bits_and_pairs_go_in_order() {
     let shape = KvShape { layers: 3, kv_heads: 2, head_dim: 6, slots: 12 };
     let mut random = ChaCha8Rng::seed_from_u64(3);
-    let (mut cache, _, _) = noisy_cache(&mut random, shape);
+    for precision in PRECISIONS {
+        copies_in_order(&mut random, shape, precision);
+    }
+}
+
+fn copies_in_order(random: &mut ChaCha8Rng, shape: KvShape, precision: Precision) {
+    let (mut cache, _, _) = noisy_cache(random, shape, precision);
     for layer in 0..shape.layers {
-        let (keys, values) = (noise(&mut random, 12 * 12), noise(&mut random, 12 * 12));
+        let (keys, values) = (noise(random, 12 * 12), noise(random, 12 * 12));
         write(&mut cache, layer, &slots(0..12), &keys, &values).expect("slots exist");
     }
     let all = slots(0..12);
@@ -247,7 +275,8 @@ fn keys_that_are_no_numbers_are_not_passed_over() {
         for (place, length) in [(3, 100), (99, 100), (0, 1)] {
             let shape = KvShape { layers: 1, kv_heads: 1, head_dim: 2, slots: 128 };
             let mut random = ChaCha8Rng::seed_from_u64(4);
-            let (mut cache, mut keys, values) = noisy_cache(&mut random, shape);
+            let precision = PRECISIONS[place % 2];
+            let (mut cache, mut keys, values) = noisy_cache(&mut random, shape, precision);
             keys[2 * place] = wrong;
             write(&mut cache, 0, &slots(0..128), &keys, &values).expect("slots exist");
             let (table, visible) = (slots(0..length), vec![length; rows]);
@@ -298,7 +327,7 @@ fn scalings_divide_the_frequencies_that_they_should() {
 fn refusals_have_codes_and_change_nothing() {
     let shape = KvShape { layers: 1, kv_heads: 2, head_dim: 4, slots: 8 };
     let mut random = ChaCha8Rng::seed_from_u64(2);
-    let (mut cache, keys, _) = noisy_cache(&mut random, shape);
+    let (mut cache, keys, _) = noisy_cache(&mut random, shape, Precision::F32);
     let rope = Rope::new(4, 1e4, &RopeScaling::None).expect("an even dimension");
     let other = Rope::new(6, 1e4, &RopeScaling::None).expect("an even dimension");
     // Two rows of two heads, and two of half the width.

@@ -102,7 +102,7 @@ impl OnCpu {
         let shape = self.cache.shape();
         // The old one goes before the new one comes.
         self.cache = KvCache::new(KvShape { slots: 0, ..shape })?;
-        self.cache = KvCache::new(shape)?.with_precision(precision);
+        self.cache = KvCache::with_precision(shape, precision)?;
         Ok(())
     }
 }

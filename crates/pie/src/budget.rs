@@ -2,6 +2,7 @@
 
 use crate::Failure;
 use bytesize::ByteSize;
+use pie_kv::Precision;
 use pie_model::Config;
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +26,23 @@ pub struct MemoryBudget {
     pub activations: u64,
 }
 
+/// Memory for keys and values in host memory.
+#[derive(Clone, Copy, Debug)]
+pub struct KvMemory {
+    /// At most so much.
+    pub bytes: u64,
+    /// What their numbers are kept as.
+    pub precision: Precision,
+}
+
 impl MemoryBudget {
     /// The budget of one of `world_size` ranks that share so many bytes of weights, with at most `kv` bytes for keys and values.
-    pub fn new(config: &Config, weights: u64, world_size: u64, kv: u64) -> Self {
+    pub fn new(config: &Config, weights: u64, world_size: u64, kv: KvMemory) -> Self {
         let number = |count: usize| count as u64;
         // More ranks than KV heads hold copies of them.
         let kv_heads = number(config.kv_heads).div_ceil(world_size);
-        let row = 2 * 4 * number(config.layers * config.head_dim) * kv_heads;
-        let slots = (kv / row.max(1)).min(u64::from(u32::MAX));
+        let row = 2 * kv.precision.bytes() * number(config.layers * config.head_dim) * kv_heads;
+        let slots = (kv.bytes / row.max(1)).min(u64::from(u32::MAX));
         let (hidden, mlp) = (number(config.hidden_size), number(config.intermediate_size) / world_size);
         let heads = number((config.heads + 2 * config.kv_heads) * config.head_dim) / world_size;
         let vocabulary = number(config.vocab_size);
@@ -111,14 +121,22 @@ mod tests {
     #[test]
     fn what_is_impossible_is_refused_with_numbers() {
         let config = Config::preset("test").expect("a preset for tests");
+        let f32s = |bytes| KvMemory { bytes, precision: Precision::F32 };
         let row = (8 * config.layers * config.head_dim * config.kv_heads / 2) as u64;
-        let budget = MemoryBudget::new(&config, 1000, 2, row * 8192 + 1);
+        let budget = MemoryBudget::new(&config, 1000, 2, f32s(row * 8192 + 1));
         assert_eq!((budget.slots, budget.kv, budget.sessions()), (8192, row * 8192, 2));
+        let narrow = KvMemory { bytes: row * 8192, precision: Precision::Bf16 };
+        assert_eq!(MemoryBudget::new(&config, 1000, 2, narrow).slots, 2 * 8192);
         assert_eq!(budget.weights, 500);
         budget.check(1).expect("that much is there");
-        let cause =
-            MemoryBudget::new(&config, 1000, 2, 1 << 41).check(1).expect_err("2 TiB are not").to_string();
+        let cause = MemoryBudget::new(&config, 1000, 2, f32s(1 << 41))
+            .check(1)
+            .expect_err("2 TiB are not")
+            .to_string();
         assert!(cause.contains("2.0 TiB") && cause.contains("--kv-memory"), "{cause}");
-        assert!(MemoryBudget::new(&config, 1000, 2, row).check(1).is_err(), "one token is none to complete");
+        assert!(
+            MemoryBudget::new(&config, 1000, 2, f32s(row)).check(1).is_err(),
+            "one token is none to complete"
+        );
     }
 }

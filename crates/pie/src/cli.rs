@@ -1,7 +1,8 @@
 //! The command line: what each command takes, and from where (flag, environment, TOML file, default, in this order).
 
+mod rank;
+
 pub use crate::ctl::args::{CtlArgs, StrategyArg};
-use crate::device::DeviceArg;
 pub use crate::eval::args::EvalArgs;
 use crate::hub::args::HubArgs;
 pub use crate::lsp::args::LspArgs;
@@ -10,6 +11,7 @@ use crate::placement::PlacementArgs;
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pie_text::FimSetting;
+pub use rank::{Collectives, DtypeArg, KvDtypeArg, RankArgs};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -125,73 +127,6 @@ impl GroupsArgs {
     /// Ranks of each group.
     pub fn ranks(&self) -> u32 {
         self.world_size.unwrap_or(WORLD_SIZE)
-    }
-}
-
-/// Numbers on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DtypeArg {
-    /// bf16.
-    Auto,
-    /// As models come.
-    Bf16,
-    /// IEEE half.
-    F16,
-    /// For checks.
-    F32,
-}
-
-/// How ranks sum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Collectives {
-    /// NCCL wherever that is possible.
-    Auto,
-    /// Through host memory.
-    Tcp,
-    /// From GPU to GPU.
-    Nccl,
-}
-
-/// What a rank may use.
-#[derive(Clone, Debug, Args)]
-pub struct RankArgs {
-    /// Where to compute: cpu, or, in a build with `--features cuda`, a GPU as cuda:N; cuda gives each rank its own.
-    #[arg(long, env = "PIE_DEVICE", default_value = "cpu", value_name = "DEVICE")]
-    pub device: DeviceArg,
-    /// Numbers of weights, activations and KV rows on a GPU; auto is bf16. The CPU computes in f32.
-    #[arg(long, env = "PIE_DTYPE", default_value = "auto", value_name = "TYPE")]
-    pub dtype: DtypeArg,
-    /// How the ranks sum: tcp; nccl, for GPUs of their own; auto is nccl wherever that is possible.
-    #[arg(long, env = "PIE_COLLECTIVES", default_value = "auto", value_name = "KIND")]
-    pub collectives: Collectives,
-    /// Memory for the KV cache of each rank, for example 512MiB or 2GiB; if not given, 256MiB, and of a GPU that a rank has
-    /// for itself most of what its weights leave.
-    #[arg(long, env = "PIE_KV_MEMORY", value_name = "SIZE", value_parser = crate::units::bytes)]
-    pub kv_memory: Option<u64>,
-    /// Folder for the cache of documents that nobody uses: what is there need not be encoded again when its rows have gone, or the process.
-    /// Several ranks, groups and models may have one. It holds what people write.
-    #[arg(long, env = "PIE_KV_SPILL", value_name = "DIR")]
-    pub kv_spill: Option<PathBuf>,
-    /// Bytes of all that is in that folder: what was not used for longest goes.
-    #[arg(long, env = "PIE_KV_SPILL_SIZE", default_value = "8GiB", value_name = "SIZE", value_parser = crate::units::bytes)]
-    pub kv_spill_size: u64,
-    /// Threads of a rank; 0 shares the machine's cores among the ranks.
-    #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
-    pub threads: usize,
-}
-
-impl Default for RankArgs {
-    fn default() -> Self {
-        let (dtype, collectives) = (DtypeArg::Auto, Collectives::Auto);
-        Self {
-            device: DeviceArg::Cpu,
-            dtype,
-            collectives,
-            kv_memory: None,
-            kv_spill: None,
-            kv_spill_size: 8 << 30,
-            threads: 0,
-        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Where a rank computes: the CPU, or a GPU in builds with `--features cuda`.
 
 use crate::Failure;
-use crate::budget::MemoryBudget;
-use crate::cli::{Collectives, DtypeArg, RankArgs};
+use crate::budget::{KvMemory, MemoryBudget};
+use crate::cli::{Collectives, DtypeArg, KvDtypeArg, RankArgs};
 use crate::progress;
 use pie_comm::{Member, TcpListening};
-use pie_kv::KvCache;
+use pie_kv::{KvCache, Precision};
 use pie_model::{Compute, Config, Model, OnCpu};
 use pie_worker::{FormGroup, TcpPeers};
 use std::path::Path;
@@ -71,6 +71,10 @@ pub fn load(
     config.check_world_size(member.world_size().get() as usize)?;
     match arguments.device {
         DeviceArg::Cpu => on_cpu(folder, &config, member, arguments, mesh),
+        DeviceArg::Cuda(_) if arguments.kv_dtype != KvDtypeArg::Auto => Err(
+            "--kv-dtype is for CPUs: on a GPU rows are of --dtype, which is bf16 unless it says otherwise"
+                .into(),
+        ),
         DeviceArg::Cuda(ordinal) => {
             let ordinal = ordinal.unwrap_or(member.rank().index());
             on_gpu(folder, &config, member, arguments, mesh, ordinal)
@@ -94,33 +98,37 @@ fn on_cpu(
     if arguments.collectives == Collectives::Nccl {
         return Err("--collectives nccl is for GPUs: take tcp, or --device cuda".into());
     }
-    let ranks = member.world_size().get().into();
-    let planned = MemoryBudget::new(
-        config,
-        pie_model::weight_bytes(folder)?,
-        ranks,
-        arguments.kv_memory.unwrap_or(KV_MEMORY),
-    );
+    let (ranks, kv) = (member.world_size().get().into(), kv_memory(arguments));
+    let planned = MemoryBudget::new(config, pie_model::weight_bytes(folder)?, ranks, kv);
     planned.check(1)?;
     let bar = progress::bytes(&format!("rank {}", member.rank().0));
     let mut show = |done, total| progress::show(&bar, done, total);
     let model = Model::load(folder, member, &mut show)?;
     bar.finish_and_clear();
     let budget = MemoryBudget { weights: model.weight_bytes(), ..planned };
-    let cache = KvCache::new(model.kv_shape(usize::try_from(budget.slots)?))?;
+    let shape = model.kv_shape(usize::try_from(budget.slots)?);
+    let cache = KvCache::with_precision(shape, kv.precision)?;
     let fingerprint = model.fingerprint().to_owned();
     let compute = Box::new(OnCpu::new(model, cache));
     let peers = Box::new(TcpPeers::new(member, mesh));
-    Ok(Loaded { compute, peers, budget, fingerprint, device: "cpu".to_owned() })
+    let device = match kv.precision {
+        Precision::F32 => "cpu",
+        Precision::Bf16 => "cpu, KV rows in bf16",
+    };
+    Ok(Loaded { compute, peers, budget, fingerprint, device: device.to_owned() })
+}
+
+/// Memory of a rank on the CPU for KV rows.
+fn kv_memory(arguments: &RankArgs) -> KvMemory {
+    KvMemory { bytes: arguments.kv_memory.unwrap_or(KV_MEMORY), precision: arguments.kv_dtype.precision() }
 }
 
 /// What all ranks of a pool take, before any is started: on the CPU they share one memory.
 pub fn check_pool(folder: &Path, world_size: u64, ranks: u64, arguments: &RankArgs) -> Result<(), Failure> {
     match arguments.device {
         DeviceArg::Cpu => {
-            let kv = arguments.kv_memory.unwrap_or(KV_MEMORY);
-            MemoryBudget::new(&Config::read(folder)?, pie_model::weight_bytes(folder)?, world_size, kv)
-                .check(ranks)
+            let (config, weights) = (Config::read(folder)?, pie_model::weight_bytes(folder)?);
+            MemoryBudget::new(&config, weights, world_size, kv_memory(arguments)).check(ranks)
         }
         // Each asks its own GPU.
         DeviceArg::Cuda(_) => Ok(()),

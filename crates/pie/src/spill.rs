@@ -27,9 +27,10 @@ pub fn open(arguments: &RankArgs, loaded: &Loaded, model: &Path) -> Result<Optio
         DeviceArg::Cuda(_) => "a GPU",
     };
     let identity = format!(
-        "pie {} on {device}, {:?}; model {config} with weights {weights:032x}; rank {} of {}",
+        "pie {} on {device}, {:?}, rows in {:?}; model {config} with weights {weights:032x}; rank {} of {}",
         env!("CARGO_PKG_VERSION"),
         arguments.dtype,
+        arguments.kv_dtype,
         member.rank().0,
         member.world_size()
     );

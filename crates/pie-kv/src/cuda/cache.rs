@@ -58,7 +58,7 @@ const WORD: usize = 16;
 impl GpuCache {
     /// Bytes of K and V of all layers.
     pub fn bytes(shape: &KvShape, dtype: Dtype) -> u64 {
-        shape.bytes() / 4 * dtype.size() as u64
+        shape.bytes_by(dtype.size() as u64)
     }
 
     /// Takes the memory. The capacity is fixed from here on.

@@ -1,6 +1,6 @@
 //! What `pie bench` takes.
 
-use crate::cli::DtypeArg;
+use crate::cli::{DtypeArg, KvDtypeArg};
 use crate::device::DeviceArg;
 use crate::hub::args::HubArgs;
 use clap::{Args, Subcommand, value_parser};
@@ -29,25 +29,31 @@ pub enum BenchCommand {
 /// One rank on the CPU.
 #[derive(Clone, Debug, Args)]
 pub struct BenchRunArgs {
-    /// Models to measure: `pie-coder`, the one that ships; places on a hub (hf:OWNER/NAME); paths of folders, with a slash; or seeded
-    /// shapes.
+    /// Models to measure: `pie-coder`, the one that ships; seeded shapes; folders, GGUF files, places on a hub (hf:OWNER/NAME) and
+    /// short names, as --model of other commands takes them.
     #[arg(long, default_value = "bench-14m,bench-90m", value_name = "NAMES", value_delimiter = ',')]
     pub models: Vec<String>,
     /// The hub, if one is there.
     #[command(flatten)]
     pub hub: HubArgs,
     /// Context lengths.
-    #[arg(long, default_value = "1024,4096,16384", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "1024,4096", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
     pub contexts: Vec<u32>,
     /// Inserted tokens.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=512))]
     pub insert: u32,
+    /// Context lengths of sessions that decode together.
+    #[arg(long, default_value = "64,512", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    pub batch_contexts: Vec<u32>,
     /// Sessions that decode together, each with a context of its own.
     #[arg(long, default_value = "1,4,16", value_name = "COUNTS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=256))]
     pub sessions: Vec<u32>,
     /// Repetitions; medians are reported.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub repeat: u32,
+    /// Numbers of KV rows.
+    #[arg(long, default_value = "f32", value_name = "TYPE")]
+    pub kv_dtype: KvDtypeArg,
     /// Threads; 0 takes all cores.
     #[arg(long, env = "PIE_THREADS", default_value_t = 0, value_name = "N")]
     pub threads: usize,
@@ -77,6 +83,9 @@ pub struct BenchGpuArgs {
     /// Tokens that an edit inserts, or deletes.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=512))]
     pub insert: u32,
+    /// Context lengths of sessions that decode together.
+    #[arg(long, default_value = "64,512", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    pub batch_contexts: Vec<u32>,
     /// Sessions that decode together, each with a context of its own.
     #[arg(long, default_value = "1,8,32", value_name = "COUNTS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=256))]
     pub batches: Vec<u32>,
@@ -84,7 +93,7 @@ pub struct BenchGpuArgs {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
     pub tokens: u32,
     /// Repetitions; medians are reported.
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub repeat: u32,
     /// Rows of a step: tokens encoded in one forward pass.
     #[arg(long, default_value_t = 2048, value_name = "N", value_parser = value_parser!(u32).range(8..=1 << 16))]

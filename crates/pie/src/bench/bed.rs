@@ -2,29 +2,41 @@
 
 use crate::{Failure, progress};
 use pie_eval::engine::{Bed, Done, Machine, Together};
+use pie_kv::Precision;
 use pie_model::Compute;
 use pie_words::{Splice, Splices, Strategy, TokenId, TokenIndex};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Loads a model with room for `slots` tokens, showing how far it is.
-pub fn load(folder: &Path, slots: u32) -> Result<Machine, Failure> {
+pub fn load(folder: &Path, slots: u32, precision: Precision) -> Result<Machine, Failure> {
     let bar = progress::bytes("loading the model");
-    let machine = Machine::load(folder, slots, &mut |done, total| progress::show(&bar, done, total))?;
+    let mut machine = Machine::load(folder, slots, &mut |done, total| progress::show(&bar, done, total))?;
+    machine.set_precision(precision)?;
     bar.finish_and_clear();
     Ok(machine)
 }
 
-/// Tokens a second of sessions that decode together, each behind a context of its own.
-pub fn together(machine: &mut Machine, sessions: u32, context: u32, tokens: u32) -> Result<f64, Failure> {
-    let mut noise = Noise::of(machine, 1)?;
-    let mut group = Together::new(machine);
-    for _ in 0..sessions {
-        group.open(noise.tokens(context))?;
+/// Sessions that decode together, each behind a context of its own.
+pub struct DecodingTogether<'a>(Together<'a>);
+
+impl<'a> DecodingTogether<'a> {
+    /// Encodes so many contexts.
+    pub fn open(machine: &'a mut Machine, sessions: u32, context: u32) -> Result<Self, Failure> {
+        let mut noise = Noise::of(machine, 1)?;
+        let mut group = Together::new(machine);
+        for _ in 0..sessions {
+            group.open(noise.tokens(context))?;
+        }
+        group.decode(sessions as usize, 1)?;
+        Ok(Self(group))
     }
-    group.decode(sessions as usize, 1)?;
-    let elapsed = group.decode(sessions as usize, tokens)?;
-    Ok(f64::from(sessions * tokens) / elapsed.as_secs_f64())
+
+    /// Tokens a second of the first `sessions` of them, which generate `tokens` tokens each; those are dropped.
+    pub fn tokens_per_s(&mut self, sessions: u32, tokens: u32) -> Result<f64, Failure> {
+        let elapsed = self.0.decode(sessions as usize, tokens)?;
+        Ok(f64::from(sessions * tokens) / elapsed.as_secs_f64())
+    }
 }
 
 /// Seeded noise: speed does not depend on what the tokens are.

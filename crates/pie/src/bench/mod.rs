@@ -10,10 +10,10 @@ use crate::cli::ModelArgs;
 use crate::models;
 use crate::{Failure, progress};
 use args::{BenchArgs, BenchCommand, BenchRunArgs};
-use bed::{NoiseBed, TokenEdit};
+use bed::{DecodingTogether, NoiseBed, TokenEdit};
 use indicatif::ProgressBar;
-use pie_eval::engine::Machine;
 use pie_eval::metrics::median;
+use pie_model::Config;
 use pie_words::Strategy;
 use serde::Serialize;
 use std::path::Path;
@@ -84,7 +84,8 @@ fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
     crate::worker::set_threads(threads)?;
     let mut figures = Figures { threads, ..Figures::default() };
-    outln!("one rank, {threads} threads, f32, medians of {} runs\n", arguments.repeat);
+    let rows = arguments.kv_dtype.precision();
+    outln!("one rank, {threads} threads, KV rows in {rows:?}, medians of {} runs\n", arguments.repeat);
     for model in &arguments.models {
         measure(model, &arguments, &mut figures)?;
     }
@@ -98,16 +99,14 @@ fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
 fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Result<(), Failure> {
     let folder = match preset {
         "pie-coder" => models::shipped()?,
-        // Shapes have the names of models, too: what is a place or a path has a slash.
-        place if place.contains('/') => {
-            models::resolve(&ModelArgs { model: Some(place.into()), hub: arguments.hub.clone() })?.path
-        }
-        _ => models::seeded(preset)?,
+        // Of a shape and a short name that are one word the shape is meant: it needs no hub.
+        shape if Config::preset(shape).is_ok() => models::seeded(shape)?,
+        model => models::resolve(&ModelArgs { model: Some(model.into()), hub: arguments.hub.clone() })?.path,
     };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
     // Seeded models take room: who measures should know where.
     say!("{preset} is in {}", folder.display());
-    let mut machine = bed::load(&folder, longest)?;
+    let mut machine = bed::load(&folder, longest, arguments.kv_dtype.precision())?;
     let parameters = machine.model().config().parameters();
     let table =
         GrowingTable { bar: progress::count(&format!("measuring {preset}"), measurements(arguments)) };
@@ -138,8 +137,10 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
         arguments.insert
     ));
     for context in &arguments.contexts {
+        let mut bed = NoiseBed::new(&mut machine, 1)?;
+        bed.open(*context)?;
         for place in PLACES {
-            let row = edit(preset, &mut machine, *context, place, arguments)?;
+            let row = edit(preset, &mut bed, *context, place, arguments)?;
             table.row(&format!(
                 "| {context} | {place} % | {:.1} ms | {:.0} ms | {:.1} | {} / {} | {} |",
                 row.pie_ms, row.full_ms, row.ratio, row.pie_encoded, row.full_encoded, row.pie_rotated
@@ -172,15 +173,8 @@ impl GrowingTable {
 /// Lines of a model's tables.
 fn measurements(arguments: &BenchRunArgs) -> usize {
     let speeds = 1 + arguments.contexts.len();
-    let batches = batch_contexts(arguments).count() * arguments.sessions.len();
+    let batches = arguments.batch_contexts.len() * arguments.sessions.len();
     speeds + batches + arguments.contexts.len() * PLACES.len()
-}
-
-/// Contexts that as many sessions as are asked for can have each.
-fn batch_contexts(arguments: &BenchRunArgs) -> impl Iterator<Item = u32> {
-    let most = arguments.sessions.iter().copied().max().unwrap_or(0);
-    let fits = move |context: &u32| most * (context + DECODED + 2) <= 1 << 18;
-    arguments.contexts.iter().copied().filter(fits)
 }
 
 /// Tokens a second of one session and of several together, in turns.
@@ -194,13 +188,15 @@ fn batches(
     table.line(
         "\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |",
     );
-    for context in batch_contexts(arguments) {
-        let mut machine = table.bar.suspend(|| bed::load(folder, most * (context + DECODED + 2)))?;
+    for context in arguments.batch_contexts.iter().copied() {
+        let (slots, precision) = (most * (context + DECODED + 2), arguments.kv_dtype.precision());
+        let mut machine = table.bar.suspend(|| bed::load(folder, slots, precision))?;
+        let mut group = DecodingTogether::open(&mut machine, most, context)?;
         for sessions in arguments.sessions.iter().copied() {
             let (mut speeds, mut ratios) = (Vec::new(), Vec::new());
             for _ in 0..arguments.repeat {
-                let alone = bed::together(&mut machine, 1, context, DECODED)?;
-                let together = bed::together(&mut machine, sessions, context, DECODED)?;
+                let alone = group.tokens_per_s(1, DECODED)?;
+                let together = group.tokens_per_s(sessions, DECODED)?;
                 speeds.push(together);
                 ratios.push(together / alone);
             }
@@ -220,13 +216,11 @@ fn batches(
 
 fn edit(
     preset: &str,
-    machine: &mut Machine,
+    bed: &mut NoiseBed<'_>,
     context: u32,
     place: usize,
     arguments: &BenchRunArgs,
 ) -> Result<EditRow, Failure> {
-    let mut bed = NoiseBed::new(machine, 1)?;
-    bed.open(context)?;
     let edit = TokenEdit::insertion((context as usize * place / 100) as u32, arguments.insert);
     let back = edit.inverse();
     let (mut pies, mut fulls, mut ratios) = (Vec::new(), Vec::new(), Vec::new());

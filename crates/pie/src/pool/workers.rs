@@ -219,7 +219,7 @@ impl Spawn<'_> {
 
     fn command(&self, place: &Assignment<'_>) -> Result<Command, Failure> {
         let PoolArgs { group, rank: arguments, serve, .. } = self.arguments;
-        let RankArgs { device, dtype, collectives, kv_memory, kv_spill, kv_spill_size, threads } =
+        let RankArgs { device, dtype, kv_dtype, collectives, kv_memory, kv_spill, kv_spill_size, threads } =
             device::of_rank(place.machine, self.ranks, arguments)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { (cores / self.ranks as usize).max(1) } else { threads };
@@ -229,7 +229,8 @@ impl Spawn<'_> {
             .args(["worker", "--supervised"])
             .args(["--rank", &place.rank.to_string(), "--world-size", &group.ranks().to_string()])
             .args(["--group", place.group.as_str(), "--device", &device.to_string()])
-            .args(["--dtype", &name_of(dtype), "--collectives", &name_of(collectives)])
+            .args(["--dtype", &name_of(dtype), "--kv-dtype", &name_of(kv_dtype)])
+            .args(["--collectives", &name_of(collectives)])
             .args(["--threads", &threads.to_string()])
             .arg("--model")
             .arg(self.model)
