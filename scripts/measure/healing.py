@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=64)
     parser.add_argument("--seconds", type=int, default=40)
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True, help="the plot; all numbers go beside it, as .json")
+    parser.add_argument("--out", type=Path, required=True, help="the plot")
     arguments = parser.parse_args()
     turns = {name: [] for name in WAYS}
     for number in range(arguments.turns):
@@ -89,17 +89,19 @@ def main() -> None:
             turns[name].append(turn(flags, arguments.people, arguments.seconds, number + 1))
             time.sleep(1)
     plot({name: [one["stale"] for one in all_turns] for name, all_turns in turns.items()}, arguments.out)
-    arguments.out.with_suffix(".json").write_text(json.dumps(turns))
     for name, all_turns in turns.items():
         stale = statistics.mean(share for one in all_turns for share in one["stale"][len(one["stale"]) // 3 :])
         print(f"{name} repairs: stale {stale:.0%}, repaired {[one['repaired'] for one in all_turns]}, given up {[one['given_up'] for one in all_turns]}")
         for one in all_turns:
-            print("   ", json.dumps(summary(one["load"])))
+            print("   ", summary(one["load"]))
 
 
-def summary(told: dict) -> dict:
-    """Latencies of a report of `pie load`, by name."""
-    return {name: value for name, value in told.items() if name in ("latencies", "rates", "completions")} or list(told)
+def summary(told: dict) -> str:
+    """Of a report of `pie load`: what people waited for, in milliseconds."""
+    latencies = told["latencies"]
+    waits = {name: latencies[name] for name in ("edit_acknowledged", "edit_to_first_token", "end_to_end")}
+    shown = ", ".join(f"{name} p50 {one['p50']:.1f} p99 {one['p99']:.1f}" for name, one in waits.items())
+    return f"{latencies['edit_acknowledged']['count']} edits, {told['completions']['finished']} completions; {shown}"
 
 
 if __name__ == "__main__":
