@@ -6,7 +6,7 @@ use pie_words::Slot;
 use rayon::prelude::*;
 use std::hint::black_box;
 
-/// The 90M model of the benchmarks at world size 1: 12 layers of 8 KV heads of 64.
+/// 12 layers of 8 KV heads of 64.
 const SHAPE: KvShape = KvShape { layers: 12, kv_heads: 8, head_dim: 64, slots: 16_640 };
 /// Its query heads.
 const HEADS: usize = 16;
@@ -20,10 +20,10 @@ fn turning(criterion: &mut Criterion) {
     group.sample_size(20);
     let (rope, row) = (rope(), SHAPE.kv_heads * SHAPE.head_dim);
     for tokens in [1024_usize, 4096, 16_384] {
-        // Bytes of the keys: each is read once and written once, in both.
-        group.throughput(Throughput::Bytes((SHAPE.layers * tokens * row * 4) as u64));
         let slots: Vec<Slot> = (0..tokens as u32).map(Slot).collect();
         for precision in [Precision::F32, Precision::Bf16] {
+            // Bytes of the keys: each is read once and written once, as in a copy.
+            group.throughput(Throughput::Bytes((SHAPE.layers * tokens * row) as u64 * precision.bytes()));
             let mut cache = filled(KvShape { slots: tokens, ..SHAPE }, precision);
             let mut by = 64;
             group.bench_function(BenchmarkId::new(format!("turn {precision:?}"), tokens), |bencher| {
@@ -33,6 +33,7 @@ fn turning(criterion: &mut Criterion) {
                 });
             });
         }
+        group.throughput(Throughput::Bytes((SHAPE.layers * tokens * row * 4) as u64));
         let from = vec![vec![1.0_f32; tokens * row]; SHAPE.layers];
         let mut to = vec![vec![0.0_f32; tokens * row]; SHAPE.layers];
         group.bench_function(BenchmarkId::new("copy", tokens), |bencher| {

@@ -1,5 +1,6 @@
 //! The rows of a rank: written by slot, turned in place.
 
+use crate::aligned::Aligned;
 use crate::attention::{self, Attention, LayerRows};
 use crate::error::KvError;
 use crate::number::{Bf16, Number};
@@ -261,9 +262,10 @@ impl KvCache {
     }
 }
 
-fn zeros<N: Number + From<u8>>(numbers: usize, bytes: u64) -> Result<Vec<N>, KvError> {
-    Vec::<N>::new().try_reserve_exact(numbers).map_err(|_| KvError::OutOfMemory { bytes })?;
-    Ok(vec![N::from(0); numbers])
+fn zeros<N: Number + From<u8>>(numbers: usize, bytes: u64) -> Result<Aligned<N>, KvError> {
+    let with_rest = numbers.checked_add(Aligned::<N>::most_before());
+    let is_there = with_rest.is_some_and(|all| Vec::<N>::new().try_reserve_exact(all).is_ok());
+    if is_there { Ok(Aligned::of(N::from(0), numbers)) } else { Err(KvError::OutOfMemory { bytes }) }
 }
 
 fn read<N: Number>(layer: &[N], row: usize, slots: &[Slot]) -> Vec<f32> {
@@ -275,8 +277,8 @@ fn read<N: Number>(layer: &[N], row: usize, slots: &[Slot]) -> Vec<f32> {
 /// Keys and values are one piece each: so large a one comes fresh from the system, which makes its zeros when they are touched. A
 /// cache takes the memory of the rows that were written.
 struct KeptRows<N> {
-    keys: Vec<N>,
-    values: Vec<N>,
+    keys: Aligned<N>,
+    values: Aligned<N>,
 }
 
 impl<N: Number> KeptRows<N> {
@@ -300,7 +302,7 @@ impl<N: Number> KeptRows<N> {
                     for (index, slot) in slots.iter().enumerate() {
                         let to = &mut layer[slot.usize() * row..][..row];
                         let from = &rows.numbers[index * rows.stride + rows.first..][..row];
-                        to.iter_mut().zip(from).for_each(|(to, number)| *to = N::narrow(*number));
+                        N::narrow_into(from, to);
                     }
                 },
             );

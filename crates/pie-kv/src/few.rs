@@ -1,15 +1,18 @@
 //! Attention of few query vectors: each K and V row is read once for all heads, in the order of the table, at the
 //! memory's pace.
 
+use crate::aligned::Aligned;
 use crate::attention::{Attention, LayerRows, Queries};
 use crate::number::Number;
-use crate::simd::{LANES, exp2, greater, largest, wide};
+use crate::simd::{LANES, exp2, greater, largest, prefetch, wide};
 use pie_words::Slot;
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
 
 /// Slots scored before their values are read: scores and rows stay in the first caches.
 const TILE: usize = 64;
+/// Slots whose rows are asked for before they are read.
+const AHEAD: usize = 8;
 /// Values added at once: a result is loaded and stored once for all of them.
 const AT_ONCE: usize = 4;
 
@@ -20,7 +23,7 @@ pub(crate) struct Partial {
     /// The sum of its weights, against that score.
     sums: Vec<f32>,
     /// [vectors][dim], not divided by the sums.
-    out: Vec<f32>,
+    out: Aligned<f32>,
 }
 
 /// The part's slots for all rows of a sequence.
@@ -83,17 +86,22 @@ fn over<S: Simd, N: Number>(
     let Queries { heads, group, .. } = *queries;
     let count = sequence.rows.len() * heads;
     let vectors = &queries.data[sequence.rows.start * heads * dim..][..count * dim];
-    let vectors: Vec<f32> = vectors.iter().map(|number| number * queries.scale).collect();
-    let mut partial =
-        Partial { most: vec![f32::NEG_INFINITY; count], sums: vec![0.0; count], out: vec![0.0; count * dim] };
+    let mut scaled = Aligned::of(0.0, count * dim);
+    scaled.iter_mut().zip(vectors).for_each(|(to, number)| *to = number * queries.scale);
+    let vectors = &*scaled;
+    let mut partial = Partial {
+        most: vec![f32::NEG_INFINITY; count],
+        sums: vec![0.0; count],
+        out: Aligned::of(0.0, count * dim),
+    };
     let (mut scores, mut joined) = (vec![[0.0_f32; TILE]; count], Vec::new());
-    // Where rows are in f32 while they are used.
-    let mut space = vec![0.0; AT_ONCE * rows.stride()];
+    let mut space = Aligned::of(0.0, AT_ONCE * rows.stride());
     for first in part.clone().step_by(TILE) {
         let slots = sequence.view.part(first..part.end.min(first + TILE), &mut joined);
         // Rows see ever more: those that see nothing of this tile come first.
         let done = sequence.visible.partition_point(|visible| *visible as usize <= first) * heads;
-        score(simd, rows, slots, &mut space, &vectors[done * dim..], &mut scores[done..], group, dim);
+        let tile = Tile { rows, slots, space: &mut space };
+        score(simd, tile, &vectors[done * dim..], &mut scores[done..], group, dim);
         for (vector, scores) in scores.iter_mut().enumerate().skip(done) {
             let visible = sequence.visible[vector / heads] as usize - first;
             let (seen, unseen) = scores.split_at_mut(visible.min(slots.len()));
@@ -103,25 +111,36 @@ fn over<S: Simd, N: Number>(
             partial.out[vector * dim..][..dim].iter_mut().for_each(|number| *number *= rescale);
         }
         // `done` is a multiple of the heads, so the vectors from there on start with a first head.
-        add(simd, rows, slots, &mut space, &scores[done..], &mut partial.out[done * dim..], queries, dim);
+        let tile = Tile { rows, slots, space: &mut space };
+        add(simd, tile, &scores[done..], &mut partial.out[done * dim..], queries, dim);
     }
     partial
+}
+
+/// Some slots of a layer.
+struct Tile<'a, N> {
+    rows: &'a LayerRows<'a, N>,
+    slots: &'a [Slot],
+    /// Where their rows are in f32 while they are used.
+    space: &'a mut [f32],
 }
 
 /// Scores of a tile's slots for vectors that start with a row's first head. Each slot's keys are read once for all of them.
 #[inline(always)]
 fn score<S: Simd, N: Number>(
     simd: S,
-    rows: &LayerRows<'_, N>,
-    slots: &[Slot],
-    space: &mut [f32],
+    tile: Tile<'_, N>,
     vectors: &[f32],
     scores: &mut [[f32; TILE]],
     group: usize,
     dim: usize,
 ) {
+    let Tile { rows, slots, space } = tile;
     let stride = rows.kv_heads * dim;
     for (place, slot) in slots.iter().enumerate() {
+        if let Some(soon) = slots.get(place + AHEAD) {
+            prefetch(&rows.keys[soon.usize() * stride..][..stride]);
+        }
         let keys = N::widened(&rows.keys[slot.usize() * stride..][..stride], &mut space[..stride]);
         let mut vector = 0;
         while vector < scores.len() {
@@ -139,18 +158,21 @@ fn score<S: Simd, N: Number>(
 #[inline(always)]
 fn add<S: Simd, N: Number>(
     simd: S,
-    rows: &LayerRows<'_, N>,
-    slots: &[Slot],
-    space: &mut [f32],
+    tile: Tile<'_, N>,
     weights: &[[f32; TILE]],
     out: &mut [f32],
     queries: &Queries<'_>,
     dim: usize,
 ) {
+    let Tile { rows, slots, space } = tile;
     let stride = rows.kv_heads * dim;
+    let mut later = slots.iter().skip(AHEAD);
     for (block, slots) in slots.chunks(AT_ONCE).enumerate() {
         // A last block repeats its last slot, with the weight 0.
         let mut values: [&[f32]; AT_ONCE] = [&[]; AT_ONCE];
+        for soon in later.by_ref().take(AT_ONCE) {
+            prefetch(&rows.values[soon.usize() * stride..][..stride]);
+        }
         for (index, (values, space)) in values.iter_mut().zip(space.chunks_exact_mut(stride)).enumerate() {
             let slot = slots[index.min(slots.len() - 1)];
             *values = N::widened(&rows.values[slot.usize() * stride..][..stride], space);

@@ -11,6 +11,7 @@
 //!
 //! **Must not know** documents, the order of plans, where slots come from.
 
+mod aligned;
 mod attention;
 mod cache;
 #[cfg(feature = "cuda")]

@@ -157,8 +157,8 @@ impl KeyTile {
         for (slot, (keys, values)) in slots.iter().zip(to) {
             let from = slot.usize() * rows.stride() + offset;
             let (from_keys, from_values) = (&rows.keys[from..][..dim], &rows.values[from..][..dim]);
-            keys.iter_mut().zip(from_keys).for_each(|(to, number)| *to = number.widen());
-            values.iter_mut().zip(from_values).for_each(|(to, number)| *to = number.widen());
+            N::widen_into(from_keys, keys);
+            N::widen_into(from_values, values);
         }
     }
 }

@@ -8,6 +8,18 @@ pub(crate) trait Number: Copy + Send + Sync {
     /// The number, exactly.
     fn widen(self) -> f32;
 
+    /// Rounds as many as there are.
+    #[inline(always)]
+    fn narrow_into(numbers: &[f32], kept: &mut [Self]) {
+        kept.iter_mut().zip(numbers).for_each(|(kept, number)| *kept = Self::narrow(*number));
+    }
+
+    /// As many as there are, exactly.
+    #[inline(always)]
+    fn widen_into(kept: &[Self], numbers: &mut [f32]) {
+        numbers.iter_mut().zip(kept).for_each(|(number, kept)| *number = kept.widen());
+    }
+
     /// Some numbers in f32: as they lie, or put into `space`, which is as long.
     fn widened<'a>(kept: &'a [Self], space: &'a mut [f32]) -> &'a [f32];
 }
@@ -21,6 +33,16 @@ impl Number for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn narrow_into(numbers: &[f32], kept: &mut [Self]) {
+        kept.copy_from_slice(numbers);
+    }
+
+    #[inline(always)]
+    fn widen_into(kept: &[Self], numbers: &mut [f32]) {
+        numbers.copy_from_slice(kept);
     }
 
     #[inline(always)]
@@ -49,7 +71,7 @@ impl Number for Bf16 {
 
     #[inline(always)]
     fn widened<'a>(kept: &'a [Self], space: &'a mut [f32]) -> &'a [f32] {
-        space.iter_mut().zip(kept).for_each(|(to, kept)| *to = kept.widen());
+        Self::widen_into(kept, space);
         space
     }
 }

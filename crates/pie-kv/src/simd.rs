@@ -53,6 +53,23 @@ pub fn exp2(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
+/// Asks for the lines of some numbers that are read soon. Rows lie where the table says, and the processor does not guess that.
+#[inline(always)]
+pub(crate) fn prefetch<N>(numbers: &[N]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in numbers.chunks(LINE_BYTES / size_of::<N>()) {
+        // SAFETY: a prefetch reads nothing that the program sees, and the address is that of a number.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast())
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = numbers;
+}
+
+/// Bytes that a processor reads at once.
+pub(crate) const LINE_BYTES: usize = 64;
+
 /// Numbers that loops below keep apart: the vectors of AVX2, half of those of AVX-512.
 pub const LANES: usize = 8;
 

@@ -272,10 +272,11 @@ fn copies_in_order(random: &mut ChaCha8Rng, shape: KvShape, precision: Precision
 fn keys_that_are_no_numbers_are_not_passed_over() {
     for (wrong, rows) in [(f32::NAN, 1), (f32::INFINITY, 1), (f32::NAN, 40), (f32::INFINITY, 40)] {
         // Few vectors and many; the wrong key in the middle of a tile, among the rest, and alone.
-        for (place, length) in [(3, 100), (99, 100), (0, 1)] {
+        let places =
+            PRECISIONS.map(|precision| [(3, 100), (99, 100), (0, 1)].map(|place| (precision, place)));
+        for (precision, (place, length)) in places.into_iter().flatten() {
             let shape = KvShape { layers: 1, kv_heads: 1, head_dim: 2, slots: 128 };
             let mut random = ChaCha8Rng::seed_from_u64(4);
-            let precision = PRECISIONS[place % 2];
             let (mut cache, mut keys, values) = noisy_cache(&mut random, shape, precision);
             keys[2 * place] = wrong;
             write(&mut cache, 0, &slots(0..128), &keys, &values).expect("slots exist");

@@ -107,7 +107,7 @@ mod tests {
             ("ctl health", "wait 5|timeout 0s"),
             ("ctl complete a", "tokens 0|max-tokens 0|temperature -1|temperature nan|at 3:x"),
             ("eval", "samples 0|seeds 0|context 0|edits 0"),
-            ("bench", "contexts 0|insert 0|sessions 0|repeat 0"),
+            ("bench", "contexts 0|batch-contexts 0|insert 0|sessions 0|repeat 0|kv-dtype int8"),
         ];
         for (command, flags) in cases {
             for flag in flags.split('|') {

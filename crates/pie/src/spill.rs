@@ -30,7 +30,7 @@ pub fn open(arguments: &RankArgs, loaded: &Loaded, model: &Path) -> Result<Optio
         "pie {} on {device}, {:?}, rows in {:?}; model {config} with weights {weights:032x}; rank {} of {}",
         env!("CARGO_PKG_VERSION"),
         arguments.dtype,
-        arguments.kv_dtype,
+        arguments.kv_dtype.precision(),
         member.rank().0,
         member.world_size()
     );

@@ -81,6 +81,7 @@ def test_what_a_gpu_cannot_do_is_said_at_the_start(cache):
         ("--device", "cuda:99"): "there is no GPU 99",
         ("--device", "cuda:0", "--kv-memory", "100000GiB"): "lower --kv-memory",
         ("--dtype", "bf16"): "--dtype",
+        ("--device", "cuda:0", "--kv-dtype", "bf16"): "--kv-dtype is for CPUs",
     }.items():
         with pytest.raises(AssertionError, match=words):
             Pool(cache, *flags, world_size=1)

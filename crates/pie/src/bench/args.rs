@@ -43,7 +43,7 @@ pub struct BenchRunArgs {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=512))]
     pub insert: u32,
     /// Context lengths of sessions that decode together.
-    #[arg(long, default_value = "64,512", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "64,512", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=1 << 20))]
     pub batch_contexts: Vec<u32>,
     /// Sessions that decode together, each with a context of its own.
     #[arg(long, default_value = "1,4,16", value_name = "COUNTS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=256))]
@@ -83,9 +83,6 @@ pub struct BenchGpuArgs {
     /// Tokens that an edit inserts, or deletes.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=512))]
     pub insert: u32,
-    /// Context lengths of sessions that decode together.
-    #[arg(long, default_value = "64,512", value_name = "TOKENS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..))]
-    pub batch_contexts: Vec<u32>,
     /// Sessions that decode together, each with a context of its own.
     #[arg(long, default_value = "1,8,32", value_name = "COUNTS", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=256))]
     pub batches: Vec<u32>,
@@ -93,7 +90,7 @@ pub struct BenchGpuArgs {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = value_parser!(u32).range(1..=4096))]
     pub tokens: u32,
     /// Repetitions; medians are reported.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub repeat: u32,
     /// Rows of a step: tokens encoded in one forward pass.
     #[arg(long, default_value_t = 2048, value_name = "N", value_parser = value_parser!(u32).range(8..=1 << 16))]

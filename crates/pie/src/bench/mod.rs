@@ -13,6 +13,7 @@ use args::{BenchArgs, BenchCommand, BenchRunArgs};
 use bed::{DecodingTogether, NoiseBed, TokenEdit};
 use indicatif::ProgressBar;
 use pie_eval::metrics::median;
+use pie_kv::Precision;
 use pie_model::Config;
 use pie_words::Strategy;
 use serde::Serialize;
@@ -52,6 +53,7 @@ struct SpeedRow {
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     threads: usize,
+    kv_dtype: &'static str,
     edits: Vec<EditRow>,
     speeds: Vec<SpeedRow>,
     batches: Vec<BatchRow>,
@@ -83,9 +85,12 @@ fn on_cpu(arguments: BenchRunArgs) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if arguments.threads == 0 { cores } else { arguments.threads };
     crate::worker::set_threads(threads)?;
-    let mut figures = Figures { threads, ..Figures::default() };
-    let rows = arguments.kv_dtype.precision();
-    outln!("one rank, {threads} threads, KV rows in {rows:?}, medians of {} runs\n", arguments.repeat);
+    let kv_dtype = match arguments.kv_dtype.precision() {
+        Precision::F32 => "f32",
+        Precision::Bf16 => "bf16",
+    };
+    let mut figures = Figures { threads, kv_dtype, ..Figures::default() };
+    outln!("one rank, {threads} threads, KV rows in {kv_dtype}, medians of {} runs\n", arguments.repeat);
     for model in &arguments.models {
         measure(model, &arguments, &mut figures)?;
     }
@@ -101,7 +106,16 @@ fn measure(preset: &str, arguments: &BenchRunArgs, figures: &mut Figures) -> Res
         "pie-coder" => models::shipped()?,
         // Of a shape and a short name that are one word the shape is meant: it needs no hub.
         shape if Config::preset(shape).is_ok() => models::seeded(shape)?,
-        model => models::resolve(&ModelArgs { model: Some(model.into()), hub: arguments.hub.clone() })?.path,
+        model => {
+            let named = ModelArgs { model: Some(model.into()), hub: arguments.hub.clone() };
+            let is_word = !model.contains(['/', ':']);
+            // A word may be a shape with a slip in it: then the shapes are listed.
+            let shapes = |error: Failure| match Config::preset(model).err().filter(|_| is_word) {
+                Some(unknown) => format!("{error}; and {unknown}").into(),
+                None => error,
+            };
+            models::resolve(&named).map_err(shapes)?.path
+        }
     };
     let longest = arguments.contexts.iter().copied().max().unwrap_or(0) + arguments.insert + DECODED + 1;
     // Seeded models take room: who measures should know where.
@@ -189,7 +203,7 @@ fn batches(
         "\n| context of each | sessions decoding together | tokens/s | against one |\n| --- | --- | --- | --- |",
     );
     for context in arguments.batch_contexts.iter().copied() {
-        let (slots, precision) = (most * (context + DECODED + 2), arguments.kv_dtype.precision());
+        let (slots, precision) = (most.saturating_mul(context + DECODED + 2), arguments.kv_dtype.precision());
         let mut machine = table.bar.suspend(|| bed::load(folder, slots, precision))?;
         let mut group = DecodingTogether::open(&mut machine, most, context)?;
         for sessions in arguments.sessions.iter().copied() {

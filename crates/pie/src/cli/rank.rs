@@ -59,8 +59,8 @@ pub struct RankArgs {
     /// Numbers of weights, activations and KV rows on a GPU; auto is bf16. The CPU computes in f32.
     #[arg(long, env = "PIE_DTYPE", default_value = "auto", value_name = "TYPE")]
     pub dtype: DtypeArg,
-    /// Numbers of KV rows on a CPU: auto is f32; bf16 holds twice the tokens in the same memory and reads them faster, rounded to three
-    /// digits. On a GPU they are those of --dtype.
+    /// Numbers of KV rows on a CPU: auto is f32; bf16 holds twice the tokens in the same memory and reads them faster, rounded to 8
+    /// bits. On a GPU they are those of --dtype.
     #[arg(long, env = "PIE_KV_DTYPE", default_value = "auto", value_name = "TYPE")]
     pub kv_dtype: KvDtypeArg,
     /// How the ranks sum: tcp; nccl, for GPUs of their own; auto is nccl wherever that is possible.
