@@ -61,12 +61,13 @@ pub(super) fn markdown(summary: &Summary) -> String {
 
 /// What repairs, and what it is compared with.
 fn of(summary: &Summary, spot: Spot) -> impl Iterator<Item = (&AgeKey, &CacheQuality)> {
-    // Where windows of several sizes are compared, this page shows the one that heals.
-    let window = summary.ages.keys().find(|key| key.arm == Arm::Healed).map(|key| key.window);
+    // Where windows of several sizes are compared, this page shows those that heal.
+    let healed = summary.ages.keys().filter(|key| key.arm == Arm::Healed);
+    let windows: BTreeSet<u32> = healed.map(|key| key.window).collect();
     let is_of = move |key: &AgeKey| {
         let is_shown = match key.arm {
             Arm::Fresh | Arm::Edited => true,
-            Arm::Repaired | Arm::Healed => window.is_none_or(|window| window == key.window),
+            Arm::Repaired | Arm::Healed => windows.is_empty() || windows.contains(&key.window),
             Arm::Turned | Arm::Before | Arm::Scattered => false,
         };
         key.spot == spot && key.storage == Storage::F32 && is_shown
