@@ -223,21 +223,28 @@ pub enum ArrivedDocuments {
     One(Tenant, SessionName),
 }
 
+/// What a call needs of who answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// The group's owner, whose changes the ranks hold: it changes a document.
+    Change,
+    /// The group's owner.
+    Ownership,
+    /// Anybody who has the documents.
+    Nothing,
+}
+
 impl Call {
-    /// Refuses what only the group's owner may answer; other calls are handed back.
-    pub(crate) fn refuse_unless_free(self, fault: impl FnOnce() -> Fault) -> Option<Self> {
-        // Whoever asked may be gone.
+    fn needs(&self) -> Needs {
         match self {
-            Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Look { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Complete { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Get { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Vacate { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Room { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Idle { reply } | Self::Stuck { reply } => drop(reply.send(Vec::new())),
-            free @ (Self::List { .. }
+            Self::Open { .. } | Self::Edit { .. } | Self::Take { .. } | Self::Vacate { .. } => Needs::Change,
+            Self::Look { .. }
+            | Self::Complete { .. }
+            | Self::Get { .. }
+            | Self::Room { .. }
+            | Self::Idle { .. }
+            | Self::Stuck { .. } => Needs::Ownership,
+            Self::List { .. }
             | Self::Held { .. }
             | Self::Settled { .. }
             | Self::Give { .. }
@@ -246,35 +253,34 @@ impl Call {
             | Self::Residents { .. }
             | Self::GiveAll { .. }
             | Self::Arrived { .. }
-            | Self::Describe { .. }) => return Some(free),
+            | Self::Describe { .. } => Needs::Nothing,
         }
-        None
+    }
+
+    /// Refuses what only the group's owner may answer; other calls are handed back.
+    pub(crate) fn refuse_unless_free(self, fault: impl FnOnce() -> Fault) -> Option<Self> {
+        if self.needs() == Needs::Nothing { Some(self) } else { self.refuse(fault()) }
     }
 
     /// Refuses what changes documents; other calls are handed back.
     pub(crate) fn refuse_changes(self, fault: impl FnOnce() -> Fault) -> Option<Self> {
+        if self.needs() == Needs::Change { self.refuse(fault()) } else { Some(self) }
+    }
+
+    /// What nobody refuses is handed back.
+    fn refuse(self, fault: Fault) -> Option<Self> {
         // Whoever asked may be gone.
         match self {
-            Self::Open { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Edit { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Take { reply, .. } => drop(reply.send(Err(fault()))),
-            Self::Vacate { reply, .. } => drop(reply.send(Err(fault()))),
-            harmless @ (Self::Look { .. }
-            | Self::Complete { .. }
-            | Self::Get { .. }
-            | Self::List { .. }
-            | Self::Held { .. }
-            | Self::Room { .. }
-            | Self::Idle { .. }
-            | Self::Stuck { .. }
-            | Self::Settled { .. }
-            | Self::Give { .. }
-            | Self::Keep { .. }
-            | Self::Depart { .. }
-            | Self::Residents { .. }
-            | Self::GiveAll { .. }
-            | Self::Arrived { .. }
-            | Self::Describe { .. }) => return Some(harmless),
+            Self::Open { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Edit { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Look { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Complete { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Get { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Take { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Vacate { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Room { reply, .. } => drop(reply.send(Err(fault))),
+            Self::Idle { reply } | Self::Stuck { reply } => drop(reply.send(Vec::new())),
+            free => return Some(free),
         }
         None
     }
