@@ -33,7 +33,7 @@ BURST = 8
 
 def document(tokens: int) -> str:
     """Code of this repository, about so many tokens long."""
-    files = sorted((ROOT / "crates/pie-router/src").glob("*.rs"))
+    files = sorted([*(ROOT / "crates/pie-group/src").glob("*.rs"), *(ROOT / "crates/pie-router/src").glob("*.rs")])
     return "".join(path.read_text() for path in files)[: tokens * 4]
 
 

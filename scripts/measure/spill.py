@@ -31,7 +31,7 @@ BLOCK = 256
 
 
 def code() -> str:
-    files = sorted((ROOT / "crates/pie-router/src").rglob("*.rs"))
+    files = sorted([*(ROOT / "crates/pie-group/src").rglob("*.rs"), *(ROOT / "crates/pie-router/src").rglob("*.rs")])
     return "\n".join(file.read_text() for file in files)
 
 

@@ -4,11 +4,11 @@
 mod held;
 
 use crate::directory::Home;
+use crate::elsewhere::{Elsewhere, admin, passed_on};
 use crate::group::{Asker, GroupCall, LocalGroup, Router};
 use crate::packing::answer;
-use crate::peers::{Elsewhere, passed_on};
 use crate::service::Plane;
-use crate::tenants::Tenant;
+use pie_group::tenants::Tenant;
 use pie_placement::{Admission, GroupId};
 use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::admin_server::Admin;
@@ -60,7 +60,7 @@ impl AdminService {
         let others = if self.plane == Plane::Public { groups.others() } else { Vec::new() };
         let mut answers = Vec::new();
         for (_, router) in others {
-            let answer = tokio::time::timeout(patience, ask(groups.peers.admin(&router)?)).await;
+            let answer = tokio::time::timeout(patience, ask(admin(groups.peers.channel(&router)?))).await;
             let answer = answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time")));
             answers.push(answer.map_err(|status| passed_on(&router, status))?.into_inner());
         }

@@ -3,9 +3,9 @@
 //! The file of tokens is text here: who reads it, and reads it again when it changes, is outside. Tokens themselves are
 //! nowhere, only their SHA-256.
 
-use crate::stats::Stats;
-use crate::tenants::{Caller, Quota, Quotas, Role, Tenant};
 use arc_swap::ArcSwap;
+use pie_group::stats::Stats;
+use pie_group::tenants::{Caller, Quota, Quotas, Role, Tenant};
 use pie_proto::{Fault, Reason};
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use serde::Deserialize;

@@ -4,6 +4,7 @@
 //! trace have it from there. Nothing of a document or of a completion's text belongs in it.
 
 use http_body::Frame;
+use pie_group::spans::number;
 use pie_proto::reason::reason_of;
 use pie_proto::{trace, v1};
 use std::future::Future;
@@ -219,11 +220,6 @@ impl http_body::Body for WatchedMessages {
 
 fn shortened(name: &str) -> &str {
     name.char_indices().nth(NAME_LENGTH).map_or(name, |(end, _)| &name[..end])
-}
-
-/// As traces have numbers; without a sign they become texts there.
-pub(crate) fn number(value: impl TryInto<i64>) -> i64 {
-    value.try_into().unwrap_or(i64::MAX)
 }
 
 /// The present call is about this session.

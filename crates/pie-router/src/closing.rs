@@ -1,10 +1,10 @@
 //! Closes sessions of this router's owners: for their clients, for those who run the pool, and because nobody uses them. In this
 //! order, so that a home is never forgotten that somebody has just made: out of reach, no home, gone.
 
-use crate::call::{Call, Departure, Resident, Why};
 use crate::faults;
 use crate::group::{LocalGroup, Router};
-use crate::tenants::Tenant;
+use pie_group::call::{Call, Departure, Resident, Why};
+use pie_group::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{Identity, SessionName};
 use std::sync::Weak;

@@ -7,10 +7,11 @@ mod looking;
 #[cfg(test)]
 mod tests;
 
-use crate::peers::Peers;
-use crate::tenants::Tenant;
+use crate::elsewhere::pool;
 pub(crate) use groups::{Groups, OwnerLocation};
 use known::Homes;
+use pie_group::peers::Peers;
+use pie_group::tenants::Tenant;
 use pie_placement::{GroupId, Moved, Placement, PlacementError, RouterRecord, SessionKey};
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
@@ -82,7 +83,7 @@ impl Directory {
     /// # Errors
     /// [`Reason::SessionUnknown`], [`Reason::NoGroup`].
     pub async fn home(&self, tenant: &Tenant, name: &SessionName) -> Result<Home, Fault> {
-        let key = key(tenant, name)?;
+        let key = tenant.session_key(name)?;
         let known = self.homes.get(&key);
         let group = match known {
             Some(group) => group,
@@ -121,7 +122,7 @@ impl Directory {
         asked: &Home,
         refused: Refused,
     ) -> Option<Home> {
-        let key = key(tenant, name).ok()?;
+        let key = tenant.session_key(name).ok()?;
         self.groups.look_again().await;
         match (self.placement.session_home(&key).await, refused) {
             (Ok(Some(home)), _) => self.homes.insert(key, home),
@@ -145,7 +146,7 @@ impl Directory {
     /// # Errors
     /// [`Reason::NoGroup`].
     pub async fn site(&self, tenant: &Tenant, name: &SessionName, bytes: usize) -> Result<Site, Fault> {
-        let key = key(tenant, name)?;
+        let key = tenant.session_key(name)?;
         let known = self.homes.get(&key);
         let home = match known.filter(|group| self.groups.target(group).is_ok()) {
             Some(group) => Some(group),
@@ -180,7 +181,7 @@ impl Directory {
         name: &SessionName,
         site: &Site,
     ) -> Result<ClaimOutcome, Fault> {
-        let (key, group) = (key(tenant, name)?, &site.home.group);
+        let (key, group) = (tenant.session_key(name)?, &site.home.group);
         if let PriorHome::Gone(old) = &site.was {
             let moved = self.placement.move_session(&key, old, group).await;
             return Ok(match moved.map_err(|error| unplaced(&error))? {
@@ -210,12 +211,12 @@ impl Directory {
 
     /// The home of a session as the placement knows it at this moment.
     pub async fn home_now(&self, tenant: &Tenant, name: &SessionName) -> Result<Option<GroupId>, Fault> {
-        self.placement.session_home(&key(tenant, name)?).await.map_err(|error| unplaced(&error))
+        self.placement.session_home(&tenant.session_key(name)?).await.map_err(|error| unplaced(&error))
     }
 
     /// The session lives nowhere now, if it lived in `group`.
     pub async fn forget(&self, tenant: &Tenant, name: &SessionName, group: &GroupId) -> Result<(), Fault> {
-        let key = key(tenant, name)?;
+        let key = tenant.session_key(name)?;
         self.homes.remove(&key);
         self.placement.forget_session(&key, group).await.map_err(|error| unplaced(&error)).map(drop)
     }
@@ -228,7 +229,7 @@ impl Directory {
         from: &GroupId,
         to: &GroupId,
     ) -> Result<Moved, Fault> {
-        let key = key(tenant, name)?;
+        let key = tenant.session_key(name)?;
         let moved = self.placement.move_session(&key, from, to).await.map_err(|error| unplaced(&error))?;
         self.homes.remove(&key);
         Ok(moved)
@@ -240,16 +241,10 @@ pub(crate) async fn describe(
     peers: &Peers,
     router: &RouterRecord,
 ) -> Result<v1::DescribePoolResponse, tonic::Status> {
-    let mut pool = peers.pool(router)?;
+    let mut pool = pool(peers.channel(router)?);
     let answer = tokio::time::timeout(ASK_TIMEOUT, pool.describe_pool(v1::DescribePoolRequest {})).await;
     let late = || tonic::Status::unavailable("no answer in time");
     Ok(answer.unwrap_or_else(|_| Err(late()))?.into_inner())
-}
-
-/// A session's name in the whole pool. A tenant's name has no slash, so that no two can be mixed up.
-pub(crate) fn key(tenant: &Tenant, name: &SessionName) -> Result<SessionKey, Fault> {
-    SessionKey::new(format!("{}/{name}", tenant.as_str()))
-        .map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
 }
 
 fn unplaced(error: &PlacementError) -> Fault {

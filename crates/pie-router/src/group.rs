@@ -1,14 +1,14 @@
 //! A group of the pool, as calls reach it: the owner in this router, or, over the internal plane, the one in another. What a call
 //! does here and how it is sent elsewhere stand side by side ([`GroupCall`]); who makes it need not know which it will be.
 
-use crate::call::{Call, Reply};
 use crate::directory::{Directory, Groups, Home, OwnerLocation};
+use crate::elsewhere::Elsewhere;
 use crate::faults;
-use crate::owner::OwnerHandle;
-use crate::peers::Elsewhere;
 use crate::server::Phase;
-use crate::stats::Stats;
-use crate::tenants::Tenant;
+use pie_group::call::{Call, Reply};
+use pie_group::owner::OwnerHandle;
+use pie_group::stats::Stats;
+use pie_group::tenants::Tenant;
 use pie_placement::GroupId;
 use pie_proto::Fault;
 use pie_text::Tokenizer;
@@ -82,7 +82,7 @@ impl Router {
         match &home.target {
             OwnerLocation::Local(owner) => call.here(self.local(&home.group, owner), asker).await,
             OwnerLocation::Remote(router) => {
-                let elsewhere = self.groups.peers.elsewhere(router, &home.group, &asker.tenant);
+                let elsewhere = Elsewhere::new(&self.groups.peers, router, &home.group, &asker.tenant);
                 call.elsewhere(self.counted(elsewhere)?).await
             }
         }

@@ -3,9 +3,9 @@
 //! Calls are checked, counted, traced and limited as those that come over a connection.
 
 use crate::auth::{Gate, authorize};
-use crate::peers::TENANT;
-use crate::stats::Stats;
-use crate::tenants::Tenant;
+use crate::elsewhere::TENANT;
+use pie_group::stats::Stats;
+use pie_group::tenants::Tenant;
 use pie_proto::Fault;
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Moves the sessions of a group to other groups, one by one: the document arrives first, then the placement says where it
 //! lives (A2), then it goes here. Whoever asks meanwhile is told to ask again.
 
-use crate::call::{BusySessionPolicy, Call, Departure, GiveReply, Resident};
-use crate::carrying;
-use crate::core::session::count;
 use crate::directory::Home;
+use crate::elsewhere::Elsewhere;
 use crate::faults;
 use crate::group::{Asker, GroupCall, LocalGroup};
-use crate::peers::{Elsewhere, peer};
-use crate::tenants::Tenant;
+use pie_group::call::{BusySessionPolicy, Call, Departure, GiveReply, Resident};
+use pie_group::carrying;
+use pie_group::peers::peer;
+use pie_group::tenants::Tenant;
 use pie_placement::Moved;
 use pie_proto::carried::Carried;
 use pie_proto::reason::reason_of;
@@ -59,8 +59,10 @@ impl LocalGroup {
         let groups = &self.router.groups;
         groups.look().await;
         if let Err(fault) = groups.roomiest(Some(&self.id)).await {
-            (said.left, said.why) =
-                (count(residents.len()), format!("{fault}; the documents stay with their router"));
+            (said.left, said.why) = (
+                u32::try_from(residents.len()).unwrap_or(u32::MAX),
+                format!("{fault}; the documents stay with their router"),
+            );
             return drop(progress.send(Ok(said)).await);
         }
         let mut waiting: VecDeque<_> = residents.into();
@@ -88,7 +90,7 @@ impl LocalGroup {
                     Some(Err(error)) => (stay, why) = (stay + 1, error.to_string()),
                 }
             }
-            said.left = count(busy.len() + stay);
+            said.left = u32::try_from(busy.len() + stay).unwrap_or(u32::MAX);
             if busy.is_empty() || progress.send(Ok(said.clone())).await.is_err() {
                 break;
             }

@@ -1,10 +1,10 @@
 //! What this router answers to others: whether it wants a group, and the documents that it has of one.
 
-use crate::call::{ArrivedDocuments, Call};
 use crate::faults;
 use crate::group::{Asker, GroupCall, Router};
-use crate::owner::{GroupState, OwnerHandle};
-use crate::tenants::Tenant;
+use pie_group::call::{ArrivedDocuments, Call};
+use pie_group::owner::{GroupState, OwnerHandle};
+use pie_group::tenants::Tenant;
 use pie_placement::GroupId;
 use pie_proto::peer_v1::peer_server::Peer;
 use pie_proto::{Fault, Reason, peer_v1};

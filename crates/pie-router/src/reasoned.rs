@@ -1,7 +1,7 @@
 //! What tonic refuses by itself gets a reason here: requests whose bytes are no message, which it calls the server's fault, and calls
 //! whose deadline passed, which it calls cancelled.
 
-use crate::stats::Stats;
+use pie_group::stats::Stats;
 use pie_proto::reason::reason_of;
 use pie_proto::{Fault, Reason};
 use std::future::Future;

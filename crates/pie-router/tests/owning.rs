@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 
 #[allow(dead_code, reason = "each test file uses its part")]
+#[path = "../../pie-group/tests/common/mod.rs"]
 mod common;
 
 use common::{Ranks, SETTINGS, facts};

@@ -1,8 +1,8 @@
 //! The tokens file: what it may say, and whose a token is.
 
+use pie_group::tenants::Role;
 use pie_proto::Reason;
 use pie_router::auth::{AccessTokens, hash};
-use pie_router::tenants::Role;
 use std::time::{Duration, SystemTime};
 
 const NOW: u64 = 1_800_000_000; // 2027-01-15

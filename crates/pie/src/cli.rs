@@ -269,7 +269,7 @@ pub enum AckArg {
     Owner,
 }
 
-impl From<AckArg> for pie_router::core::Ack {
+impl From<AckArg> for pie_group::core::Ack {
     fn from(argument: AckArg) -> Self {
         match argument {
             AckArg::Replicated => Self::Replicated,

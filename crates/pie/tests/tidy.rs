@@ -9,7 +9,7 @@ use std::process::Command;
 /// workspace, and words that must not stand in its sources.
 const MEANINGS: &[(&str, &[&str], &[&str])] = &[
     ("the router", &["pie-router"], &[]),
-    ("the router's insides", &["pie-router"], &[]),
+    ("the router's insides", &["pie-router", "pie-group"], &[]),
     ("clients", &["pie-client"], &[]),
     ("the command line", &["clap"], &[]),
     ("ranks", &["pie-worker"], &[]),
@@ -19,7 +19,7 @@ const MEANINGS: &[(&str, &[&str], &[&str])] = &[
     ("tokenizers", &["tokenizers"], &[]),
     ("text", &["pie-text", "ropey", "tokenizers"], &[]),
     ("documents", &["pie-text", "ropey", "tokenizers"], &[]),
-    ("sessions", &["pie-plan", "pie-router"], &["SessionId"]),
+    ("sessions", &["pie-plan", "pie-group", "pie-router"], &["SessionId"]),
     ("plans", &["pie-plan"], &[]),
     ("order of plans", &["pie-plan"], &["Epoch", "Seq"]),
     ("the wire", &["pie-proto", "tonic", "prost"], &[]),
@@ -172,7 +172,7 @@ fn files_are_short() {
 /// The owner's core is plain: tasks, channels, traces and messages on the wire stay with its desk.
 #[test]
 fn the_core_of_a_group_is_plain() {
-    let core = root().join("crates/pie-router/src/core");
+    let core = root().join("crates/pie-group/src/core");
     let is_core = |path: &Path| path.starts_with(&core) || path == core.with_extension("rs");
     let foreign = ["tokio", "tonic", "opentelemetry", "prost", "worker_v1", "peer_v1", "v1::"];
     let files: Vec<_> = sources().into_iter().filter(|(path, _)| is_core(path)).collect();
@@ -191,7 +191,7 @@ fn locks_are_handed_out_where_that_was_looked_at_only() {
         "pie-load/src/run/flight.rs",
         "pie-placement/src/embedded.rs",
         "pie-router/src/directory/known.rs",
-        "pie-router/src/peers.rs",
+        "pie-group/src/peers.rs",
     ];
     let guards = ["MutexGuard", "RwLockReadGuard", "RwLockWriteGuard"];
     let elsewhere: Vec<_> = sources()

@@ -1,11 +1,11 @@
 //! What tenants hold, for who runs the pool: sessions whose clients have gone, or that are too many.
 
 use super::AdminService;
-use crate::call::{Call, More, Why};
 use crate::faults;
 use crate::group::LocalGroup;
 use crate::service::Plane;
-use crate::tenants::Tenant;
+use pie_group::call::{Call, More, Why};
+use pie_group::tenants::Tenant;
 use pie_proto::request::SessionName;
 use pie_proto::v1::admin_client::AdminClient;
 use pie_proto::v1::close_tenant_sessions_request::Which;

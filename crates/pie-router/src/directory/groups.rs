@@ -4,9 +4,9 @@
 
 use super::looking::Looks;
 use super::{Home, RETRY, unplaced};
-use crate::owner::{GroupState, Holdings, OwnerHandle};
-use crate::peers::Peers;
 use arc_swap::ArcSwap;
+use pie_group::owner::{GroupState, Holdings, OwnerHandle};
+use pie_group::peers::Peers;
 use pie_placement::{Admission, GroupId, GroupRecord, Placement, RouterId, RouterRecord};
 use pie_proto::{Fault, Reason};
 use std::collections::BTreeMap;

@@ -2,11 +2,11 @@
 
 use super::groups::{GroupLoad, Seen};
 use super::{ClaimOutcome, Directory, Groups, Home, OwnerLocation, PriorHome, Refused, Site};
-use crate::owner::spawn_owner;
-use crate::owner::tests::inherit;
-use crate::peers::Peers;
-use crate::tenants::Tenant;
-use crate::testing::{group, options, router, tokenizer};
+use pie_group::owner::spawn_owner;
+use pie_group::peers::Peers;
+use pie_group::tenants::Tenant;
+use pie_group::testing::inherit;
+use pie_group::testing::{group, options, router, tokenizer};
 use pie_placement::{Admission, Embedded, Placement, RankRecord, Ttl};
 use pie_proto::Reason;
 use pie_proto::request::SessionName;

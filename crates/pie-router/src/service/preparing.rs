@@ -3,13 +3,14 @@
 //!
 //! Lengths come first: what no context of the group's model could hold is refused before anything is tokenized.
 
-use crate::call::{Call, EditReply, Prepared};
-use crate::carrying::parts_bytes;
 use crate::faults;
 use crate::group::{Asker, LocalGroup};
-use crate::life::SessionStart;
-use crate::tenants::Tenant;
-use crate::tokenizing::{AdmissionWait, beside};
+use pie_group::call::{Call, EditReply, Prepared};
+use pie_group::carrying::document;
+use pie_group::carrying::parts_bytes;
+use pie_group::life::SessionStart;
+use pie_group::tenants::Tenant;
+use pie_group::tokenizing::{AdmissionWait, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, DocumentChange, TextError, Tokenizer};
@@ -134,19 +135,6 @@ impl LocalGroup {
             }
         }
     }
-}
-
-/// The document of a text, or of tokens. Takes milliseconds to seconds.
-pub(crate) fn document(
-    content: &Content,
-    tokenizer: &Arc<Tokenizer>,
-    limit: usize,
-) -> Result<Document, Fault> {
-    let document = match content {
-        Content::Text(text) => Document::open(tokenizer.clone(), text, limit),
-        Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens.clone()),
-    };
-    document.map_err(|error| faults::text(&error))
 }
 
 /// The change that makes `held` equal to what its client has: what both have in common stays.

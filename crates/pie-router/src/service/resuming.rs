@@ -3,7 +3,7 @@
 
 use super::sessions::{AcceptedCompletion, Messages};
 use crate::server::Phase;
-use crate::stats::Stats;
+use pie_group::stats::Stats;
 use pie_proto::reason::reason_of;
 use pie_proto::{Reason, v1};
 use std::future::Future;

@@ -1,10 +1,10 @@
 //! The calls of one session, each as it is answered where the session lives, and as it is sent there.
 
 use super::preparing::Opening;
-use crate::call::{Call, Why};
 use crate::calls;
+use crate::elsewhere::{Elsewhere, passed_on, pool};
 use crate::group::{Asker, GroupCall, LocalGroup};
-use crate::peers::{Elsewhere, passed_on, pool};
+use pie_group::call::{Call, Why};
 use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
 use pie_proto::{REVISION_METADATA, v1};
 use std::pin::Pin;

@@ -1,17 +1,17 @@
 //! Large texts, while others are tokenized: what they make wait, and what they do not.
 
 use super::preparing::Opening;
-use crate::call::{BusySessionPolicy, Call, Departure, EditReply, GiveReply, Why};
-use crate::carrying;
 use crate::directory::{Directory, Groups};
 use crate::group::{Asker, LocalGroup, Router};
-use crate::owner::OwnerHandle;
-use crate::owner::tests::{ask, edit, name, owner, serving, text};
-use crate::peers::Peers;
 use crate::server::Phase;
-use crate::tenants::Tenant;
-use crate::testing::{self, tokenizer};
-use crate::tokenizing::{ALL, AdmissionWait};
+use pie_group::call::{BusySessionPolicy, Call, Departure, EditReply, GiveReply, Why};
+use pie_group::carrying;
+use pie_group::owner::OwnerHandle;
+use pie_group::peers::Peers;
+use pie_group::tenants::Tenant;
+use pie_group::testing::{self, tokenizer};
+use pie_group::testing::{ask, edit, name, owner, serving, text};
+use pie_group::tokenizing::{ALL, AdmissionWait};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::request::{ApplyEdits, Content, Edits};
 use pie_proto::{Fault, Reason, peer_v1, v1};

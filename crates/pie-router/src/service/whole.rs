@@ -1,11 +1,11 @@
 //! What the whole pool holds, put together from this router's groups and what other routers say of theirs.
 
 use super::{Plane, PoolService};
-use crate::call::{Call, More};
 use crate::directory::describe;
+use crate::elsewhere::{Elsewhere, pool};
 use crate::faults;
-use crate::peers::pool;
-use crate::tenants::Tenant;
+use pie_group::call::{Call, More};
+use pie_group::tenants::Tenant;
 use pie_placement::{Admission, GroupId, GroupRecord, RouterRecord};
 use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason, v1};
@@ -59,7 +59,7 @@ impl PoolService {
             more = more.or(rest);
         }
         for (group, router) in self.others() {
-            let elsewhere = self.router.groups.peers.elsewhere(&router, &group, &tenant);
+            let elsewhere = Elsewhere::new(&self.router.groups.peers, &router, &group, &tenant);
             let elsewhere = self.router.counted(elsewhere)?;
             let request = request.clone();
             let page = elsewhere

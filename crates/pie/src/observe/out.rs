@@ -1,6 +1,6 @@
 //! Writes metrics: a name, what it means, and its numbers.
 
-use pie_router::stats::{BOUNDS_US, Histogram};
+use pie_group::stats::{BOUNDS_US, Histogram};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;

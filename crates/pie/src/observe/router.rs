@@ -1,10 +1,11 @@
 //! A router's metrics.
 
 use super::out::{Out, seconds};
+use pie_group::call::Why;
+use pie_group::stats::{Counter, Gauge, GroupEvent, Histogram, Outcome, RankTimes, Stats};
+use pie_group::{GroupState, Watched};
 use pie_proto::Reason;
-use pie_router::call::Why;
-use pie_router::stats::{Counter, Gauge, GroupEvent, Histogram, Outcome, RankTimes, Stats};
-use pie_router::{GroupState, Phase, Readiness, RunningRouter, Watched};
+use pie_router::{Phase, Readiness, RunningRouter};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt::Error;

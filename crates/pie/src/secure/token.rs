@@ -2,8 +2,8 @@
 
 use super::args::TokenArgs;
 use crate::Failure;
+use pie_group::tenants::Tenant;
 use pie_router::auth;
-use pie_router::tenants::Tenant;
 use std::time::SystemTime;
 
 /// What scanners for leaked secrets can look for.

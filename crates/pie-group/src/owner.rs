@@ -13,7 +13,7 @@ mod state;
 mod supervised;
 mod tenure;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod watched;
 
 use crate::call::{Call, ImportedSession};

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, facts, name};
+use pie_group::call::MessageStream;
+use pie_group::tenants::Tenant;
 use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode};
 use pie_proto::v1::{self, FinishReason};
-use pie_router::call::MessageStream;
-use pie_router::tenants::Tenant;
 use pie_text::{Document, Tokenizer};
 use pie_words::{Cursor, Revision, TokenId};
 use std::sync::Arc;

@@ -3,7 +3,6 @@
 use crate::call::ImportedSession;
 use crate::faults;
 use crate::life::SessionStart;
-use crate::service::document;
 use crate::tenants::Tenant;
 use crate::tokenizing::{AdmissionWait, beside};
 use pie_proto::carried::Carried;
@@ -15,7 +14,7 @@ use pie_words::Parts;
 use std::sync::Arc;
 
 /// A session that another router, or another group, sends.
-pub(crate) async fn unpack(
+pub async fn unpack(
     wire: peer_v1::Carried,
     tokenizer: Arc<Tokenizer>,
     limit: usize,
@@ -24,7 +23,7 @@ pub(crate) async fn unpack(
 }
 
 /// The same where the message is checked.
-pub(crate) async fn open(
+pub async fn open(
     mut carried: Carried,
     tokenizer: Arc<Tokenizer>,
     limit: usize,
@@ -43,7 +42,7 @@ pub(crate) async fn open(
 }
 
 /// A session that the ranks kept: its text is tokenized again where another tokenizer did it, or one cannot tell.
-pub(crate) async fn recall(
+pub async fn recall(
     kept: SessionMemo,
     tokenizer: Arc<Tokenizer>,
     limit: usize,
@@ -60,13 +59,22 @@ pub(crate) async fn recall(
     taken(session, document)
 }
 
+/// The document of a text, or of tokens. Takes milliseconds to seconds.
+pub fn document(content: &Content, tokenizer: &Arc<Tokenizer>, limit: usize) -> Result<Document, Fault> {
+    let document = match content {
+        Content::Text(text) => Document::open(tokenizer.clone(), text, limit),
+        Content::Tokens(tokens) => Document::open_tokens(tokenizer.clone(), tokens.clone()),
+    };
+    document.map_err(|error| faults::text(&error))
+}
+
 /// A document behind its parts, which are tokenized.
 fn led(document: Document, parts: &Parts) -> Result<Document, Fault> {
     document.with_parts(parts).map_err(|error| faults::text(&error))
 }
 
 /// Bytes of texts in front of a document.
-pub(crate) fn parts_bytes(parts: &Parts) -> usize {
+pub fn parts_bytes(parts: &Parts) -> usize {
     parts.list.iter().map(|part| part.text.len()).sum()
 }
 
@@ -80,6 +88,6 @@ fn taken(carried: Carried, document: Document) -> Result<ImportedSession, Fault>
 }
 
 /// Whose it is.
-pub(crate) fn tenant(carried: &Carried) -> Result<Tenant, Fault> {
+pub fn tenant(carried: &Carried) -> Result<Tenant, Fault> {
     if carried.tenant.is_empty() { Ok(Tenant::default()) } else { Tenant::new(&carried.tenant) }
 }

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain, facts, name};
+use pie_group::call::{Call, ModelFacts};
+use pie_group::core::Settings;
+use pie_group::tenants::{Sharing, Tenant, TenantLimits};
 use pie_proto::request::{Mode, OnEdit};
 use pie_proto::{Reason, v1};
-use pie_router::call::{Call, ModelFacts};
-use pie_router::core::Settings;
-use pie_router::tenants::{Sharing, Tenant, TenantLimits};
 use pie_text::Document;
 use pie_words::{Cursor, LspPosition, PositionEncoding, Strategy};
 use std::time::Instant;

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{Pool, SETTINGS, SUFFIX_FIRST, facts};
+use pie_group::call::{MessageStream, ModelFacts};
+use pie_group::core::{Healing, RepairPolicy, Settings};
 use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
-use pie_router::call::{MessageStream, ModelFacts};
-use pie_router::core::{Healing, RepairPolicy, Settings};
 use pie_words::Cursor;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

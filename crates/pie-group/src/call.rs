@@ -363,7 +363,7 @@ pub enum More {
 
 impl More {
     /// Whether one of two lists goes on.
-    pub(crate) fn or(self, other: Self) -> Self {
+    pub fn or(self, other: Self) -> Self {
         if self == Self::Yes { self } else { other }
     }
 }

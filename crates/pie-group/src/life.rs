@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// A life of a session's name.
-pub(crate) struct SessionStart {
+pub struct SessionStart {
     /// Tells it from other lives of the name.
     pub identity: Identity,
     /// Its first revision.

@@ -4,11 +4,11 @@
 mod common;
 
 use common::{IDLE, Pool, SETTINGS, TEXT, drain, name};
+use pie_group::call::{BusySessionPolicy, Call, Departure, Resident, Why};
+use pie_group::core::{Idle, Settings};
+use pie_group::tenants::{Tenant, TenantLimits};
 use pie_proto::Reason;
 use pie_proto::request::Identity;
-use pie_router::call::{BusySessionPolicy, Call, Departure, Resident, Why};
-use pie_router::core::{Idle, Settings};
-use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;

@@ -4,12 +4,12 @@
 mod common;
 
 use common::{HEALING, Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
+use pie_group::call::ModelFacts;
+use pie_group::core::{Healing, RepairPolicy, Settings};
+use pie_group::tenants::{Sharing, Tenant};
 use pie_plan::blocks::BLOCK;
 use pie_proto::reason::reason_of;
 use pie_proto::request::Mode;
-use pie_router::call::ModelFacts;
-use pie_router::core::{Healing, RepairPolicy, Settings};
-use pie_router::tenants::{Sharing, Tenant};
 use pie_text::Document;
 use pie_words::{Strategy, TokenId};
 use std::time::{Duration, Instant};

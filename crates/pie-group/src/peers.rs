@@ -1,24 +1,13 @@
 //! Other routers, as this one reaches them on the internal plane.
 
-use crate::tenants::Tenant;
-use pie_placement::{GroupId, RouterRecord};
+use pie_placement::RouterRecord;
 use pie_proto::peer_v1::peer_client::PeerClient;
-use pie_proto::v1::admin_client::AdminClient;
-use pie_proto::v1::pool_client::PoolClient;
-use pie_proto::{Fault, Reason, reason::reason_of, trace};
+use pie_proto::{Fault, Reason};
 use pie_transport::Connector;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tonic::metadata::errors::InvalidMetadataValue;
-use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Request, Response, Status};
-
-/// The metadata that names a tenant.
-pub(crate) const TENANT: &str = "pie-tenant";
-/// The metadata that names the group whose owner is to answer a forwarded call.
-pub(crate) const GROUP: &str = "pie-group";
 
 /// A router that lives answers within this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -67,7 +56,11 @@ impl Peers {
         Self { connector, channels: Arc::default() }
     }
 
-    fn channel(&self, router: &RouterRecord) -> Result<Channel, Fault> {
+    /// A connection to a router.
+    ///
+    /// # Errors
+    /// [`Reason::RouterUnreachable`]: its address is none.
+    pub fn channel(&self, router: &RouterRecord) -> Result<Channel, Fault> {
         if let Some(channel) = self.channels().get(&router.address) {
             return Ok(channel.clone());
         }
@@ -89,83 +82,23 @@ impl Peers {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For forwarded calls.
-    pub(crate) fn elsewhere(
-        &self,
-        router: &RouterRecord,
-        group: &GroupId,
-        tenant: &Tenant,
-    ) -> Result<Elsewhere, Fault> {
-        let value = |text: &str| {
-            let refused = |error: InvalidMetadataValue| Fault::new(Reason::Internal, error.to_string());
-            text.parse::<MetadataValue<Ascii>>().map_err(refused)
-        };
-        let (group, tenant) = (value(group.as_str())?, value(tenant.as_str())?);
-        Ok(Elsewhere { router: router.clone(), group, tenant, channel: self.channel(router)? })
-    }
-
-    pub(crate) fn pool(&self, router: &RouterRecord) -> Result<PoolClient<Channel>, Fault> {
-        self.channel(router).map(pool)
-    }
-
-    /// For forwarded calls of those who run the pool.
-    pub(crate) fn admin(&self, router: &RouterRecord) -> Result<AdminClient<Channel>, Fault> {
-        self.channel(router).map(AdminClient::new)
-    }
-
     /// For what routers say to each other.
-    pub(crate) fn peer(&self, router: &RouterRecord) -> Result<PeerClient<Channel>, Fault> {
+    ///
+    /// # Errors
+    /// As of [`Peers::channel`].
+    pub fn peer(&self, router: &RouterRecord) -> Result<PeerClient<Channel>, Fault> {
         self.channel(router).map(peer)
     }
 }
 
-/// The public API of another router.
-pub(crate) fn pool(channel: Channel) -> PoolClient<Channel> {
-    let client = PoolClient::new(channel);
-    client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
-}
-
-/// What it answers to routers alone.
-pub(crate) fn peer(channel: Channel) -> PeerClient<Channel> {
+/// What a router answers to routers alone.
+pub fn peer(channel: Channel) -> PeerClient<Channel> {
     let client = PeerClient::new(channel);
     client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT)
 }
 
-/// The owner of a group, in another router, as it is asked in a tenant's name.
-pub(crate) struct Elsewhere {
-    /// Where it is.
-    pub router: RouterRecord,
-    group: MetadataValue<Ascii>,
-    tenant: MetadataValue<Ascii>,
-    channel: Channel,
-}
-
-impl Elsewhere {
-    /// Forwards a call.
-    pub async fn call<M, T>(
-        self,
-        message: M,
-        send: impl AsyncFnOnce(Channel, Request<M>) -> Result<Response<T>, Status>,
-    ) -> Result<T, Status> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert(GROUP, self.group);
-        request.metadata_mut().insert(TENANT, self.tenant);
-        trace::inject(request.metadata_mut());
-        let answer = send(self.channel, request).await;
-        answer.map(Response::into_inner).map_err(|status| passed_on(&self.router, status))
-    }
-}
-
-/// What another router answered is passed on as it is; that it did not answer is told by a reason of its own.
-pub(crate) fn passed_on(router: &RouterRecord, status: Status) -> Status {
-    let lost = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
-    match reason_of(&status) {
-        None if lost => unreachable(router, &status.message()).into(),
-        _ => status,
-    }
-}
-
-fn unreachable(router: &RouterRecord, why: &dyn std::fmt::Display) -> Fault {
+/// A router does not answer.
+pub fn unreachable(router: &RouterRecord, why: &dyn std::fmt::Display) -> Fault {
     let message = format!("router {} at {} does not answer ({why}): retry", router.id, router.address);
     Fault::new(Reason::RouterUnreachable, message).retry_after(CONNECT_TIMEOUT / 2)
 }

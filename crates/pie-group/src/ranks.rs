@@ -114,7 +114,7 @@ pub struct RankStreams {
 
 impl Formed {
     /// A group without ranks.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn alone(ownership: Ownership, model: ModelFacts) -> Self {
         let epoch = ownership.epoch();
         let streams = RankStreams { epoch, slots: 100, model, ranks: Vec::new(), orders: Vec::new() };

@@ -17,11 +17,11 @@ const TELLING: Duration = Duration::from_secs(10);
 /// A handle of the owner.
 #[derive(Clone)]
 pub struct OwnerHandle {
-    pub(super) events: mpsc::Sender<Event>,
+    pub(crate) events: mpsc::Sender<Event>,
     pub(super) inbox: Inbox,
-    pub(super) tenure: Tenure,
-    pub(super) state: watch::Receiver<GroupState>,
-    pub(super) holdings: watch::Receiver<Holdings>,
+    pub(crate) tenure: Tenure,
+    pub(crate) state: watch::Receiver<GroupState>,
+    pub(crate) holdings: watch::Receiver<Holdings>,
     pub(super) stats: Arc<Stats>,
     pub(super) ranks: Arc<[RankTimes]>,
 }

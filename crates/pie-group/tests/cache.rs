@@ -4,11 +4,11 @@
 mod common;
 
 use common::{HEALING, Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
+use pie_group::core::{Healing, RepairPolicy, Settings};
+use pie_group::tenants::{Tenant, TenantLimits};
 use pie_plan::schedule::Limits;
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_proto::{Reason, v1};
-use pie_router::core::{Healing, RepairPolicy, Settings};
-use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
 use pie_words::{Strategy, TokenId};
 use std::time::Instant;

@@ -21,7 +21,7 @@ const UNIT: usize = 1 << 10;
 
 /// For how long a text waits for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AdmissionWait {
+pub enum AdmissionWait {
     /// So long as a client does.
     Briefly,
     /// For as long as its caller does: it would be lost otherwise.
@@ -30,13 +30,13 @@ pub(crate) enum AdmissionWait {
 
 /// Lets so many bytes in at a time.
 #[derive(Debug)]
-pub(crate) struct Turnstile {
+pub struct Turnstile {
     permits: Semaphore,
     waiting: AtomicUsize,
 }
 
 /// Of this process.
-pub(crate) static ALL: Turnstile = Turnstile::new();
+pub static ALL: Turnstile = Turnstile::new();
 
 /// Texts that wait are counted for as long as they do, also when nobody asks for them any more.
 struct Counted<'a>(&'a AtomicUsize, usize);
@@ -83,7 +83,7 @@ impl Turnstile {
 ///
 /// # Errors
 /// [`Reason::Overloaded`]; [`Reason::TokenizerFailed`] where it panics.
-pub(crate) async fn beside<T: Send + 'static>(
+pub async fn beside<T: Send + 'static>(
     bytes: usize,
     waits: AdmissionWait,
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,

@@ -4,13 +4,13 @@
 mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain, name};
+use pie_group::call::{
+    ArrivedDocuments, BusySessionPolicy, Call, Departure, GiveReply, ImportedSession, Resident,
+};
+use pie_group::tenants::{Tenant, TenantLimits};
 use pie_proto::Reason;
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
-use pie_router::call::{
-    ArrivedDocuments, BusySessionPolicy, Call, Departure, GiveReply, ImportedSession, Resident,
-};
-use pie_router::tenants::{Tenant, TenantLimits};
 use pie_text::Document;
 use pie_words::Revision;
 use std::time::Instant;
@@ -184,7 +184,7 @@ fn completions_hold_a_session_back_until_there_is_no_more_time() {
 fn what_moves_in_is_not_held_back_by_limits_and_does_not_undo_what_is_newer() {
     let tenant = TenantLimits { sessions: 1, ..TenantLimits::NONE };
     let mut from = Pool::new(400);
-    let mut to = Pool::with(400, pie_router::core::Settings { tenant, ..SETTINGS });
+    let mut to = Pool::with(400, pie_group::core::Settings { tenant, ..SETTINGS });
     from.open("a", TEXT).expect("room");
     from.open("b", TEXT).expect("room");
     to.open("b", "newer").expect("room");

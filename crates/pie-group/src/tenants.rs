@@ -1,6 +1,9 @@
 //! What each tenant has, and may have.
 
+use pie_placement::SessionKey;
+use pie_proto::request::SessionName;
 use pie_proto::{Fault, Reason};
+use ring::digest::{SHA256, digest};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -32,6 +35,21 @@ impl Tenant {
     /// The name; empty for nobody in particular.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// A session's name in the whole pool. A tenant's name has no slash, so that no two can be mixed up.
+    ///
+    /// # Errors
+    /// [`Reason::BadSessionName`]: too long for the placement.
+    pub fn session_key(&self, name: &SessionName) -> Result<SessionKey, Fault> {
+        SessionKey::new(format!("{}/{name}", self.0))
+            .map_err(|error| Fault::new(Reason::BadSessionName, error.to_string()))
+    }
+
+    /// The first bits of the SHA-256 of the name: what others are told who only need to know whether two are the same.
+    pub fn digest(&self) -> u64 {
+        let digest = digest(&SHA256, self.0.as_bytes());
+        digest.as_ref().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
     }
 }
 

@@ -1,93 +1,17 @@
 //! An owner whose ranks are away: its documents can be opened, edited and read; and what it does with what comes too late, or all at once.
 
 use super::{Concern, Event, GroupState, OwnerHandle, spawn_owner};
-use crate::call::{Call, EditReply, ImportedSession, ModelFacts, Prepared, Reply};
+use crate::call::{Call, ModelFacts, Prepared};
 use crate::ranks::Formed;
 use crate::stats::GroupEvent;
 use crate::tenants::Tenant;
-use crate::testing::{group, options, router, tokenizer};
-use pie_placement::{Campaign, Embedded, Ownership, Placement, Ttl};
-use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName};
-use pie_proto::{Fault, v1};
+use crate::testing::{ask, edit, group, name, options, owner, router, taken, text, tokenizer};
+use pie_placement::{Campaign, Embedded, Placement, Ttl};
+use pie_proto::Fault;
+use pie_proto::request::{Identity, SessionName};
 use pie_text::Document;
-use pie_words::{Revision, Strategy, TextEdit, TextRange};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::oneshot;
-
-/// It serves the group with a model of so many positions, and no ranks: nothing is ever computed.
-pub(crate) async fn serving(context_limit: u32) -> OwnerHandle {
-    let (owner, ownership) = won().await;
-    let model = ModelFacts { context_limit, ..ModelFacts::default() };
-    let formed = Event::Formed(Box::new(Formed::alone(ownership, model)));
-    owner.events.send(formed).await.expect("it runs");
-    owner.holdings.clone().wait_for(|holdings| holdings.context_limit > 0).await.expect("it runs");
-    owner
-}
-
-/// It has won the group, whose ranks are away.
-pub(crate) async fn owner() -> OwnerHandle {
-    let (owner, ownership) = won().await;
-    // It lives as long as the placement: nobody is to take it for released.
-    std::mem::forget(ownership);
-    owner
-}
-
-/// With a document more.
-pub(crate) async fn inherit(owner: &OwnerHandle) {
-    let sessions = owner.holdings().sessions;
-    let inherited = Event::Inherited(vec![taken(&tokenizer(), 0)]);
-    owner.events.send(inherited).await.expect("it runs");
-    owner.holdings.clone().wait_for(|holdings| holdings.sessions > sessions).await.expect("it runs");
-}
-
-async fn won() -> (OwnerHandle, Ownership) {
-    let placement: Arc<dyn Placement> = Arc::new(Embedded::new());
-    let options = options("g0");
-    let (group, router) = (options.group.clone(), options.router.clone());
-    let owner = spawn_owner(options, placement.clone(), tokenizer());
-    let Ok(Campaign::Won(ownership)) = placement.campaign(&group, &router, Ttl::DEFAULT).await else {
-        panic!("nobody else wants it");
-    };
-    owner.tenure.begins(ownership.lease());
-    (owner, ownership)
-}
-
-pub(crate) fn name() -> SessionName {
-    SessionName::new("a".to_owned()).expect("a right name")
-}
-
-pub(crate) async fn ask<T>(owner: &OwnerHandle, call: impl FnOnce(Reply<T>) -> Call) -> Result<T, Fault> {
-    owner.ask(call).await.expect("there is room")
-}
-
-pub(crate) async fn text(owner: &OwnerHandle) -> Option<String> {
-    let got = ask(owner, |reply| Call::Get {
-        tenant: Tenant::default(),
-        session: name(),
-        identity: None,
-        content: true,
-        reply,
-    });
-    got.await.expect("it is open").text
-}
-
-pub(crate) async fn edit(owner: &OwnerHandle, base_revision: u64) -> Result<v1::ApplyEditsResponse, Fault> {
-    let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: "x".to_owned() };
-    let request = ApplyEdits {
-        session: name(),
-        identity: None,
-        base_revision: Revision(base_revision),
-        edits: Edits::Text(vec![edit]),
-        strategy: None,
-        repair_window: None,
-    };
-    let (tenant, arrived) = (Tenant::default(), Instant::now());
-    match ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await? {
-        EditReply::Done(answer) => Ok(answer),
-        EditReply::Beside { .. } => panic!("a letter is tokenized at once"),
-    }
-}
 
 /// Opens a session that is new.
 pub(crate) async fn open(owner: &OwnerHandle, text: &str) {
@@ -147,13 +71,6 @@ fn a_panic_while_looking_fails_that_call_alone() {
     let fault = crate::faults::contained(|| -> Result<(), Fault> { panic!("a test") });
     assert_eq!(fault.expect_err("it panicked").reason, pie_proto::Reason::Internal);
     assert_eq!(crate::faults::contained(|| Ok(1)), Ok(1));
-}
-
-fn taken(tokenizer: &Arc<pie_text::Tokenizer>, number: u128) -> ImportedSession {
-    let name = SessionName::new(format!("s{number}")).expect("a right name");
-    let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
-    let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
-    ImportedSession { tenant, name, identity, strategy: Strategy::Pie, document }
 }
 
 /// Whoever hands a group over reads how many documents wait for the next owner: all that came before, not those of a moment ago.

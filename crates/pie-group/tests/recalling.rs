@@ -4,15 +4,15 @@
 mod common;
 
 use common::{Pool, SETTINGS, SUFFIX_FIRST, TEXT, drain, facts};
+use pie_group::call::ImportedSession;
+use pie_group::core::{Core, Recalled, Recollection};
+use pie_group::desk::Desk;
+use pie_group::tenants::{Quotas, Tenant};
 use pie_plan::Group;
 use pie_plan::image::TableImage;
 use pie_plan::ledger::{Beginning, Ledger};
 use pie_proto::memo::{self, SessionMemo};
 use pie_proto::request::{Content, Mode};
-use pie_router::call::ImportedSession;
-use pie_router::core::{Core, Recalled, Recollection};
-use pie_router::desk::Desk;
-use pie_router::tenants::{Quotas, Tenant};
 use pie_text::{Document, Tokenizer};
 use pie_words::{Epoch, SessionId};
 use std::sync::Arc;

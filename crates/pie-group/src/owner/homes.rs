@@ -3,7 +3,6 @@
 use super::Event;
 use super::background::Common;
 use crate::call::{Call, Departure};
-use crate::directory::key;
 use crate::ranks::OwnerGone;
 use crate::tenants::Tenant;
 use pie_placement::SessionKey;
@@ -31,7 +30,7 @@ impl Common {
     pub async fn claim_homes(self: Arc<Self>, residents: Vec<(Tenant, SessionName)>) {
         let mut strayed = Vec::new();
         for (tenant, name) in residents {
-            let Ok(key) = key(&tenant, &name) else { continue };
+            let Ok(key) = tenant.session_key(&name) else { continue };
             match self.home(&key).await {
                 SessionHome::Here => {}
                 SessionHome::Elsewhere => strayed.push((tenant, name, key)),

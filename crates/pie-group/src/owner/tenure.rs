@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 /// The lease of the ownership, whoever has the ownership itself at the moment: the group, or those who form it.
 #[derive(Clone, Debug)]
-pub(super) struct Tenure(Arc<watch::Sender<Option<LeaseWatch>>>);
+pub(crate) struct Tenure(Arc<watch::Sender<Option<LeaseWatch>>>);
 
 impl Tenure {
     /// The group is another router's, or nobody's.

@@ -1,15 +1,15 @@
 //! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
 
+use pie_group::call::{Call, Departure, EditReply, MessageStream, ModelFacts, Prepared, Reply, Why};
+use pie_group::core::{Ack, Core, Healing, Idle, RepairPolicy, Settings};
+use pie_group::desk::Desk;
+use pie_group::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_plan::blocks::Block;
 use pie_plan::schedule::Limits;
 use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
-use pie_router::call::{Call, Departure, EditReply, MessageStream, ModelFacts, Prepared, Reply, Why};
-use pie_router::core::{Ack, Core, Healing, Idle, RepairPolicy, Settings};
-use pie_router::desk::Desk;
-use pie_router::tenants::{Quotas, Sharing, Tenant, TenantLimits};
 use pie_text::{Document, DocumentChange, Tokenizer};
 use pie_words::{
     Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,

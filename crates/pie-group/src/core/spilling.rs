@@ -7,7 +7,6 @@ use super::allotment::Allotment;
 use super::layout::Layout;
 use super::session::{Session, count};
 use super::sessions::Sessions;
-use crate::auth;
 use crate::tenants::{Sharing, Tenant};
 use pie_plan::blocks::{BLOCK, Block, PlanBlocks, Realm};
 use pie_plan::{PlanError, Run, Table};
@@ -90,9 +89,7 @@ impl Spilling {
 fn realm(tenant: &Tenant, sharing: Sharing) -> Realm {
     match sharing {
         Sharing::AcrossTenants => Realm(0),
-        Sharing::WithinTenant => Realm(
-            u64::from_str_radix(auth::hash(tenant.as_str()).get(..16).unwrap_or_default(), 16).unwrap_or(1),
-        ),
+        Sharing::WithinTenant => Realm(tenant.digest()),
     }
 }
 

@@ -4,7 +4,6 @@
 //! A step is one span: a child of the first completion in it that is recorded, and linked with the others; up to
 //! their first token they are linked with it too. Each rank's span is a child of it: the plan carries its context.
 
-use crate::calls;
 use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::trace::{Link, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer};
 use opentelemetry::{Context, KeyValue};
@@ -24,8 +23,13 @@ fn time_of(moment: Instant) -> SystemTime {
     SystemTime::now() - moment.elapsed()
 }
 
-fn number(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
-    KeyValue::new(key, calls::number(value))
+/// As traces have numbers; without a sign they become texts there.
+pub fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+fn pair(key: &'static str, value: impl TryInto<i64>) -> KeyValue {
+    KeyValue::new(key, number(value))
 }
 
 /// A completion in the span of its call.
@@ -76,7 +80,7 @@ impl CompletionSpan {
             ("tokens_stale", timings.tokens_stale.into()),
         ];
         for (key, value) in all {
-            self.call.record(key, calls::number(value));
+            self.call.record(key, number(value));
         }
     }
 
@@ -84,7 +88,7 @@ impl CompletionSpan {
     pub fn over(&self, finish: &'static str, revision: u64, produced: u32) {
         if !self.call.is_disabled() {
             let call = &self.call;
-            call.record("finish", finish).record("revision", calls::number(revision));
+            call.record("finish", finish).record("revision", number(revision));
             call.record("tokens_generated", i64::from(produced));
         }
     }
@@ -137,12 +141,12 @@ impl StepSpans {
         let link = |(call, _): &(Context, AwaitedToken)| Link::with_context(of(call));
         let attributes = [
             KeyValue::new("group", group.to_owned()),
-            number("epoch", plan.epoch.0),
-            number("seq", plan.seq.0),
-            number("rows", recorded.rows),
-            number("sessions", recorded.completions),
-            number("passes", plan.passes),
-            number("changes", plan.changes.len()),
+            pair("epoch", plan.epoch.0),
+            pair("seq", plan.seq.0),
+            pair("rows", recorded.rows),
+            pair("sessions", recorded.completions),
+            pair("passes", plan.passes),
+            pair("changes", plan.changes.len()),
         ];
         let span = SpanBuilder::from_name("step").with_attributes(attributes);
         let span = span.with_links(others.iter().map(link).collect());
