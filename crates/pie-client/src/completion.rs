@@ -3,7 +3,7 @@
 use crate::Pool;
 use crate::error::ClientError;
 use crate::patience::{Overload, RetryBudget};
-pub use pie_proto::request::Exactness;
+pub use pie_proto::request::{Exactness, RegionLines};
 use pie_proto::{REVISION_METADATA, Reason, v1};
 
 /// How to complete.
@@ -29,6 +29,8 @@ pub struct CompletionOptions {
     pub exactness: Exactness,
     /// A text that it may write: it then comes several tokens at a time, and is the same.
     pub prediction: String,
+    /// In the mode `Rewrite`: which lines are written anew.
+    pub lines: RegionLines,
 }
 
 impl CompletionOptions {
@@ -46,6 +48,8 @@ impl CompletionOptions {
             on_edit: self.on_edit.into(),
             exact: self.exactness == Exactness::Exact,
             prediction: self.prediction.clone(),
+            lines_before: Some(self.lines.before),
+            lines_behind: Some(self.lines.behind),
             ..Default::default()
         }
     }
@@ -89,6 +93,11 @@ impl CompletionRetry {
             };
             self.patience.wait(error).await?;
         }
+    }
+
+    /// Whether another stream may give the rest. Edits of lines that are written anew are not told twice, nor otherwise.
+    fn goes_on(&self) -> bool {
+        !self.has_begun || self.request.mode() != v1::CompletionMode::Rewrite
     }
 
     /// What an earlier stream told once is not told again.
@@ -151,6 +160,9 @@ impl Completion {
                     Err(status) => status.into(),
                 };
                 self.messages = None;
+                if !self.again.goes_on() {
+                    return Err(error);
+                }
                 self.again.patience.wait(error).await?;
             }
             match self.ask().await {
@@ -190,6 +202,8 @@ pub struct Completed {
     pub finish: v1::FinishReason,
     /// Where the time to the first token went.
     pub timings: v1::Timings,
+    /// In the mode `Rewrite`: what it changes, to be applied together at the revision that it was asked for.
+    pub edits: Vec<v1::TextEdit>,
 }
 
 impl Completed {
@@ -197,6 +211,7 @@ impl Completed {
         self.text.push_str(&message.text_delta);
         self.finish = message.finish_reason();
         self.tokens.extend(message.tokens);
+        self.edits.extend(message.edits);
         if let Some(timings) = message.timings {
             self.timings = timings;
         }

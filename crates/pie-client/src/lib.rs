@@ -16,7 +16,7 @@ mod session;
 use channels::Channels;
 use patience::{Overload, Repeats, RetryBudget};
 
-pub use completion::{Completed, Completion, CompletionOptions, Exactness};
+pub use completion::{Completed, Completion, CompletionOptions, Exactness, RegionLines};
 pub use credentials::{BearerToken, Credentials};
 pub use error::ClientError;
 pub use session::{Edit, EditOutcome, SessionHandle};

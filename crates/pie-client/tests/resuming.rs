@@ -108,6 +108,7 @@ impl Service for Fake {
                 .then(|| v1::Timings { queue_us: 1 + u64::from(given), ..Default::default() }),
             seed: (token == given).then_some(SEED),
             finish_reason: if token + 1 == TOKENS { FinishReason::Length.into() } else { 0 },
+            ..Default::default()
         };
         let messages = tokio_stream::iter((given..until).map(message).map(Ok));
         let stream: Self::CompleteStream = match end {

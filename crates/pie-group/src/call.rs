@@ -55,8 +55,8 @@ pub enum Call {
         tenant: Tenant,
         /// What.
         request: Complete,
-        /// Its prediction, tokenized.
-        expected: Vec<TokenId>,
+        /// What was found out for it beside the owner.
+        worked_out: WorkedOut,
         /// When the call came in.
         arrived: Instant,
         /// Where the stream's receiver goes, when the completion is accepted.
@@ -182,6 +182,15 @@ pub enum Call {
         /// The answer.
         reply: oneshot::Sender<v1::DescribePoolResponse>,
     },
+}
+
+/// What is found out for a completion before its owner is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkedOut {
+    /// What it may write.
+    pub expected: Vec<TokenId>,
+    /// In the mode REWRITE: what the model is told, behind the document at the revision that the request names.
+    pub prompt: Vec<TokenId>,
 }
 
 /// A client's text, worked out beside the owner for what [`Call::Look`] gave. It is refused if that is so no longer.

@@ -5,7 +5,7 @@ mod answers;
 mod holding;
 mod streams;
 
-use crate::call::{Call, EditReply, MessageStream, More, Reply};
+use crate::call::{Call, EditReply, MessageStream, More, Reply, WorkedOut};
 use crate::core::session::Session;
 use crate::core::{Copy, Core, JournalBatch, stuck};
 use crate::faults;
@@ -19,7 +19,7 @@ use pie_proto::carried::Carried;
 use pie_proto::plan::Step;
 use pie_proto::request::{Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
-use pie_words::{Seq, SessionId, TokenId};
+use pie_words::{Seq, SessionId};
 use std::sync::Arc;
 use std::time::Instant;
 use streams::CompletionStreams;
@@ -192,8 +192,8 @@ impl Desk {
                 });
                 self.reply(reply, edited);
             }
-            Call::Complete { tenant, request, expected, arrived, reply } => {
-                let accepted = self.complete(tenant, request, expected, arrived);
+            Call::Complete { tenant, request, worked_out, arrived, reply } => {
+                let accepted = self.complete(tenant, request, worked_out, arrived);
                 self.reply(reply, accepted);
             }
             Call::Get { tenant, session, identity, content, reply } => {
@@ -274,11 +274,11 @@ impl Desk {
         &mut self,
         tenant: Tenant,
         request: Complete,
-        expected: Vec<TokenId>,
+        worked_out: WorkedOut,
         arrived: Instant,
     ) -> Result<MessageStream, Fault> {
         let unread = self.streams.unread(&tenant);
-        let accepted = self.core.complete(&tenant, request, expected, arrived, unread)?;
+        let accepted = self.core.complete(&tenant, request, worked_out, arrived, unread)?;
         Ok(self.streams.open(accepted, tenant, arrived))
     }
 

@@ -157,7 +157,7 @@ pub fn text(error: &TextError) -> Fault {
 }
 
 /// What is wrong with a completion's cursor.
-pub(crate) fn at_cursor(error: &TextError) -> Fault {
+pub fn at_cursor(error: &TextError) -> Fault {
     let what = match error {
         TextError::RangeOutOfBounds { end, length, .. } => {
             format!("is at byte {end}; the text has {length}: is the text the client's?")

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Pool, SETTINGS, TEXT, drain, facts, name};
-use pie_group::call::{Call, ModelFacts};
+use pie_group::call::{Call, ModelFacts, WorkedOut};
 use pie_group::core::Settings;
 use pie_group::tenants::{Sharing, Tenant, TenantLimits};
 use pie_proto::request::{Mode, OnEdit};
@@ -158,7 +158,7 @@ fn a_bad_cursor_is_told_as_the_cursor() {
         pool.desk.call(Call::Complete {
             tenant: Tenant::default(),
             request,
-            expected: vec![],
+            worked_out: WorkedOut::default(),
             arrived,
             reply,
         });

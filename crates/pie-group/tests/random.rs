@@ -34,7 +34,7 @@ enum Action {
     Complete {
         who: usize,
         at: Option<u16>,
-        fim: bool,
+        mode: Mode,
         go_on: bool,
         exact: bool,
         tokens: u32,
@@ -50,6 +50,14 @@ enum Action {
     Leave,
 }
 
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![
+        3 => Just(Mode::Continue),
+        3 => Just(Mode::FillInTheMiddle),
+        2 => Just(Mode::Rewrite),
+    ]
+}
+
 fn action() -> impl Strategy<Value = Action> {
     let who = || 0..NAMES.len();
     let insert = prop_oneof![
@@ -63,9 +71,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => (who(), 0..5_usize).prop_map(|(who, lines)| Action::Open { who, lines }),
         8 => (who(), any::<u16>(), 0..30_u8, insert)
             .prop_map(|(who, at, delete, insert)| Action::Edit { who, at, delete, insert }),
-        6 => (who(), any::<Option<u16>>(), any::<bool>(), any::<bool>(), any::<bool>(), 1..CONTEXT)
-            .prop_map(|(who, at, fim, go_on, exact, tokens)| {
-                Action::Complete { who, at, fim, go_on, exact, tokens }
+        6 => (who(), any::<Option<u16>>(), mode(), any::<bool>(), any::<bool>(), 1..CONTEXT)
+            .prop_map(|(who, at, mode, go_on, exact, tokens)| {
+                Action::Complete { who, at, mode, go_on, exact, tokens }
             }),
         1 => who().prop_map(|who| Action::Cancel { who }),
         1 => who().prop_map(|who| Action::Close { who }),
@@ -107,11 +115,11 @@ impl People {
         match action {
             Action::Open { who, lines } => self.open(NAMES[*who], *lines),
             Action::Edit { who, at, delete, insert } => self.edit(NAMES[*who], *at, *delete, insert),
-            Action::Complete { who, at, fim, go_on, exact, tokens } => {
+            Action::Complete { who, at, mode, go_on, exact, tokens } => {
                 let at = at.map(|at| place(&self.text(NAMES[*who]), at));
                 self.complete(NAMES[*who], *tokens, |request| {
                     request.at = at.map(Cursor::Byte);
-                    request.mode = if *fim { Mode::FillInTheMiddle } else { Mode::Continue };
+                    request.mode = *mode;
                     request.on_edit = if *go_on { OnEdit::GoOn } else { OnEdit::End };
                     request.exactness = if *exact { Exactness::Exact } else { Exactness::AsItIs };
                 });
@@ -166,16 +174,16 @@ impl People {
         if !self.documents.contains_key(session) {
             return;
         }
-        let mut fim = false;
+        let mut has_more = false;
         let asked = self.pool.ask_completion(session, tokens, &[], |request| {
             change(request);
-            fim = request.mode == Mode::FillInTheMiddle;
+            has_more = request.mode != Mode::Continue;
         });
         match asked {
             Ok(stream) => self.streams.push((session, stream)),
             Err(reason) => {
                 let of_another_kind = matches!(reason, Reason::Overloaded | Reason::ContextEmpty);
-                assert!(of_another_kind || (fim && is_a_limit(reason)), "{reason}");
+                assert!(of_another_kind || (has_more && is_a_limit(reason)), "{reason}");
             }
         }
     }

@@ -255,6 +255,12 @@ pub struct CompleteRequest {
     /// several at a time. It changes nothing of what is written. What stands in the document is looked up anyway. At most 32 KiB.
     #[prost(string, tag = "23")]
     pub prediction: ::prost::alloc::string::String,
+    /// In the mode REWRITE: how many lines before the cursor's and behind it are written anew with it; 10 each when absent. `max_tokens` is
+    /// what these lines take, and as much again, when 0; the answer is not gone on with where it breaks off, and ends with an edit.
+    #[prost(uint32, optional, tag = "24")]
+    pub lines_before: ::core::option::Option<u32>,
+    #[prost(uint32, optional, tag = "25")]
+    pub lines_behind: ::core::option::Option<u32>,
     /// The cursor; the document's end when absent.
     #[prost(oneof = "complete_request::At", tags = "11, 12, 13")]
     pub at: ::core::option::Option<complete_request::At>,
@@ -351,6 +357,14 @@ pub struct CompleteResponse {
     /// With the first token, if the temperature is not 0: the request's seed, or the one that the pool chose, below 2^53.
     #[prost(uint64, optional, tag = "6")]
     pub seed: ::core::option::Option<u64>,
+    /// In the mode REWRITE, beside the text that the model writes: what it changes, in whole lines, each edit as soon as a line behind it
+    /// is as it was. They count in bytes of `revision`, are sorted and disjoint over all messages, and may be applied together, with it as
+    /// base revision. Of an answer that is cut short, what is not settled changes nothing.
+    #[prost(message, repeated, tag = "7")]
+    pub edits: ::prost::alloc::vec::Vec<TextEdit>,
+    /// In the mode REWRITE, in the first message: the lines that are written anew.
+    #[prost(message, optional, tag = "8")]
+    pub region: ::core::option::Option<ByteRange>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetSessionRequest {
@@ -657,6 +671,10 @@ pub enum CompletionMode {
     /// The text on both sides, in the model's fill-in-the-middle order. Refused for models without its markers
     /// (FIM_UNSUPPORTED).
     FillInTheMiddle = 2,
+    /// The next edit: the lines around the cursor are written anew, as the latest edits of the document ask for. The model is told of them, and
+    /// of the lines, behind the document, which stays as it is. The answer comes as edits against its revision. Documents of tokens have
+    /// no lines (TOKENS_ONLY).
+    Rewrite = 3,
 }
 impl CompletionMode {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -668,6 +686,7 @@ impl CompletionMode {
             Self::Unspecified => "COMPLETION_MODE_UNSPECIFIED",
             Self::Continue => "COMPLETION_MODE_CONTINUE",
             Self::FillInTheMiddle => "COMPLETION_MODE_FILL_IN_THE_MIDDLE",
+            Self::Rewrite => "COMPLETION_MODE_REWRITE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -676,6 +695,7 @@ impl CompletionMode {
             "COMPLETION_MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "COMPLETION_MODE_CONTINUE" => Some(Self::Continue),
             "COMPLETION_MODE_FILL_IN_THE_MIDDLE" => Some(Self::FillInTheMiddle),
+            "COMPLETION_MODE_REWRITE" => Some(Self::Rewrite),
             _ => None,
         }
     }

@@ -83,6 +83,10 @@ reasons! {
     DocumentTooLong = "DOCUMENT_TOO_LONG", InvalidArgument,
         "The document would have more tokens than the model's context, or more bytes than the pool accepts. The limit is in the message \
          and in DescribePool. The session is unchanged: send a part of the document.";
+    /// Lines around a cursor that are too much to be written anew.
+    RegionTooLong = "REGION_TOO_LONG", InvalidArgument,
+        "The lines around the cursor that were to be written anew are too many bytes; the limit is in the message. Ask for fewer lines \
+         (`lines_before`, `lines_behind`).";
     /// No free KV rows.
     KvExhausted = "KV_EXHAUSTED", ResourceExhausted,
         "The group's KV cache has too few free slots. Close sessions, retry later, or start the pool with more `--kv-memory`.";

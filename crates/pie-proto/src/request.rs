@@ -2,6 +2,7 @@
 
 use crate::reason::{Fault, Reason};
 use crate::v1;
+pub use pie_words::RegionLines;
 use pie_words::{
     Cursor, LspPosition, Part, Parts, PositionEncoding, Revision, SamplingParameters, Spellings, Splice,
     Strategy, TextEdit, TextRange, TokenId, TokenIndex,
@@ -213,6 +214,8 @@ pub enum Mode {
     Continue,
     /// The text on both sides.
     FillInTheMiddle,
+    /// The document, and what asks for the lines around it anew.
+    Rewrite,
 }
 
 /// What a newer edit does to a completion.
@@ -244,7 +247,7 @@ pub struct Complete {
     pub identity: Option<Identity>,
     /// Only at this revision.
     pub revision: Option<Revision>,
-    /// At least 1.
+    /// At least 1; 0 for as many as the lines take that are written anew.
     pub max_tokens: u32,
     /// How to draw.
     pub sampling: SamplingParameters,
@@ -264,6 +267,8 @@ pub struct Complete {
     pub generated: Vec<TokenId>,
     /// What it may write: looked up ahead.
     pub prediction: String,
+    /// Which lines are written anew.
+    pub lines: RegionLines,
 }
 
 impl TryFrom<v1::CompleteRequest> for Complete {
@@ -295,14 +300,25 @@ impl TryFrom<v1::CompleteRequest> for Complete {
         let mode = match v1::CompletionMode::try_from(request.mode) {
             Ok(v1::CompletionMode::Unspecified | v1::CompletionMode::Continue) => Mode::Continue,
             Ok(v1::CompletionMode::FillInTheMiddle) => Mode::FillInTheMiddle,
-            Err(_) => return Err(unknown("mode", request.mode, "1 (continue), 2 (fill in the middle)")),
+            Ok(v1::CompletionMode::Rewrite) => Mode::Rewrite,
+            Err(_) => {
+                let known = "1 (continue), 2 (fill in the middle), 3 (rewrite)";
+                return Err(unknown("mode", request.mode, known));
+            }
         };
         let on_edit = match v1::OnEdit::try_from(request.on_edit) {
             Ok(v1::OnEdit::Unspecified | v1::OnEdit::End) => OnEdit::End,
             Ok(v1::OnEdit::GoOn) => OnEdit::GoOn,
             Err(_) => return Err(unknown("on_edit", request.on_edit, "1 (end), 2 (go on)")),
         };
-        let max_tokens = if request.max_tokens == 0 { DEFAULT_MAX_TOKENS } else { request.max_tokens };
+        let max_tokens = match (request.max_tokens, mode) {
+            (0, Mode::Continue | Mode::FillInTheMiddle) => DEFAULT_MAX_TOKENS,
+            (given, _) => given,
+        };
+        if mode == Mode::Rewrite && !request.generated.is_empty() {
+            let message = "an answer of the mode REWRITE is not gone on with: ask for it anew";
+            return Err(Fault::new(Reason::BadGenerated, message));
+        }
         if !request.generated.is_empty() {
             check_generated(&request, max_tokens)?;
         }
@@ -333,8 +349,14 @@ impl TryFrom<v1::CompleteRequest> for Complete {
             exactness: if request.exact { Exactness::Exact } else { Exactness::AsItIs },
             generated: token_ids(request.generated),
             prediction: request.prediction,
+            lines: lines(request.lines_before, request.lines_behind),
         })
     }
+}
+
+fn lines(before: Option<u32>, behind: Option<u32>) -> RegionLines {
+    let usual = RegionLines::default();
+    RegionLines { before: before.unwrap_or(usual.before), behind: behind.unwrap_or(usual.behind) }
 }
 
 /// Whether a completion can go on that an earlier stream began: only the same document and the same draws give the same tokens.

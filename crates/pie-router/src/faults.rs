@@ -1,10 +1,12 @@
 //! What the router tells callers itself; what a group refuses is said in [`pie_group::faults`].
 
+pub(crate) use pie_group::faults::{
+    at_cursor, moving, no_session, prepare, stopping, text, too_long, unsure,
+};
 #[cfg(test)]
 pub(crate) use pie_group::faults::{
     bad_generated, group_lost, no_slots, others_need_slots, replaced, too_many_completions,
 };
-pub(crate) use pie_group::faults::{moving, no_session, prepare, stopping, text, too_long, unsure};
 use pie_proto::{Fault, Reason};
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 
 mod preparing;
 mod resuming;
+mod rewriting;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -137,7 +138,9 @@ impl PoolService {
         call: v1::CompleteRequest,
         accepted: AcceptedCompletion,
     ) -> Messages {
-        if self.plane == Plane::Internal {
+        // What a new owner knows of the latest edits is not what the former one knew.
+        let is_bound = call.mode() == v1::CompletionMode::Rewrite;
+        if self.plane == Plane::Internal || is_bound {
             return accepted.messages;
         }
         let (service, span) = (self.clone(), tracing::Span::current());

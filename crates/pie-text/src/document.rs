@@ -1,6 +1,7 @@
 //! One open document: its text, its revision, its tokens.
 
 mod becoming;
+mod bursts;
 
 pub use becoming::splices_between;
 
@@ -14,6 +15,7 @@ use crate::sequence::composed;
 use crate::store::TokenStore;
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use becoming::narrowed;
+use bursts::Bursts;
 use pie_words::{
     Parts, Revision, Rewrite, Spellings, Splice, SpliceError, Splices, TextEdit, TextRange, TextToken,
     TokenId,
@@ -53,6 +55,8 @@ pub struct Document {
     /// T1: what `tokenizer` makes of the text, without its prefix; in a document of tokens, all of them.
     tokens: TokenStore,
     revision: Revision,
+    /// The latest edits of the text, for whoever writes on in their sense.
+    bursts: Bursts,
     bytes_limit: usize,
     identity: Arc<()>,
 }
@@ -115,7 +119,7 @@ impl Document {
 
     fn new(tokenizer: Arc<Tokenizer>, content: DocumentText, tokens: TokenStore, bytes_limit: usize) -> Self {
         let (revision, identity, lead) = (Revision::default(), Arc::new(()), Arc::new(Lead::of(&tokenizer)));
-        Self { tokenizer, content, lead, tokens, revision, bytes_limit, identity }
+        Self { tokenizer, content, lead, tokens, revision, bursts: Bursts::default(), bytes_limit, identity }
     }
 
     /// The same document at a revision that it had elsewhere, so that its client's next edit fits.
@@ -184,6 +188,11 @@ impl Document {
     /// Tokens, the prefix included.
     pub fn token_count(&self) -> usize {
         self.prefix().len() + self.tokens.len()
+    }
+
+    /// Its tokenizer, for texts that are text whatever they spell.
+    pub(crate) fn text_tokenizer(&self) -> Arc<Tokenizer> {
+        self.tokenizer.reading(Spellings::Text)
     }
 
     /// Tokens of the text alone.
@@ -307,6 +316,7 @@ impl Document {
             lead: self.lead.clone(),
             tokens: self.tokens.clone(),
             revision: self.revision,
+            bursts: self.bursts.clone(),
             bytes_limit: self.bytes_limit,
             identity: self.identity.clone(),
         }
@@ -342,7 +352,10 @@ impl Document {
     pub fn commit(&mut self, change: DocumentChange) -> Result<(), TextError> {
         self.accepts(&change)?;
         match change.next {
-            Next::Text { text, replacements, rewrites: _ } => {
+            Next::Text { text, replacements, rewrites } => {
+                if let DocumentText::Text(old) = &self.content {
+                    self.bursts.follow(old, &text, &rewrites);
+                }
                 self.content = DocumentText::Text(text);
                 for replacement in replacements.into_iter().rev() {
                     self.tokens.replace(replacement.start, replacement.end, replacement.entries);
@@ -423,7 +436,12 @@ impl Document {
         Err(TextError::RevisionMismatch { base, current: self.revision })
     }
 
-    fn rope(&self) -> Option<&Rope> {
+    /// The latest edits.
+    pub(crate) fn bursts(&self) -> &Bursts {
+        &self.bursts
+    }
+
+    pub(crate) fn rope(&self) -> Option<&Rope> {
         match &self.content {
             DocumentText::Text(text) => Some(text),
             DocumentText::TokensOnly => None,

@@ -110,6 +110,16 @@ pub enum TextError {
     /// A change that was prepared by another document.
     #[error("the change was prepared by another document: commit it there")]
     ForeignChange,
+    /// Lines around a cursor that are too much to be written anew.
+    #[error(
+        "the lines around the cursor have {bytes} bytes, at most {limit} are written anew: ask for fewer lines"
+    )]
+    RegionTooLong {
+        /// Bytes of these lines.
+        bytes: usize,
+        /// Bytes that there may be.
+        limit: usize,
+    },
     /// White space that the patterns of an unknown tokenizer may not get through.
     #[error(
         "the text has more than {limit} characters of white space in a row, which this model's tokenizer may cut wrongly: \
@@ -143,6 +153,7 @@ impl TextError {
             Self::TokensOnly => "TOKENS_ONLY",
             Self::TextOnly => "TEXT_ONLY",
             Self::ForeignChange => "FOREIGN_CHANGE",
+            Self::RegionTooLong { .. } => "REGION_TOO_LONG",
             Self::LongRun { .. } => "RUN_TOO_LONG",
             Self::Tokenizer { .. } => "TOKENIZER_FAILED",
         }

@@ -8,6 +8,7 @@ use crate::error::TokenizerError;
 use crate::fim::{FimSetting, FimSupport};
 use crate::form::{LookAhead, PreTokenizerKind, RestartKind};
 use crate::gguf::{self, GgufTokenizer};
+use crate::region::PromptForm;
 use crate::tokenizer::{Fingerprint, Tokenizer};
 use pie_gguf::Gguf;
 use pie_words::TokenId;
@@ -28,22 +29,23 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] names the file and what cannot be used.
     pub fn open(model: &Path) -> Result<Self, TokenizerError> {
-        Self::open_filling(model, None)
+        Self::open_with(model, TokenizerSettings::default())
     }
 
-    /// The same, filling in the middle as a setting says, if there is one.
+    /// The same, with what somebody says of the model.
     ///
     /// # Errors
     /// Also a setting that the model has no tokens for.
-    pub fn open_filling(model: &Path, fim: Option<&FimSetting>) -> Result<Self, TokenizerError> {
+    pub fn open_with(model: &Path, settings: TokenizerSettings<'_>) -> Result<Self, TokenizerError> {
         if Gguf::is_named(model) {
             let GgufTokenizer { json, beside } = gguf::read(model)?;
-            let file = TokenizerFile { name: model.display().to_string(), beside, fim };
+            let file = TokenizerFile { name: model.display().to_string(), beside, settings };
             return file.load(json.to_string().as_bytes());
         }
         let path = model.join("tokenizer.json");
         let bytes = read(&path)?;
-        TokenizerFile { name: path.display().to_string(), beside: Beside::read(model)?, fim }.load(&bytes)
+        TokenizerFile { name: path.display().to_string(), beside: Beside::read(model)?, settings }
+            .load(&bytes)
     }
 
     /// Takes the content of a `tokenizer.json`.
@@ -51,7 +53,12 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError`] says what cannot be used.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TokenizerError> {
-        TokenizerFile { name: "the tokenizer".into(), beside: Beside::default(), fim: None }.load(bytes)
+        TokenizerFile {
+            name: "the tokenizer".into(),
+            beside: Beside::default(),
+            settings: TokenizerSettings::default(),
+        }
+        .load(bytes)
     }
 }
 
@@ -59,11 +66,20 @@ fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
     std::fs::read(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
 }
 
+/// What a model's files do not say, or say otherwise than somebody who knows it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenizerSettings<'a> {
+    /// How it fills in the middle.
+    pub fim: Option<&'a FimSetting>,
+    /// How it is asked to write lines anew.
+    pub form: Option<PromptForm>,
+}
+
 /// Carries the name of what is loaded to the errors.
 struct TokenizerFile<'a> {
     name: String,
     beside: Beside,
-    fim: Option<&'a FimSetting>,
+    settings: TokenizerSettings<'a>,
 }
 
 impl TokenizerFile<'_> {
@@ -88,7 +104,7 @@ impl TokenizerFile<'_> {
                 format!("its post-processor puts the id {} in front of the text, which is no token", stray.0);
             return Err(self.unsupported(what));
         }
-        let found = FimSupport::of(&inner, self.beside.model(), self.fim)
+        let found = FimSupport::of(&inner, self.beside.model(), self.settings.fim)
             .map_err(|what| TokenizerError::Fim { name: self.name.clone(), what })?;
         let added = AddedTokens::of(&inner, &file, &self.beside, &found.control)
             .map_err(|error| self.invalid(&error))?;
@@ -107,6 +123,7 @@ impl TokenizerFile<'_> {
             Tokenizer {
                 inner,
                 fim,
+                form: self.settings.form.unwrap_or_else(|| PromptForm::of(self.beside.model())),
                 reading_control,
                 restart,
                 reach,

@@ -9,7 +9,6 @@
 use crate::error::TextError;
 use crate::tokenizer::Tokenizer;
 use pie_words::{Part, Parts, Spellings, TokenId};
-use ropey::Rope;
 use std::sync::Arc;
 
 /// What parts files in a model's prompt.
@@ -76,9 +75,7 @@ impl Lead {
         }
         // Text is text, whatever a document's own is read as.
         let reading = tokenizer.reading(Spellings::Text);
-        let tokens = |text: &str| -> Result<Vec<TokenId>, TextError> {
-            Ok(reading.entries(&Rope::from_str(text))?.iter().map(|entry| entry.id).collect())
-        };
+        let tokens = |text: &str| reading.text_tokens(text);
         let markers = tokenizer.file_markers();
         if let Some(FileMarkers { repository, .. }) = markers {
             lead.tokens.push(repository);

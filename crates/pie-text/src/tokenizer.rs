@@ -8,6 +8,7 @@ use crate::fim::Fim;
 use crate::form::{LookAhead, RestartKind};
 use crate::nfc;
 use crate::pieces::{PieceCut, RawPiece};
+use crate::region::PromptForm;
 use crate::scan::PieceScan;
 use pie_words::{Spellings, TextToken, TokenId};
 use ropey::Rope;
@@ -30,6 +31,7 @@ impl std::fmt::Display for Fingerprint {
 pub struct Tokenizer {
     pub(crate) inner: Arc<tokenizers::Tokenizer>,
     pub(crate) fim: Option<Fim>,
+    pub(crate) form: PromptForm,
     /// The same for texts that are read with their control tokens; `None` in that one itself.
     pub(crate) reading_control: Option<Arc<Tokenizer>>,
     pub(crate) restart: RestartKind,
@@ -76,6 +78,11 @@ impl Tokenizer {
     /// How the model fills in the middle, if it does.
     pub fn fim(&self) -> Option<&Fim> {
         self.fim.as_ref()
+    }
+
+    /// How the model is asked to write lines anew.
+    pub fn prompt_form(&self) -> PromptForm {
+        self.form
     }
 
     /// The tokenizer for texts that are read so.
@@ -133,6 +140,11 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
         let entries = self.entries(&Rope::from_str(text))?;
         Ok(self.prefix.iter().copied().chain(entries.iter().map(|entry| entry.id)).collect())
+    }
+
+    /// The same without the prefix.
+    pub(crate) fn text_tokens(&self, text: &str) -> Result<Vec<TokenId>, TextError> {
+        Ok(self.entries(&Rope::from_str(text))?.iter().map(|entry| entry.id).collect())
     }
 
     /// How far decisions reach in a text of these parts; `None` where it is tokenized whole.

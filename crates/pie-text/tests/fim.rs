@@ -3,7 +3,7 @@
 mod common;
 
 use common::{GPT2, changed};
-use pie_text::{FimOrder, Tokenizer};
+use pie_text::{FimOrder, Tokenizer, TokenizerError, TokenizerSettings};
 use pie_words::TokenId;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn mellum_is_told_from_starcoder_by_its_name() {
         assert_eq!(fim.family, family, "{name}");
         let first = if family == "mellum" { "<fim_suffix>" } else { "<fim_prefix>" };
         assert_eq!(fim.open, one(tokenizer.token_id(first)));
-        let named = Tokenizer::open_filling(&folder, Some(&"mellum".parse().expect("is known")));
+        let named = opened(&folder, "mellum");
         assert_eq!(named.expect("has its tokens").fim().map(|fim| fim.order), Some(FimOrder::SuffixFirst));
     }
 }
@@ -133,7 +133,7 @@ fn mellum_is_told_from_starcoder_by_its_name() {
 #[test]
 fn a_setting_says_what_the_table_lacks() {
     let folder = folder("setting", &with_tokens(&["<PRE>", "<SUF>", "<MID>", "    "]), &json!({}));
-    let load = |setting: &str| Tokenizer::open_filling(&folder, Some(&setting.parse().expect("is one")));
+    let load = |setting: &str| opened(&folder, setting);
     assert!(load("<PRE>{prefix}<SUF>{suffix}<MID>").is_ok());
     let plain = Tokenizer::open(&folder).expect("loads");
     let prefix = plain.token_id("<PRE>").expect("is there");
@@ -155,4 +155,10 @@ fn a_setting_says_what_the_table_lacks() {
     let error = load("starcoder").expect_err("it has not its tokens");
     assert_eq!(error.code(), "FIM_TEMPLATE_INVALID");
     assert!(error.to_string().contains("no token <fim_prefix>"), "{error}");
+}
+
+/// A tokenizer that fills in the middle as a setting says.
+fn opened(folder: &Path, fim: &str) -> Result<Tokenizer, TokenizerError> {
+    let fim = fim.parse().expect("is one");
+    Tokenizer::open_with(folder, TokenizerSettings { fim: Some(&fim), form: None })
 }

@@ -66,6 +66,22 @@ pub struct Rewrite {
     pub text: String,
 }
 
+/// How many lines around a cursor are written anew, the cursor's own besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegionLines {
+    /// Before it.
+    pub before: u32,
+    /// Behind it.
+    pub behind: u32,
+}
+
+impl Default for RegionLines {
+    /// As many as models for this were trained with.
+    fn default() -> Self {
+        Self { before: 10, behind: 10 }
+    }
+}
+
 /// A token of a text, and where pieces start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextToken {

@@ -14,7 +14,9 @@ mod sampling;
 mod splice;
 mod strategy;
 
-pub use edit::{Cursor, LspPosition, Part, Parts, PositionEncoding, Rewrite, TextEdit, TextRange, TextToken};
+pub use edit::{
+    Cursor, LspPosition, Part, Parts, PositionEncoding, RegionLines, Rewrite, TextEdit, TextRange, TextToken,
+};
 pub use ids::{Epoch, Revision, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use sampling::SamplingParameters;
 pub use splice::{Splice, SpliceError, Splices};

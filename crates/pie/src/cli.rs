@@ -10,7 +10,7 @@ use crate::observe::{LogArgs, PlatformArgs};
 use crate::placement::PlacementArgs;
 use crate::secure::args::{InternalArgs, PublicArgs, TokenArgs};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pie_text::FimSetting;
+use pie_text::{FimSetting, PromptForm, TokenizerSettings};
 pub use rank::{Collectives, DtypeArg, KvDtypeArg, RankArgs};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -226,6 +226,10 @@ pub struct ServeArgs {
     /// cursor, such as '<PRE>{prefix}<SUF>{suffix}<MID>', or the name of a family that does the same (docs/models.md).
     #[arg(long, env = "PIE_FIM", value_name = "TEMPLATE")]
     pub fim: Option<FimSetting>,
+    /// How the model is asked for a next edit (mode REWRITE), where its name does not tell: as the models `sweep` or `zeta` are, which were
+    /// trained for it, or in `plain` words (docs/models.md).
+    #[arg(long, env = "PIE_NEXT_EDIT", value_name = "FORM")]
+    pub next_edit: Option<PromptForm>,
     /// Documents that begin alike share cached rows whoever's they are, not only within a tenant. Whoever may open documents can
     /// then find out by trying what others have open: for pools whose tenants trust each other.
     #[arg(long, env = "PIE_SHARE_ACROSS_TENANTS")]
@@ -430,4 +434,11 @@ pub struct ExplainArgs {
 pub struct CompletionsArgs {
     /// Whose.
     pub shell: clap_complete::Shell,
+}
+
+impl ServeArgs {
+    /// What is said of the model's tokenizer beside its files.
+    pub fn tokenizer(&self) -> TokenizerSettings<'_> {
+        TokenizerSettings { fim: self.fim.as_ref(), form: self.next_edit }
+    }
 }

@@ -94,7 +94,10 @@ mod tests {
                 "pool",
                 "repair never|repair-window -1|trace-sample 2|listen localhost|listen nowhere.invalid:1|metrics-listen :1|kv-memory 40Gb/s",
             ),
-            ("pool", "drain-grace 30|world-size 65|free-rows -1|fim <PRE>{prefix}<MID>|fim starcodr"),
+            (
+                "pool",
+                "drain-grace 30|world-size 65|free-rows -1|fim <PRE>{prefix}<MID>|fim starcodr|next-edit zed",
+            ),
             ("worker --rank 0", "listen 7520|collective-listen x:y|kv-memory 0"),
             ("demo", "world-size 0|tokens 0"),
             (
@@ -105,6 +108,7 @@ mod tests {
             ("load generate --out x", "documents 0|length 0s|document-size 0"),
             ("load script --git . --out x", "files 0|versions 0|versions 1|file-size 0|accept -1"),
             ("ctl health", "wait 5|timeout 0s"),
+            ("ctl rewrite a", "tokens 0|lines -1|at 3:x"),
             ("ctl complete a", "tokens 0|max-tokens 0|temperature -1|temperature nan|at 3:x"),
             ("eval", "samples 0|seeds 0|context 0|edits 0"),
             ("bench", "contexts 0|batch-contexts 0|insert 0|sessions 0|repeat 0|kv-dtype int8"),

@@ -5,12 +5,14 @@ mod caller;
 mod health;
 mod held;
 mod name;
+mod rewriting;
 mod show;
 
 use crate::Failure;
 use args::{CtlArgs, CtlCommand, StrategyArg};
 use caller::{CtlError, PoolCaller, Wait};
 use pie_proto::v1;
+use rewriting::Then;
 use show::Show;
 pub use show::table;
 use std::io::Read;
@@ -119,6 +121,21 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
                 ..Default::default()
             };
             complete(&caller, request, show).await?;
+        }
+        CtlCommand::Rewrite { session, at, lines, apply, tokens, temperature, seed } => {
+            let request = v1::CompleteRequest {
+                session,
+                max_tokens: tokens.unwrap_or(0),
+                temperature,
+                seed,
+                at: at.map(v1::complete_request::At::from),
+                mode: v1::CompletionMode::Rewrite.into(),
+                lines_before: Some(lines),
+                lines_behind: Some(lines),
+                ..Default::default()
+            };
+            let wanted = if apply { Then::Apply } else { Then::ShowAlone };
+            rewriting::rewrite(&caller, request, wanted, show).await?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::cli::ModelArgs;
 use crate::hub::{self, Hub, ModelReference};
 use crate::{Failure, progress};
 use pie_model::Config;
-use pie_text::{FimSetting, Tokenizer};
+use pie_text::{Tokenizer, TokenizerSettings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -93,9 +93,9 @@ pub fn seeded(preset: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The tokenizer of a model, which fills in the middle as the setting says, if there is one.
-pub fn tokenizer(folder: &Path, fim: Option<&FimSetting>) -> Result<Arc<Tokenizer>, Failure> {
-    let tokenizer = Tokenizer::open_filling(folder, fim)?;
+/// The tokenizer of a model.
+pub fn tokenizer(folder: &Path, settings: TokenizerSettings<'_>) -> Result<Arc<Tokenizer>, Failure> {
+    let tokenizer = Tokenizer::open_with(folder, settings)?;
     let (tokens, known) = (tokenizer.vocab_size() as usize, Config::read(folder)?.vocab_size);
     if tokens > known {
         return Err(format!(

@@ -121,7 +121,7 @@ impl Preflight {
         // The ranks listen on loopback only.
         let ports = secure::Ports::of(&arguments.serve, None, observe.security())?;
         let folder = models::resolve(&arguments.model)?;
-        let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
+        let tokenizer = models::tokenizer(&folder.path, arguments.serve.tokenizer())?;
         let groups = router::groups(&arguments.group)?;
         let mut arguments = arguments.clone();
         let ranks = ranks(&folder, &arguments)?;
@@ -347,6 +347,7 @@ pub fn local_serve() -> ServeArgs {
         ack: None,
         healing: HealingArgs { repair: RepairArg::Always, repair_window: 16, free_rows: None },
         fim: None,
+        next_edit: None,
         share_across_tenants: false,
         tenant: TenantArgs { tenant_sessions: None, tenant_tokens: None, tenant_requests: None },
         document_limit: 16 << 20,

@@ -27,7 +27,7 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let observe = Observe::start(&arguments.serve.platform, "the router is starting").await?;
     let ports = Ports::of(&arguments.serve, Some(&arguments.internal), observe.security())?;
     let folder = models::resolve(&arguments.model)?;
-    let tokenizer = models::tokenizer(&folder.path, arguments.serve.fim.as_ref())?;
+    let tokenizer = models::tokenizer(&folder.path, arguments.serve.tokenizer())?;
     let placement = arguments.group.placement.open().await?;
     let registrations = announce(&placement, &arguments).await?;
     // Until here a signal ends the process at once: it holds nothing.
@@ -124,6 +124,7 @@ pub async fn start(
         Some(fim) => tracing::info!(by = fim.family, order = ?fim.order, "the model fills in the middle"),
         None => tracing::info!("the model is not known to fill in the middle; --fim may say how it does"),
     }
+    tracing::debug!(form = ?tokenizer.prompt_form(), "how the model is asked for a next edit");
     let options = ServeOptions {
         public: PublicApi { listen: serve.listen, acceptor: ports.public, gate: ports.gate },
         internal: InternalApi {

@@ -50,7 +50,7 @@ impl Allotment {
                 _ => return self.give_up(id, &faults::all_busy()),
             },
             // The hole moves anyway. Markers at both ends stay: what stands behind one that goes and comes would be stale.
-            Layout::Plain | Layout::Fim(_) => {
+            Layout::Plain | Layout::Patched(_) => {
                 let closed = layout.without_hole();
                 if self.lay_out(id, closed.clone(), sessions)?.is_none() {
                     return Ok(());
@@ -93,7 +93,7 @@ impl Allotment {
         };
         // The document's own tokens are asked for where it is turned around alone: no change of it waits then.
         let tokens: Vec<TokenId> = match (present, &layout) {
-            (Layout::Plain | Layout::Fim(_), Layout::Plain | Layout::Fim(_)) => Vec::new(),
+            (Layout::Plain | Layout::Patched(_), Layout::Plain | Layout::Patched(_)) => Vec::new(),
             _ => session.document.tokens().collect(),
         };
         let (go, come) = present.change(&layout, self.tables.document_rows(id), &tokens);

@@ -3,6 +3,7 @@
 use super::completion::{ActiveCompletion, CompletionId, InsertionPoint};
 use super::session::{Session, count};
 use super::{Core, UnreadCompletions};
+use crate::call::WorkedOut;
 use crate::faults;
 use crate::tenants::Tenant;
 use pie_proto::Fault;
@@ -19,7 +20,7 @@ impl Core {
         &mut self,
         tenant: &Tenant,
         mut request: Complete,
-        expected: Vec<TokenId>,
+        worked_out: WorkedOut,
         arrived: Instant,
         unread: UnreadCompletions,
     ) -> Result<(CompletionId, Revision), Fault> {
@@ -46,7 +47,8 @@ impl Core {
             return Err(faults::too_many_completions(self.settings.completions));
         }
         self.sessions.tenants.check_request(tenant, unread.own)?;
-        let place = faults::contained(|| place(session, &request, self.model.fim.is_some()))?;
+        let WorkedOut { expected, prompt } = worked_out;
+        let place = faults::contained(|| place(session, &request, self.model.fim.is_some(), prompt))?;
         let context = self.model.context(&session.document, &place, request.mode);
         let length = context.length(session.tokens());
         self.model.check_length(length + request.generated.len())?;
@@ -64,7 +66,12 @@ impl Core {
 }
 
 /// Where a completion is to write: found now, so that a cursor that is none is refused at once.
-fn place(session: &Session, request: &Complete, fills: bool) -> Result<InsertionPoint, Fault> {
+fn place(
+    session: &Session,
+    request: &Complete,
+    fills: bool,
+    prompt: Vec<TokenId>,
+) -> Result<InsertionPoint, Fault> {
     let document = &session.document;
     let cut = |cursor| document.cut(cursor).map_err(|error| faults::at_cursor(&error));
     match (request.mode, request.at) {
@@ -81,6 +88,7 @@ fn place(session: &Session, request: &Complete, fills: bool) -> Result<Insertion
                 Ok(InsertionPoint::Cursor(cut))
             }
         }
+        (Mode::Rewrite, _) => Ok(InsertionPoint::Behind(prompt)),
         (Mode::FillInTheMiddle, at) => {
             if !fills || document.text().is_none() {
                 return Err(faults::no_markers());

@@ -163,6 +163,8 @@ pub enum InsertionPoint {
     End,
     /// At a cursor in the document's present revision.
     Cursor(Cut),
+    /// Behind the document and what its model is told of it: never empty.
+    Behind(Vec<TokenId>),
 }
 
 /// A completion that runs or waits for its turn.

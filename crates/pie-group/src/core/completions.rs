@@ -208,7 +208,7 @@ mod tests {
     use crate::testing::tokenizer;
     use pie_proto::Reason;
     use pie_proto::request::{Complete, Exactness, Mode, OnEdit, SessionName};
-    use pie_words::{SamplingParameters, TokenId};
+    use pie_words::{RegionLines, SamplingParameters, TokenId};
 
     fn completion(session: u64, number: u64, max_tokens: u32, on_edit: OnEdit) -> ActiveCompletion {
         let request = Complete {
@@ -225,6 +225,7 @@ mod tests {
             exactness: Exactness::AsItIs,
             generated: vec![],
             prediction: String::new(),
+            lines: RegionLines::default(),
         };
         let id = CompletionId { session: SessionId(session), number };
         let at = (Revision(1), InsertionPoint::End);

@@ -1,4 +1,5 @@
-//! How a session's document stands in its table: as it is, or with the markers for filling in the middle. Moving the cursor
+//! How a session's document stands in its table: as it is, or with the markers for filling in the middle, or with what a model
+//! is told of it behind it. Moving the cursor
 //! is an edit of the table like any other: the markers move, the keys between them turn, and nothing else is encoded. For models
 //! that read the text behind the cursor first, the table is [`Turned`] around.
 
@@ -12,8 +13,8 @@ pub(crate) enum Layout {
     /// Nothing.
     #[default]
     Plain,
-    /// Markers.
-    Fim(Patch),
+    /// Tokens between the document's own: markers, or what stands behind it.
+    Patched(Patch),
     /// Markers, and the text behind the cursor before the text before it.
     Turned(Turned),
 }
@@ -57,6 +58,16 @@ impl Patch {
         Self { open: alone(open), close: alone(close), places, removed }
     }
 
+    /// Tokens behind a document of `length` tokens: what a model is told of it.
+    pub fn behind(tokens: Vec<TokenId>, length: usize) -> Self {
+        Self {
+            places: vec![place(length, length, tokens)],
+            removed: vec![Vec::new()],
+            open: None,
+            close: None,
+        }
+    }
+
     /// The markers at both ends alone.
     fn of_ends(open: Option<Splice>, close: Option<Splice>) -> Self {
         let places: Vec<Splice> = open.iter().chain(&close).cloned().collect();
@@ -86,7 +97,7 @@ impl Layout {
         let within = lead + open.len()..held.len() - close.len();
         let inner = [&held[..lead], &held[within]].concat();
         if let Some(hole) = hole(&inner, document, &fim.between) {
-            let layout = Self::Fim(Patch::around(hole, fim, document, lead));
+            let layout = Self::Patched(Patch::around(hole, fim, document, lead));
             let (_, come) = Self::Plain.change(&layout, document.len(), document);
             if come.apply(document) == held {
                 return (layout, document.to_vec());
@@ -100,14 +111,18 @@ impl Layout {
         let marker =
             |at: usize, marker: &Vec<TokenId>| (!marker.is_empty()).then(|| place(at, at, marker.clone()));
         let (open, close) = (marker(lead, &fim.open), marker(tokens, &fim.close));
-        if open.is_none() && close.is_none() { Self::Plain } else { Self::Fim(Patch::of_ends(open, close)) }
+        if open.is_none() && close.is_none() {
+            Self::Plain
+        } else {
+            Self::Patched(Patch::of_ends(open, close))
+        }
     }
 
     /// The same without a hole: what an edit of the document leaves in its place.
     pub fn without_hole(&self) -> Self {
         match self {
-            Self::Fim(Patch { open, close, .. }) if open.is_some() || close.is_some() => {
-                Self::Fim(Patch::of_ends(open.clone(), close.clone()))
+            Self::Patched(Patch { open, close, .. }) if open.is_some() || close.is_some() => {
+                Self::Patched(Patch::of_ends(open.clone(), close.clone()))
             }
             _ => Self::Plain,
         }
@@ -116,7 +131,9 @@ impl Layout {
     /// What an edit of the document is in a table without a hole, and how that is laid out then. `None`: it edits what stands in
     /// front of the first marker.
     pub fn edited(&self, splices: &Splices) -> Option<(Splices, Self)> {
-        let Self::Fim(Patch { open, close, .. }) = self else { return Some((splices.clone(), self.clone())) };
+        let Self::Patched(Patch { open, close, .. }) = self else {
+            return Some((splices.clone(), self.clone()));
+        };
         let first = open.as_ref().map_or(0, |open| open.at.usize());
         let shift = open.as_ref().map_or(0, |open| open.insert.len());
         let moved = |splice: &Splice| {
@@ -127,7 +144,7 @@ impl Layout {
         let grown: i64 = splices.iter().map(growth).sum();
         let close = close.as_ref().map(|close| Splice { at: moved_by(close.at, grown), ..close.clone() });
         let splices = Splices::new(list, usize::MAX).ok()?;
-        Some((splices, Self::Fim(Patch::of_ends(open.clone(), close))))
+        Some((splices, Self::Patched(Patch::of_ends(open.clone(), close))))
     }
 
     /// The two edits of a table that lead to another layout of the same document: what is to go, and, in the table that is
@@ -149,7 +166,7 @@ impl Layout {
 
     fn change_markers(&self, to: &Self, length: usize) -> (Splices, Splices) {
         let (old, new) = (self.places(), to.places());
-        let removed = if let Self::Fim(patch) = self { &patch.removed[..] } else { &[] };
+        let removed = if let Self::Patched(patch) = self { &patch.removed[..] } else { &[] };
         let (mut go, mut shift) = (Vec::new(), 0_i64);
         for (place, removed) in old.iter().zip(removed) {
             if !new.contains(place) {
@@ -186,7 +203,7 @@ impl Layout {
     fn places(&self) -> &[Splice] {
         match self {
             Self::Plain | Self::Turned(_) => &[],
-            Self::Fim(patch) => &patch.places,
+            Self::Patched(patch) => &patch.places,
         }
     }
 }
@@ -247,22 +264,22 @@ mod tests {
             ("sides that share a token", cut(4, &[], &[], 3), &[0, 90, 1, 2, 3, 91, 3, 4, 5, 92]),
         ];
         for (name, cut, expected) in cases {
-            let layout = Layout::Fim(Patch::new(cut, fim, &document, 1));
+            let layout = Layout::Patched(Patch::new(cut, fim, &document, 1));
             let table = apply(&Layout::Plain, &layout, &document);
             assert_eq!(layout.length(document.len()), table.len(), "{name}");
             assert_eq!(table, ids(expected), "{name}");
             assert_eq!(apply(&layout, &Layout::Plain, &table), document, "{name}, undone");
             // From each to each, the markers that stay are not touched.
             for (other, cut, expected) in cases {
-                let to = Layout::Fim(Patch::new(cut, fim, &document, 1));
+                let to = Layout::Patched(Patch::new(cut, fim, &document, 1));
                 assert_eq!(apply(&layout, &to, &table), ids(expected), "{name}, then {other}");
                 let (go, come) = layout.change(&to, table.len(), &document);
                 let whole = [&go, &come].map(|splices| splices.inserted() + splices.deleted());
                 assert!(whole.iter().sum::<usize>() <= 16, "{name}, then {other}: {go:?} {come:?}");
             }
         }
-        let near = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1));
-        let far = Layout::Fim(Patch::new(&cut(5, &[], &[], 5), fim, &document, 1));
+        let near = Layout::Patched(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1));
+        let far = Layout::Patched(Patch::new(&cut(5, &[], &[], 5), fim, &document, 1));
         let (go, come) = near.change(&far, 9, &document);
         assert_eq!((go.deleted(), come.inserted()), (1, 1), "the hole moves, begin and end stay");
     }
@@ -281,13 +298,13 @@ mod tests {
             cut(4, &[], &[], 3),
         ];
         for cut in cuts {
-            let layout = Layout::Fim(Patch::new(&cut, fim, &document, 1));
+            let layout = Layout::Patched(Patch::new(&cut, fim, &document, 1));
             let table = apply(&Layout::Plain, &layout, &document);
             let (recognized, old) = Layout::recognized(&table, &document, Some(fim), 1);
             assert_eq!(old, document, "{cut:?}");
             assert_eq!(recognized, layout, "{cut:?}");
         }
-        let closed = Layout::Fim(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1)).without_hole();
+        let closed = Layout::Patched(Patch::new(&cut(3, &[], &[], 3), fim, &document, 1)).without_hole();
         let table = apply(&Layout::Plain, &closed, &document);
         assert_eq!(Layout::recognized(&table, &document, Some(fim), 1), (closed, document.clone()));
     }

@@ -26,8 +26,8 @@ pub(crate) struct ServedModel {
 pub(crate) enum Context {
     /// It is the document.
     Document,
-    /// The document with markers.
-    Fim(Layout),
+    /// The document with other tokens between its own, or turned around.
+    LaidOut(Layout),
     /// A branch beside the document: behind its first tokens, and with some of its own.
     Branch { prefix: usize, own: Vec<TokenId> },
 }
@@ -37,7 +37,7 @@ impl Context {
     pub fn length(&self, tokens: usize) -> usize {
         match self {
             Self::Document => tokens,
-            Self::Fim(layout) => layout.length(tokens),
+            Self::LaidOut(layout) => layout.length(tokens),
             Self::Branch { prefix, own } => prefix + own.len(),
         }
     }
@@ -52,7 +52,7 @@ impl Context {
         };
         match self {
             Self::Document => (Layout::Plain, behind),
-            Self::Fim(layout) => (layout, behind),
+            Self::LaidOut(layout) => (layout, behind),
             Self::Branch { prefix, own } => {
                 // The last token before the cursor is encoded again (W1), on the branch: the document's own row stays.
                 let share = if own.is_empty() { prefix.saturating_sub(1) } else { prefix };
@@ -126,12 +126,17 @@ impl ServedModel {
         match (place, mode, &self.fim) {
             (InsertionPoint::Cursor(cut), Mode::FillInTheMiddle, Some(fim)) => {
                 let tokens: Vec<TokenId> = document.tokens().collect();
-                Context::Fim(match fim.order {
-                    FimOrder::PrefixFirst => Layout::Fim(Patch::new(cut, fim, &tokens, document.leading())),
+                Context::LaidOut(match fim.order {
+                    FimOrder::PrefixFirst => {
+                        Layout::Patched(Patch::new(cut, fim, &tokens, document.leading()))
+                    }
                     FimOrder::SuffixFirst => {
                         Layout::Turned(Turned::new(cut, fim, &tokens, document.leading()))
                     }
                 })
+            }
+            (InsertionPoint::Behind(prompt), ..) => {
+                Context::LaidOut(Layout::Patched(Patch::behind(prompt.clone(), document.token_count())))
             }
             (InsertionPoint::Cursor(cut), ..) => {
                 Context::Branch { prefix: cut.shared_prefix, own: cut.prefix_end.clone() }

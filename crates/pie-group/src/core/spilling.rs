@@ -192,7 +192,7 @@ impl Allotment {
         let unused: Vec<SessionId> = self.unused(sessions, now).map(|session| session.id).collect();
         for id in unused {
             let layout = self.tables.rows(id).and_then(|rows| rows.layout.as_ref());
-            let Some(layout @ Layout::Fim(_)) = layout else { continue };
+            let Some(layout @ Layout::Patched(_)) = layout else { continue };
             let closed = layout.without_hole();
             if closed != *layout {
                 self.lay_out(id, closed, sessions)?;
@@ -236,7 +236,7 @@ impl Allotment {
     fn next_block(&self, id: SessionId) -> Option<usize> {
         let (rows, table) = (self.tables.rows(id)?, self.tables.table(id)?);
         // Turned around it would not be found again: what stands behind the cursor comes first there.
-        let is_found = matches!(rows.layout, Some(Layout::Plain | Layout::Fim(_)));
+        let is_found = matches!(rows.layout, Some(Layout::Plain | Layout::Patched(_)));
         (is_found && rows.disk.kept < table.whole_blocks()).then_some(rows.disk.kept + BLOCK)
     }
 

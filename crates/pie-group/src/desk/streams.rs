@@ -112,6 +112,7 @@ fn response(message: CompletionUpdate) -> v1::CompleteResponse {
         timings: first.map(timings),
         seed: first.and_then(|first| first.seed),
         tokens: message.token.map(|Token { sampled, .. }| completed(sampled)).into_iter().collect(),
+        ..Default::default()
     }
 }
 

@@ -1,6 +1,8 @@
 //! Simulated ranks: a second replica that applies the same plans, and a "model" that counts.
 
-use pie_group::call::{Call, Departure, EditReply, MessageStream, ModelFacts, Prepared, Reply, Why};
+use pie_group::call::{
+    Call, Departure, EditReply, MessageStream, ModelFacts, Prepared, Reply, Why, WorkedOut,
+};
 use pie_group::core::{Ack, Core, Healing, Idle, RepairPolicy, Settings};
 use pie_group::desk::Desk;
 use pie_group::tenants::{Quotas, Sharing, Tenant, TenantLimits};
@@ -10,9 +12,10 @@ use pie_plan::{Group, Then, Work};
 use pie_proto::plan::{Report, SampledToken, Step};
 use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode, OnEdit, SessionName};
 use pie_proto::{Reason, v1};
-use pie_text::{Document, DocumentChange, Tokenizer};
+use pie_text::{Document, DocumentChange, Tokenizer, TokenizerSettings};
 use pie_words::{
-    Cursor, Epoch, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange, TokenId,
+    Cursor, Epoch, RegionLines, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange,
+    TokenId,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -200,7 +203,10 @@ impl Pool {
     pub fn filling(slots: u32, settings: Settings, model: ModelFacts, fim: &str) -> Self {
         let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/tiny-code"));
         let fim = fim.parse().expect("is a template");
-        let tokenizer = Arc::new(Tokenizer::open_filling(folder, Some(&fim)).expect("it ships"));
+        let tokenizer = Arc::new(
+            Tokenizer::open_with(folder, TokenizerSettings { fim: Some(&fim), form: None })
+                .expect("it ships"),
+        );
         Self::reading(tokenizer, slots, settings, model)
     }
 
@@ -427,9 +433,13 @@ impl Pool {
             exactness: Exactness::AsItIs,
             generated: vec![],
             prediction: String::new(),
+            lines: RegionLines::default(),
         };
         change(&mut request);
-        self.ask(|reply| Call::Complete { tenant, request, expected: vec![], arrived: Instant::now(), reply })
+        // What a model is told of a document is no matter here.
+        let told = if request.mode == Mode::Rewrite { self.tokenizer.encode(TOLD) } else { Ok(Vec::new()) };
+        let worked_out = WorkedOut { expected: Vec::new(), prompt: told.expect("it is text") };
+        self.ask(|reply| Call::Complete { tenant, request, worked_out, arrived: Instant::now(), reply })
     }
 }
 
@@ -461,6 +471,9 @@ pub fn drain(stream: &mut MessageStream) -> (String, usize, v1::FinishReason, Op
     }
     (text, tokens, finish, timings)
 }
+
+/// What a model is told behind a document.
+pub const TOLD: &str = "the lines, with what the edits ask for:\n";
 
 pub const TEXT: &str = "fn main() {\n    let answer = 42;\n    println!(\"{answer}\");\n}\n";
 

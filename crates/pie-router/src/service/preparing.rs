@@ -18,7 +18,7 @@ use pie_words::{Spellings, Strategy, TokenId};
 use std::sync::Arc;
 
 /// How often a text is compared with its session, if others change that meanwhile.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
 /// A text to open.
 pub(super) struct Opening {

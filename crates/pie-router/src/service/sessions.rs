@@ -4,8 +4,8 @@ use super::preparing::Opening;
 use crate::calls;
 use crate::elsewhere::{Elsewhere, passed_on, pool};
 use crate::group::{Asker, GroupCall, LocalGroup};
-use pie_group::call::{Call, Why};
-use pie_proto::request::{ApplyEdits, Complete, Identity, OpenSession, SessionName};
+use pie_group::call::{Call, Why, WorkedOut};
+use pie_proto::request::{ApplyEdits, Complete, Identity, Mode, OpenSession, SessionName};
 use pie_proto::{REVISION_METADATA, v1};
 use std::pin::Pin;
 use tokio_stream::{Stream, StreamExt};
@@ -80,9 +80,14 @@ impl GroupCall for v1::CompleteRequest {
     async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
         group.router.check_phase()?;
         let mut request = group.router.counted(Complete::try_from(self))?;
-        let Asker { tenant, arrived } = asker;
         let expected = group.expected(std::mem::take(&mut request.prediction)).await?;
-        let stream = group.ask(|reply| Call::Complete { tenant, request, expected, arrived, reply }).await?;
+        if request.mode == Mode::Rewrite {
+            return group.rewrite(asker, request, expected).await;
+        }
+        let Asker { tenant, arrived } = asker;
+        let worked_out = WorkedOut { expected, ..WorkedOut::default() };
+        let stream =
+            group.ask(|reply| Call::Complete { tenant, request, worked_out, arrived, reply }).await?;
         Ok(AcceptedCompletion { revision: Some(stream.revision().0), messages: Box::pin(stream) })
     }
 

@@ -129,6 +129,29 @@ pub enum CtlCommand {
         #[arg(long)]
         stop: Vec<String>,
     },
+    /// Write the lines around a cursor anew, as the latest edits ask for, and show what that changes.
+    Rewrite {
+        /// Its name, or its file.
+        session: String,
+        /// The cursor, as a byte offset or LINE:COLUMN (both counted from 0); the text's end if not given.
+        #[arg(long, value_name = "PLACE", value_parser = cursor)]
+        at: Option<Cursor>,
+        /// Lines before the cursor's, and behind it, that are written anew with it.
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        lines: u32,
+        /// Make the changes.
+        #[arg(long)]
+        apply: bool,
+        /// The most tokens; if not given, twice as many as these lines have, and some.
+        #[arg(long, visible_alias = "max-tokens", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        tokens: Option<u32>,
+        /// 0 is greedy.
+        #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = temperature)]
+        temperature: f32,
+        /// Equal seeds give equal text; without one, each answer is another.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Close a session.
     Close {
         /// Its name, or its file.

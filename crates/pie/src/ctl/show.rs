@@ -11,6 +11,19 @@ use serde_json::{Value, json};
 /// The state of a group that is formed.
 pub const SERVING: &str = "serving";
 
+/// Lines that become others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineChange<'a> {
+    /// The first, from 0.
+    pub line: usize,
+    /// What stands there.
+    pub removed: &'a str,
+    /// What is to stand there.
+    pub inserted: &'a str,
+    /// Of the text, in its place.
+    pub bytes: std::ops::Range<usize>,
+}
+
 /// For whom to print.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Show {
@@ -241,6 +254,31 @@ impl Show {
             || match left {
                 0 => outln!("group {group} is closed; {moved} sessions moved to other groups"),
                 left => outln!("group {group} is closed; {moved} sessions moved, {left} stay: {why}"),
+            },
+        );
+    }
+
+    /// Lines that a rewriting changes.
+    pub fn line_change(self, change: &LineChange<'_>) {
+        let LineChange { line, removed, inserted, bytes } = change;
+        self.print(
+            || json!({ "line": line, "start": bytes.start, "end": bytes.end, "removed": removed, "inserted": inserted }),
+            || {
+                outln!("@@ line {line} @@");
+                removed.lines().for_each(|line| outln!("-{line}"));
+                inserted.lines().for_each(|line| outln!("+{line}"));
+            },
+        );
+    }
+
+    /// A rewriting is over.
+    pub fn rewritten(self, revision: u64, changes: usize, finish: v1::FinishReason) {
+        let reason = finish.as_str_name().trim_start_matches("FINISH_REASON_").to_lowercase();
+        self.print(
+            || json!({ "revision": revision, "changes": changes, "finish_reason": reason }),
+            || match changes {
+                0 => say!("[nothing changes at revision {revision}: {reason}]"),
+                changes => say!("[{changes} changes at revision {revision}: {reason}]"),
             },
         );
     }

@@ -1,0 +1,141 @@
+//! Writing the lines around a cursor anew, with what the latest edits ask for there: the *region*, what a model is told of it, and
+//! what its answer changes.
+//!
+//! The document stays where it is: what the model is told stands behind it, and is all that is encoded for it.
+
+mod answer;
+mod prompt;
+
+pub use answer::{AnswerEnd, RegionAnswer};
+pub use prompt::{PromptForm, UnknownForm};
+
+use crate::diff::diff;
+use crate::document::Document;
+use crate::edit::bytes;
+use crate::error::TextError;
+use pie_words::{Cursor, RegionLines, TextRange, TokenId};
+use prompt::{EditedLines, Told};
+use ropey::Rope;
+use similar::DiffOp;
+use std::ops::Range;
+
+/// Lines of the text around each of the latest edits that a model is shown with it.
+const AROUND: usize = 1;
+/// Edits that a model is told of, the latest.
+const EDITS: usize = 8;
+/// Bytes of an edit that a model is told of; larger ones stand in the document anyway.
+const EDIT_BYTES: usize = 2 << 10;
+/// Bytes of the largest region.
+const REGION_BYTES: usize = 16 << 10;
+
+/// A region, and what a model is told to write it anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Its bytes in the document: whole lines.
+    pub bytes: Range<usize>,
+    /// Its text as it is.
+    pub text: String,
+    /// Its tokens, which are likely to come again.
+    pub expected: Vec<TokenId>,
+    /// What the model is told, behind the document.
+    pub prompt: Vec<TokenId>,
+    /// Besides the model's own, what ends the region in its answer.
+    pub stop: Vec<String>,
+}
+
+impl Document {
+    /// The lines around a cursor, or at the document's end, and what a model is told to write them anew: the latest edits of the document, as far as they are
+    /// known, and what stands there now. Changes nothing.
+    ///
+    /// # Errors
+    /// A cursor that is no place in the document; [`TextError::TokensOnly`]; [`TextError::RegionTooLong`].
+    pub fn region(&self, cursor: Option<Cursor>, lines: RegionLines) -> Result<Region, TextError> {
+        let text = self.rope().ok_or(TextError::TokensOnly)?;
+        let range = match cursor {
+            None => TextRange::Bytes { start: text.len_bytes(), end: text.len_bytes() },
+            Some(Cursor::Byte(at)) => TextRange::Bytes { start: at, end: at },
+            Some(Cursor::Lsp(at)) => TextRange::Lsp { start: at, end: at },
+            Some(Cursor::Token(_)) => return Err(TextError::TextOnly),
+        };
+        let (at, _) = bytes(text, 0, range)?;
+        let line = text.byte_to_line(at);
+        let [before, behind] = [lines.before, lines.behind].map(|lines| lines as usize);
+        let rows =
+            line.saturating_sub(before)..text.len_lines().min(line.saturating_add(behind).saturating_add(1));
+        let bytes = text.line_to_byte(rows.start)..text.line_to_byte(rows.end);
+        if bytes.len() > REGION_BYTES {
+            return Err(TextError::RegionTooLong { bytes: bytes.len(), limit: REGION_BYTES });
+        }
+        let now = text.byte_slice(bytes.clone()).to_string();
+        let told = Told {
+            path: self.parts().document.clone(),
+            edits: self.bursts().before_all().map_or_else(Vec::new, |before| edited_lines(before, text)),
+            original: self
+                .bursts()
+                .before_latest()
+                .map_or_else(|| now.clone(), |before| as_it_was(before, text, rows.clone())),
+            before_cursor: at - bytes.start,
+            rows,
+            now: now.clone(),
+        };
+        let tokenizer = self.text_tokenizer();
+        let prompt = tokenizer.prompt_form().prompt(&told, &tokenizer)?;
+        let expected = tokenizer.text_tokens(&now)?;
+        Ok(Region { bytes, text: now, expected, prompt: prompt.tokens, stop: prompt.stop })
+    }
+}
+
+fn lines_of(text: &Rope) -> Vec<String> {
+    text.lines().map(|line| line.to_string()).collect()
+}
+
+/// What differs between two texts, in lines.
+fn hunks(old: &[String], new: &[String]) -> Vec<DiffOp> {
+    // What both begin and end with is not compared.
+    let front = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    let back = old[front..].iter().rev().zip(new[front..].iter().rev()).take_while(|(old, new)| old == new);
+    let back = back.count();
+    let mut all = diff(&old[front..old.len() - back], &new[front..new.len() - back]);
+    for hunk in &mut all {
+        let (old, new) = (hunk.old_range(), hunk.new_range());
+        *hunk = DiffOp::Replace {
+            old_index: front + old.start,
+            old_len: old.len(),
+            new_index: front + new.start,
+            new_len: new.len(),
+        };
+    }
+    all
+}
+
+/// The latest places where a text differs from what it was, from its begin to its end.
+fn edited_lines(before: &Rope, now: &Rope) -> Vec<EditedLines> {
+    let (old, new) = (lines_of(before), lines_of(now));
+    let around = |lines: &[String], range: Range<usize>| {
+        lines[range.start.saturating_sub(AROUND)..lines.len().min(range.end + AROUND)].concat()
+    };
+    let shown = |hunk: &DiffOp| EditedLines {
+        original: around(&old, hunk.old_range()),
+        updated: around(&new, hunk.new_range()),
+    };
+    let mut all: Vec<EditedLines> = hunks(&old, &new).iter().map(shown).collect();
+    all.retain(|edit| edit.original.len().max(edit.updated.len()) <= EDIT_BYTES);
+    all.split_off(all.len().saturating_sub(EDITS))
+}
+
+/// Lines of a text as they were in an earlier one.
+fn as_it_was(before: &Rope, now: &Rope, rows: Range<usize>) -> String {
+    let (old, new) = (lines_of(before), lines_of(now));
+    let (mut text, mut next) = (String::new(), rows.start);
+    for hunk in hunks(&old, &new) {
+        let there = hunk.new_range();
+        if there.end < rows.start || there.start >= rows.end || there.start < next {
+            continue;
+        }
+        text.push_str(&new[next..there.start].concat());
+        text.push_str(&old[hunk.old_range()].concat());
+        next = there.end.min(rows.end);
+    }
+    text.push_str(&new[next..rows.end].concat());
+    text
+}
