@@ -60,8 +60,8 @@ impl Document {
         let (at, _) = bytes(text, 0, range)?;
         let line = text.byte_to_line(at);
         let [before, behind] = [lines.before, lines.behind].map(|lines| lines as usize);
-        let rows =
-            line.saturating_sub(before)..text.len_lines().min(line.saturating_add(behind).saturating_add(1));
+        let rows = line.saturating_sub(before)..line.saturating_add(behind).saturating_add(1);
+        let rows = without_blank_ends(text, rows.start..rows.end.min(text.len_lines()));
         let bytes = text.line_to_byte(rows.start)..text.line_to_byte(rows.end);
         if bytes.len() > REGION_BYTES {
             return Err(TextError::RegionTooLong { bytes: bytes.len(), limit: REGION_BYTES });
@@ -74,15 +74,22 @@ impl Document {
                 .bursts()
                 .before_latest()
                 .map_or_else(|| now.clone(), |before| as_it_was(before, text, rows.clone())),
-            before_cursor: at - bytes.start,
+            before_cursor: at.clamp(bytes.start, bytes.end) - bytes.start,
             rows,
             now: now.clone(),
         };
         let tokenizer = self.text_tokenizer();
         let prompt = tokenizer.prompt_form().prompt(&told, &tokenizer)?;
-        let expected = tokenizer.text_tokens(&now)?;
+        let expected = tokenizer.text_tokens(&now.replace("\r\n", "\n"))?;
         Ok(Region { bytes, text: now, expected, prompt: prompt.tokens, stop: prompt.stop })
     }
+}
+
+/// Models are careless about empty lines at the ends of what they write.
+fn without_blank_ends(text: &Rope, rows: Range<usize>) -> Range<usize> {
+    let is_blank = |row: &usize| text.line(*row).chars().all(char::is_whitespace);
+    let Some(last) = rows.clone().rev().find(|row| !is_blank(row)) else { return rows };
+    rows.start + rows.clone().take_while(is_blank).count()..last + 1
 }
 
 fn lines_of(text: &Rope) -> Vec<String> {

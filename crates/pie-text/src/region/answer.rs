@@ -15,7 +15,7 @@ pub enum AnswerEnd {
 
 /// The answer to a [`Region`](crate::Region)'s prompt. The edits that it gives, all together, make of the region what was written:
 /// they count in the document as it was when it was asked, are whole lines, sorted and disjoint, and each is given as soon as a
-/// line behind it stands in the region too. Of lines that the answer does not come to, none is deleted: a model that ends early has
+/// line behind it stands in the region too. Lines end as the region's do. Of lines that the answer does not come to, none is deleted: a model that ends early has
 /// nothing more to change.
 #[derive(Clone, Debug)]
 pub struct RegionAnswer {
@@ -30,6 +30,14 @@ pub struct RegionAnswer {
     written: Vec<String>,
     /// The begin of a line.
     begun: String,
+    ends: LineEnd,
+}
+
+/// How lines end. Models write the shorter way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LineEnd {
+    Lf,
+    CrLf,
 }
 
 impl RegionAnswer {
@@ -44,7 +52,8 @@ impl RegionAnswer {
         }
         let once = places.into_iter().filter(|(line, places)| places.len() == 1 && says_something(line));
         let once = once.map(|(line, places)| (line, places[0])).collect();
-        Self { lines, offsets, once, settled: 0, written: Vec::new(), begun: String::new() }
+        let ends = if region.contains("\r\n") { LineEnd::CrLf } else { LineEnd::Lf };
+        Self { lines, offsets, once, settled: 0, written: Vec::new(), begun: String::new(), ends }
     }
 
     /// Takes what is written next, and gives what is settled by it.
@@ -53,7 +62,10 @@ impl RegionAnswer {
         self.begun.push_str(text);
         while let Some(end) = self.begun.find('\n') {
             let rest = self.begun.split_off(end + 1);
-            let line = std::mem::replace(&mut self.begun, rest);
+            let mut line = std::mem::replace(&mut self.begun, rest);
+            if self.ends == LineEnd::CrLf && !line.ends_with("\r\n") {
+                line.insert(end, '\r');
+            }
             edits.extend(self.line(line));
         }
         edits
@@ -117,7 +129,7 @@ impl RegionAnswer {
         // The last line of a document may end without a line break; no other does.
         let is_last_of_all = |line: &String| !line.ends_with('\n');
         if !last.ends_with('\n') && !old.last().is_some_and(is_last_of_all) {
-            last.push('\n');
+            last.push_str(self.ends.text());
         }
         let hunks = diff(old, &self.written);
         let unwritten = hunks
@@ -133,11 +145,20 @@ impl RegionAnswer {
                 continue;
             }
             if end < old.len() && !insert.is_empty() && !insert.ends_with('\n') {
-                insert.push('\n');
+                insert.push_str(self.ends.text());
             }
             edits.push(self.edit(lines.start, end, insert));
         }
         edits
+    }
+}
+
+impl LineEnd {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Lf => "\n",
+            Self::CrLf => "\r\n",
+        }
     }
 }
 
@@ -211,6 +232,9 @@ mod tests {
             answered(region, "ALPHA\nbravo\nCHAR", AnswerEnd::CutShort, 3),
             "ALPHA\nbravo\ncharlie\ndelta\n"
         );
+        let (windows, changed) = (region.replace('\n', "\r\n"), "alpha\r\nBRAVO\r\ncharlie\r\ndelta\r\n");
+        assert_eq!(answered(&windows, "alpha\nBRAVO\ncharlie\ndelta\n", AnswerEnd::Whole, 3), changed);
+        assert_eq!(answered(&windows, "alpha\r\nBRAVO", AnswerEnd::Whole, 3), changed);
         // A document's last line may have no line break, and keeps none.
         assert_eq!(answered("alpha\nbravo", "alpha\nBRAVO", AnswerEnd::Whole, 1), "alpha\nBRAVO");
         assert_eq!(answered("alpha\nbravo", "alpha\nBRAVO\n", AnswerEnd::Whole, 1), "alpha\nBRAVO\n");

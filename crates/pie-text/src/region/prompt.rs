@@ -94,9 +94,10 @@ fn whole(text: &str, stop: &str, tokenizer: &Tokenizer) -> Result<Prompt, TextEr
     Ok(Prompt { tokens: tokenizer.text_tokens(text)?, stop: vec![stop.to_owned()] })
 }
 
-/// Ends with a line break.
+/// Lines as models know them: each ends with a line feed, the last one too.
 fn closed(text: &str) -> String {
-    if text.is_empty() || text.ends_with('\n') { text.to_owned() } else { format!("{text}\n") }
+    let text = text.replace("\r\n", "\n");
+    if text.is_empty() || text.ends_with('\n') { text } else { text + "\n" }
 }
 
 fn path(told: &Told) -> &str {
@@ -133,6 +134,7 @@ fn as_diff(edit: &EditedLines) -> String {
 fn zeta(told: &Told) -> String {
     let path = path(told);
     let (before, behind) = told.now.split_at(told.before_cursor);
+    let before = before.replace("\r\n", "\n");
     let edits: Vec<String> = told
         .edits
         .iter()
