@@ -1,5 +1,7 @@
 """An editor as somebody else would write it: pygls' client at the other end of `pie lsp`, and nothing of pie-pool's own code."""
 
+from __future__ import annotations
+
 import asyncio
 import json
 import threading
@@ -31,7 +33,7 @@ def position(text: str, index: int, encoding: str) -> lsp.Position:
 class Editor:
     """A language server, and what an editor does with it. `settings` says what the editor has set for a document."""
 
-    def __init__(self, cache: Path, *flags: str, encodings=("utf-16",), inline=True, folders=(), settings=None, options=None):
+    def __init__(self, cache: Path, *flags: str, encodings=("utf-16",), inline=True, actions=True, folders=(), settings=None, options=None):
         self.messages: list[str] = []
         self.shown: list[str] = []
         self.settings = settings
@@ -49,6 +51,11 @@ class Editor:
             text_document=lsp.TextDocumentClientCapabilities(
                 inline_completion=lsp.InlineCompletionClientCapabilities() if inline else None,
                 completion=lsp.CompletionClientCapabilities(),
+                code_action=lsp.CodeActionClientCapabilities(
+                    data_support=True, resolve_support=lsp.ClientCodeActionResolveOptions(properties=["edit"])
+                )
+                if actions
+                else None,
             ),
             workspace=lsp.WorkspaceClientCapabilities(configuration=settings is not None, workspace_folders=True),
         )
@@ -145,6 +152,19 @@ class Editor:
         place = position(self.texts[uri], at, self.encoding)
         params = lsp.CompletionParams(text_document=lsp.TextDocumentIdentifier(uri), position=place)
         return self._do(self._client.text_document_completion_async(params))
+
+    def actions(self, uri: str, at: int, only=None, trigger=lsp.CodeActionTriggerKind.Invoked) -> list[lsp.CodeAction]:
+        """What is offered at a place."""
+        place = position(self.texts[uri], at, self.encoding)
+        context = lsp.CodeActionContext(diagnostics=[], only=only, trigger_kind=trigger)
+        params = lsp.CodeActionParams(lsp.TextDocumentIdentifier(uri), lsp.Range(place, place), context)
+        return self._do(self._client.text_document_code_action_async(params)) or []
+
+    def resolve(self, action: lsp.CodeAction) -> list[lsp.TextEdit]:
+        """The edits of an action that is chosen."""
+        resolved = self._do(self._client.code_action_resolve_async(action))
+        ((_, edits),) = resolved.edit.changes.items()
+        return list(edits)
 
     def stop(self) -> None:
         """`shutdown` and `exit`."""

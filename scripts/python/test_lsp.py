@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import grpc
 import pytest
 from client import Client, Completion
 from editor import WIDTHS, Editor
+from lsprotocol import types as lsp
 from pie.v1 import pie_pb2 as pb
 from pool import is_running, until
 from pygls.exceptions import JsonRpcException
+from stubs import ROOT
+
+sys.path.insert(0, str(ROOT / "scripts" / "models"))
+import fetch  # noqa: E402
 
 URI = "file:///work/main.rs"
 TEXT = 'fn main() {\r\n    let s = "naïve 日本語 🙂";\r\n    call(\n}\n// 👩‍👩‍👧\rlast'
@@ -322,6 +328,39 @@ def test_sessions_are_closed_when_the_editor_goes(client, edit, how):
         assert editor.wait() == 0
     assert time.monotonic() - begun < 5
     until("all sessions are closed", lambda: not any(sessions(client, uri) for uri in uris), 3)
+
+
+def test_the_next_edit_is_an_action_and_what_a_plain_client_gets(cache, edit, start_pool):
+    pool = start_pool("--model", str(fetch.fetch("smollm2-135m")), "--kv-memory", "64MiB", world_size=1)
+    client = Client(client_module.connect(pool.address))
+    text = "".join(f"# 🙂 {index}\ndef value_{index}(number):\n    return number + {index}\n\n\n" for index in range(9))
+    changed, at = text.replace("number + 4", "count + 4"), text.index("value_4")
+    editor = edit(address=pool.address)
+    editor.open(URI, text, "python")
+    until_held(client, URI, text)
+    start = text.index("number + 4")
+    editor.change(URI, (start, start + len("number"), "count"))
+    until_held(client, URI, changed)
+    assert editor.actions(URI, at, only=["quickfix"]) == []
+    assert editor.actions(URI, at, trigger=lsp.CodeActionTriggerKind.Automatic) == []
+    (action,) = editor.actions(URI, at, only=["refactor"])
+    assert action.edit is None, "nothing is worked out before somebody wants it"
+    edits = editor.resolve(action)
+    (session,) = sessions(client, URI)
+    # The same by the pool's own API.
+    plain = client.open(text).session
+    client._apply(plain, None, parts=client.get(session.session).parts)
+    byte = len(text[:start].encode())
+    client.edit(plain, None, client_module.at_bytes(byte, byte + len("number"), "count"))
+    messages = client.stream(plain, mode=pb.COMPLETION_MODE_REWRITE, at_byte=len(changed[:at].encode()))
+    expected = [one for message in messages for one in message.edits]
+    lines = changed.encode()
+    as_lsp = [(lines[: one.bytes.start].count(b"\n"), lines[: one.bytes.end].count(b"\n"), one.text) for one in expected]
+    assert [(one.range.start.line, one.range.end.line, one.new_text) for one in edits] == as_lsp
+    assert edits and all(one.range.start.character == one.range.end.character == 0 for one in edits)
+    # The document is as it was: the editor applies what it likes.
+    assert held(client, URI) == changed
+    assert edit(address=pool.address, actions=False).capabilities.code_action_provider is None
 
 
 def test_a_window_of_a_long_file_is_in_the_pool(client, edit):

@@ -47,6 +47,12 @@ impl Drop for Counted<'_> {
     }
 }
 
+impl Default for Turnstile {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Turnstile {
     /// Everybody may come in.
     pub const fn new() -> Self {

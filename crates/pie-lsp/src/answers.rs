@@ -2,12 +2,12 @@
 
 use crate::text::{ColumnEncoding, offset, position, word_before};
 use lsp_types::{
-    ClientCapabilities, CompletionItem, CompletionItemKind, CompletionList, CompletionOptions,
-    CompletionResponse, CompletionTextEdit, InitializeResult, InlineCompletionItem, InlineCompletionList,
-    InlineCompletionOptions, InlineCompletionResponse, InsertTextFormat, OneOf, Position, Range, SaveOptions,
-    ServerCapabilities, ServerInfo, TextDocumentSyncCapability, TextDocumentSyncKind,
-    TextDocumentSyncOptions, TextDocumentSyncSaveOptions, TextEdit, WorkspaceFoldersServerCapabilities,
-    WorkspaceServerCapabilities,
+    ClientCapabilities, CodeActionKind, CodeActionOptions, CompletionItem, CompletionItemKind,
+    CompletionList, CompletionOptions, CompletionResponse, CompletionTextEdit, InitializeResult,
+    InlineCompletionItem, InlineCompletionList, InlineCompletionOptions, InlineCompletionResponse,
+    InsertTextFormat, OneOf, Position, Range, SaveOptions, ServerCapabilities, ServerInfo,
+    TextDocumentSyncCapability, TextDocumentSyncKind, TextDocumentSyncOptions, TextDocumentSyncSaveOptions,
+    TextEdit, WorkspaceFoldersServerCapabilities, WorkspaceServerCapabilities,
 };
 use ropey::Rope;
 use serde_json::Value;
@@ -24,6 +24,8 @@ pub struct NegotiatedCapabilities {
     pub asking: CompletionMethod,
     /// How settings come.
     pub settings: SettingsFrom,
+    /// Whether an action's edits may be told when it is chosen.
+    pub resolves_actions: bool,
 }
 
 /// How suggestions are asked for.
@@ -65,7 +67,11 @@ impl NegotiatedCapabilities {
         };
         let pulls = capabilities.workspace.as_ref().and_then(|workspace| workspace.configuration);
         let settings = if pulls == Some(true) { SettingsFrom::Pulled } else { SettingsFrom::Pushed };
-        Self { encoding, asking, settings }
+        let actions = capabilities.text_document.as_ref().and_then(|text| text.code_action.as_ref());
+        let resolved = actions.and_then(|actions| actions.resolve_support.as_ref());
+        let edits = resolved.is_some_and(|resolved| resolved.properties.iter().any(|name| name == "edit"));
+        let resolves_actions = edits && actions.is_some_and(|actions| actions.data_support == Some(true));
+        Self { encoding, asking, settings, resolves_actions }
     }
 
     /// The answer to `initialize`.
@@ -90,6 +96,14 @@ impl NegotiatedCapabilities {
             completion_provider: (self.asking != CompletionMethod::Inline).then_some(ordinary),
             inline_completion_provider: (self.asking != CompletionMethod::Ordinary)
                 .then(|| OneOf::Right(InlineCompletionOptions::default())),
+            code_action_provider: self.resolves_actions.then(|| {
+                CodeActionOptions {
+                    code_action_kinds: Some(vec![CodeActionKind::REFACTOR_REWRITE]),
+                    resolve_provider: Some(true),
+                    ..CodeActionOptions::default()
+                }
+                .into()
+            }),
             workspace: Some(WorkspaceServerCapabilities {
                 workspace_folders: Some(folders),
                 file_operations: None,

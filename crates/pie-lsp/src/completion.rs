@@ -3,7 +3,7 @@
 use crate::link::{LinkError, PoolConnection};
 use crate::settings::EditorSettings;
 use crate::suggestion::lines;
-use pie_client::{CompletionOptions, SessionHandle};
+use pie_client::{CompletionOptions, Edit, SessionHandle};
 use pie_proto::{Reason, v1};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +46,38 @@ pub async fn complete(
         Err(error) if error.reason() == Some(Reason::ContextEmpty) => Ok(String::new()),
         generated => generated,
     }
+}
+
+/// What the lines around a byte of the session's text become next, as edits of the text that has it from byte `start` on. None where
+/// nothing changes, or the text changed meanwhile.
+///
+/// # Errors
+/// Nobody answers, or the pool refuses.
+pub async fn next_edit(session: SessionHandle, at: usize, start: usize) -> Result<Vec<Edit>, LinkError> {
+    let options = CompletionOptions {
+        at: Some(at),
+        mode: v1::CompletionMode::Rewrite,
+        on_edit: v1::OnEdit::End,
+        ..CompletionOptions::default()
+    };
+    let accepted = timeout(ACCEPTED, session.start(&options)).await;
+    let mut completion = accepted.map_err(|_| LinkError::Silent("accepting a completion"))??;
+    let mut edits = Vec::new();
+    while let Some(message) =
+        timeout(TOKEN, completion.next()).await.map_err(|_| LinkError::Silent("a token"))??
+    {
+        if message.finish_reason() == v1::FinishReason::Edited {
+            return Ok(Vec::new());
+        }
+        edits.extend(message.edits.into_iter().filter_map(|edit| of_the_text(edit, start)));
+    }
+    Ok(edits)
+}
+
+fn of_the_text(edit: v1::TextEdit, start: usize) -> Option<Edit> {
+    let Some(v1::text_edit::Range::Bytes(range)) = edit.range else { return None };
+    let place = |at: u64| Some(start + usize::try_from(at).ok()?);
+    Some(Edit { range: place(range.start)?..place(range.end)?, text: edit.text })
 }
 
 async fn generated(

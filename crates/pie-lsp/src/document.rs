@@ -4,7 +4,7 @@
 mod front;
 mod sending;
 
-use crate::completion::complete;
+use crate::completion::{complete, next_edit};
 use crate::link::{LinkError, PoolConnection, PoolLink};
 use crate::mirror::{Mirror, MirrorUpdate};
 use crate::settings::EditorSettings;
@@ -61,8 +61,28 @@ pub struct Question {
     pub cursor: usize,
     /// What the model is to see of other documents.
     pub front: v1::Parts,
+    /// What is asked for.
+    pub wanted: Wanted,
     /// Where the answer goes; nothing comes where there is nothing to say.
-    pub answer: oneshot::Sender<String>,
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// What comes at the cursor.
+    Suggestion,
+    /// What the lines around it become next.
+    NextEdit,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// To be inserted at the cursor.
+    Suggestion(String),
+    /// Of whole lines of the text that the editor shows.
+    NextEdit(Vec<Edit>),
 }
 
 /// What may be done with a document.
@@ -132,7 +152,7 @@ struct DocumentTask {
     session: Option<SessionHandle>,
     sending: Option<BoxFuture<'static, CallOutcome>>,
     asked: Option<PendingQuestion>,
-    running: Option<BoxFuture<'static, Result<String, LinkError>>>,
+    running: Option<BoxFuture<'static, Result<Answer, LinkError>>>,
     suggestion: Option<Suggestion>,
     front: PrecedingParts,
     /// Where the editor works.
@@ -248,9 +268,12 @@ impl DocumentTask {
                 self.cursor = question.cursor;
                 self.front.want(question.front.clone());
                 self.forget();
-                let held = self.suggestion.as_ref().and_then(|held| held.rest(question.cursor));
-                match (held, &self.policy) {
-                    (Some(rest), Policy::Sent(_)) => drop(question.answer.send(rest.to_owned())),
+                let wants_text = question.wanted == Wanted::Suggestion;
+                let held = self.suggestion.as_ref().filter(|_| wants_text);
+                match (held.and_then(|held| held.rest(question.cursor)), &self.policy) {
+                    (Some(rest), Policy::Sent(_)) => {
+                        drop(question.answer.send(Answer::Suggestion(rest.to_owned())));
+                    }
                     _ => self.asked = Some(PendingQuestion { question, since: Instant::now(), tries: 0 }),
                 }
             }
@@ -294,10 +317,20 @@ impl DocumentTask {
             self.sending = Some(sending::put(session, parts).boxed());
             return;
         }
-        let due = self.asked.as_ref().is_some_and(|asked| asked.since + settings.debounce <= Instant::now());
-        if let Some(session) = self.session.clone().filter(|_| due) {
-            let at = self.cursor - self.mirror.held().start;
-            self.running = Some(complete(session, at, settings, connected).boxed());
+        let due = self.asked.as_ref().filter(|asked| asked.since + settings.debounce <= Instant::now());
+        if let (Some(session), Some(due)) = (self.session.clone(), due) {
+            let start = self.mirror.held().start;
+            let at = self.cursor - start;
+            self.running = Some(match due.question.wanted {
+                Wanted::Suggestion => {
+                    let text = complete(session, at, settings, connected);
+                    text.map(|text| text.map(Answer::Suggestion)).boxed()
+                }
+                Wanted::NextEdit => {
+                    let edits = next_edit(session, at, start);
+                    edits.map(|edits| edits.map(Answer::NextEdit)).boxed()
+                }
+            });
         }
     }
 
@@ -411,15 +444,17 @@ impl DocumentTask {
         }
     }
 
-    fn completed(&mut self, completed: Result<String, LinkError>) {
+    fn completed(&mut self, completed: Result<Answer, LinkError>) {
         let Some(mut asked) = self.asked.take() else { return };
         match completed {
-            Ok(text) => {
+            Ok(answer) => {
                 self.link.serves();
-                self.suggestion = Some(Suggestion::new(asked.question.cursor, text.clone()));
-                if !text.is_empty() {
+                if let Answer::Suggestion(text) = &answer {
+                    self.suggestion = Some(Suggestion::new(asked.question.cursor, text.clone()));
+                }
+                if !matches!(&answer, Answer::Suggestion(text) if text.is_empty()) {
                     // Whoever asked may have gone just now.
-                    let _ = asked.question.answer.send(text);
+                    let _ = asked.question.answer.send(answer);
                 }
             }
             // The pool was started anew, or had no room for the session: it is opened again, with the text.

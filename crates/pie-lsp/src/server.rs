@@ -1,10 +1,11 @@
 //! The language server: the editor's documents, and what is done with each message, in the order in which they come. Nothing here waits.
 
+mod actions;
 mod neighbours;
 mod roots;
 
 use crate::answers::{CompletionMethod, NegotiatedCapabilities, SettingsFrom, SuggestionPosition};
-use crate::document::{DocumentHandle, DocumentMessage, DocumentSnapshot, Policy, Question};
+use crate::document::{Answer, DocumentHandle, DocumentMessage, DocumentSnapshot, Policy, Question, Wanted};
 use crate::link::{PoolAddress, PoolLink};
 use crate::settings::{CheckedSettings, SECTION};
 use crate::text::apply;
@@ -14,7 +15,10 @@ use async_lsp::router::Router;
 use async_lsp::server::LifecycleLayer;
 use async_lsp::{AnyNotification, ClientSocket, LspService, ResponseError};
 use lsp_types::notification::{self as note, Notification};
-use lsp_types::request::{Completion, Initialize, InlineCompletionRequest, Shutdown, WorkspaceConfiguration};
+use lsp_types::request::{
+    CodeActionRequest, CodeActionResolveRequest, Completion, Initialize, InlineCompletionRequest, Shutdown,
+    WorkspaceConfiguration,
+};
 use lsp_types::{
     ConfigurationItem, ConfigurationParams, DidChangeConfigurationParams, DidChangeTextDocumentParams,
     DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult, MessageType,
@@ -96,6 +100,11 @@ impl LanguageServer {
             .request::<Completion, _>(|editor, params| {
                 let suggested = editor.suggested(CompletionMethod::Ordinary, params.text_document_position);
                 async move { Ok(suggested.await.map(|(place, text)| place.ordinary(&text))) }
+            })
+            .request::<CodeActionRequest, _>(|editor, params| std::future::ready(Ok(editor.actions(&params))))
+            .request::<CodeActionResolveRequest, _>(|editor, action| {
+                let resolved = editor.resolved(action);
+                async move { Ok(resolved.await) }
             })
             .event::<ConfigurationReply>(|editor, arrived| {
                 editor.arrived(arrived);
@@ -338,20 +347,32 @@ impl Editor {
     ) -> impl Future<Output = Option<(SuggestionPosition, String)>> + Send + use<> {
         let agreed = self.agreement.asking == asking || self.agreement.asking == CompletionMethod::Both;
         let uri = &at.text_document.uri;
-        let front = self.front(uri);
         let open = self.open.get(uri).filter(|_| agreed);
         let asked = open.map(|open| {
             let place = SuggestionPosition::new(&open.text, at.position, self.agreement.encoding);
-            let (answer, answered) = oneshot::channel();
-            let question = Question { shown: open.snapshot(), cursor: place.cursor, front, answer };
-            open.handle.tell(DocumentMessage::Asked(question));
-            (place, answered)
+            (self.ask(uri, open, place.cursor, Wanted::Suggestion), place)
         });
         async move {
-            let (place, answered) = asked?;
-            let text = timeout(ANSWER, answered).await.ok()?.ok()?;
-            Some((place, text))
+            let (answered, place) = asked?;
+            match timeout(ANSWER, answered).await.ok()?.ok()? {
+                Answer::Suggestion(text) => Some((place, text)),
+                Answer::NextEdit(_) => None,
+            }
         }
+    }
+
+    /// Asks a document's task.
+    fn ask(
+        &self,
+        uri: &Url,
+        open: &OpenDocument,
+        cursor: usize,
+        wanted: Wanted,
+    ) -> oneshot::Receiver<Answer> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question { shown: open.snapshot(), cursor, front: self.front(uri), wanted, answer };
+        open.handle.tell(DocumentMessage::Asked(question));
+        answered
     }
 }
 

@@ -223,8 +223,8 @@ impl Gate {
     }
 
     fn check<B>(&self, request: &mut Request<B>) -> Result<(), Fault> {
-        let needs = Needs::of(request.uri().path());
-        if needs == Needs::Nothing {
+        let needs = RequiredRole::of(request.uri().path());
+        if needs == RequiredRole::Nothing {
             return Ok(());
         }
         let caller = self.caller(request.headers());
@@ -232,7 +232,7 @@ impl Gate {
         request.headers_mut().remove(AUTHORIZATION);
         request.headers_mut().remove(TENANT);
         let caller = caller?;
-        if needs == Needs::Admin && caller.role != Role::Admin {
+        if needs == RequiredRole::Admin && caller.role != Role::Admin {
             let message = format!("{} needs a token with `admin = true`", request.uri().path());
             return Err(Fault::new(Reason::NotAdmin, message));
         }
@@ -249,14 +249,14 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 
 /// What a service asks of its callers; one that is not named here asks for a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needs {
+enum RequiredRole {
     /// Probes have no tokens.
     Nothing,
     Token,
     Admin,
 }
 
-impl Needs {
+impl RequiredRole {
     fn of(path: &str) -> Self {
         match path.trim_start_matches('/').split('/').next() {
             Some("grpc.health.v1.Health") => Self::Nothing,

@@ -2,7 +2,7 @@
 //!
 //! **Owns** the text of a session with its revision and tokens ([`Document`]), where edits in bytes or LSP
 //! positions are in it, the tokenizer of the model ([`Tokenizer`]), and the way back from tokens to text as they stream
-//! ([`TokenDecoder`], [`StopStrings`]); and what a model is told to write lines of it anew ([`Region`], [`RegionAnswer`]).
+//! ([`TokenDecoder`], [`StopStrings`]); and what a model is told to write lines of it anew ([`EditableRegion`], [`RegionAnswer`]).
 //!
 //! **Invariants.** T1: the tokens of a document equal its whole text tokenized, after every edit. T2: an edit costs
 //! what the edit costs, not what the document costs. R1, R2 in part: an edit made against another revision is refused,
@@ -59,7 +59,7 @@ pub use fim::{Fim, FimError, FimOrder, FimSetting};
 pub use form::RestartKind;
 pub use load::TokenizerSettings;
 pub use parts::{FileMarkers, led_by};
-pub use region::{AnswerEnd, PromptForm, Region, RegionAnswer, UnknownForm};
+pub use region::{AnswerEnd, EditableRegion, PromptForm, RegionAnswer, UnknownForm};
 pub use retokenize::Replacement;
 pub use stop::StopStrings;
 pub use threads::stand_back;

@@ -30,7 +30,7 @@ const REGION_BYTES: usize = 16 << 10;
 
 /// A region, and what a model is told to write it anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Region {
+pub struct EditableRegion {
     /// Its bytes in the document: whole lines.
     pub bytes: Range<usize>,
     /// Its text as it is.
@@ -49,7 +49,7 @@ impl Document {
     ///
     /// # Errors
     /// A cursor that is no place in the document; [`TextError::TokensOnly`]; [`TextError::RegionTooLong`].
-    pub fn region(&self, cursor: Option<Cursor>, lines: RegionLines) -> Result<Region, TextError> {
+    pub fn region(&self, cursor: Option<Cursor>, lines: RegionLines) -> Result<EditableRegion, TextError> {
         let text = self.rope().ok_or(TextError::TokensOnly)?;
         let range = match cursor {
             None => TextRange::Bytes { start: text.len_bytes(), end: text.len_bytes() },
@@ -81,7 +81,7 @@ impl Document {
         let tokenizer = self.text_tokenizer();
         let prompt = tokenizer.prompt_form().prompt(&told, &tokenizer)?;
         let expected = tokenizer.text_tokens(&now.replace("\r\n", "\n"))?;
-        Ok(Region { bytes, text: now, expected, prompt: prompt.tokens, stop: prompt.stop })
+        Ok(EditableRegion { bytes, text: now, expected, prompt: prompt.tokens, stop: prompt.stop })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::Failure;
 use args::{CtlArgs, CtlCommand, StrategyArg};
 use caller::{CtlError, PoolCaller, Wait};
 use pie_proto::v1;
-use rewriting::Then;
+use rewriting::ChangesUse;
 use show::Show;
 pub use show::table;
 use std::io::Read;
@@ -134,7 +134,7 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
                 lines_behind: Some(lines),
                 ..Default::default()
             };
-            let wanted = if apply { Then::Apply } else { Then::ShowAlone };
+            let wanted = if apply { ChangesUse::Apply } else { ChangesUse::ShowAlone };
             rewriting::rewrite(&caller, request, wanted, show).await?;
         }
     }

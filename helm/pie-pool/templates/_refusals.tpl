@@ -11,7 +11,7 @@
 {{- end }}
 {{- end }}
 {{- range $role := list "router" "worker" }}
-{{- $own := list "PIE_GROUP" "PIE_RANK" "PIE_WORLD_SIZE" "PIE_ETCD" "PIE_MODEL" "PIE_FIM" "PIE_DEVICE" "PIE_LISTEN" "PIE_PEER_LISTEN" "PIE_ADVERTISE" "PIE_WORKER_LISTEN" "PIE_COLLECTIVE_LISTEN" "PIE_METRICS_LISTEN" "PIE_DRAIN_GRACE" "PIE_CONNECTION_AGE" "PIE_REPAIR" "PIE_REPAIR_WINDOW" "PIE_FREE_ROWS" "PIE_ACK" "PIE_KV_SPILL" "PIE_KV_SPILL_SIZE" "PIE_LOG" "PIE_LOG_FORMAT" "PIE_OTLP" "PIE_TRACE_SAMPLE" }}
+{{- $own := list "PIE_GROUP" "PIE_RANK" "PIE_WORLD_SIZE" "PIE_ETCD" "PIE_MODEL" "PIE_FIM" "PIE_NEXT_EDIT" "PIE_DEVICE" "PIE_LISTEN" "PIE_PEER_LISTEN" "PIE_ADVERTISE" "PIE_WORKER_LISTEN" "PIE_COLLECTIVE_LISTEN" "PIE_METRICS_LISTEN" "PIE_DRAIN_GRACE" "PIE_CONNECTION_AGE" "PIE_REPAIR" "PIE_REPAIR_WINDOW" "PIE_FREE_ROWS" "PIE_ACK" "PIE_KV_SPILL" "PIE_KV_SPILL_SIZE" "PIE_LOG" "PIE_LOG_FORMAT" "PIE_OTLP" "PIE_TRACE_SAMPLE" }}
 {{- range $setting, $_ := (index $.Values $role).settings }}
 {{- if or (has $setting $own) (regexMatch "^PIE_(TLS|INTERNAL|TOKEN|CA|CLIENT|POOL)" $setting) }}
 {{- fail (printf "%s.settings: the chart sets %s itself, from the value that is meant for it" $role $setting) }}

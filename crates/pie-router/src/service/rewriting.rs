@@ -9,7 +9,7 @@ use pie_group::call::{Call, WorkedOut};
 use pie_group::tokenizing::{AdmissionWait, beside};
 use pie_proto::request::Complete;
 use pie_proto::{Reason, v1};
-use pie_text::{AnswerEnd, Region, RegionAnswer};
+use pie_text::{AnswerEnd, EditableRegion, RegionAnswer};
 use pie_words::{TextEdit, TokenId};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -49,7 +49,7 @@ impl LocalGroup {
                     .min(u32::try_from(context).unwrap_or(u32::MAX))
                     .max(1);
             }
-            let Region { bytes, text, expected: lines, prompt, .. } = region;
+            let EditableRegion { bytes, text, expected: lines, prompt, .. } = region;
             let worked_out = WorkedOut { expected: [expected.clone(), lines].concat(), prompt };
             let answer = RegionAnswer::new(bytes.start, &text);
             let tenant = tenant.clone();

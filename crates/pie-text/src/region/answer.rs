@@ -13,7 +13,7 @@ pub enum AnswerEnd {
     CutShort,
 }
 
-/// The answer to a [`Region`](crate::Region)'s prompt. The edits that it gives, all together, make of the region what was written:
+/// The answer to an [`EditableRegion`](crate::EditableRegion)'s prompt. The edits that it gives, all together, make of the region what was written:
 /// they count in the document as it was when it was asked, are whole lines, sorted and disjoint, and each is given as soon as a
 /// line behind it stands in the region too. Lines end as the region's do. Of lines that the answer does not come to, none is deleted: a model that ends early has
 /// nothing more to change.
@@ -85,13 +85,17 @@ impl RegionAnswer {
         edits
     }
 
-    /// Where a line of the region stands again: one that stands there once, or the second of two that follow each other there as here.
+    /// Where a line of the region stands again: one that stands there once, or the second of two that
+    /// follow each other there as here. Empty lines and brackets stand anywhere.
     fn place(&self, line: &str) -> Option<usize> {
         if let Some(place) = self.once.get(line).filter(|place| **place >= self.settled) {
             return Some(*place);
         }
         let before = self.written.last()?;
         let pairs = self.lines[self.settled..].windows(2);
+        if !says_something(before) && !says_something(line) {
+            return None;
+        }
         let found = pairs.enumerate().find(|(_, pair)| pair[0] == *before && pair[1] == line);
         found.map(|(index, _)| self.settled + index + 1)
     }
@@ -203,9 +207,9 @@ mod tests {
         let mut answer = RegionAnswer::new(START, region);
         assert_eq!(answer.push("fn one() {\n    fir"), []);
         assert_eq!(answer.push("stly();\n}"), []);
-        // A bracket may stand anywhere.
-        assert_eq!(answer.push("\n\n").len(), 1);
-        assert_eq!(answer.push("fn two() {\n    secondly();\n"), []);
+        // Brackets and empty lines may stand anywhere.
+        assert_eq!(answer.push("\n\n"), []);
+        assert_eq!(answer.push("fn two() {\n    secondly();\n").len(), 1);
         let last = answer.finish(AnswerEnd::Whole);
         let place = START + region.find("    second").expect("there");
         let range = TextRange::Bytes { start: place, end: place + "    second();\n".len() };

@@ -40,7 +40,11 @@ impl FromStr for PromptForm {
 impl PromptForm {
     /// The one of a model, by its name: neither of the others leaves a trace in a tokenizer.
     pub fn of(model: &str) -> Self {
-        let model = model.to_lowercase();
+        let model = model.to_lowercase().replace(['-', '_', ' '], "");
+        // The second Zeta is asked in another way, which is not known here.
+        if model.contains("zeta2") {
+            return Self::Plain;
+        }
         let trained = NAMED.into_iter().find(|(name, _)| model.contains(name));
         trained.map_or(Self::Plain, |(_, form)| form)
     }
@@ -74,14 +78,16 @@ pub(super) struct Told {
 
 /// A prompt, and how its answer ends.
 #[derive(Clone, Debug)]
-pub(super) struct Prompt {
+pub(super) struct RegionPrompt {
+    /// What the model is told.
     pub tokens: Vec<TokenId>,
+    /// What ends it, where no control token does.
     pub stop: Vec<String>,
 }
 
 impl PromptForm {
     /// The prompt in a model's tokens: what is quoted is text, whatever it spells.
-    pub(super) fn prompt(self, told: &Told, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
+    pub(super) fn prompt(self, told: &Told, tokenizer: &Tokenizer) -> Result<RegionPrompt, TextError> {
         match (self, tokenizer.file_markers()) {
             (Self::Sweep, Some(markers)) => sweep(told, tokenizer, markers),
             (Self::Zeta, _) => whole(&zeta(told), "\n<|editable_region_end|>", tokenizer),
@@ -90,8 +96,8 @@ impl PromptForm {
     }
 }
 
-fn whole(text: &str, stop: &str, tokenizer: &Tokenizer) -> Result<Prompt, TextError> {
-    Ok(Prompt { tokens: tokenizer.text_tokens(text)?, stop: vec![stop.to_owned()] })
+fn whole(text: &str, stop: &str, tokenizer: &Tokenizer) -> Result<RegionPrompt, TextError> {
+    Ok(RegionPrompt { tokens: tokenizer.text_tokens(text)?, stop: vec![stop.to_owned()] })
 }
 
 /// Lines as models know them: each ends with a line feed, the last one too.
@@ -105,7 +111,7 @@ fn path(told: &Told) -> &str {
 }
 
 /// The next file's marker ends the answer, as all control tokens do.
-fn sweep(told: &Told, tokenizer: &Tokenizer, markers: FileMarkers) -> Result<Prompt, TextError> {
+fn sweep(told: &Told, tokenizer: &Tokenizer, markers: FileMarkers) -> Result<RegionPrompt, TextError> {
     let (path, Told { original, now, rows, .. }) = (path(told), told);
     let lines = format!("{}:{}", rows.start + 1, rows.end);
     let edits = told.edits.iter().map(|EditedLines { original, updated }| {
@@ -121,7 +127,7 @@ fn sweep(told: &Told, tokenizer: &Tokenizer, markers: FileMarkers) -> Result<Pro
         tokens.push(markers.file);
         tokens.extend(tokenizer.text_tokens(&file)?);
     }
-    Ok(Prompt { tokens, stop: Vec::new() })
+    Ok(RegionPrompt { tokens, stop: Vec::new() })
 }
 
 /// An edit as a diff without line numbers.

@@ -7,7 +7,7 @@ use pie_proto::v1;
 
 /// What is done with the changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum ChangesUse {
     /// They are shown.
     ShowAlone,
     /// And made.
@@ -21,7 +21,7 @@ pub(super) enum Then {
 pub(super) async fn rewrite(
     caller: &PoolCaller,
     request: v1::CompleteRequest,
-    then: Then,
+    then: ChangesUse,
     show: Show,
 ) -> Result<(), CtlError> {
     let session = name::resolve(caller, &request.session).await?;
@@ -54,7 +54,7 @@ pub(super) async fn rewrite(
             show.rewritten(message.revision, edits.len(), finish);
         }
     }
-    if then == Then::Apply && !edits.is_empty() {
+    if then == ChangesUse::Apply && !edits.is_empty() {
         let edits = v1::TextEdits { edits, ..Default::default() };
         let request = v1::ApplyEditsRequest {
             session: held.session,
