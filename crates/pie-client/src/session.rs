@@ -252,6 +252,7 @@ impl SessionHandle {
             session: self.name.clone(),
             content: Some(v1::open_session_request::Content::Text(self.text.clone())),
             strategy: self.strategy.into(),
+            repair_window: None,
             control_tokens: false,
         };
         let opened = self

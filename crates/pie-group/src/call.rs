@@ -5,7 +5,7 @@ use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Complete, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Document, DocumentChange};
-use pie_words::{Strategy, TokenId};
+use pie_words::{AskedFollowing, Following, TokenId};
 use std::time::Instant;
 use tokio::sync::oneshot;
 
@@ -22,8 +22,8 @@ pub enum Call {
         name: SessionName,
         /// What it is to hold.
         prepared: Prepared,
-        /// Of its edits; without one a session that is open keeps its own.
-        strategy: Option<Strategy>,
+        /// How its cache follows its edits.
+        following: AskedFollowing,
         /// The answer.
         reply: Reply<v1::OpenSessionResponse>,
     },
@@ -304,8 +304,8 @@ pub struct ImportedSession {
     pub name: SessionName,
     /// Which life of the name it is.
     pub identity: Identity,
-    /// Of its edits.
-    pub strategy: Strategy,
+    /// How its cache follows its edits.
+    pub following: Following,
     /// At the revision that its client knows.
     pub document: Box<Document>,
 }

@@ -81,10 +81,10 @@ pub fn parts_bytes(parts: &Parts) -> usize {
 /// A session whose document is made of its content.
 fn taken(carried: Carried, document: Document) -> Result<ImportedSession, Fault> {
     let tenant = tenant(&carried)?;
-    let Carried { name, identity, revision, strategy, .. } = carried;
+    let Carried { name, identity, revision, following, .. } = carried;
     let document = Box::new(document.at_revision(revision));
     let identity = identity.map_or_else(|| SessionStart::new().map(|life| life.identity), Ok)?;
-    Ok(ImportedSession { tenant, name, identity, strategy, document })
+    Ok(ImportedSession { tenant, name, identity, following, document })
 }
 
 /// Whose it is.

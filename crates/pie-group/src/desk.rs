@@ -170,8 +170,8 @@ impl Desk {
         };
         let core = &mut self.core;
         match call {
-            Call::Open { tenant, name, prepared, strategy, reply } => {
-                let opened = core.open(tenant, name, prepared, strategy);
+            Call::Open { tenant, name, prepared, following, reply } => {
+                let opened = core.open(tenant, name, prepared, following);
                 let opened = opened.and_then(|opened| answers::opened(core, &opened));
                 self.reply(reply, opened);
             }

@@ -13,7 +13,7 @@ use pie_plan::schedule::Limits;
 use pie_proto::request::{ApplyEdits, Edits, Identity, SessionName};
 use pie_proto::{Fault, v1};
 use pie_text::{Document, Tokenizer};
-use pie_words::{Revision, Strategy, TextEdit, TextRange};
+use pie_words::{AskedFollowing, Following, Revision, TextEdit, TextRange};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,8 +133,7 @@ pub async fn edit(owner: &OwnerHandle, base_revision: u64) -> Result<v1::ApplyEd
         identity: None,
         base_revision: Revision(base_revision),
         edits: Edits::Text(vec![edit]),
-        strategy: None,
-        repair_window: None,
+        following: AskedFollowing::default(),
     };
     let (tenant, arrived) = (Tenant::default(), Instant::now());
     match ask(owner, |reply| Call::Edit { tenant, request, prepared: None, arrived, reply }).await? {
@@ -148,5 +147,5 @@ pub fn taken(tokenizer: &Arc<pie_text::Tokenizer>, number: u128) -> ImportedSess
     let name = SessionName::new(format!("s{number}")).expect("a right name");
     let document = Box::new(Document::open(tokenizer.clone(), "x", 1 << 24).expect("a short text"));
     let (tenant, identity) = (Tenant::default(), Identity::of_bits(number));
-    ImportedSession { tenant, name, identity, strategy: Strategy::Pie, document }
+    ImportedSession { tenant, name, identity, following: Following::default(), document }
 }

@@ -10,7 +10,7 @@ use pie_plan::schedule::Limits;
 use pie_proto::request::{Complete, Exactness, Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_text::Document;
-use pie_words::{Strategy, TokenId};
+use pie_words::{AskedFollowing, Strategy, TokenId};
 use std::time::Instant;
 
 #[test]
@@ -285,8 +285,14 @@ fn repairs_ride_in_passes_that_are_made_anyway() {
         let limits = Limits { decode_passes: 1, ..SETTINGS.limits };
         let mut pool = Pool::with(2000, Settings { healing, limits, ..SETTINGS });
         let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("a short text");
-        let opened =
-            pool.open_document(Tenant::default(), "a", document, Some(strategy)).expect("there is room");
+        let opened = pool
+            .open_document(
+                Tenant::default(),
+                "a",
+                document,
+                AskedFollowing { strategy: Some(strategy), window: None },
+            )
+            .expect("there is room");
         pool.run();
         pool.edit("a", opened.revision, 30, "x").expect("the revision is right");
         let mut stream = pool.complete("a", 3, &[]).expect("it is open");
@@ -331,9 +337,21 @@ fn an_edit_says_what_is_repaired_with_it() {
         // A window is of the strategy that has one.
         (None, Some(50), 0),
     ];
-    for (strategy, window, repaired) in cases {
+    let of_the_session = |strategy, window| AskedFollowing { strategy: Some(strategy), window };
+    let sessions = [of_the_session(Strategy::Pie, None), of_the_session(Strategy::Repair, Some(9))];
+    // What an edit says counts, then what its session says, then what the pool is set to.
+    let of_two = [(None, None, 9), (Some(Strategy::Repair), Some(4), 4), (Some(Strategy::Pie), None, 0)];
+    let all = cases.map(|case| (0, case)).into_iter().chain(of_two.map(|case| (1, case)));
+    let mut opened = 0;
+    for (session, (strategy, window, repaired)) in all {
+        if session != opened {
+            let text = pool.get("a").text.expect("a text");
+            let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
+            let again = pool.open_document(Tenant::default(), "a", document, sessions[session]);
+            (revision, opened) = (again.expect("it is open").revision, session);
+        }
         let edited = pool.replace_with("a", revision, 30..30, "x", |request| {
-            (request.strategy, request.repair_window) = (strategy, window);
+            request.following = AskedFollowing { strategy, window };
         });
         revision = edited.expect("the revision is right").revision;
         let timings = pool.answer("a", 1);
@@ -467,7 +485,8 @@ fn a_tenant_that_holds_much_drops_its_own() {
                 let text = format!("// {round} {number}\n{}", TEXT.repeat(3));
                 let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
                 let session = format!("{number}");
-                pool.open_document(mallory(), &session, document, None).expect("others make room");
+                pool.open_document(mallory(), &session, document, AskedFollowing::default())
+                    .expect("others make room");
                 if all_are_busy {
                     let begun = pool.ask_completion_of(mallory(), &session, 200, &[], |_| {});
                     streams.push(begun.expect("it is taken"));

@@ -10,6 +10,7 @@ use pie_group::tenants::{Tenant, TenantLimits};
 use pie_proto::Reason;
 use pie_proto::request::Identity;
 use pie_text::Document;
+use pie_words::AskedFollowing;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -19,7 +20,7 @@ fn tenant(name: &str) -> Tenant {
 
 fn open_for(pool: &mut Pool, whose: &str, session: &str) -> Result<(), Reason> {
     let document = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("a short text");
-    pool.open_document(tenant(whose), session, document, None).map(drop)
+    pool.open_document(tenant(whose), session, document, AskedFollowing::default()).map(drop)
 }
 
 /// Whom the owner names, as `tenant/session`.

@@ -11,7 +11,7 @@ use pie_group::tenants::{Sharing, Tenant, TenantLimits};
 use pie_proto::request::{Mode, OnEdit};
 use pie_proto::{Reason, v1};
 use pie_text::Document;
-use pie_words::{Cursor, LspPosition, PositionEncoding, Strategy};
+use pie_words::{AskedFollowing, Cursor, LspPosition, PositionEncoding, Strategy};
 use std::time::Instant;
 use v1::FinishReason::{Length, Unspecified};
 
@@ -184,21 +184,25 @@ fn edits_that_change_nothing_make_no_revision_and_end_nothing() {
 }
 
 #[test]
-fn a_session_that_is_opened_again_without_a_strategy_keeps_its_own() {
+fn how_a_cache_follows_is_as_the_session_says_and_stays_so_when_it_is_opened_again() {
     let mut pool = Pool::new(1000);
-    let mut open = |strategy: Option<Strategy>| {
+    let mut open = |strategy: Option<Strategy>, window: Option<u32>| {
         let document = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("short");
-        pool.open_document(Tenant::default(), "a", document, strategy).expect("it fits");
-        pool.get("a").session.expect("described").strategy()
+        let following = AskedFollowing { strategy, window };
+        pool.open_document(Tenant::default(), "a", document, following).expect("it fits");
+        let session = pool.get("a").session.expect("described");
+        (session.strategy(), session.repair_window)
     };
     let cases = [
-        (None, v1::Strategy::Pie),
-        (Some(Strategy::Full), v1::Strategy::Full),
-        (None, v1::Strategy::Full),
-        (Some(Strategy::Pie), v1::Strategy::Pie),
+        ((None, None), (v1::Strategy::Pie, None)),
+        ((Some(Strategy::Full), None), (v1::Strategy::Full, None)),
+        ((None, None), (v1::Strategy::Full, None)),
+        ((Some(Strategy::Repair), Some(7)), (v1::Strategy::Repair, Some(7))),
+        ((None, Some(0)), (v1::Strategy::Repair, Some(0))),
+        ((Some(Strategy::Pie), None), (v1::Strategy::Pie, Some(0))),
     ];
-    for (asked, expected) in cases {
-        assert_eq!(open(asked), expected, "{asked:?}");
+    for ((strategy, window), expected) in cases {
+        assert_eq!(open(strategy, window), expected, "{strategy:?} {window:?}");
     }
 }
 
@@ -211,7 +215,9 @@ fn what_another_tenant_holds_is_shared_only_where_that_is_asked_for() {
         let mut open = |tenant: &str, session: &str| {
             let document = Document::open(pool.tokenizer.clone(), &text, 1 << 20).expect("short");
             let tenant = Tenant::new(tenant).expect("a right name");
-            let opened = pool.open_document(tenant.clone(), session, document, None).expect("room");
+            let opened = pool
+                .open_document(tenant.clone(), session, document, AskedFollowing::default())
+                .expect("room");
             let encoded = pool.ranks.encoded;
             pool.run();
             let session = name(session);
@@ -341,7 +347,7 @@ fn who_has_waited_for_anothers_document_once_does_not_wait_again() {
     pool.answer("typed into", 1);
     let document = Document::open(pool.tokenizer.clone(), &TEXT.repeat(60), 1 << 20).expect("a short text");
     let mallory = Tenant::new("mallory").expect("a right name");
-    pool.open_document(mallory, "large", document, None).expect("there is room");
+    pool.open_document(mallory, "large", document, AskedFollowing::default()).expect("there is room");
     let step = |pool: &mut Pool| {
         let before = pool.ranks.encoded;
         assert!(pool.step(), "somebody wants something");

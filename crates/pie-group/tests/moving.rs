@@ -12,7 +12,7 @@ use pie_proto::Reason;
 use pie_proto::carried::Carried;
 use pie_proto::request::{ApplyEdits, Content, Edits, Identity};
 use pie_text::Document;
-use pie_words::Revision;
+use pie_words::{AskedFollowing, Revision};
 use std::time::Instant;
 
 fn give(pool: &mut Pool, session: &str, busy: BusySessionPolicy) -> Result<GiveReply, Reason> {
@@ -38,7 +38,7 @@ fn take(pool: &mut Pool, carried: Carried) -> Result<(), Reason> {
     let tenant = Tenant::default();
     let identity = carried.identity.expect("it travels");
     let taken =
-        ImportedSession { tenant, name: carried.name, identity, strategy: carried.strategy, document };
+        ImportedSession { tenant, name: carried.name, identity, following: carried.following, document };
     pool.ask(|reply| Call::Take { taken, reply })
 }
 
@@ -100,8 +100,7 @@ fn a_session_that_is_opened_anew_is_another_one() {
             identity: wanted,
             base_revision,
             edits,
-            strategy: None,
-            repair_window: None,
+            following: AskedFollowing::default(),
         };
         let edited =
             pool.ask(|reply| Call::Edit { tenant: tenant(), request, prepared: None, arrived, reply });
@@ -229,7 +228,7 @@ fn a_tenant_has_names_of_its_own() {
     let tenants = ["ada", "grace"].map(|tenant| Tenant::new(tenant).expect("a right name"));
     for tenant in &tenants {
         let document = Document::open(pool.tokenizer.clone(), tenant.as_str(), 1 << 20).expect("short");
-        pool.open_document(tenant.clone(), "main.rs", document, None).expect("room");
+        pool.open_document(tenant.clone(), "main.rs", document, AskedFollowing::default()).expect("room");
     }
     for tenant in &tenants {
         let (whose, session) = (tenant.clone(), name("main.rs"));

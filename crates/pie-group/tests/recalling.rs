@@ -97,7 +97,7 @@ fn taken(kept: SessionMemo, tokenizer: &Arc<Tokenizer>) -> ImportedSession {
         tenant: Tenant::default(),
         name: session.name,
         identity,
-        strategy: session.strategy,
+        following: session.following,
         document,
     }
 }

@@ -11,7 +11,7 @@ use pie_proto::Reason;
 use pie_proto::request::{Complete, Exactness, Mode};
 use pie_proto::v1::{self, FinishReason};
 use pie_text::{Document, Tokenizer};
-use pie_words::{Cursor, Revision, TokenId};
+use pie_words::{AskedFollowing, Cursor, Revision, TokenId};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -296,7 +296,7 @@ fn what_goes_on_is_not_put_off_for_ever_on_slow_ranks() {
     let revision = pool.open("a", &TEXT.repeat(12)).expect("there is room").revision;
     let other = Document::open(pool.tokenizer.clone(), TEXT, 1 << 20).expect("a short text");
     let tenant = Tenant::new("other").expect("a name");
-    pool.open_document(tenant, "b", other, None).expect("there is room");
+    pool.open_document(tenant, "b", other, AskedFollowing::default()).expect("there is room");
     let step = |pool: &mut Pool| {
         let Some(step) = pool.desk.next_step(Instant::now()).expect("the owner makes right plans") else {
             return false;

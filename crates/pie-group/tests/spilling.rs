@@ -11,7 +11,7 @@ use pie_plan::blocks::BLOCK;
 use pie_proto::reason::reason_of;
 use pie_proto::request::Mode;
 use pie_text::Document;
-use pie_words::{Strategy, TokenId};
+use pie_words::{AskedFollowing, Strategy, TokenId};
 use std::time::{Duration, Instant};
 
 fn spilling() -> ModelFacts {
@@ -151,7 +151,13 @@ fn tenants_read_their_own_blocks_alone_unless_they_trust_each_other() {
         pool.run();
         let tenant = Tenant::new("another").expect("a right name");
         let document = Document::open(pool.tokenizer.clone(), &text(), 1 << 20).expect("a short text");
-        pool.open_document(tenant, "a", document, Some(Strategy::Pie)).expect("there is room");
+        pool.open_document(
+            tenant,
+            "a",
+            document,
+            AskedFollowing { strategy: Some(Strategy::Pie), window: None },
+        )
+        .expect("there is room");
         pool.run();
         assert_eq!(reloaded(&pool), if is_read { blocks * BLOCK } else { 0 });
     }

@@ -19,6 +19,9 @@ pub struct Carried {
     pub control_tokens: bool,
     #[prost(message, optional, tag = "9")]
     pub parts: ::core::option::Option<super::super::v1::Parts>,
+    /// As in OpenSessionRequest.
+    #[prost(uint32, optional, tag = "10")]
+    pub repair_window: ::core::option::Option<u32>,
     #[prost(oneof = "carried::Content", tags = "5, 6")]
     pub content: ::core::option::Option<carried::Content>,
 }

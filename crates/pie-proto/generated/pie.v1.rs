@@ -17,6 +17,10 @@ pub struct OpenSessionRequest {
     /// together by hand. Who does this must know that no text spells one by chance.
     #[prost(bool, tag = "5")]
     pub control_tokens: bool,
+    /// With the strategy REPAIR: as in ApplyEditsRequest, for all edits of the session that do not say. As many as the pool is set to when
+    /// absent; for a session that is open already, as it was.
+    #[prost(uint32, optional, tag = "6")]
+    pub repair_window: ::core::option::Option<u32>,
     #[prost(oneof = "open_session_request::Content", tags = "2, 3")]
     pub content: ::core::option::Option<open_session_request::Content>,
 }
@@ -161,7 +165,7 @@ pub struct ApplyEditsRequest {
     #[prost(string, tag = "6")]
     pub identity: ::prost::alloc::string::String,
     /// With the strategy REPAIR, for this request alone: kept tokens behind its places, all together, that are encoded again with it, as far as the
-    /// pass has room. As many as the pool is set to (`--repair-window`) when absent.
+    /// pass has room. As many as the session says when absent, or else as the pool is set to (`--repair-window`).
     #[prost(uint32, optional, tag = "8")]
     pub repair_window: ::core::option::Option<u32>,
     #[prost(oneof = "apply_edits_request::Edits", tags = "3, 4, 7")]
@@ -433,6 +437,9 @@ pub struct Session {
     /// Tokens that were encoded again to make them so, since the group was formed.
     #[prost(uint64, tag = "17")]
     pub tokens_repaired: u64,
+    /// As OpenSession had it.
+    #[prost(uint32, optional, tag = "18")]
+    pub repair_window: ::core::option::Option<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CloseSessionRequest {

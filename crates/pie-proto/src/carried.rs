@@ -7,7 +7,7 @@ use crate::request::{
     token_ids,
 };
 use crate::v1;
-use pie_words::{Parts, Revision, Spellings, Strategy};
+use pie_words::{Following, Parts, Revision, Spellings};
 
 /// A session without its cache.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,8 +20,8 @@ pub struct Carried {
     pub identity: Option<Identity>,
     /// The client's next edit names it.
     pub revision: Revision,
-    /// Of its edits.
-    pub strategy: Strategy,
+    /// How its cache follows its edits.
+    pub following: Following,
     /// The document.
     pub content: Content,
     /// How its text is read.
@@ -44,7 +44,10 @@ impl TryFrom<Wire> for Carried {
             name: SessionName::new(wire.session)?,
             identity: Identity::given(wire.identity),
             revision: Revision(wire.revision),
-            strategy: strategy(wire.strategy)?.unwrap_or_default(),
+            following: Following {
+                strategy: strategy(wire.strategy)?.unwrap_or_default(),
+                window: wire.repair_window,
+            },
             content,
             spellings: spellings(wire.control_tokens),
             parts: wire.parts.map(parts).transpose()?.unwrap_or_default(),
@@ -65,7 +68,8 @@ impl From<Carried> for Wire {
             session: carried.name.as_str().to_owned(),
             identity: Identity::to_wire(carried.identity.as_ref()),
             revision: carried.revision.0,
-            strategy: strategy_to_wire(carried.strategy).into(),
+            strategy: strategy_to_wire(carried.following.strategy).into(),
+            repair_window: carried.following.window,
             content: Some(content),
             control_tokens: carried.spellings == Spellings::ControlTokens,
             parts: parts_to_wire(&carried.parts),

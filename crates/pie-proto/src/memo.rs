@@ -148,7 +148,7 @@ fn broken(what: &str) -> Fault {
 mod tests {
     use super::*;
     use crate::request::SessionName;
-    use pie_words::{Part, Parts, Spellings, Strategy, TokenIndex};
+    use pie_words::{Following, Part, Parts, Spellings, Strategy, TokenIndex};
 
     fn carried(content: Content) -> Carried {
         Carried {
@@ -156,7 +156,7 @@ mod tests {
             name: SessionName::new("a".to_owned()).expect("a right name"),
             identity: None,
             revision: Revision(4),
-            strategy: Strategy::Conflict,
+            following: Following { strategy: Strategy::Conflict, window: Some(7) },
             content,
             spellings: Spellings::Text,
             parts: Parts {

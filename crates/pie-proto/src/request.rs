@@ -4,8 +4,8 @@ use crate::reason::{Fault, Reason};
 use crate::v1;
 pub use pie_words::RegionLines;
 use pie_words::{
-    Cursor, LspPosition, Part, Parts, PositionEncoding, Revision, SamplingParameters, Spellings, Splice,
-    Strategy, TextEdit, TextRange, TokenId, TokenIndex,
+    AskedFollowing, Cursor, LspPosition, Part, Parts, PositionEncoding, Revision, SamplingParameters,
+    Spellings, Splice, Strategy, TextEdit, TextRange, TokenId, TokenIndex,
 };
 
 /// Alternatives that a completion may ask for at each token.
@@ -103,8 +103,8 @@ pub struct OpenSession {
     pub content: Content,
     /// What a text means that spells control tokens.
     pub spellings: Spellings,
-    /// Of its edits, unless they say otherwise; `None`: as it was, or PIE.
-    pub strategy: Option<Strategy>,
+    /// Of its edits, unless they say otherwise.
+    pub following: AskedFollowing,
 }
 
 impl TryFrom<v1::OpenSessionRequest> for OpenSession {
@@ -118,7 +118,9 @@ impl TryFrom<v1::OpenSessionRequest> for OpenSession {
         };
         let name = if request.session.is_empty() { None } else { Some(SessionName::new(request.session)?) };
         let spellings = spellings(request.control_tokens);
-        Ok(Self { name, content, spellings, strategy: strategy(request.strategy)? })
+        let following =
+            AskedFollowing { strategy: strategy(request.strategy)?, window: request.repair_window };
+        Ok(Self { name, content, spellings, following })
     }
 }
 
@@ -170,10 +172,8 @@ pub struct ApplyEdits {
     pub base_revision: Revision,
     /// What changes.
     pub edits: Edits,
-    /// `None`: the session's.
-    pub strategy: Option<Strategy>,
-    /// With [`Strategy::Repair`]: kept tokens that are encoded again with it; `None`: the pool's.
-    pub repair_window: Option<u32>,
+    /// How the cache follows it, where that is not as of the session.
+    pub following: AskedFollowing,
 }
 
 impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
@@ -200,8 +200,10 @@ impl TryFrom<v1::ApplyEditsRequest> for ApplyEdits {
             identity: Identity::given(request.identity),
             base_revision: Revision(request.base_revision),
             edits,
-            strategy: strategy(request.strategy)?,
-            repair_window: request.repair_window,
+            following: AskedFollowing {
+                strategy: strategy(request.strategy)?,
+                window: request.repair_window,
+            },
         })
     }
 }

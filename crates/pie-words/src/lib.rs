@@ -20,4 +20,4 @@ pub use edit::{
 pub use ids::{Epoch, Revision, Seq, SessionId, Slot, TokenId, TokenIndex};
 pub use sampling::SamplingParameters;
 pub use splice::{Splice, SpliceError, Splices};
-pub use strategy::{Spellings, Strategy};
+pub use strategy::{AskedFollowing, Following, Spellings, Strategy};

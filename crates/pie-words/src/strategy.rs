@@ -24,3 +24,29 @@ pub enum Strategy {
     /// Full recomputation: encode everything from the first changed token on.
     Full,
 }
+
+/// How a document's rows follow its edits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    /// What becomes of the rows behind an edit.
+    pub strategy: Strategy,
+    /// With [`Strategy::Repair`]: kept tokens that are encoded again with an edit; `None`: as the pool is set.
+    pub window: Option<u32>,
+}
+
+/// What a call says of it. What it leaves out is as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AskedFollowing {
+    /// As of [`Following`].
+    pub strategy: Option<Strategy>,
+    /// As of [`Following`].
+    pub window: Option<u32>,
+}
+
+impl Following {
+    /// What it is by a call.
+    #[must_use]
+    pub fn with(self, asked: AskedFollowing) -> Self {
+        Self { strategy: asked.strategy.unwrap_or(self.strategy), window: asked.window.or(self.window) }
+    }
+}

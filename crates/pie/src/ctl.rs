@@ -67,11 +67,12 @@ async fn command(arguments: CtlArgs, show: Show) -> Result<(), CtlError> {
             });
             show.session(read.await?);
         }
-        CtlCommand::Open { file, session, strategy, control_tokens } => {
+        CtlCommand::Open { file, session, strategy, repair_window, control_tokens } => {
             let request = v1::OpenSessionRequest {
                 session: session.unwrap_or_default(),
                 strategy: strategy.map_or(v1::Strategy::Unspecified, v1::Strategy::from).into(),
                 control_tokens,
+                repair_window,
                 content: None,
             };
             open(&caller, &file, request, show).await?;

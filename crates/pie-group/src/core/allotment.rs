@@ -98,7 +98,7 @@ impl Allotment {
         };
         let (go, come) = present.change(&layout, self.tables.document_rows(id), &tokens);
         for splices in [go, come] {
-            if self.in_room(id, |tables| tables.splice(id, &splices, session.strategy))?.is_none() {
+            if self.in_room(id, |tables| tables.splice(id, &splices, session.following.strategy))?.is_none() {
                 // Half way between two layouts it is neither; the document says what it is.
                 self.give_up(id, &faults::all_busy())?;
                 return Ok(None);
@@ -117,7 +117,7 @@ impl Allotment {
             return Ok(());
         }
         let tokens: Vec<TokenId> = session.document.tokens().collect();
-        if self.in_room(id, |tables| tables.hold(id, &tokens, session.strategy))?.is_some() {
+        if self.in_room(id, |tables| tables.hold(id, &tokens, session.following.strategy))?.is_some() {
             self.encoding.active.insert(id);
             if let Some(rows) = self.tables.rows_mut(id).filter(|_| self.model.facts.spills) {
                 rows.disk = OnDisk::asking();

@@ -8,7 +8,7 @@ use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::{ApplyEdits, Edits};
 use pie_text::{Document, DocumentChange, TextError};
-use pie_words::{SessionId, Splices, Strategy};
+use pie_words::{Following, SessionId, Splices};
 use std::time::Instant;
 
 /// What an edit did.
@@ -33,21 +33,6 @@ pub(crate) struct Copy {
     pub document: Box<Document>,
     /// Bytes of text that the edit has tokenized.
     pub bytes: usize,
-}
-
-/// How a document's rows follow an edit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Following {
-    /// What becomes of the rows behind it.
-    pub strategy: Strategy,
-    /// With [`Strategy::Repair`]: kept tokens that are encoded again with it; `None`: as the owner is set.
-    pub window: Option<u32>,
-}
-
-impl From<Strategy> for Following {
-    fn from(strategy: Strategy) -> Self {
-        Self { strategy, window: None }
-    }
 }
 
 impl Core {
@@ -93,8 +78,7 @@ impl Core {
             retokenized: change.stats().tokens_retokenized,
         };
         self.check_growth(session, change.splices())?;
-        let strategy = request.strategy.unwrap_or(session.strategy);
-        let following = Following { strategy, window: request.repair_window };
+        let following = session.following.with(request.following);
         self.commit(edited.session, change, following, Some(arrived))?;
         self.stats.sessions.edits.add(1);
         Ok(edited)

@@ -149,7 +149,7 @@ impl Healer {
     ) -> Option<Vec<Range<usize>>> {
         let id = run.session();
         let (table, rows) = (allotment.tables.table(id)?, allotment.tables.rows(id)?);
-        if !heals(sessions.get(id)?.strategy) {
+        if !heals(sessions.get(id)?.following.strategy) {
             return None;
         }
         let end = match run {
@@ -199,7 +199,9 @@ impl Healer {
         sessions: &Sessions,
     ) -> Option<Vec<Range<usize>>> {
         let (table, rows) = (allotment.tables.table(id)?, allotment.tables.rows(id)?);
-        sessions.get(id).filter(|session| heals(session.strategy) && !allotment.asks_for_rows(id))?;
+        sessions
+            .get(id)
+            .filter(|session| heals(session.following.strategy) && !allotment.asks_for_rows(id))?;
         let end = table.tokens().len();
         let in_time = limits.idle_time.rows(pace.row(count(end)));
         // What waits is encoded with them, and a step has so many rows (L1).

@@ -153,7 +153,7 @@ impl Session {
             tenant: self.tenant.clone(),
             name: self.name.clone(),
             identity: self.identity.clone(),
-            strategy: self.strategy,
+            following: self.following,
             document: Box::new(self.document.snapshot()),
         }
     }
@@ -172,7 +172,7 @@ impl ImportedSession {
             name: self.name.clone(),
             identity: Some(self.identity.clone()),
             revision: document.revision(),
-            strategy: self.strategy,
+            following: self.following,
             content,
             spellings: document.spellings(),
             parts: document.parts().clone(),

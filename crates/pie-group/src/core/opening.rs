@@ -7,7 +7,7 @@ use crate::tenants::Tenant;
 use pie_proto::Fault;
 use pie_proto::request::SessionName;
 use pie_text::{Document, DocumentChange};
-use pie_words::{SessionId, Strategy};
+use pie_words::{AskedFollowing, Following, SessionId};
 
 /// What opening a session did.
 pub(crate) struct Opened {
@@ -27,25 +27,25 @@ impl Core {
     }
 
     /// Opens a session, or makes the one that is open hold its client's text. What was worked out for the one is refused where
-    /// there is the other by now. Without a strategy of the client's a session keeps its own.
+    /// there is the other by now. What the client does not say of how its cache follows stays as it was.
     pub(crate) fn open(
         &mut self,
         tenant: Tenant,
         name: SessionName,
         prepared: Prepared,
-        strategy: Option<Strategy>,
+        asked: AskedFollowing,
     ) -> Result<Opened, Fault> {
         if self.sessions.is_given_up {
             return Err(faults::moving(name.as_str()));
         }
         match (prepared, self.sessions.named(&tenant, &name)) {
             (Prepared::New { identity, document }, None) => {
-                let strategy = strategy.unwrap_or_default();
-                self.open_new(ImportedSession { tenant, name, identity, strategy, document })
+                let following = Following::default().with(asked);
+                self.open_new(ImportedSession { tenant, name, identity, following, document })
             }
             (Prepared::Again(change), Some(_)) => {
                 let session = self.sessions.find(&tenant, &name, None)?.id;
-                self.reopen(session, *change, strategy)
+                self.reopen(session, *change, asked)
             }
             (Prepared::New { .. }, Some(_)) | (Prepared::Again(_), None) => {
                 Err(faults::overtaken(name.as_str()))
@@ -73,7 +73,7 @@ impl Core {
         &mut self,
         id: SessionId,
         change: DocumentChange,
-        strategy: Option<Strategy>,
+        asked: AskedFollowing,
     ) -> Result<Opened, Fault> {
         self.sessions.used(id);
         let gone = || faults::no_session("the name's session");
@@ -84,12 +84,12 @@ impl Core {
         let new = change.splices().iter().flat_map(|splice| splice.insert.iter().copied());
         faults::check_tokens(new, self.model.vocabulary())?;
         self.check_growth(session, change.splices())?;
-        let strategy = strategy.unwrap_or(session.strategy);
-        self.commit(id, change, strategy.into(), None)?;
+        let following = session.following.with(asked);
+        self.commit(id, change, following, None)?;
         let session = self.sessions.get_mut(id).ok_or_else(gone)?;
         let reused = session.tokens().saturating_sub(inserted);
-        if session.strategy != strategy {
-            session.strategy = strategy;
+        if session.following != following {
+            session.following = following;
             self.sessions.write_whole(id);
         }
         Ok(Opened { session: id, reused })

@@ -72,7 +72,7 @@ impl Planner {
         }
         self.allotment.tables.goes_on(id, layout);
         if !splices.is_empty() {
-            self.edited(session, splices, session.strategy.into());
+            self.edited(session, splices, session.following);
         }
         if let Some(rows) = self.allotment.tables.rows_mut(id) {
             rows.ahead.add(pending);

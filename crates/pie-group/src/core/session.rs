@@ -5,7 +5,7 @@ use super::journal::MemoBytes;
 use crate::tenants::Tenant;
 use pie_proto::request::{Identity, SessionName};
 use pie_text::Document;
-use pie_words::{Revision, SessionId, Strategy};
+use pie_words::{Following, Revision, SessionId};
 use std::time::Instant;
 
 /// One open document, whoever serves it: what the ranks hold of it is in [`super::tables`].
@@ -25,7 +25,7 @@ pub(crate) struct Session {
     /// Its text, or its tokens alone.
     pub document: Document,
     /// How its cache follows edits that do not say.
-    pub strategy: Strategy,
+    pub following: Following,
     /// When the latest edit came in since a completion began.
     pub edited: Option<Instant>,
     /// What its latest edits removed.

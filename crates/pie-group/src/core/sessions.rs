@@ -150,11 +150,22 @@ impl Sessions {
 
     /// A session that the ranks have kept, under their name for it.
     pub fn insert_as(&mut self, id: SessionId, new: ImportedSession) {
-        let ImportedSession { tenant, name, identity, strategy, document } = new;
+        let ImportedSession { tenant, name, identity, following, document } = new;
         let (standing, used, document) = (Availability::Here, self.now, *document);
         let (memo, removed, edited) = (MemoBytes::default(), Removed::default(), None);
-        let session =
-            Session { name, id, identity, tenant, standing, used, document, strategy, edited, removed, memo };
+        let session = Session {
+            name,
+            id,
+            identity,
+            tenant,
+            standing,
+            used,
+            document,
+            following,
+            edited,
+            removed,
+            memo,
+        };
         self.book(&session);
         self.all.insert(id, session);
     }

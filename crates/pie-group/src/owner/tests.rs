@@ -10,6 +10,7 @@ use pie_placement::{Campaign, Embedded, Placement, Ttl};
 use pie_proto::Fault;
 use pie_proto::request::{Identity, SessionName};
 use pie_text::Document;
+use pie_words::AskedFollowing;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -18,7 +19,14 @@ pub(crate) async fn open(owner: &OwnerHandle, text: &str) {
     let document = Box::new(Document::open(tokenizer(), text, 1 << 20).expect("short"));
     let prepared = Prepared::New { identity: Identity::of_bits(1), document };
     let (tenant, name) = (Tenant::default(), name());
-    let opened = ask(owner, |reply| Call::Open { tenant, name, prepared, strategy: None, reply }).await;
+    let opened = ask(owner, |reply| Call::Open {
+        tenant,
+        name,
+        prepared,
+        following: AskedFollowing::default(),
+        reply,
+    })
+    .await;
     assert_eq!(opened.expect("room").revision, 0);
 }
 

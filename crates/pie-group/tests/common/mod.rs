@@ -14,8 +14,8 @@ use pie_proto::request::{ApplyEdits, Complete, Edits, Exactness, Identity, Mode,
 use pie_proto::{Reason, v1};
 use pie_text::{Document, DocumentChange, Tokenizer, TokenizerSettings};
 use pie_words::{
-    Cursor, Epoch, RegionLines, Revision, SamplingParameters, SessionId, Strategy, TextEdit, TextRange,
-    TokenId,
+    AskedFollowing, Cursor, Epoch, RegionLines, Revision, SamplingParameters, SessionId, Strategy, TextEdit,
+    TextRange, TokenId,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -270,7 +270,8 @@ impl Pool {
 
     pub fn open(&mut self, session: &str, text: &str) -> Result<v1::OpenSessionResponse, Reason> {
         let document = Document::open(self.tokenizer.clone(), text, 1 << 20).expect("a short text");
-        self.open_document(Tenant::default(), session, document, Some(Strategy::Pie))
+        let following = AskedFollowing { strategy: Some(Strategy::Pie), window: None };
+        self.open_document(Tenant::default(), session, document, following)
     }
 
     pub fn open_document(
@@ -278,7 +279,7 @@ impl Pool {
         tenant: Tenant,
         session: &str,
         document: Document,
-        strategy: Option<Strategy>,
+        following: AskedFollowing,
     ) -> Result<v1::OpenSessionResponse, Reason> {
         self.opened += 1;
         let (name, identity) = (name(session), Identity::of_bits(self.opened));
@@ -292,7 +293,7 @@ impl Pool {
                 Prepared::Again(Box::new(change))
             }
         };
-        self.ask(|reply| Call::Open { tenant, name, prepared, strategy, reply })
+        self.ask(|reply| Call::Open { tenant, name, prepared, following, reply })
     }
 
     pub fn close(&mut self, session: &str) -> Result<(), Reason> {
@@ -348,8 +349,7 @@ impl Pool {
             identity: None,
             base_revision: Revision(base),
             edits: Edits::Text(vec![edit]),
-            strategy: None,
-            repair_window: None,
+            following: AskedFollowing::default(),
         };
         change(&mut request);
         self.apply(request, None)

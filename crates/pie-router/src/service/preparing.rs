@@ -14,7 +14,7 @@ use pie_group::tokenizing::{AdmissionWait, beside};
 use pie_proto::request::{ApplyEdits, Content, Edits, SessionName};
 use pie_proto::{Fault, Reason, v1};
 use pie_text::{Document, DocumentChange, TextError, Tokenizer};
-use pie_words::{Spellings, Strategy, TokenId};
+use pie_words::{AskedFollowing, Spellings, TokenId};
 use std::sync::Arc;
 
 /// How often a text is compared with its session, if others change that meanwhile.
@@ -30,8 +30,8 @@ pub(super) struct Opening {
     pub content: Content,
     /// What its text means where it spells control tokens.
     pub spellings: Spellings,
-    /// Of its edits; without one a session that is open keeps its own.
-    pub strategy: Option<Strategy>,
+    /// How its cache follows its edits.
+    pub following: AskedFollowing,
 }
 
 impl LocalGroup {
@@ -54,7 +54,7 @@ impl LocalGroup {
 
     /// Opens a session: its text is tokenized, or, where it is open already, what differs from the text that it has.
     pub(super) async fn open(&self, opening: Opening) -> Result<v1::OpenSessionResponse, Fault> {
-        let Opening { tenant, name, content, spellings, strategy } = opening;
+        let Opening { tenant, name, content, spellings, following } = opening;
         let tokenizer = self.router.tokenizer.reading(spellings);
         let (bytes, tokens) = match &content {
             Content::Text(text) => (text.len(), 0),
@@ -81,7 +81,7 @@ impl LocalGroup {
             });
             let prepared = self.router.counted(prepared.await)?;
             let (tenant, name) = (tenant.clone(), name.clone());
-            match self.ask(|reply| Call::Open { tenant, name, prepared, strategy, reply }).await {
+            match self.ask(|reply| Call::Open { tenant, name, prepared, following, reply }).await {
                 Err(fault) if attempt < ATTEMPTS && fault.reason == Reason::RevisionMismatch => attempt += 1,
                 opened => return opened,
             }

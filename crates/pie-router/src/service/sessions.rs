@@ -47,12 +47,12 @@ impl GroupCall for v1::OpenSessionRequest {
     async fn here(self, group: LocalGroup, asker: Asker) -> Result<Self::Answer, Status> {
         group.router.check_phase()?;
         let name = group.router.counted(SessionName::new(self.session.clone()))?;
-        let OpenSession { content, spellings, strategy, .. } =
+        let OpenSession { content, spellings, following, .. } =
             group.router.counted(OpenSession::try_from(self))?;
         let tenant = asker.tenant;
         // Before the work of tokenizing: whoever has no room is told at once.
         group.make_room(&tenant, &name).await?;
-        Ok(group.open(Opening { tenant, name, content, spellings, strategy }).await?)
+        Ok(group.open(Opening { tenant, name, content, spellings, following }).await?)
     }
 
     async fn elsewhere(self, group: Elsewhere) -> Result<Self::Answer, Status> {

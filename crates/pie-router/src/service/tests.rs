@@ -15,7 +15,7 @@ use pie_group::tokenizing::{ALL, AdmissionWait};
 use pie_placement::{Embedded, RouterId};
 use pie_proto::request::{ApplyEdits, Content, Edits};
 use pie_proto::{Fault, Reason, peer_v1, v1};
-use pie_words::{Revision, Spellings, TextEdit, TextRange, TokenId};
+use pie_words::{AskedFollowing, Revision, Spellings, TextEdit, TextRange, TokenId};
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
@@ -53,13 +53,13 @@ async fn open_reading(
     spellings: Spellings,
 ) -> Result<v1::OpenSessionResponse, Fault> {
     let (tenant, name, content) = (Tenant::default(), name(), Content::Text(text));
-    group.open(Opening { tenant, name, content, spellings, strategy: None }).await
+    group.open(Opening { tenant, name, content, spellings, following: AskedFollowing::default() }).await
 }
 
 fn insertion(base_revision: u64, text: String) -> ApplyEdits {
     let edit = TextEdit { range: TextRange::Bytes { start: 0, end: 0 }, insert: text };
     let (base_revision, edits) = (Revision(base_revision), Edits::Text(vec![edit]));
-    ApplyEdits { session: name(), identity: None, base_revision, edits, strategy: None, repair_window: None }
+    ApplyEdits { session: name(), identity: None, base_revision, edits, following: AskedFollowing::default() }
 }
 
 async fn insert(
@@ -91,7 +91,7 @@ async fn what_no_context_can_hold_is_refused_before_anybody_is_asked() {
         name: name(),
         content: Content::Tokens(ids),
         spellings: Spellings::Text,
-        strategy: None,
+        following: AskedFollowing::default(),
     };
     let Poll::Ready(Err(opened)) = pin!(group.open(opening)).poll(nobody) else { panic!("the tokens wait") };
     assert_eq!(opened.reason, Reason::DocumentTooLong);

@@ -82,6 +82,10 @@ pub enum CtlCommand {
         /// How its cache follows edits; as it was, or pie, if not given.
         #[arg(long)]
         strategy: Option<StrategyArg>,
+        /// With the strategy repair: kept tokens behind an edit's places that are encoded again with it; as it was, or as the pool is set, if
+        /// not given.
+        #[arg(long, value_name = "N")]
+        repair_window: Option<u32>,
         /// Read what spells a control token of the model, in the file and in later edits, as that token.
         #[arg(long)]
         control_tokens: bool,
@@ -99,7 +103,7 @@ pub enum CtlCommand {
         /// How the cache follows this edit; as the session says, if not given.
         #[arg(long)]
         strategy: Option<StrategyArg>,
-        /// With the strategy repair: kept tokens behind the place that are encoded again with it; as the pool is set, if not given.
+        /// With the strategy repair: kept tokens behind the place that are encoded again with it; as the session says, if not given.
         #[arg(long, value_name = "N")]
         repair_window: Option<u32>,
     },

@@ -386,6 +386,7 @@ fn session_json(session: &v1::Session) -> Value {
         "tokens_repaired": session.tokens_repaired,
         "resident": session.resident,
         "strategy": strategy(session),
+        "repair_window": session.repair_window,
         "tokenized_whole_because": session.tokenized_whole_because,
         "control_tokens": session.control_tokens,
     })
