@@ -247,10 +247,14 @@ fn stale_rows_are_repaired_while_idle() {
         assert!(timings.tokens_encoded <= 6 && timings.tokens_repaired == 0, "{timings:?}");
         assert!(timings.tokens_stale > 100, "{timings:?}");
         // The step after it repairs, until somebody comes.
+        let before = seen(&mut pool);
         let step =
             pool.desk.next_step(Instant::now()).expect("a right plan").expect("there is something to repair");
         assert!(step.plan.only_repairs());
         assert_eq!(pool.desk.plan_to_interrupt(), None);
+        // Until the ranks have done it, nothing more is exact than before.
+        let now = seen(&mut pool);
+        assert!(now.1 == before.1 && now.0 >= before.0, "{now:?} {before:?}");
         if turn % 2 == 0 {
             revision = pool.edit("a", revision, 0, "y").expect("the revision is right").revision;
             assert_eq!(pool.desk.plan_to_interrupt(), Some(step.plan.seq), "in its pass");

@@ -68,6 +68,25 @@ pub(super) struct Repairing {
     pub work: Work,
 }
 
+/// Rows of a session that a plan in flight repairs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct UnderRepair {
+    /// The first of them.
+    pub first: Option<usize>,
+    /// How many.
+    pub rows: usize,
+}
+
+impl Repairing {
+    /// Those of a session.
+    pub fn of(&self, session: SessionId) -> UnderRepair {
+        let own = self.work.sequences.iter().filter(|sequence| sequence.session == session);
+        let rows = own.flat_map(|sequence| &self.work.rows[sequence.rows.clone()]);
+        let first = rows.map(|row| row.position.usize()).min();
+        UnderRepair { first, rows: repaired_by(&self.plan, session) as usize }
+    }
+}
+
 /// How the ranks ended a plan that only repairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RepairEnd {

@@ -10,6 +10,7 @@ use super::completions::Completions;
 use super::encoding::EncodingBacklog;
 use super::flight::InFlight;
 use super::healing::Healer;
+use super::healing::UnderRepair;
 use super::model::ServedModel;
 use super::pace::Pace;
 use super::session::Session;
@@ -158,12 +159,17 @@ impl Planner {
             Change::Splice { session, splices, .. } if *session == id => splices.inserted(),
             _ => 0,
         });
+        // The tables have them as done, and the ranks may give them up.
+        let repairing = self.in_flight.as_ref().and_then(|flight| flight.repairing.as_ref());
+        let under_repair = repairing.map_or_else(UnderRepair::default, |repairing| repairing.of(id));
         let pending = table.map_or(session.tokens(), |table| table.pending() + queued.sum::<usize>());
         Residence {
             encoded: session.tokens().saturating_sub(pending),
             shared: table.map_or(0, |_| self.allotment.tables.group().shared_slots(id)),
-            stale: table.map_or(0, Table::stale_rows),
-            exact: table.map_or(0, |table| table.frontier().min(session.tokens())),
+            stale: table.map_or(0, Table::stale_rows) + under_repair.rows,
+            exact: table.map_or(0, |table| {
+                table.frontier().min(session.tokens()).min(under_repair.first.unwrap_or(usize::MAX))
+            }),
             repaired: rows.map_or(0, |rows| rows.repaired),
             is_resident: rows.is_some() || self.allotment.encoding.opened.contains(&id),
         }
