@@ -263,6 +263,8 @@ def test_what_was_edited_elsewhere_stands_in_front(client, edit):
     editor.change(other, (place, place, "the_"))
     editor.change(secret, (0, 0, "SECRET"))
     editor.complete(main)
+    # A suggestion that is held is answered before the pool is told anything.
+    until("the other's lines are there", lambda: front().parts)
     parts = front()
     assert [part.name for part in parts.parts] == ["src/other.rs"] and parts.document == "src/main.rs"
     shown = parts.parts[0].text
@@ -276,6 +278,37 @@ def test_what_was_edited_elsewhere_stands_in_front(client, edit):
     editor.complete(main)
     until("what is closed goes", lambda: front().parts == pb.Parts().parts)
     editor.stop()
+
+
+def test_definitions_at_hand_stand_in_front(client, edit):
+    root = "file:///work"
+    main, shapes, secret = f"{root}/main.py", f"{root}/shapes.py", f"{root}/secret.py"
+    area = "def area_of(shape):\n    return shape.width * shape.height\n"
+    filler = "".join(f"def other_{index}():\n    pass\n\n\n" for index in range(200))
+    editor = edit(folders=(root,), options={"exclude": ["secret.py"]})
+    editor.open(shapes, filler + area + "\n\n" + filler, "python")
+    editor.open(secret, "def key_of(door):\n    return door.key\n", "python")
+    editor.open(main, "print(1)\n", "python")
+
+    def front():
+        (session,) = until("a session", lambda: sessions(client, main))
+        return [(part.name, part.text) for part in client.get(session.session).parts.parts]
+
+    editor.complete(main)
+    assert front() == [], "nothing that is named here is defined there"
+    editor.change(main, (9, 9, "key_of(1)\ntotal = area_of("))
+    editor.complete(main)
+    until("the definition alone, and nothing of what is not sent", lambda: front() == [("shapes.py", area)])
+    # Where its lines stand in front anyway, because somebody edited them, they are not shown twice.
+    at = len(filler)
+    editor.change(shapes, (at, at, "# a shape\n"))
+    editor.complete(main)
+    until("the lines around the edit", lambda: "# a shape" in front()[0][1])
+    ((name, text),) = front()
+    assert name == "shapes.py" and text.count("def area_of") == 1
+    editor.close(shapes)
+    editor.complete(main, 0)
+    until("what is closed goes", lambda: front() == [])
 
 
 def test_nonsense_ends_nothing(client, edit):

@@ -1,6 +1,7 @@
 //! The language server: the editor's documents, and what is done with each message, in the order in which they come. Nothing here waits.
 
 mod actions;
+mod definitions;
 mod neighbours;
 mod roots;
 
@@ -14,6 +15,7 @@ use async_lsp::panic::CatchUnwindLayer;
 use async_lsp::router::Router;
 use async_lsp::server::LifecycleLayer;
 use async_lsp::{AnyNotification, ClientSocket, LspService, ResponseError};
+use definitions::Definitions;
 use lsp_types::notification::{self as note, Notification};
 use lsp_types::request::{
     CodeActionRequest, CodeActionResolveRequest, Completion, Initialize, InlineCompletionRequest, Shutdown,
@@ -24,7 +26,7 @@ use lsp_types::{
     DidCloseTextDocumentParams, DidOpenTextDocumentParams, InitializeParams, InitializeResult, MessageType,
     ShowMessageParams, TextDocumentPositionParams, Url,
 };
-use neighbours::{Recent, name, part};
+use neighbours::{Recent, around, name, part};
 use pie_proto::v1;
 use roots::WorkspaceFolders;
 use ropey::Rope;
@@ -32,7 +34,7 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -84,6 +86,7 @@ impl LanguageServer {
             settings: CheckedSettings::default(),
             open: HashMap::new(),
             recent: Recent::default(),
+            definitions: Definitions::default(),
             complained: HashSet::new(),
         });
         router
@@ -156,6 +159,7 @@ struct Editor {
     settings: CheckedSettings,
     open: HashMap<Url, OpenDocument>,
     recent: Recent,
+    definitions: Definitions,
     complained: HashSet<String>,
 }
 
@@ -253,6 +257,7 @@ impl Editor {
     fn closed(&mut self, params: &DidCloseTextDocumentParams) {
         let uri = &params.text_document.uri;
         self.recent.closed(uri);
+        self.definitions.closed(uri);
         // Its task closes the session.
         if self.open.remove(uri).is_none() && uri.scheme() != NOTEBOOK_CELL {
             tracing::warn!(%uri, "closed though it is not open");
@@ -321,18 +326,43 @@ impl Editor {
         }
     }
 
-    /// What a completion of a document is to see of others: of those that were edited last, and that the pool may have.
-    fn front(&self, uri: &Url) -> v1::Parts {
-        let Some(OpenDocument { policy: Policy::Sent(settings), .. }) = self.open.get(uri) else {
+    /// What a completion at a byte of a document is to see of others that the pool may have: what the names there stand for, and where
+    /// somebody edited last.
+    fn front(&mut self, uri: &Url, cursor: usize) -> v1::Parts {
+        let Self { open, definitions, recent, roots, .. } = self;
+        let Some(OpenDocument { policy: Policy::Sent(settings), text, .. }) = open.get(uri) else {
             return v1::Parts::default();
         };
-        let roots = self.roots.folders();
-        let others = self.recent.besides(uri).filter_map(|other| Some((other, self.open.get(other)?)));
-        let sent = others.filter(|(_, open)| matches!(open.policy, Policy::Sent(_)));
-        let mut parts: Vec<v1::Part> = sent
-            .map(|(other, open)| part(other, &open.text, open.cursor, roots))
-            .filter(|part| !part.text.trim().is_empty())
+        let roots = roots.folders();
+        let others = recent.besides(uri).filter_map(|other| Some((other, open.get(other)?)));
+        let sent: Vec<_> = others.filter(|(_, open)| matches!(open.policy, Policy::Sent(_))).collect();
+        let edited: Vec<_> = sent
+            .iter()
+            .map(|(other, open)| (*other, &open.text, around(&open.text, open.cursor)))
+            .filter(|(_, text, lines)| !text.byte_slice(lines.clone()).to_string().trim().is_empty())
             .take(settings.other_files)
+            .collect();
+        // Behind those that were edited come those that were only opened, the last one first.
+        let is_opened = |(other, open): &(&Url, &OpenDocument)| {
+            *other != uri && !recent.has(other) && matches!(open.policy, Policy::Sent(_))
+        };
+        let mut opened: Vec<_> = open.iter().filter(is_opened).collect();
+        opened.sort_by_key(|(_, open)| std::cmp::Reverse(open.opening));
+        let known = sent.iter().copied().chain(opened).map(|(other, open)| (other, &open.text, open.number));
+        let found = definitions.around(text, cursor, known, settings.definitions);
+        let is_shown = |uri: &Url, bytes: &Range<usize>| {
+            edited.iter().any(|(other, _, lines)| {
+                *other == uri && lines.start <= bytes.start && bytes.end <= lines.end
+            })
+        };
+        let found = found.into_iter().filter(|definition| !is_shown(&definition.uri, &definition.bytes));
+        let found = found.filter_map(|definition| {
+            Some(part(&definition.uri, &open.get(&definition.uri)?.text, definition.bytes, roots))
+        });
+        let mut parts: Vec<v1::Part> = edited
+            .iter()
+            .map(|(other, text, lines)| part(other, text, lines.clone(), roots))
+            .chain(found)
             .collect();
         // The last one stands next to the document.
         parts.reverse();
@@ -348,10 +378,9 @@ impl Editor {
         let agreed = self.agreement.asking == asking || self.agreement.asking == CompletionMethod::Both;
         let uri = &at.text_document.uri;
         let open = self.open.get(uri).filter(|_| agreed);
-        let asked = open.map(|open| {
-            let place = SuggestionPosition::new(&open.text, at.position, self.agreement.encoding);
-            (self.ask(uri, open, place.cursor, Wanted::Suggestion), place)
-        });
+        let place =
+            open.map(|open| SuggestionPosition::new(&open.text, at.position, self.agreement.encoding));
+        let asked = place.and_then(|place| Some((self.ask(uri, place.cursor, Wanted::Suggestion)?, place)));
         async move {
             let (answered, place) = asked?;
             match timeout(ANSWER, answered).await.ok()?.ok()? {
@@ -361,18 +390,14 @@ impl Editor {
         }
     }
 
-    /// Asks a document's task.
-    fn ask(
-        &self,
-        uri: &Url,
-        open: &OpenDocument,
-        cursor: usize,
-        wanted: Wanted,
-    ) -> oneshot::Receiver<Answer> {
+    /// Asks a document's task, if there is one.
+    fn ask(&mut self, uri: &Url, cursor: usize, wanted: Wanted) -> Option<oneshot::Receiver<Answer>> {
+        let front = self.front(uri, cursor);
+        let open = self.open.get(uri)?;
         let (answer, answered) = oneshot::channel();
-        let question = Question { shown: open.snapshot(), cursor, front: self.front(uri), wanted, answer };
+        let question = Question { shown: open.snapshot(), cursor, front, wanted, answer };
         open.handle.tell(DocumentMessage::Asked(question));
-        answered
+        Some(answered)
     }
 }
 

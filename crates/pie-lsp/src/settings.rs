@@ -12,6 +12,7 @@ const MOST_TOKENS: u64 = 4096;
 const MOST_LINES: u64 = 10_000;
 const LONGEST_DEBOUNCE: u64 = 10_000;
 const MOST_OTHER_FILES: u64 = 16;
+const MOST_DEFINITIONS: u64 = 16;
 
 /// How documents are completed.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct EditorSettings {
     pub stop: Vec<String>,
     /// How many of the other open documents stand in front of the one that is completed.
     pub other_files: usize,
+    /// How many definitions of other open documents stand in front of them.
+    pub definitions: usize,
     /// What is not sent to the pool.
     pub exclude: Exclude,
 }
@@ -44,6 +47,7 @@ impl Default for EditorSettings {
             debounce: Duration::ZERO,
             stop: Vec::new(),
             other_files: 3,
+            definitions: 4,
             exclude: Exclude::default(),
         }
     }
@@ -98,6 +102,9 @@ impl EditorSettings {
             "stop" => self.stop = texts(value).ok_or("a list of texts, none of them empty")?,
             "otherFiles" => {
                 self.other_files = usize::try_from(count(0, MOST_OTHER_FILES)?).unwrap_or_default();
+            }
+            "definitions" => {
+                self.definitions = usize::try_from(count(0, MOST_DEFINITIONS)?).unwrap_or_default();
             }
             "exclude" => {
                 let globs = texts(value).ok_or("a list of globs and language ids")?;

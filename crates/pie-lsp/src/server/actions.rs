@@ -44,7 +44,7 @@ impl Editor {
     }
 
     /// An action with its edits: none where nothing is to be changed, or the text changed meanwhile.
-    pub(super) fn resolved(&self, action: CodeAction) -> impl Future<Output = CodeAction> + Send + use<> {
+    pub(super) fn resolved(&mut self, action: CodeAction) -> impl Future<Output = CodeAction> + Send + use<> {
         let place = action
             .data
             .clone()
@@ -55,7 +55,7 @@ impl Editor {
             let open = self.open.get(&uri)?;
             let cursor = offset(&open.text, place.position, encoding);
             let text = open.text.clone();
-            Some((self.ask(&uri, open, cursor, Wanted::NextEdit), uri, text))
+            Some((self.ask(&uri, cursor, Wanted::NextEdit)?, uri, text))
         });
         async move {
             let Some((answered, uri, text)) = asked else { return action };

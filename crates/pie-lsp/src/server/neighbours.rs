@@ -32,15 +32,20 @@ impl Recent {
         self.0.retain(|other| other != uri);
     }
 
+    /// Whether one is among them.
+    pub fn has(&self, uri: &Url) -> bool {
+        self.0.contains(uri)
+    }
+
     /// All but this one, the last one first.
     pub fn besides<'a>(&'a self, uri: &'a Url) -> impl Iterator<Item = &'a Url> {
         self.0.iter().filter(move |other| *other != uri)
     }
 }
 
-/// What is shown of a document: whole lines around a byte of it.
-pub fn part(uri: &Url, text: &Rope, cursor: usize, roots: &[PathBuf]) -> v1::Part {
-    v1::Part { name: name(uri, roots), text: text.byte_slice(lines_around(text, cursor)).to_string() }
+/// Lines of a document as a part of what stands in front of another.
+pub fn part(uri: &Url, text: &Rope, lines: Range<usize>, roots: &[PathBuf]) -> v1::Part {
+    v1::Part { name: name(uri, roots), text: text.byte_slice(lines).to_string() }
 }
 
 /// As people name a file: by its path below the root folder.
@@ -51,8 +56,8 @@ pub fn name(uri: &Url, roots: &[PathBuf]) -> String {
     short.to_string_lossy().replace(['\n', '\r'], " ")
 }
 
-/// Whole lines, twice as many bytes before the place as behind it.
-fn lines_around(text: &Rope, cursor: usize) -> Range<usize> {
+/// What is shown of a document: whole lines around a byte of it, twice as many bytes before the place as behind it.
+pub fn around(text: &Rope, cursor: usize) -> Range<usize> {
     let (length, cursor) = (text.len_bytes(), cursor.min(text.len_bytes()));
     if length <= BYTES {
         return 0..length;
@@ -75,14 +80,14 @@ mod tests {
         let text =
             Rope::from_str(&(0..400).map(|line| format!("line number {line} é💧\r\n")).collect::<String>());
         for cursor in [0, 1, 700, text.len_bytes() / 2, text.len_bytes() - 1, text.len_bytes(), usize::MAX] {
-            let lines = lines_around(&text, cursor);
+            let lines = around(&text, cursor);
             assert!(lines.len() <= BYTES && lines.len() > BYTES / 2, "{cursor}: {lines:?}");
             let shown = text.byte_slice(lines.clone()).to_string();
             assert!(shown.starts_with("line number") && shown.ends_with('\n'), "{cursor}: {shown}");
             assert!(lines.contains(&cursor) || cursor >= text.len_bytes(), "{cursor}: {lines:?}");
         }
         let one_line = Rope::from_str(&"x".repeat(3 * BYTES));
-        assert!(lines_around(&one_line, BYTES).len() <= BYTES);
+        assert!(around(&one_line, BYTES).len() <= BYTES);
     }
 
     #[test]
