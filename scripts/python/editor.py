@@ -33,7 +33,7 @@ def position(text: str, index: int, encoding: str) -> lsp.Position:
 class Editor:
     """A language server, and what an editor does with it. `settings` says what the editor has set for a document."""
 
-    def __init__(self, cache: Path, *flags: str, encodings=("utf-16",), inline=True, actions=True, folders=(), settings=None, options=None):
+    def __init__(self, cache: Path, *flags: str, encodings=("utf-16",), inline=True, actions=True, versions=True, folders=(), settings=None, options=None):
         self.messages: list[str] = []
         self.shown: list[str] = []
         self.settings = settings
@@ -57,7 +57,11 @@ class Editor:
                 if actions
                 else None,
             ),
-            workspace=lsp.WorkspaceClientCapabilities(configuration=settings is not None, workspace_folders=True),
+            workspace=lsp.WorkspaceClientCapabilities(
+                configuration=settings is not None,
+                workspace_folders=True,
+                workspace_edit=lsp.WorkspaceEditClientCapabilities(document_changes=versions),
+            ),
         )
         params = lsp.InitializeParams(
             capabilities=capabilities,
@@ -163,8 +167,12 @@ class Editor:
     def resolve(self, action: lsp.CodeAction) -> list[lsp.TextEdit]:
         """The edits of an action that is chosen."""
         resolved = self._do(self._client.code_action_resolve_async(action))
-        ((_, edits),) = resolved.edit.changes.items()
-        return list(edits)
+        if resolved.edit.document_changes is None:
+            ((_, edits),) = resolved.edit.changes.items()
+            return [*edits]
+        (change,) = resolved.edit.document_changes
+        assert change.text_document.version == self._versions[change.text_document.uri]
+        return [*change.edits]
 
     def stop(self) -> None:
         """`shutdown` and `exit`."""

@@ -391,6 +391,11 @@ def test_the_next_edit_is_an_action_and_what_a_plain_client_gets(cache, edit, st
     as_lsp = [(lines[: one.bytes.start].count(b"\n"), lines[: one.bytes.end].count(b"\n"), one.text) for one in expected]
     assert [(one.range.start.line, one.range.end.line, one.new_text) for one in edits] == as_lsp
     assert edits and all(one.range.start.character == one.range.end.character == 0 for one in edits)
+    # An editor that knows no versions in edits gets them without.
+    other = edit(address=pool.address, versions=False)
+    other.open(URI, changed, "python")
+    assert other.resolve(other.actions(URI, at)[0]) is not None
+    other.end()
     # The document is as it was: the editor applies what it likes.
     assert held(client, URI) == changed
     assert edit(address=pool.address, actions=False).capabilities.code_action_provider is None

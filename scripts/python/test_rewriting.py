@@ -85,6 +85,8 @@ def test_an_edit_ends_it_and_what_is_not_settled_changes_nothing(client):
         ("RANGE_OUT_OF_BOUNDS", {"at_byte": 10_000}),
         ("REVISION_MISMATCH", {"revision": 3}),
         ("BAD_GENERATED", {"generated": [40], "seed": 1}),
+        ("BAD_SAMPLING", {"stop": ["x"]}),
+        ("BAD_SAMPLING", {"stop_tokens": [40]}),
         ("TOKENS_ONLY", {"tokens": True}),
         ("SESSION_UNKNOWN", {"unknown": True}),
     ],

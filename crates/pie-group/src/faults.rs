@@ -5,7 +5,7 @@ use crate::core::session::Session;
 use pie_proto::request::{ApplyEdits, Complete, Edits, SessionName};
 use pie_proto::{Fault, Reason};
 use pie_text::{Document, DocumentChange, TextError};
-use pie_words::{SpliceError, Splices, TokenId};
+use pie_words::{Revision, SpliceError, Splices, TokenId};
 use std::time::Duration;
 
 /// The group is not served at the moment, and why.
@@ -287,6 +287,12 @@ pub(crate) fn token_unknown(token: u32, vocabulary: Option<u32>) -> Fault {
     Fault::new(Reason::TokenUnknown, format!("token {token} is not in the vocabulary of {size} tokens"))
 }
 
+/// A completion is for another revision than there is.
+pub fn other_revision(wanted: Revision, current: Revision) -> Fault {
+    let message = format!("the completion is for revision {wanted}, the session is at {current}");
+    Fault::new(Reason::RevisionMismatch, message).with("current_revision", current)
+}
+
 /// Whether a completion can be taken.
 pub(crate) fn check_completion(
     request: &Complete,
@@ -295,8 +301,7 @@ pub(crate) fn check_completion(
 ) -> Result<(), Fault> {
     let current = session.document.revision();
     if let Some(wanted) = request.revision.filter(|wanted| *wanted != current) {
-        let message = format!("the completion is for revision {wanted}, the session is at {current}");
-        return Err(Fault::new(Reason::RevisionMismatch, message).with("current_revision", current));
+        return Err(other_revision(wanted, current));
     }
     if session.tokens() == 0 {
         let message = format!("session `{}` has no tokens: there is nothing to continue", session.name);

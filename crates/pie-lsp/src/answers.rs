@@ -26,6 +26,8 @@ pub struct NegotiatedCapabilities {
     pub settings: SettingsFrom,
     /// Whether an action's edits may be told when it is chosen.
     pub resolves_actions: bool,
+    /// Whether edits may name the version of the text that they are of.
+    pub versioned_edits: bool,
 }
 
 /// How suggestions are asked for.
@@ -71,7 +73,9 @@ impl NegotiatedCapabilities {
         let resolved = actions.and_then(|actions| actions.resolve_support.as_ref());
         let edits = resolved.is_some_and(|resolved| resolved.properties.iter().any(|name| name == "edit"));
         let resolves_actions = edits && actions.is_some_and(|actions| actions.data_support == Some(true));
-        Self { encoding, asking, settings, resolves_actions }
+        let edits = capabilities.workspace.as_ref().and_then(|workspace| workspace.workspace_edit.as_ref());
+        let versioned_edits = edits.and_then(|edits| edits.document_changes) == Some(true);
+        Self { encoding, asking, settings, resolves_actions, versioned_edits }
     }
 
     /// The answer to `initialize`.

@@ -2,24 +2,23 @@
 //! (the pool) never holds up what is quick (the editor): changes that come meanwhile are sent as one.
 
 mod front;
+mod messages;
 mod sending;
 
 use crate::completion::{complete, next_edit};
 use crate::link::{LinkError, PoolConnection, PoolLink};
 use crate::mirror::{Mirror, MirrorUpdate};
-use crate::settings::EditorSettings;
 use crate::suggestion::Suggestion;
 use front::PrecedingParts;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pie_client::{Edit, SessionHandle};
-use pie_proto::v1;
+pub use messages::{Answer, DocumentMessage, DocumentSnapshot, Policy, Question, Wanted};
+use pie_client::SessionHandle;
 use ropey::Rope;
 use sending::{CallOutcome, PoolReply};
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 /// Messages that wait for a document's task, which is quick. What is lost of more is made good by the next one.
@@ -33,68 +32,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const FAREWELL: Duration = Duration::from_millis(900);
 /// A question is asked so often, if the pool has lost the session meanwhile.
 const TRIES: u32 = 3;
-
-/// The text that the editor has. Numbers count the changes: where one is missing, the text itself makes it good.
-#[derive(Clone, Debug)]
-pub struct DocumentSnapshot {
-    /// The text.
-    pub text: Rope,
-    /// How many changes made it.
-    pub number: u64,
-}
-
-/// What a document's task is told.
-#[derive(Debug)]
-pub enum DocumentMessage {
-    /// The text became this by these edits, one after the other.
-    Edited(DocumentSnapshot, Vec<Edit>),
-    /// Somebody wants a completion.
-    Asked(Question),
-}
-
-/// What to complete. Whoever does not want the answer any more drops the receiver.
-#[derive(Debug)]
-pub struct Question {
-    /// What the editor shows.
-    pub shown: DocumentSnapshot,
-    /// A byte of it.
-    pub cursor: usize,
-    /// What the model is to see of other documents.
-    pub front: v1::Parts,
-    /// What is asked for.
-    pub wanted: Wanted,
-    /// Where the answer goes; nothing comes where there is nothing to say.
-    pub answer: oneshot::Sender<Answer>,
-}
-
-/// What may be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// What comes at the cursor.
-    Suggestion,
-    /// What the lines around it become next.
-    NextEdit,
-}
-
-/// What is answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// To be inserted at the cursor.
-    Suggestion(String),
-    /// Of whole lines of the text that the editor shows.
-    NextEdit(Vec<Edit>),
-}
-
-/// What may be done with a document.
-#[derive(Clone, Debug)]
-pub enum Policy {
-    /// Nobody knows yet: it stays here.
-    Unknown,
-    /// It stays here.
-    Kept,
-    /// The pool may have it.
-    Sent(Arc<EditorSettings>),
-}
 
 /// Tells when all tasks have ended: each has a clone of the first, and the second then receives `None`.
 pub fn ends() -> (mpsc::Sender<Infallible>, mpsc::Receiver<Infallible>) {
@@ -264,6 +201,12 @@ impl DocumentTask {
                     self.suggestion = None;
                     self.number = question.shown.number;
                     self.mirror.replaced(question.shown.text.clone());
+                }
+                // Whoever waits for a next edit of this text chose to; suggestions are asked for at each move.
+                let waits =
+                    self.asked.as_ref().is_some_and(|asked| asked.question.wanted == Wanted::NextEdit);
+                if waits && question.wanted == Wanted::Suggestion && question.shown.number == self.number {
+                    return;
                 }
                 self.cursor = question.cursor;
                 self.front.want(question.front.clone());
@@ -464,6 +407,10 @@ impl DocumentTask {
                 asked.tries += 1;
                 asked.since = Instant::now();
                 self.asked = Some(asked);
+            }
+            // It is this question that is refused: the lines are too many, or there is no room for them.
+            Err(error) if asked.question.wanted == Wanted::NextEdit && !error.is_away() => {
+                tracing::info!(%error, "no next edit");
             }
             Err(error) => self.failed(&error),
         }

@@ -212,6 +212,7 @@ impl Editor {
         let text = Rope::from_str(&document.text);
         if self.open.contains_key(&document.uri) {
             tracing::warn!(uri = %document.uri, "opened though it is open: the later text counts");
+            self.definitions.closed(&document.uri);
         }
         self.server.count += 1;
         let opening = self.server.count;

@@ -260,7 +260,8 @@ pub struct CompleteRequest {
     #[prost(string, tag = "23")]
     pub prediction: ::prost::alloc::string::String,
     /// In the mode REWRITE: how many lines before the cursor's and behind it are written anew with it; 10 each when absent. `max_tokens` is
-    /// what these lines take, and as much again, when 0; the answer is not gone on with where it breaks off, and ends with an edit.
+    /// what these lines take, and as much again, when 0; the answer is not gone on with where it breaks off, ends with an edit, and takes
+    /// no `stop` and no `stop_tokens`.
     #[prost(uint32, optional, tag = "24")]
     pub lines_before: ::core::option::Option<u32>,
     #[prost(uint32, optional, tag = "25")]

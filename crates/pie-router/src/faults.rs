@@ -1,7 +1,7 @@
 //! What the router tells callers itself; what a group refuses is said in [`pie_group::faults`].
 
 pub(crate) use pie_group::faults::{
-    at_cursor, moving, no_session, prepare, stopping, text, too_long, unsure,
+    at_cursor, moving, no_session, other_revision, prepare, stopping, text, too_long, unsure,
 };
 #[cfg(test)]
 pub(crate) use pie_group::faults::{

@@ -67,13 +67,19 @@ impl Document {
             return Err(TextError::RegionTooLong { bytes: bytes.len(), limit: REGION_BYTES });
         }
         let now = text.byte_slice(bytes.clone()).to_string();
+        let lines = if self.bursts().before_all().is_some() { lines_of(text) } else { Vec::new() };
+        let original =
+            self.bursts().before_latest().map(|before| as_it_was(&lines_of(before), &lines, rows.clone()));
         let told = Told {
             path: self.parts().document.clone(),
-            edits: self.bursts().before_all().map_or_else(Vec::new, |before| edited_lines(before, text)),
-            original: self
+            edits: self
                 .bursts()
-                .before_latest()
-                .map_or_else(|| now.clone(), |before| as_it_was(before, text, rows.clone())),
+                .before_all()
+                .map_or_else(Vec::new, |before| edited_lines(&lines_of(before), &lines)),
+            // What was much longer says little of what comes next.
+            original: original
+                .filter(|original| original.len() <= REGION_BYTES)
+                .unwrap_or_else(|| now.clone()),
             before_cursor: at.clamp(bytes.start, bytes.end) - bytes.start,
             rows,
             now: now.clone(),
@@ -116,25 +122,23 @@ fn hunks(old: &[String], new: &[String]) -> Vec<DiffOp> {
 }
 
 /// The latest places where a text differs from what it was, from its begin to its end.
-fn edited_lines(before: &Rope, now: &Rope) -> Vec<EditedLines> {
-    let (old, new) = (lines_of(before), lines_of(now));
+fn edited_lines(old: &[String], new: &[String]) -> Vec<EditedLines> {
     let around = |lines: &[String], range: Range<usize>| {
         lines[range.start.saturating_sub(AROUND)..lines.len().min(range.end + AROUND)].concat()
     };
     let shown = |hunk: &DiffOp| EditedLines {
-        original: around(&old, hunk.old_range()),
-        updated: around(&new, hunk.new_range()),
+        original: around(old, hunk.old_range()),
+        updated: around(new, hunk.new_range()),
     };
-    let mut all: Vec<EditedLines> = hunks(&old, &new).iter().map(shown).collect();
+    let mut all: Vec<EditedLines> = hunks(old, new).iter().map(shown).collect();
     all.retain(|edit| edit.original.len().max(edit.updated.len()) <= EDIT_BYTES);
     all.split_off(all.len().saturating_sub(EDITS))
 }
 
 /// Lines of a text as they were in an earlier one.
-fn as_it_was(before: &Rope, now: &Rope, rows: Range<usize>) -> String {
-    let (old, new) = (lines_of(before), lines_of(now));
+fn as_it_was(old: &[String], new: &[String], rows: Range<usize>) -> String {
     let (mut text, mut next) = (String::new(), rows.start);
-    for hunk in hunks(&old, &new) {
+    for hunk in hunks(old, new) {
         let there = hunk.new_range();
         if there.end < rows.start || there.start >= rows.end || there.start < next {
             continue;

@@ -5,8 +5,8 @@ use crate::document::{Answer, Policy, Wanted};
 use crate::text::{offset, position};
 use lsp_types::{
     CodeAction, CodeActionKind, CodeActionOrCommand, CodeActionParams, CodeActionResponse,
-    CodeActionTriggerKind, Range, TextDocumentIdentifier, TextDocumentPositionParams, TextEdit,
-    WorkspaceEdit,
+    CodeActionTriggerKind, DocumentChanges, OneOf, OptionalVersionedTextDocumentIdentifier, Range,
+    TextDocumentEdit, TextDocumentIdentifier, TextDocumentPositionParams, TextEdit, WorkspaceEdit,
 };
 use std::collections::HashMap;
 use tokio::time::timeout;
@@ -49,16 +49,16 @@ impl Editor {
             .data
             .clone()
             .and_then(|data| serde_json::from_value::<TextDocumentPositionParams>(data).ok());
-        let encoding = self.agreement.encoding;
+        let (encoding, is_versioned) = (self.agreement.encoding, self.agreement.versioned_edits);
         let asked = place.and_then(|place| {
             let uri = place.text_document.uri;
             let open = self.open.get(&uri)?;
             let cursor = offset(&open.text, place.position, encoding);
-            let text = open.text.clone();
-            Some((self.ask(&uri, cursor, Wanted::NextEdit)?, uri, text))
+            let (text, version) = (open.text.clone(), is_versioned.then_some(open.version));
+            Some((self.ask(&uri, cursor, Wanted::NextEdit)?, uri, text, version))
         });
         async move {
-            let Some((answered, uri, text)) = asked else { return action };
+            let Some((answered, uri, text, version)) = asked else { return action };
             let Ok(Ok(Answer::NextEdit(edits))) = timeout(ANSWER, answered).await else { return action };
             let edit = |edit: pie_client::Edit| {
                 let place = |at: usize| position(&text, at, encoding);
@@ -67,8 +67,19 @@ impl Editor {
                     new_text: edit.text,
                 }
             };
-            let changes = HashMap::from([(uri, edits.into_iter().map(edit).collect())]);
-            CodeAction { edit: Some(WorkspaceEdit::new(changes)), ..action }
+            let edits: Vec<TextEdit> = edits.into_iter().map(edit).collect();
+            let edit = match version {
+                // Typed over meanwhile, they are refused by the editor.
+                Some(version) => {
+                    let text_document =
+                        OptionalVersionedTextDocumentIdentifier { uri, version: Some(version) };
+                    let edits = edits.into_iter().map(OneOf::Left).collect();
+                    let changes = DocumentChanges::Edits(vec![TextDocumentEdit { text_document, edits }]);
+                    WorkspaceEdit { document_changes: Some(changes), ..WorkspaceEdit::default() }
+                }
+                None => WorkspaceEdit::new(HashMap::from([(uri, edits)])),
+            };
+            CodeAction { edit: Some(edit), ..action }
         }
     }
 }

@@ -5,18 +5,20 @@
 
 use lsp_types::Url;
 use ropey::Rope;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-/// Lines around the cursor whose names are looked up.
+/// Lines of a block: names are looked up in the cursor's, the one before it and the one behind.
 const LINES: usize = 8;
+/// Of a line that is longer the rest is not looked at.
+const LINE_CHARACTERS: usize = 400;
 /// Lines of a definition that are shown, and bytes.
 const SHOWN_LINES: usize = 12;
 const SHOWN_BYTES: usize = 800;
 /// Shorter names stand everywhere.
 const SHORTEST_NAME: usize = 3;
 /// What is behind it in a document is not read.
-const READ_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 1 << 18;
 /// Words of a line that may stand before the one that defines.
 const WORDS_BEFORE: usize = 5;
 /// Words behind which a name is defined.
@@ -69,8 +71,8 @@ impl Definitions {
         self.0.remove(uri);
     }
 
-    /// What the names around a byte of a text stand for in other documents, those named nearest before the cursor first; `others` are
-    /// those that may be shown, with the number of the change that made each.
+    /// What the names around a byte of a text stand for in other documents, at most so many, in an order that does not depend on where
+    /// exactly the cursor is; `others` are those that may be shown, with the number of the change that made each.
     pub fn around<'a>(
         &mut self,
         text: &Rope,
@@ -78,28 +80,33 @@ impl Definitions {
         others: impl Iterator<Item = (&'a Url, &'a Rope, u64)>,
         most: usize,
     ) -> Vec<Definition> {
-        let mut found: Vec<Definition> = Vec::new();
         let others: Vec<_> = if most == 0 { Vec::new() } else { others.collect() };
+        if others.is_empty() {
+            return Vec::new();
+        }
         for (uri, other, number) in &others {
             if self.0.get(*uri).is_none_or(|index| index.number != *number) {
                 self.0.insert((*uri).clone(), Index { number: *number, lines: defined(other) });
             }
         }
-        let mut own = None;
-        for name in names_around(text, cursor) {
-            let at = |(uri, other, _): &(&Url, &Rope, u64)| {
-                let line = *self.0.get(*uri)?.lines.get(&name)?;
-                Some(Definition { uri: (*uri).clone(), bytes: shown(other, line) })
-            };
-            let Some(definition) = others.iter().find_map(at).filter(|_| found.len() < most) else {
-                continue;
-            };
-            // What the document defines itself is seen there.
-            let is_own = own.get_or_insert_with(|| defined(text)).contains_key(&name);
-            if !is_own && !found.contains(&definition) {
-                found.push(definition);
-            }
+        let at = |name: &String| {
+            others.iter().find_map(|(uri, other, _)| {
+                let line = *self.0.get(*uri)?.lines.get(name)?;
+                let bytes = shown(other, line);
+                (!bytes.is_empty()).then(|| Definition { uri: (*uri).clone(), bytes })
+            })
+        };
+        let known: Vec<_> =
+            names_around(text, cursor).into_iter().filter_map(|name| Some((at(&name)?, name))).collect();
+        if known.is_empty() {
+            return Vec::new();
         }
+        // What the document defines itself is seen there.
+        let own = defined(text);
+        let others = known.into_iter().filter(|(_, name)| !own.contains_key(name));
+        let mut found: Vec<Definition> = others.map(|(definition, _)| definition).take(most).collect();
+        found.sort_by(|one, other| (&one.uri, one.bytes.start).cmp(&(&other.uri, other.bytes.start)));
+        found.dedup();
         found
     }
 }
@@ -111,17 +118,20 @@ fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(move |word| (word.as_ptr() as usize - line.as_ptr() as usize, word))
 }
 
-/// The names in the lines around a place, each once, those that stand nearest before it first.
+/// The names in the lines around a place, each once: of blocks of lines, so that they stay the same while the cursor moves within one,
+/// and without the one that is being written.
 fn names_around(text: &Rope, cursor: usize) -> Vec<String> {
-    let row = text.byte_to_line(cursor.min(text.len_bytes()));
-    let rows = row.saturating_sub(LINES)..text.len_lines().min(row + LINES + 1);
-    let mut found: Vec<String> = Vec::new();
-    // Upwards from the cursor's line, then down.
-    for row in (rows.start..=row).rev().chain(row + 1..rows.end) {
-        let line = text.line(row).to_string();
-        for (_, word) in words(&line) {
+    let cursor = cursor.min(text.len_bytes());
+    let block = text.byte_to_line(cursor) / LINES;
+    let rows = (block.saturating_sub(1) * LINES)..text.len_lines().min((block + 2) * LINES);
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    for row in rows {
+        let start = text.line_to_byte(row);
+        let line: String = text.line(row).chars().take(LINE_CHARACTERS).collect();
+        for (at, word) in words(&line) {
             let is_name = word.len() >= SHORTEST_NAME && word.chars().any(char::is_alphabetic);
-            if is_name && !DEFINING.contains(&word) && !found.iter().any(|name| name == word) {
+            let is_being_written = (start + at..=start + at + word.len()).contains(&cursor);
+            if is_name && !is_being_written && !DEFINING.contains(&word) && seen.insert(word.to_owned()) {
                 found.push(word.to_owned());
             }
         }
@@ -137,11 +147,11 @@ fn defined(text: &Rope) -> HashMap<String, usize> {
         if start > READ_BYTES {
             break;
         }
-        let line = line.to_string();
-        if let Some(name) = defines(&line) {
+        let begin: String = line.chars().take(LINE_CHARACTERS).collect();
+        if let Some(name) = defines(&begin) {
             all.entry(name.to_owned()).or_insert(start);
         }
-        start += line.len();
+        start += line.len_bytes();
     }
     all
 }
@@ -231,8 +241,11 @@ mod tests {
         };
         let load = "def load_table(path):\n    \"\"\"Reads it.\"\"\"\n\n    return Table()\n";
         let add = "    def add_row(self, row):\n        self.rows.append(row)\n";
-        assert_eq!(at(text.len_bytes() - 1, 4), [add, load]);
-        assert_eq!(at(35, 1), [load]);
+        // In the order in which they stand there, wherever the cursor is.
+        assert_eq!([at(text.len_bytes() - 1, 4), at(3, 4)], [[add, load], [add, load]]);
+        assert_eq!(at(3, 1), [load]);
+        // A name that is being written may be another one's begin.
+        assert_eq!(at(text.len_bytes() - "(1)\n".len(), 4), [load]);
         assert_eq!(at(0, 0), Vec::<String>::new());
         let twice = Rope::from_str("def load_table(path):\n    return 1\n");
         assert_eq!(Definitions::default().around(&twice, 0, [(&there, &other, 3)].into_iter(), 4), []);

@@ -35,6 +35,9 @@ impl LocalGroup {
             let document =
                 self.router.counted(held.ok_or_else(|| faults::no_session(request.session.as_str())))?;
             let (revision, bytes) = (document.revision(), document.len_bytes());
+            if let Some(wanted) = request.revision.filter(|wanted| *wanted != revision) {
+                self.router.counted(Err(faults::other_revision(wanted, revision)))?;
+            }
             let (at, lines) = (request.at, request.lines);
             let found = move || document.region(at, lines).map_err(|error| faults::at_cursor(&error));
             let region = self.router.counted(beside(bytes, AdmissionWait::Briefly, found).await)?;

@@ -3,6 +3,7 @@
 use crate::diff::diff;
 use pie_words::{TextEdit, TextRange};
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// How an answer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,11 +15,12 @@ pub enum AnswerEnd {
 }
 
 /// The answer to an [`EditableRegion`](crate::EditableRegion)'s prompt. The edits that it gives, all together, make of the region what was written:
-/// they count in the document as it was when it was asked, are whole lines, sorted and disjoint, and each is given as soon as a
-/// line behind it stands in the region too. Lines end as the region's do. Of lines that the answer does not come to, none is deleted: a model that ends early has
-/// nothing more to change.
+/// they count in the document as it was when it was asked, are whole lines, sorted and disjoint, and each is given as soon as lines
+/// behind it stand in the region too. Lines are compared without their ends, and end as the region's do. Of lines that the answer does
+/// not come to, none is deleted: a model that ends early has nothing more to change.
 #[derive(Clone, Debug)]
 pub struct RegionAnswer {
+    /// Without their ends.
     lines: Vec<String>,
     /// Where each begins in the document, and where the last one ends.
     offsets: Vec<usize>,
@@ -30,30 +32,30 @@ pub struct RegionAnswer {
     written: Vec<String>,
     /// The begin of a line.
     begun: String,
-    ends: LineEnd,
-}
-
-/// How lines end. Models write the shorter way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LineEnd {
-    Lf,
-    CrLf,
+    /// How lines end that are new.
+    end: &'static str,
+    /// How the last line ends: not at all, where it is the document's.
+    last_end: String,
 }
 
 impl RegionAnswer {
     /// Nothing is written yet of a region that begins at a byte of its document.
     pub fn new(start: usize, region: &str) -> Self {
-        let lines: Vec<String> = region.split_inclusive('\n').map(str::to_owned).collect();
-        let mut offsets = vec![start];
-        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, line) in lines.iter().enumerate() {
-            offsets.push(offsets[index] + line.len());
-            places.entry(line.clone()).or_default().push(index);
+        let (mut lines, mut offsets) = (Vec::new(), vec![start]);
+        let mut last_end = String::new();
+        for line in region.split_inclusive('\n') {
+            let content = line.trim_end_matches(['\r', '\n']);
+            offsets.push(offsets[lines.len()] + line.len());
+            lines.push(content.to_owned());
+            line[content.len()..].clone_into(&mut last_end);
         }
+        let mut places: HashMap<&String, Vec<usize>> = HashMap::new();
+        lines.iter().enumerate().for_each(|(index, line)| places.entry(line).or_default().push(index));
         let once = places.into_iter().filter(|(line, places)| places.len() == 1 && says_something(line));
-        let once = once.map(|(line, places)| (line, places[0])).collect();
-        let ends = if region.contains("\r\n") { LineEnd::CrLf } else { LineEnd::Lf };
-        Self { lines, offsets, once, settled: 0, written: Vec::new(), begun: String::new(), ends }
+        let once = once.map(|(line, places)| (line.clone(), places[0])).collect();
+        // Models write the shorter way.
+        let end = if region.contains("\r\n") { "\r\n" } else { "\n" };
+        Self { lines, offsets, once, settled: 0, written: Vec::new(), begun: String::new(), end, last_end }
     }
 
     /// Takes what is written next, and gives what is settled by it.
@@ -62,22 +64,19 @@ impl RegionAnswer {
         self.begun.push_str(text);
         while let Some(end) = self.begun.find('\n') {
             let rest = self.begun.split_off(end + 1);
-            let mut line = std::mem::replace(&mut self.begun, rest);
-            if self.ends == LineEnd::CrLf && !line.ends_with("\r\n") {
-                line.insert(end, '\r');
-            }
-            edits.extend(self.line(line));
+            let line = std::mem::replace(&mut self.begun, rest);
+            edits.extend(self.line(line.trim_end_matches(['\r', '\n'])));
         }
         edits
     }
 
-    fn line(&mut self, line: String) -> Vec<TextEdit> {
-        if self.written.is_empty() && self.lines.get(self.settled) == Some(&line) {
+    fn line(&mut self, line: &str) -> Vec<TextEdit> {
+        if self.written.is_empty() && self.lines.get(self.settled).is_some_and(|next| next == line) {
             self.settled += 1;
             return Vec::new();
         }
-        let found = self.place(&line);
-        self.written.push(line);
+        let found = self.place(line);
+        self.written.push(line.to_owned());
         let Some(place) = found else { return Vec::new() };
         let written = std::mem::take(&mut self.written);
         let edits = self.between(place + 1, &written);
@@ -85,35 +84,39 @@ impl RegionAnswer {
         edits
     }
 
-    /// Where a line of the region stands again: one that stands there once, or the second of two that
-    /// follow each other there as here. Empty lines and brackets stand anywhere.
+    /// Where a line of the region stands again: one that stands there once, if no more lines were passed over than were written instead
+    /// (those may come yet), or the second of two that follow each other there as here. Empty lines and brackets stand anywhere.
     fn place(&self, line: &str) -> Option<usize> {
-        if let Some(place) = self.once.get(line).filter(|place| **place >= self.settled) {
+        let is_ahead = |place: &&usize| (self.settled..=self.settled + self.written.len()).contains(*place);
+        if let Some(place) = self.once.get(line).filter(is_ahead) {
             return Some(*place);
         }
         let before = self.written.last()?;
-        let pairs = self.lines[self.settled..].windows(2);
         if !says_something(before) && !says_something(line) {
             return None;
         }
+        let pairs = self.lines[self.settled..].windows(2);
         let found = pairs.enumerate().find(|(_, pair)| pair[0] == *before && pair[1] == line);
         found.map(|(index, _)| self.settled + index + 1)
     }
 
     /// What makes the lines from the settled ones to `end` what was written.
     fn between(&self, end: usize, written: &[String]) -> Vec<TextEdit> {
-        let old = &self.lines[self.settled..end];
-        let edit = |hunk: similar::DiffOp| {
-            let lines = hunk.old_range();
-            self.edit(lines.start, lines.end, written[hunk.new_range()].concat())
-        };
-        diff(old, written).into_iter().map(edit).collect()
+        let hunks = diff(&self.lines[self.settled..end], written);
+        hunks.into_iter().map(|hunk| self.edit(hunk.old_range(), &written[hunk.new_range()])).collect()
     }
 
-    /// Of lines counted from the first that is not settled.
-    fn edit(&self, start: usize, end: usize, insert: String) -> TextEdit {
-        let byte = |line: usize| self.offsets[self.settled + line];
-        TextEdit { range: TextRange::Bytes { start: byte(start), end: byte(end) }, insert }
+    /// Other lines in place of some, counted from the first that is not settled.
+    fn edit(&self, old: Range<usize>, new: &[String]) -> TextEdit {
+        let (start, end) = (self.settled + old.start, self.settled + old.end);
+        let mut insert: String = new.iter().flat_map(|line| [line.as_str(), self.end]).collect();
+        if end == self.lines.len() && !new.is_empty() {
+            // The region ends as it did, and what comes behind a last line without an end begins with one.
+            insert.truncate(insert.len() - self.end.len());
+            let is_behind = old.is_empty() && self.last_end.is_empty() && !self.lines.is_empty();
+            insert = if is_behind { format!("{}{insert}", self.end) } else { insert + &self.last_end };
+        }
+        TextEdit { range: TextRange::Bytes { start: self.offsets[start], end: self.offsets[end] }, insert }
     }
 
     /// The answer is over: gives what it still changes.
@@ -121,49 +124,45 @@ impl RegionAnswer {
         if end == AnswerEnd::CutShort {
             return Vec::new();
         }
-        let old = &self.lines[self.settled..];
-        if !self.begun.is_empty() {
-            self.written.push(std::mem::take(&mut self.begun));
-        }
+        let begun = std::mem::take(&mut self.begun);
+        self.written.push(begun.trim_end_matches('\r').to_owned());
         // How many empty lines end an answer says nothing.
         while self.written.last().is_some_and(|line| line.trim().is_empty()) {
             self.written.pop();
         }
-        let Some(last) = self.written.last_mut() else { return Vec::new() };
-        // The last line of a document may end without a line break; no other does.
-        let is_last_of_all = |line: &String| !line.ends_with('\n');
-        if !last.ends_with('\n') && !old.last().is_some_and(is_last_of_all) {
-            last.push_str(self.ends.text());
-        }
-        let hunks = diff(old, &self.written);
-        let unwritten = hunks
-            .last()
-            .filter(|hunk| hunk.old_range().end == old.len())
-            .map_or(0, |hunk| hunk.old_range().len().saturating_sub(hunk.new_range().len()));
-        let mut edits = Vec::new();
-        for hunk in hunks {
-            let lines = hunk.old_range();
-            let end = lines.end.min(old.len() - unwritten).max(lines.start);
-            let mut insert = self.written[hunk.new_range()].concat();
-            if lines.start >= old.len() - unwritten && insert.is_empty() {
-                continue;
-            }
-            if end < old.len() && !insert.is_empty() && !insert.ends_with('\n') {
-                insert.push_str(self.ends.text());
-            }
-            edits.push(self.edit(lines.start, end, insert));
-        }
-        edits
+        let written = std::mem::take(&mut self.written);
+        let reached = reached(&self.lines[self.settled..], &written);
+        self.between(self.settled + reached, &written)
     }
 }
 
-impl LineEnd {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Lf => "\n",
-            Self::CrLf => "\r\n",
+/// Pairs of lines that are compared at the end of an answer, at most.
+const PAIRS: usize = 1 << 20;
+
+/// How many of the lines an answer's last lines stand for: as few as have most in common with them, and, for what is written behind the
+/// last that they have in common, as many more.
+fn reached(lines: &[String], written: &[String]) -> usize {
+    if lines.len().saturating_mul(written.len()) > PAIRS {
+        return written.len().min(lines.len());
+    }
+    // common[k]: of the longest common subsequence of the first k lines and what was written so far; last[k]: how much had been
+    // written when it was reached first.
+    let (mut common, mut last) = (vec![0_usize; lines.len() + 1], vec![0_usize; lines.len() + 1]);
+    for (index, new) in written.iter().enumerate() {
+        let mut diagonal = 0;
+        for (k, old) in lines.iter().enumerate() {
+            let above = common[k + 1];
+            let with = if old == new { diagonal + 1 } else { 0 };
+            let best = above.max(common[k]).max(with);
+            if best > above {
+                last[k + 1] = if best == with { index + 1 } else { last[k] };
+            }
+            (common[k + 1], diagonal) = (best, above);
         }
     }
+    let most = common[lines.len()];
+    let k = common.partition_point(|common| *common < most);
+    (k + written.len() - last[k]).min(lines.len())
 }
 
 /// Whether a line tells where it stands: a bracket alone does not.
@@ -241,7 +240,43 @@ mod tests {
         assert_eq!(answered(&windows, "alpha\r\nBRAVO", AnswerEnd::Whole, 3), changed);
         // A document's last line may have no line break, and keeps none.
         assert_eq!(answered("alpha\nbravo", "alpha\nBRAVO", AnswerEnd::Whole, 1), "alpha\nBRAVO");
-        assert_eq!(answered("alpha\nbravo", "alpha\nBRAVO\n", AnswerEnd::Whole, 1), "alpha\nBRAVO\n");
+        assert_eq!(answered("alpha\nbravo", "alpha\nBRAVO\n", AnswerEnd::Whole, 1), "alpha\nBRAVO");
+        assert_eq!(answered("alpha\nbravo", "alpha\nbravo\n", AnswerEnd::Whole, 1), "alpha\nbravo");
+        assert_eq!(
+            answered("alpha\nbravo", "alpha\nbravo\ncharlie\n", AnswerEnd::Whole, 1),
+            "alpha\nbravo\ncharlie"
+        );
+        assert_eq!(answered("", "alpha\n", AnswerEnd::Whole, 1), "alpha");
+        // Nothing but lines is changed, however they end.
+        let mixed = "alpha\r\nbravo\ncharlie\rdelta\r";
+        assert_eq!(answered(mixed, "alpha\nbravo\ncharlie\rdelta\n", AnswerEnd::Whole, 2), mixed);
+        assert_eq!(answered(mixed, "alpha\nbravo\nx\n", AnswerEnd::Whole, 2), "alpha\r\nbravo\nx\r");
+    }
+
+    #[test]
+    fn an_answer_that_ends_on_a_line_that_stands_often_stands_for_the_first_of_them() {
+        let rust = "fn one() {\n    first();\n}\n\nfn two() {\n    second();\n}\n";
+        let python = "def one(x):\n    x = 1\n    return x\n\ndef two(x):\n    x = 2\n    return x\n";
+        let cases = [
+            (rust, "fn one() {\n    firstly();\n}\n", rust.replace("first", "firstly")),
+            (python, "def one(x):\n    x = 7\n    return x\n", python.replace("x = 1", "x = 7")),
+            (
+                "call(\n  a,\n)\ncall(\n  b,\n)\n",
+                "call(\n  A,\n)",
+                "call(\n  A,\n)\ncall(\n  b,\n)\n".to_owned(),
+            ),
+        ];
+        for (region, answer, expected) in cases {
+            assert_eq!(answered(region, answer, AnswerEnd::Whole, 4), expected, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn lines_that_move_up_delete_nothing_before_the_rest_is_there() {
+        let region = "import os\nimport sys\nimport json\n\nx = load()\n";
+        let sorted = "import json\nimport os\nimport sys\n\nx = load()\n";
+        assert_eq!(answered(region, sorted, AnswerEnd::Whole, 3), sorted);
+        assert_eq!(answered(region, &sorted[..20], AnswerEnd::CutShort, 3), region);
     }
 
     proptest! {

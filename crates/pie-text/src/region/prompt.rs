@@ -91,7 +91,10 @@ impl PromptForm {
         match (self, tokenizer.file_markers()) {
             (Self::Sweep, Some(markers)) => sweep(told, tokenizer, markers),
             (Self::Zeta, _) => whole(&zeta(told), "\n<|editable_region_end|>", tokenizer),
-            (Self::Sweep | Self::Plain, _) => whole(&plain(told), "\n```", tokenizer),
+            (Self::Sweep | Self::Plain, _) => {
+                let fence = fence(told);
+                whole(&plain(told, &fence), &format!("\n{fence}"), tokenizer)
+            }
         }
     }
 }
@@ -157,13 +160,21 @@ fn zeta(told: &Told) -> String {
     )
 }
 
-fn plain(told: &Told) -> String {
+/// Longer than any in what is quoted.
+fn fence(told: &Told) -> String {
+    let edits = told.edits.iter().flat_map(|edit| [&edit.original, &edit.updated]);
+    let quoted = edits.chain([&told.now]);
+    let longest = quoted.flat_map(|text| text.split(|character| character != '`')).map(str::len).max();
+    "`".repeat(3.max(longest.unwrap_or(0) + 1))
+}
+
+fn plain(told: &Told, fence: &str) -> String {
     let edits: String = told
         .edits
         .iter()
         .map(|edit| {
             format!(
-                "Before:\n```\n{}```\nAfter:\n```\n{}```\n",
+                "Before:\n{fence}\n{}{fence}\nAfter:\n{fence}\n{}{fence}\n",
                 closed(&edit.original),
                 closed(&edit.updated)
             )
@@ -172,8 +183,8 @@ fn plain(told: &Told) -> String {
     let edits =
         if edits.is_empty() { edits } else { format!("The latest edits of {}:\n\n{edits}\n", path(told)) };
     format!(
-        "\n\n{edits}The lines {} to {} of {}, as they are:\n```\n{}```\n\nThe same lines, with what the latest edits ask for made there \
-         too:\n```\n",
+        "\n\n{edits}The lines {} to {} of {}, as they are:\n{fence}\n{}{fence}\n\nThe same lines, with what the latest edits ask for made there \
+         too:\n{fence}\n",
         told.rows.start + 1,
         told.rows.end,
         path(told),
