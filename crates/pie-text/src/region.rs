@@ -44,8 +44,8 @@ pub struct EditableRegion {
 }
 
 impl Document {
-    /// The lines around a cursor, or at the document's end, and what a model is told to write them anew: the latest edits of the document, as far as they are
-    /// known, and what stands there now. Changes nothing.
+    /// The lines around a cursor, or at the document's end, and what a model is told to write them anew: the latest edits of the
+    /// document, as far as they are known, and what stands there now. Changes nothing.
     ///
     /// # Errors
     /// A cursor that is no place in the document; [`TextError::TokensOnly`]; [`TextError::RegionTooLong`].
@@ -102,25 +102,6 @@ fn lines_of(text: &Rope) -> Vec<String> {
     text.lines().map(|line| line.to_string()).collect()
 }
 
-/// What differs between two texts, in lines.
-fn hunks(old: &[String], new: &[String]) -> Vec<DiffOp> {
-    // What both begin and end with is not compared.
-    let front = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    let back = old[front..].iter().rev().zip(new[front..].iter().rev()).take_while(|(old, new)| old == new);
-    let back = back.count();
-    let mut all = diff(&old[front..old.len() - back], &new[front..new.len() - back]);
-    for hunk in &mut all {
-        let (old, new) = (hunk.old_range(), hunk.new_range());
-        *hunk = DiffOp::Replace {
-            old_index: front + old.start,
-            old_len: old.len(),
-            new_index: front + new.start,
-            new_len: new.len(),
-        };
-    }
-    all
-}
-
 /// The latest places where a text differs from what it was, from its begin to its end.
 fn edited_lines(old: &[String], new: &[String]) -> Vec<EditedLines> {
     let around = |lines: &[String], range: Range<usize>| {
@@ -130,7 +111,7 @@ fn edited_lines(old: &[String], new: &[String]) -> Vec<EditedLines> {
         original: around(old, hunk.old_range()),
         updated: around(new, hunk.new_range()),
     };
-    let mut all: Vec<EditedLines> = hunks(old, new).iter().map(shown).collect();
+    let mut all: Vec<EditedLines> = diff(old, new).iter().map(shown).collect();
     all.retain(|edit| edit.original.len().max(edit.updated.len()) <= EDIT_BYTES);
     all.split_off(all.len().saturating_sub(EDITS))
 }
@@ -138,7 +119,7 @@ fn edited_lines(old: &[String], new: &[String]) -> Vec<EditedLines> {
 /// Lines of a text as they were in an earlier one.
 fn as_it_was(old: &[String], new: &[String], rows: Range<usize>) -> String {
     let (mut text, mut next) = (String::new(), rows.start);
-    for hunk in hunks(old, new) {
+    for hunk in diff(old, new) {
         let there = hunk.new_range();
         if there.end < rows.start || there.start >= rows.end || there.start < next {
             continue;
