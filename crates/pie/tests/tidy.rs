@@ -203,6 +203,34 @@ fn locks_are_handed_out_where_that_was_looked_at_only() {
     assert!(elsewhere.is_empty(), "return copies, not guards: {elsewhere:?}");
 }
 
+/// A page that says what an edit of a file of this repository takes away says what stands there.
+#[test]
+fn edits_that_pages_show_are_of_what_stands_there() {
+    let mut seen = 0;
+    for page in ["README.md", "docs/next-edit.md"] {
+        let text = std::fs::read_to_string(root().join(page)).expect("UTF-8");
+        let opened = text.lines().filter_map(|line| line.strip_prefix("pie ctl open "));
+        let files: Vec<_> =
+            opened.map(|file| root().join(file.trim())).filter(|path| path.is_file()).collect();
+        let edits = text.lines().filter_map(|line| line.strip_prefix("pie ctl edit ")?.split_once("# `"));
+        for (edit, gone) in edits {
+            let gone = gone.strip_suffix("` goes").expect("what goes");
+            let words: Vec<&str> = edit.split_whitespace().take(2).collect();
+            let file = files.iter().find(|path| path.ends_with(words[0])).expect("it was opened before");
+            let file = std::fs::read_to_string(file).expect("UTF-8");
+            let place = |at: &str| {
+                let (line, column) = at.split_once(':').expect("LINE:COLUMN");
+                let [line, column] = [line, column].map(|number| number.parse::<usize>().expect("a number"));
+                file.lines().take(line).map(|line| line.len() + 1).sum::<usize>() + column
+            };
+            let (start, end) = words[1].split_once("..").expect("a range");
+            assert_eq!(&file[place(start)..place(end)], gone, "{page}: {}", words[0]);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3, "pages show edits in another form");
+}
+
 /// A page that names a source file names one that is there.
 #[test]
 fn pages_name_files_that_are_there() {
