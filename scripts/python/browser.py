@@ -21,6 +21,7 @@ START_DEADLINE = 30.0
 ANSWER_DEADLINE = 30.0
 # What a key press is made of: a key's code of Windows, its name, the text that it types.
 KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "Backspace": 8}
+OTHER_KEYS = {".": ("Period", 190)}
 CONTROL = 2
 
 
@@ -47,7 +48,7 @@ class Browser:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         try:
-            self._socket = connect(self._address(), max_size=None, proxy=None)
+            self._socket = connect(self._address(), max_size=None, proxy=None, legacy=True)
             target = next(target for target in self.call("Target.getTargets")["targetInfos"] if target["type"] == "page")
             self._session = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Network", "Log"):
@@ -124,7 +125,8 @@ class Browser:
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """Presses a key that types nothing."""
-        event = {"key": key, "code": key, "windowsVirtualKeyCode": KEYS[key], "modifiers": modifiers}
+        code, number = (key, KEYS[key]) if key in KEYS else OTHER_KEYS.get(key) or (f"Key{key.upper()}", ord(key.upper()))
+        event = {"key": key, "code": code, "windowsVirtualKeyCode": number, "modifiers": modifiers}
         self.call("Input.dispatchKeyEvent", type="rawKeyDown", **event)
         self.call("Input.dispatchKeyEvent", type="keyUp", **event)
 

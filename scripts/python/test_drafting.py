@@ -88,11 +88,13 @@ def test_what_a_client_expects_is_looked_up(clients):
     # How much time rows take is not known before some were encoded.
     ahead.complete(session, max_tokens=8)
     expected = plain.complete(other, **asked)
-    before = counters(ahead)
-    got = ahead.complete(session, prediction=expected.text, **asked)
-    passes = counters(ahead).passes - before.passes
-    assert got.ids == expected.ids
-    assert passes < 60, f"80 tokens in {passes} passes"
+    accepted = []
+    for told in ({}, {"prediction": expected.text}):
+        before = counters(ahead)
+        assert ahead.complete(session, **told, **asked).ids == expected.ids
+        accepted.append(counters(ahead).tokens_accepted - before.tokens_accepted)
+    # How many are worth looking up at once, and so how many passes it takes, hangs on the machine.
+    assert accepted[1] > accepted[0] + 5, f"all of it was told: {accepted}"
     wrong = ahead.complete(session, prediction=CODE[::-1], **asked)
     assert wrong.ids == expected.ids
     too_long = refused(ahead.complete, session, prediction="x" * (32 * 1024 + 1))

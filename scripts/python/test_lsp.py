@@ -175,12 +175,15 @@ def test_a_list_has_the_same_text_where_editors_know_no_other(client, edit):
 
 
 def test_an_editor_with_inline_completion_gets_no_list_unless_it_asks(edit):
-    quiet, both = edit(), edit(options={"ordinaryCompletion": "always"})
+    always = {"ordinaryCompletion": "always"}
+    quiet, *both = edit(), edit(options=always), edit(options={"pie": always})
     assert quiet.capabilities.completion_provider is None and quiet.capabilities.inline_completion_provider
-    assert both.capabilities.completion_provider and both.capabilities.inline_completion_provider
-    for editor in (quiet, both):
+    quiet.open(URI, TEXT)
+    assert quiet.list(URI, 3) is None
+    for editor in both:
+        assert editor.capabilities.completion_provider and editor.capabilities.inline_completion_provider
         editor.open(URI, TEXT)
-    assert quiet.list(URI, 3) is None and both.list(URI, 3) is not None
+        assert editor.list(URI, 3) is not None
 
 
 def stops_generating(client: Client) -> None:
@@ -343,7 +346,7 @@ def test_long_names_have_sessions(client, edit):
     editor.stop()
 
 
-@pytest.mark.parametrize("how", ["stop", "hang up", "terminate"])
+@pytest.mark.parametrize("how", ["stop", "hang up", signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_sessions_are_closed_when_the_editor_goes(client, edit, how):
     editor = edit()
     uris = [f"file:///{number}.rs" for number in range(4)]
@@ -357,7 +360,7 @@ def test_sessions_are_closed_when_the_editor_goes(client, edit, how):
         editor.hang_up()
         assert editor.wait() == 0
     else:
-        os.kill(editor.pid, signal.SIGTERM)
+        os.kill(editor.pid, how)
         assert editor.wait() == 0
     assert time.monotonic() - begun < 5
     until("all sessions are closed", lambda: not any(sessions(client, uri) for uri in uris), 3)

@@ -1,4 +1,5 @@
-"""`pie lsp` in Neovim itself, without a screen. Skipped where there is none of 0.11 or later (PIE_NVIM, or `nvim` on the path)."""
+"""`pie lsp` in Neovim itself, without a screen. Left out where there is none of 0.11 or later: `PIE_NVIM`, what
+scripts/editors/fetch.sh gets, or `nvim` on the path."""
 
 import json
 import os
@@ -9,13 +10,21 @@ import subprocess
 
 import pytest
 from pool import binary, environment, until
+from terminal import EDITORS
 from test_lsp import held, sessions
 
-NVIM = os.environ.get("PIE_NVIM") or shutil.which("nvim")
+FETCHED = EDITORS / "nvim"
+NVIM = os.environ.get("PIE_NVIM") or (str(FETCHED) if FETCHED.is_file() else shutil.which("nvim"))
 # What docs/editors.md tells people to write, then what they would do.
 SCRIPT = """
 local work = vim.json.decode(vim.fn.readfile(vim.env.WORK)[1])
-vim.lsp.config('pie', { cmd = work.cmd, root_markers = { '.git' }, settings = { pie = { maxLines = 0, maxTokens = 12 } } })
+vim.lsp.config('pie', {
+  cmd = work.cmd,
+  root_markers = { '.git' },
+  settings = { pie = { maxLines = 0, maxTokens = 12 } },
+  -- Of 0.12 on it shows suggestions in grey, and would have none in its list.
+  init_options = { pie = { ordinaryCompletion = 'always' } },
+})
 vim.lsp.enable('pie')
 vim.cmd('filetype on')
 vim.cmd.edit(work.file)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import client as client_module
 import pool as pool_module
 import pytest
 from etcd import free_port
@@ -157,7 +158,7 @@ def is_worker(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda how: how.name)
 def test_a_pool_that_is_ended_while_it_starts_leaves_nothing(cache, tmp_path, how):
     ready, log = tmp_path / "ready.json", tmp_path / "log"
     ready.write_text("of a dead pool")
@@ -177,6 +178,24 @@ def test_a_pool_that_is_ended_while_it_starts_leaves_nothing(cache, tmp_path, ho
     assert status != 0, log.read_text()
     until("no worker is left", lambda: not any(is_running(pid) for pid in workers))
     assert "panick" not in log.read_text() and not ready.exists(), log.read_text()
+
+
+def test_a_pool_ends_in_order_with_its_terminal_and_outlives_it_under_nohup(cache):
+    running = Pool(cache, world_size=2)
+    running.process.send_signal(signal.SIGHUP)
+    assert running.wait(10.0) == 0 and "the terminal is closed: stopping" in running.output(), running.output()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = Pool(cache, world_size=2)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        running.process.send_signal(signal.SIGHUP)
+        client = client_module.Client(client_module.connect(running.address))
+        assert client.complete(client.open("let").session, max_tokens=1).ids and running.process.poll() is None
+        running.stop()
+    finally:
+        running.end()
 
 
 def test_what_is_wrong_with_all_workers_is_said_once(cache):

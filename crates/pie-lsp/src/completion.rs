@@ -1,8 +1,8 @@
 //! One completion of a session that is in step.
 
+use crate::fitting::Surroundings;
 use crate::link::{LinkError, PoolConnection};
 use crate::settings::EditorSettings;
-use crate::suggestion::lines;
 use pie_client::{CompletionOptions, Edit, SessionHandle};
 use pie_proto::{Reason, v1};
 use std::sync::Arc;
@@ -15,13 +15,14 @@ const ACCEPTED: Duration = Duration::from_secs(2);
 const TOKEN: Duration = Duration::from_secs(60);
 
 /// Completes at a byte of the session's text: in the middle of it where the model can, else what stands before. Empty where there is
-/// nothing to say, or the text changed meanwhile.
+/// nothing to say, or the text changed meanwhile. The suggestion fits into its surroundings.
 ///
 /// # Errors
 /// Nobody answers, or the pool refuses.
 pub async fn complete(
     session: SessionHandle,
     at: usize,
+    around: Surroundings,
     settings: Arc<EditorSettings>,
     connected: PoolConnection,
 ) -> Result<String, LinkError> {
@@ -35,13 +36,13 @@ pub async fn complete(
         ..CompletionOptions::default()
     };
     if connected.fills_in() {
-        match generated(&session, &options, settings.max_lines).await {
+        match generated(&session, &options, &around, settings.max_lines).await {
             Err(error) if error.reason() == Some(Reason::FimUnsupported) => connected.does_not_fill_in(),
             generated => return generated,
         }
     }
     options.mode = v1::CompletionMode::Continue;
-    match generated(&session, &options, settings.max_lines).await {
+    match generated(&session, &options, &around, settings.max_lines).await {
         // Of nothing comes nothing, in models that have no token before the text.
         Err(error) if error.reason() == Some(Reason::ContextEmpty) => Ok(String::new()),
         generated => generated,
@@ -83,22 +84,20 @@ fn of_the_text(edit: v1::TextEdit, start: usize) -> Option<Edit> {
 async fn generated(
     session: &SessionHandle,
     options: &CompletionOptions,
+    around: &Surroundings,
     max_lines: Option<usize>,
 ) -> Result<String, LinkError> {
     let accepted = timeout(ACCEPTED, session.start(options)).await;
     let mut completion = accepted.map_err(|_| LinkError::Silent("accepting a completion"))??;
     let mut text = String::new();
-    loop {
+    // Leaving the stream ends it in the pool, too.
+    while around.lines(&text, max_lines).len() == text.len() {
         let message = timeout(TOKEN, completion.next()).await.map_err(|_| LinkError::Silent("a token"))??;
-        let Some(message) = message else { return Ok(lines(&text, max_lines).to_owned()) };
+        let Some(message) = message else { break };
         if message.finish_reason() == v1::FinishReason::Edited {
             return Ok(String::new());
         }
         text.push_str(&message.text_delta);
-        let enough = lines(&text, max_lines);
-        // Leaving the stream ends it in the pool, too.
-        if enough.len() < text.len() {
-            return Ok(enough.to_owned());
-        }
     }
+    Ok(around.without_doubles(around.lines(&text, max_lines)).to_owned())
 }

@@ -6,6 +6,7 @@ mod messages;
 mod sending;
 
 use crate::completion::{complete, next_edit};
+use crate::fitting::Surroundings;
 use crate::link::{LinkError, PoolConnection, PoolLink};
 use crate::mirror::{Mirror, MirrorUpdate};
 use crate::suggestion::Suggestion;
@@ -266,7 +267,8 @@ impl DocumentTask {
             let at = self.cursor - start;
             self.running = Some(match due.question.wanted {
                 Wanted::Suggestion => {
-                    let text = complete(session, at, settings, connected);
+                    let around = Surroundings::new(self.mirror.text(), self.cursor);
+                    let text = complete(session, at, around, settings, connected);
                     text.map(|text| text.map(Answer::Suggestion)).boxed()
                 }
                 Wanted::NextEdit => {

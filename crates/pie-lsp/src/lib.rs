@@ -12,6 +12,7 @@ mod answers;
 mod changes;
 mod completion;
 mod document;
+mod fitting;
 mod link;
 mod mirror;
 mod server;

@@ -165,12 +165,13 @@ struct Editor {
 
 impl Editor {
     fn initialize(&mut self, params: InitializeParams) -> InitializeResult {
+        // Some editors wrap them in the section's name.
         let options = params.initialization_options.as_ref();
+        let options = options.map(|options| options.get(SECTION).unwrap_or(options));
         self.agreement = NegotiatedCapabilities::with(&params.capabilities, options);
         self.roots = WorkspaceFolders::of(&params);
         if let Some(options) = options {
-            // Some editors wrap them in the section's name.
-            self.settings = CheckedSettings::default().above(options.get(SECTION).unwrap_or(options));
+            self.settings = CheckedSettings::default().above(options);
         }
         self.agreement.answer()
     }

@@ -39,12 +39,6 @@ impl Suggestion {
     }
 }
 
-/// So many lines of a text at the most.
-pub fn lines(text: &str, most: Option<usize>) -> &str {
-    let end = most.and_then(|most| text.match_indices('\n').nth(most.saturating_sub(1)));
-    end.map_or(text, |(end, _)| &text[..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,14 +59,6 @@ mod tests {
         assert_eq!(all.rest(7), None, "nothing is left");
         assert_eq!(suggestion.clone().edited(&insert(4, "x")), None);
         assert_eq!(suggestion.edited(&insert(0, "a")), None, "elsewhere");
-    }
-
-    #[test]
-    fn lines_are_counted_from_the_cursor() {
-        assert_eq!(lines("a\nb\nc", Some(2)), "a\nb");
-        assert_eq!(lines("a\nb\nc", Some(3)), "a\nb\nc");
-        assert_eq!(lines("a\nb\n", None), "a\nb\n");
-        assert_eq!(lines("\nb", Some(1)), "");
     }
 
     proptest! {

@@ -86,8 +86,8 @@ pub async fn run(arguments: PoolArgs, log: &LogArgs) -> Result<(), Failure> {
         signal = signals.next() => {
             ready.remove();
             let grace = match signal {
-                StopSignal::Interrupted => {
-                    say!("interrupted: stopping");
+                StopSignal::Interrupted | StopSignal::HungUp => {
+                    say!("{signal}: stopping");
                     GRACE
                 }
                 StopSignal::Terminated => router::drain(&pool.serving, arguments.serve.platform.drain_grace, &mut signals).await,

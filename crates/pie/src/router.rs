@@ -48,8 +48,8 @@ pub async fn run(arguments: RouterArgs) -> Result<(), Failure> {
     let signal = signals.next().await;
     ready.remove();
     let grace = match signal {
-        StopSignal::Interrupted => {
-            say!("interrupted: stopping");
+        StopSignal::Interrupted | StopSignal::HungUp => {
+            say!("{signal}: stopping");
             GRACE
         }
         StopSignal::Terminated => {

@@ -12,6 +12,8 @@ const MARGIN: Duration = Duration::from_secs(10);
 pub enum StopSignal {
     /// Ctrl-C: end quickly.
     Interrupted,
+    /// The terminal that it was started in is closed: end quickly.
+    HungUp,
     /// SIGTERM, as platforms send it: end in order.
     Terminated,
 }
@@ -20,6 +22,7 @@ impl std::fmt::Display for StopSignal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Interrupted => "interrupted",
+            Self::HungUp => "the terminal is closed",
             Self::Terminated => "SIGTERM",
         })
     }
@@ -29,6 +32,8 @@ impl std::fmt::Display for StopSignal {
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` under nohup and the like, where whoever started the process wants it to outlive the terminal.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
@@ -43,7 +48,12 @@ impl Signals {
     }
 
     fn new() -> std::io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        let hangup = SignalKind::hangup();
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: if is_ignored(hangup) { None } else { Some(signal(hangup)?) },
+        })
     }
 
     /// Waits for the next one. Cancel safe.
@@ -51,8 +61,17 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => StopSignal::Interrupted,
             _ = self.terminate.recv() => StopSignal::Terminated,
+            Some(_) = async { self.hangup.as_mut()?.recv().await } => StopSignal::HungUp,
         }
     }
+}
+
+/// Whether the process was started with a signal ignored, as far as the system tells.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 /// Ends a process that does not end by itself. On a thread with a runtime of its own: what is stuck may be all of the others.

@@ -13,6 +13,13 @@ const LEAST_ROWS: u32 = 16;
 const LEAST_IDLE_US: f64 = 1000.0;
 /// The part of a pass that nobody notices.
 const UNNOTICED: f64 = 0.05;
+/// The weight of one plan in what a draft is believed to take.
+const DRAFT_WEIGHT: f64 = 0.1;
+/// How many times what was believed a plan may say, or this part of a pass where that is more: what took longer was held up by something else.
+const MOST_SURPRISE: f64 = 3.0;
+const LEAST_DRAFT: f64 = 0.125;
+/// Drafts that were dear are not tried, and nothing would be learned of them: with each plan without drafts they are believed a little cheaper.
+const DRAFT_FORGETTING: f64 = 0.01;
 
 /// What a forward pass computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,6 +68,10 @@ impl Pace {
         }
         self.keys_of_row = MEMORY * self.keys_of_row + (1.0 - MEMORY) * keys / rows;
         (0..ROUNDS).for_each(|_| self.descend());
+        let usual = self.usual_draft_us(load);
+        if let Some(draft_us) = &mut self.draft_us {
+            *draft_us += DRAFT_FORGETTING * (usual - *draft_us).min(0.0);
+        }
     }
 
     /// Each part becomes the best one beside the others as they are.
@@ -90,8 +101,15 @@ impl Pace {
     pub fn learn_drafts(&mut self, plain: PassLoad, passes: u32, drafts: u32, compute_us: u64) {
         let more_us = compute_us as f64 - f64::from(passes) * self.time(plain);
         let draft_us = (more_us / f64::from(drafts.max(1))).max(0.0);
-        let older = self.draft_us.unwrap_or(draft_us);
-        self.draft_us = Some(older + (1.0 - MEMORY) * (draft_us - older));
+        let believed = self.draft_us.unwrap_or(self.usual_draft_us(plain));
+        let most_us = MOST_SURPRISE * believed.max(LEAST_DRAFT * self.time(plain));
+        let weight = if self.draft_us.is_some() { DRAFT_WEIGHT } else { 1.0 };
+        self.draft_us = Some(believed + weight * (draft_us.min(most_us) - believed));
+    }
+
+    /// What a draft takes in such a pass as far as nothing better is known: two rows.
+    fn usual_draft_us(self, plain: PassLoad) -> f64 {
+        2.0 * (self.parts[0] + self.parts[1] * plain.keys as f64 / f64::from(plain.rows.max(1)))
     }
 
     /// Drafts that take so much time.
@@ -109,9 +127,9 @@ impl Pace {
     /// its sessions: those are what the time would give otherwise. No number while nothing is known.
     pub fn cost_of_draft(self, plain: PassLoad) -> f64 {
         // A draw costs something too, but where one session decodes alone nothing tells it from the pass.
-        let row_us = self.parts[0] + self.parts[1] * plain.keys as f64 / f64::from(plain.rows.max(1));
-        let draft_us = self.draft_us.unwrap_or(2.0 * row_us) * f64::from(plain.draws);
-        if row_us > 0.0 { draft_us / (self.time(plain) + draft_us) } else { f64::NAN }
+        let usual_us = self.usual_draft_us(plain);
+        let draft_us = self.draft_us.unwrap_or(usual_us) * f64::from(plain.draws);
+        if usual_us > 0.0 { draft_us / (self.time(plain) + draft_us) } else { f64::NAN }
     }
 
     /// Rows that a pass takes along for a part of its time that nobody notices: what it reads for one row it reads for all. 0 while
@@ -204,6 +222,34 @@ mod tests {
         );
         pace.learn_drafts(plain(1), 4, 0, 1);
         assert!(pace.cost_of_draft(plain(1)) >= 0.0);
+    }
+
+    /// A busy machine must not end speculation for good: nothing is learned of drafts that are not tried.
+    #[test]
+    fn a_pass_that_was_held_up_says_little_of_drafts() {
+        let plain = PassLoad { rows: 1, keys: 0, draws: 1 };
+        let known = || {
+            let mut pace = Pace::default();
+            for _ in 0..100 {
+                pace.learn(PassLoad { rows: 200, keys: 0, draws: 0 }, 10_000 + 200 * 500);
+                pace.learn(plain, 10_500);
+            }
+            pace
+        };
+        let held_up = 1_000_000;
+        // Whether it is the first that looks ahead or a later one.
+        for older in [0, 20] {
+            let mut pace = known();
+            (0..older).for_each(|_| pace.learn_drafts(plain, 4, 12, 4 * 10_500 + 12 * 1000));
+            pace.learn_drafts(plain, 4, 12, held_up);
+            assert!(pace.cost_of_draft(plain) < 0.4, "{older} before it: {}", pace.cost_of_draft(plain));
+        }
+        // A machine that stays so slow, and is quick again.
+        let mut pace = known();
+        (0..50).for_each(|_| pace.learn_drafts(plain, 4, 12, 4 * 10_500 + 12 * 20_000));
+        assert!(pace.cost_of_draft(plain) > 0.5, "{}", pace.cost_of_draft(plain));
+        (0..300).for_each(|_| pace.learn(plain, 10_500));
+        assert!(pace.cost_of_draft(plain) < 0.2, "{}", pace.cost_of_draft(plain));
     }
 
     /// Passes of every mixture on ranks whose speed changes: what a row takes is soon known, behind few tokens and behind many.
