@@ -130,6 +130,26 @@ pub enum EvalError {
         /// What its reader says.
         source: parquet::errors::ParquetError,
     },
+    /// Git does not answer.
+    #[error(transparent)]
+    Git(#[from] pie_history::GitError),
+    /// A repository without a file that was edited so often.
+    #[error(
+        "{path} has no .{extension} file{under} whose latest {edits} changes are around one place and fit into a context of {context} \
+         tokens: give smaller --edits, or another repository"
+    )]
+    NoHistory {
+        /// The repository.
+        path: PathBuf,
+        /// What files of the language end with.
+        extension: &'static str,
+        /// Where files were looked for, with a word in front.
+        under: String,
+        /// As many changes were asked for.
+        edits: usize,
+        /// Tokens of the model's context.
+        context: usize,
+    },
     /// A figure that cannot be drawn.
     #[error(transparent)]
     Draw(#[from] pie_chart::ChartError),

@@ -22,4 +22,4 @@ mod similarity;
 pub mod task;
 
 pub use error::EvalError;
-pub use evaluate::{EvaluationOptions, Progress, run};
+pub use evaluate::{EvaluationOptions, GitSource, Progress, run};

@@ -130,6 +130,8 @@ names! {
     End = "end", "at the end";
     /// At a cursor in the middle, right behind an edit near it.
     Cursor = "cursor", "at the cursor";
+    /// At a cursor where the latest commit of a file added a line, behind the edits of its commits.
+    Git = "git", "at the cursor of commits";
 }
 
 names! {

@@ -1,10 +1,13 @@
 //! The results of a run: JSON lines, appended as they come, so that a run that was interrupted goes on.
 
+mod sources;
+
 use crate::engine::TimedEdit;
 use crate::error::EvalError;
 pub use crate::names::{Arm, Storage};
 use crate::names::{Choice, Language, Method, Setting, Spot, Task};
 use serde::{Deserialize, Serialize};
+pub use sources::{Commits, Header, SetLine};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -24,6 +27,8 @@ pub enum Record {
     Header(Header),
     /// Samples that are used from here on.
     Set(SetLine),
+    /// A file whose history is used from here on.
+    Commits(Commits),
     /// One prediction (tables 2 to 4, figure 1).
     Completion(Prediction),
     /// Distance of representations and distributions from full recomputation (figures 3 and 4).
@@ -34,49 +39,6 @@ pub enum Record {
     Window(WindowTrial),
     /// How many rows a machine repairs in a second.
     Rate(RepairRate),
-}
-
-/// What was evaluated.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Of this file.
-    pub format: u32,
-    /// Name of the model's folder.
-    pub model: String,
-    /// Of its configuration and weights.
-    pub model_fingerprint: String,
-    /// Its numbers.
-    pub parameters: u64,
-    /// Longest context, in tokens.
-    pub context: usize,
-    /// Name of the data's folder or file; [`BUILT_IN`] for what ships.
-    pub data: String,
-}
-
-impl Header {
-    /// A header of this program's format.
-    pub fn new(
-        model: String,
-        model_fingerprint: String,
-        parameters: u64,
-        context: usize,
-        data: String,
-    ) -> Self {
-        Self { format: FORMAT, model, model_fingerprint, parameters, context, data }
-    }
-}
-
-/// Samples of one language and setting.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SetLine {
-    /// Of what language.
-    pub language: Language,
-    /// Of which setting.
-    pub setting: Setting,
-    /// Of all its prompts and lines.
-    pub fingerprint: String,
-    /// How many there are.
-    pub samples: usize,
 }
 
 /// A line to predict, and what the developer does before it: each method runs it once.
@@ -314,6 +276,8 @@ pub enum RecordKey {
     Header,
     /// Of the samples of one language and setting.
     Set(Language, Setting),
+    /// Of a file of a repository.
+    Commits(usize),
     /// Of a prediction.
     Completion(CaseId, Method),
     /// Of a divergence.
@@ -331,6 +295,7 @@ impl Record {
         match self {
             Self::Header(_) => RecordKey::Header,
             Self::Set(set) => RecordKey::Set(set.language, set.setting),
+            Self::Commits(commits) => RecordKey::Commits(commits.sample),
             Self::Completion(one) => RecordKey::Completion(one.case, one.method),
             Self::Divergence(one) => RecordKey::Divergence(one.case, one.method),
             Self::Accumulated(one) => RecordKey::Accumulated(one.cache),
@@ -381,6 +346,22 @@ impl Results {
             Some(Record::Set(there)) if there.fingerprint != set.fingerprint => {
                 let (there, now) = (there.fingerprint.clone(), set.fingerprint);
                 Err(EvalError::OtherRun { path: self.path.clone(), what: "data set", there, now })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Uses a file's history from here on.
+    ///
+    /// # Errors
+    /// Results of another file, or of another commit of it.
+    pub fn use_commits(&mut self, commits: Commits) -> Result<(), EvalError> {
+        let same = |line: &&Record| line.key() == RecordKey::Commits(commits.sample);
+        match self.lines.iter().find(same) {
+            None => self.push(Record::Commits(commits)),
+            Some(Record::Commits(there)) if *there != commits => {
+                let (there, now) = (there.to_string(), commits.to_string());
+                Err(EvalError::OtherRun { path: self.path.clone(), what: "history", there, now })
             }
             Some(_) => Ok(()),
         }

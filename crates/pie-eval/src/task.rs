@@ -84,16 +84,18 @@ const FILLED: std::ops::RangeInclusive<usize> = 12..=80;
 /// Lines between the cursor and the edit, at most.
 const NEAR: usize = 12;
 
+/// Whether a line says enough to be predicted, and not too much.
+pub fn can_be_filled_in(content: &str, comments: &[&str]) -> bool {
+    FILLED.contains(&content.len()) && !comments.iter().any(|comment| content.starts_with(comment))
+}
+
 /// Takes a line out of the middle half of a text, and [`LINES`] lines, which are what the edit inserts, out of those near it. None if
 /// no line will do.
 pub fn at_cursor(text: &str, comments: &[&str], random: &mut ChaCha8Rng) -> Option<CursorCase> {
     let starts = line_starts(text);
     let lines = starts.len() - 1;
     let of = |line: usize| &text[starts[line]..starts[line + 1]];
-    let will_do = |line: &usize| {
-        let content = of(*line).trim();
-        FILLED.contains(&content.len()) && !comments.iter().any(|comment| content.starts_with(comment))
-    };
+    let will_do = |line: &usize| can_be_filled_in(of(*line).trim(), comments);
     let candidates: Vec<usize> = (lines / 4..3 * lines / 4)
         .filter(|line| *line >= LINES && line + 1 + LINES <= lines)
         .filter(will_do)

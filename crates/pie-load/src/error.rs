@@ -25,15 +25,8 @@ pub enum LoadError {
     #[error("the script opens no document")]
     EmptyScript,
     /// Git does not answer.
-    #[error("`git {command}` in {path} failed: {reason}")]
-    Git {
-        /// The arguments that git was given.
-        command: String,
-        /// The repository.
-        path: PathBuf,
-        /// Git's words.
-        reason: String,
-    },
+    #[error(transparent)]
+    Git(#[from] pie_history::GitError),
     /// A repository in which nothing can be replayed.
     #[error("{path} has no text file with at least two versions of 1 to {limit} bytes{under}")]
     NothingToReplay {

@@ -5,7 +5,8 @@ pub mod args;
 use self::args::{EvalArgs, EvalCommand, EvalRunArgs};
 use crate::models::{self, ModelKind};
 use crate::{Failure, progress};
-use pie_eval::{EvaluationOptions, Progress};
+use pie_eval::names::Spot;
+use pie_eval::{EvaluationOptions, GitSource, Progress};
 use std::path::Path;
 
 /// Evaluates, or draws the pages of results that are there.
@@ -23,6 +24,9 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
     let folder = models::resolve(&arguments.model)?;
     if folder.kind == ModelKind::Seeded {
         say!("the seeded model writes noise: times are real, EM and ES are not; give --model");
+    }
+    if arguments.git.is_some() && !arguments.spots.contains(&Spot::Git) {
+        return Err("--git has no use where --spots has no `git`".into());
     }
     let out = arguments.out;
     let options = EvaluationOptions {
@@ -43,6 +47,7 @@ fn evaluate(arguments: EvalRunArgs) -> Result<(), Failure> {
         arms: arguments.arms,
         storages: arguments.storages,
         spots: arguments.spots,
+        git: arguments.git.map(|repository| GitSource { repository, under: arguments.git_under }),
         idle: arguments.idle,
         window: arguments.window,
         window_samples: arguments.window_samples,

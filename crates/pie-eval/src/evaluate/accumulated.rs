@@ -8,6 +8,7 @@
 //! *Turned*: the prompt is encoded, and its keys are turned there and back, k turns in all, with nothing encoded; so only
 //! rounding can differ. *Before* and *scattered* are *repaired* with as many rows elsewhere. All are compared with the prompt encoded fresh, in the same storage.
 
+use super::commits::CommittedEdits;
 use super::compare::{HeadSizes, LayerKeys, cosine, distribution, keys, kl};
 use super::completion::predict;
 use super::divergence::{Followed, agreement, fresh_tokens};
@@ -90,9 +91,10 @@ fn grounds(options: &EvaluationOptions) -> Vec<(Storage, Spot)> {
     grounds
 }
 
-/// Trials of a sample.
-pub(super) fn trials(options: &EvaluationOptions) -> usize {
-    grounds(options).len()
+/// All trials, of so many samples and of so many files with histories.
+pub(super) fn trials(options: &EvaluationOptions, samples: usize, files: usize) -> usize {
+    let of = |spot| if spot == Spot::Git { files } else { samples };
+    grounds(options).into_iter().map(|(_, spot)| of(spot)).sum()
 }
 
 impl EvaluationRun<'_> {
@@ -110,7 +112,9 @@ impl EvaluationRun<'_> {
             };
             self.machine.set_precision(precision)?;
             let treatments = Treatment::of(options, storage, spot);
-            for index in 0..most {
+            let committed = if spot == Spot::Git { self.committed.clone() } else { Arc::default() };
+            let samples = if spot == Spot::Git { committed.len() } else { most };
+            for index in 0..samples {
                 let ground = Ground { set, index, storage, spot };
                 let is_missing = |cache| !self.results.has(RecordKey::Accumulated(cache));
                 let caches = counts.iter().flat_map(|count| {
@@ -119,7 +123,7 @@ impl EvaluationRun<'_> {
                 if is_missing(ground.cache(Treatment::plain(Arm::Fresh), 0))
                     || caches.into_iter().any(is_missing)
                 {
-                    self.trial(ground, &treatments, &counts, rate)?;
+                    self.trial(ground, committed.get(index), &treatments, &counts, rate)?;
                 }
                 self.done += 1;
                 (self.progress)(Progress::Running(self.done, self.cases));
@@ -131,14 +135,19 @@ impl EvaluationRun<'_> {
     fn trial(
         &mut self,
         ground: Ground<'_>,
+        committed: Option<&CommittedEdits>,
         treatments: &[Treatment],
         counts: &[u32],
         rate: Option<RepairRate>,
     ) -> Result<(), EvalError> {
         let Ground { set, index, spot, .. } = ground;
-        let prompt = fit(&self.tokenizer, &set.samples[index].prompt, self.context)?;
-        let most = counts.last().copied().unwrap_or(0) as usize;
-        let history = History::of(&self.tokenizer, set, index, &prompt, spot, most);
+        let history = if let Some(edits) = committed {
+            Some(History::committed(&self.tokenizer, edits))
+        } else {
+            let prompt = fit(&self.tokenizer, &set.samples[index].prompt, self.context)?;
+            let most = counts.last().copied().unwrap_or(0) as usize;
+            History::made_up(&self.tokenizer, set, index, &prompt, spot, most)
+        };
         // A text without a line to fill in has nothing to say here.
         let Some(history) = history else { return Ok(()) };
         let (sizes, ends) = (HeadSizes::of(self.machine.model()), self.ends());

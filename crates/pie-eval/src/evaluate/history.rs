@@ -1,5 +1,6 @@
-//! Made-up histories of edits that end in a given text, or in a given text around a cursor.
+//! Histories of edits that end in a given text, or in a given text around a cursor: made up, or from commits.
 
+use super::commits::CommittedEdits;
 use super::place::{self, Fitted};
 use crate::dataset::Set;
 use crate::error::EvalError;
@@ -18,7 +19,6 @@ const LINES: usize = 5;
 /// Texts that lead to a prompt, each by one edit. At the end of a document there is one text, at a cursor its two sides.
 pub(super) struct History<'a> {
     tokenizer: &'a Arc<Tokenizer>,
-    spot: Spot,
     /// `texts[k]` is k edits before the prompt.
     texts: Vec<Vec<String>>,
     /// `steps[k]` makes `texts[k]` of `texts[k + 1]`: an edit of one of the texts.
@@ -36,8 +36,8 @@ pub(super) struct EditSequence {
 }
 
 impl<'a> History<'a> {
-    /// Edits that lead to a sample's prompt. None where its text has no line for a cursor.
-    pub fn of(
+    /// Edits that lead to a sample's prompt. None where its text has no line for a cursor, and for a place that is not made up.
+    pub fn made_up(
         tokenizer: &'a Arc<Tokenizer>,
         set: &Set,
         sample: usize,
@@ -50,7 +50,7 @@ impl<'a> History<'a> {
             Spot::End => {
                 let truth = set.samples[sample].next_line.clone();
                 let texts = vec![vec![prompt.text.clone()]];
-                let mut history = Self { tokenizer, spot, texts, steps: Vec::new(), truth };
+                let mut history = Self { tokenizer, texts, steps: Vec::new(), truth };
                 history.go_back(count, set, &mut named("edited"));
                 Some(history)
             }
@@ -63,11 +63,19 @@ impl<'a> History<'a> {
                 let texts = vec![sides.to_vec(), before];
                 // The last edit is the one near the cursor, and it is one.
                 let steps = case.edits.into_iter().take(1).map(|step| (edited, step)).collect();
-                let mut history = Self { tokenizer, spot, texts, steps, truth: line };
+                let mut history = Self { tokenizer, texts, steps, truth: line };
                 history.go_back(count, set, &mut random);
                 Some(history)
             }
+            Spot::Git => None,
         }
+    }
+
+    /// Edits that people made.
+    pub fn committed(tokenizer: &'a Arc<Tokenizer>, edits: &CommittedEdits) -> Self {
+        let CommittedEdits { texts, steps, line, .. } = edits.clone();
+        let texts = texts.into_iter().map(Vec::from).collect();
+        Self { tokenizer, texts, steps, truth: line }
     }
 
     /// Goes back until there are `count` edits: each inserts, deletes or replaces one to five lines somewhere.
@@ -125,8 +133,8 @@ impl<'a> History<'a> {
 
     /// The context that the model sees: the document, or its sides with markers.
     fn around(&self, documents: &[Document]) -> Result<Vec<TokenId>, EvalError> {
-        match (self.spot, documents) {
-            (Spot::Cursor, [front, back]) => {
+        match documents {
+            [front, back] => {
                 let side = |document: &Document| document.tokens().skip(self.leading()).collect::<Vec<_>>();
                 Ok(place::with_markers(self.tokenizer, [&side(front), &side(back)]).unwrap_or_default())
             }
@@ -136,8 +144,8 @@ impl<'a> History<'a> {
 
     /// By how much the tokens of a side stand further back in the context than in its own document.
     fn skipped(&self, documents: &[Document], side: usize) -> usize {
-        match (self.spot, documents) {
-            (Spot::Cursor, [front, back]) => {
+        match documents {
+            [front, back] => {
                 let lengths = [front, back].map(|side| side.tokens().count() - self.leading());
                 place::skipped(self.tokenizer, side, lengths)
             }

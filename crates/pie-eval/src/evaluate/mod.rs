@@ -1,6 +1,7 @@
 //! A run: every case of every sample, by every method.
 
 mod accumulated;
+mod commits;
 mod compare;
 mod completion;
 mod divergence;
@@ -8,15 +9,16 @@ mod history;
 mod place;
 mod windows;
 
+use self::commits::{CommittedEdits, WantedEdits, committed};
 use crate::dataset::{self, Selection, Set};
 use crate::engine::{Bed, Machine, RepairSelection, TimedEdit};
 use crate::error::EvalError;
 use crate::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
-use crate::results::{BUILT_IN, Header, Results, SetLine};
+use crate::results::{BUILT_IN, Commits, Header, Results, SetLine};
 use pie_model::Config;
 use pie_text::Tokenizer;
 use pie_words::{Splices, TokenId};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Tokens that are generated at most (paper, section 4.1).
@@ -66,6 +68,8 @@ pub struct EvaluationOptions {
     pub storages: Vec<Storage>,
     /// Where they predict.
     pub spots: Vec<Spot>,
+    /// Whose commits are the edits, where [`Spot::Git`] is one of the places.
+    pub git: Option<GitSource>,
     /// Seconds of a person between two edits, in which a cache heals; 0 is a window with each edit and nothing else.
     pub idle: Vec<u32>,
     /// Rows that repairing encodes again with an edit.
@@ -74,6 +78,15 @@ pub struct EvaluationOptions {
     pub window_samples: usize,
     /// Of these sizes.
     pub windows: Vec<u32>,
+}
+
+/// A repository whose files' histories are edits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GitSource {
+    /// Its folder.
+    pub repository: PathBuf,
+    /// Only files under this path of it.
+    pub under: Option<String>,
 }
 
 impl EvaluationOptions {
@@ -115,7 +128,7 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
     let slots = u32::try_from(context).unwrap_or(u32::MAX);
     let machine =
         Machine::load(&options.model, slots, &mut |done, total| progress(Progress::Loading(done, total)))?;
-    let results = Results::open(&options.out, &header(options, &machine, context))?;
+    let mut results = Results::open(&options.out, &header(options, &machine, context))?;
     if options.methods.contains(&Method::Repair) {
         results.use_window(options.window)?;
     }
@@ -123,11 +136,16 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
     let mut options = options.clone();
     if tokenizer.fim().is_none() {
         options.tasks.retain(|task| *task != Task::Cursor);
-        options.spots.retain(|spot| *spot != Spot::Cursor);
+        options.spots.retain(|spot| *spot == Spot::End);
+    }
+    if options.git.is_none() {
+        options.spots.retain(|spot| *spot != Spot::Git);
     }
     let options = &options;
-    let cases = count(&sets, options);
-    let mut run = EvaluationRun { options, tokenizer, context, machine, results, progress, done: 0, cases };
+    let committed = commits(options, &sets, &tokenizer, context, &mut results)?;
+    let cases = count(&sets, options, committed.len());
+    let mut run =
+        EvaluationRun { options, tokenizer, context, machine, results, progress, committed, done: 0, cases };
     for (index, set) in sets.iter().enumerate() {
         run.use_set(set)?;
         let compared = if index == 0 { options.compared_samples } else { 0 };
@@ -141,21 +159,46 @@ pub fn run(options: &EvaluationOptions, progress: &mut dyn FnMut(Progress)) -> R
 }
 
 fn header(options: &EvaluationOptions, machine: &Machine, context: usize) -> Header {
-    let name = |path: &PathBuf| {
-        let path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    let data = options.data.as_ref().map_or_else(|| BUILT_IN.to_owned(), name);
+    let data = options.data.as_ref().map_or_else(|| BUILT_IN.to_owned(), |data| name(data));
     let model = machine.model();
     let (fingerprint, parameters) = (model.fingerprint().to_owned(), model.config().parameters());
     Header::new(name(&options.model), fingerprint, parameters, context, data)
 }
 
-fn count(sets: &[Set], options: &EvaluationOptions) -> u64 {
+/// Histories of the repository that was given, one for each sample: a mistake in them is told before anything is computed.
+fn commits(
+    options: &EvaluationOptions,
+    sets: &[Set],
+    tokenizer: &Tokenizer,
+    context: usize,
+    results: &mut Results,
+) -> Result<Arc<[CommittedEdits]>, EvalError> {
+    let (Some(git), Some(set)) = (&options.git, sets.first()) else { return Ok(Arc::default()) };
+    if !options.spots.contains(&Spot::Git) {
+        return Ok(Arc::default());
+    }
+    let edits = options.edits.iter().copied().max().unwrap_or(0) as usize;
+    let wanted = WantedEdits { language: set.language, context, edits, files: options.accumulated_samples };
+    let committed = committed(git, tokenizer, wanted)?;
+    for (sample, edits) in committed.iter().enumerate() {
+        let (repository, path) = (name(&git.repository), edits.path.clone());
+        results.use_commits(Commits { sample, repository, path, commit: edits.commit.clone() })?;
+    }
+    Ok(committed.into())
+}
+
+/// A folder's own name.
+fn name(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn count(sets: &[Set], options: &EvaluationOptions, files: usize) -> u64 {
     let samples = |set: &Set| set.samples.len().min(options.samples.unwrap_or(usize::MAX));
     let cases: usize = sets.iter().map(samples).sum::<usize>() * options.tasks.len();
     let of_first = |most: usize| sets.first().map_or(0, |set| set.samples.len().min(most)) as u64;
-    let accumulated = of_first(options.accumulated_samples) * accumulated::trials(options) as u64;
+    let samples = of_first(options.accumulated_samples) as usize;
+    let accumulated = accumulated::trials(options, samples, files) as u64;
     let windows = of_first(options.window_samples) * options.tasks.len() as u64;
     cases as u64 * options.seeds + windows + accumulated
 }
@@ -176,6 +219,7 @@ struct EvaluationRun<'a> {
     machine: Machine,
     results: Results,
     progress: &'a mut dyn FnMut(Progress),
+    committed: Arc<[CommittedEdits]>,
     done: u64,
     cases: u64,
 }

@@ -24,7 +24,7 @@ pub(super) fn markdown(summary: &Summary) -> String {
     if let Some((language, setting)) = summary.aged {
         let _ = writeln!(
             page,
-            "Model `{}`, {} {}, f32, made-up edits of one to five lines. Made by `{}`.\n",
+            "Model `{}`, {} {}, f32; edits of one to five lines are made up, but where they are those of commits. Made by `{}`.\n",
             summary.model(),
             language.label(),
             setting.label(),
@@ -35,9 +35,14 @@ pub(super) fn markdown(summary: &Summary) -> String {
         "*edited* is plain PIE, as on the page of many edits. *repaired*: each edit's own pass encodes as many of the kept rows \
          right behind it again. *healed*: and between two edits, none behind the last one, rows are encoded again from the frontier \
          on for so many seconds. *At the cursor* the last edit inserts five lines near the cursor, and the line there is filled in; \
-         the edits before it are on both sides. KL and equal tokens are along up to 24 tokens that a fresh encoding generates. Time \
+         the edits before it are on both sides. *At the cursor of commits* the edits are the changes of a file's commits around the place \
+         where the latest of them added a line, which is filled in. KL and equal tokens are along up to 24 tokens that a fresh encoding generates. Time \
          is that of the edits' own passes; what is done between edits is in the last column alone.\n\n",
     );
+    if !summary.commits.is_empty() {
+        let files: Vec<String> = summary.commits.iter().map(|one| format!("`{one}`")).collect();
+        let _ = writeln!(page, "Commits are those of {}.\n", files.join(", "));
+    }
     if let Some(rate) = summary.rate {
         let _ = writeln!(
             page,

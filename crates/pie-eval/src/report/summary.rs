@@ -3,7 +3,8 @@
 use crate::metrics::median;
 use crate::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use crate::results::{
-    Accumulated, BUILT_IN, CacheId, CaseId, EditCost, Header, Prediction, Record, RepairRate, StreamCost,
+    Accumulated, BUILT_IN, CacheId, CaseId, Commits, EditCost, Header, Prediction, Record, RepairRate,
+    StreamCost,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,6 +140,8 @@ pub(super) struct Summary {
     pub aged: Option<(Language, Setting)>,
     /// By what happened to the cache.
     pub ages: BTreeMap<AgeKey, CacheQuality>,
+    /// Files whose commits are edits.
+    pub commits: Vec<Commits>,
     /// What the machine repairs.
     pub rate: Option<RepairRate>,
     /// Rows that `repair` encodes again.
@@ -158,6 +161,7 @@ impl Summary {
             match line {
                 Record::Header(header) => summary.header = Some(header.clone()),
                 Record::Set(_) => {}
+                Record::Commits(commits) => summary.commits.push(commits.clone()),
                 Record::Completion(one) => {
                     summary.window = summary.window.or(one.window);
                     groups
@@ -219,13 +223,15 @@ impl Summary {
         let of_figures = self.distances.values().filter_map(|distances| distances.kl.first());
         let compared = of_figures.map(|mean| mean.count).max().unwrap_or(0);
         let accumulated = self.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
+        let git = self.commits.first().map(|commits| elsewhere("--git", &commits.repository));
         let windows = (self.window_samples > 0).then(|| format!(" --window-samples {}", self.window_samples));
         format!(
             "pie eval{}{} --samples {samples} --seeds {seeds} --timed-samples {timed} --kl-samples {compared} \
-             --accumulated-samples {accumulated}{}",
+             --accumulated-samples {accumulated}{}{}",
             model.unwrap_or_default(),
             data.unwrap_or_default(),
-            windows.unwrap_or_default()
+            windows.unwrap_or_default(),
+            git.unwrap_or_default()
         )
     }
 }

@@ -1,4 +1,5 @@
 //! A small seeded model with the tokenizer that ships, and three short samples.
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
 
 use pie_eval::engine::Machine;
 use pie_eval::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
@@ -56,6 +57,7 @@ impl EvaluationFolder {
             arms: Arm::ALL.to_vec(),
             storages: Storage::ALL.to_vec(),
             spots: Spot::ALL.to_vec(),
+            git: None,
             // Time for every row there is, however fast the machine.
             idle: vec![0, 1_000_000],
             window: 24,

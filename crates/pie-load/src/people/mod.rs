@@ -1,8 +1,6 @@
 //! Where streams come from: people who are made up, and people who left their history in git.
 
-mod diff;
 mod generate;
-mod git;
 mod replay;
 mod typist;
 

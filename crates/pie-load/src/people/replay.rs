@@ -1,11 +1,10 @@
 //! People who left their history in git: each commit of a file becomes edits of it, at human times.
 
 use super::Habits;
-use super::diff;
-use super::git::{Blobs, Version, history};
 use super::typist::Typist;
 use crate::error::LoadError;
 use crate::script::{ScriptLine, TextChange};
+use pie_history::{Change, FileVersions, Repository, Version, changes};
 use std::path::PathBuf;
 
 /// Longer insertions are pasted.
@@ -34,16 +33,13 @@ pub struct Replay {
 /// # Errors
 /// Git fails, or there is nothing to replay.
 pub fn replay(what: &Replay) -> Result<Vec<ScriptLine>, LoadError> {
-    let files = history(&what.repository, what.under.as_deref())?;
-    let mut files: Vec<(String, Vec<Version>)> = files.into_iter().collect();
-    files.sort_by_key(|(path, versions)| (std::cmp::Reverse(versions.len()), path.clone()));
-    let mut blobs = Blobs::open(&what.repository)?;
+    let mut repository = Repository::open(&what.repository)?;
     let (mut lines, mut found) = (Vec::new(), 0);
-    for (path, versions) in files {
+    for FileVersions { path, versions } in repository.files(what.under.as_deref())? {
         if found == what.files || versions.len() < 2 {
             break;
         }
-        let texts = texts(&mut blobs, &versions, what)?;
+        let texts = texts(&mut repository, &versions, what)?;
         if texts.len() >= 2 {
             lines.extend(document(&path, &texts, what));
             found += 1;
@@ -58,14 +54,17 @@ pub fn replay(what: &Replay) -> Result<Vec<ScriptLine>, LoadError> {
 }
 
 /// (commit, text) of the latest versions; from the last on that cannot be a document, if there is one.
-fn texts(blobs: &mut Blobs, versions: &[Version], what: &Replay) -> Result<Vec<(String, String)>, LoadError> {
+fn texts(
+    repository: &mut Repository,
+    versions: &[Version],
+    what: &Replay,
+) -> Result<Vec<(String, String)>, LoadError> {
     let mut texts = Vec::new();
     for version in &versions[versions.len().saturating_sub(what.versions)..] {
-        let text = match &version.blob {
-            Some(blob) => blobs.text(blob)?,
-            None => None,
-        };
-        match text.filter(|text| !text.is_empty() && text.len() <= what.habits.document_bytes) {
+        match repository
+            .text(version)?
+            .filter(|text| !text.is_empty() && text.len() <= what.habits.document_bytes)
+        {
             Some(text) => texts.push((version.commit.clone(), text)),
             None => texts.clear(),
         }
@@ -78,7 +77,8 @@ fn document(path: &str, texts: &[(String, String)], what: &Replay) -> Vec<Script
     let mut typist = Typist::new(path, texts[0].1.clone(), what.habits, rng);
     typist.note(format!("commit {}", texts[0].0));
     for (commit, text) in &texts[1..] {
-        let changes = diff::changes(typist.draft.text(), text);
+        let change = |Change { start, end, text }| TextChange { start, end, text };
+        let changes: Vec<TextChange> = changes(typist.draft.text(), text).into_iter().map(change).collect();
         if one_idea(&changes) {
             typist.several(changes);
         } else {

@@ -93,9 +93,16 @@ pub struct EvalRunArgs {
     /// What the rows of these caches are kept in: f32, bf16. Repairing, and the cursor, are looked at in f32 alone.
     #[arg(long, default_value = "f32,bf16", value_name = "NAMES", value_delimiter = ',')]
     pub storages: Vec<Storage>,
-    /// Where these caches predict: end, cursor (for models with markers).
-    #[arg(long, default_value = "end,cursor", value_name = "NAMES", value_delimiter = ',')]
+    /// Where these caches predict: end, cursor, git; all but the end for models with markers, and git with --git.
+    #[arg(long, default_value = "end,cursor,git", value_name = "NAMES", value_delimiter = ',')]
     pub spots: Vec<Spot>,
+    /// A git repository: the edits are, once more, the changes that commits made to a file around one place, of the files that were
+    /// changed most often.
+    #[arg(long, value_name = "REPOSITORY")]
+    pub git: Option<PathBuf>,
+    /// Only files under this path of it.
+    #[arg(long, value_name = "PATH", requires = "git")]
+    pub git_under: Option<String>,
     /// Seconds of a person between two edits, in which a cache heals; 0 is repairing with each edit alone.
     #[arg(long, default_value = "0,1,5", value_name = "SECONDS", value_delimiter = ',')]
     pub idle: Vec<u32>,
