@@ -281,7 +281,7 @@ def test_a_client_that_goes_away_ends_its_completion(http, pool, start_pool):
 
     client = openai.OpenAI(base_url=f"http://{pool.http}/v1", api_key="none", max_retries=0)
     for stream in (True, False):
-        asked = {"model": "any", "prompt": CODE, "max_tokens": 3000, "temperature": 1, "extra_body": {"logit_bias": {}}}
+        asked = {"model": "any", "prompt": CODE, "max_tokens": 3000, "temperature": 0, "extra_body": {"logit_bias": {}}}
         if stream:
             answer = client.completions.create(stream=True, **asked)
             next(iter(answer))

@@ -38,6 +38,8 @@ pub(crate) struct ModelDescription {
     pub name: Arc<str>,
     /// Tokens that it sees, and that fit in a group's cache.
     pub context: usize,
+    /// Tokens that it sees, however large the cache is.
+    pub sees: usize,
     /// Tokens that it knows.
     pub vocabulary: u32,
     /// Numbers that it is made of.
@@ -115,6 +117,7 @@ impl App {
         let model = ModelDescription {
             name: Arc::from(pool.model),
             context: pool.context_limit.min(slots.unwrap_or(u32::MAX)) as usize,
+            sees: pool.context_limit as usize,
             vocabulary: pool.vocabulary,
             parameters: pool.parameters,
         };

@@ -5,6 +5,7 @@ use crate::sessions::SessionInUse;
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, Response, StatusCode};
+use axum::response::IntoResponse;
 use pie_proto::reason::reason_of;
 use pie_proto::{Fault, Reason};
 use serde_json::{Value, json};
@@ -46,6 +47,12 @@ impl ApiError {
     pub fn unsupported(field: &str, what: &str) -> Self {
         let message = format!("`{field}`: {what}; leave it out");
         Self { code: "unsupported_parameter".to_owned(), ..Self::bad(field, message) }
+    }
+
+    /// More than one prompt.
+    pub fn one_prompt() -> Self {
+        let message = "`prompt` has several prompts, and a request completes one: send a request for each";
+        Self { code: "unsupported_parameter".to_owned(), ..Self::bad("prompt", message) }
     }
 
     /// A bug.
@@ -92,6 +99,12 @@ impl ApiError {
     }
 }
 
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response<Body> {
+        self.answer(Dialect::OpenAi)
+    }
+}
+
 /// As OpenAI names the kinds of errors; llama.cpp has the same names for most.
 fn kind(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -125,14 +138,23 @@ fn http(code: Code) -> StatusCode {
 impl From<Status> for ApiError {
     fn from(status: Status) -> Self {
         let reason = reason_of(&status);
-        let code = match reason {
-            // As OpenAI names it, and its clients look for it.
-            Some(Reason::DocumentTooLong) => TOO_LONG,
-            Some(reason) => reason.as_str(),
-            None => "INTERNAL",
-        };
         let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
-        Self { retry_after, ..Self::new(http(status.code()), code, status.message()) }
+        let (status_code, code) = match reason {
+            // As OpenAI names it, and its clients look for it.
+            Some(Reason::DocumentTooLong) => (http(status.code()), TOO_LONG),
+            // It is longer than the cache, and so it will be: asking again does not help.
+            Some(Reason::KvExhausted) if retry_after.is_none() => (StatusCode::BAD_REQUEST, TOO_LONG),
+            Some(reason) => (http(status.code()), reason.as_str()),
+            None => (http(status.code()), "INTERNAL"),
+        };
+        // The pool speaks of a session, of which the caller knows nothing.
+        let refusal = match reason {
+            Some(Reason::ContextEmpty) => {
+                Self::bad("prompt", "`prompt` is empty: there is nothing to continue")
+            }
+            _ => Self::new(status_code, code, status.message()),
+        };
+        Self { code: code.to_owned(), retry_after, ..refusal }
     }
 }
 

@@ -118,6 +118,10 @@ impl Generation {
             text.push_str(&self.indent.rest());
             self.close().await;
         }
+        // A character whose last bytes would have been the next token's is no text yet.
+        if matches!(self.ending, Some(StopReason::Length | StopReason::Stop)) {
+            text.truncate(text.trim_end_matches(char::REPLACEMENT_CHARACTER).len());
+        }
         self.text.push_str(&text);
         Ok(Some(Delta { text, tokens: message.tokens }))
     }

@@ -20,6 +20,7 @@ mod edit;
 mod error;
 mod found;
 mod generation;
+mod given;
 mod held;
 mod hosts;
 mod infill;

@@ -9,11 +9,12 @@ use crate::answer::{answer, broken, encoded, events, own};
 use crate::app::{App, CompletionAnswer, Request};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Delta, Ends, Generation, StopReason};
+use crate::given::{GivenPrompt, PromptPart};
 use crate::infill::{ContextChunk, Fit, Sides, around};
 use crate::prompt::{Prompt, PromptPiece};
-use crate::request::{GenerationOptions, Own, Texts, body};
+use crate::request::{GenerationOptions, Own, Texts, WholeBody, body, nucleus, whole};
 use crate::stats::Route;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response};
 use futures::stream;
@@ -30,27 +31,37 @@ const TOP_K: u32 = 40;
 const TOP_P: f32 = 0.95;
 /// Where `n_predict` sets none.
 const MOST_TOKENS: u32 = 4096;
+const MOST_PROBS: u32 = 20;
 
 /// The fields that mean something here; others are ignored, as llama.cpp does.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    prompt: Option<LlamaPrompt>,
-    input_prefix: String,
-    input_suffix: String,
-    input_extra: Vec<Extra>,
+    prompt: Option<GivenPrompt>,
+    input_prefix: Option<String>,
+    input_suffix: Option<String>,
+    input_extra: Option<Vec<Extra>>,
+    #[serde(deserialize_with = "whole")]
     n_predict: Option<i64>,
+    #[serde(deserialize_with = "whole")]
     max_tokens: Option<i64>,
     temperature: Option<f32>,
+    #[serde(deserialize_with = "whole")]
     top_k: Option<i64>,
     top_p: Option<f32>,
+    #[serde(deserialize_with = "whole")]
     seed: Option<i64>,
     stop: Option<Texts>,
     stream: Option<bool>,
     samplers: Option<Vec<String>>,
+    #[serde(deserialize_with = "whole")]
     n_probs: Option<u32>,
+    post_sampling_probs: Option<bool>,
+    #[serde(deserialize_with = "whole")]
     n_indent: Option<u32>,
+    #[serde(deserialize_with = "whole")]
     t_max_predict_ms: Option<i64>,
+    #[serde(deserialize_with = "whole")]
     id_slot: Option<i64>,
     return_tokens: Option<bool>,
     response_fields: Option<Vec<String>>,
@@ -65,21 +76,6 @@ struct Extra {
     text: String,
 }
 
-/// A text, tokens, or both mixed.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum LlamaPrompt {
-    Text(String),
-    Mixed(Vec<TokenOrText>),
-}
-
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum TokenOrText {
-    Token(u32),
-    Text(String),
-}
-
 /// How the answer is written.
 struct LlamaResponseWriter {
     tokenizer: Arc<Tokenizer>,
@@ -87,12 +83,16 @@ struct LlamaResponseWriter {
     context: usize,
     slot: i64,
     stop: Vec<String>,
+    /// How it was generated.
+    settings: Value,
     /// Where an answer has those of its members alone.
     fields: Option<Vec<String>>,
     tokens: TokenList,
+    /// Of each token and of others in its place.
+    probabilities: TokenList,
 }
 
-/// Whether an answer that comes at once lists its tokens.
+/// Whether an answer lists its tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenList {
     Left,
@@ -100,26 +100,39 @@ enum TokenList {
 }
 
 /// `POST /infill`
-pub(crate) async fn infill(State(app): State<Arc<App>>, headers: HeaderMap, bytes: Bytes) -> Response<Body> {
-    let answered = filled(&app, &headers, &bytes).await;
+pub(crate) async fn infill(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Response<Body> {
+    let answered = filled(&app, &headers, sent).await;
     app.told(Route::Infill, Dialect::Llama, answered)
 }
 
-async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
-    let mut fields: Fields = body(headers, bytes)?;
+async fn filled(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let mut fields: Fields = body(headers, sent)?;
     let begun = match fields.prompt.take() {
         None => String::new(),
-        Some(LlamaPrompt::Text(text)) => text,
-        Some(LlamaPrompt::Mixed(_)) => {
+        Some(GivenPrompt::Text(text)) => text,
+        Some(GivenPrompt::List(_)) => {
             return Err(ApiError::bad("prompt", "`prompt` must be a text in /infill"));
         }
     };
-    let extras = std::mem::take(&mut fields.input_extra).into_iter();
+    if fields.input_prefix.is_none() && fields.input_suffix.is_none() {
+        let message =
+            "`input_prefix` and `input_suffix` must be given: the texts before and behind the cursor";
+        return Err(ApiError::bad("input_prefix", message));
+    }
+    let extras = fields.input_extra.take().unwrap_or_default().into_iter();
     let chunks = extras
         .map(|extra| ContextChunk { name: extra.filename.unwrap_or_default(), text: extra.text })
         .collect();
-    let before = std::mem::take(&mut fields.input_prefix);
-    let behind = std::mem::take(&mut fields.input_suffix);
+    let before = fields.input_prefix.take().unwrap_or_default();
+    let behind = fields.input_suffix.take().unwrap_or_default();
     let sides = Sides { before, behind, fit: Fit::Cut };
     let prompt = around(app.tokenizer(), sides, chunks, begun)?;
     let has_temperature = fields.samplers.iter().flatten().any(|sampler| sampler == "temperature");
@@ -136,34 +149,35 @@ async fn filled(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Res
 pub(crate) async fn completion(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    sent: Result<WholeBody, ApiError>,
 ) -> Response<Body> {
-    let answered = completed(&app, &headers, &bytes).await;
+    let answered = completed(&app, &headers, sent).await;
     app.told(Route::Completion, Dialect::Llama, answered)
 }
 
-async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
-    let mut fields: Fields = body(headers, bytes)?;
+async fn completed(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let mut fields: Fields = body(headers, sent)?;
     let Some(given) = fields.prompt.take() else {
         return Err(ApiError::bad("prompt", "`prompt` must be given: a text, tokens, or a list of both"));
     };
-    let parts = match given {
-        LlamaPrompt::Text(text) => vec![TokenOrText::Text(text)],
-        LlamaPrompt::Mixed(parts) => parts,
-    };
+    let parts = given.one()?;
     // Whoever begins with tokens has begun the text too.
     let lead = match parts.first() {
-        Some(TokenOrText::Token(_)) => Vec::new(),
+        Some(PromptPart::Tokens(_)) => Vec::new(),
         _ => app.tokenizer().prefix().to_vec(),
     };
-    let mut pieces = vec![PromptPiece::Tokens(lead)];
-    for part in parts {
-        match (part, pieces.last_mut()) {
-            (TokenOrText::Token(token), Some(PromptPiece::Tokens(tokens))) => tokens.push(TokenId(token)),
-            (TokenOrText::Token(token), _) => pieces.push(PromptPiece::Tokens(vec![TokenId(token)])),
-            (TokenOrText::Text(part), _) => pieces.push(PromptPiece::whole(part)),
-        }
-    }
+    let piece = |part| match part {
+        PromptPart::Tokens(tokens) => Some(PromptPiece::Tokens(tokens.into_iter().map(TokenId).collect())),
+        PromptPart::Text(text) => Some(PromptPiece::whole(text)),
+        // One prompt has none.
+        PromptPart::List(_) => None,
+    };
+    let pieces =
+        std::iter::once(PromptPiece::Tokens(lead)).chain(parts.into_iter().filter_map(piece)).collect();
     let sampling = GenerationOptions {
         temperature: fields.temperature.unwrap_or(TEMPERATURE),
         ..sampling(&fields, Draws { top_k: TOP_K, top_p: Some(TOP_P) })?
@@ -178,6 +192,15 @@ struct Draws {
 }
 
 fn sampling(fields: &Fields, draws: Draws) -> Result<GenerationOptions, ApiError> {
+    if fields.n_probs.is_some_and(|most| most > MOST_PROBS) {
+        return Err(ApiError::bad("n_probs", format!("`n_probs` is at most {MOST_PROBS}")));
+    }
+    if fields.post_sampling_probs == Some(true) && fields.n_probs.is_some_and(|most| most > 0) {
+        return Err(ApiError::unsupported(
+            "post_sampling_probs",
+            "probabilities are those before tokens are drawn",
+        ));
+    }
     let own = fields.pie.clone().unwrap_or_default();
     // -1 is without a limit, in both.
     let max_tokens = fields.n_predict.or(fields.max_tokens).unwrap_or(-1);
@@ -185,7 +208,7 @@ fn sampling(fields: &Fields, draws: Draws) -> Result<GenerationOptions, ApiError
     Ok(GenerationOptions {
         max_tokens: u32::try_from(max_tokens).unwrap_or(MOST_TOKENS).min(MOST_TOKENS),
         temperature: 0.0,
-        top_p: fields.top_p.or(draws.top_p).filter(|top_p| *top_p < 1.0),
+        top_p: fields.top_p.or(draws.top_p).filter(|top_p| *top_p < 1.0).map(nucleus),
         top_k,
         // -1 is any.
         seed: fields.seed.and_then(|seed| u64::try_from(seed).ok()),
@@ -215,6 +238,12 @@ async fn generated(
     // llama.vim says 0 for every file of everybody: among the sessions of one slot the likest is looked for, as among those of one user.
     let user = fields.user.unwrap_or_else(|| format!("slot {slot}"));
     let stop = sampling.stop.clone();
+    let settings = json!({
+        "n_predict": sampling.max_tokens, "temperature": sampling.temperature, "top_k": sampling.top_k,
+        "top_p": sampling.top_p.unwrap_or(1.0), "n_probs": sampling.top_logprobs, "stop": stop,
+        "stream": fields.stream == Some(true),
+    });
+    let probabilities = if sampling.top_logprobs > 0 { TokenList::Given } else { TokenList::Left };
     let asked = Request { headers, user: Some(&user) };
     let CompletionAnswer { generation, model } = app.generate(asked, prompt, sampling, ends).await?;
     let tokens = if fields.return_tokens == Some(true) { TokenList::Given } else { TokenList::Left };
@@ -224,11 +253,13 @@ async fn generated(
         context: model.context,
         slot,
         stop,
-        fields: fields.response_fields,
+        settings,
+        fields: fields.response_fields.filter(|fields| !fields.is_empty()),
         tokens,
+        probabilities,
     };
     if fields.stream == Some(true) {
-        let sending = LlamaEventStream { writer, generation: Some(generation) };
+        let sending = LlamaEventStream { writer, generation: Some(generation), last: None };
         return Ok(events(stream::unfold(sending, LlamaEventStream::next)));
     }
     writer.whole(generation).await
@@ -239,22 +270,31 @@ struct LlamaEventStream {
     writer: LlamaResponseWriter,
     /// None when it has ended.
     generation: Option<Generation>,
+    /// The event that says that it has: clients look for texts in those before it.
+    last: Option<Value>,
 }
 
 impl LlamaEventStream {
     async fn next(mut self) -> Option<(String, Self)> {
+        if let Some(last) = self.last.take() {
+            return Some((last.to_string(), self));
+        }
         let mut generation = self.generation.take()?;
         let delta = match generation.next().await {
             Ok(delta) => delta.unwrap_or_default(),
             Err(refusal) => return Some((broken(&refusal, Dialect::Llama), self)),
         };
-        let event = match generation.ending {
-            Some(ending) => self.writer.last(&generation, &delta, ending),
-            None => self.writer.delta(&generation, &delta),
-        };
-        if generation.ending.is_none() {
+        let Some(ending) = generation.ending else {
+            let event = self.writer.delta(&generation, &delta);
             self.generation = Some(generation);
+            return Some((event.to_string(), self));
+        };
+        let last = self.writer.last(&generation, &Delta::default(), ending);
+        if delta.text.is_empty() && delta.tokens.is_empty() {
+            return Some((last.to_string(), self));
         }
+        let event = self.writer.delta(&generation, &delta);
+        self.last = Some(last);
         Some((event.to_string(), self))
     }
 }
@@ -266,16 +306,17 @@ impl LlamaResponseWriter {
             whole.text.push_str(&delta.text);
             whole.tokens.extend(delta.tokens);
         }
-        if self.tokens == TokenList::Left {
-            whole.tokens.clear();
-        }
         let ending = generation.ending.unwrap_or(StopReason::Length);
-        Ok(answer(&self.last(&generation, &whole, ending)))
+        let mut object = self.last(&generation, &whole, ending);
+        if self.tokens == TokenList::Left && self.fields.is_none() {
+            object["tokens"] = json!([]);
+        }
+        Ok(answer(&object))
     }
 
     /// A part of an answer.
     fn delta(&self, generation: &Generation, delta: &Delta) -> Value {
-        json!({
+        let mut object = json!({
             "index": 0,
             "content": delta.text,
             "tokens": ids(delta),
@@ -283,7 +324,25 @@ impl LlamaResponseWriter {
             "id_slot": self.slot,
             "tokens_predicted": generation.tokens.len(),
             "tokens_evaluated": generation.facts.prompt,
-        })
+        });
+        self.add_probabilities(&mut object, delta);
+        object
+    }
+
+    fn add_probabilities(&self, object: &mut Value, delta: &Delta) {
+        if self.probabilities == TokenList::Left || delta.tokens.is_empty() {
+            return;
+        }
+        let of = |id: u32, logprob: f32| {
+            let bytes = self.tokenizer.bytes(TokenId(id));
+            json!({ "id": id, "token": String::from_utf8_lossy(bytes), "bytes": bytes, "logprob": logprob })
+        };
+        let tokens = delta.tokens.iter().map(|token| {
+            let mut object = of(token.id, token.logprob);
+            object["top_logprobs"] = token.top.iter().map(|other| of(other.id, other.logprob)).collect();
+            object
+        });
+        object["completion_probabilities"] = tokens.collect();
     }
 
     /// The last part of an answer, or all of it.
@@ -296,7 +355,9 @@ impl LlamaResponseWriter {
             (StopReason::Stop, None) => "eos",
             (StopReason::Edited, _) => "none",
         };
-        let object = json!({
+        let mut settings = self.settings.clone();
+        (settings["n_ctx"], settings["seed"]) = (json!(self.context), json!(generation.seed));
+        let mut object = json!({
             "index": 0,
             "content": delta.text,
             "tokens": ids(delta),
@@ -306,7 +367,7 @@ impl LlamaResponseWriter {
             "tokens_predicted": tokens.len(),
             "tokens_evaluated": facts.prompt,
             "tokens_cached": facts.prompt + tokens.len(),
-            "generation_settings": { "n_ctx": self.context, "seed": generation.seed },
+            "generation_settings": settings,
             "has_new_line": text.contains('\n'),
             "truncated": facts.is_cut,
             "stop_type": kind,
@@ -314,6 +375,7 @@ impl LlamaResponseWriter {
             "timings": timings(generation),
             "pie": own(generation, &self.tokenizer),
         });
+        self.add_probabilities(&mut object, delta);
         match &self.fields {
             None => object,
             Some(fields) => chosen(&object, fields),

@@ -4,11 +4,12 @@ use crate::answer::{answer, broken, encoded, events, own};
 use crate::app::{App, CompletionAnswer, ModelDescription, Request};
 use crate::error::{ApiError, Dialect};
 use crate::generation::{Ends, Generation, StopReason};
+use crate::given::{GivenPrompt, PromptPart};
 use crate::infill::{Fit, Sides, around};
 use crate::prompt::{Prompt, PromptPiece};
-use crate::request::{GenerationOptions, Own, Texts, body, random};
+use crate::request::{GenerationOptions, Own, Texts, WholeBody, body, nucleus, random, whole};
 use crate::stats::Route;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Response, StatusCode};
 use futures::stream;
@@ -28,22 +29,28 @@ const MOST_LOGPROBS: u32 = 20;
 /// The fields that mean something here; others are ignored, as OpenAI does.
 #[derive(Debug, Deserialize)]
 struct CompletionRequest {
-    prompt: Option<OpenAiPrompt>,
+    prompt: Option<GivenPrompt>,
     suffix: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
     max_tokens: Option<u32>,
     temperature: Option<f32>,
     top_p: Option<f32>,
+    #[serde(default, deserialize_with = "whole")]
     top_k: Option<u32>,
+    #[serde(default, deserialize_with = "whole")]
     n: Option<u32>,
+    #[serde(default, deserialize_with = "whole")]
     best_of: Option<u32>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
+    #[serde(default, deserialize_with = "whole")]
     logprobs: Option<u32>,
     echo: Option<bool>,
     stop: Option<Texts>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     logit_bias: Option<serde_json::Map<String, Value>>,
+    #[serde(default, deserialize_with = "whole")]
     seed: Option<i64>,
     user: Option<String>,
     prediction: Option<ExpectedText>,
@@ -58,7 +65,7 @@ struct ExpectedText {
 
 /// A text, or parts of one.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of parts with texts")]
 enum TextOrParts {
     Text(String),
     Parts(Vec<TextPart>),
@@ -82,16 +89,6 @@ impl TextOrParts {
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
-}
-
-/// A prompt, as OpenAI takes it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-enum OpenAiPrompt {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
-    Lists(Vec<Vec<u32>>),
 }
 
 /// The one prompt of a request.
@@ -148,20 +145,27 @@ impl OpenAiEventStream {
             Ok(delta) => delta.unwrap_or_default(),
             Err(refusal) => return Some((broken(&refusal, Dialect::OpenAi), self)),
         };
-        let choice = self.writer.choice(&delta.text, &delta.tokens, generation.ending.map(finish));
-        let mut object = self.writer.object(vec![choice]);
-        if generation.ending.is_none() {
+        let Some(ending) = generation.ending else {
+            let choice = self.writer.choice(&delta.text, &delta.tokens, None);
             self.generation = Some(generation);
-            return Some((object.to_string(), self));
+            return Some((self.writer.object(vec![choice]).to_string(), self));
+        };
+        // Clients look for texts in the events before the one that says that it has ended.
+        if !(delta.text.is_empty() && delta.tokens.is_empty()) {
+            let choice = self.writer.choice(&delta.text, &delta.tokens, None);
+            self.ready.push_back(self.writer.object(vec![choice]).to_string());
         }
+        let choice = self.writer.choice("", &[], Some(finish(ending)));
+        let mut object = self.writer.object(vec![choice]);
         (object["usage"], object["pie"]) = (usage(&generation), own(&generation, &self.writer.tokenizer));
+        self.ready.push_back(object.to_string());
         if self.usage == UsageEvent::Own {
             let mut object = self.writer.object(Vec::new());
             object["usage"] = usage(&generation);
             self.ready.push_back(object.to_string());
         }
         self.ready.push_back("[DONE]".to_owned());
-        Some((object.to_string(), self))
+        self.ready.pop_front().map(|event| (event, self))
     }
 }
 
@@ -169,14 +173,18 @@ impl OpenAiEventStream {
 pub(crate) async fn completions(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    sent: Result<WholeBody, ApiError>,
 ) -> Response<Body> {
-    let answered = completed(&app, &headers, &bytes).await;
+    let answered = completed(&app, &headers, sent).await;
     app.told(Route::Completions, Dialect::OpenAi, answered)
 }
 
-async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
-    let mut request: CompletionRequest = body(headers, bytes)?;
+async fn completed(
+    app: &Arc<App>,
+    headers: &HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Result<Response<Body>, ApiError> {
+    let mut request: CompletionRequest = body(headers, sent)?;
     refuse_what_there_is_not(&request)?;
     let mut own = request.pie.take().unwrap_or_default();
     if let Some(prediction) = request.prediction.take() {
@@ -185,7 +193,7 @@ async fn completed(app: &Arc<App>, headers: &HeaderMap, bytes: &[u8]) -> Result<
     let sampling = GenerationOptions {
         max_tokens: request.max_tokens.unwrap_or(MAX_TOKENS),
         temperature: request.temperature.unwrap_or(1.0),
-        top_p: request.top_p,
+        top_p: request.top_p.map(nucleus),
         top_k: request.top_k.unwrap_or(0),
         // Any number is one.
         seed: request.seed.map(i64::cast_unsigned),
@@ -255,17 +263,13 @@ fn refuse_what_there_is_not(request: &CompletionRequest) -> Result<(), ApiError>
     Ok(())
 }
 
-fn one(given: Option<OpenAiPrompt>) -> Result<Single, ApiError> {
-    let only = |single: Option<Single>, is_only: bool| {
-        let several = || ApiError::unsupported("prompt", "there is one prompt for each request");
-        single.filter(|_| is_only).ok_or_else(several)
-    };
-    match given {
-        None => Ok(Single::Text(String::new())),
-        Some(OpenAiPrompt::Text(text)) => Ok(Single::Text(text)),
-        Some(OpenAiPrompt::Tokens(tokens)) => Ok(Single::Tokens(tokens)),
-        Some(OpenAiPrompt::Texts(mut texts)) => only(texts.pop().map(Single::Text), texts.is_empty()),
-        Some(OpenAiPrompt::Lists(mut lists)) => only(lists.pop().map(Single::Tokens), lists.is_empty()),
+fn one(given: Option<GivenPrompt>) -> Result<Single, ApiError> {
+    let wanted = || ApiError::bad("prompt", "`prompt` must be given: a text, or a list of tokens");
+    let mut parts = given.ok_or_else(wanted)?.one()?;
+    match (parts.pop(), parts.is_empty()) {
+        (Some(PromptPart::Text(text)), true) => Ok(Single::Text(text)),
+        (Some(PromptPart::Tokens(tokens)), true) => Ok(Single::Tokens(tokens)),
+        _ => Err(ApiError::bad("prompt", "`prompt` must be a text or a list of tokens, not both")),
     }
 }
 
@@ -361,7 +365,9 @@ impl OpenAiResponseWriter {
         let text = |id: u32| decoded(&self.tokenizer, &[id]);
         let texts: Vec<String> = tokens.iter().map(|token| text(token.id)).collect();
         let alternatives = |token: &v1::CompletedToken| -> Value {
-            token.top.iter().map(|other| (text(other.id), json!(other.logprob))).collect()
+            let top = token.top.iter().map(|other| (other.id, other.logprob));
+            // The drawn one is always among them.
+            top.chain([(token.id, token.logprob)]).map(|(id, logprob)| (text(id), json!(logprob))).collect()
         };
         let tops: Vec<Value> = tokens.iter().map(alternatives).collect();
         let mut offset = self.offset;
@@ -422,7 +428,7 @@ async fn list(app: &App, headers: &HeaderMap) -> Result<Vec<Value>, ApiError> {
     let model = app.model(&app.way.caller(headers)).await?;
     // As llama.cpp tells more of a model; OpenAI's clients pass it over.
     let meta = json!({
-        "n_vocab": model.vocabulary, "n_ctx_train": model.context, "n_params": model.parameters,
+        "n_vocab": model.vocabulary, "n_ctx": model.context, "n_ctx_train": model.sees, "n_params": model.parameters,
         "fim": app.tokenizer().fim().map(|fim| fim.family),
     });
     Ok(vec![

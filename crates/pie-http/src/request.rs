@@ -4,11 +4,13 @@ use crate::begin::LARGE;
 use crate::error::ApiError;
 use crate::held::HeldSession;
 use crate::sessions::SessionSelector;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::Bytes;
+use axum::extract::FromRequest;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use pie_proto::v1;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use std::sync::Arc;
 
 /// Names the session that a request is for.
@@ -101,7 +103,7 @@ impl GenerationOptions {
 
 /// A text or several, as both protocols take stop strings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of texts")]
 pub(crate) enum Texts {
     /// One.
     One(String),
@@ -122,22 +124,99 @@ impl Texts {
     }
 }
 
+/// The bytes of a request, as many as it may have.
+pub(crate) struct WholeBody(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for WholeBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: axum::extract::Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = Bytes::from_request(request, state).await;
+        bytes.map(Self).map_err(|refusal| match refusal.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                let message = "the body is larger than a document may be: who runs the pool sets that (--document-limit)";
+                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+            }
+            status => ApiError::new(status, "invalid_request", refusal.body_text()),
+        })
+    }
+}
+
 /// Reads a body. It must say that it is JSON: a page of another site, which a browser shows, could send it otherwise without asking.
 ///
 /// # Errors
 /// Where it is wrong, and how.
-pub(crate) fn body<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, ApiError> {
+pub(crate) fn body<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Result<T, ApiError> {
+    let WholeBody(body) = sent?;
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.trim_start().to_ascii_lowercase().starts_with("application/json") {
         let message =
             format!("the body must be JSON, and its Content-Type say so: application/json, not {kind:?}");
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
     }
-    let read = || serde_json::from_slice(body);
+    let is_plain =
+        |coding: &HeaderValue| coding.is_empty() || coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if let Some(coding) = headers.get(CONTENT_ENCODING).filter(|coding| !is_plain(coding)) {
+        let message = format!("the body must be sent as it is, not as {coding:?}");
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request", message));
+    }
+    // Some begin a file with a mark of its byte order.
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
+    let read = || {
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let (field, error) = (error.path().to_string(), error.into_inner());
+            // Where the text is no JSON, no field of it is wrong.
+            (Some(field).filter(|field| error.is_data() && field != "." && !field.contains('?')), error)
+        })?;
+        reader.end().map_err(|error| (None, error))?;
+        Ok(value)
+    };
     // What others wait for on this thread goes on elsewhere meanwhile.
     let read = if body.len() > LARGE { tokio::task::block_in_place(read) } else { read() };
-    let message = |error| format!("the body cannot be read: {error}");
-    read.map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "invalid_request", message(error)))
+    read.map_err(|(field, error): (Option<String>, serde_json::Error)| match field {
+        Some(field) => ApiError::bad(&field, format!("`{field}`: {error}")),
+        None => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_request",
+            format!("the body cannot be read: {error}"),
+        ),
+    })
+}
+
+/// A whole number, however it is written: in JSON 3 and 3.0 are one number, and some languages write the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Whole<T>(pub T);
+
+impl<'de, T: TryFrom<i128>> Deserialize<'de> for Whole<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = serde_json::Number::deserialize(deserializer)?;
+        let whole = number.as_i128().or_else(|| {
+            // Beyond these a float does not tell one whole number from the next.
+            let float = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() <= 9e15)?;
+            Some(float as i128)
+        });
+        let number = whole.and_then(|whole| T::try_from(whole).ok());
+        number.map(Self).ok_or_else(|| D::Error::custom("expected a whole number that is in range"))
+    }
+}
+
+/// A field that is a whole number, or absent.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn whole<'de, D: Deserializer<'de>, T: TryFrom<i128>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(Option::<Whole<T>>::deserialize(deserializer)?.map(|Whole(number)| number))
+}
+
+/// What `top_p` means: 0 takes the likeliest, as the smallest number above it does.
+pub(crate) fn nucleus(top_p: f32) -> f32 {
+    if top_p == 0.0 { f32::MIN_POSITIVE } else { top_p }
 }
 
 /// The session that a header names.

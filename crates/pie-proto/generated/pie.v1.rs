@@ -209,7 +209,7 @@ pub struct CompleteRequest {
     /// Complete only if the session is at this revision; the current one when absent.
     #[prost(uint64, optional, tag = "2")]
     pub revision: ::core::option::Option<u64>,
-    /// 1 to the pool's limit; 64 when 0. Fewer come where the model's context ends before.
+    /// 1 to the pool's limit; 64 when 0. Fewer come where the context ends before: the model's, or what the group's cache can hold.
     #[prost(uint32, tag = "3")]
     pub max_tokens: u32,
     /// 0 is greedy.
@@ -750,7 +750,7 @@ pub enum FinishReason {
     /// A stop string or stop token, the model's end of text, or another of its control tokens, such as a marker for filling in the
     /// middle: its id is reported, and it adds no text.
     Stop = 1,
-    /// max_tokens reached.
+    /// max_tokens reached, or the end of the context: the model's, or of what the group's cache can hold.
     Length = 2,
     /// A newer edit ended the completion.
     Edited = 3,

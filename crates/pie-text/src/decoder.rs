@@ -37,7 +37,7 @@ impl TokenBytes {
         lengths.max().unwrap_or(0)
     }
 
-    fn get(&self, token: TokenId) -> &[u8] {
+    pub(crate) fn get(&self, token: TokenId) -> &[u8] {
         let index = token.0 as usize;
         let Some(end) = self.ends.get(index) else { return &[] };
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);

@@ -125,6 +125,11 @@ impl Tokenizer {
         TokenDecoder::new(self.table.clone())
     }
 
+    /// The bytes that a token stands for, which may end within a character; of a control token, its spelling. None of an id that names no token.
+    pub fn bytes(&self, token: TokenId) -> &[u8] {
+        self.table.get(token)
+    }
+
     /// All tokens as text, without control tokens.
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let mut decoder = self.decoder();

@@ -53,7 +53,10 @@ impl Core {
         let length = context.length(session.tokens());
         self.model.check_length(length + request.generated.len())?;
         planner.check_slots(length + request.generated.len())?;
-        request.max_tokens = request.max_tokens.min(count(self.model.room(length)));
+        // The context ends where the model's does, or the cache, which no waiting makes larger. Markers and branches take more of it: what
+        // they leave shows while it runs.
+        let room = self.model.room(length).min(planner.slots().saturating_sub(length));
+        request.max_tokens = request.max_tokens.min(count(room));
         let (revision, mut expected) = (session.revision(), session.removed.before(expected));
         // Another model may serve than when they stood in the document.
         expected.retain(|token| self.model.vocabulary().is_none_or(|vocabulary| token.0 < vocabulary));

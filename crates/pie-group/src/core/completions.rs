@@ -135,6 +135,18 @@ impl Completions {
         }
     }
 
+    /// The running one is over with what it has written, here or in an earlier stream, as at the end of the model's context. False if that is
+    /// nothing.
+    pub fn end_front(&mut self, session: SessionId) -> bool {
+        let has_any =
+            |front: &ActiveCompletion| !front.waits_for_first_token() || !front.generated().is_empty();
+        let has_written = self.front(session).is_some_and(has_any);
+        if has_written && let Some(front) = self.pop(session) {
+            self.ended(front, Finish::Length);
+        }
+        has_written
+    }
+
     /// D1: the document has a newer revision. Completions of the one before end, but for those that go on with it.
     pub fn edited(&mut self, session: SessionId, revision: Revision) {
         for mut completion in self.queues.remove(&session).into_iter().flatten() {

@@ -85,7 +85,13 @@ impl Allotment {
             let Some(index) = self.tables.first_to_fail(runs) else { return Ok(()) };
             if !self.make_room(runs[index].session())? {
                 let refused = runs.remove(index).session();
-                self.completions.fail_front(refused, &faults::no_slot_for_token());
+                if self.completions.sessions().any(|id| id != refused) {
+                    self.completions.fail_front(refused, &faults::no_slot_for_token());
+                } else if !self.completions.end_front(refused) {
+                    // Nobody else will give slots back, and it has nothing yet: waiting does not help.
+                    let capacity = self.tables.group().capacity();
+                    self.completions.fail_front(refused, &faults::no_slots(capacity + 1, capacity));
+                }
             }
         }
     }

@@ -3,10 +3,10 @@
 use crate::answer::answer;
 use crate::app::App;
 use crate::error::{ApiError, Dialect};
-use crate::request::body;
+use crate::request::{Whole, WholeBody, body};
 use crate::sessions::SESSIONS;
 use crate::stats::Route;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use pie_words::{Spellings, TokenId};
@@ -29,15 +29,19 @@ struct Tokenize {
 pub(crate) async fn tokenize(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    sent: Result<WholeBody, ApiError>,
 ) -> Response<Body> {
-    let answered = tokenized(&app, &headers, &bytes).await;
+    let answered = tokenized(&app, &headers, sent).await;
     app.told(Route::Other, Dialect::Llama, answered)
 }
 
-async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Response<Body>, ApiError> {
+async fn tokenized(
+    app: &App,
+    headers: &HeaderMap,
+    sent: Result<WholeBody, ApiError>,
+) -> Result<Response<Body>, ApiError> {
     (app.way.tenants)(headers)?;
-    let Tokenize { content, add_special, parse_special, with_pieces } = body(headers, bytes)?;
+    let Tokenize { content, add_special, parse_special, with_pieces } = body(headers, sent)?;
     let spellings = if parse_special == Some(false) { Spellings::Text } else { Spellings::ControlTokens };
     let tokenizer = app.tokenizer().clone();
     let tokens = tokio::task::spawn_blocking({
@@ -47,7 +51,12 @@ async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Respo
     let tokens = tokens.await.map_err(|error| ApiError::internal(&error.to_string()))?;
     let tokens = tokens.map_err(|error| ApiError::bad("content", error.to_string()))?;
     let tokens = &tokens[if add_special { 0 } else { tokenizer.prefix().len() }..];
-    let piece = |token: &TokenId| json!({ "id": token.0, "piece": tokenizer.decode(&[*token]) });
+    // A piece that is no text by itself is told in bytes.
+    let piece = |token: &TokenId| {
+        let bytes = tokenizer.bytes(*token);
+        let piece = std::str::from_utf8(bytes).map_or_else(|_| json!(bytes), |text| json!(text));
+        json!({ "id": token.0, "piece": piece })
+    };
     let tokens: Vec<Value> = match with_pieces {
         true => tokens.iter().map(piece).collect(),
         false => tokens.iter().map(|token| json!(token.0)).collect(),
@@ -58,20 +67,31 @@ async fn tokenized(app: &App, headers: &HeaderMap, bytes: &[u8]) -> Result<Respo
 /// What `POST /detokenize` takes.
 #[derive(Debug, Deserialize)]
 struct Detokenize {
-    tokens: Vec<u32>,
+    tokens: Vec<Whole<u32>>,
 }
 
 /// `POST /detokenize`
 pub(crate) async fn detokenize(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
-    bytes: Bytes,
+    sent: Result<WholeBody, ApiError>,
 ) -> Response<Body> {
     let answered = || {
         (app.way.tenants)(&headers)?;
-        let Detokenize { tokens } = body(&headers, &bytes)?;
-        let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId).collect();
-        Ok(answer(&json!({ "content": app.tokenizer().decode(&tokens) })))
+        let Detokenize { tokens } = body(&headers, sent)?;
+        let (tokenizer, mut bytes) = (app.tokenizer(), Vec::new());
+        for Whole(token) in tokens {
+            if token >= tokenizer.vocab_size() {
+                let message = format!(
+                    "`tokens`: there is no token {token}; the last is {}",
+                    tokenizer.vocab_size() - 1
+                );
+                return Err(ApiError::bad("tokens", message));
+            }
+            // Control tokens too, as their spelling: /tokenize reads them so.
+            bytes.extend_from_slice(tokenizer.bytes(TokenId(token)));
+        }
+        Ok(answer(&json!({ "content": String::from_utf8_lossy(&bytes) })))
     };
     let answered = answered();
     app.told(Route::Other, Dialect::Llama, answered)
