@@ -24,7 +24,7 @@ Gets what scripts/python/test_editors.py and test_vscode.py start, into .cache/e
   vscode                      Visual Studio Code as code-server from npm, and the extension of editors/vscode as its README builds it.
                               npm must be here.
 
-  --again   also what is there already: what Debian has today, the extension as it stands
+  --again   also what is there already: what Debian has today
 TEXT
 }
 
@@ -79,13 +79,14 @@ at_home() {
 starts() {
     local name=$1 program=$2
     shift 2
-    printf '#!/bin/sh\n%s\nexec %q %s "$@"\n' "$environment" "$root/usr/bin/$program" "$*" >"$home/bin/$name"
-    chmod +x "$home/bin/$name"
+    printf '#!/bin/sh\n%s\nexec %q %s "$@"\n' "$environment" "$root/usr/bin/$program" "$*" >"$home/bin.part/$name"
+    chmod +x "$home/bin.part/$name"
 }
 
 commands() {
     local share=$root/usr/share version image lisp
-    mkdir -p "$home/bin"
+    rm -rf "$home/bin" "$home/bin.part"
+    mkdir -p "$home/bin.part"
     environment="" starts tmux tmux
     environment="export VIMRUNTIME='$share/nvim/runtime'" starts nvim nvim
     environment="export HELIX_RUNTIME='$root/usr/lib/hx/runtime'" starts hx hx
@@ -94,6 +95,8 @@ commands() {
     lisp=$(printf '%s:' "$share/emacs/$version/lisp" "$share"/emacs/site-lisp/elpa-src/*)
     environment="export EMACSLOADPATH='${lisp%:}' EMACSDATA='$share/emacs/$version/etc' EMACSPATH='$(dirname "$image")'" \
         starts emacs emacs-nox --dump-file="$image"
+    # All of it or nothing.
+    mv "$home/bin.part" "$home/bin"
 }
 
 # What its native parts are for (terminals, files of logs) is not used, so they are not built.
@@ -104,14 +107,26 @@ from_npm() {
     mkdir -p "$here"
     (cd "$here" && npm init -y >/dev/null && "${install[@]}" "${vscode[@]}" >/dev/null)
     (cd "$here/node_modules/code-server/lib/vscode" && "${install[@]}" >/dev/null)
-    cp -r editors/vscode "$here/extension"
-    (cd "$here/extension" && rm -rf node_modules out && npm ci --no-audit --no-fund --loglevel=error >/dev/null && npm run package >/dev/null)
     mv "$here" "$home/vscode"
 }
 
-if ! [ -x "$home/bin/emacs" ]; then
+# Whether the extension is the one of this tree.
+is_built() {
+    diff -rq --exclude=node_modules --exclude=out --exclude='*.vsix' editors/vscode "$home/vscode/extension" >/dev/null 2>&1
+}
+
+extension() {
+    local here=$home/vscode/extension.part
+    rm -rf "$here" "$home/vscode/extension"
+    cp -r editors/vscode "$here"
+    (cd "$here" && rm -rf node_modules out && npm ci --no-audit --no-fund --loglevel=error >/dev/null && npm run package >/dev/null)
+    mv "$here" "$home/vscode/extension"
+}
+
+if ! [ -d "$home/bin" ]; then
     from_debian
     at_home
     commands
 fi
 if ! [ -d "$home/vscode" ]; then from_npm; fi
+if ! is_built; then extension; fi

@@ -77,7 +77,7 @@ def test_what_an_edit_removed_is_looked_up(clients):
         before = counters(ahead)
         assert ahead.complete(asked_in, **asked).ids == wanted.ids
         accepted.append(counters(ahead).tokens_accepted - before.tokens_accepted)
-    assert accepted[1] > accepted[0] + 5, f"most of it was there a moment ago: {accepted}"
+    assert accepted[1] > accepted[0], f"most of it was there a moment ago: {accepted}"
 
 
 def test_what_a_client_expects_is_looked_up(clients):
@@ -93,8 +93,8 @@ def test_what_a_client_expects_is_looked_up(clients):
         before = counters(ahead)
         assert ahead.complete(session, **told, **asked).ids == expected.ids
         accepted.append(counters(ahead).tokens_accepted - before.tokens_accepted)
-    # How many are worth looking up at once, and so how many passes it takes, hangs on the machine.
-    assert accepted[1] > accepted[0] + 5, f"all of it was told: {accepted}"
+    # How many are worth looking up at once, and so how many passes it takes, is the machine's matter.
+    assert accepted[1] > accepted[0], f"all of it was told: {accepted}"
     wrong = ahead.complete(session, prediction=CODE[::-1], **asked)
     assert wrong.ids == expected.ids
     too_long = refused(ahead.complete, session, prediction="x" * (32 * 1024 + 1))

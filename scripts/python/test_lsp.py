@@ -58,16 +58,16 @@ def until_held(client: Client, uri: str, text: str) -> None:
 
 
 def plainly(client: Client, text: str, at: int | None = None, **fields) -> str:
-    """The same completion by the pool's own API: filled in where the model can."""
+    """The same completion by the pool's own API: filled in where the model can. A character that is not whole is not suggested."""
     session = client.open(text).session
     at = len((text if at is None else text[:at]).encode())
     fields = {"max_tokens": ALL_LINES["maxTokens"], "at_byte": at} | fields
     fill = pb.COMPLETION_MODE_FILL_IN_THE_MIDDLE
     try:
-        return Completion.read(client.stream(session, mode=fill, **fields)).text
+        return Completion.read(client.stream(session, mode=fill, **fields)).text.rstrip("\ufffd")
     except grpc.RpcError as error:
         assert client_module.refusal(error).reason == "FIM_UNSUPPORTED"
-        return client.complete(session, **fields).text
+        return client.complete(session, **fields).text.rstrip("\ufffd")
 
 
 def generated(client: Client) -> int:

@@ -182,8 +182,11 @@ def test_a_pool_that_is_ended_while_it_starts_leaves_nothing(cache, tmp_path, ho
 
 def test_a_pool_ends_in_order_with_its_terminal_and_outlives_it_under_nohup(cache):
     running = Pool(cache, world_size=2)
-    running.process.send_signal(signal.SIGHUP)
-    assert running.wait(10.0) == 0 and "the terminal is closed: stopping" in running.output(), running.output()
+    try:
+        running.process.send_signal(signal.SIGHUP)
+        assert running.wait(10.0) == 0 and "the terminal is closed: stopping" in running.output(), running.output()
+    finally:
+        running.end()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         running = Pool(cache, world_size=2)
@@ -191,9 +194,11 @@ def test_a_pool_ends_in_order_with_its_terminal_and_outlives_it_under_nohup(cach
         signal.signal(signal.SIGHUP, before)
     try:
         running.process.send_signal(signal.SIGHUP)
-        client = client_module.Client(client_module.connect(running.address))
-        assert client.complete(client.open("let").session, max_tokens=1).ids and running.process.poll() is None
+        with client_module.connect(running.address) as channel:
+            client = client_module.Client(channel)
+            assert client.complete(client.open("let").session, max_tokens=60).ids
         running.stop()
+        assert "terminal" not in running.output()
     finally:
         running.end()
 

@@ -99,5 +99,7 @@ async fn generated(
         }
         text.push_str(&message.text_delta);
     }
-    Ok(around.without_doubles(around.lines(&text, max_lines)).to_owned())
+    // A character whose last bytes would have been the next token's is no text yet.
+    let text = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+    Ok(around.without_doubles(around.lines(text, max_lines)).to_owned())
 }

@@ -2,11 +2,14 @@
 //! behind most cursors, and a model writes it once more.
 
 use ropey::Rope;
+use std::cmp::Reverse;
 
 /// So many characters on each side tell which brackets are open.
 const REACH: usize = 8192;
 /// What may stand behind the cursor because the editor wrote it.
 const CLOSING: &[char] = &[')', ']', '}', '"', '\'', '`', ';', ',', ':', '>'];
+
+const BRACKETS: [(char, char); 3] = [('(', ')'), ('[', ']'), ('{', '}')];
 
 /// The text around a cursor.
 #[derive(Clone, Debug)]
@@ -45,7 +48,9 @@ impl Surroundings {
         let trimmed = text.trim_end();
         let doubled = (1..=closing).filter(|length| trimmed.ends_with(&standing[..*length]));
         let cut = |length: usize| if length == 0 { text } else { &trimmed[..trimmed.len() - length] };
-        let best = std::iter::once(0).chain(doubled).min_by_key(|length| self.without_partner(cut(*length)));
+        // Of those that leave as few, the longest: commas and the like have no partner, and three quotes are as odd as one.
+        let lengths = std::iter::once(0).chain(doubled);
+        let best = lengths.min_by_key(|length| (self.without_partner(cut(*length)), Reverse(*length)));
         best.map_or(text, cut)
     }
 
@@ -54,23 +59,27 @@ impl Surroundings {
         &self.behind[..end]
     }
 
-    /// Brackets without a partner around the cursor and quotes on its line, if the text stood there.
+    /// Brackets without a partner around the cursor, each kind for itself, and quotes on its line, if the text stood there.
     fn without_partner(&self, text: &str) -> usize {
-        let (mut open, mut lone) = (0_usize, 0);
-        for c in self.before.chars().chain(text.chars()).chain(self.behind.chars()) {
-            match c {
-                '(' | '[' | '{' => open += 1,
-                ')' | ']' | '}' if open == 0 => lone += 1,
-                ')' | ']' | '}' => open -= 1,
-                _ => {}
+        let whole = || self.before.chars().chain(text.chars()).chain(self.behind.chars());
+        let brackets = BRACKETS.iter().map(|(opens, closes)| {
+            let (mut open, mut lone) = (0_usize, 0);
+            for c in whole() {
+                if c == *opens {
+                    open += 1;
+                } else if c == *closes {
+                    lone += usize::from(open == 0);
+                    open = open.saturating_sub(1);
+                }
             }
-        }
+            open + lone
+        });
         let start = self.before.rfind('\n').map_or(0, |end| end + 1);
-        let quotes = |quote: char| {
+        let quotes = ['"', '\'', '`'].into_iter().map(|quote| {
             let of = |part: &str| part.matches(quote).count();
             (of(&self.before[start..]) + of(text) + of(self.rest_of_line())) % 2
-        };
-        lone + open + ['"', '\'', '`'].map(quotes).iter().sum::<usize>()
+        });
+        brackets.chain(quotes).sum()
     }
 }
 
@@ -121,6 +130,13 @@ mod tests {
             (":-) (|)\n", "a)", "a"),
             ("|", "", ""),
             ("f(|)", ")", ""),
+            // Other brackets are open, as in code that is being written, or have their partners far away.
+            ("fn f() {\n    g(|)\n", "x)", "x"),
+            ("# :-{\nf(|)", "x)", "x"),
+            ("\"\"\"|\"\"\"", "Doc.\"\"\"", "Doc."),
+            ("let x = |;", "5;", "5"),
+            ("Vec<|>", "u8>", "u8"),
+            ("a, |, c", "b", "b"),
         ];
         for (marked, text, suggested) in cases {
             assert_eq!(at(marked).without_doubles(text), suggested, "{text:?} in {marked:?}");
@@ -130,7 +146,7 @@ mod tests {
     #[test]
     fn only_what_is_near_is_looked_at() {
         let far = "日".repeat(2 * REACH);
-        let around = at(&format!("({far}(|){far}"));
+        let around = at(&format!("({far}{{(|){far}}}"));
         assert!(around.before.chars().count() == REACH && around.behind.chars().count() == REACH);
         assert_eq!(around.without_doubles("x)"), "x");
     }
