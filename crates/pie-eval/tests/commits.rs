@@ -1,5 +1,6 @@
 //! Edits that people made: a repository's commits, on a small seeded model.
 
+#[allow(dead_code, reason = "each test file uses its part")]
 mod common;
 
 use common::{EvaluationFolder, run};

@@ -124,7 +124,7 @@ async fn filled(
     };
     if fields.input_prefix.is_none() && fields.input_suffix.is_none() {
         let message =
-            "`input_prefix` and `input_suffix` must be given: the texts before and behind the cursor";
+            "`input_prefix` or `input_suffix` must be given: the texts before and behind the cursor";
         return Err(ApiError::bad("input_prefix", message));
     }
     let extras = fields.input_extra.take().unwrap_or_default().into_iter();

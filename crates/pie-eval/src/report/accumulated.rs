@@ -18,7 +18,8 @@ pub(super) fn is_there(summary: &Summary) -> bool {
 
 pub(super) fn markdown(summary: &Summary) -> String {
     let mut page = String::from("# Many edits without a full encoding\n\n");
-    let samples = summary.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
+    let at_the_end = summary.ages.iter().filter(|(key, _)| key.spot == Spot::End);
+    let samples = at_the_end.map(|(_, age)| age.kls.len()).max().unwrap_or(0);
     if let Some((language, setting)) = summary.aged {
         let _ = writeln!(
             page,

@@ -39,9 +39,15 @@ pub(super) fn markdown(summary: &Summary) -> String {
          where the latest of them added a line, which is filled in. KL and equal tokens are along up to 24 tokens that a fresh encoding generates. Time \
          is that of the edits' own passes; what is done between edits is in the last column alone.\n\n",
     );
-    if !summary.commits.is_empty() {
+    if let Some(first) = summary.commits.first() {
         let files: Vec<String> = summary.commits.iter().map(|one| format!("`{one}`")).collect();
-        let _ = writeln!(page, "Commits are those of {}.\n", files.join(", "));
+        let _ = writeln!(
+            page,
+            "Commits are those of {} (`--spots git --git …/{} --accumulated-samples {}`).\n",
+            files.join(", "),
+            first.repository,
+            files.len()
+        );
     }
     if let Some(rate) = summary.rate {
         let _ = writeln!(

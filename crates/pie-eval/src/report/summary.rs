@@ -222,16 +222,15 @@ impl Summary {
         let timed = self.cells.values().map(|cell| cell.timed).max().unwrap_or(0).div_ceil(seeds);
         let of_figures = self.distances.values().filter_map(|distances| distances.kl.first());
         let compared = of_figures.map(|mean| mean.count).max().unwrap_or(0);
-        let accumulated = self.ages.values().map(|age| age.kls.len()).max().unwrap_or(0);
-        let git = self.commits.first().map(|commits| elsewhere("--git", &commits.repository));
+        let made_up = self.ages.iter().filter(|(key, _)| key.spot != Spot::Git);
+        let accumulated = made_up.map(|(_, age)| age.kls.len()).max().unwrap_or(0);
         let windows = (self.window_samples > 0).then(|| format!(" --window-samples {}", self.window_samples));
         format!(
             "pie eval{}{} --samples {samples} --seeds {seeds} --timed-samples {timed} --kl-samples {compared} \
-             --accumulated-samples {accumulated}{}{}",
+             --accumulated-samples {accumulated}{}",
             model.unwrap_or_default(),
             data.unwrap_or_default(),
-            windows.unwrap_or_default(),
-            git.unwrap_or_default()
+            windows.unwrap_or_default()
         )
     }
 }

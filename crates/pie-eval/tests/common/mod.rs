@@ -1,6 +1,4 @@
 //! A small seeded model with the tokenizer that ships, and three short samples.
-#![allow(dead_code, reason = "each file of tests uses a part of it")]
-
 use pie_eval::engine::Machine;
 use pie_eval::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use pie_eval::results::{self, Record};
