@@ -33,7 +33,8 @@ fn version(number: usize) -> String {
         };
         format!("def function_{index}(value):\n{wide}    return value + {}\n\n\n", index * number)
     };
-    let functions: String = (0..60).filter(|index| (index * 7 + number) % 11 != 0).map(function).collect();
+    let functions: String =
+        (0..60).filter(|index| !(index * 7 + number).is_multiple_of(11)).map(function).collect();
     let last = if number == 7 { "    total = sum(values) + offset\n" } else { "" };
     format!("import os\r\n{functions}def last(values, offset):\n{last}    return offset\n")
 }

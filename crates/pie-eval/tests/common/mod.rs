@@ -1,4 +1,5 @@
 //! A small seeded model with the tokenizer that ships, and three short samples.
+
 use pie_eval::engine::Machine;
 use pie_eval::names::{Arm, Language, Method, Setting, Spot, Storage, Task};
 use pie_eval::results::{self, Record};
