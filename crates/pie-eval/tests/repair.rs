@@ -206,8 +206,9 @@ fn repaired_streams_are_measured_at_both_places() {
         }
     }
     assert_eq!(repaired, 2 * 2 * 2, "places, numbers of edits, without and with idle time");
-    for spot in Spot::ALL {
-        assert!(edited.contains(&(*spot, 4)), "{edited:?}");
+    // Without a repository there are no commits.
+    for spot in [Spot::End, Spot::Cursor] {
+        assert!(edited.contains(&(spot, 4)), "{edited:?}");
     }
     let windows = lines.iter().filter(|line| matches!(line, Record::Window(_))).count();
     assert_eq!(windows, 4 * (1 + 1 + 3), "tasks; everything, no window, and a window with its controls");
@@ -235,7 +236,7 @@ fn a_healed_cache_is_as_far_from_a_fresh_one_after_many_edits_as_after_one() {
         let one = one.expect("it was measured");
         (one.followed.expect("it was measured").kl, one.stream.expect("edits were made"))
     };
-    for spot in Spot::ALL.iter().copied() {
+    for spot in [Spot::End, Spot::Cursor] {
         let (one, _) = of((spot, Arm::Repaired, 1));
         let (many, stream) = of((spot, Arm::Healed, 9));
         assert!((one - many).abs() < 1e-6 && stream.idle_rows > 0, "{spot}: {one} and {many}, {stream:?}");
