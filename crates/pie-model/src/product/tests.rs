@@ -123,17 +123,21 @@ fn whole_numbers_of_any_size_and_what_is_none() {
         out
     };
     let whole = noise(inputs, 5);
-    let expected = product(&whole);
+    // Where processors have no products of whole numbers, three rows are rounded otherwise than one.
+    let among_others = product(&[whole.clone(), whole.clone(), whole.clone()].concat());
     for none in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for place in [0, 15, 16, 40, 63] {
             let mut x = [whole.clone(), whole.clone(), whole.clone()].concat();
             x[inputs + place] = none;
             let got = product(&x);
             assert!(got[outputs..2 * outputs].iter().all(|number| !number.is_finite()), "{none} at {place}");
-            assert_eq!((&got[..outputs], &got[2 * outputs..]), (&expected[..], &expected[..]));
+            for beside in [0..outputs, 2 * outputs..3 * outputs] {
+                assert_eq!(got[beside.clone()], among_others[beside]);
+            }
             assert!(product(&x[inputs..2 * inputs]).iter().all(|number| !number.is_finite()));
         }
     }
+    let expected = product(&whole);
     for size in [1e-25_f32, 1e-3, 1e3, 1e25] {
         let sized: Vec<f32> = whole.iter().map(|number| number * size).collect();
         for (got, expected) in product(&sized).iter().zip(&expected) {
